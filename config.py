@@ -1,0 +1,449 @@
+"""Every flag of Shapeshifter, once: its name, type, default and meaning.
+
+Edit a default here and run `python train.py`, or leave the file alone and say what you want on the
+command line. `replace(cfg, ...)` and `override(cfg, {"model.dim": 64})` change a configuration at
+run time; both check the result again. The objects are frozen: a configuration never changes under
+the code that holds it.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, field, fields, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+__all__ = [
+    "Config",
+    "DataConfig",
+    "ModelConfig",
+    "SampleConfig",
+    "TokenizerConfig",
+    "TrainConfig",
+    "explain",
+    "from_dict",
+    "load_config",
+    "override",
+    "replace",
+    "save_config",
+    "to_dict",
+]
+
+Mixer = Literal["attention", "none"]
+Mlp = Literal["mlp", "glu", "none"]
+Activation = Literal["relu", "relu2", "gelu", "gelu_tanh", "silu", "mish"]
+Norm = Literal["rms", "layer", "cosine", "dyt", "none"]
+Residual = Literal["pre", "post", "sandwich", "branch_post", "parallel", "none"]
+QKNorm = Literal["none", "head", "full"]
+Position = Literal["none", "learned", "sinusoidal", "rope", "alibi"]
+RopeLayout = Literal["half", "interleaved"]
+AttentionKernel = Literal["fused", "explicit"]
+Init = Literal["normal", "fan_in", "xavier"]
+OutInit = Literal["same", "depth", "zero"]
+TokenizerKind = Literal["char", "byte", "bpe", "unigram"]
+Optimizer = Literal["adamw", "muon"]
+Schedule = Literal["constant", "linear", "cosine", "wsd", "step"]
+StepUnit = Literal["steps", "epochs"]
+Precision = Literal["float32", "bfloat16"]
+
+CHECKED = ConfigDict(extra="forbid", validate_default=True)
+
+
+@dataclass(frozen=True, kw_only=True, config=CHECKED)
+class ModelConfig:
+    """The architecture. Every published choice is one of these flags."""
+
+    dim: int = 192  # width of the residual stream (d)
+    num_layers: int = 4  # blocks (l)
+    num_heads: int = 6  # query heads (h)
+    num_kv_heads: int | None = None  # key/value heads (g); None = num_heads, 1 = MQA. arXiv:2305.13245
+    head_dim: int | None = None  # width of a head (p); None = dim / num_heads
+    hidden_dim: int | None = None  # width of the MLP (f); None = from hidden_mult
+    hidden_mult: float = 4.0  # MLP width / dim; a GLU takes 2/3 of it. arXiv:2002.05202
+    hidden_multiple_of: int = 32  # round the width that hidden_mult gives up to a multiple of this
+    vocab_size: int | None = None  # entries of the embedding (v); None = the tokenizer's
+    vocab_multiple_of: int = 1  # round the vocabulary up to a multiple of this, for speed on GPUs
+    max_seq_len: int = 256  # tokens of context (t)
+
+    mixers: tuple[Mixer, ...] = ("attention",)  # what moves information between positions, tiled over the layers
+    mlp: Mlp = "mlp"  # mlp: two matrices; glu: three, gated; none
+    activation: Activation = "relu2"  # nonlinearity of the MLP; glu + silu = SwiGLU. relu2: arXiv:2109.08668
+    q_bias: bool = False  # bias of the query projection
+    k_bias: bool = False  # bias of the key projection
+    v_bias: bool = False  # bias of the value projection
+    out_bias: bool = False  # bias of the attention's projection back to the stream
+    mlp_bias: bool = False  # biases of the MLP
+    head_bias: bool = False  # bias of the logits
+
+    norm: Norm = "rms"  # rms arXiv:1910.07467, layer arXiv:1607.06450, cosine arXiv:1910.05895, dyt arXiv:2503.10622
+    norm_eps: float = 1e-6  # added to the mean square (rms), the variance (layer) or the length (cosine)
+    norm_affine: bool = True  # learned scale per channel (cosine: one for the whole vector)
+    norm_bias: bool = False  # learned shift per channel; rms, layer and dyt
+    norm_unit_offset: bool = False  # the scale is 1 + w with w starting at 0, as Gemma's; rms and layer
+    residual: Residual = "pre"  # where the norms sit and how branches join the stream; none = no skip connections
+    final_norm: bool = True  # norm before the head
+    embed_norm: bool = False  # norm after the embedding, as BLOOM's
+
+    qk_norm: QKNorm = "none"  # normalise queries and keys: per head, or over the full projection. arXiv:2302.05442
+    window: int | None = None  # tokens each query sees, itself included; None = all the past
+    window_pattern: str = "S"  # tiled over the layers: S sees the window, F all the past; "SF" alternates
+    attn_softcap: float | None = None  # c * tanh(scores / c), as Gemma 2 and Grok-1; None = off
+    attn_scale: float | None = None  # factor on q.k; None = head_dim ** -0.5
+    attn_kernel: AttentionKernel = "fused"  # fused: one fast call; explicit: scores spelled out, for reading and tracing
+
+    position: Position = "rope"  # learned, sinusoidal arXiv:1706.03762, rope arXiv:2104.09864, alibi arXiv:2108.12409
+    rope_theta: float = 10_000.0  # base wavelength of rope
+    rope_fraction: float = 1.0  # part of each head that rope turns
+    rope_layout: RopeLayout = "half"  # half: channel i pairs with i + p/2 (Llama); interleaved: 2i with 2i+1 (GPT-J)
+
+    tie_embeddings: bool = False  # the head shares the embedding's matrix
+    embed_scale: float | Literal["sqrt_dim"] = 1.0  # factor on the embeddings; sqrt_dim = dim ** 0.5 (Gemma)
+    logit_softcap: float | None = None  # c * tanh(logits / c); None = off
+    logit_scale: float = 1.0  # factor on the logits, before the softcap (Grok-1 0.577)
+    residual_scale: float = 1.0  # factor on each branch as it joins the stream (Granite)
+    embed_dropout: float = 0.0  # probability of dropping a channel of the embedded input
+    attn_dropout: float = 0.0  # of dropping an attention weight
+    residual_dropout: float = 0.0  # of dropping a channel of a branch as it joins the stream
+    mlp_dropout: float = 0.0  # of dropping a hidden unit of the MLP
+
+    init: Init = "normal"  # normal: std init_std; fan_in: std 1/sqrt(inputs); xavier: std sqrt(2/(inputs + outputs))
+    init_std: float = 0.02  # standard deviation of init=normal, and of the embeddings
+    out_init: OutInit = "zero"  # projections into the stream: same, depth (std / sqrt(2 * num_layers), GPT-2), zero
+    head_zero_init: bool = False  # the head starts at zero, so the first prediction is uniform
+    z_loss: float = 0.0  # coefficient of mean(logsumexp(logits)^2), which keeps logits small. arXiv:2204.02311
+
+    @property
+    def kv_heads(self) -> int:
+        return self.num_heads if self.num_kv_heads is None else self.num_kv_heads
+
+    @property
+    def head_width(self) -> int:
+        return self.head_dim or self.dim // self.num_heads
+
+    @property
+    def hidden_width(self) -> int:
+        if self.hidden_dim is not None:
+            return self.hidden_dim
+        width = self.dim * self.hidden_mult * (2 / 3 if self.mlp == "glu" else 1)
+        return _round_up(round(width), self.hidden_multiple_of)
+
+    @property
+    def padded_vocab_size(self) -> int:
+        if self.vocab_size is None:
+            raise ValueError("vocab_size=None: the model needs a number; give the tokenizer's")
+        return _round_up(self.vocab_size, self.vocab_multiple_of)
+
+    def mixer_at(self, layer: int) -> str:
+        return self.mixers[layer % len(self.mixers)]
+
+    def window_at(self, layer: int) -> int | None:
+        return self.window if self.window_pattern[layer % len(self.window_pattern)] == "S" else None
+
+    def __post_init__(self):
+        for name in ("dim", "num_layers", "num_heads", "num_kv_heads", "head_dim", "hidden_dim",
+                     "hidden_mult", "hidden_multiple_of", "vocab_size", "vocab_multiple_of",
+                     "max_seq_len", "window", "attn_softcap", "logit_softcap", "norm_eps",
+                     "rope_theta", "init_std", "embed_scale", "attn_scale"):
+            _require_positive(self, name)
+        for name in ("embed_dropout", "attn_dropout", "residual_dropout", "mlp_dropout"):
+            _require_between(self, name, 0.0, 1.0)
+        _check_shapes(self)
+        _check_ignored(self)
+
+
+def _check_shapes(cfg: ModelConfig) -> None:
+    """Raise ValueError where sizes do not fit together."""
+    if not cfg.mixers:
+        raise ValueError("mixers=() is empty: name at least one, e.g. attention")
+    if cfg.head_dim is None and cfg.dim % cfg.num_heads:
+        raise ValueError(f"num_heads={cfg.num_heads} does not divide dim={cfg.dim}: "
+                         "choose a divisor, or give head_dim")
+    if cfg.num_heads % cfg.kv_heads:
+        raise ValueError(f"num_kv_heads={cfg.kv_heads} does not divide num_heads={cfg.num_heads}")
+    if not cfg.window_pattern or set(cfg.window_pattern) - set("SF"):
+        raise ValueError(f"window_pattern={cfg.window_pattern!r}: use the letters S (sliding window) "
+                         "and F (full), e.g. SF")
+    turned = cfg.rope_fraction * cfg.head_width
+    if cfg.position == "rope" and not (0 < cfg.rope_fraction <= 1 and turned % 2 == 0):
+        raise ValueError(f"rope_fraction={cfg.rope_fraction:g} of head_dim={cfg.head_width} is "
+                         f"{turned:g} channels: rope turns pairs, so it must be even, and at most all")
+    if cfg.position == "sinusoidal" and cfg.dim % 2:
+        raise ValueError(f"position='sinusoidal' needs an even dim, not dim={cfg.dim}")
+
+
+def _attends(cfg: ModelConfig) -> bool:
+    return "attention" in cfg.mixers
+
+
+def _has_branches(cfg: ModelConfig) -> bool:
+    return set(cfg.mixers) != {"none"} or cfg.mlp != "none"
+
+
+# flags -> (the condition under which they act, in words and as a test)
+_ACTS_WHEN = {
+    ("qk_norm", "window", "attn_softcap", "attn_scale", "attn_dropout", "attn_kernel", "head_dim",
+     "num_kv_heads", "q_bias", "k_bias", "v_bias", "out_bias"): ("a mixer is attention", _attends),
+    ("norm_affine", "embed_norm", "qk_norm"): ("norm is not none", lambda c: c.norm != "none"),
+    ("norm_eps",): ("norm is rms, layer or cosine", lambda c: c.norm in ("rms", "layer", "cosine")),
+    ("norm_bias",): ("norm is rms, layer or dyt, with norm_affine",
+                     lambda c: c.norm in ("rms", "layer", "dyt") and c.norm_affine),
+    ("norm_unit_offset",): ("norm is rms or layer, with norm_affine",
+                            lambda c: c.norm in ("rms", "layer") and c.norm_affine),
+    ("window_pattern",): ("window is given", lambda c: c.window is not None),
+    ("rope_theta", "rope_fraction", "rope_layout"): ("position is rope", lambda c: c.position == "rope"),
+    ("position",): ("a mixer is attention, or position is learned or sinusoidal",
+                    lambda c: _attends(c) or c.position in ("learned", "sinusoidal")),
+    ("activation", "mlp_bias", "mlp_dropout", "hidden_dim"): ("mlp is not none",
+                                                              lambda c: c.mlp != "none"),
+    ("hidden_mult", "hidden_multiple_of"): ("mlp is not none and hidden_dim is not given",
+                                            lambda c: c.mlp != "none" and c.hidden_dim is None),
+    ("residual", "residual_scale", "residual_dropout"): ("a layer has a mixer or an MLP", _has_branches),
+    ("head_zero_init",): ("tie_embeddings is off", lambda c: not c.tie_embeddings),
+}
+
+
+def _check_ignored(cfg: ModelConfig) -> None:
+    """Raise ValueError where a flag was moved from its default but would change nothing."""
+    for names, (condition, acts) in _ACTS_WHEN.items():
+        for name in names:
+            value = getattr(cfg, name)
+            if value not in (_default(cfg, name), None, False, "none") and not acts(cfg):
+                raise ValueError(f"{name}={value} would change nothing: it acts only when {condition}")
+
+
+@dataclass(frozen=True, kw_only=True, config=CHECKED)
+class DataConfig:
+    """The text to learn from."""
+
+    name: str = "tales"  # tales (the built-in corpus), or a .txt file, a folder of them, or a glob
+    separator: str | None = None  # what stands between documents in a file, e.g. "\n\n"; None = a file is one document
+    val_ratio: float = 0.1  # part held out for validation: the last documents, or the end of a single one
+    num_stories: int = 60_000  # tales: stories to train on; about 0.5 kB each
+    seed: int = 0  # tales: which stories; the same seed is the same corpus
+    cache_dir: str = ".cache/data"  # where encoded text is kept; may be deleted at any time
+
+    def __post_init__(self):
+        _require_between(self, "val_ratio", 0.0, 1.0, open_ends=True)
+        _require_positive(self, "num_stories")
+        if self.separator == "":
+            raise ValueError("separator='' is empty: leave it out, or give e.g. a blank line")
+
+
+@dataclass(frozen=True, kw_only=True, config=CHECKED)
+class TokenizerConfig:
+    """How text becomes tokens."""
+
+    kind: TokenizerKind = "bpe"  # char, byte, or SentencePiece's bpe and unigram; trained on the corpus where it must be
+    vocab_size: int | None = None  # entries of a bpe or unigram vocabulary; None = 2048
+    path: str | None = None  # a saved tokenizer's folder, or a built one (tales_2048); None = by kind and vocab_size
+
+    def __post_init__(self):
+        _require_positive(self, "vocab_size")
+        if self.vocab_size is not None and self.kind in ("char", "byte"):
+            raise ValueError(f"vocab_size={self.vocab_size} would change nothing: a {self.kind} "
+                             "tokenizer's size follows from its kind; leave it out, or use kind=bpe")
+        if self.path is not None and (self.kind != "bpe" or self.vocab_size is not None):
+            raise ValueError(f"path={self.path!r} already fixes the tokenizer: leave out kind and "
+                             "vocab_size")
+
+
+@dataclass(frozen=True, kw_only=True, config=CHECKED)
+class TrainConfig:
+    """The optimisation, and what is written down along the way."""
+
+    name: str | None = None  # the run's folder in models/; None = the preset's name, numbered where taken
+    steps: int = 1000  # optimizer steps
+    batch_size: int = 16  # rows of max_seq_len tokens in a forward pass
+    accumulation: int = 1  # forward passes added up in a step
+    seed: int = 0  # of the weights, the order of the data, dropout
+
+    optimizer: Optimizer = "muon"  # adamw arXiv:1711.05101; muon on matrices, adamw on the rest arXiv:2502.16982
+    lr: float = 3e-3  # peak learning rate of the matrices
+    embed_lr_mult: float = 1.0  # the embedding's rate / lr
+    head_lr_mult: float = 1.0  # the head's rate / lr
+    vector_lr_mult: float = 1.0  # norms' and biases' rate / lr
+    beta1: float = 0.9  # adamw: decay of the mean gradient
+    beta2: float = 0.95  # adamw: decay of the mean square gradient
+    adam_eps: float = 1e-8  # adamw: floor of the denominator
+    momentum: float = 0.95  # muon: momentum (Nesterov)
+    weight_decay: float = 0.1  # decoupled, times the learning rate; matrices and embeddings only
+    grad_clip: float | None = 1.0  # largest norm of the gradient; None = no limit
+
+    schedule: Schedule = "wsd"  # after the warmup: constant, linear, cosine, wsd (flat, then linear decay), step
+    warmup_steps: int | None = None  # steps from 0 to the peak rate; None = 2 % of the steps
+    min_lr_ratio: float = 0.0  # last rate / peak rate; linear, cosine and wsd
+    decay_fraction: float = 0.5  # wsd: last part of the steps that decays. arXiv:2404.06395
+    step_size: int = 1  # step: the rate falls every so many step_units
+    step_unit: StepUnit = "epochs"  # step: counted in steps or in epochs (passes over the training part)
+    step_gamma: float = 0.9  # step: factor of each fall
+
+    precision: Precision = "float32"  # bfloat16: forward and loss under autocast; weights stay float32
+    compile: bool = False  # torch.compile the model: slow start, then faster steps
+    device: str = "auto"  # auto = cuda, else mps, else cpu
+
+    log_every: int = 10  # steps between lines of the log
+    eval_every: int = 250  # steps between evaluations on the validation part; the last step is always one
+    eval_tokens: int | None = 100_000  # tokens of the validation part used for it; None = all. The last step uses all
+    sample_every: int = 250  # steps between samples
+    checkpoint_every: int = 250  # steps between checkpoints; the last step is always one
+    keep_checkpoints: int = 2  # newest ones kept; the best one is kept besides
+
+    def __post_init__(self):
+        for name in ("steps", "batch_size", "accumulation", "lr", "embed_lr_mult", "head_lr_mult",
+                     "vector_lr_mult", "adam_eps", "grad_clip", "step_size", "step_gamma",
+                     "log_every", "eval_every", "eval_tokens", "sample_every", "checkpoint_every",
+                     "keep_checkpoints"):
+            _require_positive(self, name)
+        for name in ("beta1", "beta2", "momentum"):
+            _require_between(self, name, 0.0, 1.0)
+        for name in ("warmup_steps", "weight_decay"):
+            if (getattr(self, name) or 0) < 0:
+                raise ValueError(f"{name}={getattr(self, name)} is below 0")
+        _require_between(self, "min_lr_ratio", 0.0, 1.0)
+        _require_between(self, "decay_fraction", 0.0, 1.0)
+        if self.name is not None and not _is_folder_name(self.name):
+            raise ValueError(f"name={self.name!r} is no folder name: use letters, digits, '.', '_', '-'")
+
+
+@dataclass(frozen=True, kw_only=True, config=CHECKED)
+class SampleConfig:
+    """How text is drawn from a model."""
+
+    prompts: tuple[str, ...] = ("Once",)  # texts to continue
+    num_samples: int = 3  # continuations of each prompt
+    max_new_tokens: int = 250  # tokens added at most
+    temperature: float = 0.8  # divides the logits; 0 = greedy
+    top_k: int | None = None  # keep the k likeliest tokens; None = all
+    top_p: float | None = None  # keep the likeliest tokens that add up to p. arXiv:1904.09751
+    min_p: float | None = None  # keep tokens at least min_p times as likely as the likeliest. arXiv:2407.01082
+    repetition_penalty: float = 1.0  # divides positive and multiplies negative logits of tokens already there. arXiv:1909.05858
+    stop_at_eos: bool = True  # end a text at the end-of-text token
+    seed: int = 0  # of the draws; each text has its own stream, so a batch changes nothing
+
+    def __post_init__(self):
+        for name in ("num_samples", "max_new_tokens", "top_k", "repetition_penalty"):
+            _require_positive(self, name)
+        if self.temperature < 0:
+            raise ValueError(f"temperature={self.temperature} is below 0: use 0 for greedy")
+        for name in ("top_p", "min_p"):
+            if getattr(self, name) is not None:
+                _require_between(self, name, 0.0, 1.0)
+        if self.top_p == 0:
+            raise ValueError("top_p=0 keeps no token: use temperature=0 for greedy")
+
+
+@dataclass(frozen=True, kw_only=True, config=CHECKED)
+class Config:
+    """A whole experiment: model, data, tokenizer, training, sampling."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    sample: SampleConfig = field(default_factory=SampleConfig)
+
+
+def override(cfg: Config, changes: Mapping[str, Any]) -> Config:
+    """Return `cfg` with flags changed by their dotted names, e.g. {"model.dim": 64}; checked again.
+
+    Nested mappings work too: {"model": {"dim": 64}}. Raises ValueError naming an unknown flag.
+    """
+    tree = to_dict(cfg)
+    for dotted, value in _flatten(changes).items():
+        section, _, name = dotted.partition(".")
+        if name not in tree.get(section, {}):
+            raise ValueError(f"{dotted} is no flag: see --help for all of them")
+        tree[section][name] = value
+    return from_dict(tree)
+
+
+def to_dict(cfg: Config) -> dict[str, dict[str, Any]]:
+    """A configuration as plain nested dicts, for JSON."""
+    return asdict(cfg)
+
+
+def from_dict(tree: Mapping[str, Any]) -> Config:
+    """The configuration that `to_dict` gave; missing flags take their defaults.
+
+    Raises ValueError with one sentence for each unknown flag or wrong value.
+    """
+    try:
+        return TypeAdapter(Config).validate_python(dict(tree))
+    except ValidationError as error:
+        raise ValueError(explain(error)) from None
+
+
+def save_config(cfg: Config, path: Path) -> None:
+    path.write_text(json.dumps(to_dict(cfg), indent=2) + "\n", encoding="utf-8")
+
+
+def load_config(path: Path) -> Config:
+    """Read a configuration from JSON or YAML. Raises ValueError naming the file and what is wrong."""
+    try:
+        tree = yaml.safe_load(Path(path).read_text(encoding="utf-8"))  # JSON is YAML too
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is neither JSON nor YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(tree, dict):
+        raise ValueError(f"{path} holds no configuration: expected sections such as model and train")
+    try:
+        return from_dict(tree)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def explain(error: ValidationError) -> str:
+    """What pydantic found wrong, in one sentence per flag."""
+    return "; ".join(_sentence(problem) for problem in error.errors())
+
+
+def _sentence(problem: Mapping[str, Any]) -> str:
+    # a union reports each of its members; their names are no part of the flag
+    flag = ".".join(str(part) for part in problem["loc"] if not str(part).startswith(("literal[", "float")))
+    given = problem["input"]
+    match problem["type"]:
+        case "value_error":
+            return f"{flag}.{problem['ctx']['error']}" if flag else str(problem["ctx"]["error"])
+        case "literal_error":
+            choices = problem["ctx"]["expected"].replace("'", "")
+            return f"{flag}={given!r} is not known: use one of {choices}"
+        case "unexpected_keyword_argument" | "extra_forbidden":
+            return f"{flag} is no flag: see --help for all of them"
+        case _:
+            return f"{flag}={given!r} is wrong: {problem['msg'][0].lower()}{problem['msg'][1:]}"
+
+
+def _flatten(changes: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for key, value in changes.items():
+        nested = isinstance(value, Mapping)
+        flat |= _flatten(value, f"{prefix}{key}.") if nested else {prefix + key: value}
+    return flat
+
+
+def _default(cfg: Any, name: str) -> Any:
+    return next(f.default for f in fields(cfg) if f.name == name)
+
+
+def _round_up(number: int, multiple: int) -> int:
+    return -(-number // multiple) * multiple
+
+
+def _is_folder_name(name: str) -> bool:
+    return name not in ("", ".", "..") and all(c.isalnum() or c in "._-" for c in name)
+
+
+def _require_positive(cfg: Any, name: str) -> None:
+    value = getattr(cfg, name)
+    if isinstance(value, int | float) and value <= 0:
+        raise ValueError(f"{name}={value} must be above 0")
+
+
+def _require_between(cfg: Any, name: str, low: float, high: float, *, open_ends: bool = False) -> None:
+    value = getattr(cfg, name)
+    if not (low < value < high if open_ends else low <= value <= high):
+        raise ValueError(f"{name}={value} must lie between {low:g} and {high:g}")
