@@ -1,0 +1,136 @@
+"""Names for the axes of tensors: declared in a dims string and verified, or guessed from sizes.
+
+One letter for each axis: b batch, t time (queries), s source (keys), d residual width, h heads,
+g key/value heads, p head width, f MLP width, n state, e experts, v vocabulary, l layers.
+"""
+
+import re
+from functools import cache
+from math import prod
+
+Size = int | str  # a number, or a symbolic expression such as "b*t"
+Shape = tuple[Size, ...]
+Labels = tuple[str | None, ...]
+Axis = tuple[str, ...]  # the factors of one axis: ("h", "p") for "(h p)"
+Axes = tuple[Axis, ...]
+
+ELLIPSIS = ("...",)
+MOVING = {"b", "t", "s", "l"}  # sizes that depend on the data, and layers, which are no axis
+PRODUCTS = ("h*p", "g*p", "e*f", "2*d", "3*d", "4*d", "2*f")  # what fused projections give
+
+
+@cache
+def parse_dims(text: str) -> tuple[tuple[Axes, ...], tuple[Axes, ...]]:
+    """The axes of each input and each output of "b t d -> b h t p, b g s p".
+
+    Raises ValueError for text that is no dims string.
+    """
+    if text.count("->") != 1:
+        raise ValueError(f"dims={text!r} must contain one '->': write 'inputs -> outputs'")
+    inputs, outputs = text.split("->")
+    return _parse_side(inputs, text), _parse_side(outputs, text)
+
+
+def _parse_side(side: str, text: str) -> tuple[Axes, ...]:
+    return tuple(_parse_tensor(part, text) for part in side.split(",")) if side.strip() else ()
+
+
+def _parse_tensor(part: str, text: str) -> Axes:
+    axes = [tuple((m[1] or m[0]).split()) for m in re.finditer(r"\(([^()]+)\)|\S+", part)]
+    for factor in (factor for axis in axes for factor in axis):
+        if not (factor.isidentifier() or factor.isdigit() or factor == "..."):
+            raise ValueError(f"dims={text!r}: {factor!r} is no axis: use a letter, a number or ...")
+    if axes.count(ELLIPSIS) > 1:
+        raise ValueError(f"dims={text!r}: one '...' for each tensor, not more")
+    return tuple(axes)
+
+
+class AxisNamer:
+    """Gives axes their names, knowing the `sizes` of some letters (one size, or a tuple of them).
+
+    The letters that one call bound come as a dict `bound`: letter -> size.
+    """
+
+    def __init__(self, sizes: dict[str, int | tuple[int, ...]]):
+        self.sizes = {k: v if isinstance(v, tuple) else (v,) for k, v in sizes.items()}
+
+    def declare(self, axes: Axes, shape: Shape, bound: dict[str, Size], own: set[str]):
+        """The labels `axes` promise for `shape`, and what is wrong with that ("" if nothing).
+
+        Binds the letters the call meets first; `own` collects what it has bound so far.
+        """
+        written = " ".join(axis[0] if len(axis) == 1 else f"({' '.join(axis)})" for axis in axes)
+        if ELLIPSIS in axes:
+            at = axes.index(ELLIPSIS)
+            axes = axes[:at] + (ELLIPSIS,) * (len(shape) - len(axes) + 1) + axes[at + 1 :]
+        if len(axes) != len(shape):
+            return (None,) * len(shape), f"declared '{written}', got {len(shape)} axes {[*shape]}"
+        checks = [self._check(*pair, bound, own) for pair in zip(axes, shape, strict=True)]
+        problem = "; ".join(filter(None, checks))
+        labels = tuple(None if a == ELLIPSIS or a[0].isdigit() else "*".join(a) for a in axes)
+        return labels, problem and f"declared '{written}', got {[*shape]}: {problem}"
+
+    def _check(self, axis: Axis, size: Size, bound: dict[str, Size], own: set[str]) -> str:
+        if axis == ELLIPSIS:
+            return ""
+        letter = axis[0]
+        if len(axis) == 1 and not letter.isdigit() and letter not in own:
+            own.add(letter)
+            bound[letter] = size
+            allowed = self.sizes.get(letter)
+            if allowed and size not in allowed:
+                return f"{letter} is {' or '.join(map(str, allowed))}, not {size}"
+            return ""
+        expected = product([self._size_of(letter, bound, own) for letter in axis])
+        wrong = expected is not None and expected != size
+        return f"{'*'.join(axis)} is {expected}, not {size}" if wrong else ""
+
+    def _size_of(self, letter: str, bound: dict[str, Size], own: set[str]) -> Size | None:
+        if letter.isdigit():
+            return int(letter)
+        if letter in own:
+            return bound[letter]
+        known = self.sizes.get(letter, ())
+        return known[0] if len(known) == 1 else None
+
+    def guess(self, shape: Shape, bound: dict[str, Size]) -> Labels:
+        """Names by size and place: the batch stands first, time after it, widths behind.
+
+        Where several letters fit, all are named: "v|f".
+        """
+        if not shape:
+            return ()
+        b, t = bound.get("b"), bound.get("t")
+        first = None
+        if b is not None and shape[0] == b and (len(shape) > 2 or shape[1:] == (t,)):
+            first = "b"
+        elif len(shape) == 2 and 1 not in (b, t) and shape[0] == product([b, t]):
+            first = "b*t"
+        moving = ("t",) if bound.get("s") in (None, t) else ("t", "s")
+        moving = [k for k in moving if first == "b"]
+        return (first, *(self._guess_axis(size, bound, moving) for size in shape[1:]))
+
+    def guess_width(self, size: Size, bound: dict[str, Size]) -> str | None:
+        """The name of a channel axis, where neither batch nor time can stand."""
+        return self._guess_axis(size, bound, ())
+
+    def _guess_axis(self, size: Size, bound: dict[str, Size], moving) -> str | None:
+        if size == 1 or not isinstance(size, int):
+            return next((k for k in moving if bound.get(k) == size != 1), None)
+        widths = self.sizes | {k: (v,) for k, v in bound.items()}
+        letters = [*moving, *(k for k in widths if k not in MOVING)]
+        fits = [k for k in letters if size in widths.get(k, ())]
+        if not fits:
+            single = {k: v[0] for k, v in widths.items() if len(v) == 1}
+            fits = [p for p in PRODUCTS if size == product([
+                int(k) if k.isdigit() else single.get(k) for k in p.split("*")])]  # fmt: skip
+        return "|".join(fits) if len(fits) <= 4 and fits else None
+
+
+def product(factors: list[Size | None]) -> Size | None:
+    """None where a factor is unknown; text where one is symbolic."""
+    if None in factors:
+        return None
+    if all(isinstance(x, int) for x in factors):
+        return prod(factors)
+    return "*".join(sorted(map(str, factors)))
