@@ -8,7 +8,7 @@ the code that holds it.
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, field, fields, replace
+from dataclasses import asdict, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -205,13 +205,22 @@ _ACTS_WHEN = {
 }
 
 
+# what a flag says when it asks for nothing, where that is not None, False or "none"; these are
+# constants, so that editing a default above still refuses the edit that would be ignored
+_NEUTRAL = {"attn_kernel": "fused", "norm_affine": True, "norm_eps": 1e-6, "window_pattern": "S",
+            "rope_theta": 10_000.0, "rope_fraction": 1.0, "rope_layout": "half", "position": "rope",
+            "activation": "relu2", "hidden_mult": 4.0, "hidden_multiple_of": 32, "residual": "pre",
+            "residual_scale": 1.0}
+
+
 def _check_ignored(cfg: ModelConfig) -> None:
-    """Raise ValueError where a flag was moved from its default but would change nothing."""
+    """Raise ValueError where a flag asks for something but would change nothing."""
     for names, (condition, acts) in _ACTS_WHEN.items():
         for name in names:
-            value = getattr(cfg, name)
-            if value not in (_default(cfg, name), None, False, "none") and not acts(cfg):
-                raise ValueError(f"{name}={value} would change nothing: it acts only when {condition}")
+            value, neutral = getattr(cfg, name), _NEUTRAL.get(name)
+            if value not in (neutral, None, False, "none") and not acts(cfg):
+                raise ValueError(f"{name}={value} would change nothing: it acts only when {condition}; "
+                                 f"otherwise leave it at {neutral or 'none, or off'}")
 
 
 @dataclass(frozen=True, kw_only=True, config=CHECKED)
@@ -423,10 +432,6 @@ def _flatten(changes: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         nested = isinstance(value, Mapping)
         flat |= _flatten(value, f"{prefix}{key}.") if nested else {prefix + key: value}
     return flat
-
-
-def _default(cfg: Any, name: str) -> Any:
-    return next(f.default for f in fields(cfg) if f.name == name)
 
 
 def _round_up(number: int, multiple: int) -> int:

@@ -1,0 +1,107 @@
+"""The whole model on one page: embed -> blocks -> norm -> head.
+
+`python model.py [preset] [flags]` prints the architecture, its parameters, and one traced forward.
+"""
+
+
+import torch
+from torch import Tensor, nn
+
+from config import ModelConfig
+from modules.block import make_block
+from modules.embed import Embed
+from modules.head import Head, Loss
+from modules.norm import norm_maker
+from tools import LoggingModule, log_io
+
+OUT_STD = {"same": lambda std, cfg: std, "depth": lambda std, cfg: std * (2 * cfg.num_layers) ** -0.5,
+           "zero": lambda std, cfg: 0.0}
+
+
+class Model(LoggingModule):
+    """A decoder-only language model, as its configuration describes it.
+
+    Shape: tokens (b, t) int64 -> logits (b, t, v) float32; with targets (b, t) the loss, a scalar
+    in nats per token. Targets of -100 never count. Positions (t,) or (b, t) are those after the
+    cache, where none are given; negative ones are padding.
+    Raises ValueError where a text is longer than the positions that the model has learned.
+    """
+
+    def __init__(self, cfg: ModelConfig):
+        super().__init__()
+        self.cfg = cfg
+        self.embed = Embed.from_config(cfg)
+        self.blocks = nn.ModuleList(make_block(cfg, layer) for layer in range(cfg.num_layers))
+        self.norm = norm_maker(cfg)(cfg.dim) if cfg.final_norm else nn.Identity()
+        self.head = Head.from_config(cfg)
+        self.loss = Loss(z_loss=cfg.z_loss)
+        self.init_weights()
+
+    @log_io("b t -> b t v")
+    def forward(
+        self, tokens: Tensor, targets: Tensor | None = None, *, cache: "Cache | None" = None,
+        positions: Tensor | None = None,
+    ) -> Tensor:
+        if positions is None:
+            start = 0 if cache is None else cache.length
+            positions = torch.arange(start, start + tokens.shape[1], device=tokens.device)
+        layers = [None] * len(self.blocks) if cache is None else cache.layers
+        x = self.embed(tokens, positions)
+        for block, layer in zip(self.blocks, layers, strict=True):
+            x = block(x, positions=positions, cache=layer)
+        if cache is not None:
+            cache.length += tokens.shape[1]
+        logits = self.head(self.norm(x))
+        return logits if targets is None else self.loss(logits, targets)
+
+    def make_cache(self, max_len: int) -> "Cache":
+        """Room for the state of `max_len` tokens in each layer; pass it to every forward."""
+        mixers = [getattr(block.mixer, "branch", None) for block in self.blocks]
+        return Cache([mixer and mixer.make_cache(max_len) for mixer in mixers])
+
+    def init_weights(self) -> None:
+        """Draw every weight anew, by rule: matrices by `init`, `out` by `out_init`, biases zero."""
+        cfg = self.cfg
+        for path, module in self.named_modules():
+            if isinstance(module, nn.Embedding):
+                nn.init.normal_(module.weight, std=cfg.init_std)
+            elif isinstance(module, nn.Linear):
+                std = _std(module, cfg)
+                if path.split(".")[-1] == "out":
+                    std = OUT_STD[cfg.out_init](std, cfg)
+                if path == "head.unembed" and cfg.head_zero_init:
+                    std = 0.0
+                nn.init.normal_(module.weight, std=std)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        if cfg.tie_embeddings:
+            self.head.unembed.weight = self.embed.tokens.weight
+
+    def dims(self) -> dict[str, int]:
+        """The size of each axis that the flags fix, by its letter."""
+        cfg = self.cfg
+        sizes = {"d": cfg.dim, "v": cfg.padded_vocab_size}
+        if cfg.mlp != "none":
+            sizes["f"] = cfg.hidden_width
+        if "attention" in cfg.mixers:
+            sizes |= {"h": cfg.num_heads, "g": cfg.kv_heads, "p": cfg.head_width}
+        return sizes
+
+    def num_parameters(self) -> int:
+        """All parameters, shared ones once."""
+        return sum(p.numel() for p in self.parameters())
+
+
+class Cache:
+    """What each layer keeps of the `length` tokens seen so far; None where a layer keeps nothing."""
+
+    def __init__(self, layers: list):
+        self.layers, self.length = layers, 0
+
+
+def _std(linear: nn.Linear, cfg: ModelConfig) -> float:
+    inputs, outputs = linear.in_features, linear.out_features
+    return {"normal": cfg.init_std, "fan_in": inputs**-0.5,
+            "xavier": (2 / (inputs + outputs)) ** 0.5}[cfg.init]
+
+

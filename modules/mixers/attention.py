@@ -1,0 +1,209 @@
+"""Attention: every token gathers what it needs from the tokens before it."""
+
+from typing import NamedTuple
+
+import torch
+from einops import einsum, rearrange, repeat
+from torch import Tensor, nn
+
+from modules.norm import norm_maker
+from modules.position import ROTARY, ALiBi
+from tools import LoggingModule, log_io
+
+
+class KVCache:
+    """Keys, values and positions of the tokens a layer has seen, in room for `max_len` of them.
+
+    Shape: keys and values (b, g, s, p), positions (s,) or (b, s).
+    """
+
+    def __init__(self, max_len: int):
+        self.max_len, self.length = max_len, 0
+        self.keys = self.values = self.positions = None
+
+    def append(self, k: Tensor, v: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Add t tokens; return all s so far. Raises ValueError where the room is spent."""
+        start, stop = self.length, self.length + k.shape[2]
+        if stop > self.max_len:
+            raise ValueError(f"the cache holds {self.max_len} tokens, not {stop}")
+        if self.keys is None:
+            b, g, _, p = k.shape
+            self.keys, self.values = k.new_empty(b, g, self.max_len, p), v.new_empty(b, g, self.max_len, p)
+            self.positions = positions.new_empty(*positions.shape[:-1], self.max_len)
+        self.keys[:, :, start:stop], self.values[:, :, start:stop] = k, v
+        self.positions[..., start:stop] = positions
+        self.length = stop
+        return self.keys[:, :, :stop], self.values[:, :, :stop], self.positions[..., :stop]
+
+
+class Sight(NamedTuple):
+    """Which keys a query sees: plainly all before it (`causal`), or what `mask` says; None = all.
+
+    Shape: mask (t, s) or (b, 1, t, s), True where seen.
+    """
+
+    causal: bool
+    mask: Tensor | None
+
+
+def sight(q_positions: Tensor, k_positions: Tensor, *, window: int | None, fresh: bool) -> Sight:
+    """What positions allow: a query at i sees keys at j with i - window < j <= i.
+
+    A full mask would cost attention its fast path, so there is one only where it is needed: a
+    window shorter than the text, rows that start at different places (positions (b, t)), or
+    several new tokens that follow cached ones. `fresh` says there were no cached ones.
+    """
+    t, s = q_positions.shape[-1], k_positions.shape[-1]
+    shared_start = q_positions.dim() == 1
+    if shared_start and (window is None or window >= s) and (fresh or t == 1):
+        return Sight(causal=t > 1, mask=None)
+    i, j = q_positions.unsqueeze(-1), k_positions.unsqueeze(-2)
+    seen = j <= i
+    if window is not None:
+        seen &= j > i - window
+    if not shared_start:
+        # padding has negative positions: nothing sees it, but itself, for a softmax needs something
+        seen = (seen & (j >= 0) | (i == j)).unsqueeze(1)
+    return Sight(causal=False, mask=seen)
+
+
+class FusedAttend(LoggingModule):
+    """softmax(scale q.k + bias) v in one fused call; the scores never exist in memory.
+
+    Dao et al. 2022, arXiv:2205.14135.
+    Shape: q (b, h, t, p), k and v (b, g, s, p), bias (h, t, s) or (b, h, t, s) -> (b, h, t, p).
+    """
+
+    def __init__(self, *, scale: float, dropout: float = 0.0):
+        super().__init__()
+        self.scale, self.dropout = scale, dropout
+
+    @log_io("b h t p, b g s p, b g s p -> b h t p")
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, seen: Sight, bias: Tensor | None) -> Tensor:
+        mask, causal = seen.mask, seen.causal
+        if bias is not None:
+            mask, causal = masked(bias.type_as(q), seen), False
+        return nn.functional.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, is_causal=causal, scale=self.scale,
+            dropout_p=self.dropout if self.training else 0.0,
+            enable_gqa=q.shape[1] != k.shape[1],
+        )
+
+
+class ExplicitAttend(LoggingModule):
+    """softmax(scale q.k + bias) v spelled out, with an optional soft cap c tanh(scores / c).
+
+    Vaswani et al. 2017, arXiv:1706.03762, equation 1; the cap as in Gemma 2, arXiv:2408.00118.
+    Shape: q (b, h, t, p), k and v (b, g, s, p), bias (h, t, s) or (b, h, t, s) -> (b, h, t, p).
+    Softmax in float32.
+    """
+
+    def __init__(self, *, scale: float, dropout: float = 0.0, softcap: float | None = None):
+        super().__init__()
+        self.scale, self.softcap = scale, softcap
+        self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
+
+    @log_io("b h t p, b h s p -> b h t s")
+    def scores(self, q: Tensor, k: Tensor) -> Tensor:
+        scores = einsum(q, k, "b h t p, b h s p -> b h t s") * self.scale
+        if self.softcap is None:
+            return scores
+        return self.softcap * torch.tanh(scores / self.softcap)
+
+    @log_io("b h t s -> b h t s")
+    def weights(self, scores: Tensor, seen: Sight) -> Tensor:
+        return self.dropout(masked(scores.float(), seen).softmax(-1).type_as(scores))
+
+    @log_io("b h t p, b g s p, b g s p -> b h t p")
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, seen: Sight, bias: Tensor | None) -> Tensor:
+        shared = q.shape[1] // k.shape[1]
+        k, v = (repeat(x, "b g s p -> b (g shared) s p", shared=shared) for x in (k, v))
+        scores = self.scores(q, k)
+        if bias is not None:
+            scores = scores + bias
+        return einsum(self.weights(scores, seen), v, "b h t s, b h s p -> b h t p")
+
+
+def masked(scores: Tensor, seen: Sight) -> Tensor:
+    """Minus infinity where a key is not seen. Shape: (..., t, s) -> (..., t, s)."""
+    mask = seen.mask
+    if seen.causal:
+        t, s = scores.shape[-2:]
+        mask = torch.ones(t, s, dtype=torch.bool, device=scores.device).tril()
+    return scores if mask is None else scores.masked_fill(~mask, float("-inf"))
+
+
+class Attention(LoggingModule):
+    """Multi-head attention over the past, with as many key/value heads as wanted.
+
+    Vaswani et al. 2017, arXiv:1706.03762; grouped queries: Ainslie et al. 2023, arXiv:2305.13245.
+    Shape: x (b, t, d), positions (t,) or (b, t) -> (b, t, d).
+    """
+
+    def __init__(
+        self, dim: int, *, num_heads: int, num_kv_heads: int, head_dim: int,
+        q_bias: bool, k_bias: bool, v_bias: bool, out_bias: bool,
+        full_norm, head_norm, rotary: nn.Module | None, distance_bias: nn.Module | None,
+        attend: nn.Module, window: int | None,
+    ):
+        super().__init__()
+        self.head_dim, self.window = head_dim, window
+        self.q = nn.Linear(dim, num_heads * head_dim, bias=q_bias)
+        self.k = nn.Linear(dim, num_kv_heads * head_dim, bias=k_bias)
+        self.v = nn.Linear(dim, num_kv_heads * head_dim, bias=v_bias)
+        self.q_full_norm, self.k_full_norm = full_norm(num_heads * head_dim), full_norm(num_kv_heads * head_dim)
+        self.q_norm, self.k_norm = head_norm(head_dim), head_norm(head_dim)
+        self.rotary, self.distance_bias, self.attend = rotary, distance_bias, attend
+        self.out = nn.Linear(num_heads * head_dim, dim, bias=out_bias)
+
+    @classmethod
+    def from_config(cls, cfg, layer: int) -> "Attention":
+        def off(dim: int) -> nn.Module:
+            return nn.Identity()
+
+        p = cfg.head_width
+        scale = p**-0.5 if cfg.attn_scale is None else cfg.attn_scale
+        rope = {"theta": cfg.rope_theta, "fraction": cfg.rope_fraction}
+        if cfg.attn_kernel == "explicit" or cfg.attn_softcap is not None:
+            attend = ExplicitAttend(scale=scale, dropout=cfg.attn_dropout, softcap=cfg.attn_softcap)
+        else:
+            attend = FusedAttend(scale=scale, dropout=cfg.attn_dropout)
+        return cls(
+            cfg.dim, num_heads=cfg.num_heads, num_kv_heads=cfg.kv_heads, head_dim=p,
+            q_bias=cfg.q_bias, k_bias=cfg.k_bias, v_bias=cfg.v_bias, out_bias=cfg.out_bias,
+            full_norm=norm_maker(cfg) if cfg.qk_norm == "full" else off,
+            head_norm=norm_maker(cfg) if cfg.qk_norm == "head" else off,
+            rotary=ROTARY[cfg.rope_layout](p, **rope) if cfg.position == "rope" else None,
+            distance_bias=ALiBi(cfg.num_heads) if cfg.position == "alibi" else None,
+            attend=attend, window=cfg.window_at(layer),
+        )
+
+    def make_cache(self, max_len: int) -> KVCache:
+        return KVCache(max_len)
+
+    @log_io("b t (h p) -> b h t p")
+    def split_heads(self, x: Tensor) -> Tensor:
+        return rearrange(x, "b t (h p) -> b h t p", p=self.head_dim)
+
+    @log_io("b t d, ... t -> b h t p, b g t p, b g t p")
+    def project(self, x: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values, split into heads, normalised and turned."""
+        q = self.q_norm(self.split_heads(self.q_full_norm(self.q(x))))
+        k = self.k_norm(self.split_heads(self.k_full_norm(self.k(x))))
+        v = self.split_heads(self.v(x))
+        if self.rotary is not None:
+            turns = self.rotary.turns(positions)
+            q, k = self.rotary(q, turns), self.rotary(k, turns)
+        return q, k, v
+
+    @log_io("b t d -> b t d")
+    def forward(self, x: Tensor, *, positions: Tensor, cache: KVCache | None = None) -> Tensor:
+        q, k, v = self.project(x, positions)
+        k_positions, fresh = positions, True
+        if cache is not None:
+            fresh = cache.length == 0
+            k, v, k_positions = cache.append(k, v, positions)
+        seen = sight(positions, k_positions, window=self.window, fresh=fresh)
+        bias = None if self.distance_bias is None else self.distance_bias(positions, k_positions)
+        y = self.attend(q, k, v, seen, bias)
+        return self.out(rearrange(y, "b h t p -> b t (h p)"))

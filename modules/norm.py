@@ -1,0 +1,120 @@
+"""Normalisation of the residual stream: the `norm` flag."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from tools import LoggingModule, log_io
+
+
+class RMSNorm(LoggingModule):
+    """Divide each vector by its root mean square, then scale each channel.
+
+    Zhang & Sennrich 2019, arXiv:1910.07467. With `unit_offset` the scale is 1 + w and w starts at
+    zero, as in Gemma.
+    Shape: (..., d) -> (..., d). Statistics in float32; the result has the dtype of x.
+    """
+
+    def __init__(
+        self, dim: int, *, eps: float = 1e-6, affine: bool = True, bias: bool = False,
+        unit_offset: bool = False,
+    ):
+        super().__init__()
+        self.eps, self.offset = eps, float(unit_offset)
+        self.scale = nn.Parameter(torch.full((dim,), 1 - self.offset)) if affine else None
+        self.bias = nn.Parameter(torch.zeros(dim)) if affine and bias else None
+
+    def normalise(self, x32: Tensor) -> Tensor:
+        return x32 * torch.rsqrt(x32.square().mean(-1, keepdim=True) + self.eps)
+
+    @log_io("... d -> ... d")
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.normalise(x.float())  # squares of bfloat16 lose the small channels
+        if self.scale is not None:
+            y = y * (self.scale + self.offset)
+        if self.bias is not None:
+            y = y + self.bias
+        return y.type_as(x)
+
+
+class LayerNorm(RMSNorm):
+    """Subtract each vector's mean and divide by its standard deviation; then scale and shift.
+
+    Ba, Kiros & Hinton 2016, arXiv:1607.06450.
+    Shape: (..., d) -> (..., d). Statistics in float32; the result has the dtype of x.
+    """
+
+    def normalise(self, x32: Tensor) -> Tensor:
+        return nn.functional.layer_norm(x32, x32.shape[-1:], eps=self.eps)
+
+
+class CosineNorm(LoggingModule):
+    """Give each vector the length `scale`, one number for all channels, which starts at sqrt(dim).
+
+    Nguyen & Salazar 2019, arXiv:1910.05895 (ScaleNorm).
+    Shape: (..., d) -> (..., d). Statistics in float32; the result has the dtype of x.
+    """
+
+    def __init__(self, dim: int, *, eps: float = 1e-6, affine: bool = True):
+        super().__init__()
+        self.eps = eps
+        length = torch.tensor([dim**0.5])
+        self.scale = nn.Parameter(length) if affine else nn.Buffer(length, persistent=False)
+
+    @log_io("... d -> ... d")
+    def forward(self, x: Tensor) -> Tensor:
+        return (nn.functional.normalize(x.float(), dim=-1, eps=self.eps) * self.scale).type_as(x)
+
+
+class DyT(LoggingModule):
+    """Dynamic tanh: squash each channel by tanh(alpha x) in place of normalising.
+
+    Zhu et al. 2025, arXiv:2503.10622; alpha is one learned number that starts at 0.5.
+    Shape: (..., d) -> (..., d).
+    """
+
+    def __init__(self, dim: int, *, affine: bool = True, bias: bool = False):
+        super().__init__()
+        self.alpha = nn.Parameter(torch.full((1,), 0.5))
+        self.scale = nn.Parameter(torch.ones(dim)) if affine else None
+        self.bias = nn.Parameter(torch.zeros(dim)) if affine and bias else None
+
+    @log_io("... d -> ... d")
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.tanh(self.alpha * x.float())
+        if self.scale is not None:
+            y = y * self.scale
+        if self.bias is not None:
+            y = y + self.bias
+        return y.type_as(x)
+
+
+class NoNorm(LoggingModule):
+    """The vector as it is. Shape: (..., d) -> (..., d)."""
+
+    def __init__(self, dim: int):
+        super().__init__()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
+NORMS = {"rms": RMSNorm, "layer": LayerNorm, "cosine": CosineNorm, "dyt": DyT, "none": NoNorm}
+
+
+def norm_maker(cfg) -> Callable[[int], nn.Module]:
+    """The norm that the flags describe, as a function of its width.
+
+    `cfg` has norm, norm_eps, norm_affine, norm_bias and norm_unit_offset; a flag that a kind does
+    not have was refused where the configuration was made.
+    """
+    options = {
+        "rms": {"eps": cfg.norm_eps, "affine": cfg.norm_affine, "bias": cfg.norm_bias,
+                "unit_offset": cfg.norm_unit_offset},
+        "cosine": {"eps": cfg.norm_eps, "affine": cfg.norm_affine},
+        "dyt": {"affine": cfg.norm_affine, "bias": cfg.norm_bias},
+        "none": {},
+    }
+    options["layer"] = options["rms"]
+    return lambda dim: NORMS[cfg.norm](dim, **options[cfg.norm])

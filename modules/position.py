@@ -1,0 +1,133 @@
+"""How a token knows where it stands: the `position` flag.
+
+A kind acts in one of three places: on the embedding (learned, sinusoidal), on queries and keys
+(rope), or on the attention scores (alibi). Positions are passed in, shape (t,) or, where rows
+start at different places, (b, t); a padding position is negative.
+"""
+
+import math
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from tools import LoggingModule, log_io
+
+
+class LearnedPosition(LoggingModule):
+    """Add a learned vector for each position. Radford et al. 2018 (GPT).
+
+    Shape: x (b, t, d), positions (t,) or (b, t) -> (b, t, d).
+    Raises ValueError where t is above max_seq_len.
+    """
+
+    def __init__(self, dim: int, *, max_seq_len: int):
+        super().__init__()
+        self.table = nn.Embedding(max_seq_len, dim)
+
+    @log_io("b t d, ... t -> b t d")
+    def forward(self, x: Tensor, positions: Tensor) -> Tensor:
+        if x.shape[1] > self.table.num_embeddings:
+            raise ValueError(f"max_seq_len={self.table.num_embeddings}: a text of {x.shape[1]} tokens has no "
+                             "learned positions past it; use position='rope', or a larger max_seq_len")
+        return x + self.table(positions.clamp(min=0))
+
+
+class SinusoidalPosition(LoggingModule):
+    """Add sines and cosines of geometric wavelengths. Vaswani et al. 2017, arXiv:1706.03762, 3.5.
+
+    Shape: x (b, t, d), positions (t,) or (b, t) -> (b, t, d).
+    """
+
+    def __init__(self, dim: int):
+        super().__init__()
+        self.frequencies = nn.Buffer(inverse_wavelengths(dim, 10_000.0), persistent=False)
+
+    @log_io("b t d, ... t -> b t d")
+    def forward(self, x: Tensor, positions: Tensor) -> Tensor:
+        angles = positions.float().unsqueeze(-1) * self.frequencies  # (..., t, d/2)
+        waves = torch.stack((angles.sin(), angles.cos()), dim=-1)
+        return x + rearrange(waves, "... c two -> ... (c two)").type_as(x)
+
+
+class RoPE(LoggingModule):
+    """Turn pairs of channels by an angle that grows with the position.
+
+    Su et al. 2021, arXiv:2104.09864. Channel i of a head is a pair with i + p/2 (Llama's layout).
+    A `fraction` below 1 turns only the first channels (GPT-NeoX).
+    Shape: x (b, h, t, p), turns from `turns(positions)` -> (b, h, t, p). Angles in float32.
+    """
+
+    def __init__(self, head_dim: int, *, theta: float = 10_000.0, fraction: float = 1.0):
+        super().__init__()
+        self.turned = int(head_dim * fraction)
+        self.frequencies = nn.Buffer(inverse_wavelengths(self.turned, theta), persistent=False)
+
+    def turns(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosine and sine of each angle: (t, c), or (b, 1, t, c) for positions (b, t); c pairs."""
+        angles = positions.float().unsqueeze(-1) * self.frequencies
+        if angles.dim() == 3:
+            angles = angles.unsqueeze(1)
+        return angles.cos(), angles.sin()
+
+    def split(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return x.chunk(2, dim=-1)
+
+    def join(self, first: Tensor, second: Tensor) -> Tensor:
+        return torch.cat((first, second), dim=-1)
+
+    @log_io("b h t p -> b h t p")
+    def forward(self, x: Tensor, turns: tuple[Tensor, Tensor]) -> Tensor:
+        cos, sin = turns
+        first, second = self.split(x[..., : self.turned].float())
+        turned = self.join(first * cos - second * sin, second * cos + first * sin).type_as(x)
+        if self.turned == x.shape[-1]:
+            return turned
+        return torch.cat((turned, x[..., self.turned :]), dim=-1)
+
+
+class InterleavedRoPE(RoPE):
+    """RoPE on neighbours: channel 2i is a pair with 2i + 1 (GPT-J's layout, and the paper's)."""
+
+    def split(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return x[..., 0::2], x[..., 1::2]
+
+    def join(self, first: Tensor, second: Tensor) -> Tensor:
+        return torch.stack((first, second), dim=-1).flatten(-2)
+
+
+class ALiBi(LoggingModule):
+    """Penalise each score by the distance to its key, a fixed slope for each head.
+
+    Press, Smith & Lewis 2021, arXiv:2108.12409. Head counts that are no power of two take every
+    other slope of the next one, as the authors' code does.
+    Shape: q_positions (t,), k_positions (s,) -> (h, t, s), or with a batch axis on both -> (b, h, t, s).
+    """
+
+    def __init__(self, num_heads: int):
+        super().__init__()
+        self.slopes = nn.Buffer(alibi_slopes(num_heads), persistent=False)
+
+    @log_io("... t, ... s -> ... h t s")
+    def forward(self, q_positions: Tensor, k_positions: Tensor) -> Tensor:
+        distance = q_positions.unsqueeze(-1) - k_positions.unsqueeze(-2)  # (..., t, s)
+        return -self.slopes.view(-1, 1, 1) * distance.unsqueeze(-3)
+
+
+def inverse_wavelengths(dim: int, theta: float) -> Tensor:
+    """theta^(-2i/dim) for each pair i, in radians per token. Shape: (dim/2,)."""
+    return theta ** -(torch.arange(0, dim, 2).float() / dim)
+
+
+def alibi_slopes(num_heads: int) -> Tensor:
+    """The geometric slopes 2^(-8i/h) of arXiv:2108.12409, section 3. Shape: (h,)."""
+    power = 2 ** math.floor(math.log2(num_heads))
+    slopes = [2 ** (-8 * (i + 1) / power) for i in range(power)]
+    slopes += [2 ** (-4 * (2 * i + 1) / power) for i in range(num_heads - power)]
+    return torch.tensor(slopes)
+
+
+# a kind acts on the embedding, on queries and keys (one class for each rope_layout), or on the scores
+EMBEDDED = {"learned": LearnedPosition, "sinusoidal": SinusoidalPosition}
+ROTARY = {"half": RoPE, "interleaved": InterleavedRoPE}
+POSITIONS = {"none": None, **EMBEDDED, "rope": ROTARY, "alibi": ALiBi}

@@ -1,0 +1,185 @@
+"""The gallery: published architectures as overrides of `Config`, and the command line that names them.
+
+A preset lists only what differs from the defaults of config.py that it must not inherit; sizes are
+the published ones. `python model.py gpt2` shows one, `python train.py gpt2 --model.num-layers 4`
+trains it with a change.
+"""
+
+import argparse
+import contextlib
+import io
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import tyro
+
+from config import Config, load_config, override, replace
+
+# What config.py's own defaults choose for the small modern model, put back to plain choices, so
+# that editing a default there never changes a published architecture by accident.
+PLAIN_MODEL: dict[str, Any] = {
+    "num_kv_heads": None, "head_dim": None, "hidden_dim": None, "hidden_mult": 4.0, "hidden_multiple_of": 32,
+    "mixers": ("attention",), "mlp": "mlp", "activation": "gelu_tanh",
+    "q_bias": False, "k_bias": False, "v_bias": False, "out_bias": False, "mlp_bias": False, "head_bias": False,
+    "norm": "layer", "norm_eps": 1e-5, "norm_affine": True, "norm_bias": False, "norm_unit_offset": False,
+    "residual": "pre", "final_norm": True, "embed_norm": False,
+    "qk_norm": "none", "window": None, "window_pattern": "S", "attn_softcap": None, "attn_scale": None,
+    "position": "rope", "rope_theta": 10_000.0, "rope_fraction": 1.0, "rope_layout": "half",
+    "tie_embeddings": False, "embed_scale": 1.0, "logit_softcap": None, "logit_scale": 1.0, "residual_scale": 1.0,
+    "embed_dropout": 0.0, "attn_dropout": 0.0, "residual_dropout": 0.0, "mlp_dropout": 0.0,
+    "init": "normal", "init_std": 0.02, "out_init": "same", "head_zero_init": False, "z_loss": 0.0,
+}
+ADAMW = {"optimizer": "adamw", "beta1": 0.9, "beta2": 0.95, "weight_decay": 0.1, "grad_clip": 1.0,
+         "embed_lr_mult": 1.0, "head_lr_mult": 1.0, "vector_lr_mult": 1.0, "schedule": "cosine", "min_lr_ratio": 0.1}
+
+
+def _gpt2(dim: int, num_layers: int, num_heads: int) -> dict[str, dict[str, Any]]:
+    """Radford et al. 2019; the widths and depths of its table 2."""
+    return {
+        "model": PLAIN_MODEL | {
+            "dim": dim, "num_layers": num_layers, "num_heads": num_heads, "vocab_size": 50257, "max_seq_len": 1024,
+            "q_bias": True, "k_bias": True, "v_bias": True, "out_bias": True, "mlp_bias": True, "norm_bias": True,
+            "position": "learned", "tie_embeddings": True, "out_init": "depth",
+            "embed_dropout": 0.1, "attn_dropout": 0.1, "residual_dropout": 0.1,
+        },
+        "train": ADAMW | {"lr": 6e-4},
+    }
+
+
+PRESETS: dict[str, Mapping[str, Mapping[str, Any]]] = {
+    # config.py as it stands: what trains best here, found by measuring
+    "default": {},
+    "gpt2": _gpt2(768, 12, 12),
+    "gpt2-medium": _gpt2(1024, 24, 16),
+    "gpt2-large": _gpt2(1280, 36, 20),
+    "gpt2-xl": _gpt2(1600, 48, 25),
+    # Grattafiori et al. 2024, arXiv:2407.21783, table 3: the 8B model
+    "llama3": {
+        "model": PLAIN_MODEL | {
+            "dim": 4096, "num_layers": 32, "num_heads": 32, "num_kv_heads": 8, "hidden_dim": 14336,
+            "vocab_size": 128256, "max_seq_len": 8192, "mlp": "glu", "activation": "silu",
+            "norm": "rms", "rope_theta": 500_000.0,
+        },
+        "train": ADAMW | {"lr": 3e-4},
+    },
+    # Gemma Team 2024, arXiv:2408.00118: the 2B model
+    "gemma2": {
+        "model": PLAIN_MODEL | {
+            "dim": 2304, "num_layers": 26, "num_heads": 8, "num_kv_heads": 4, "head_dim": 256, "hidden_dim": 9216,
+            "vocab_size": 256000, "max_seq_len": 8192, "mlp": "glu", "norm": "rms", "norm_eps": 1e-6,
+            "norm_unit_offset": True, "residual": "sandwich", "window": 4096, "window_pattern": "SF",
+            "attn_softcap": 50.0, "logit_softcap": 30.0, "tie_embeddings": True, "embed_scale": "sqrt_dim",
+        },
+        "train": ADAMW | {"lr": 3e-4},
+    },
+    # xai-org/grok-1, dense: one MLP stands where the original has eight experts
+    "grok1": {
+        "model": PLAIN_MODEL | {
+            "dim": 6144, "num_layers": 64, "num_heads": 48, "num_kv_heads": 8, "head_dim": 128, "hidden_dim": 32768,
+            "vocab_size": 131072, "max_seq_len": 8192, "mlp": "glu", "norm": "rms", "residual": "sandwich",
+            "attn_softcap": 30.0, "attn_scale": 0.08838834764831845, "logit_scale": 0.5773502691896257,
+            "tie_embeddings": True, "embed_scale": "sqrt_dim",
+        },
+        "train": ADAMW | {"lr": 3e-4},
+    },
+    # Southern Cross AI's JoeyLLM at its smallest
+    "babyjoey": {
+        "model": PLAIN_MODEL | {
+            "dim": 512, "num_layers": 1, "num_heads": 8, "vocab_size": 50257, "max_seq_len": 512,
+            "q_bias": True, "k_bias": True, "v_bias": True, "out_bias": True, "mlp_bias": True, "norm_bias": True,
+            "activation": "gelu", "position": "learned",
+        },
+        "train": ADAMW | {"lr": 1e-5, "weight_decay": 1e-3, "beta2": 0.999, "grad_clip": None, "batch_size": 2,
+                          "schedule": "step", "step_size": 1, "step_unit": "epochs", "step_gamma": 0.9,
+                          "min_lr_ratio": 0.0, "warmup_steps": 0},
+    },
+}
+
+
+def load_preset(name: str, base: Config | None = None) -> Config:
+    """The configuration of a preset: its overrides on `base`, or on the defaults.
+
+    Raises ValueError naming the presets where `name` is none of them.
+    """
+    if name not in PRESETS:
+        raise ValueError(f"preset={name!r} is not known: use one of {', '.join(PRESETS)}")
+    return override(base or Config(), PRESETS[name])
+
+
+def tiny(cfg: Config, *, vocab_size: int = 61, max_seq_len: int = 32) -> Config:
+    """The same architecture at toy size, for tests and traces: every choice kept, widths and depth cut."""
+    model = cfg.model
+    layers = max(2, len(model.mixers), len(model.window_pattern))
+    shared = model.num_heads // model.kv_heads
+    kv_heads = 1 if model.kv_heads == 1 else 2
+    return replace(cfg, model=replace(
+        model, dim=48, num_layers=layers, num_heads=kv_heads * min(shared, 2),
+        num_kv_heads=None if model.num_kv_heads is None else kv_heads,
+        head_dim=None if model.head_dim is None else 16,
+        hidden_dim=None if model.hidden_dim is None else 80, vocab_size=vocab_size, max_seq_len=max_seq_len,
+        window=None if model.window is None else 5,
+    ))
+
+
+def parse_command_line(
+    argv: Sequence[str], *, program: str, description: str, options: Mapping[str, str] | None = None,
+) -> tuple[Config, dict[str, str | None]]:
+    """Read `[preset] [--config FILE] [--section.flag value ...]`; later ones win.
+
+    `options` names further options of the program with their help, e.g. {"resume": "..."}; their
+    values are the second result. The configuration's train.name is the preset's, where none is given
+    and the options hold no other. Prints help, or one sentence on stderr, and exits where that is due.
+    """
+    argv = list(argv)
+    preset = argv.pop(0) if argv and not argv[0].startswith("-") else None
+    own = argparse.ArgumentParser(prog=program, add_help=False, allow_abbrev=False)
+    own.add_argument("--config", metavar="FILE")
+    for name in options or {}:
+        own.add_argument(f"--{name}")
+    try:
+        known, rest = own.parse_known_args(argv)
+        cfg = load_config(Path(known.config)) if known.config else Config()
+        cfg = load_preset(preset, cfg) if preset else cfg
+        cfg = _parse_flags(rest, cfg, f"{program} [preset]", _help(description, options or {}))
+    except ValueError as error:
+        fail(error)
+    return cfg, {name: getattr(known, name.replace("-", "_")) for name in options or {}} | {"preset": preset}
+
+
+def _parse_flags(flags: Sequence[str], cfg: Config, prog: str, description: str) -> Config:
+    """Apply `--section.flag value ...` to `cfg`. Raises ValueError with the mistake in one sentence."""
+    if {"-h", "--help"} & set(flags):
+        return tyro.cli(Config, args=flags, default=cfg, prog=prog, description=description)
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(Config, args=flags, default=cfg, prog=prog, description=description)
+    except SystemExit:
+        raise ValueError(_mistake(said.getvalue())) from None
+
+
+def _mistake(box: str) -> str:
+    """The sentence in tyro's frame of an error, without the frame and what pydantic adds."""
+    lines = [line.strip(" │") for line in box.splitlines() if line.startswith("│")]
+    paragraphs = " ".join(lines).split("─" * 8)
+    text = " ".join(paragraphs[0].split())
+    if checked := re.search(r"Error parsing (\w+): .*?Value error, (.*?) \[type=", text):
+        return f"{checked[1]}.{checked[2]}"
+    text = text.removeprefix("Error parsing ")
+    meant = re.search(r"Perhaps you meant: (--[\w.-]+)", " ".join(" ".join(paragraphs).split()))
+    return text + (f"; perhaps {meant[1]} was meant" if meant else "")
+
+
+def _help(description: str, options: Mapping[str, str]) -> str:
+    own = {"config FILE": "start from a saved configuration, JSON or YAML"} | dict(options)
+    lines = [description, "", f"presets: {', '.join(PRESETS)}", ""]
+    return "\n".join(lines + [f"--{name}: {text}" for name, text in own.items()])
+
+
+def fail(error: Exception | str) -> NoReturn:
+    """Say what is wrong on stderr, and exit with status 2."""
+    print(f"error: {error}", file=sys.stderr)
+    raise SystemExit(2)
