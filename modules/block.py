@@ -19,8 +19,12 @@ class Wiring(LoggingModule):
     Shape: x (b, t, d) -> (b, t, d). `context` goes to the branch as it is.
     """
 
-    def __init__(self, branch: nn.Module, *, dropout: float, scale: float):
+    norms: tuple[str, ...] = ()  # the names of the norms that a wiring has
+
+    def __init__(self, branch: nn.Module, make_norm: MakeNorm, *, dropout: float, scale: float):
         super().__init__()
+        for name in self.norms:
+            setattr(self, name, make_norm())
         self.branch = branch
         self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
         self.scale = scale
@@ -37,9 +41,7 @@ class Wiring(LoggingModule):
 class PreNorm(Wiring):
     """x + f(norm(x)): the stream itself is never normalised. Xiong et al. 2020, arXiv:2002.04745."""
 
-    def __init__(self, branch: nn.Module, make_norm: MakeNorm, **options):
-        super().__init__(branch, **options)
-        self.norm = make_norm()
+    norms = ("norm",)
 
     @log_io("b t d -> b t d")
     def forward(self, x: Tensor, **context) -> Tensor:
@@ -65,9 +67,7 @@ class BranchPostNorm(PreNorm):
 class SandwichNorm(PreNorm):
     """x + norm2(f(norm1(x))): a norm on both sides of a branch. Gemma 2, Grok-1, arXiv:2105.13290."""
 
-    def __init__(self, branch: nn.Module, make_norm: MakeNorm, **options):
-        super().__init__(branch, make_norm, **options)
-        self.post_norm = make_norm()
+    norms = ("norm", "post_norm")
 
     @log_io("b t d -> b t d")
     def forward(self, x: Tensor, **context) -> Tensor:
@@ -126,7 +126,7 @@ def make_block(cfg, layer: int) -> nn.Module:
     make_norm = partial(norm_maker(cfg), cfg.dim)
     options = {"dropout": cfg.residual_dropout, "scale": cfg.residual_scale}
     if cfg.residual == "parallel" and mixer and mlp:
-        return ParallelBlock(Wiring(mixer, **options), Wiring(mlp, **options), make_norm)
+        return ParallelBlock(*(Wiring(part, make_norm, **options) for part in (mixer, mlp)), make_norm)
     wiring = RESIDUALS[cfg.residual]
     return Block(*(wiring(part, make_norm, **options) if part else NoBranch() for part in (mixer, mlp)))
 
