@@ -143,20 +143,21 @@ def parse_command_line(
         known, rest = own.parse_known_args(argv)
         cfg = load_config(Path(known.config)) if known.config else Config()
         cfg = load_preset(preset, cfg) if preset else cfg
-        cfg = _parse_flags(rest, cfg, f"{program} [preset]", _help(description, options or {}))
+        cfg = parse_flags(rest, cfg, f"{program} [preset]", _help(description, options or {}))
     except ValueError as error:
         fail(error)
     return cfg, {name: getattr(known, name.replace("-", "_")) for name in options or {}} | {"preset": preset}
 
 
-def _parse_flags(flags: Sequence[str], cfg: Config, prog: str, description: str) -> Config:
-    """Apply `--section.flag value ...` to `cfg`. Raises ValueError with the mistake in one sentence."""
+def parse_flags(flags: Sequence[str], default: Any, prog: str, description: str) -> Any:
+    """Apply `--section.flag value ...` to a dataclass. Raises ValueError with the mistake in one sentence."""
+    options = {"args": flags, "default": default, "prog": prog, "description": description}
     if {"-h", "--help"} & set(flags):
-        return tyro.cli(Config, args=flags, default=cfg, prog=prog, description=description)
+        return tyro.cli(type(default), **options)
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
-            return tyro.cli(Config, args=flags, default=cfg, prog=prog, description=description)
+            return tyro.cli(type(default), **options)
     except SystemExit:
         raise ValueError(_mistake(said.getvalue())) from None
 
