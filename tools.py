@@ -7,11 +7,50 @@ import numpy as np
 import torch
 from torch import nn
 
-from axes import parse_dims
+from tracing import LIVE, Trace, shapes, trace
+from tracing.axes import parse_dims
+
+__all__ = [
+    "LoggingModule",
+    "Trace",
+    "log_io",
+    "pick_device",
+    "seed_everything",
+    "shapes",
+    "trace",
+]
 
 
 class LoggingModule(nn.Module):
-    """The base of every part."""
+    """The base of every part: it can print its calls while they happen.
+
+    Each switch acts on the module and, with `recursive`, on all below it. `trace` is the other way
+    to look: it keeps what it sees.
+    """
+
+    def enable_logging(self, recursive: bool = True) -> None:
+        """Print each call with its arguments and results."""
+        LIVE.change(self, recursive, lambda switches: setattr(switches, "on", True))
+
+    def disable_logging(self, recursive: bool = True) -> None:
+        """Print nothing; the methods are as they were."""
+        LIVE.change(self, recursive, lambda switches: setattr(switches, "on", False))
+
+    def disable_function_logging(self, name: str, recursive: bool = True) -> None:
+        """Leave out the method `name`."""
+        LIVE.change(self, recursive, lambda switches: switches.muted.add(name))
+
+    def enable_function_logging(self, name: str, recursive: bool = True) -> None:
+        """Print the method `name` again."""
+        LIVE.change(self, recursive, lambda switches: switches.muted.discard(name))
+
+    def enable_full_tensor_printing(self, recursive: bool = True) -> None:
+        """Print all numbers of each tensor, too."""
+        LIVE.change(self, recursive, lambda switches: setattr(switches, "full", True))
+
+    def disable_full_tensor_printing(self, recursive: bool = True) -> None:
+        """Print shapes and statistics only."""
+        LIVE.change(self, recursive, lambda switches: setattr(switches, "full", False))
 
 
 def log_io(dims: str | Callable | None = None, *, name: str = ""):

@@ -63,6 +63,8 @@ class AxisNamer:
         if ELLIPSIS in axes:
             at = axes.index(ELLIPSIS)
             axes = axes[:at] + (ELLIPSIS,) * (len(shape) - len(axes) + 1) + axes[at + 1 :]
+        if not shape:  # a scalar, such as a loss returned instead of logits
+            return (), ""
         if len(axes) != len(shape):
             return (None,) * len(shape), f"declared '{written}', got {len(shape)} axes {[*shape]}"
         checks = [self._check(*pair, bound, own) for pair in zip(axes, shape, strict=True)]

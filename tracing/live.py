@@ -1,0 +1,83 @@
+"""Live printing: the calls of chosen modules, as they happen."""
+
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+import views
+from tracing.recorder import Frame, Recorder
+from tracing.records import Value
+from tracing.selecting import idle
+from tracing.swap import Site, unwatch, watch
+
+
+@dataclass(slots=True)
+class Switches:
+    """What one module prints."""
+
+    path: str = ""
+    on: bool = False
+    full: bool = False  # all numbers of every tensor
+    muted: set[str] = field(default_factory=set)
+
+
+class LiveLog(Recorder):
+    """Prints each call on entry, with its arguments, and on exit, with its results."""
+
+    def __init__(self):
+        super().__init__({}, {}, stats="basic", max_elems=1 << 20)
+        self.switches: weakref.WeakKeyDictionary[nn.Module, Switches] = weakref.WeakKeyDictionary()
+        self.keys: list | None = None
+
+    def change(self, module: nn.Module, recursive: bool, how: Callable[[Switches], None]) -> None:
+        """Apply `how` to the switches of `module`, and of all below it."""
+        for path, part in module.named_modules() if recursive else [("", module)]:
+            if not idle(part):
+                switches = self.switches.setdefault(part, Switches())
+                switches.path = path or switches.path
+                how(switches)
+        if self.keys is not None:
+            unwatch(self, self.keys)
+            torch.compiler.set_stance("default")
+            self.keys = None
+        talking = [part for part, switches in self.switches.items() if switches.on]
+        if talking:
+            self.keys = watch(self, talking)
+            torch.compiler.set_stance("force_eager")  # a compiled model has no calls to print
+
+    def path_of(self, module: nn.Module | None) -> str | None:
+        switches = self.switches.get(module) if module is not None else None
+        return switches.path if switches and switches.on else None
+
+    def wants(self, module: nn.Module, site: Site) -> bool:
+        return site.method not in self.switches[module].muted
+
+    def enter(self, frame: Frame, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        args, kwargs = super().enter(frame, args, kwargs)
+        self.settle()
+        print(views.entry(frame.call, len(self.stack)))
+        return args, kwargs
+
+    def leave(self, frame: Frame, out):
+        out = super().leave(frame, out)
+        self.settle()
+        print(views.exit(frame.call, len(self.stack)))
+        if not self.stack:
+            self.roots.clear()
+            self.counts.clear()
+            self.seen.clear()
+        return out
+
+    def values(self, frame: Frame, flat: list, declared, guess) -> list[Value]:
+        values = super().values(frame, flat, declared, guess)
+        if self.switches[frame.module].full:
+            for value, (_, x) in zip(values, flat, strict=True):
+                if isinstance(x, Tensor):
+                    value.text = str(x.detach())
+        return values
+
+
+LIVE = LiveLog()

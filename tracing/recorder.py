@@ -1,0 +1,259 @@
+"""Turning watched calls into records: arguments by name, axes by letter, statistics, time."""
+
+import functools
+import threading
+import weakref
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, is_dataclass
+from itertools import islice
+from time import perf_counter
+
+import torch
+from torch import Tensor, nn
+
+from tracing import measure
+from tracing.axes import AxisNamer, Labels, Shape
+from tracing.records import Call, Value
+from tracing.swap import Site
+
+MAX_VALUES = 32  # kept of one call's arguments, and of its results
+PLAIN = (int, float, bool, str, type(None), torch.dtype, torch.device)
+
+
+@dataclass(slots=True)
+class Frame:
+    """A call that has not ended."""
+
+    call: Call
+    site: Site
+    module: nn.Module
+    bound: dict  # letter -> size, from here and the enclosing calls
+    own: set  # letters that this call declared
+
+
+class Recorder:
+    """Turns the calls of the modules in `paths` (id -> path) into a tree of Call records."""
+
+    def __init__(self, paths: dict[int, str], dims: dict, *, stats: str, max_elems: int):
+        self.paths, self.stats, self.max_elems = paths, stats, max_elems
+        self.namer = AxisNamer(dims)
+        self.roots: list[Call] = []
+        self.stack: list[Frame] = []
+        self.counts: dict[tuple[str, str], int] = defaultdict(int)
+        self.seen: dict[int, tuple] = {}  # id of a tensor -> (weak reference, version, Value)
+        self.late: list[tuple[dict, Tensor]] = []  # statistics still on an accelerator
+        self.spent = 0.0  # seconds that recording itself took
+        self.thread = threading.get_ident()
+
+    def path_of(self, module: nn.Module) -> str | None:
+        """The path of a module that is watched, else None."""
+        return self.paths.get(id(module))
+
+    def wants(self, module: nn.Module, site: Site) -> bool:
+        """Whether to record this method of a watched module."""
+        return True
+
+    def around(self, site: Site, module: nn.Module | None, inner: Callable) -> Callable:
+        """`inner`, or what records it, where it is a call of the watched model."""
+        backward = torch._C._current_graph_task_id() != -1
+        if threading.get_ident() != self.thread and not backward:
+            return inner
+        top = self.stack[-1] if self.stack else None
+        if module is None and top:  # a static or class method belongs to who calls it
+            module = top.module
+        path = self.path_of(module)
+        if path is None or not self.wants(module, site):
+            return inner
+        if top and top.module is module and top.site.method == site.method and top.site is not site:
+            return inner  # super().forward(x)
+        return functools.partial(self.run, site, module, path, inner, backward)
+
+    def run(self, site: Site, module, path: str, inner: Callable, recompute: bool, *args, **kwargs):
+        begun = perf_counter()
+        count = self.counts[path, site.method]
+        self.counts[path, site.method] += 1
+        call = Call(path, site.method, type(module).__name__, count, site.title, recompute=recompute)
+        top = self.stack[-1] if self.stack else None
+        (top.call.children if top else self.roots).append(call)
+        frame = Frame(call, site, module, dict(top.bound) if top else {}, set())
+        args, kwargs = self.enter(frame, args, kwargs)
+        self.stack.append(frame)
+        start = perf_counter()
+        self.spent += start - begun
+        spent = self.spent
+        try:
+            out = inner(*args, **kwargs)
+        except Exception as error:
+            if not any(below.exception for below in call.walk()):
+                call.exception = f"{type(error).__name__}: {error}"
+            raise
+        finally:
+            end = perf_counter()
+            call.seconds = end - start - (self.spent - spent)
+            self.stack.pop()
+            if top:
+                top.call.flops += call.flops
+        out = self.leave(frame, out)
+        self.spent += perf_counter() - end
+        return out
+
+    def spend_flops(self, flops: int) -> None:
+        if self.stack:
+            self.stack[-1].call.flops += flops
+
+    # -- arguments and results
+
+    def enter(self, frame: Frame, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        """Note the arguments; return those to call with."""
+        site = frame.site
+        given = args[1:] if site.takes_self else args
+        extra = (f"{site.rest}[{i}]" for i in range(len(given)))
+        pairs = [*zip((*site.names, *extra), given, strict=False), *kwargs.items()]
+        flat = [leaf for name, x in pairs for leaf in leaves(name, x)][:MAX_VALUES]
+        if not self.stack and not site.inputs:
+            self.bind_tokens(frame, flat)
+        frame.call.inputs = self.values(frame, flat, site.inputs, self.guess_input)
+        return args, kwargs
+
+    def leave(self, frame: Frame, out):
+        """Note the results; return them."""
+        names = frame.site.returns
+        if type(out) in (tuple, list):
+            names = names if len(names) == len(out) else [f"[{i}]" for i in range(len(out))]
+            flat = [leaf for name, x in zip(names, out, strict=True) for leaf in leaves(name, x)]
+        else:
+            flat = list(leaves(names[0] if len(names) == 1 else "", out))
+        frame.call.outputs = self.values(
+            frame, flat[:MAX_VALUES], frame.site.outputs, self.guess_output
+        )
+        return out
+
+    def values(self, frame: Frame, flat: list, declared, guess) -> list[Value]:
+        """A record for each (name, object); tensors are named as `declared`, in their order."""
+        declared = iter(declared)
+        values = []
+        for name, x in flat:
+            if not isinstance(x, Tensor):
+                values.append(Value(name, text=describe(x)))
+                continue
+            axes = next(declared, None)
+            value, known = self.tensor_value(name, x)
+            if axes is not None:
+                value.labels, problem = self.namer.declare(axes, value.shape, frame.bound, frame.own)
+                if problem and not frame.call.problem:
+                    frame.call.problem = f"{name or 'result'}: {problem}"
+            elif not known:
+                value.labels = guess(frame, value)
+            self.remember(x, value)
+            values.append(value)
+        return values
+
+    def tensor_value(self, name: str, x: Tensor) -> tuple[Value, bool]:
+        """The record of x, without labels, unless x was seen before: then True, and with them."""
+        version = None if x.is_inference() else x._version
+        ref, seen_version, seen = self.seen.get(id(x), (None, None, None))
+        known = ref is not None and ref() is x
+        if known and version == seen_version is not None:
+            return Value(name, "", seen.shape, seen.labels, seen.dtype, seen.bytes, seen.stats), True
+        shape = self.shape_of(x)
+        size = x.element_size()
+        for extent in shape:
+            size = size * extent if isinstance(extent, int) else 0
+        value = Value(name, "", shape, (), str(x.dtype)[6:], size)
+        if self.stats != "none" and measure.readable(x):
+            value.stats = self.measure(x)
+        if known:
+            value.labels = seen.labels
+        return value, known
+
+    def remember(self, x: Tensor, value: Value) -> None:
+        version = None if x.is_inference() else x._version
+        self.seen[id(x)] = (weakref.ref(x), version, value)
+
+    @staticmethod
+    def shape_of(x: Tensor) -> Shape:
+        return tuple(n if type(n) is int else _number_or_text(n) for n in x.shape)
+
+    def measure(self, x: Tensor) -> dict:
+        stats: dict = {}
+        with torch.no_grad(), torch._C._DisableTorchDispatch():
+            numbers = measure.measure(x, self.max_elems)
+            if x.device.type == "cpu":
+                self.fill(stats, numbers)
+            else:
+                self.late.append((stats, numbers))
+            if self.stats == "full":
+                stats |= measure.details(x, self.max_elems)
+        return stats
+
+    @staticmethod
+    def fill(stats: dict, numbers: Tensor) -> None:
+        stats.update(zip(("min", "max", "mean", "std"), numbers.tolist(), strict=True))
+
+    def settle(self) -> None:
+        """Fetch the statistics that still lie on an accelerator."""
+        for stats, numbers in self.late:
+            self.fill(stats, numbers)
+        self.late.clear()
+
+    # -- names of axes that nobody declared
+
+    def bind_tokens(self, frame: Frame, flat: list) -> None:
+        """The first argument of a language model is (b, t) token ids, or (b, t, d) vectors."""
+        tensors = [x for _, x in flat if isinstance(x, Tensor)]
+        if not tensors or tensors[0].dim() not in (2, 3):
+            return
+        x = tensors[0]
+        if (x.dim() == 2) != (x.is_floating_point() or x.is_complex()):
+            frame.bound.update(zip("bt", self.shape_of(x), strict=False))
+
+    def guess_input(self, frame: Frame, value: Value) -> Labels:
+        return self.namer.guess(value.shape, frame.bound)
+
+    def guess_output(self, frame: Frame, value: Value) -> Labels:
+        """A module keeps the leading axes of its first tensor; a layer may change the last one."""
+        source = next((v for v in frame.call.inputs if v.shape is not None), None)
+        if source is None or frame.site.method != "forward":
+            return self.namer.guess(value.shape, frame.bound)
+        module, shape = frame.module, value.shape
+        if shape == source.shape and not hasattr(module, "out_features"):
+            return source.labels
+        leading = source.shape if isinstance(module, nn.Embedding) else source.shape[:-1]
+        if shape and shape[:-1] == leading:
+            width = self.namer.guess_width(shape[-1], frame.bound)
+            return (*source.labels[: len(leading)], width)
+        return self.namer.guess(shape, frame.bound)
+
+
+def leaves(name: str, x) -> Iterator[tuple[str, object]]:
+    """Tensors and other things in nested containers, named q, pair[0], cache.k, extra[mask]."""
+    if isinstance(x, Tensor):
+        yield name, x
+    elif isinstance(x, tuple | list | dict) or is_dataclass(x) and not isinstance(x, type):
+        for key, item in islice(_items(x), MAX_VALUES):
+            yield from leaves(f"{name}{key}", item)
+    else:
+        yield name, x
+
+
+def _items(x) -> Iterator[tuple[str, object]]:
+    if hasattr(x, "_fields"):
+        return ((f".{key}", getattr(x, key)) for key in x._fields)
+    if isinstance(x, dict):
+        return ((f"[{key}]", item) for key, item in x.items())
+    if is_dataclass(x):
+        return ((f".{field.name}", getattr(x, field.name)) for field in fields(x))
+    return ((f"[{i}]", item) for i, item in enumerate(x))
+
+
+def _number_or_text(size) -> int | str:
+    """A size that is no plain int: a symbol, or under torch.jit.trace a tensor."""
+    text = str(size) if isinstance(size, torch.SymInt) else str(int(size))
+    return int(text) if text.isdigit() else text
+
+
+def describe(x) -> str:
+    """Short text for what is no tensor: the value of plain things, the class of others."""
+    text = repr(x) if isinstance(x, PLAIN) else type(x).__name__
+    return text if len(text) <= 40 else text[:39] + "…"

@@ -1,0 +1,148 @@
+"""Wrappers that stand in for a model's methods while somebody watches, and leave no trace.
+
+They are put on classes, so that copies, pickles and `super()` see ordinary modules; the calls of other
+models go straight through. When the last watcher leaves, the very same functions are put back.
+"""
+
+import ast
+import functools
+import inspect
+import textwrap
+import threading
+import weakref
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from tracing.axes import Axes, parse_dims
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """What is known of a method before it is called."""
+
+    function: Callable
+    method: str
+    takes_self: bool  # a module is its first argument
+    names: tuple[str, ...]  # of positional parameters, without self
+    rest: str  # name of *args
+    returns: tuple[str, ...]  # names of the variables it returns
+    inputs: tuple[Axes, ...]
+    outputs: tuple[Axes, ...]
+    marked: bool
+    title: str
+
+
+@functools.cache
+def site_of(function: Callable, method: str, skip_first: bool, takes_self: bool) -> Site:
+    parameters = inspect.signature(function).parameters.values()
+    names = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    rest = next((p.name for p in parameters if p.kind is p.VAR_POSITIONAL), "args")
+    dims, title = getattr(function, "__log_io__", ("", ""))
+    inputs, outputs = parse_dims(dims) if dims else ((), ())
+    return Site(
+        function, method, takes_self, tuple(names[skip_first:]), rest, returned_names(function),
+        inputs, outputs, hasattr(function, "__log_io__"), title,
+    )  # fmt: skip
+
+
+def returned_names(function: Callable) -> tuple[str, ...]:
+    """q, k, v of `return q, k, v`, in the last return; () where it returns no variables."""
+    if function.__module__.startswith("torch."):
+        return ()
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
+    except (OSError, TypeError, SyntaxError):  # written in a console, or in C
+        return ()
+    returns = [node.value for node in ast.walk(tree) if isinstance(node, ast.Return)]
+    if not returns:
+        return ()
+    last = returns[-1]
+    values = last.elts if isinstance(last, ast.Tuple) else [last]
+    names = tuple(value.id if isinstance(value, ast.Name) else "" for value in values)
+    return names if any(names) else ()
+
+
+_LOCK = threading.RLock()
+_WATCHERS: list = []  # recorders
+_SWAPS: dict[tuple[int, str], list] = {}  # (id(holder), name) -> [holder, original, times]
+
+
+def watch(watcher, modules: Iterable[nn.Module]) -> list[tuple[int, str]]:
+    """Put wrappers in the place of what `modules` run; unwatch takes the result back."""
+    with _LOCK:
+        _WATCHERS.append(watcher)
+        places = {}
+        for module in modules:
+            for holder, name, original in _methods(module):
+                places[id(holder), name] = (holder, original)
+        for key, (holder, original) in places.items():
+            swap = _SWAPS.setdefault(key, [holder, original, 0])
+            swap[2] += 1
+            if swap[2] == 1:
+                _put(holder, key[1], _wrapper(holder, key[1], original))
+        return list(places)
+
+
+def unwatch(watcher, keys: list[tuple[int, str]]) -> None:
+    with _LOCK:
+        _WATCHERS.remove(watcher)
+        for key in keys:
+            swap = _SWAPS[key]
+            swap[2] -= 1
+            if not swap[2]:
+                _put(swap[0], key[1], swap[1])
+                del _SWAPS[key]
+
+
+def _put(holder, name: str, value) -> None:
+    if isinstance(holder, nn.Module):
+        holder.__dict__[name] = value  # a forward set on one instance
+    else:
+        setattr(holder, name, value)
+
+
+def _methods(module: nn.Module):
+    """(class or module, name, attribute) of its forward and its marked methods."""
+    if isinstance(module, torch.jit.ScriptModule):
+        return
+    if "forward" in vars(module):
+        yield module, "forward", _original(module, "forward")
+    forward_seen = False
+    for cls in type(module).__mro__:
+        if cls is nn.Module:
+            return
+        for name in list(vars(cls)):
+            attribute = _original(cls, name)
+            if name == "forward" and not forward_seen or hasattr(attribute, "__log_io__"):
+                forward_seen |= name == "forward"
+                yield cls, name, attribute
+
+
+def _original(holder, name: str):
+    swap = _SWAPS.get((id(holder), name))
+    return swap[1] if swap else vars(holder)[name]
+
+
+def _wrapper(holder, name: str, original):
+    """What stands in for `original`; the same kind of attribute."""
+    kind = type(original)
+    function = original.__func__ if kind in (staticmethod, classmethod) else original
+    on_instance = isinstance(holder, nn.Module)
+    takes_self = kind not in (staticmethod, classmethod) and not on_instance
+    site = site_of(function, name, takes_self or kind is classmethod, takes_self)
+    owner = weakref.ref(holder) if on_instance else None
+
+    @functools.wraps(function)
+    def watched(*args, **kwargs):
+        if torch.compiler.is_dynamo_compiling():
+            return function(*args, **kwargs)
+        call = function
+        for recorder in _WATCHERS:
+            module = args[0] if takes_self and args else owner and owner()
+            call = recorder.around(site, module, call)
+        return call(*args, **kwargs)
+
+    return kind(watched) if kind in (staticmethod, classmethod) else watched

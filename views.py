@@ -1,0 +1,489 @@
+"""What a trace looks like: a tree for the terminal, a page for the browser, tables, a diff."""
+
+import math
+import os
+import re
+import shutil
+import sys
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from io import StringIO
+
+from torch import nn
+
+COLUMNS = ("part", "kind", "parameters", "share", "calls", "flops", "output_bytes", "seconds")
+ASCII = str.maketrans({"├": "|", "└": "`", "│": "|", "─": "-", "→": ">", "…": "~", "μ": "m",
+                       "σ": "s", "∇": "g", "⋮": ":", "✗": "x", "·": ",", "×": "x"})  # fmt: skip
+MAX_PERIOD = 8  # layers after which a pattern may repeat
+SHOWN_VALUES = 6  # of one call's results, in the tree
+
+
+# -------------------------------------------------------------------------------- words and numbers
+
+
+def shape_text(value) -> str:
+    """[b=2, t=16, v|f=512]; without sizes where they are the symbols themselves."""
+    return f"[{', '.join(axis_text(*pair) for pair in zip(value.labels, value.shape, strict=True))}]"
+
+
+def axis_text(label: str | None, size: int | str) -> str:
+    return str(size) if label is None or label == str(size) else f"{label}={size}"
+
+
+def number(x: float) -> str:
+    """At most 7 characters, 3 digits: -3.41, 0.002, 1.2e+05, nan."""
+    if x == 0:
+        return "0"
+    if float(x).is_integer() and abs(x) < 1e6:
+        return f"{x:.0f}"
+    text = f"{x:.3g}" if 1e-3 <= abs(x) < 1e5 else f"{x:.1e}"
+    return text.replace("e-0", "e-").replace("e+0", "e")
+
+
+def amount(x: float, unit: str = "") -> str:
+    """12.3 M, with an SI prefix."""
+    if not isinstance(x, int | float):
+        return str(x)
+    for size, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if x >= size:
+            return f"{x / size:.3g} {prefix}{unit}"
+    return f"{x:.3g} {unit}".strip()
+
+
+def duration(seconds: float) -> str:
+    for size, unit in ((1.0, "s"), (1e-3, "ms"), (1e-6, "us")):
+        if seconds >= size:
+            return f"{seconds / size:.3g} {unit}"
+    return "0 us"
+
+
+def value_text(value) -> str:
+    """x float32 [b=2, t=16, d=64]"""
+    if value.shape is None:
+        return f"{value.name}={value.text}".strip("=")
+    return f"{value.name} {value.dtype} {shape_text(value)}".strip()
+
+
+def stats_text(stats: dict) -> str:
+    if not stats:
+        return ""
+    low, high, mean, std = (number(stats[k]) for k in ("min", "max", "mean", "std"))
+    return f"{low} … {high}  μ {mean}  σ {std}"
+
+
+def signature(call) -> str:
+    """blocks.0.mlp.up(input float32 [b=2, t=16, d=64])"""
+    return f"{call.name}({', '.join(value_text(v) for v in call.inputs if v.text != 'None')})"
+
+
+def short_name(call, parent) -> str:
+    """The name as seen from the enclosing call: mlp, blocks.0, .scores"""
+    if parent is None:
+        return call.name
+    inside = call.path.removeprefix(parent.path).strip(".") if parent.path else call.path
+    if call.method == "forward":
+        return inside or call.kind
+    return f"{inside}.{call.method}"
+
+
+# ---------------------------------------------------------------------------------- repeated layers
+
+
+@dataclass
+class Fold:
+    """Calls that repeat those before them."""
+
+    calls: list
+    period: int
+    exact: bool  # sizes too; else all but the first axis
+
+    @property
+    def text(self) -> str:
+        times = len(self.calls) // self.period
+        what = f"{times} more" + (f" groups of {self.period}" if self.period > 1 else "")
+        return f"{what}, same shapes" + ("" if self.exact else " but for the first axis")
+
+
+def fold(calls: list, parent) -> list:
+    """The calls, runs of like ones replaced by the first and a Fold."""
+    loose = [_likeness(call, parent, False) for call in calls]
+    exact = [_likeness(call, parent, True) for call in calls]
+    out, i = [], 0
+    while i < len(calls):
+        period, length = _repetition(loose, i)
+        out += calls[i : i + period]
+        if length:
+            start, stop = i + period, i + period + length
+            same = exact[start:stop] == exact[i : i + length]
+            out.append(Fold(calls[start:stop], period, same))
+        i += period + length
+    return out
+
+
+def _repetition(keys: list, i: int) -> tuple[int, int]:
+    """(period, length of the repetition) of the longest pattern that repeats from i on."""
+    best = (1, 0)
+    for period in range(1, min(MAX_PERIOD, (len(keys) - i) // 2) + 1):
+        length = 0
+        while keys[i + length : i + length + period] == keys[i + length + period :][:period]:
+            length += period
+        if length > best[1]:
+            best = (period, length)
+    return best
+
+
+def _likeness(call, parent, exact: bool) -> tuple:
+    """Equal for calls that only differ in numbers: those in names, and unless `exact` in axis 0."""
+    values = tuple(
+        (v.name, v.dtype, v.labels, v.shape and (v.shape if exact or v.labels[0] else v.shape[1:]))
+        for v in (*call.inputs, *call.outputs)
+    )
+    name = re.sub(r"\d+", "#", short_name(call, parent))
+    children = tuple(_likeness(child, call, exact) for child in call.children)
+    return (name, call.kind, call.recompute, call.problem, call.exception, values, children)
+
+
+# --------------------------------------------------------------------------------------- the terminal
+
+
+@dataclass
+class Row:
+    """One line of the tree, in columns; or a `remark` that runs over all of them."""
+
+    tree: str = ""
+    name: str = ""
+    kind: str = ""
+    value: str = ""
+    dtype: str = ""
+    shape: str = ""
+    stats: dict | None = None
+    grad: float | None = None
+    remark: str = ""
+    style: str = ""
+
+    @property
+    def label(self) -> str:
+        return f"{self.tree}{self.name}  {self.kind}".rstrip()
+
+
+def text(trace, width: int | None = None, *, depth: int | None, fold: bool, color: bool | None) -> str:
+    """The trace as a tree of lines, at most `width` wide as long as shapes allow it."""
+    width = width or max(80, shutil.get_terminal_size((100, 24)).columns)
+    if color is None:
+        color = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    tree = Tree(trace, depth, fold)
+    lines = [*layout(tree.rows, width)]
+    head = [[(line, "bold")] for line in headline(trace)]
+    foot = [[(line, "yellow")] for line in remarks(trace)]
+    out = paint([*head, *lines, *foot], color)
+    encoding = sys.stdout.encoding or "utf-8"
+    return out if "utf" in encoding.lower() else out.translate(ASCII)
+
+
+class Tree:
+    """The rows of a trace."""
+
+    def __init__(self, trace, depth: int | None, fold: bool):
+        self.depth, self.fold = depth, fold
+        self.rows: list[Row] = []
+        self.shown: set = set()  # shapes that a line above shows
+        self.origin = trace.first_nonfinite
+        for call in trace.calls:
+            self.add(call, None, "", "", 0)
+
+    def add(self, call, parent, lead: str, below: str, level: int) -> None:
+        """The rows of a call: `lead` stands before its first line, `below` before the others."""
+        inputs = [v for v in call.inputs if v.shape is not None and (v.shape, v.dtype) not in self.shown]
+        shown = [(v.name, v) for v in inputs]
+        shown += [(f"→ {v.name}".rstrip(), v) for v in call.outputs if v.shape is not None]
+        children = call.children if self.depth is None or level < self.depth else []
+        mark = {"kind": self.tags(call), "tree": lead, "name": short_name(call, parent)}
+        stem = below + ("│  " if children else "   ")
+        for i, (name, value) in enumerate(shown[:SHOWN_VALUES] or [("", None)]):
+            self.rows.append(value_row(name, value, call, **(mark if i == 0 else {"tree": stem})))
+        if len(shown) > SHOWN_VALUES:
+            self.rows.append(Row(stem, remark=f"and {len(shown) - SHOWN_VALUES} more tensors"))
+        self.shown |= {(v.shape, v.dtype) for v in (*call.inputs, *call.outputs)}
+        for trouble in filter(None, (call.problem, call.exception)):
+            self.rows.append(Row(stem, remark=f"✗ {trouble}", style="bold red"))
+        self.add_children(children, call, below, level)
+
+    def add_children(self, children: list, call, below: str, level: int) -> None:
+        items = fold(children, call) if self.fold else children
+        for i, child in enumerate(items):
+            last = i == len(items) - 1
+            lead, under = below + ("└─ " if last else "├─ "), below + ("   " if last else "│  ")
+            if isinstance(child, Fold):
+                first, final = (short_name(child.calls[i], call) for i in (0, -1))
+                names = first if first == final else f"{first} … {final}"
+                self.rows.append(Row(below + "⋮  ", remark=f"{names}: {child.text}"))
+            else:
+                self.add(child, call, lead, under, level + 1)
+
+    def tags(self, call) -> str:
+        kind = call.kind if call.method == "forward" else call.title
+        origin = self.origin
+        first = origin and (origin.path, origin.method, origin.index) == (
+            call.path, call.method, call.index)  # fmt: skip
+        return " ".join(filter(None, (
+            kind, "(recomputed)" if call.recompute else "", "✗ FIRST NaN/Inf" if first else "")))
+
+
+def value_row(title: str, value, call, **mark) -> Row:
+    if value is None:
+        return Row(**mark)
+    grad = call.grad_norms.get(value.name) if title.startswith("→") else None
+    return Row(**mark, value=title, dtype=value.dtype, shape=shape_text(value), stats=value.stats,
+               grad=grad)  # fmt: skip
+
+
+def layout(rows: list[Row], width: int):
+    """Rows to lines of (text, style), with as much of the statistics as fits."""
+    label, value, dtype, shape = (
+        max((len(get(row)) for row in rows if not row.remark), default=0)
+        for get in (lambda r: r.label, lambda r: r.value, lambda r: r.dtype, lambda r: r.shape)
+    )
+    shape_start = label + value + 4
+    if shape_start + dtype + shape + 1 > width:
+        dtype = 0
+    spare = width - shape_start - shape - (dtype + 1 if dtype else 0) - 2
+    for row in rows:
+        if row.remark:
+            yield [(row.tree, "dim"), (row.remark, row.style or "italic")]
+            continue
+        yield [
+            (row.tree, "dim"), (row.name, "bold"),
+            (f"  {row.kind}".ljust(label - len(row.tree) - len(row.name)) + "  ", "cyan"),
+            (row.value.ljust(value) + "  ", ""),
+            (row.dtype.ljust(dtype) + " " if dtype else "", "dim"),
+            (row.shape.ljust(shape), "green"),
+            *stats_columns(row, spare),
+        ]  # fmt: skip
+
+
+def stats_columns(row: Row, spare: int) -> list[tuple[str, str]]:
+    """min … max, then σ, then μ, as far as `spare` columns go."""
+    out = []
+    if row.stats and spare >= 19:
+        low, high, mean, std = (row.stats[k] for k in ("min", "max", "mean", "std"))
+        bad = not (math.isfinite(low) and math.isfinite(high))
+        out.append((f"  {number(low):>7} … {number(high):<7}", "red" if bad else "dim"))
+        if spare >= 28:
+            out.append((f" σ {number(std):<6}", "dim"))
+        if spare >= 38:
+            out.append((f" μ {number(mean):<7}", "dim"))
+    if row.grad is not None:
+        out.append((f" ∇ {number(row.grad)}", "magenta"))
+    return out
+
+
+def paint(lines: list, color: bool) -> str:
+    """Lines of (text, style) as one string, with colours or without."""
+    if not color:
+        return "\n".join("".join(part for part, _ in line).rstrip() for line in lines)
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(file=StringIO(), force_terminal=True, width=10_000, highlight=False)
+    for line in lines:
+        console.print(Text.assemble(*line), soft_wrap=True)
+    return console.file.getvalue().rstrip("\n")
+
+
+def headline(trace) -> list[str]:
+    """Name and totals; the letters whose sizes are known."""
+    root = trace.parts.get("")
+    totals = [f"{root.kind}: {root.parameters:,} parameters"] if root else []
+    flops, seconds = (sum(getattr(c, key) for c in trace.calls) for key in ("flops", "seconds"))
+    totals += [f"{amount(flops, 'FLOP')}"] if flops else []
+    totals += [duration(seconds)] if seconds else []
+    return [" · ".join(totals)]
+
+
+def remarks(trace) -> list[str]:
+    lines = list(trace.notes)
+    origin = trace.first_nonfinite
+    if origin:
+        lines.append(f"✗ {origin}")
+    for path, (count, dead) in trace.dead_units().items():
+        if dead:
+            lines.append(f"{path}: {len(dead)} of {count} units are 0 for every token")
+    return lines
+
+
+# ---------------------------------------------------------------------------------------- live lines
+
+
+def entry(call, depth: int) -> str:
+    """What a call is given, one line; full tensors below it."""
+    inputs = [v for v in call.inputs if v.text != "None"]
+    shown = ", ".join(f"{value_text(v)} {stats_text(v.stats)}".rstrip() for v in inputs)
+    return _with_full("│  " * depth, f"{call.name}({shown})", inputs)
+
+
+def exit(call, depth: int) -> str:
+    """What a call returns, one line; full tensors below it."""
+    shown = ", ".join(f"{value_text(v)} {stats_text(v.stats)}".rstrip() for v in call.outputs)
+    trouble = f"   ✗ {call.problem}" if call.problem else ""
+    return _with_full("│  " * depth, f"└→ {shown}{trouble}", call.outputs)
+
+
+def _with_full(indent: str, line: str, values: list) -> str:
+    full = [part for v in values if v.shape is not None and v.text for part in v.text.split("\n")]
+    return "\n".join([indent + line, *(f"{indent}   {part}" for part in full)])
+
+
+# -------------------------------------------------------------------------------------------- tables
+
+
+def table(trace, columns, width: int | None) -> str:
+    """One row for each module."""
+    unknown = [c for c in columns if c not in COLUMNS]
+    if unknown:
+        raise ValueError(f"columns={unknown[0]!r} is not known: use some of {', '.join(COLUMNS)}")
+    total = trace.parts[""].parameters or 1
+    lines = []
+    for row in trace.rows():
+        depth = row["path"].count(".") + 1 if row["path"] else 0
+        cells = {
+            "part": "  " * depth + (row["path"].rpartition(".")[2] or row["kind"]),
+            "kind": row["kind"],
+            "parameters": f"{row['parameters']:,}",
+            "share": f"{100 * row['parameters'] / total:.1f} %",
+            "calls": str(row["calls"]),
+            "flops": amount(row["flops"], "FLOP") if row["flops"] else "",
+            "output_bytes": amount(row["output_bytes"], "B") if row["calls"] else "",
+            "seconds": duration(row["seconds"]) if row["calls"] else "",
+        }
+        lines.append([cells[c] for c in columns])
+    return grid([list(columns), *lines], left={"part", "kind"})
+
+
+def grid(rows: list[list[str]], left: set[str]) -> str:
+    """Rows under their header, numbers to the right, the columns in `left` to the left."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = [
+        "  ".join(cell.ljust(w) if head in left else cell.rjust(w)
+                  for cell, w, head in zip(row, widths, rows[0], strict=True)).rstrip()
+        for row in rows
+    ]  # fmt: skip
+    return "\n".join([lines[0], "─" * max(map(len, lines)), *lines[1:]])
+
+
+def parameter_table(model: nn.Module, depth: int = 3) -> str:
+    """Parameters and share of every part, to `depth`; layers of one make share a row.
+
+    A shared parameter counts where it is met first; "= embed.weight" stands where it is met again.
+    """
+    own, shared = _first_owners(model)
+    total = sum(own.values())
+    rows = [["part", "kind", "parameters", "share", ""]]
+
+    def visit(name: str, modules: list[nn.Module], level: int) -> None:
+        everything = [part for module in modules for part in module.modules()]
+        count = sum(own.get(part, 0) for part in everything)
+        again = dict.fromkeys(x for part in everything for x in shared.get(part, ()))
+        if not count and not again:
+            return
+        kind = type(modules[0]).__name__
+        kind = f"{len(modules)} × {kind}" if len(modules) > 1 else kind
+        note = f"= {', '.join(again)}" if again and not count else ""
+        share = f"{100 * count / total:.1f} %"
+        rows.append(["  " * level + name, kind, f"{count:,}", share, note])
+        if level < depth:
+            for child_name, children in _children(modules):
+                visit(child_name, children, level + 1)
+
+    visit(type(model).__name__, [model], 0)
+    return grid(rows, left={"part", "kind", ""})
+
+
+def _first_owners(model: nn.Module) -> tuple[dict, dict]:
+    """Per module: how many parameters are met there first, and the names of those met before."""
+    names, own, shared = {}, Counter(), defaultdict(list)
+    for path, module in model.named_modules():
+        for name, p in module.named_parameters(recurse=False):
+            if id(p) in names:
+                shared[module].append(names[id(p)])
+            else:
+                names[id(p)] = f"{path}.{name}".strip(".")
+                own[module] += p.numel()
+    return own, shared
+
+
+def _children(modules: list[nn.Module]):
+    """(name, modules) of the children; those of a list in groups of one make."""
+    for name, child in modules[0].named_children():
+        siblings = [module.get_submodule(name) for module in modules]
+        if not isinstance(child, nn.ModuleList):
+            yield name, siblings
+            continue
+        groups = defaultdict(list)
+        for i, layer in ((i, layer) for layers in siblings for i, layer in enumerate(layers)):
+            shapes = tuple((key, p.shape) for key, p in layer.named_parameters())
+            groups[type(layer), shapes].append((i, layer))
+        for group in groups.values():
+            numbers = sorted({i for i, _ in group})
+            many = ", ".join(map(str, numbers))
+            if len(numbers) > 2 and numbers == list(range(numbers[0], numbers[-1] + 1)):
+                many = f"{numbers[0]} … {numbers[-1]}"
+            yield f"{name}.{many}", [layer for _, layer in group]
+
+
+# --------------------------------------------------------------------------------------- differences
+
+
+def diff(first, second, *, rtol: float, atol: float) -> str:
+    """Where two traces part, in the order in which calls ended."""
+    others = {_key(call): call for call in second.ended()}
+    found, compared = [], 0
+    for call in first.ended():
+        other = others.pop(_key(call), None)
+        compared += 1
+        reasons = ["only in the first"] if other is None else _reasons(call, other, rtol, atol)
+        if reasons:
+            found.append((call, reasons))
+    found += [(call, ["only in the second"]) for call in others.values()]
+    if not found:
+        return f"no difference in {compared} calls"
+    (call, reasons), rest = found[0], found[1:]
+    lines = [f"first difference: {_numbered(call)}", *(f"  {reason}" for reason in reasons)]
+    if rest:
+        lines.append(f"then {len(rest)} more of {compared} calls:")
+        lines += [f"  {_numbered(call)}: {'; '.join(reasons)}" for call, reasons in rest[:20]]
+        lines += [f"  and {len(rest) - 20} more"] if len(rest) > 20 else []
+    return "\n".join(lines)
+
+
+def _key(call) -> tuple:
+    return call.path, call.method, call.index
+
+
+def _numbered(call) -> str:
+    return f"{call.name} (call {call.index + 1})" if call.index else call.name
+
+
+def _reasons(a, b, rtol: float, atol: float) -> list[str]:
+    """What differs in the class or the results of two calls."""
+    out = [f"{a.kind} | {b.kind}"] if a.kind != b.kind else []
+    if len(a.outputs) != len(b.outputs):
+        out.append(f"{len(a.outputs)} | {len(b.outputs)} results")
+    for x, y in zip(a.outputs, b.outputs, strict=False):
+        name = f"{x.name} " if x.name else ""
+        if (x.shape, x.dtype) != (y.shape, y.dtype):
+            out.append(f"{value_text(x)} | {value_text(y)}")
+            continue
+        parts = [
+            f"{key} {x.stats[key]:.6g} | {y.stats[key]:.6g}"
+            for key in ("min", "max", "mean", "std")
+            if key in x.stats and key in y.stats and not _close(x.stats[key], y.stats[key], rtol, atol)
+        ]
+        if parts:
+            out.append(name + ", ".join(parts))
+    if a.exception != b.exception:
+        out.append(f"raised {a.exception or 'nothing'} | {b.exception or 'nothing'}")
+    return out
+
+
+def _close(x: float, y: float, rtol: float, atol: float) -> bool:
+    return math.isclose(x, y, rel_tol=rtol, abs_tol=atol) or (math.isnan(x) and math.isnan(y))
