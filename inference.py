@@ -270,18 +270,23 @@ def write_texts(model: Model, tokenizer: Tokenizer, cfg: SampleConfig, out: Text
             other, token = next(tokens)
             new[other].append(token)
             last = _ended(new[other], cfg, tokenizer.eos_id)
-            waiting[other] += (text := decoders[other].decode(tokenizer.token_bytes[token], final=last))
-            out.write(text if other == row else "")
-            out.flush()
+            text = decoders[other].decode(tokenizer.token_bytes[token], final=last)
+            if other == row:
+                out.write(text)
+                out.flush()
+            else:
+                waiting[other] += text
         out.write("\n")
 
 
 def score_table(result: Score) -> Table:
-    table = Table("loss, nats/token", "perplexity", "bits/byte",
-                  *(f"top-{k} accuracy" for k in result.accuracy), "tokens", "bytes")
-    table.add_row(f"{result.loss:.4f}", f"{result.perplexity:.3f}", f"{result.bits_per_byte:.4f}",
-                  *(f"{share:.2%}" for share in result.accuracy.values()),
-                  f"{result.num_tokens:,}", f"{result.num_bytes:,}")
+    table = Table(show_header=False)
+    table.add_row("loss", f"{result.loss:.4f} nats/token")
+    table.add_row("perplexity", f"{result.perplexity:.3f}")
+    table.add_row("bits per byte", f"{result.bits_per_byte:.4f}")
+    for k, share in result.accuracy.items():
+        table.add_row(f"top-{k} accuracy", f"{share:.2%}")
+    table.add_row("text", f"{result.num_tokens:,} tokens, {result.num_bytes:,} bytes")
     return table
 
 
@@ -317,10 +322,11 @@ def main(argv: list[str]) -> None:
         fail(f"RUN is missing: name one of {', '.join(saved_runs()) or 'models/ (no runs yet)'}, or give a path")
     num_texts = next((i for i, word in enumerate(argv[1:]) if word.startswith("-")), len(argv) - 1)
     texts, flags = argv[1 : 1 + num_texts], argv[1 + num_texts :]
+    if texts:
+        flags = ["--prompts", *texts, *flags]
     try:
         run = Run(argv[0])
-        sample = replace(run.config.sample, prompts=tuple(texts)) if texts else run.config.sample
-        options = parse_flags(flags, Options(sample=sample), PROGRAM, __doc__)
+        options = parse_flags(flags, Options(sample=run.config.sample), PROGRAM, __doc__)
         run_command(run, options)
     except ValueError as error:
         fail(error)
