@@ -23,8 +23,8 @@ MENUS = {
     "name": GIRLS + ", " + BOYS,
     "animal": (
         "rabbit, fox, hedgehog, mouse/mice, badger, otter, squirrel, bear, mole, duck, frog, "
-        "goose/geese, toad, beaver, cat, dog, kitten, puppy, lamb, goat, pig, hen, owl, raccoon, panda, "
-        "koala, elephant, lion, tiger, monkey, camel, donkey, pony, reindeer/reindeer, "
+        "goose/geese, toad, beaver, cat, dog, kitten, puppy, lamb, goat, pig, hen, owl, raccoon, "
+        "panda, koala, elephant, lion, tiger, monkey, camel, donkey, pony, reindeer/reindeer, "
         "moose/moose, wolf/wolves, turtle, tortoise, penguin, seal, walrus, parrot, crow, robin, "
         "swan, stork, heron, pigeon, weasel, ferret, hamster, gopher, chipmunk, porcupine, skunk, "
         "kangaroo, wombat, lemur, sloth, zebra, giraffe, llama, yak, bison/bison, crocodile, "
@@ -41,13 +41,13 @@ MENUS = {
     ),
     "color": (
         "red, blue, green, yellow, orange, purple, pink, brown, black, white, gray, golden, "
-        "silver, scarlet, violet, turquoise, crimson, copper, cream, lilac, amber, emerald, ivory, "
-        "striped, spotted, checkered, rosy, sky-blue"
+        "silver, scarlet, violet, turquoise, crimson, copper, cream, lilac, amber, emerald, "
+        "ivory, striped, spotted, checkered, maroon, sky-blue"
     ),
     "glad": (
-        "happy, glad, pleased, proud, cheerful, delighted, merry, thankful, joyful, warm, hopeful, "
-        "grateful, content, peaceful, excited, lucky, brave, jolly, light-hearted, tickled, "
-        "overjoyed, sunny"
+        "happy, glad, pleased, proud, cheerful, delighted, merry, thankful, joyful, warm, "
+        "hopeful, grateful, content, peaceful, excited, lucky, brave, jolly, light-hearted, "
+        "tickled, overjoyed, sunny"
     ),
     "gloomy": (
         "sad, upset, gloomy, cross, worried, lonely, miserable, glum, unhappy, nervous, ashamed, "
@@ -59,10 +59,10 @@ MENUS = {
         "drizzly, hazy, golden, quiet, blustery, cool, dewy, crisp, damp, still, sparkling, foggy"
     ),
     "scene": (
-        "quiet, green, sunny, little, windy, sleepy, cozy, snug, hidden, faraway, leafy, grassy, "
-        "busy, crooked, pretty, lonely, peaceful, mossy, shady, flowery, narrow, wide, rocky, "
-        "sandy, dusty, muddy, misty, steep, secret, forgotten, famous, friendly, lovely, small, "
-        "big, warm, cool, bright, far-off, nearby, tidy, untidy"
+        "quiet, green, sunny, little, windy, sleepy, cozy, snug, hidden, leafy, grassy, busy, "
+        "crooked, pretty, lonely, peaceful, mossy, shady, flowery, narrow, wide, rocky, sandy, "
+        "dusty, muddy, misty, steep, secret, forgotten, famous, friendly, lovely, small, big, "
+        "warm, cool, bright, tidy"
     ),
     "look": (
         "old, little, shiny, tiny, big, dusty, wooden, rusty, soft, round, crooked, pretty, "
@@ -70,14 +70,17 @@ MENUS = {
         "fancy, smooth, bent, borrowed, secret, lopsided, enormous, handsome, curly, second-hand, "
         "worn-out, brand-new, homemade, antique, splendid, sturdy, dented, speckled, flowery, "
         "magnificent, ordinary, peculiar, precious, small, large, neat, muddy, glittering, "
-        "beautiful, funny, favorite, cracked, foreign, wonderful, curious"
+        "beautiful, funny, cracked, wonderful, curious"
     ),
     "taste": (
         "sweet, sticky, crunchy, warm, fresh, juicy, ripe, sugary, crisp, tender, soft, creamy, "
-        "spicy, tasty, delicious, tiny, golden, plump, cold, buttery, salty, sour, bitter, "
-        "crumbly, dried, roasted, steaming, wild, pickled, frosted"
+        "spicy, tasty, delicious, tiny, golden, plump, buttery, dainty, fragrant, splendid, "
+        "roasted, steaming, frosted, perfect, fluffy"
     ),
-    "degree": "very, rather, quite, a little, terribly, so, ever so, most, awfully, truly, too",
+    "degree": (
+        "very, rather, quite, a little, terribly, really, ever so, most, awfully, truly, "
+        "dreadfully, extremely"
+    ),
     "sound": (
         "thump, bang, clatter, rattle, squeak, crash, boom, hoot, howl, growl, whistle, rumble, "
         "splash, creak, buzz, hum, jingle, clang, tap, grunt, sneeze, roar, scratch, snore"
@@ -102,13 +105,14 @@ MENUS = {
     "flower": (
         "daisy, tulip, rose, buttercup, bluebell, violet, daffodil, pansy, sunflower, poppy, "
         "marigold, primrose, snowdrop, crocus, foxglove, dandelion, iris, peony, dahlia, aster, "
-        "lupin, orchid, geranium, petunia, carnation, clover, cowslip, hollyhock, zinnia, begonia, "
-        "cornflower, forget-me-not"
+        "lupin, orchid, geranium, petunia, carnation, clover, cowslip, hollyhock, zinnia, "
+        "begonia, cornflower, forget-me-not"
     ),
     "bird": (
-        "sparrow, wren, thrush, blackbird, lark, swallow, finch/finches, cuckoo, magpie, starling, "
-        "nightingale, woodpecker, kingfisher, dove, jay, gull, bluebird, linnet, warbler, wagtail, "
-        "goldfinch/goldfinches, quail, partridge, puffin, pelican, canary, hummingbird, swift"
+        "sparrow, wren, thrush, blackbird, lark, swallow, finch/finches, cuckoo, magpie, "
+        "starling, nightingale, woodpecker, kingfisher, dove, jay, gull, bluebird, linnet, "
+        "warbler, wagtail, goldfinch/goldfinches, quail, partridge, puffin, pelican, canary, "
+        "hummingbird, swift"
     ),
     "insect": (
         "bee, ladybird, butterfly, beetle, cricket, moth, ant, snail, grasshopper, dragonfly, "
@@ -131,8 +135,8 @@ MENUS = {
     ),
     "drink": (
         "tea, milk, cocoa, cider, lemonade, water, buttermilk, mint tea, apple juice, hot "
-        "chocolate, plum juice, ginger beer, barley water, honey milk, nettle tea, rose tea, malt, "
-        "grape juice"
+        "chocolate, plum juice, ginger beer, barley water, honey milk, nettle tea, rose tea, "
+        "malt, grape juice"
     ),
     "spice": (
         "cinnamon, honey, butter, vanilla, ginger, nutmeg, mint, sugar, cloves, lemon, almonds, "
@@ -142,16 +146,16 @@ MENUS = {
     "thing": (
         "kite, ball, drum, wagon, umbrella, lantern, ribbon, balloon, blanket, teapot, kettle, "
         "bucket, mitten, cape, sled, scooter, bicycle, bell, whistle, pencil, notebook, "
-        "paintbrush, marble, feather, necklace, ring, key, purse, box, chest, jug, spoon, stool, cushion, "
-        "quilt, puppet, doll, spinning top, clock, candle, mirror, comb, kerchief, parasol, "
-        "satchel, rocking horse, jump rope, hoop, pillow, teacup, vase, lamp, fan, flag, "
-        "wheelbarrow, saucepan, watering can, telescope, toy boat, toy train, music box, "
-        "picture book, handkerchief"
+        "paintbrush, marble, feather, necklace, ring, key, purse, box, chest, jug, spoon, stool, "
+        "cushion, quilt, puppet, doll, spinning top, clock, candle, mirror, comb, kerchief, "
+        "parasol, satchel, rocking horse, jump rope, hoop, pillow, teacup, vase, lamp, fan, flag, "
+        "wheelbarrow, saucepan, watering can, telescope, toy boat, toy train, music box, picture "
+        "book, handkerchief"
     ),
     "clothes": (
-        "scarf/scarves, hat, coat, cap, bonnet, apron, shawl, jacket, vest, cloak, sweater, shirt, "
-        "bow tie, nightcap, raincoat, cardigan, waistcoat, dressing gown, beret, belt, sash, "
-        "pinafore, hood, poncho, tunic, jumper"
+        "scarf/scarves, hat, coat, cap, bonnet, apron, shawl, jacket, vest, cloak, sweater, "
+        "shirt, bow tie, nightcap, raincoat, cardigan, waistcoat, dressing gown, beret, belt, "
+        "sash, pinafore, hood, poncho, tunic, jumper"
     ),
     "small": (
         "button, bead, acorn, pebble, shell, feather, coin, thimble, cork, pin, leaf/leaves, "
@@ -161,12 +165,12 @@ MENUS = {
     ),
     "furniture": (
         "bed, table, chair, cupboard, sofa, desk, dresser, wardrobe, bench, bookshelf, stove, "
-        "piano, rug, bathtub, sink, door, armchair, ladder, basket, trunk, barrel, stairs, "
+        "piano, rug, bathtub, sink, door, armchair, ladder, basket, trunk, barrel, bunk, "
         "woodpile, cradle, mattress, curtain, washtub, hammock"
     ),
     "container": (
-        "basket, bag, bowl, bucket, box, jar, sack, pail, tin, crate, barrel, cup, hatful, "
-        "wheelbarrow, tub, pot, trayful, apronful, cartload, pocketful"
+        "basket, bag, bowl, bucket, box, jar, sack, pail, tin, crate, barrel, cup, suitcase, "
+        "wheelbarrow, tub, pot, hamper, crock, drawer, bathtub, kettle, trunk, jug, hatbox"
     ),
     "tool": (
         "hammer, spade, shovel, rake, broom, ladder, rope, saw, hoe, torch, ladle, rolling pin, "
@@ -189,37 +193,62 @@ MENUS = {
         "wood, paper, straw, tin, clay, cardboard, reeds, bark, planks, barrels, old doors, "
         "driftwood, boxes, bamboo, cork, logs, leather, walnut shells"
     ),
-    "adverb": (
-        "quickly, slowly, quietly, carefully, happily, bravely, gently, politely, proudly, softly, "
-        "eagerly, sleepily, patiently, cheerfully, nervously, boldly, calmly, merrily, shyly, "
-        "steadily, kindly, sadly, seriously, thoughtfully, loudly, firmly, anxiously, warmly, "
-        "hopefully, solemnly, grandly, brightly, briskly, wearily, gravely, dreamily"
-    ),
     "moved": (
         "ran, walked, skipped, hopped, hurried, marched, trotted, tiptoed, scampered, strolled, "
         "raced, wandered, galloped, bounced, trudged, scurried, danced, dashed, rushed, paddled, "
         "waddled, crept, rolled, stamped, plodded, rambled, darted, bounded, ambled, zigzagged"
     ),
-    "said": (
-        "said, cried, called, whispered, laughed, sighed, shouted, murmured, mumbled, sang, "
-        "squeaked, answered, added, announced, exclaimed, gasped, giggled, chuckled, declared, "
-        "muttered"
+    "manner": (
+        "quickly, slowly, quietly, carefully, bravely, gently, politely, softly, patiently, "
+        "calmly, steadily, kindly, seriously, firmly, solemnly, grandly, briskly, gravely, "
+        "boldly, lightly, sleepily, dreamily, stoutly, gracefully, properly, neatly, smartly, "
+        "sensibly, modestly, loudly, stubbornly, wisely"
     ),
-    "oh": (
-        "Oh dear, Goodness me, My oh my, Dear me, Bless my buttons, Bless my whiskers, Well I "
-        "never, Upon my word, Great acorns, Jumping beans, Leaping lizards, Good heavens, My "
-        "stars, Holy mackerel, Oh my, Fiddlesticks, Gracious, Hoity-toity, Thundering turnips, "
-        "Crumbs"
+    "gladly": (
+        "happily, merrily, cheerfully, gladly, warmly, brightly, proudly, eagerly, joyfully, "
+        "gratefully, contentedly, hungrily, playfully, fondly, gleefully, thankfully, blissfully, "
+        "noisily, sweetly, excitedly"
+    ),
+    "sadly": (
+        "sadly, gloomily, glumly, nervously, anxiously, wearily, miserably, sorrowfully, crossly, "
+        "bitterly, mournfully, faintly, hopelessly, feebly, shyly, tearfully, weakly, unhappily"
+    ),
+    "said": (
+        "said, answered, replied, added, remarked, declared, announced, whispered, murmured, "
+        "called, explained, observed, suggested, muttered, hummed, puffed, coughed, squeaked"
+    ),
+    "wailed": (
+        "sighed, mumbled, sniffed, groaned, wailed, moaned, whimpered, sobbed, grumbled, gulped, "
+        "croaked, cried, stammered, gasped, complained, whined"
+    ),
+    "cheered": (
+        "cheered, laughed, giggled, chuckled, cried, sang, shouted, exclaimed, squealed, crowed, "
+        "chirped, hooted, whooped, yelled, gasped, cackled, roared, twittered"
+    ),
+    "oh_no": (
+        "Oh dear, Oh no, Dear me, Bother, Alas, Fiddlesticks, Goodness me, Crumbs, Good grief, "
+        "Woe is me, Bless my whiskers, Thundering turnips, Mercy, Good heavens, Rats, Dear oh "
+        "dear, Botheration, Heavens above"
+    ),
+    "oh_yes": (
+        "Hooray, Hurrah, Well I never, My stars, Bless my buttons, Goodness, Leaping lizards, "
+        "Jumping beans, Wonderful, Marvelous, Splendid, Oh joy, Yippee, Great acorns, Holy "
+        "mackerel, How lovely, Upon my word, Bravo, Gracious, Glory be"
+    ),
+    "crockery": (
+        "cup, bowl, plate, jug, teapot, vase, mug, saucer, pitcher, dish, jar, platter, milk jug, "
+        "sugar bowl, butter dish, flowerpot, piggy bank, soup bowl, eggcup, cookie jar"
     ),
     "relative": (
         "mother, father, grandmother, grandfather, aunt, uncle, sister, brother, cousin, "
         "godmother, great-aunt, twin, niece, nephew, stepfather, great-uncle"
     ),
     "job": (
-        "baker, miller, farmer, tailor, postman, teacher, doctor, fisherman, shepherd, gardener, "
-        "carpenter, blacksmith, painter, sailor, cook, weaver, potter, cobbler, clockmaker, "
-        "hatter, beekeeper, barber, mayor, librarian, juggler, toymaker, butcher, grocer, florist, "
-        "woodcutter, ferryman, king, queen"
+        "baker, miller, farmer, tailor, teacher, doctor, shepherd, gardener, carpenter, painter, "
+        "blacksmith, sailor, cook, weaver, potter, cobbler, clockmaker, hatter, beekeeper, "
+        "barber, mayor, librarian, juggler, toymaker, butcher, grocer, florist, woodcutter, "
+        "lamplighter, dentist, nurse, pilot, plumber, dancer, magician, singer, poet, captain, "
+        "printer, goldsmith, firefighter, mountaineer, detective"
     ),
 }
 
@@ -230,92 +259,419 @@ RULES = {
 [plot]
 """,
     "opening": """
-- Once upon a time, in a [scene] [land], there lived [trait.a], [other trait] [kind=animal] named
-  [hero=name].
-- Once there was [trait.a] [kind=animal] named [hero=name], who lived in a [scene] [land] near the
-  [look] [spot].
-- Once, when the [flower.s] and the [other flower.s] were in bloom, [trait.a] [kind=animal] named
-  [hero=name] moved to a [scene] [land].
+- Once upon a time, in [scene.a] [land], there lived [trait.a], [other trait] [kind=animal]
+  [named|called] [hero=name]. - Once there was [trait.a] [kind=animal] [named|called] [hero=name],
+  who lived [near|by|behind|beside] the [scene] [spot] and [sold|collected|counted|polished]
+  [small.s].
+- Once, when the [flower.s] and the [other flower.s] [were in bloom|began to bloom|had faded],
+  [trait.a] [kind=animal] [named|called] [hero=name] [moved|came|sailed] to [scene.a] [land].
 - Once, in [color.a] house of [material] and [other material], there lived [trait.a] [kind=animal]
-  named [hero=name].
-- Once, between the [look] [spot] and the [other look] [other spot], [trait.a] [kind=animal] named
-  [hero=name] lived with {hero.his} [relative].
+  [named|called] [hero=name].
+- Once, between the [scene] [spot] and the [other scene] [other spot], lived [trait.a],
+  [other trait] [kind=animal] [named|called] [hero=name].
 """,
     "habit": """
-- {hero.He} wore [color.a] [clothes] with [other color] [small.s] and carried [look.a] [thing].
+- {hero.He} wore [color.a] [clothes] with [other color]
+  [buttons|pockets|sleeves|dots|patches|tassels|ribbons|bells|hearts|stars], and never
+  [went out|traveled|slept] without [look.a] [thing].
 - {hero.His} [relative], [trait.a] [job], smelled of [spice] and [other spice].
-- On [day.s] {hero.he} played [game], and on [other day.s] the [look] [instrument].
+- On [day.s] {hero.he} played [game], and on [other day.s] [look.a] [instrument].
 - What {hero.he} liked best was [drink] with [taste] [fruit] [bake.s].
-- {hero.He} owned [number] [color] [thing.s] and [look.a] [instrument].
-- Nobody knew more about [insect.s], [bird.s] and [color] [flower.s].
-- In {hero.his} garden grew [vegetable.s], [color] [flower.s] and [look.a] [tree].
+- {hero.He} owned [number] [color] [thing.s], [look.a] [furniture] and [other look.a] [tool].
+- Nobody knew [more|less] about [insect.s], [bird.s] and [vegetable.s].
+- In {hero.his} [garden|yard] grew [vegetable.s], [color] [flower.s] and [number] [taste]
+  [other vegetable.s].
+- {hero.He} was as [trait] as [animal.a] and as [other trait] as [other animal.a].
 """,
     "scenery": """
-- It was a [weather], [other weather] [day], and the air smelled of [spice].
-- The [weather] air smelled of [spice] and [flower.s].
-- On the [tree] a [look] [bird] sang about [insect.s] and [other insect.s].
-- The [flower.s] nodded in the [weather] wind.
+- It was [weather.a], [other weather] [day], and the air smelled of [spice].
+- The air was [weather], and [smelled|tasted] of [spice] and [flower.s].
+- On the [tree] [trait.a] [bird] [sang|chattered|grumbled] about [insect.s] and [other insect.s].
+- All around, the [color] [flower.s] nodded in the [weather] [wind|air|light].
 """,
     "journey": """
-- {hero.He} [moved] past the [look] [spot], and [adverb] over the [other spot].
-- {hero.He} [moved] [adverb] through the [flower.s] and the [other flower.s].
-- On the way {hero.he} counted [number] [bird.s] and [look.a] [insect].
-- The road went by the [spot], the [other spot] and [number] [look] [tree.s].
+- Off {hero.he} [moved], past the [scene] [spot], [manner] over the [other spot].
+- {hero.He} [moved] [manner] through the [color] [flower.s] and the [other color] [other flower.s].
+- On the way {hero.he} [counted|met|greeted] [number] [bird.s] and [trait.a] [insect].
+- The road [led|ran|wound] by the [scene] [spot], the [other spot] and [number] [tree.s].
 """,
     "sigh": """
-- "[oh]!" [said] {hero} [adverb].
-- "[oh], how [gloomy] I am," [said] {hero}.
+- "[oh_no]!" [wailed] {hero} [sadly].
+- Never before had {hero} been so [gloomy], so [other gloomy] and so [other gloomy].
 - {hero} felt [degree] [gloomy] and [degree] [other gloomy].
-- {hero} sat down on [look.a] [small] and felt [degree] [gloomy].
+- The {kind} sat down on [look.a] [furniture], [degree] [gloomy].
+- Not even [taste] [fruit] [bake.s] could cheer {hero.him} up.
 """,
     "goodnight": """
-- {hero.He} went to bed [glad], and dreamed of [color] [thing.s] and [number] [animal.s].
-- That night {hero} was [degree] [glad], and even the [look] [furniture] looked [other glad].
-- And {hero} [moved] home [adverb], feeling [glad] and [other glad].
-- Then there was [drink] for everybody, and [taste] [fruit] [bake.s].
+- {hero.He} went to bed [glad], and dreamed of [color] [thing.s] and [trait] [animal.s].
+- That night the {kind} slept under [color.a] [clothes], [degree] [glad] and [other glad].
+- Later the {kind} [moved] home [gladly], [humming|singing|whistling] about [taste] [fruit.s].
+- Then there was [drink] for [everybody|everyone|all], with [taste] [fruit] [bake.s].
+- And there were [taste] [bake.s] for [supper|tea], and [fruit] [other bake.s] for
+  [breakfast|lunch].
 """,
     "together": """
 - From then on, they played [game] and [other game] every [day].
-- Then they drank [drink] and ate [taste] [bake.s] until the [bird.s] fell asleep.
-- They [moved] home [adverb], [glad] and full of [taste] [fruit.s].
-- On [day] they wore [color] [clothes.s] and danced to the [instrument] and the [other instrument].
-- So they were [glad], and the [look] [spot] rang with [taste] songs.
+- Then they drank [drink] and ate [taste] [bake.s] until the [trait] [bird.s] fell asleep.
+- They [moved] home [gladly], full of [taste] [fruit.s] and [other taste] [bake.s].
+- On [day] they wore [color] [clothes.s] and danced to [look.a] [instrument] and [other look.a]
+  [other instrument].
+- And the [scene] [spot] rang with [songs|jokes|stories] about [animal.s], [job.s] and [taste]
+  [fruit.s].
 """,
 }
 
 PLOTS = {
     "lost": """
-{hero} could not find {hero.his} [color=color] [thing=thing]. {hero.He} looked behind the [look]
-[furniture] and under the [other furniture], but saw only [small.s] and [look.a] [insect].
-[sigh]
+{hero} could not find {hero.his} [color=color] [thing=thing]. {hero.He}
+[looked|searched|hunted|peeked] behind the [look] [furniture] and under the [other furniture], but
+[saw|found|met] only [small.s] and [trait.a] [insect]. [sigh]
 
-"Try where you had it last," [said] [friend=other name] the [trait] [other animal]. They [moved] to
-the [spot]. There lay the {color} {thing}, with [color.a] [bird=bird] asleep on top of it.
+"[Try|Look|Search] where you had it last," [said] [friend=other name] the [trait] [other animal].
+They [moved] to the [other spot]. There lay the {color} {thing}, with [color.a] [bird=bird]
+[asleep|snoring|dreaming] on top of it.
 
-"[oh]," [said] {hero} [adverb]. "It can wait." They ate [taste] [fruit.s] until the {bird} woke up.
-[goodnight]
+"[oh_yes]! It can wait," [said] {hero}. They [ate|shared|nibbled] [taste] [fruit.s] until the {bird}
+woke up. [goodnight]
 """,
     "pie": """
-{hero} had baked [taste.a] [filling=fruit] [bake=bake] and meant to eat it alone. The [look] kitchen
-smelled of [spice] and [other spice].
+{hero} had baked [taste.a] [filling=fruit] [bake=bake] and [meant|planned|hoped] to eat it alone.
+The [look] [kitchen|oven|house] smelled of [spice] and [other spice].
 
-Then someone knocked. It was [friend=other name], [trait.a] [other animal], [degree] [gloomy]. "Since
-[day] I have had nothing but [vegetable.s]," [said] {friend}.
+Then [someone|somebody] knocked. It was [friend=other name], [trait.a] [other animal], [degree]
+[gloomy]. "Since [day] I have had [nothing but|only] [vegetable.s]," [wailed] {friend}.
 
-{hero} looked at {friend}, and at the {filling} {bake}. It was not a big {bake}. "[oh]," [said]
-{hero}, "I have two spoons." They ate it [adverb], to the last crumb, while {friend} told a story about
-[job.a] and [number] [animal.s]. [together]
+It was not a big {bake}. "[oh_no]," [said] {hero}, "[luckily|but] I have two [spoons|forks|plates]."
+They ate it [gladly], while {friend} told a story about [trait.a] [job] and [number] [animal.s].
+Half {filling.a} {bake} and a story is a lot. [together]
 """,
     "promise": """
-{hero} had promised some [gift=fruit.s] to [friend=other name] the [trait] [other animal], who was in
-bed with a cold. [journey]
+{hero} had promised some [gift=fruit.s] to [friend=other name] the [trait] [other animal], who was
+in bed with a [cold|cough|sore toe|fever]. [journey]
 
-"Come and play [game=game]," [said] [other name], [trait.a] [other animal].
+"[Come|Stay|Stop] and play [game=game]," [said] [other name], [trait.a] [other animal].
 
-{hero} loved {game}, but [said] [adverb], "First I must bring {friend} the {gift.s}." And {hero.he}
+{hero} loved {game}, but [said] [manner], "First I must bring {friend} the {gift.s}." And {hero.he}
 [moved] on, though the [spot] smelled of [taste] [bake.s].
 
-{friend} sat waiting in [color.a] [clothes]. "My {gift.s}! You did not forget!" {friend.he} [said],
-and sneezed. By [day] they were both playing {game}. [together]
+{friend} sat [waiting|reading|sneezing] in [color.a] [clothes]. "My {gift.s}! You did not forget!"
+[cheered] {friend}. By [day] they were both playing {game}. [together]
+""",
+    "race": """
+{hero} was the slowest runner in the [land]. The fastest was [rival=other name], [trait.a],
+[other trait] [other animal]. "The [color=color] [prize=thing] will be mine," [said] {rival}.
+
+They started at the [scene] [spot], on [weather.a] [day]. {rival} [shot|flew|raced] ahead,
+[stopped|paused] for [taste] [fruit=fruit.s], ate [number], and
+[fell asleep|began to snore|nodded off] under [tree.a]. {hero} [plodded|puffed|panted] on [manner],
+step by step, past the {fruit.s}, past the snores, and won the {color} {prize}.
+
+"[oh_no]!" [wailed] {rival} [sadly]. "You may [borrow|have|use] it on [day.s]," [said] {hero}
+[gladly]. [goodnight]
+""",
+    "thunder": """
+{hero} was afraid of thunder. One [weather] night it [rumbled|growled|roared] like [trait.a]
+[animal], and {hero.he} [crept|crawled|dived] under the [look] [den=furniture] with {hero.his}
+[color=color] [toy=thing]. [sigh]
+
+Someone [tapped|knocked|scratched] [manner] at the door. It was [friend=other name], [trait.a]
+[other animal] in a wet [color] [clothes]. "Is there room under the {den}?" [wailed] {friend}.
+
+There was, and there were [taste] [fruit] [bake.s]. At every boom they [shouted|yelled|called],
+"[oh_yes]!" Soon the thunder felt [degree] [gloomy], and [went away|left|gave up]. When the sun came
+up, only the {color} {toy} was still awake. [together]
+""",
+    "seed": """
+{hero} planted one [look] seed in [color.a] [pot=container], and wanted [taste.a] [plant=vegetable]
+by [day].
+
+Every morning {hero.he} gave it [drink] and played it the [instrument]. Nothing
+[grew|happened|came up]. [sigh]
+
+"[Wait|Rest|Be patient]," [said] [friend=other name] the [trait] [other animal]. "Even [animal.s]
+start out small." So they waited, and played [number] games of [game]. And one [weather] [day] the
+{plant} was as big as [look.a] [furniture]! {hero} pulled, {friend} pulled, and [trait.a]
+[insect=insect] pulled. Pop! "[oh_yes]!" [cheered] the {insect}. They ate {plant} soup for [number]
+days. [goodnight]
+""",
+    "birthday": """
+{hero} woke up on {hero.his} birthday, and nobody [remembered|knew|cared]. [one=other name] the
+[trait] [other animal] only said, "Rather [weather] today." [two=other name] the [trait]
+[other animal] [moved] by with [color.a] [container] and said [nothing|not a word] at all. [sigh]
+
+But at home the [look] [furniture] giggled. "Surprise!" [cheered] {one}. "Surprise!" [cheered]
+{two}, and fell out of the [other furniture]. There was [taste.a] [fruit] cake with [number] [color]
+candles, and [look.a] [thing].
+
+"We [nearly|almost] burst," [said] {two}, "like [balloons|bubbles|frogs]." [together]
+""",
+    "broken": """
+{hero} broke the [color=color] [cup=crockery] of [friend=other name] the [trait] [other animal].
+There it lay, in [number] pieces, beside [look.a] [furniture]. Nobody had [seen|heard|noticed].
+
+{hero} could blame [trait.a] [insect], or the wind. But it [felt|was] like [swallowing|eating]
+[small.a]. "It was me," {hero.he} [wailed] at last.
+
+"[oh_no]! I broke [look.a] [thing] once," [said] {friend}, "and hid it in [container.a]." So they
+mended the {color} {cup} with [taste] [fruit] [jam|jelly|glue]. It leaked [degree] badly, and they
+planted [flower.s] in it. [together]
+""",
+    "noise": """
+{hero} heard noises from the [scene] [spot]: [sound.a], [other sound.a] and [other sound.a]. "It is
+a monster," [wailed] [friend=other name] the [trait] [other animal], "with [number] [color]
+[heads|teeth|tails]!"
+
+They took [look.a] [tool] and [other look.a] [other tool], and [moved] there [manner]. [scenery]
+
+It was [player=other name], [trait.a] [other animal], learning to play the [horn=instrument]. "I
+only know one song," [wailed] {player}, "and it is [degree] [gloomy]."
+
+"[oh_yes]! So are we, without music," [said] {friend}. {hero} beat time with the [look] [furniture],
+and {player} played the {horn}. It was still [sound.a], but [glad.a] one. [together]
+""",
+    "kite": """
+{hero} was flying [color=color.a] kite on [weather.a] [day], when the wind [threw|blew|hung|tossed]
+it into [tree=tree.a]. [sigh]
+
+[one=other name] the [trait] [other animal] [jumped|climbed|reached], and got [look.a] [small] in
+the [ear|nose|tail]. [two=other name] the [trait] [other animal] threw [look.a] [stuck=thing]. Now a
+{stuck} was in the {tree} too.
+
+"[Do you want|Would you like] them down?" asked [color.a] [bird=bird], and [untied|freed|dropped]
+both. "[oh_no]! Why did you not [help|start|speak] [before|sooner|earlier]?" asked {hero}.
+
+"Nobody [asked|invited] me," [said] the {bird}. So they asked it to [tea|supper|lunch], with [taste]
+[bake.s], and it sat on the {color} kite. [goodnight]
+""",
+    "bridge": """
+{hero} met [friend=other name] the [trait] [other animal] on [scene.a], [other scene] bridge. {hero}
+carried [look.a] [container] of [taste] [mine=fruit.s], and {friend} pushed [other look.a]
+[other container] of [yours=vegetable.s].
+
+"Go back," [said] {hero}. "You go back," [said] {friend} [manner]. There they [stood|stayed] in the
+[weather] wind, [degree] [gloomy], until the [trait] [bird.s] went to bed.
+
+"Do you like {mine.s}?" {hero} [wailed] at last. "With {yours.s}," [said] {friend}. They ate
+{mine.s} and {yours.s} until both loads were as light as [small.s], and [nobody|neither] could
+[remember|say|tell] who had been so [cross|stubborn|proud]. [together]
+""",
+    "scarf": """
+{hero} was knitting [color=color.a] scarf for [friend=other name], [trait.a], [other trait]
+[other animal]. [scenery]
+
+On [day] the {color} wool [ran out|was gone|was finished]. {hero} [looked|searched|rummaged] in
+[look.a] [furniture] and [other look.a] [container], but found only [small.s]. So {hero.he} unpicked
+{hero.his} own [end=other color] [clothes] and knitted on, [manner].
+
+"It is half {color} and half {end}," [wailed] {hero} [sadly].
+
+"[oh_yes]! Two scarves in one!" [cheered] {friend}. It was so long that {friend} wore the {color}
+end, {hero} wore the {end} end, and they [walked|skated|danced|marched] side by side. [together]
+""",
+    "moon": """
+{hero} wanted to touch the moon. {hero.He} put [look.a] [furniture] on [look.a] [other furniture],
+[color.a] [container] on top, and climbed up [manner]. Then [everything|it all] fell down. [sigh]
+
+"[Come|Walk|Step] this way," [said] [friend=other name] the [trait] [other animal], and filled
+[look.a] [tub=container] with [rain|well|pond] water. There was the moon, [degree] round and
+[taste]. {hero} touched it, and it [giggled|wobbled|wriggled].
+
+"[oh_yes]! It is [wet|ticklish|cold]!" [cheered] {hero}. They carried the {tub} home [manner]. By
+[morning|breakfast] the moon was gone, so they watered the [color] [flower.s] and the [other color]
+[other flower.s]. [together]
+""",
+    "swap": """
+{hero} owned [color.a] [first=thing], but wanted [want=instrument.a]. [one=other name] the [trait]
+[other animal] [liked|loved|needed] the {first} and gave [look.a] [second=other thing] for it.
+[two=other name] the [trait] [other animal] [liked|loved|needed] the {second} and gave [color.a]
+[third=clothes] for it.
+
+[journey] At the [scene] [other spot] sat [three=other name], [trait.a] [other animal], [degree]
+cold. "[oh_no]! I would give my {want} for something warm," [wailed] {three}.
+
+So {three} got the {third}, and {hero} got the {want}. {hero} played [manner] until {one}, {two} and
+{three} [danced|clapped|sang]. [goodnight]
+""",
+    "nest": """
+{hero} came upon [trait.a] baby [bird=bird] under [tree.a]. "Where is your nest?" {hero.he} asked
+[manner].
+
+"From my nest I see [color=color] [flower=flower.s]," [wailed] the {bird}, "and [look.a]
+[mark=thing]."
+
+They [tried|climbed|asked] [other tree.a]: no {flower.s}, only [trait.a] [insect]. They
+[tried|climbed|asked] [other tree.a]: no {mark}, only [small.s]. [sigh] Then, behind the [scene]
+[spot], stood [other tree.a], and by it the {color} {flower.s} and the {mark}.
+
+"[oh_yes]!" [cheered] the {bird}'s mother. "I have [called|looked|searched] since [day]." She gave
+{hero} [color.a] feather and [number] [taste] [fruit.s]. [goodnight]
+""",
+    "concert": """
+{hero} wished to play the [horn=instrument] in the [land] band. "Not yet," [said]
+[leader=other name] the [trait] [other animal]. "You sound like [trait.a] [animal] in
+[container.a]." [sigh]
+
+So {hero} practiced [manner] every [day] by the [scene] [other spot], among [trait]
+[crowd=insect.s].
+
+On the night of the concert the [other instrument] had a [cold|cough|toothache|fever]. "[oh_no]! Who
+else can play?" [wailed] {leader}. {hero} [took|lifted|fetched] the {horn} and played [manner], as
+if to {crowd.s}. The [job.s] threw [color] [flower.s], and the {crowd.s} clapped the longest.
+[goodnight]
+""",
+    "boat": """
+{hero} built [look.a] [color=color] boat of [material] and [other material]. {hero.He} and
+[friend=other name] the [trait] [other animal] wanted to sail to the [scene] [other spot]. [scenery]
+
+Halfway, {friend} got wet [feet|knees|socks]. "[oh_no]! A leak!" [wailed] {friend}. They
+[stuffed|plugged|filled] it with [color.a] [clothes], and with [small.s], but
+[still|slowly|steadily] the {color} boat sank.
+
+"Give me the [fruit] [lunch=bake]," [said] {hero}, and pushed the [taste] {lunch} into the hole.
+{hero} had baked it, so it was [degree] hard. It held! "[oh_yes]! Never learn to cook," [cheered]
+{friend}. [together]
+""",
+    "letter": """
+{hero} missed [friend=other name] the [trait] [other animal], who had moved to [scene.a]
+[other land]. So {hero.he} wrote a letter with [look.a] [thing]: "Dear {friend}, the [color]
+[flower.s] are out, and I have nobody to play [game=game] with." A [trait] [bird]
+[carried|took|flew] it away.
+
+No answer came on [day], and none on [other day], only [trait.a] [insect].
+
+Then [somebody|someone] knocked. It was {friend}, with [color.a] [container] and [look.a] [thing].
+"I [wanted|tried|meant] to write back," [said] {friend}, "but I [walk|run|pack] faster than I
+spell." And they played {game} until the [bird.s] [slept|yawned|snored]. [goodnight]
+""",
+    "market": """
+{hero} went to market for [count=number] [first=fruit.s], [second=vegetable.a] and [color=color.a]
+[third=thing]. So as not to forget, {hero.he} sang [on the way|all the way|at every step], [manner]:
+"{count.cap} {first.s}, {second.a} and {color.a} {third}!"
+
+Near the [other spot] [friend=other name], [trait.a] [other animal] in [color.a] [clothes], jumped
+out from behind [tree.a]. "Boo!" The song was [gone|lost|forgotten].
+
+"I know how it goes," [said] {friend}, and [hummed|whistled] it [gladly]. {hero} joined in, and word
+by word it came back: "{count.cap} {first.s}, {second.a} and {color.a} {third}!"
+
+{hero} brought home everything. "[oh_yes]!" [cheered] {hero.his} [relative]. "And where is the
+[look] [container]?" [goodnight]
+""",
+    "lantern": """
+It was [degree] late when {hero} started home from the [scene] [other spot], and then {hero.his}
+[color] lantern went out. The dark was full of noises: [sound.a], [other sound.a] and
+[other sound.a].
+
+"[Hello|Good evening|Excuse me]," [said] [trait.a] voice. It was [guide=other name], [trait.a]
+[other animal], [degree] lost. "Are there [color] [animal.s] in here?" [wailed] {guide}.
+
+"Not if we sing," [said] {hero}. So they held on to [look.a] [tool], and sang about [taste]
+[bake.s], [drink] and [taste] [fruit.s], until they stood at the [look] door.
+
+"I was brave because you were," [said] {guide}. "[oh_yes]! So was I," [cheered] {hero}. [together]
+""",
+    "wish": """
+{hero} threw [look.a] [small] into the wishing well. "One wish," [said] the well [manner]. {hero}
+thought of [color.a] [thing], of [look.a] [instrument] and of [number] [fruit] [bake.s].
+
+But behind the well sat [friend=other name], [trait.a] [other animal], [degree] [gloomy]. "I have
+lost my [color=color] [lost=thing]," [wailed] {friend}.
+
+"Then I wish for the {color} {lost}," [said] {hero} [manner]. Out it flew, full of [insect.s], and
+landed on {friend}'s [nose|head|foot|tail]. "[oh_yes]!" [cheered] {friend}.
+
+"That was only half a wish," [said] the well. So {hero} wished for half [fruit.a] [bake], [taste]
+and [other taste]. [together]
+""",
+    "soup": """
+{hero} had nothing for supper but [color.a] pot, [drink] and [look.a] [button=small]. So {hero.he}
+lit a fire by the [scene] [other spot], and [stirred|whistled|hummed] [manner].
+
+"[Supper|Tea|Lunch]?" asked [one=other name] the [trait] [other animal]. "{button.cap} soup," [said]
+{hero}. "It [only|just] needs [first=vegetable.a]." And {one} ran home for {first.a}.
+"[Supper|Tea|Lunch]?" asked [two=other name] the [trait] [other animal]. "{button.cap} soup," [said]
+{hero}. "It [only|just] needs [second=other vegetable.a]." And {two} ran home for {second.a},
+[taste] [bake.s] and [spice].
+
+It was the [best|finest|thickest] soup since [day]. At the bottom lay the {button}. "[oh_yes]! It is
+still as good as new," [cheered] {hero}. [together]
+""",
+    "giant": """
+A giant sat down on the [scene] [other spot] and wept. Away ran the [trait] [job], the [other trait]
+[other job] and [number] [animal.s]. Only {hero} stayed, behind [look.a] [furniture]. "There is
+[thorn=small.a] between my toes," [wailed] the giant, "and I am [degree] ticklish."
+
+{hero} and [friend=other name] the [trait] [other animal] [fetched|borrowed|found] [look.a] [tool]
+and [look.a] [other tool], and pulled. Out came the {thorn}! "[oh_yes]!" [cheered] the giant, and
+[number] [clothes.s] blew off the line.
+
+Then they rode home on the giant's [shoulders|hat|head]. From up there the [other spot] looked like
+[look.a] [small], and the [weather] air smelled of [spice]. [goodnight]
+""",
+    "hiccups": """
+{hero} had the hiccups. Hic! {hero.He} spilled the [drink]. Hic! {hero.He} dropped [color.a]
+[crockery].
+
+"Stand on your head and think of [color] [animal.s]," [said] [other name] the [trait]
+[other animal]. {hero} did. Hic! "Drink [drink] from [look.a] [clothes]," [said] [other name] the
+[trait] [other animal]. {hero} did. Hic!
+
+Then [friend=other name], [trait.a] [other animal], came by, [degree] [gloomy]. "I have baked
+[taste.a] [filling=fruit] [bake=bake], and nobody will [try|taste|eat] it," [wailed] {friend}. So
+{hero} ate some, [manner], and then some more.
+
+"[oh_yes]! Your {filling} {bake} has cured me!" [cheered] {hero}. {friend} was [degree] [glad].
+"Hic," [said] {friend}. [goodnight]
+""",
+    "sled": """
+{hero} was afraid of the big hill. The others [raced|flew|slid] down it in [color] [clothes.s], but
+{hero} stood at the top and counted [bird.s].
+
+"My tummy is full of [trait] [insect.s]," [wailed] [friend=other name] the [trait] [other animal].
+They sat down on [look.a] [color=color] sled, only to [rest|talk|see|think]. "Shall we go when I
+have counted to [count=number]?" asked {friend}.
+
+At two, [trait.a] [bird] landed on the back of it. Off they went, past the [scene] [other spot],
+under [tree.a] and through the [color] [flower.s]! Then it was [degree] quiet.
+
+"[oh_yes]! Again!" [cheered] {hero}. And the {color} sled went down {count} times more. [together]
+""",
+    "fence": """
+{hero} set out to paint the fence by the [scene] [other spot] [color=color]. [friend=other name] the
+[trait] [other animal] [wanted|liked|chose] [end=other color].
+
+"I say {color}," [said] {hero}. "I say {end}," [said] {friend}. Soon {hero} had {end} paint on the
+[nose|ears|feet], and {friend} had {color} paint on the [clothes].
+
+[other name], [trait.a] [job], came by with [look.a] [thing]. "[oh_yes]! What [glad] stripes!"
+
+They looked. One board was {color}, the next was {end}, and so on, as far as the [look] [tree]. "We
+planned it so," [said] {hero} [manner]. "Since [day]," [said] {friend}. [together]
+""",
+    "sleep": """
+{hero} could not sleep. The [look] [furniture] [creaked|squeaked|smelled], and the [clothes] was too
+[tight|warm|thin]. {hero.He} counted [number] [trait] [sheep=animal.s], but they would not stand in
+line: one wanted [drink], and one wanted [taste] [fruit] [bake.s].
+
+[friend=other name] the [trait] [other animal] knocked, in [color.a] [clothes]. "Tell me a story,"
+[wailed] {friend}.
+
+"There was once [trait.a] [other=other animal]," began {hero}, "who had [color.a] [thing=thing]."
+{friend} yawned. "And the {other} took the {thing} to the [scene] [other spot]." {hero} yawned.
+"There sat [trait.a] [job] with [look.a] [instrument], and the {other}..."
+
+How it ended, nobody knows. Even the {sheep.s} lay down, [glad] and [other glad], all in one line.
+""",
+    "map": """
+{hero} found a treasure map in [look.a] [furniture]. "Walk [steps=number] steps from the
+[start=other spot] to the [tree=tree]," it said, "and dig." So {hero.he} and [friend=other name] the
+[trait] [other animal] took [look.a] [tool] and some [taste] [bake.s]. [journey]
+
+They walked {steps} steps from the {start} and dug under the {tree}. Up came [small.s], [trait.a]
+[insect] and [color=color.a] [chest=container]. In the {chest} lay [look.a] [thing] and a
+[letter|note]: "This is mine. Do not dig it up again! Yours, {hero}."
+
+"[oh_no]! I hid it on [day], so as not to lose it," [wailed] {hero}. {friend} laughed until the
+[bird.s] [flew off|woke up|joined in]. [together]
 """,
 }

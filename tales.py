@@ -6,7 +6,7 @@ The words and plots stand in storybook.py, as templates:
     [gift=fruit]   choose, and remember it as `gift`       {gift.s}    repeat another form of it
     [other fruit]  choose one not yet used in this story   [run|walk]  choose from these words
 
-Forms: `.a` with its article, `.s` plural, and for names `.he .him .his .He .His`.
+Forms: `.a` with its article, `.s` plural, `.cap` with a capital; of names `.he .him .his .He .His`.
 Every choice is written down at the moment it is made, and no option begins like another, so the
 text names exactly one derivation: its probability is exact, and so is the entropy of the corpus.
 """
@@ -26,7 +26,7 @@ from pathlib import Path
 from storybook import GIRLS, MENUS, PLOTS, RULES
 
 PRONOUNS = {"he": "she", "him": "her", "his": "her", "He": "She", "His": "Her"}
-CONSONANT_SOUNDS = ("uk", "uni", "use")  # written with a vowel, spoken with a consonant
+ODD_ARTICLES = {"ukulele": "a", "honest": "an"}  # whose first letter is not their first sound
 WORD = re.compile(r"[A-Za-z]+(?:['-][A-Za-z]+)*")
 
 
@@ -122,8 +122,8 @@ def inflect(item: str, form: str) -> str:
     """Return the form of a menu's entry; an irregular plural is written into it: "goose/geese"."""
     one, _, many = item.partition("/")
     if form == "a":
-        vowel = one[0] in "aeiou" and not one.startswith(CONSONANT_SOUNDS)
-        return f"{'an' if vowel or one.startswith('hon') and one[3] == 'e' else 'a'} {one}"
+        article = "an" if one[0] in "aeiou" else "a"
+        return f"{ODD_ARTICLES.get(one, article)} {one}"
     if form == "s":
         if many:
             return many
@@ -132,6 +132,8 @@ def inflect(item: str, form: str) -> str:
         return one[:-1] + "ies" if re.search(r"[^aeiou]y$", one) else one + "s"
     if form in PRONOUNS:
         return PRONOUNS[form] if one in GIRLS else form
+    if form == "cap":
+        return one[0].upper() + one[1:]
     assert not form, f"unknown form {form!r}"
     return one
 
@@ -180,7 +182,8 @@ class Pick:
         used = teller.used.setdefault(self.menu.name, [])
         i = teller.pick(self.menu, self.form, used if self.other else ())
         used.append(i)
-        teller.known[self.name] = (self.menu, i)
+        if self.name:
+            teller.known[self.name] = (self.menu, i)
 
 
 @dataclass(frozen=True)
@@ -237,7 +240,7 @@ class Grammar:
         if source in self.rules:
             return self.rules[source]
         menu_name, _, form = source.removeprefix("other ").partition(".")
-        return Pick(self.menus[menu_name], form, name or menu_name, source.startswith("other "))
+        return Pick(self.menus[menu_name], form, name, source.startswith("other "))
 
 
 GRAMMAR = Grammar(MENUS, RULES, PLOTS)
