@@ -299,6 +299,7 @@ class TrainConfig:
     sample_every: int = 250  # steps between samples
     checkpoint_every: int = 250  # steps between checkpoints; the last step is always one
     keep_checkpoints: int = 2  # newest ones kept; the best one is kept besides
+    graded_stories: int = 100  # tales: stories sampled at the end at temperature 0.8 and graded; 0 = none
 
     def __post_init__(self):
         for name in ("steps", "batch_size", "accumulation", "lr", "embed_lr_mult", "head_lr_mult",
@@ -308,7 +309,7 @@ class TrainConfig:
             _require_positive(self, name)
         for name in ("beta1", "beta2", "momentum"):
             _require_between(self, name, 0.0, 1.0)
-        for name in ("warmup_steps", "weight_decay"):
+        for name in ("warmup_steps", "weight_decay", "graded_stories"):
             if (getattr(self, name) or 0) < 0:
                 raise ValueError(f"{name}={getattr(self, name)} is below 0")
         _require_between(self, "min_lr_ratio", 0.0, 1.0)
@@ -321,7 +322,7 @@ class TrainConfig:
 class SampleConfig:
     """How text is drawn from a model."""
 
-    prompts: tuple[str, ...] = ("Once",)  # texts to continue
+    prompts: tuple[str, ...] = ()  # texts to continue; none given = how the corpus opens (tales: "Once")
     num_samples: int = 3  # continuations of each prompt
     max_new_tokens: int = 250  # tokens added at most
     temperature: float = 0.8  # divides the logits; 0 = greedy

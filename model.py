@@ -6,8 +6,9 @@
 
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
-from config import ModelConfig
+from config import ModelConfig, replace
 from modules.block import make_block
 from modules.embed import Embed
 from modules.head import Head, Loss
@@ -97,6 +98,18 @@ class Cache:
 
     def __init__(self, layers: list):
         self.layers, self.length = layers, 0
+
+
+def flops_per_token(cfg: ModelConfig, seq_len: int) -> float:
+    """Floating-point operations of forward and backward for each token of a text of `seq_len`.
+
+    Counted by running the model without data; the backward pass is twice the forward. Attention is
+    counted in full, the masked half too, as is usual.
+    """
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        model = Model(replace(cfg, attn_kernel="explicit") if "attention" in cfg.mixers else cfg)
+        model(torch.zeros(1, seq_len, dtype=torch.int64))
+    return 3 * counter.get_total_flops() / seq_len
 
 
 def _std(linear: nn.Linear, cfg: ModelConfig) -> float:

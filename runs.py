@@ -1,13 +1,14 @@
 """A saved run: a folder with its configuration, tokenizer, log, samples and checkpoints.
 
     models/<name>/
-        config.json  environment.json  tokenizer/     what it was
-        log.csv  samples.jsonl  loss.png              how it went
-        checkpoints/step_000500/                      model.safetensors, optimizer.pt, progress.json
+        config.json  data.json  environment.json  tokenizer/     what it was
+        log.csv  samples.jsonl  grades.json  loss.png            how it went
+        checkpoints/step_00000500/                               model.safetensors, optimizer.pt, progress.json
 """
 
 import csv
 import json
+import math
 import os
 import platform
 import shutil
@@ -17,6 +18,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
 import pandas as pd
 import torch
 from safetensors import SafetensorError
@@ -27,7 +29,8 @@ from config import Config, load_config, save_config
 from model import Model
 from tokenizer import Tokenizer, load_tokenizer
 
-MODELS = Path(__file__).resolve().parent / "models"
+ROOT = Path(__file__).resolve().parent
+MODELS = Path(os.environ.get("SHAPESHIFTER_MODELS", ROOT / "models"))  # the tests' runs go elsewhere
 COLUMNS = ("step", "tokens", "seconds", "flops", "train_loss", "val_loss", "bits_per_byte", "perplexity",
            "accuracy", "lr", "grad_norm", "tokens_per_second")
 TIMED = ("seconds", "tokens_per_second")  # columns that no seed can repeat
@@ -59,7 +62,7 @@ class Run:
                              f"{', '.join(saved_runs()) or 'no runs yet'}")
 
     @classmethod
-    def create(cls, name: str, cfg: Config, tokenizer: Tokenizer) -> "Run":
+    def create(cls, name: str, cfg: Config, tokenizer: Tokenizer, data: dict[str, Any]) -> "Run":
         """Make the folder and write down what stands before the first step.
 
         Raises ValueError where the name is taken: a run is never overwritten.
@@ -72,6 +75,7 @@ class Run:
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(parents=True)
         tokenizer.save(unfinished / "tokenizer")
+        write_text(unfinished / "data.json", json.dumps(data, indent=2) + "\n")
         write_text(unfinished / "environment.json", json.dumps(environment(), indent=2) + "\n")
         save_config(cfg, unfinished / "config.json")
         unfinished.rename(path)
@@ -86,11 +90,12 @@ class Run:
         return load_config(self.path / "config.json")
 
     @cached_property
-    def saved_tokenizer(self) -> Tokenizer:
-        return load_tokenizer(self.path / "tokenizer")
+    def data(self) -> dict[str, Any]:
+        """What it learned from: sizes of both parts, and the least bits per byte possible where known."""
+        return json.loads((self.path / "data.json").read_text(encoding="utf-8"))
 
     def tokenizer(self) -> Tokenizer:
-        return self.saved_tokenizer
+        return load_tokenizer(self.path / "tokenizer")
 
     def log(self) -> pd.DataFrame:
         """The log's lines, one a row. Raises ValueError where there is none, or it is damaged."""
@@ -139,6 +144,11 @@ class Run:
         with (self.path / "samples.jsonl").open("a", encoding="utf-8") as file:
             for sample in samples:
                 file.write(json.dumps({"step": step} | sample) + "\n")
+
+    def samples(self) -> list[dict[str, Any]]:
+        """Texts written while training, oldest first: step, prompt, text."""
+        path = self.path / "samples.jsonl"
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
 
     def forget_after(self, step: int) -> None:
         """Drop lines of log and samples past `step`, which the checkpoint that is gone on from has not seen."""
@@ -233,9 +243,29 @@ def free_name(stem: str) -> str:
     return name
 
 
+def plot_loss(runs: list[Run], path: Path) -> None:
+    """Draw validation and training loss in bits per byte against tokens, with the floor, as a PNG."""
+    figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
+    for run in runs:
+        log, bits = run.log(), run.data["val_tokens_per_byte"] / math.log(2)
+        seen = log.dropna(subset="val_loss")
+        (line,) = axes.plot(seen.tokens, seen.bits_per_byte, "o-", markersize=3, label=f"{run.name}, validation")
+        axes.plot(log.tokens, log.train_loss * bits, color=line.get_color(), alpha=0.35, label=f"{run.name}, training")
+    floors = {run.data["floor_bits_per_byte"] for run in runs} - {None}
+    for floor in floors:
+        axes.axhline(floor, color="black", linestyle="--", linewidth=1, label=f"entropy of the text, {floor:.3f}")
+    axes.set(xlabel="tokens", ylabel="bits per byte", yscale="log")
+    axes.yaxis.set_major_formatter("{x:.2g}")
+    axes.yaxis.set_minor_formatter("{x:.2g}")
+    axes.grid(alpha=0.3, which="both")
+    axes.legend(frameon=False)
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+
+
 def environment() -> dict[str, Any]:
     """What a run depends on besides its configuration."""
-    commit = subprocess.run(["git", "describe", "--always", "--dirty", "--abbrev=12"], cwd=MODELS.parent,
+    commit = subprocess.run(["git", "describe", "--always", "--dirty", "--abbrev=12"], cwd=ROOT,
                             capture_output=True, text=True, check=False).stdout.strip()
     return {"python": platform.python_version(), "torch": torch.__version__, "platform": platform.platform(),
             "processor": platform.machine(), "threads": torch.get_num_threads(), "commit": commit or None,

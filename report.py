@@ -1,0 +1,107 @@
+"""What a training run says: the start, the bar, evaluations, samples, graded stories, the loss curve."""
+
+import contextlib
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict
+
+import torch
+from inference import generate
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+import tales
+from config import Config, SampleConfig
+from data import TokenFile
+from model import Model
+from optim import warmup_steps
+from runs import Progress, Run, plot_loss, write_text
+from tokenizer import Tokenizer
+
+OPENINGS = {"tales": "Once"}  # how a corpus begins each text
+
+
+def opening_prompts(cfg: Config, tokenizer: Tokenizer) -> list[str]:
+    """The texts that samples begin with. Raises ValueError, before training, where one cannot be encoded."""
+    prompts = cfg.sample.prompts or (OPENINGS.get(cfg.data.name, ""),)
+    tokenizer.encode_batch(list(prompts))
+    return [prompt for prompt in prompts for _ in range(cfg.sample.num_samples)]
+
+
+def write_samples(model: Model, tokenizer: Tokenizer, prompts: list[str], cfg: SampleConfig) -> list[dict[str, str]]:
+    """Continue each prompt; training goes on as if nothing had happened."""
+    model.eval()
+    ids = [tokenizer.encode(prompt, bos=True) for prompt in prompts]
+    new = generate(model, ids, cfg, eos_id=tokenizer.eos_id)
+    model.train()
+    return [{"prompt": prompt, "text": tokenizer.decode(old + more)}
+            for prompt, old, more in zip(prompts, ids, new, strict=True)]
+
+
+def announce(
+    console: Console, run: Run, model: Model, cfg: Config, part: TokenFile, progress: Progress, device: torch.device,
+) -> None:
+    """What is about to be trained, on how much, where."""
+    rows = cfg.train.batch_size * cfg.train.accumulation
+    epochs = cfg.train.steps * rows * cfg.model.max_seq_len / part.num_tokens
+    console.print(f"[bold]{run.name}[/]: {model.num_parameters():,} parameters, {cfg.train.steps:,} steps of "
+                  f"{rows * cfg.model.max_seq_len:,} tokens ({epochs:.2g} passes over {part.num_tokens:,}), "
+                  f"{device.type}, in {run.path}", highlight=False)
+    if progress.step:
+        console.print(f"going on after step {progress.step:,}", highlight=False)
+    if warmup_steps(cfg.train) >= cfg.train.steps:
+        console.print(f"[yellow]warning[/]: train.warmup_steps={cfg.train.warmup_steps} is not below "
+                      f"train.steps={cfg.train.steps}: the learning rate never reaches its peak")
+
+
+@contextlib.contextmanager
+def progress_bar(console: Console, cfg: Config, progress: Progress) -> Iterator:
+    """A function that shows a step's loss and speed on a bar, where there is a terminal."""
+    columns = (MofNCompleteColumn(), BarColumn(None), TextColumn("loss {task.fields[loss]}"),
+               TextColumn("{task.fields[speed]} tokens/s"), TimeRemainingColumn(compact=True))
+    with Bar(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=cfg.train.steps, completed=progress.step, loss="-", speed="-")
+        yield lambda loss, speed: bar.update(task, advance=1, loss=f"{loss:.3f}", speed=f"{speed:,.0f}")
+
+
+def say_evaluation(console: Console, run: Run, progress: Progress, evaluation) -> None:
+    floor = run.data["floor_bits_per_byte"]
+    above = f" ({evaluation.bits_per_byte / floor:.2f} x the floor {floor:.3f})" if floor else ""
+    console.print(f"step {progress.step:6,}  {progress.seconds:5.0f} s  val loss {evaluation.loss:.4f}  "
+                  f"bits/byte {evaluation.bits_per_byte:.4f}{above}  accuracy {evaluation.accuracy:.1%}",
+                  highlight=False)
+
+
+def finish(console: Console, run: Run, model: Model, tokenizer: Tokenizer, prompts: list[str]) -> None:
+    """The end of a run: its last samples, the grades of its stories, the loss curve."""
+    for sample in run.samples()[-len(prompts):]:
+        console.print(f"\n{sample['text']}", markup=False, highlight=False)
+    count = run.config.train.graded_stories
+    if run.config.data.name == "tales" and count:
+        console.print("\n" + grade_stories(run, model, tokenizer, count), markup=False, highlight=False)
+    plot_loss([run], run.path / "loss.png")
+    opening = OPENINGS.get(run.config.data.name, "")
+    console.print(f"\nloss curve: {run.path / 'loss.png'}\nwrite more: "
+                  f"python inference.py {run.name} \"{opening}\"", highlight=False, soft_wrap=True)
+
+
+def grade_stories(run: Run, model: Model, tokenizer: Tokenizer, count: int) -> str:
+    """Sample stories from their first word at temperature 0.8 and say how many are whole and consistent.
+
+    Every grade goes into grades.json, with the story and where it breaks.
+    """
+    cfg = SampleConfig(max_new_tokens=2 * run.config.model.max_seq_len, temperature=0.8)
+    texts = [s["text"] for s in write_samples(model, tokenizer, [OPENINGS["tales"]] * count, cfg)]
+    grades = [tales.grade(text) for text in texts]
+    lines = [asdict(grade) | {"text": text} for grade, text in zip(grades, texts, strict=True)]
+    write_text(run.path / "grades.json", json.dumps(lines, indent=1) + "\n")
+    broken = [(grade, text) for grade, text in zip(grades, texts, strict=True) if not grade.passed]
+    said = f"{count - len(broken)} of {count} stories are grammatical and consistent"
+    if not broken:
+        return said
+    kinds = ", ".join(f"{kind} {number}" for kind, number in Counter(g.kind for g, _ in broken).most_common())
+    middle = sorted(g.position / max(1, len(text)) for g, text in broken)[len(broken) // 2]
+    examples = "\n".join(f"  {g.message}" for g, _ in broken[:3])
+    return f"{said}; the others break ({kinds}), half of them in the first {middle:.0%}, for example:\n{examples}"

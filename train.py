@@ -1,0 +1,280 @@
+"""Train a model: `python train.py [preset] [--section.flag value ...]`, or `--resume RUN`.
+
+A run is a folder in models/; see runs.py for what is in it.
+"""
+
+import contextlib
+import math
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain, islice
+
+import torch
+from rich.console import Console
+from torch import Tensor, nn
+
+import report
+from config import Config, DataConfig, TokenizerConfig, TrainConfig, replace
+from data import IGNORED, Batches, Corpus, TokenFile, eval_batches, load_corpus, prepare
+from model import Model, flops_per_token
+from optim import learning_rate, make_optimizer
+from presets import fail, parse_command_line
+from runs import ROOT, Progress, Run, free_name
+from tokenizer import Tokenizer, built_tokenizer, load_tokenizer, train_tokenizer
+from tools import pick_device, seed_everything, trace
+
+BUILT_SIZES = (128, 256, 512, 1024, 2048, 4096)
+
+
+def train(cfg: Config, *, run: Run | None = None, console: Console | None = None) -> Run:
+    """Train as `cfg` says, or go on with `run` from its newest checkpoint; return the saved run.
+
+    The same configuration gives the same weights and log, bit for bit on a CPU, interrupted or not.
+    Raises ValueError for what the user can mend, Diverged where the loss is no number any more, and
+    Interrupted after SIGINT, when a checkpoint has been written.
+    """
+    console = console or Console()
+    device = pick_device(cfg.train.device)
+    corpus = load_corpus(cfg.data.name, separator=cfg.data.separator, val_ratio=cfg.data.val_ratio,
+                         num_stories=cfg.data.num_stories, seed=cfg.data.seed)
+    tokenizer = choose_tokenizer(cfg.tokenizer, cfg.data, corpus) if run is None else run.tokenizer()
+    cfg = fit_vocabulary(cfg, tokenizer)
+    train_part, val_part = prepare(corpus, tokenizer, ROOT / cfg.data.cache_dir)
+    prompts = report.opening_prompts(cfg, tokenizer)
+
+    seed_everything(cfg.train.seed)
+    torch._dynamo.reset()  # compiled code of another model must not count against this one
+    model = Model(cfg.model).to(device)
+    optimizer = make_optimizer(model, cfg.train)
+    seq_len, rows = cfg.model.max_seq_len, cfg.train.batch_size * cfg.train.accumulation
+    batches = Batches(train_part, batch_size=cfg.train.batch_size, seq_len=seq_len, seed=cfg.train.seed)
+    flops_per_step = flops_per_token(cfg.model, seq_len) * rows * seq_len
+    progress = Progress()
+    if run is None:
+        run = Run.create(cfg.train.name, cfg, tokenizer, describe_data(cfg, train_part, val_part))
+    elif run.checkpoints():
+        progress = run.checkpoint("last").load_training(model, optimizer)
+    run.forget_after(progress.step)
+    report.announce(console, run, model, cfg, train_part, progress, device)
+    forward = torch.compile(model) if cfg.train.compile else model
+    precision = torch.autocast(device.type, torch.bfloat16, enabled=cfg.train.precision == "bfloat16")
+
+    began = time.perf_counter() - progress.seconds
+    line_began, line_tokens = time.perf_counter(), progress.tokens
+    with report.progress_bar(console, cfg, progress) as show, interruption() as interrupted:
+        while progress.step < cfg.train.steps:
+            lr = learning_rate(progress.step, cfg.train, steps_per_epoch=batches.rows_per_epoch / rows)
+            optimizer.set_lr(lr)
+            loss = 0.0
+            for number in range(cfg.train.accumulation):
+                x, y = (t.to(device) for t in batches[progress.step * cfg.train.accumulation + number])
+                with precision:
+                    part = forward(x, y) / cfg.train.accumulation
+                part.backward()
+                loss += part.item()
+            grad_norm = clip(model, cfg.train.grad_clip)
+            if not (math.isfinite(loss) and math.isfinite(grad_norm)):
+                raise Diverged(run, progress.step + 1, loss, grad_norm, first_bad_module(model, x, y))
+            optimizer.step()
+            optimizer.zero_grad()
+
+            progress.step += 1
+            progress.tokens += rows * seq_len
+            progress.flops += flops_per_step
+            progress.recent_losses.append(loss)
+            due = Due(progress.step, cfg.train)
+            evaluation = None
+            if due.evaluation:
+                limit = None if due.last else cfg.train.eval_tokens
+                with precision:
+                    evaluation = evaluate(model, val_part, tokenizer, cfg.train.batch_size, limit)
+            now = time.perf_counter()
+            progress.seconds = now - began
+            progress.val_loss = evaluation and evaluation.loss
+            speed = (progress.tokens - line_tokens) / (now - line_began)
+            show(loss, speed)
+            if due.line:
+                run.append(log_line(progress, evaluation, lr, grad_norm, speed))
+                progress.recent_losses.clear()
+                line_began, line_tokens = now, progress.tokens
+            if evaluation:
+                report.say_evaluation(console, run, progress, evaluation)
+            if due.samples:
+                run.append_samples(progress.step, report.write_samples(model, tokenizer, prompts, cfg.sample))
+            if due.checkpoint or interrupted.is_set:
+                run.save(model, optimizer, progress)
+            if interrupted.is_set and not due.last:
+                raise Interrupted(run, progress.step)
+    report.finish(console, run, model, tokenizer, prompts)
+    return run
+
+
+class Diverged(Exception):
+    """The loss or the gradient is no number any more; the last checkpoint is kept."""
+
+    def __init__(self, run: Run, step: int, loss: float, grad_norm: float, module: str):
+        saved = run.checkpoints()
+        kept = f"the last good checkpoint is {saved[-1].path}" if saved else "there was no checkpoint yet"
+        super().__init__(f"step {step}: loss {loss:g}, gradient norm {grad_norm:g}; the first bad numbers are in "
+                         f"{module}; {kept}. A lower --train.lr often helps")
+
+
+class Interrupted(Exception):
+    """SIGINT came, and a checkpoint was written."""
+
+    def __init__(self, run: Run, step: int):
+        super().__init__(f"stopped after step {step}, which is saved; go on with: "
+                         f"python train.py --resume {run.name}")
+
+
+class Due:
+    """What is to be done after a step."""
+
+    def __init__(self, step: int, cfg: TrainConfig):
+        self.last = step == cfg.steps
+        self.checkpoint = step % cfg.checkpoint_every == 0 or self.last
+        self.evaluation = step % cfg.eval_every == 0 or self.checkpoint
+        self.samples = step % cfg.sample_every == 0 or self.last
+        self.line = step % cfg.log_every == 0 or self.evaluation
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    loss: float  # nats per token
+    bits_per_byte: float
+    accuracy: float  # share of tokens that were the likeliest
+
+
+@torch.no_grad()
+def evaluate(
+    model: Model, part: TokenFile, tokenizer: Tokenizer, batch_size: int, max_tokens: int | None = None,
+) -> Evaluation:
+    """Measure the model on a part, or on its first `max_tokens`; moves neither data nor random state."""
+    device, byte_lengths = next(model.parameters()).device, torch.from_numpy(tokenizer.byte_lengths)
+    seq_len = model.cfg.max_seq_len
+    batches = eval_batches(part, batch_size, seq_len)
+    if max_tokens is not None:
+        batches = islice(batches, max(1, max_tokens // (batch_size * seq_len)))
+    nats, correct, count, num_bytes = 0.0, 0, 0, 0
+    was_training = model.training
+    model.eval()
+    for x, y in batches:
+        logits, y = model(x.to(device)), y.to(device)
+        nats += nn.functional.cross_entropy(
+            logits.flatten(0, 1), y.flatten(), ignore_index=IGNORED, reduction="sum").item()
+        correct += (logits.argmax(-1) == y).sum().item()
+        counted = y[y != IGNORED].cpu()
+        count, num_bytes = count + len(counted), num_bytes + byte_lengths[counted].sum().item()
+    model.train(was_training)
+    return Evaluation(nats / count, nats / math.log(2) / num_bytes, correct / count)
+
+
+def clip(model: nn.Module, limit: float | None) -> float:
+    """Scale the gradient down to `limit`; return its norm before."""
+    norm = nn.utils.clip_grad_norm_(model.parameters(), math.inf if limit is None else limit)
+    return norm.item()
+
+
+def first_bad_module(model: Model, x: Tensor, y: Tensor) -> str:
+    """Where a NaN or Inf first comes up, in a traced repetition of the step."""
+    model.zero_grad()
+    with trace(model, grad=True) as t:
+        model(x, y).backward()
+    return str(t.first_nonfinite or "no module when the step is repeated")
+
+
+def log_line(
+    progress: Progress, evaluation: Evaluation | None, lr: float, grad_norm: float, speed: float,
+) -> dict[str, float | None]:
+    line = {"step": progress.step, "tokens": progress.tokens, "seconds": round(progress.seconds, 3),
+            "flops": progress.flops, "train_loss": sum(progress.recent_losses) / len(progress.recent_losses),
+            "lr": lr, "grad_norm": grad_norm, "tokens_per_second": round(speed, 1)}
+    if evaluation:
+        line |= {"val_loss": evaluation.loss, "bits_per_byte": evaluation.bits_per_byte,
+                 "perplexity": math.exp(min(evaluation.loss, 700)), "accuracy": evaluation.accuracy}
+    return line
+
+
+def choose_tokenizer(cfg: TokenizerConfig, data: DataConfig, corpus: Corpus) -> Tokenizer:
+    """A saved tokenizer, a built one where there is one, or one trained on the corpus."""
+    if cfg.path is not None:
+        return load_tokenizer(cfg.path)
+    if cfg.kind in ("char", "byte"):
+        return train_tokenizer(cfg.kind, chain(corpus.train(), corpus.val()), None)
+    size = cfg.vocab_size or 2048
+    if data.name == "tales" and cfg.kind == "bpe" and size in BUILT_SIZES:
+        return built_tokenizer(size)
+    return train_tokenizer(cfg.kind, corpus.train(), size)
+
+
+def fit_vocabulary(cfg: Config, tokenizer: Tokenizer) -> Config:
+    """Give the model the tokenizer's vocabulary, where the flags name no other.
+
+    Raises ValueError where the flags name a smaller one.
+    """
+    size = cfg.model.vocab_size
+    if size is not None and size < tokenizer.vocab_size:
+        raise ValueError(f"model.vocab_size={size} is smaller than the tokenizer's {tokenizer.vocab_size}: "
+                         "leave it out, or choose a smaller tokenizer")
+    return replace(cfg, model=replace(cfg.model, vocab_size=size or tokenizer.vocab_size))
+
+
+def describe_data(cfg: Config, train_part: TokenFile, val_part: TokenFile) -> dict[str, float | str | None]:
+    floor = None if val_part.bits is None else val_part.bits / val_part.num_bytes
+    return {"name": cfg.data.name, "train_tokens": train_part.num_tokens, "train_bytes": train_part.num_bytes,
+            "train_documents": train_part.num_documents, "val_tokens": val_part.num_tokens,
+            "val_bytes": val_part.num_bytes, "val_documents": val_part.num_documents,
+            "val_tokens_per_byte": val_part.num_tokens / val_part.num_bytes, "floor_bits_per_byte": floor}
+
+
+@contextlib.contextmanager
+def interruption() -> Iterator:
+    """An event that SIGINT sets; a second SIGINT interrupts at once."""
+    class Flag:
+        is_set = False
+
+    def note(*_):
+        if Flag.is_set:
+            raise KeyboardInterrupt
+        Flag.is_set = True
+
+    try:
+        before = signal.signal(signal.SIGINT, note)
+    except ValueError:  # not in the main thread, where signals do not come
+        yield Flag
+        return
+    try:
+        yield Flag
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def main() -> None:
+    cfg, options = parse_command_line(
+        sys.argv[1:], program="python train.py", description="Train a model on text.",
+        options={"resume": "RUN: go on with a saved run from its newest checkpoint, in place of any other flag"})
+    console = Console()
+    try:
+        if options["resume"]:
+            if len(sys.argv) > 3 or cfg != Config():
+                raise ValueError(f"--resume {options['resume']} keeps the run's configuration: leave out other flags")
+            run = Run(options["resume"])
+            train(run.config, run=run, console=console)
+        else:
+            name = cfg.train.name or free_name(options["preset"] or "default")
+            train(replace(cfg, train=replace(cfg.train, name=name)), console=console)
+    except (ValueError, OSError) as error:
+        fail(error)
+    except Diverged as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+    except (Interrupted, KeyboardInterrupt) as error:
+        print(str(error) or "stopped before the first checkpoint", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+if __name__ == "__main__":
+    main()
