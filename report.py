@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from dataclasses import asdict
 
 import torch
-from inference import generate
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
@@ -15,6 +14,7 @@ from rich.progress import Progress as Bar
 import tales
 from config import Config, SampleConfig
 from data import TokenFile
+from inference import generate
 from model import Model
 from optim import warmup_steps
 from runs import Progress, Run, plot_loss, write_text
