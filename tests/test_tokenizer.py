@@ -1,0 +1,281 @@
+import json
+import subprocess
+import sys
+from collections import Counter
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+import tales
+import tokenizer as module
+from tokenizer import BUILT_SIZES, TOKENIZERS, load_tokenizer, sample, train_tokenizer
+
+STORIES = [story.text for story in islice(tales.stories(0), 300)]
+SIZES = {"char": None, "byte": None, "bpe": 600, "unigram": 600, "small bpe": 128}
+TRAINED = {name: train_tokenizer(name.split()[-1], STORIES, size) for name, size in SIZES.items()}
+ALPHABET = "".join(sorted(set("".join(STORIES))))
+
+every_kind = pytest.mark.parametrize("name", TRAINED)
+any_text = st.text(st.characters(exclude_categories=["Cs"]))
+known_text = st.text(st.sampled_from(ALPHABET))
+
+
+def files(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def check_exact(tokenizer, text):
+    ids = tokenizer.encode(text)
+    assert tokenizer.decode(ids) == text
+    assert tokenizer.byte_lengths[ids].sum() == len(text.encode())
+    assert not {tokenizer.pad_id, tokenizer.bos_id, tokenizer.eos_id} & set(ids)
+
+
+@pytest.mark.parametrize("name", ["byte", "bpe", "unigram"])
+@given(text=any_text | st.text(st.sampled_from(" \t\n\r\0\u2581\u2585a1.\u00e9\U0001f600")))
+@example("  Once\tupon  a time,\r\n\n there \u2581was\u2581\u2581 an \U0001f600 \u00e9t\u00e9 \n ")
+@example("<s></s><pad><unk><0x41>\u2581")
+@example("\ufeffe\u0301 \ufb01 \uff21 \u00a0\u200d")  # normalisation would change these
+def test_any_text_returns_and_its_bytes_add_up(name, text):
+    check_exact(TRAINED[name], text)
+
+
+@pytest.mark.parametrize("name", ["char", "small bpe"])
+@given(text=known_text)
+def test_known_characters_return_and_their_bytes_add_up(name, text):
+    check_exact(TRAINED[name], text)
+
+
+@every_kind
+def test_specials_are_three_ids_of_no_bytes_around_the_text(name):
+    tokenizer = TRAINED[name]
+    specials = [tokenizer.pad_id, tokenizer.bos_id, tokenizer.eos_id]
+    assert specials == [0, 1, 2]
+    assert tokenizer.byte_lengths[specials].tolist() == [0, 0, 0]
+    ids = tokenizer.encode("Once", bos=True, eos=True)
+    assert ids == [1, *tokenizer.encode("Once"), 2]
+    assert tokenizer.decode([*ids, 0, 0]) == "Once"
+
+
+@every_kind
+def test_a_batch_equals_its_texts_one_by_one(name):
+    texts = ["Once", "", *STORIES[:5]]
+    assert TRAINED[name].encode_batch(texts) == [TRAINED[name].encode(text) for text in texts]
+
+
+@every_kind
+def test_vocabulary_size_is_that_of_the_byte_lengths(name):
+    tokenizer = TRAINED[name]
+    expected = {"char": len(ALPHABET) + 3, "byte": 259}.get(name, SIZES[name])
+    assert tokenizer.vocab_size == len(tokenizer.byte_lengths) == expected
+    assert tokenizer.byte_lengths.dtype == np.int32
+
+
+@pytest.mark.parametrize("name", ["byte", "bpe", "unigram"])
+def test_half_a_character_decodes_to_the_replacement_character(name):
+    ids = TRAINED[name].encode("a\U0001f600")
+    assert TRAINED[name].decode(ids[:-1]) == "a\ufffd"
+
+
+@pytest.mark.parametrize("character", ["\u00e9", "\u2581", "\t"])
+@pytest.mark.parametrize("name", ["char", "small bpe"])
+def test_a_character_outside_the_vocabulary_is_named(name, character):
+    with pytest.raises(ValueError, match=rf"U\+{ord(character):04X}.*kind=byte"):
+        TRAINED[name].encode(f"Once {character}")
+
+
+@pytest.mark.parametrize("bad", [-1, 259])
+def test_an_id_outside_the_vocabulary_is_an_error(bad):
+    with pytest.raises(ValueError, match=f"id={bad} .* 0 to 258"):
+        TRAINED["byte"].decode([70, bad])
+
+
+def test_newlines_and_digits_stand_alone():
+    text = "\n".join(f"in 19{n:02} it was\n\n" for n in range(100)) * 5
+    tokenizer = train_tokenizer("bpe", ["".join(STORIES), text], 600)
+    tokens = [tokenizer.token_bytes[i] for i in tokenizer.encode("it was 1984\n\nit")]
+    assert [token for token in tokens if token.strip(b"\n 0123456789") == b""] == [
+        b" ", b"1", b"9", b"8", b"4", b"\n", b"\n"]
+
+
+def test_sentencepiece_shortens_text_and_char_does_not():
+    text = STORIES[0]
+    lengths = {name: len(TRAINED[name].encode(text)) for name in TRAINED}
+    assert lengths["char"] == lengths["byte"] == len(text)
+    assert max(lengths["bpe"], lengths["unigram"], lengths["small bpe"]) < 0.8 * len(text)
+
+
+@pytest.mark.parametrize("name", ["bpe", "unigram", "small bpe"])
+def test_lines_the_trainer_would_drop_are_learnt(name):
+    dropped = ["\tOnce\u2581" + " ".join(STORIES).replace("\n", " ")]  # a tab, and too long
+    tokenizer = train_tokenizer(name.split()[-1], dropped, SIZES[name])
+    text = STORIES[0].replace("\n", " ")
+    assert len(tokenizer.encode(text)) < 1.2 * len(TRAINED[name].encode(text))
+
+
+@every_kind
+def test_two_builds_are_the_same_files(name, tmp_path):
+    TRAINED[name].save(tmp_path / "a")
+    train_tokenizer(name.split()[-1], iter(STORIES), SIZES[name]).save(tmp_path / "b")
+    assert files(tmp_path / "a") == files(tmp_path / "b")
+
+
+@every_kind
+def test_a_loaded_tokenizer_is_the_saved_one(name, tmp_path):
+    TRAINED[name].save(tmp_path)
+    loaded = load_tokenizer(tmp_path)
+    assert loaded.fingerprint == TRAINED[name].fingerprint
+    assert loaded.kind == name.split()[-1]
+    assert loaded.encode(STORIES[0]) == TRAINED[name].encode(STORIES[0])
+    assert loaded.token_bytes == TRAINED[name].token_bytes
+
+
+def test_fingerprints_tell_kinds_and_texts_apart():
+    other = [train_tokenizer("char", ["abc"]), train_tokenizer("bpe", STORIES[:200], 600)]
+    prints = [tokenizer.fingerprint for tokenizer in [*TRAINED.values(), *other]]
+    assert len(set(prints)) == len(prints)
+
+
+def test_the_menu_is_the_kinds():
+    assert list(TOKENIZERS) == [cls.kind for cls in TOKENIZERS.values()]
+    assert set(TOKENIZERS) == set(module.Kind.__args__)
+
+
+@pytest.mark.parametrize("file", ["tokenizer.json", "tokenizer.model"])
+@pytest.mark.parametrize("damage", ["missing", "empty", "cut", "foreign"])
+def test_a_broken_folder_is_one_clear_sentence(file, damage, tmp_path):
+    TRAINED["bpe"].save(tmp_path)
+    content = (tmp_path / file).read_bytes()
+    (tmp_path / file).unlink()
+    if damage != "missing":
+        damaged = {"empty": b"", "cut": content[: len(content) // 2], "foreign": b'{"a": 1}'}
+        (tmp_path / file).write_bytes(damaged[damage])
+    with pytest.raises(ValueError, match=f"tokenizer='{tmp_path}' .*: save it again"):
+        load_tokenizer(tmp_path)
+
+
+def test_a_changed_alphabet_does_not_match_its_fingerprint(tmp_path):
+    TRAINED["char"].save(tmp_path)
+    description = json.loads((tmp_path / "tokenizer.json").read_text())
+    description["alphabet"] = "z" + description["alphabet"][1:]
+    (tmp_path / "tokenizer.json").write_text(json.dumps(description))
+    with pytest.raises(ValueError, match="does not match its fingerprint"):
+        load_tokenizer(tmp_path)
+
+
+def test_an_unknown_name_lists_the_built_ones():
+    with pytest.raises(ValueError, match="tokenizer='tales_9' .*tales_128.*tales_4096"):
+        load_tokenizer("tales_9")
+
+
+@pytest.mark.parametrize("vocab_size", [-5, 3, 40, 515, 2_000_000])
+@pytest.mark.parametrize("kind", ["bpe", "unigram"])
+def test_a_size_that_does_not_suit_the_text_names_one_that_does(kind, vocab_size):
+    check_advice(kind, ["The quick brown fox. " + chr(200 + n) for n in range(300)], vocab_size)
+
+
+@pytest.mark.parametrize("kind", ["bpe", "unigram"])
+def test_a_text_too_small_for_byte_pieces_is_advised_a_size_without_them(kind):
+    check_advice(kind, ["the cat sat on the mat, then on another"], 600)
+
+
+def check_advice(kind, texts, vocab_size):
+    with pytest.raises(ValueError, match=rf"^vocab_size={vocab_size} is .*use \d+ or") as error:
+        train_tokenizer(kind, texts, vocab_size)
+    advised = int(str(error.value).split("use ")[1].split()[0])
+    assert train_tokenizer(kind, texts, advised).vocab_size == advised
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (("words", ["a"], 10), "kind='words' is not known: use one of char, byte, bpe, unigram"),
+    (("bpe", ["a"]), "vocab_size is missing"),
+    (("bpe", ["", "\n"], 600), "empty"),
+    (("char", [""]), "empty"),
+    (("char", ["ab"], 600), "vocab_size=600 cannot be chosen for kind=char, it has 5 ids"),
+    (("byte", ["ab"], 600), "vocab_size=600 cannot be chosen for kind=byte"),
+])
+def test_a_users_mistake_is_one_clear_sentence(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        train_tokenizer(*arguments)
+
+
+def test_the_sample_is_uniform_repeatable_and_bounded():
+    assert sample(map(str, range(50)), 100) == list(map(str, range(50)))
+    drawn = sample(map(str, range(100_000)), 1000)
+    assert drawn == sample(map(str, range(100_000)), 1000)
+    assert len(set(drawn)) == 1000
+    tenths = Counter(int(number) // 10_000 for number in drawn)
+    assert min(tenths[n] for n in range(10)) > 60  # 100 expected, deviation 9.5
+
+
+def test_show_makes_tokens_and_spaces_visible():
+    shown = TRAINED["bpe"].show("Once upon\n<b>\u00e9")
+    assert "·upon⏎\n" in shown.plain
+    assert "\\xc3\\xa9" in shown.plain
+    assert len(shown.spans) == len(TRAINED["bpe"].encode("Once upon\n<b>\u00e9"))
+    assert shown.plain.endswith(f"{len(shown.spans)} tokens, 15 bytes, "
+                                f"{15 / len(shown.spans):.2f} bytes per token")
+    assert TRAINED["byte"].show("a\nb", ids=True).plain.startswith("a[100]⏎[13]\nb[101]\n3 tok")
+    assert TRAINED["byte"].show("").plain.startswith("\n0 tokens")
+
+
+def test_show_html_escapes_the_text():
+    page = TRAINED["byte"].show_html("<b")
+    assert page.count("<span") == 2
+    assert '<span title="63"' in page
+    assert "&lt;</span>" in page
+
+
+@pytest.mark.parametrize("size", BUILT_SIZES)
+def test_the_built_tokenizers_write_the_tales(size):
+    tokenizer = module.built_tokenizer(size)
+    assert tokenizer.vocab_size == size
+    for text in islice((story.text for story in tales.stories(7)), 50):
+        check_exact(tokenizer, text)
+
+
+def test_a_size_that_was_not_built_lists_those_that_were():
+    with pytest.raises(ValueError, match="vocab_size=300 .*128, 256, 512"):
+        module.built_tokenizer(300)
+
+
+def test_build_writes_every_size_and_its_hash(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "BUILT_SIZES", (128, 600))
+    monkeypatch.setattr(module, "BUILT_STORIES", 300)
+    module.build(tmp_path)
+    readme = (tmp_path / "README.md").read_text()
+    for size, name in [(128, "small bpe"), (600, "bpe")]:
+        assert load_tokenizer(tmp_path / f"tales_{size}").fingerprint == TRAINED[name].fingerprint
+        assert f"| tales_{size} | {size} | " in readme
+        assert TRAINED[name].details()["model_sha256"] in readme
+
+
+def command(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["tokenizer.py", *map(str, arguments)])
+    module.main()
+
+
+def test_the_command_line_trains_and_shows(tmp_path, monkeypatch, capsys):
+    (tmp_path / "a.txt").write_text("Once|upon|a time")
+    command(monkeypatch, "train", "--data", tmp_path / "a.txt", "--kind", "char",
+            "--separator", "|", "--out", tmp_path / "char")
+    assert load_tokenizer(tmp_path / "char").alphabet == "".join(sorted(set("Onceupona time")))
+    command(monkeypatch, "show", tmp_path / "char", "Once upon")
+    assert "Once·upon" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (["show", "nowhere", "text"], "tokenizer='nowhere' is no folder"),
+    (["train", "--data", "nowhere.txt", "--kind", "byte", "--out", "x"], "data='nowhere.txt' is"),
+])
+def test_a_mistake_on_the_command_line_exits_2_without_traceback(arguments, message, tmp_path):
+    script = Path(module.__file__)
+    done = subprocess.run([sys.executable, script, *arguments], cwd=tmp_path, text=True,
+                          capture_output=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith(message)
+    assert done.stderr.count("\n") == 1
