@@ -1,0 +1,227 @@
+"""What holds for every entry of every menu, alone and mixed: a new part is tested by being listed."""
+
+import dataclasses
+from functools import partial
+from typing import Any, get_args
+
+import config
+import pytest
+import torch
+from config import Config, ModelConfig, SampleConfig, override, replace
+from helpers import SMALL, assert_close, randomise, small_config, small_model, small_tokens
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from inference import generate
+from model import Model
+from optim import make_optimizer
+from presets import PRESETS, load_preset, tiny
+
+MENUS = {"norm": config.Norm, "residual": config.Residual, "position": config.Position, "mlp": config.Mlp,
+         "activation": config.Activation, "qk_norm": config.QKNorm, "attn_kernel": config.AttentionKernel,
+         "rope_layout": config.RopeLayout}
+
+# the flags of each variant, by its name: every word of every menu, then what has no menu
+VARIANTS: dict[str, dict[str, Any]] = {
+    f"{flag}={word}": {flag: word} for flag, words in MENUS.items() for word in get_args(words)
+}
+VARIANTS |= {f"mixers={word}": {"mixers": (word,)} for word in get_args(config.Mixer)}
+VARIANTS |= {
+    "mixers alternate": {"mixers": ("none", "attention")},
+    "one key/value head": {"num_kv_heads": 1},
+    "two key/value heads": {"num_kv_heads": 2},
+    "wide heads": {"head_dim": 10},
+    "every bias": dict.fromkeys(("q_bias", "k_bias", "v_bias", "out_bias", "mlp_bias", "head_bias", "norm_bias"), True),
+    "norm without scale": {"norm_affine": False, "qk_norm": "head"},
+    "norm around one": {"norm": "rms", "norm_unit_offset": True, "qk_norm": "full"},
+    "norm after the embedding": {"embed_norm": True},
+    "no final norm": {"final_norm": False},
+    "window": {"window": 5},
+    "window of one": {"window": 1},
+    "window, fused, shared heads": {"window": 3, "num_kv_heads": 2, "attn_kernel": "fused"},
+    "window, explicit": {"window": 5, "attn_kernel": "explicit"},
+    "window alternates": {"window": 5, "window_pattern": "SF"},
+    "window with alibi": {"window": 5, "position": "alibi"},
+    "softcaps": {"attn_softcap": 2.0, "logit_softcap": 3.0},
+    "softcap with alibi": {"attn_softcap": 2.0, "position": "alibi"},
+    "alibi, explicit": {"position": "alibi", "attn_kernel": "explicit", "num_kv_heads": 2},
+    "half of each head turns": {"rope_fraction": 2 / 3, "rope_layout": "interleaved"},
+    "key bias, learned positions": {"k_bias": True, "position": "learned"},
+    "key bias, alibi": {"k_bias": True, "position": "alibi"},
+    "tied": {"tie_embeddings": True, "embed_scale": "sqrt_dim"},
+    "scaled": {"residual_scale": 0.5, "logit_scale": 0.5, "attn_scale": 0.3, "embed_scale": 2.0},
+    "parallel, gated": {"residual": "parallel", "mlp": "glu", "activation": "silu"},
+}
+each_variant = pytest.mark.parametrize("flags", VARIANTS.values(), ids=VARIANTS)
+
+
+@each_variant
+def test_a_token_changes_nothing_before_it_and_something_from_it_on(flags):
+    model, tokens, place = small_model(**flags), small_tokens(), 6
+    other = tokens.clone()
+    other[:, place] = (tokens[:, place] + 1) % 37
+    with torch.no_grad():
+        logits, changed = model(tokens), model(other)
+    assert torch.equal(logits[:, :place], changed[:, :place])
+    assert not torch.allclose(logits[:, place], changed[:, place])
+
+
+@each_variant
+def test_one_token_at_a_time_equals_one_pass(flags):
+    model, tokens = small_model(**flags), small_tokens()
+    cache = model.make_cache(13)
+    with torch.no_grad():
+        steps = [model(tokens[:, i : i + 1], cache=cache) for i in range(13)]
+        assert_close(torch.cat(steps, dim=1), model(tokens), "same")
+
+
+@each_variant
+def test_pieces_of_any_length_equal_one_pass(flags):
+    model, tokens = small_model(**flags), small_tokens()
+    cache = model.make_cache(13)
+    with torch.no_grad():
+        pieces = [model(piece, cache=cache) for piece in tokens.split([4, 3, 1, 5], dim=1)]
+        assert_close(torch.cat(pieces, dim=1), model(tokens), "same")
+
+
+@each_variant
+def test_texts_of_different_lengths_equal_each_alone(flags):
+    model, lengths = small_model(**flags), (13, 8, 1)
+    tokens = small_tokens(b=3)
+    positions = torch.arange(13) - (13 - torch.tensor(lengths))[:, None]
+    cache = model.make_cache(14)
+    more = small_tokens(b=3, t=1, seed=1)
+    with torch.no_grad():
+        together = model(tokens, positions=positions, cache=cache)
+        after = model(more, positions=torch.tensor(lengths)[:, None], cache=cache)
+        for row, length in enumerate(lengths):
+            text = torch.cat((tokens[row, -length:], more[row]))[None]
+            expected = model(text)
+            assert_close(together[row, -length:], expected[0, :-1], "same")
+            assert_close(after[row], expected[0, -1:], "same")
+
+
+# parameters that no data can teach, by the ends of their names
+SILENT = {
+    "window of one": ("q.weight", "k.weight"),  # a softmax over one score is 1
+    "key bias, learned positions": ("k.bias",),  # adds the same to all scores of a query: softmax drops it
+    "key bias, alibi": ("k.bias",),
+}
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_parameter_learns(name):
+    model, tokens = randomise(small_model(**VARIANTS[name]), std=0.5), small_tokens()
+    model(tokens, targets=small_tokens(seed=1)).backward()
+    silent = {path for path, p in model.named_parameters() if p.grad is None or p.grad.abs().max() < 1e-7}
+    assert silent == {path for path, _ in model.named_parameters() if path.endswith(SILENT.get(name, "none"))}
+
+
+@pytest.mark.parametrize("flags", [
+    {}, {"num_kv_heads": 2}, {"window": 4}, {"position": "alibi"}, {"position": "alibi", "window": 4},
+    {"attn_scale": 0.7, "qk_norm": "head"},
+], ids=str)
+def test_the_fused_kernel_equals_the_explicit_one(flags):
+    fused, explicit = (small_model(attn_kernel=kernel, **flags) for kernel in ("fused", "explicit"))
+    tokens, targets = small_tokens(), small_tokens(seed=1)
+    assert_close(fused(tokens), explicit(tokens), "same")
+    fused(tokens, targets=targets).backward()
+    explicit(tokens, targets=targets).backward()
+    for p, expected in zip(fused.parameters(), explicit.parameters(), strict=True):
+        assert_close(p.grad, expected.grad, "same")
+
+
+# flag -> another value; with what must be set for the flag to act, where it does not act by itself
+OTHER: dict[str, tuple[Any, dict[str, Any]]] = {
+    "dim": (32, {}), "num_layers": (3, {}), "num_heads": (2, {}), "num_kv_heads": (2, {}), "head_dim": (8, {}),
+    "hidden_dim": (48, {}), "hidden_mult": (5.0, {}),
+    "hidden_multiple_of": (10, {}), "vocab_size": (41, {}), "vocab_multiple_of": (8, {}),
+    "max_seq_len": (15, {"position": "learned"}),
+    "mixers": (("none",), {}), "mlp": ("glu", {}), "activation": ("silu", {}),
+    "q_bias": (True, {}), "k_bias": (True, {}), "v_bias": (True, {}), "out_bias": (True, {}),
+    "mlp_bias": (True, {}), "head_bias": (True, {}),
+    "norm": ("layer", {}), "norm_eps": (0.1, {}), "norm_affine": (False, {}), "norm_bias": (True, {}),
+    "norm_unit_offset": (True, {}), "residual": ("post", {}), "final_norm": (False, {}), "embed_norm": (True, {}),
+    "qk_norm": ("head", {}), "window": (5, {}), "window_pattern": ("SF", {"window": 5}),
+    "attn_softcap": (1.0, {}), "attn_scale": (1.0, {}), "attn_kernel": ("explicit", {}),
+    "position": ("alibi", {}), "rope_theta": (100.0, {}), "rope_fraction": (1 / 3, {}),
+    "rope_layout": ("interleaved", {}),
+    "tie_embeddings": (True, {}), "embed_scale": (2.0, {}), "logit_softcap": (1.0, {}), "logit_scale": (2.0, {}),
+    "residual_scale": (0.5, {}), "embed_dropout": (0.5, {}), "attn_dropout": (0.5, {}),
+    "residual_dropout": (0.5, {}), "mlp_dropout": (0.5, {}),
+    "init": ("xavier", {}), "init_std": (0.1, {}), "out_init": ("depth", {}), "head_zero_init": (True, {}),
+    "z_loss": (0.5, {}),
+}
+
+
+def behaviour(cfg: ModelConfig) -> tuple[list[torch.Tensor], str]:
+    """The weights as drawn; then, with other weights, logits and loss while training; and the parts."""
+    torch.manual_seed(0)
+    model = Model(cfg)
+    drawn = [parameter.detach().clone() for parameter in model.parameters()]
+    randomise(model)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        logits, loss = model(small_tokens()), model(small_tokens(), targets=small_tokens(seed=1))
+    parts = ", ".join(type(part).__name__ for part in model.modules() if "Attend" in type(part).__name__)
+    return [*drawn, logits, loss], parts
+
+
+def test_every_flag_has_another_value_to_try():
+    assert set(OTHER) == {field.name for field in dataclasses.fields(ModelConfig)}
+
+
+@pytest.mark.parametrize("flag", OTHER)
+def test_every_flag_changes_the_model(flag):
+    value, needs = OTHER[flag]
+    base = small_config(**needs)
+    (before, parts), (after, other_parts) = behaviour(base), behaviour(replace(base, **{flag: value}))
+    same = parts == other_parts and len(before) == len(after) and all(map(torch.equal, before, after))
+    assert not same
+
+
+def train_and_generate(cfg: Config) -> tuple[float, float]:
+    """The loss on a batch before and after three steps on it; then the model writes."""
+    torch.manual_seed(0)
+    model = Model(cfg.model)
+    optimizer = make_optimizer(model, cfg.train)
+    tokens = small_tokens(4, cfg.model.max_seq_len + 1, vocab_size=cfg.model.vocab_size)
+    losses = partial(model, tokens[:, :-1], targets=tokens[:, 1:])
+    with torch.no_grad():
+        before = losses().item()
+    for _ in range(3):
+        losses().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    sample = SampleConfig(max_new_tokens=cfg.model.max_seq_len, stop_at_eos=False)
+    assert [len(new) for new in generate(model, [[1, 5, 7], [2]], sample, eos_id=2)] == [cfg.model.max_seq_len] * 2
+    with torch.no_grad():
+        return before, losses().item()
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_learns_and_generates(preset):
+    cfg = tiny(load_preset(preset), max_seq_len=12)
+    dropout = dict.fromkeys(("embed_dropout", "attn_dropout", "residual_dropout"), 0.0)  # noise hides small steps
+    before, after = train_and_generate(replace(cfg, model=replace(cfg.model, **dropout)))
+    assert after < before
+
+
+ANY = {flag: st.just(value) for flag, (value, _) in OTHER.items()}
+ANY |= {flag: st.sampled_from(get_args(words)) for flag, words in MENUS.items()}
+ANY |= {"mixers": st.lists(st.sampled_from(get_args(config.Mixer)), min_size=1, max_size=2).map(tuple),
+        "num_heads": st.sampled_from((1, 2, 3, 4, 5)), "num_kv_heads": st.sampled_from((None, 1, 2, 3)),
+        "head_dim": st.sampled_from((None, 5, 8)), "rope_fraction": st.sampled_from((0.3, 0.5, 1.0)),
+        "norm_bias": st.booleans(), "tie_embeddings": st.booleans(), "window": st.sampled_from((None, 1, 4, 99))}
+
+
+@settings(max_examples=120)
+@given(st.sets(st.sampled_from(sorted(ANY)), max_size=7).flatmap(
+    lambda names: st.fixed_dictionaries({name: ANY[name] for name in sorted(names)})))
+def test_any_flags_train_and_generate_or_are_refused_by_name(flags):
+    try:
+        cfg = override(Config(model=ModelConfig(**SMALL)), {"model": flags})
+    except ValueError as error:
+        assert any(f"{flag}={flags[flag]}" in str(error).replace("'", "") for flag in flags), error
+    else:
+        before, after = train_and_generate(cfg)
+        assert before == before and after == after  # no NaN
