@@ -95,8 +95,8 @@ MENUS = {
         "waterfall, stream, cave, hill, river, wall, hedge, beach, castle, cottage, chapel, inn, "
         "toy shop, post office, town hall, duck pond, bandstand, greenhouse, henhouse, beehive, "
         "signpost, crossroads, riverbank, cornfield, vineyard, playground, shipyard, pier, "
-        "churchyard, schoolyard, scarecrow, rope swing, hollow log, big rock, sundial, stepping "
-        "stones, boathouse, woodshed, cabbage patch"
+        "churchyard, schoolyard, scarecrow, rope swing, campfire, bus stop, sundial, hilltop, "
+        "boathouse, woodshed, cabbage patch"
     ),
     "tree": (
         "oak, ash, elm, birch, beech, maple, willow, pine, fir, cedar, larch, holly, chestnut, "
@@ -184,7 +184,7 @@ MENUS = {
     ),
     "game": (
         "hide-and-seek, tag, marbles, hopscotch, leapfrog, checkers, pirates, catch, skittles, "
-        "dominoes, blindman's buff, jacks, football, tug-of-war, knights, follow-the-leader, "
+        "dominoes, charades, jacks, football, tug-of-war, knights, follow-the-leader, "
         "statues, snap, chess, horseshoes"
     ),
     "number": "three, four, five, six, seven, eight, nine, ten, eleven, twelve, twenty",
@@ -260,9 +260,9 @@ RULES = {
 """,
     "opening": """
 - Once upon a time, in [scene.a] [land], there lived [trait.a], [other trait] [kind=animal]
-  [named|called] [hero=name]. - Once there was [trait.a] [kind=animal] [named|called] [hero=name],
-  who lived [near|by|behind|beside] the [scene] [spot] and [sold|collected|counted|polished]
-  [small.s].
+  [named|called] [hero=name].
+- Once there was [trait.a] [kind=animal] [named|called] [hero=name], who lived
+  [near|by|behind|beside] the [scene] [spot] and [sold|collected|counted|polished] [small.s].
 - Once, when the [flower.s] and the [other flower.s] [were in bloom|began to bloom|had faded],
   [trait.a] [kind=animal] [named|called] [hero=name] [moved|came|sailed] to [scene.a] [land].
 - Once, in [color.a] house of [material] and [other material], there lived [trait.a] [kind=animal]
@@ -358,7 +358,7 @@ in bed with a [cold|cough|sore toe|fever]. [journey]
 [cheered] {friend}. By [day] they were both playing {game}. [together]
 """,
     "race": """
-{hero} was the slowest runner in the [land]. The fastest was [rival=other name], [trait.a],
+{hero} was the slowest runner for [number] miles. The fastest was [rival=other name], [trait.a],
 [other trait] [other animal]. "The [color=color] [prize=thing] will be mine," [said] {rival}.
 
 They started at the [scene] [spot], on [weather.a] [day]. {rival} [shot|flew|raced] ahead,
@@ -367,7 +367,7 @@ They started at the [scene] [spot], on [weather.a] [day]. {rival} [shot|flew|rac
 step by step, past the {fruit.s}, past the snores, and won the {color} {prize}.
 
 "[oh_no]!" [wailed] {rival} [sadly]. "You may [borrow|have|use] it on [day.s]," [said] {hero}
-[gladly]. [goodnight]
+[manner]. [goodnight]
 """,
     "thunder": """
 {hero} was afraid of thunder. One [weather] night it [rumbled|growled|roared] like [trait.a]
@@ -382,7 +382,7 @@ There was, and there were [taste] [fruit] [bake.s]. At every boom they [shouted|
 up, only the {color} {toy} was still awake. [together]
 """,
     "seed": """
-{hero} planted one [look] seed in [color.a] [pot=container], and wanted [taste.a] [plant=vegetable]
+{hero} planted one [look] seed in [color.a] [pot=container], and wanted [look.a] [plant=vegetable]
 by [day].
 
 Every morning {hero.he} gave it [drink] and played it the [instrument]. Nothing
@@ -427,7 +427,7 @@ It was [player=other name], [trait.a] [other animal], learning to play the [horn
 only know one song," [wailed] {player}, "and it is [degree] [gloomy]."
 
 "[oh_yes]! So are we, without music," [said] {friend}. {hero} beat time with the [look] [furniture],
-and {player} played the {horn}. It was still [sound.a], but [glad.a] one. [together]
+and {player} played the {horn}. It still sounded like a monster, but [degree] [glad]. [together]
 """,
     "kite": """
 {hero} was flying [color=color.a] kite on [weather.a] [day], when the wind [threw|blew|hung|tossed]
@@ -507,7 +507,7 @@ They [tried|climbed|asked] [other tree.a]: no {flower.s}, only [trait.a] [insect
 {hero} [color.a] feather and [number] [taste] [fruit.s]. [goodnight]
 """,
     "concert": """
-{hero} wished to play the [horn=instrument] in the [land] band. "Not yet," [said]
+{hero} wished to play the [horn=instrument] in the [members=job.s]' band. "Not yet," [said]
 [leader=other name] the [trait] [other animal]. "You sound like [trait.a] [animal] in
 [container.a]." [sigh]
 
@@ -516,7 +516,7 @@ So {hero} practiced [manner] every [day] by the [scene] [other spot], among [tra
 
 On the night of the concert the [other instrument] had a [cold|cough|toothache|fever]. "[oh_no]! Who
 else can play?" [wailed] {leader}. {hero} [took|lifted|fetched] the {horn} and played [manner], as
-if to {crowd.s}. The [job.s] threw [color] [flower.s], and the {crowd.s} clapped the longest.
+if to {crowd.s}. The {members.s} threw [color] [flower.s], and the {crowd.s} clapped the longest.
 [goodnight]
 """,
     "boat": """
@@ -534,10 +534,10 @@ Halfway, {friend} got wet [feet|knees|socks]. "[oh_no]! A leak!" [wailed] {frien
     "letter": """
 {hero} missed [friend=other name] the [trait] [other animal], who had moved to [scene.a]
 [other land]. So {hero.he} wrote a letter with [look.a] [thing]: "Dear {friend}, the [color]
-[flower.s] are out, and I have nobody to play [game=game] with." A [trait] [bird]
+[flower.s] are out, and I have nobody to play [game=game] with." Soon [trait.a] [bird]
 [carried|took|flew] it away.
 
-No answer came on [day], and none on [other day], only [trait.a] [insect].
+No answer came for [number] [days|weeks], only [trait.a] [insect].
 
 Then [somebody|someone] knocked. It was {friend}, with [color.a] [container] and [look.a] [thing].
 "I [wanted|tried|meant] to write back," [said] {friend}, "but I [walk|run|pack] faster than I
@@ -580,8 +580,8 @@ lost my [color=color] [lost=thing]," [wailed] {friend}.
 "Then I wish for the {color} {lost}," [said] {hero} [manner]. Out it flew, full of [insect.s], and
 landed on {friend}'s [nose|head|foot|tail]. "[oh_yes]!" [cheered] {friend}.
 
-"That was only half a wish," [said] the well. So {hero} wished for half [fruit.a] [bake], [taste]
-and [other taste]. [together]
+"For a friend, that counts as half a wish," [said] the well. So {hero} wished for half [fruit.a]
+[bake], [taste] and [other taste]. [together]
 """,
     "soup": """
 {hero} had nothing for supper but [color.a] pot, [drink] and [look.a] [button=small]. So {hero.he}
@@ -637,16 +637,17 @@ under [tree.a] and through the [color] [flower.s]! Then it was [degree] quiet.
 "[oh_yes]! Again!" [cheered] {hero}. And the {color} sled went down {count} times more. [together]
 """,
     "fence": """
-{hero} set out to paint the fence by the [scene] [other spot] [color=color]. [friend=other name] the
-[trait] [other animal] [wanted|liked|chose] [end=other color].
+{hero} set out to paint the fence [color=color], from the [scene] [other spot] to the [look]
+[tree=tree]. [friend=other name] the [trait] [other animal] [wanted|liked|chose] [end=other color].
 
 "I say {color}," [said] {hero}. "I say {end}," [said] {friend}. Soon {hero} had {end} paint on the
 [nose|ears|feet], and {friend} had {color} paint on the [clothes].
 
-[other name], [trait.a] [job], came by with [look.a] [thing]. "[oh_yes]! What [glad] stripes!"
+[other name], [trait.a] [job], came by with [look.a] [thing]. "[oh_yes]! What
+[lovely|splendid|handsome|cheerful|dashing|elegant|bold|smart] stripes!"
 
-They looked. One board was {color}, the next was {end}, and so on, as far as the [look] [tree]. "We
-planned it so," [said] {hero} [manner]. "Since [day]," [said] {friend}. [together]
+They looked. One board was {color}, the next was {end}, and so on, as far as the {tree}. "We planned
+it so," [said] {hero} [manner]. "Since [day]," [said] {friend}. [together]
 """,
     "sleep": """
 {hero} could not sleep. The [look] [furniture] [creaked|squeaked|smelled], and the [clothes] was too
