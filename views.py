@@ -11,6 +11,11 @@ from io import StringIO
 
 from torch import nn
 
+WORDS = {
+    "b": "batch", "t": "time", "s": "source (keys)", "d": "residual width", "h": "heads",
+    "g": "key/value heads", "p": "head width", "f": "MLP width", "n": "state", "e": "experts",
+    "v": "vocabulary",
+}  # fmt: skip
 COLUMNS = ("part", "kind", "parameters", "share", "calls", "flops", "output_bytes", "seconds")
 ASCII = str.maketrans({"├": "|", "└": "`", "│": "|", "─": "-", "→": ">", "…": "~", "μ": "m",
                        "σ": "s", "∇": "g", "⋮": ":", "✗": "x", "·": ",", "×": "x"})  # fmt: skip
@@ -74,6 +79,12 @@ def stats_text(stats: dict) -> str:
 def signature(call) -> str:
     """blocks.0.mlp.up(input float32 [b=2, t=16, d=64])"""
     return f"{call.name}({', '.join(value_text(v) for v in call.inputs if v.text != 'None')})"
+
+
+def is_origin(call, origin) -> bool:
+    """Whether this call made the first NaN or Inf."""
+    key = call.path, call.method, call.index
+    return origin is not None and key == (origin.path, origin.method, origin.index)
 
 
 def short_name(call, parent) -> str:
@@ -222,11 +233,9 @@ class Tree:
 
     def tags(self, call) -> str:
         kind = call.kind if call.method == "forward" else call.title
-        origin = self.origin
-        first = origin and (origin.path, origin.method, origin.index) == (
-            call.path, call.method, call.index)  # fmt: skip
+        first = "✗ FIRST NaN/Inf" if is_origin(call, self.origin) else ""
         return " ".join(filter(None, (
-            kind, "(recomputed)" if call.recompute else "", "✗ FIRST NaN/Inf" if first else "")))
+            kind, "(recomputed)" if call.recompute else "", first)))  # fmt: skip
 
 
 def value_row(title: str, value, call, **mark) -> Row:
@@ -243,6 +252,7 @@ def layout(rows: list[Row], width: int):
         max((len(get(row)) for row in rows if not row.remark), default=0)
         for get in (lambda r: r.label, lambda r: r.value, lambda r: r.dtype, lambda r: r.shape)
     )
+    label = min(label, max((len(row.tree + row.name) for row in rows), default=0) + 16)
     shape_start = label + value + 4
     if shape_start + dtype + shape + 1 > width:
         dtype = 0
@@ -253,12 +263,17 @@ def layout(rows: list[Row], width: int):
             continue
         yield [
             (row.tree, "dim"), (row.name, "bold"),
-            (f"  {row.kind}".ljust(label - len(row.tree) - len(row.name)) + "  ", "cyan"),
+            (fit(f"  {row.kind}", label - len(row.tree) - len(row.name)) + "  ", "cyan"),
             (row.value.ljust(value) + "  ", ""),
             (row.dtype.ljust(dtype) + " " if dtype else "", "dim"),
             (row.shape.ljust(shape), "green"),
             *stats_columns(row, spare),
         ]  # fmt: skip
+
+
+def fit(text: str, width: int) -> str:
+    """Exactly `width` characters, cut with … where there are more."""
+    return text.ljust(width) if len(text) <= width else text[: width - 1] + "…"
 
 
 def stats_columns(row: Row, spare: int) -> list[tuple[str, str]]:
@@ -336,27 +351,61 @@ def _with_full(indent: str, line: str, values: list) -> str:
 # -------------------------------------------------------------------------------------------- tables
 
 
-def table(trace, columns, width: int | None) -> str:
-    """One row for each module."""
+def table(trace, columns, depth: int | None) -> str:
+    """One row for each module that ran or has parameters; like layers share the second row."""
     unknown = [c for c in columns if c not in COLUMNS]
     if unknown:
         raise ValueError(f"columns={unknown[0]!r} is not known: use some of {', '.join(COLUMNS)}")
-    total = trace.parts[""].parameters or 1
-    lines = []
-    for row in trace.rows():
-        depth = row["path"].count(".") + 1 if row["path"] else 0
-        cells = {
-            "part": "  " * depth + (row["path"].rpartition(".")[2] or row["kind"]),
-            "kind": row["kind"],
-            "parameters": f"{row['parameters']:,}",
-            "share": f"{100 * row['parameters'] / total:.1f} %",
-            "calls": str(row["calls"]),
-            "flops": amount(row["flops"], "FLOP") if row["flops"] else "",
-            "output_bytes": amount(row["output_bytes"], "B") if row["calls"] else "",
-            "seconds": duration(row["seconds"]) if row["calls"] else "",
-        }
+    rows = {row["path"]: row for row in trace.rows()}
+    below = defaultdict(list)
+    for path, row in rows.items():
+        if path and (row["calls"] or row["parameters"]):
+            below[path.rpartition(".")[0]].append(path)
+    lines = [list(columns)]
+
+    def visit(paths: list[str], level: int) -> None:
+        """A row for the sum of `paths`, then rows for what is in the first of them."""
+        cells = table_cells([rows[path] for path in paths], level, rows[""]["parameters"])
         lines.append([cells[c] for c in columns])
-    return grid([list(columns), *lines], left={"part", "kind"})
+        if len(paths) == 1 and (depth is None or level < depth):
+            for group in like_layers(below[paths[0]], rows, below):
+                visit(group, level + 1)
+
+    visit([""], 0)
+    return grid(lines, left={"part", "kind"})
+
+
+def like_layers(paths: list[str], rows: dict, below: dict) -> list[list[str]]:
+    """The paths, those of layers that cost the same as the layer before them in one group."""
+    def cost(path: str) -> tuple:
+        values = tuple(x for key, x in rows[path].items() if key not in ("path", "seconds"))
+        return values, tuple(cost(child) for child in below[path])
+
+    groups: list[list[str]] = []
+    for i, path in enumerate(paths):
+        repeats = i and path[-1].isdigit() and cost(path) == cost(paths[i - 1])
+        if repeats and len(groups) > 1 and cost(groups[-1][0]) == cost(groups[-2][0]):
+            groups[-1].append(path)
+        else:
+            groups.append([path])
+    return groups
+
+
+def table_cells(rows: list[dict], level: int, total: int) -> dict[str, str]:
+    """The texts of one row, for one module or the sum of several."""
+    first, last = (row["path"].rpartition(".")[2] or row["kind"] for row in (rows[0], rows[-1]))
+    sums = {key: sum(row[key] for row in rows)
+            for key in ("parameters", "calls", "flops", "output_bytes", "seconds")}  # fmt: skip
+    return {
+        "part": "  " * level + (first if len(rows) == 1 else f"{first} … {last}"),
+        "kind": rows[0]["kind"] if len(rows) == 1 else f"{len(rows)} × {rows[0]['kind']}",
+        "parameters": f"{sums['parameters']:,}",
+        "share": f"{100 * sums['parameters'] / (total or 1):.1f} %",
+        "calls": str(sums["calls"]),
+        "flops": amount(sums["flops"], "FLOP") if sums["flops"] else "",
+        "output_bytes": amount(sums["output_bytes"], "B") if sums["calls"] else "",
+        "seconds": duration(sums["seconds"]) if sums["calls"] else "",
+    }
 
 
 def grid(rows: list[list[str]], left: set[str]) -> str:

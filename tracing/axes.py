@@ -59,18 +59,19 @@ class AxisNamer:
 
         Binds the letters the call meets first; `own` collects what it has bound so far.
         """
-        written = " ".join(axis[0] if len(axis) == 1 else f"({' '.join(axis)})" for axis in axes)
+        declared = axes
         if ELLIPSIS in axes:
             at = axes.index(ELLIPSIS)
             axes = axes[:at] + (ELLIPSIS,) * (len(shape) - len(axes) + 1) + axes[at + 1 :]
         if not shape:  # a scalar, such as a loss returned instead of logits
             return (), ""
         if len(axes) != len(shape):
-            return (None,) * len(shape), f"declared '{written}', got {len(shape)} axes {[*shape]}"
+            problem = f"declared '{written(declared)}', got {len(shape)} axes {[*shape]}"
+            return (None,) * len(shape), problem
         checks = [self._check(*pair, bound, own) for pair in zip(axes, shape, strict=True)]
         problem = "; ".join(filter(None, checks))
-        labels = tuple(None if a == ELLIPSIS or a[0].isdigit() else "*".join(a) for a in axes)
-        return labels, problem and f"declared '{written}', got {[*shape]}: {problem}"
+        labels = tuple(label_of(axis) for axis in axes)
+        return labels, problem and f"declared '{written(declared)}', got {[*shape]}: {problem}"
 
     def _check(self, axis: Axis, size: Size, bound: dict[str, Size], own: set[str]) -> str:
         if axis == ELLIPSIS:
@@ -112,9 +113,15 @@ class AxisNamer:
         moving = [k for k in moving if first == "b"]
         return (first, *(self._guess_axis(size, bound, moving) for size in shape[1:]))
 
-    def guess_width(self, size: Size, bound: dict[str, Size]) -> str | None:
-        """The name of a channel axis, where neither batch nor time can stand."""
-        return self._guess_axis(size, bound, ())
+    def guess_width(self, size: Size, bound: dict[str, Size], source: str | None) -> str | None:
+        """The name of a channel axis, where neither batch nor time can stand.
+
+        A map from `source` to the same width may as well lead to heads: "d|h*p".
+        """
+        label = self._guess_axis(size, bound, ())
+        if label is None or label != source:
+            return label
+        return "|".join([label, *self._fitting_products(size, bound, ("h*p", "g*p"))])
 
     def _guess_axis(self, size: Size, bound: dict[str, Size], moving) -> str | None:
         if size == 1 or not isinstance(size, int):
@@ -122,11 +129,25 @@ class AxisNamer:
         widths = self.sizes | {k: (v,) for k, v in bound.items()}
         letters = [*moving, *(k for k in widths if k not in MOVING)]
         fits = [k for k in letters if size in widths.get(k, ())]
-        if not fits:
-            single = {k: v[0] for k, v in widths.items() if len(v) == 1}
-            fits = [p for p in PRODUCTS if size == product([
-                int(k) if k.isdigit() else single.get(k) for k in p.split("*")])]  # fmt: skip
-        return "|".join(fits) if len(fits) <= 4 and fits else None
+        fits = fits or self._fitting_products(size, bound, PRODUCTS)
+        return "|".join(fits) if 0 < len(fits) <= 4 else None
+
+    def _fitting_products(self, size: Size, bound: dict[str, Size], names) -> list[str]:
+        single = {k: v[0] for k, v in self.sizes.items() if len(v) == 1} | bound
+        factors = {name: [int(k) if k.isdigit() else single.get(k) for k in name.split("*")]
+                   for name in names}  # fmt: skip
+        return [name for name in names if product(factors[name]) == size]
+
+
+def written(axes: Axes) -> str:
+    """The axes as a dims string has them."""
+    return " ".join(axis[0] if len(axis) == 1 else f"({' '.join(axis)})" for axis in axes)
+
+
+def label_of(axis: Axis) -> str | None:
+    if len(axis) > 1:
+        return "*".join(axis)
+    return None if axis == ELLIPSIS or axis[0].isdigit() else axis[0]
 
 
 def product(factors: list[Size | None]) -> Size | None:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from tracing import measure
-from tracing.axes import AxisNamer, Labels, Shape
+from tracing.axes import ELLIPSIS, AxisNamer, Labels, Shape
 from tracing.records import Call, Value
 from tracing.swap import Site
 
@@ -140,7 +140,11 @@ class Recorder:
             axes = next(declared, None)
             value, known = self.tensor_value(name, x)
             if axes is not None:
-                value.labels, problem = self.namer.declare(axes, value.shape, frame.bound, frame.own)
+                labels, problem = self.namer.declare(axes, value.shape, frame.bound, frame.own)
+                if ELLIPSIS in axes:  # what dims leave open
+                    others = value.labels if known else guess(frame, value)
+                    labels = tuple(a or b for a, b in zip(labels, others, strict=True))
+                value.labels = labels
                 if problem and not frame.call.problem:
                     frame.call.problem = f"{name or 'result'}: {problem}"
             elif not known:
@@ -221,7 +225,8 @@ class Recorder:
             return source.labels
         leading = source.shape if isinstance(module, nn.Embedding) else source.shape[:-1]
         if shape and shape[:-1] == leading:
-            width = self.namer.guess_width(shape[-1], frame.bound)
+            before = source.labels[-1] if source.labels and leading == source.shape[:-1] else None
+            width = self.namer.guess_width(shape[-1], frame.bound, before)
             return (*source.labels[: len(leading)], width)
         return self.namer.guess(shape, frame.bound)
 

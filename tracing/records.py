@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 import views
+from tracing import page
 from tracing.axes import Labels, Shape
 
 SCHEMA = 1
@@ -164,9 +165,9 @@ class Trace:
                 row["seconds"] += call.seconds
         return list(rows.values())
 
-    def table(self, columns: Sequence[str] = views.COLUMNS, width: int | None = None) -> str:
-        """The rows() as text. Raises ValueError for an unknown column."""
-        return views.table(self, columns, width)
+    def table(self, columns: Sequence[str] = views.COLUMNS, depth: int | None = None) -> str:
+        """The rows() as text, like layers folded. Raises ValueError for an unknown column."""
+        return views.table(self, columns, depth)
 
     def text(self, width: int | None = None, *, depth: int | None = None, fold: bool = True,
              color: bool | None = None) -> str:  # fmt: skip
@@ -182,11 +183,11 @@ class Trace:
     def html(self, path: str | Path) -> Path:
         """Write one static page that any browser opens."""
         path = Path(path)
-        path.write_text(views.page(self), encoding="utf-8")
+        path.write_text(page.page(self), encoding="utf-8")
         return path
 
     def _repr_html_(self) -> str:
-        return views.fragment(self)
+        return page.fragment(self)
 
     def diff(self, other: "Trace", *, rtol: float = 1e-4, atol: float = 1e-6) -> str:
         """Where two traces part: the first call that differs, then the others, in order of time."""

@@ -89,7 +89,7 @@ class TraceRecorder(Recorder):
 
     def hook(self, x, call: Call, side: str, name: str):
         """x, or an alias of x whose gradient is that of this use of x alone, seen by saw_grad."""
-        if not (isinstance(x, Tensor) and x.requires_grad):
+        if not (isinstance(x, Tensor) and x.requires_grad) or torch.jit.is_tracing():
             return x
         alias = x.view_as(x)
         alias.register_hook(partial(self.saw_grad, call, side, name))
