@@ -4,13 +4,14 @@ import dataclasses
 from functools import partial
 from typing import Any, get_args
 
-import config
 import pytest
 import torch
-from config import Config, ModelConfig, SampleConfig, override, replace
 from helpers import SMALL, assert_close, randomise, small_config, small_model, small_tokens
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+import config
+from config import Config, ModelConfig, SampleConfig, override, replace
 from inference import generate
 from model import Model
 from optim import make_optimizer
