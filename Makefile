@@ -1,0 +1,25 @@
+# Each target sets up .venv itself, once, and again when requirements.txt changes.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: train test lint notebooks bench
+train: .venv/installed
+	$(BIN)/python train.py
+
+test: .venv/installed
+	$(BIN)/python -m pytest --numprocesses 2
+
+lint: .venv/installed
+	$(BIN)/ruff check
+
+notebooks: .venv/installed
+	$(BIN)/jupyter nbconvert --to notebook --execute --inplace notebooks/*.ipynb
+
+bench: .venv/installed
+	$(BIN)/python experiments/benchmark.py --help
+
+.venv/installed: requirements.txt
+	$(PYTHON) -c "import sys; assert sys.version_info >= (3, 11), 'Python 3.11 or newer is needed: make PYTHON=...'"
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	touch $@
