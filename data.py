@@ -23,6 +23,7 @@ from tokenizer import Tokenizer, documents_in
 FORMAT = 1  # of the files in the cache: another number, and every corpus is encoded anew
 VAL_SEED = -1  # tales: the same validation stories whatever the training seed
 MAX_VAL_STORIES = 1000
+TALES_SOURCES = ("tales.py", "grammar.py", "storybook.py")  # a change in any is another corpus
 CHUNK_CHARS = 1_000_000  # text encoded at a time
 IGNORED = -100  # the target of a position without one, as in torch's cross_entropy
 
@@ -67,7 +68,7 @@ class TalesCorpus(Corpus):
             raise ValueError(f"seed={seed} is the validation stories' own: use another")
         num_val = min(max(1, round(num_stories * val_ratio)), MAX_VAL_STORIES)
         self._streams = {"train": (seed, num_stories), "val": (VAL_SEED, num_val)}
-        sources = [Path(tales.__file__), Path(tales.__file__).with_name("storybook.py")]
+        sources = [Path(tales.__file__).with_name(name) for name in TALES_SOURCES]
         self.fingerprint = digest(self._streams, [digest_of_file(path) for path in sources])
 
     def documents(self, part: str) -> Iterator[tuple[str, float | None]]:

@@ -1,4 +1,5 @@
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -91,6 +92,17 @@ def test_tales_validate_on_other_stories_that_no_seed_changes():
     assert list(corpora[1].val()) == val
     assert not set(corpora[1].train()) & set(train)
     assert corpora[0].fingerprint != corpora[1].fingerprint
+
+
+def own_imports(name):
+    """A file of ours, and all files of ours that it imports."""
+    imported = re.findall(r"^(?:from|import) (\w+)", (ROOT / name).read_text(), re.MULTILINE)
+    ours = [f"{module}.py" for module in imported if (ROOT / f"{module}.py").exists()]
+    return {name}.union(*map(own_imports, ours))
+
+
+def test_the_fingerprint_of_tales_covers_every_file_that_writes_them():
+    assert own_imports("tales.py") == set(data.TALES_SOURCES)
 
 
 def test_the_bits_of_tales_are_those_of_their_validation_stories():
