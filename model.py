@@ -4,8 +4,11 @@
 """
 
 
+import sys
+
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from config import ModelConfig, replace
@@ -13,7 +16,9 @@ from modules.block import make_block
 from modules.embed import Embed
 from modules.head import Head, Loss
 from modules.norm import norm_maker
-from tools import LoggingModule, log_io
+from presets import parse_command_line
+from tools import LoggingModule, log_io, seed_everything, trace
+from views import parameter_table
 
 OUT_STD = {"same": lambda std, cfg: std, "depth": lambda std, cfg: std * (2 * cfg.num_layers) ** -0.5,
            "zero": lambda std, cfg: 0.0}
@@ -118,3 +123,35 @@ def _std(linear: nn.Linear, cfg: ModelConfig) -> float:
             "xavier": (2 / (inputs + outputs)) ** 0.5}[cfg.init]
 
 
+REAL_SIZE = 300_000_000  # parameters; a larger model is shown without weights
+
+
+def main() -> None:
+    cfg, _ = parse_command_line(
+        sys.argv[1:], program="python model.py",
+        description="Print an architecture, its parameters, and the trace of one forward.")
+    spelled = replace(cfg.model, vocab_size=cfg.model.vocab_size or cfg.tokenizer.vocab_size or 2048)
+    if "attention" in spelled.mixers:  # its scores are worth seeing; the numbers are the fused kernel's
+        spelled = replace(spelled, attn_kernel="explicit")
+    with torch.device("meta"):
+        num_parameters = Model(spelled).num_parameters()
+    if num_parameters > REAL_SIZE:
+        with FakeTensorMode():
+            show(spelled, batch_size=2, seq_len=16)
+    else:
+        seed_everything(cfg.train.seed)
+        show(spelled, batch_size=2, seq_len=min(16, spelled.max_seq_len))
+
+
+def show(cfg: ModelConfig, *, batch_size: int, seq_len: int) -> None:
+    """Print the architecture, its parameters, and the trace of a forward on random tokens."""
+    model = Model(cfg).eval()
+    print(model, end="\n\n")
+    print(parameter_table(model), end="\n\n")
+    with torch.no_grad(), trace(model) as t:
+        model(torch.randint(cfg.vocab_size, (batch_size, seq_len)))
+    print(t)
+
+
+if __name__ == "__main__":
+    main()

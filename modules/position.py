@@ -76,7 +76,7 @@ class RoPE(LoggingModule):
     def join(self, first: Tensor, second: Tensor) -> Tensor:
         return torch.cat((first, second), dim=-1)
 
-    @log_io("b h t p -> b h t p")
+    @log_io("... t p -> ... t p")
     def forward(self, x: Tensor, turns: tuple[Tensor, Tensor]) -> Tensor:
         cos, sin = turns
         first, second = self.split(x[..., : self.turned].float())

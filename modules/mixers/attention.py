@@ -181,16 +181,13 @@ class Attention(LoggingModule):
     def make_cache(self, max_len: int) -> KVCache:
         return KVCache(max_len)
 
-    @log_io("b t (h p) -> b h t p")
-    def split_heads(self, x: Tensor) -> Tensor:
-        return rearrange(x, "b t (h p) -> b h t p", p=self.head_dim)
-
     @log_io("b t d, ... t -> b h t p, b g t p, b g t p")
     def project(self, x: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values, split into heads, normalised and turned."""
-        q = self.q_norm(self.split_heads(self.q_full_norm(self.q(x))))
-        k = self.k_norm(self.split_heads(self.k_full_norm(self.k(x))))
-        v = self.split_heads(self.v(x))
+        q, k, v = self.q_full_norm(self.q(x)), self.k_full_norm(self.k(x)), self.v(x)
+        q = self.q_norm(rearrange(q, "b t (h p) -> b h t p", p=self.head_dim))
+        k = self.k_norm(rearrange(k, "b t (g p) -> b g t p", p=self.head_dim))
+        v = rearrange(v, "b t (g p) -> b g t p", p=self.head_dim)
         if self.rotary is not None:
             turns = self.rotary.turns(positions)
             q, k = self.rotary(q, turns), self.rotary(k, turns)
