@@ -1,0 +1,361 @@
+"""The model and its parts against published counts, formulas and properties."""
+
+import math
+
+import pytest
+import torch
+from helpers import assert_close, randomise, small_config, small_model, small_tokens
+from torch import nn
+from torch.nn import functional as F
+
+from config import ModelConfig, replace
+from model import Model
+from modules.head import Head, Loss
+from modules.mixers.attention import ExplicitAttend, sight
+from modules.mlp import ACTIVATIONS, GLU, MLP
+from modules.norm import NORMS, CosineNorm, DyT, LayerNorm, RMSNorm
+from modules.position import ROTARY, ALiBi, InterleavedRoPE, LearnedPosition, RoPE, SinusoidalPosition, alibi_slopes
+from presets import load_preset
+
+# ---- the whole ----
+
+
+@pytest.mark.parametrize(("preset", "count"), [
+    ("gpt2", 124_439_808), ("gpt2-medium", 354_823_168), ("gpt2-large", 774_030_080), ("gpt2-xl", 1_557_611_200),
+    ("llama3", 8_030_261_248), ("gemma2", 2_614_341_888),
+])
+def test_a_preset_has_the_published_number_of_parameters(preset, count):
+    with torch.device("meta"):
+        assert Model(load_preset(preset).model).num_parameters() == count
+
+
+@pytest.mark.parametrize(("flags", "sizes"), [
+    ({"num_kv_heads": 2}, {"d": 24, "v": 37, "f": 96, "h": 4, "g": 2, "p": 6}),
+    ({"mlp": "none", "mixers": ("none",), "vocab_multiple_of": 8}, {"d": 24, "v": 40}),
+])
+def test_dims_are_the_axes_that_the_flags_fix(flags, sizes):
+    assert small_model(**flags).dims() == sizes
+
+
+@pytest.mark.parametrize(("flags", "width"), [
+    ({}, 192), ({"mlp": "glu"}, 128), ({"dim": 50, "num_heads": 5}, 224), ({"hidden_mult": 3.0}, 160),
+    ({"mlp": "glu", "dim": 4096, "num_heads": 32, "hidden_multiple_of": 256}, 11008),  # Llama 7B
+    ({"hidden_multiple_of": 1, "mlp": "glu", "hidden_mult": 1.0}, 32), ({"hidden_dim": 7}, 7),
+])
+def test_hidden_width(flags, width):
+    assert ModelConfig(**{"dim": 48, "num_heads": 4} | flags).hidden_width == width
+
+
+def test_a_vocabulary_is_rounded_up():
+    assert small_model(vocab_multiple_of=16)(small_tokens()).shape == (2, 13, 48)
+    with pytest.raises(ValueError, match="vocab_size=None"):
+        Model(small_config(vocab_size=None))
+
+
+@pytest.mark.parametrize("flags", [{}, {"position": "alibi"}, {"window": 4}], ids=str)
+def test_only_distances_matter_to_relative_positions(flags):
+    model, tokens = small_model(**flags), small_tokens()
+    assert_close(model(tokens, positions=torch.arange(13) + 70), model(tokens), "same")
+
+
+def test_absolute_positions_matter_where_they_are_absolute():
+    for kind in ("learned", "sinusoidal"):
+        model, tokens = small_model(position=kind), small_tokens(t=9)
+        assert not torch.allclose(model(tokens, positions=torch.arange(9) + 3), model(tokens), atol=1e-3)
+
+
+@pytest.mark.parametrize(("flags", "reach"), [
+    ({"window": 3}, 3), ({"window": 1}, 1), ({"window": 3, "attn_kernel": "explicit"}, 3),
+    ({"window": 3, "position": "alibi"}, 3), ({}, 13), ({"window": 3, "window_pattern": "FS"}, 13),
+], ids=str)
+def test_a_query_sees_exactly_its_window(flags, reach):
+    model, tokens = small_model(num_layers=1, **flags), small_tokens(b=1)
+    other = tokens.clone()
+    other[0, 4] = (tokens[0, 4] + 1) % 37
+    changed = (model(tokens) - model(other)).abs().amax(-1)[0] > 1e-6
+    assert changed.nonzero().flatten().tolist() == list(range(4, min(4 + reach, 13)))
+
+
+def test_a_pattern_gives_each_layer_its_window():
+    model = small_model(num_layers=5, window=3, window_pattern="SSF")
+    assert [block.mixer.branch.window for block in model.blocks] == [3, 3, None, 3, 3]
+
+
+@pytest.mark.parametrize("flags", [{}, {"norm": "layer", "position": "alibi"}, {"attn_softcap": 5.0, "z_loss": 0.1}],
+                         ids=str)
+def test_bfloat16_trains(flags):
+    model, tokens, targets = small_model(**flags), small_tokens(), small_tokens(seed=1)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = model(tokens, targets=targets)
+        assert model(tokens).dtype == torch.float32
+    loss.backward()
+    assert_close(loss, model(tokens, targets=targets), "bfloat16")
+    assert all(p.grad.dtype == torch.float32 and p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_dropout_acts_in_training_only():
+    flags = dict.fromkeys(("embed_dropout", "attn_dropout", "residual_dropout", "mlp_dropout"), 0.5)
+    model, tokens = small_model(**flags), small_tokens()
+    assert torch.equal(model(tokens), model(tokens))
+    assert torch.equal(model(tokens), small_model()(tokens))
+    model.train()
+    assert not torch.equal(model(tokens), model(tokens))
+
+
+# ---- weights ----
+
+
+def stds(model: Model) -> dict[str, float]:
+    """The standard deviation of each matrix, about 0, by name."""
+    return {name: p.square().mean().sqrt().item() for name, p in model.named_parameters() if p.dim() == 2}
+
+
+@pytest.mark.parametrize(("flags", "expected"), [
+    ({"init": "normal", "init_std": 0.05}, {"q": 0.05, "k": 0.05, "up": 0.05, "gate": 0.05, "unembed": 0.05}),
+    ({"init": "fan_in"}, {"q": 64**-0.5, "k": 64**-0.5, "up": 64**-0.5, "unembed": 64**-0.5, "tokens": 0.02}),
+    ({"init": "xavier"}, {"q": (2 / 128) ** 0.5, "k": (2 / 80) ** 0.5, "up": (2 / 264) ** 0.5}),
+    ({"out_init": "zero"}, {"out": 0.0, "q": 0.02}),
+    ({"out_init": "same"}, {"out": 0.02}),
+    ({"out_init": "depth"}, {"out": 0.02 / math.sqrt(6)}),
+    ({"out_init": "depth", "init": "fan_in"}, {"mixer.branch.out": (1 / 6 / 64) ** 0.5,
+                                               "mlp.branch.out": (1 / 6 / 200) ** 0.5}),
+    ({"head_zero_init": True}, {"unembed": 0.0, "tokens": 0.02}),
+    ({"position": "learned", "init_std": 0.1}, {"table": 0.1, "tokens": 0.1}),
+], ids=str)
+def test_matrices_are_drawn_by_rule(flags, expected):
+    torch.manual_seed(0)
+    model = Model(ModelConfig(dim=64, num_layers=3, num_heads=4, num_kv_heads=1, hidden_dim=200, mlp="glu",
+                              vocab_size=300, max_seq_len=64, **flags))
+    for end, std in expected.items():
+        found = {name: value for name, value in stds(model).items() if name.endswith(f"{end}.weight")}
+        assert found and found == pytest.approx(dict.fromkeys(found, std), rel=0.05)
+
+
+def test_biases_start_at_zero_and_norms_as_the_identity():
+    biases = dict.fromkeys(("q_bias", "k_bias", "v_bias", "out_bias", "mlp_bias", "head_bias", "norm_bias"), True)
+    parameters = dict(Model(small_config(**biases)).named_parameters())
+    values = {end: {v for name, p in parameters.items() if name.endswith(end) for v in p.flatten().tolist()}
+              for end in ("bias", "scale")}
+    assert values == {"bias": {0.0}, "scale": {1.0}}
+
+
+def test_a_tied_head_is_the_embedding():
+    model = Model(small_config(tie_embeddings=True, init_std=0.3))
+    assert model.head.unembed.weight is model.embed.tokens.weight
+    assert model.num_parameters() == Model(small_config()).num_parameters() - 37 * 24
+    assert stds(model)["embed.tokens.weight"] == pytest.approx(0.3, rel=0.1)
+
+
+def test_a_model_that_starts_at_zero_predicts_uniformly():
+    model = Model(small_config(head_zero_init=True))
+    assert model(small_tokens(), targets=small_tokens(seed=1)).item() == pytest.approx(math.log(37))
+
+
+# ---- loss and head ----
+
+
+def test_targets_of_minus_100_never_count():
+    model, tokens, targets = small_model(z_loss=0.3), small_tokens(), small_tokens(seed=1)
+    targets[:, 5:] = -100
+    assert_close(model(tokens, targets=targets), model(tokens[:, :5], targets=targets[:, :5]), "same")
+    assert model(tokens, targets=torch.full_like(tokens, -100)).item() == 0.0
+
+
+def test_the_loss_is_the_mean_cross_entropy_and_z_loss_its_formula():
+    logits, targets = torch.randn(2, 5, 37), torch.randint(37, (2, 5))
+    log_z = logits.exp().sum(-1).log()
+    nats = (log_z - logits.gather(-1, targets[..., None])[..., 0]).mean()
+    assert_close(Loss()(logits, targets), nats, "same")
+    assert_close(Loss(z_loss=0.3)(logits, targets), nats + 0.3 * (log_z**2).mean(), "same")
+
+
+def test_logits_are_scaled_then_capped():
+    x = torch.randn(2, 5, 24) * 9
+    head = Head(24, vocab_size=37, bias=True, scale=0.5, softcap=2.0)
+    assert_close(head(x), 2 * torch.tanh(head.unembed(x) * 0.5 / 2), "same")
+    assert head(x.double().float()).abs().max() <= 2
+
+
+def test_scores_are_scaled_then_capped_then_masked():
+    q, k, v = (torch.randn(2, 3, 5, 8) * 4 for _ in range(3))
+    attend = ExplicitAttend(scale=0.7, softcap=1.5)
+    positions = torch.arange(5)
+    scores = 1.5 * torch.tanh(q @ k.mT * 0.7 / 1.5)
+    future = torch.ones(5, 5).triu(1).bool()
+    expected = scores.masked_fill(future, -torch.inf).softmax(-1) @ v
+    assert_close(attend(q, k, v, sight(positions, positions, window=None, fresh=True), None), expected, "same")
+
+
+def test_branches_are_scaled_as_they_join():
+    model, tokens = small_model(num_layers=1, mlp="none", residual_scale=0.25), small_tokens()
+    wiring = model.blocks[0].mixer
+    x = torch.randn(2, 13, 24)
+    branch = wiring.branch(wiring.norm(x), positions=torch.arange(13))
+    assert_close(wiring(x, positions=torch.arange(13)), x + 0.25 * branch, "same")
+    assert_close(model.embed(tokens, torch.arange(13)), model.embed.tokens(tokens), "same")
+
+
+@pytest.mark.parametrize(("residual", "formula"), [
+    ("pre", lambda x, f, norm, other: x + f(norm(x))),
+    ("post", lambda x, f, norm, other: norm(x + f(x))),
+    ("branch_post", lambda x, f, norm, other: x + norm(f(x))),
+    ("sandwich", lambda x, f, norm, other: x + other(f(norm(x)))),
+    ("none", lambda x, f, norm, other: f(norm(x))),
+])
+def test_a_wiring_is_its_formula(residual, formula):
+    wiring = small_model(residual=residual).blocks[0].mlp
+    x = torch.randn(2, 13, 24)
+    expected = formula(x, wiring.branch, wiring.norm, getattr(wiring, "post_norm", None))
+    assert_close(wiring(x), expected, "same")
+
+
+def test_parallel_branches_share_a_norm():
+    block, positions = small_model(residual="parallel").blocks[0], torch.arange(13)
+    x = torch.randn(2, 13, 24)
+    y = block.norm(x)
+    expected = x + block.mixer.branch(y, positions=positions) + block.mlp.branch(y)
+    assert_close(block(x, positions=positions), expected, "same")
+
+
+def test_an_mlp_is_its_formula():
+    x = torch.randn(2, 5, 24)
+    mlp = MLP(24, hidden_dim=40, activation="relu2")
+    assert_close(mlp(x), F.linear(F.relu(F.linear(x, mlp.up.weight)) ** 2, mlp.out.weight), "same")
+    glu = GLU(24, hidden_dim=40, activation="silu", bias=True)
+    assert_close(glu(x), glu.out(F.silu(glu.gate(x)) * glu.up(x)), "same")
+
+
+def test_activations_are_what_their_names_say():
+    x = torch.linspace(-3, 3, 50)
+    formulas = {
+        "relu": x.clamp(min=0), "relu2": x.clamp(min=0) ** 2, "gelu": x * (1 + torch.erf(x / 2**0.5)) / 2,
+        "gelu_tanh": x / 2 * (1 + torch.tanh((2 / math.pi) ** 0.5 * (x + 0.044715 * x**3))),
+        "silu": x * torch.sigmoid(x), "mish": x * torch.tanh(torch.log1p(x.exp())),
+    }
+    for name, make in ACTIVATIONS.items():
+        assert_close(make()(x), formulas[name], "same")
+
+
+# ---- norms ----
+
+X = torch.randn(2, 5, 24, generator=torch.Generator().manual_seed(0)) * 3 + 1
+
+
+def test_layer_norm_equals_torch():
+    ours, theirs = randomise(LayerNorm(24, eps=1e-3, bias=True)), nn.LayerNorm(24, eps=1e-3)
+    theirs.load_state_dict({"weight": ours.scale, "bias": ours.bias})
+    assert_close(ours(X), theirs(X), "same")
+
+
+def test_rms_norm_equals_torch_with_and_without_offset():
+    theirs = randomise(nn.RMSNorm(24, eps=1e-3))
+    for offset in (False, True):
+        ours = RMSNorm(24, eps=1e-3, unit_offset=offset)
+        assert_close(ours(X), F.rms_norm(X, (24,), eps=1e-3), "same")
+        ours.load_state_dict({"scale": theirs.weight - float(offset)})
+        assert_close(ours(X), theirs(X), "same")
+
+
+def test_cosine_norm_gives_every_vector_one_length():
+    assert_close(CosineNorm(24)(X).norm(dim=-1), torch.full((2, 5), 24**0.5), "same")
+    fixed = CosineNorm(24, affine=False)
+    assert_close(fixed(X), X / X.norm(dim=-1, keepdim=True) * 24**0.5, "same")
+    assert not list(fixed.parameters()) and not fixed.state_dict()
+    assert CosineNorm(24)(torch.zeros(1, 24)).isfinite().all()
+
+
+def test_dyt_is_its_formula():
+    norm = randomise(DyT(24, bias=True))
+    assert_close(norm(X), torch.tanh(norm.alpha * X) * norm.scale + norm.bias, "same")
+    assert_close(DyT(24)(X), torch.tanh(0.5 * X), "same")
+
+
+@pytest.mark.parametrize("kind", NORMS)
+def test_a_norm_of_bfloat16_rounds_only_its_result(kind):
+    norm = NORMS[kind](24)
+    assert torch.equal(norm(X.bfloat16()), norm(X.bfloat16().float()).bfloat16())
+
+
+# ---- positions ----
+
+
+def turn(rope: RoPE, x: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+    return rope(x, rope.turns(positions))
+
+
+@pytest.mark.parametrize("layout", ROTARY)
+@pytest.mark.parametrize("fraction", [1.0, 0.5])
+def test_rope_makes_scores_depend_on_the_distance_alone(layout, fraction):
+    rope = ROTARY[layout](8, theta=100.0, fraction=fraction)
+    q, k = torch.randn(1, 3, 1, 8), torch.randn(1, 3, 1, 8)
+
+    def scores(i: int, j: int) -> torch.Tensor:
+        return (turn(rope, q, torch.tensor([i])) * turn(rope, k, torch.tensor([j]))).sum(-1)
+
+    assert_close(scores(19, 14), scores(5, 0), "same")
+    assert not torch.allclose(scores(19, 14), scores(19, 13), atol=1e-3)
+    assert_close(turn(rope, q, torch.tensor([0])), q, "same")
+    untouched = turn(rope, q, torch.tensor([5]))[..., int(8 * fraction):]
+    assert torch.equal(untouched, q[..., int(8 * fraction):])
+
+
+def test_rope_turns_pairs_as_complex_numbers():
+    x, positions = torch.randn(2, 3, 5, 8), torch.arange(5) * 3
+    angles = positions[:, None] * 100.0 ** -(torch.arange(4) / 4)
+    expected = torch.view_as_complex(x.unflatten(-1, (4, 2)).contiguous()) * torch.polar(torch.ones(5, 4), angles)
+    expected = torch.view_as_real(expected).flatten(-2)
+    assert_close(turn(InterleavedRoPE(8, theta=100.0), x, positions), expected, "same")
+    pairs_apart = x.unflatten(-1, (4, 2)).mT.flatten(-2)  # 0 2 4 6 1 3 5 7
+    half = turn(RoPE(8, theta=100.0), pairs_apart, positions)
+    assert_close(half.unflatten(-1, (2, 4)).mT.flatten(-2), expected, "same")
+
+
+def test_rope_takes_positions_of_each_row():
+    rope, x, positions = RoPE(8), torch.randn(2, 3, 5, 8), torch.tensor([[0, 1, 2, 3, 4], [7, 8, 9, 10, 11]])
+    together = turn(rope, x, positions)
+    for row in range(2):
+        assert_close(together[row], turn(rope, x[row : row + 1], positions[row])[0], "same")
+
+
+def test_alibi_slopes_are_the_published_ones():
+    eight = [2.0**-i for i in range(1, 9)]
+    assert alibi_slopes(8).tolist() == pytest.approx(eight)
+    assert alibi_slopes(12).tolist() == pytest.approx(eight + [2.0**-i for i in (0.5, 1.5, 2.5, 3.5)])
+    assert alibi_slopes(1).tolist() == pytest.approx([2.0**-8])
+
+
+def test_alibi_penalises_distance():
+    bias = ALiBi(8)(torch.tensor([4, 5]), torch.arange(6))
+    assert bias.shape == (8, 2, 6)
+    assert bias[1, 0].tolist()[:5] == [-1.0, -0.75, -0.5, -0.25, 0.0]
+    rows = ALiBi(8)(torch.tensor([[4], [1]]), torch.arange(6).expand(2, 6))
+    assert rows.shape == (2, 8, 1, 6)
+    assert_close(rows[0], bias[:, :1], "same")
+
+
+def test_sinusoids_have_the_published_wavelengths():
+    y = SinusoidalPosition(8)(torch.zeros(1, 3, 8), torch.tensor([0, 1, 50]))[0]
+    angles = torch.tensor([0.0, 1.0, 50.0])[:, None] / 10_000 ** (torch.arange(4) / 4)
+    assert_close(y[:, 0::2], angles.sin(), "same")
+    assert_close(y[:, 1::2], angles.cos(), "same")
+
+
+def test_learned_positions_end():
+    learned = LearnedPosition(8, max_seq_len=5)
+    x = torch.zeros(1, 3, 8)
+    assert torch.equal(learned(x, torch.tensor([2, 3, 4]))[0], learned.table.weight[2:])
+    with pytest.raises(ValueError, match="max_seq_len=5"):
+        learned(torch.zeros(1, 6, 8), torch.arange(6))
+    with pytest.raises(ValueError, match="max_seq_len=16"):
+        small_model(position="learned")(small_tokens(t=17))
+
+
+def test_a_cache_refuses_more_than_it_holds():
+    model = small_model()
+    with pytest.raises(ValueError, match="holds 5 tokens, not 6"):
+        model(small_tokens(t=6), cache=model.make_cache(5))
+
+
+def test_replacing_a_flag_leaves_nothing_stale():
+    cfg = replace(small_config(), num_heads=2, dim=40)
+    assert (cfg.head_width, cfg.kv_heads, cfg.hidden_width) == (20, 2, 160)
