@@ -205,9 +205,9 @@ MENUS = {
         "sensibly, modestly, loudly, stubbornly, wisely"
     ),
     "gladly": (
-        "happily, merrily, cheerfully, gladly, warmly, brightly, proudly, eagerly, joyfully, "
-        "gratefully, contentedly, hungrily, playfully, fondly, gleefully, thankfully, blissfully, "
-        "noisily, sweetly, excitedly"
+        "happily, merrily, cheerfully, gladly, blithely, brightly, proudly, eagerly, joyfully, "
+        "gratefully, contentedly, heartily, playfully, cheerily, gleefully, thankfully, "
+        "blissfully, noisily, sweetly, excitedly"
     ),
     "sadly": (
         "sadly, gloomily, glumly, nervously, anxiously, wearily, miserably, sorrowfully, crossly, "
@@ -236,8 +236,8 @@ MENUS = {
         "mackerel, How lovely, Upon my word, Bravo, Gracious, Glory be"
     ),
     "crockery": (
-        "cup, bowl, plate, jug, teapot, vase, mug, saucer, pitcher, dish, jar, platter, milk jug, "
-        "sugar bowl, butter dish, flowerpot, piggy bank, soup bowl, eggcup, cookie jar"
+        "cup, bowl, plate, jug, teapot, vase, mug, saucer, pitcher, dish, jar, platter, flowerpot, "
+        "soup bowl"
     ),
     "relative": (
         "mother, father, grandmother, grandfather, aunt, uncle, sister, brother, cousin, "
@@ -267,17 +267,17 @@ RULES = {
   [trait.a] [kind=animal] [named|called] [hero=name] [moved|came|sailed] to [scene.a] [land].
 - Once, in [color.a] house of [material] and [other material], there lived [trait.a] [kind=animal]
   [named|called] [hero=name].
-- Once, between the [scene] [spot] and the [other scene] [other spot], lived [trait.a],
-  [other trait] [kind=animal] [named|called] [hero=name].
+- Once, between the [scene] [spot] and the [scene] [other spot], lived [trait.a], [other trait]
+  [kind=animal] [named|called] [hero=name].
 """,
     "habit": """
-- {hero.He} wore [color.a] [clothes] with [other color]
+- {hero.He} wore [color.a] [clothes] with [color]
   [buttons|pockets|sleeves|dots|patches|tassels|ribbons|bells|hearts|stars], and never
   [went out|traveled|slept] without [look.a] [thing].
 - {hero.His} [relative], [trait.a] [job], smelled of [spice] and [other spice].
 - On [day.s] {hero.he} played [game], and on [other day.s] [look.a] [instrument].
 - What {hero.he} liked best was [drink] with [taste] [fruit] [bake.s].
-- {hero.He} owned [number] [color] [thing.s], [look.a] [furniture] and [other look.a] [tool].
+- {hero.He} owned [number] [color] [thing.s], [look.a] [furniture] and [look.a] [tool].
 - Nobody knew [more|less] about [insect.s], [bird.s] and [vegetable.s].
 - In {hero.his} [garden|yard] grew [vegetable.s], [color] [flower.s] and [number] [taste]
   [other vegetable.s].
@@ -291,9 +291,10 @@ RULES = {
 """,
     "journey": """
 - Off {hero.he} [moved], past the [scene] [spot], [manner] over the [other spot].
-- {hero.He} [moved] [manner] through the [color] [flower.s] and the [other color] [other flower.s].
+- {hero.He} [moved] [manner] through the [color] [flower.s] and the [color] [other flower.s].
 - On the way {hero.he} [counted|met|greeted] [number] [bird.s] and [trait.a] [insect].
-- The road [led|ran|wound] by the [scene] [spot], the [other spot] and [number] [tree.s].
+- The road [led|ran|wound] by the [scene] [spot], the [other spot] and [color.a] [thing] in
+  [tree.a].
 """,
     "sigh": """
 - "[oh_no]!" [wailed] {hero} [sadly].
@@ -313,10 +314,10 @@ RULES = {
     "together": """
 - From then on, they played [game] and [other game] every [day].
 - Then they drank [drink] and ate [taste] [bake.s] until the [trait] [bird.s] fell asleep.
-- They [moved] home [gladly], full of [taste] [fruit.s] and [other taste] [bake.s].
-- On [day] they wore [color] [clothes.s] and danced to [look.a] [instrument] and [other look.a]
+- They [moved] home [gladly], full of [taste] [fruit.s] and [taste] [bake.s].
+- On [day] they wore [color] [clothes.s] and danced to [look.a] [instrument] and [look.a]
   [other instrument].
-- And the [scene] [spot] rang with [songs|jokes|stories] about [animal.s], [job.s] and [taste]
+- And the [scene] [spot] rang with [songs|jokes|stories] about [animal.s], [thing.s] and [taste]
   [fruit.s].
 """,
 }
@@ -327,8 +328,8 @@ PLOTS = {
 [looked|searched|hunted|peeked] behind the [look] [furniture] and under the [other furniture], but
 [saw|found|met] only [small.s] and [trait.a] [insect]. [sigh]
 
-"[Try|Look|Search] where you had it last," [said] [friend=other name] the [trait] [other animal].
-They [moved] to the [other spot]. There lay the {color} {thing}, with [color.a] [bird=bird]
+"[Try|Look|Search] where you had it last," [said] [friend=other name] the [trait] [animal]. They
+[moved] to the [spot]. There lay the {color} {thing}, with [color.a] [bird=bird]
 [asleep|snoring|dreaming] on top of it.
 
 "[oh_yes]! It can wait," [said] {hero}. They [ate|shared|nibbled] [taste] [fruit.s] until the {bird}
@@ -338,18 +339,18 @@ woke up. [goodnight]
 {hero} had baked [taste.a] [filling=fruit] [bake=bake] and [meant|planned|hoped] to eat it alone.
 The [look] [kitchen|oven|house] smelled of [spice] and [other spice].
 
-Then [someone|somebody] knocked. It was [friend=other name], [trait.a] [other animal], [degree]
-[gloomy]. "Since [day] I have had [nothing but|only] [vegetable.s]," [wailed] {friend}.
+Then [someone|somebody] knocked. It was [friend=other name], [trait.a] [animal], [degree] [gloomy].
+"Since [day] I have had [nothing but|only] [vegetable.s]," [wailed] {friend}.
 
 It was not a big {bake}. "[oh_no]," [said] {hero}, "[luckily|but] I have two [spoons|forks|plates]."
 They ate it [gladly], while {friend} told a story about [trait.a] [job] and [number] [animal.s].
 Half {filling.a} {bake} and a story is a lot. [together]
 """,
     "promise": """
-{hero} had promised some [gift=fruit.s] to [friend=other name] the [trait] [other animal], who was
-in bed with a [cold|cough|sore toe|fever]. [journey]
+{hero} had promised some [gift=fruit.s] to [friend=other name] the [trait] [animal], who was in bed
+with a [cold|cough|sore toe|fever]. [journey]
 
-"[Come|Stay|Stop] and play [game=game]," [said] [other name], [trait.a] [other animal].
+"[Come|Stay|Stop] and play [game=game]," [said] [other name], [trait.a] [animal].
 
 {hero} loved {game}, but [said] [manner], "First I must bring {friend} the {gift.s}." And {hero.he}
 [moved] on, though the [spot] smelled of [taste] [bake.s].
@@ -359,7 +360,7 @@ in bed with a [cold|cough|sore toe|fever]. [journey]
 """,
     "race": """
 {hero} was the slowest runner for [number] miles. The fastest was [rival=other name], [trait.a],
-[other trait] [other animal]. "The [color=color] [prize=thing] will be mine," [said] {rival}.
+[other trait] [animal]. "The [color=color] [prize=thing] will be mine," [said] {rival}.
 
 They started at the [scene] [spot], on [weather.a] [day]. {rival} [shot|flew|raced] ahead,
 [stopped|paused] for [taste] [fruit=fruit.s], ate [number], and
@@ -375,7 +376,7 @@ step by step, past the {fruit.s}, past the snores, and won the {color} {prize}.
 [color=color] [toy=thing]. [sigh]
 
 Someone [tapped|knocked|scratched] [manner] at the door. It was [friend=other name], [trait.a]
-[other animal] in a wet [color] [clothes]. "Is there room under the {den}?" [wailed] {friend}.
+[animal] in a wet [color] [clothes]. "Is there room under the {den}?" [wailed] {friend}.
 
 There was, and there were [taste] [fruit] [bake.s]. At every boom they [shouted|yelled|called],
 "[oh_yes]!" Soon the thunder felt [degree] [gloomy], and [went away|left|gave up]. When the sun came
@@ -388,16 +389,16 @@ by [day].
 Every morning {hero.he} gave it [drink] and played it the [instrument]. Nothing
 [grew|happened|came up]. [sigh]
 
-"[Wait|Rest|Be patient]," [said] [friend=other name] the [trait] [other animal]. "Even [animal.s]
-start out small." So they waited, and played [number] games of [game]. And one [weather] [day] the
-{plant} was as big as [look.a] [furniture]! {hero} pulled, {friend} pulled, and [trait.a]
-[insect=insect] pulled. Pop! "[oh_yes]!" [cheered] the {insect}. They ate {plant} soup for [number]
-days. [goodnight]
+"[Wait|Rest|Be patient]," [said] [friend=other name] the [trait] [animal]. "Even [animal.s] start
+out small." So they waited, and played [number] games of [game]. And one [weather] [day] the {plant}
+was as big as [look.a] [furniture]! {hero} pulled, {friend} pulled, and [trait.a] [insect=insect]
+pulled. Pop! "[oh_yes]!" [cheered] the {insect}. They ate {plant} soup for [number] days.
+[goodnight]
 """,
     "birthday": """
 {hero} woke up on {hero.his} birthday, and nobody [remembered|knew|cared]. [one=other name] the
-[trait] [other animal] only said, "Rather [weather] today." [two=other name] the [trait]
-[other animal] [moved] by with [color.a] [container] and said [nothing|not a word] at all. [sigh]
+[trait] [animal] only said, "Rather [weather] today." [two=other name] the [trait] [animal] [moved]
+by with [color.a] [container] and said [nothing|not a word] at all. [sigh]
 
 But at home the [look] [furniture] giggled. "Surprise!" [cheered] {one}. "Surprise!" [cheered]
 {two}, and fell out of the [other furniture]. There was [taste.a] [fruit] cake with [number] [color]
@@ -406,8 +407,8 @@ candles, and [look.a] [thing].
 "We [nearly|almost] burst," [said] {two}, "like [balloons|bubbles|frogs]." [together]
 """,
     "broken": """
-{hero} broke the [color=color] [cup=crockery] of [friend=other name] the [trait] [other animal].
-There it lay, in [number] pieces, beside [look.a] [furniture]. Nobody had [seen|heard|noticed].
+{hero} broke the [color=color] [cup=crockery] of [friend=other name] the [trait] [animal]. There it
+lay, in [number] pieces, beside [look.a] [furniture]. Nobody had [seen|heard|noticed].
 
 {hero} could blame [trait.a] [insect], or the wind. But it [felt|was] like [swallowing|eating]
 [small.a]. "It was me," {hero.he} [wailed] at last.
@@ -418,13 +419,13 @@ planted [flower.s] in it. [together]
 """,
     "noise": """
 {hero} heard noises from the [scene] [spot]: [sound.a], [other sound.a] and [other sound.a]. "It is
-a monster," [wailed] [friend=other name] the [trait] [other animal], "with [number] [color]
+a monster," [wailed] [friend=other name] the [trait] [animal], "with [number] [color]
 [heads|teeth|tails]!"
 
-They took [look.a] [tool] and [other look.a] [other tool], and [moved] there [manner]. [scenery]
+They took [look.a] [tool] and [look.a] [other tool], and [moved] there [manner]. [scenery]
 
-It was [player=other name], [trait.a] [other animal], learning to play the [horn=instrument]. "I
-only know one song," [wailed] {player}, "and it is [degree] [gloomy]."
+It was [player=other name], [trait.a] [animal], learning to play the [horn=instrument]. "I only know
+one song," [wailed] {player}, "and it is [degree] [gloomy]."
 
 "[oh_yes]! So are we, without music," [said] {friend}. {hero} beat time with the [look] [furniture],
 and {player} played the {horn}. It still sounded like a monster, but [degree] [glad]. [together]
@@ -433,9 +434,9 @@ and {player} played the {horn}. It still sounded like a monster, but [degree] [g
 {hero} was flying [color=color.a] kite on [weather.a] [day], when the wind [threw|blew|hung|tossed]
 it into [tree=tree.a]. [sigh]
 
-[one=other name] the [trait] [other animal] [jumped|climbed|reached], and got [look.a] [small] in
-the [ear|nose|tail]. [two=other name] the [trait] [other animal] threw [look.a] [stuck=thing]. Now a
-{stuck} was in the {tree} too.
+[one=other name] the [trait] [animal] [jumped|climbed|reached], and got [look.a] [small] in the
+[ear|nose|tail]. [two=other name] the [trait] [animal] threw [look.a] [stuck=thing]. Now a {stuck}
+was in the {tree} too.
 
 "[Do you want|Would you like] them down?" asked [color.a] [bird=bird], and [untied|freed|dropped]
 both. "[oh_no]! Why did you not [help|start|speak] [before|sooner|earlier]?" asked {hero}.
@@ -444,9 +445,9 @@ both. "[oh_no]! Why did you not [help|start|speak] [before|sooner|earlier]?" ask
 [bake.s], and it sat on the {color} kite. [goodnight]
 """,
     "bridge": """
-{hero} met [friend=other name] the [trait] [other animal] on [scene.a], [other scene] bridge. {hero}
-carried [look.a] [container] of [taste] [mine=fruit.s], and {friend} pushed [other look.a]
-[other container] of [yours=vegetable.s].
+{hero} met [friend=other name] the [trait] [animal] on [scene.a], [other scene] bridge. {hero}
+carried [look.a] [container] of [taste] [mine=fruit.s], and {friend} pushed [look.a] [container] of
+[yours=vegetable.s].
 
 "Go back," [said] {hero}. "You go back," [said] {friend} [manner]. There they [stood|stayed] in the
 [weather] wind, [degree] [gloomy], until the [trait] [bird.s] went to bed.
@@ -457,10 +458,10 @@ carried [look.a] [container] of [taste] [mine=fruit.s], and {friend} pushed [oth
 """,
     "scarf": """
 {hero} was knitting [color=color.a] scarf for [friend=other name], [trait.a], [other trait]
-[other animal]. [scenery]
+[animal]. [scenery]
 
 On [day] the {color} wool [ran out|was gone|was finished]. {hero} [looked|searched|rummaged] in
-[look.a] [furniture] and [other look.a] [container], but found only [small.s]. So {hero.he} unpicked
+[look.a] [furniture] and [look.a] [container], but found only [small.s]. So {hero.he} unpicked
 {hero.his} own [end=other color] [clothes] and knitted on, [manner].
 
 "It is half {color} and half {end}," [wailed] {hero} [sadly].
@@ -472,22 +473,22 @@ end, {hero} wore the {end} end, and they [walked|skated|danced|marched] side by 
 {hero} wanted to touch the moon. {hero.He} put [look.a] [furniture] on [look.a] [other furniture],
 [color.a] [container] on top, and climbed up [manner]. Then [everything|it all] fell down. [sigh]
 
-"[Come|Walk|Step] this way," [said] [friend=other name] the [trait] [other animal], and filled
-[look.a] [tub=container] with [rain|well|pond] water. There was the moon, [degree] round and
-[taste]. {hero} touched it, and it [giggled|wobbled|wriggled].
+"[Come|Walk|Step] this way," [said] [friend=other name] the [trait] [animal], and filled [look.a]
+[tub=container] with [rain|well|pond] water. There was the moon, [degree] round and [taste]. {hero}
+touched it, and it [giggled|wobbled|wriggled].
 
 "[oh_yes]! It is [wet|ticklish|cold]!" [cheered] {hero}. They carried the {tub} home [manner]. By
-[morning|breakfast] the moon was gone, so they watered the [color] [flower.s] and the [other color]
+[morning|breakfast] the moon was gone, so they watered the [color] [flower.s] and the [color]
 [other flower.s]. [together]
 """,
     "swap": """
 {hero} owned [color.a] [first=thing], but wanted [want=instrument.a]. [one=other name] the [trait]
-[other animal] [liked|loved|needed] the {first} and gave [look.a] [second=other thing] for it.
-[two=other name] the [trait] [other animal] [liked|loved|needed] the {second} and gave [color.a]
+[animal] [liked|loved|needed] the {first} and gave [look.a] [second=other thing] for it.
+[two=other name] the [trait] [animal] [liked|loved|needed] the {second} and gave [color.a]
 [third=clothes] for it.
 
-[journey] At the [scene] [other spot] sat [three=other name], [trait.a] [other animal], [degree]
-cold. "[oh_no]! I would give my {want} for something warm," [wailed] {three}.
+[journey] At the [scene] [spot] sat [three=other name], [trait.a] [animal], [degree] cold. "[oh_no]!
+I would give my {want} for something warm," [wailed] {three}.
 
 So {three} got the {third}, and {hero} got the {want}. {hero} played [manner] until {one}, {two} and
 {three} [danced|clapped|sang]. [goodnight]
@@ -507,21 +508,20 @@ They [tried|climbed|asked] [other tree.a]: no {flower.s}, only [trait.a] [insect
 {hero} [color.a] feather and [number] [taste] [fruit.s]. [goodnight]
 """,
     "concert": """
-{hero} wished to play the [horn=instrument] in the [members=job.s]' band. "Not yet," [said]
-[leader=other name] the [trait] [other animal]. "You sound like [trait.a] [animal] in
-[container.a]." [sigh]
+{hero} wished to play the [horn=instrument] in the band of the [members=animal.s]. "Not yet," [said]
+[leader=other name] the [trait] [animal]. "You sound like [trait.a] [animal] in [container.a]."
+[sigh]
 
-So {hero} practiced [manner] every [day] by the [scene] [other spot], among [trait]
-[crowd=insect.s].
+So {hero} practiced [manner] every [day] by the [scene] [spot], among [trait] [crowd=insect.s].
 
 On the night of the concert the [other instrument] had a [cold|cough|toothache|fever]. "[oh_no]! Who
 else can play?" [wailed] {leader}. {hero} [took|lifted|fetched] the {horn} and played [manner], as
-if to {crowd.s}. The {members.s} threw [color] [flower.s], and the {crowd.s} clapped the longest.
-[goodnight]
+if only {crowd.s} were [there|listening|awake]. The {members.s} threw [color] [flower.s], and the
+{crowd.s} clapped the longest. [goodnight]
 """,
     "boat": """
 {hero} built [look.a] [color=color] boat of [material] and [other material]. {hero.He} and
-[friend=other name] the [trait] [other animal] wanted to sail to the [scene] [other spot]. [scenery]
+[friend=other name] the [trait] [animal] wanted to sail to the [scene] [spot]. [scenery]
 
 Halfway, {friend} got wet [feet|knees|socks]. "[oh_no]! A leak!" [wailed] {friend}. They
 [stuffed|plugged|filled] it with [color.a] [clothes], and with [small.s], but
@@ -532,10 +532,9 @@ Halfway, {friend} got wet [feet|knees|socks]. "[oh_no]! A leak!" [wailed] {frien
 {friend}. [together]
 """,
     "letter": """
-{hero} missed [friend=other name] the [trait] [other animal], who had moved to [scene.a]
-[other land]. So {hero.he} wrote a letter with [look.a] [thing]: "Dear {friend}, the [color]
-[flower.s] are out, and I have nobody to play [game=game] with." Soon [trait.a] [bird]
-[carried|took|flew] it away.
+{hero} missed [friend=other name] the [trait] [animal], who had moved to [scene.a] [land]. So
+{hero.he} wrote a letter with [look.a] [thing]: "Dear {friend}, the [color] [flower.s] are out, and
+I have nobody to play [game=game] with." Soon [trait.a] [bird] [carried|took|flew] it away.
 
 No answer came for [number] [days|weeks], only [trait.a] [insect].
 
@@ -548,8 +547,8 @@ spell." And they played {game} until the [bird.s] [slept|yawned|snored]. [goodni
 [third=thing]. So as not to forget, {hero.he} sang [on the way|all the way|at every step], [manner]:
 "{count.cap} {first.s}, {second.a} and {color.a} {third}!"
 
-Near the [other spot] [friend=other name], [trait.a] [other animal] in [color.a] [clothes], jumped
-out from behind [tree.a]. "Boo!" The song was [gone|lost|forgotten].
+Near the [spot] [friend=other name], [trait.a] [animal] in [color.a] [clothes], jumped out from
+behind [tree.a]. "Boo!" The song was [gone|lost|forgotten].
 
 "I know how it goes," [said] {friend}, and [hummed|whistled] it [gladly]. {hero} joined in, and word
 by word it came back: "{count.cap} {first.s}, {second.a} and {color.a} {third}!"
@@ -558,12 +557,11 @@ by word it came back: "{count.cap} {first.s}, {second.a} and {color.a} {third}!"
 [look] [container]?" [goodnight]
 """,
     "lantern": """
-It was [degree] late when {hero} started home from the [scene] [other spot], and then {hero.his}
-[color] lantern went out. The dark was full of noises: [sound.a], [other sound.a] and
-[other sound.a].
+It was [degree] late when {hero} started home from the [scene] [spot], and then {hero.his} [color]
+lantern went out. The dark was full of noises: [sound.a], [other sound.a] and [other sound.a].
 
 "[Hello|Good evening|Excuse me]," [said] [trait.a] voice. It was [guide=other name], [trait.a]
-[other animal], [degree] lost. "Are there [color] [animal.s] in here?" [wailed] {guide}.
+[animal], [degree] lost. "Are there [color] [animal.s] in here?" [wailed] {guide}.
 
 "Not if we sing," [said] {hero}. So they held on to [look.a] [tool], and sang about [taste]
 [bake.s], [drink] and [taste] [fruit.s], until they stood at the [look] door.
@@ -574,8 +572,8 @@ It was [degree] late when {hero} started home from the [scene] [other spot], and
 {hero} threw [look.a] [small] into the wishing well. "One wish," [said] the well [manner]. {hero}
 thought of [color.a] [thing], of [look.a] [instrument] and of [number] [fruit] [bake.s].
 
-But behind the well sat [friend=other name], [trait.a] [other animal], [degree] [gloomy]. "I have
-lost my [color=color] [lost=thing]," [wailed] {friend}.
+But behind the well sat [friend=other name], [trait.a] [animal], [degree] [gloomy]. "I have lost my
+[color=color] [lost=thing]," [wailed] {friend}.
 
 "Then I wish for the {color} {lost}," [said] {hero} [manner]. Out it flew, full of [insect.s], and
 landed on {friend}'s [nose|head|foot|tail]. "[oh_yes]!" [cheered] {friend}.
@@ -585,11 +583,11 @@ landed on {friend}'s [nose|head|foot|tail]. "[oh_yes]!" [cheered] {friend}.
 """,
     "soup": """
 {hero} had nothing for supper but [color.a] pot, [drink] and [look.a] [button=small]. So {hero.he}
-lit a fire by the [scene] [other spot], and [stirred|whistled|hummed] [manner].
+lit a fire by the [scene] [spot], and [stirred|whistled|hummed] [manner].
 
-"[Supper|Tea|Lunch]?" asked [one=other name] the [trait] [other animal]. "{button.cap} soup," [said]
+"[Supper|Tea|Lunch]?" asked [one=other name] the [trait] [animal]. "{button.cap} soup," [said]
 {hero}. "It [only|just] needs [first=vegetable.a]." And {one} ran home for {first.a}.
-"[Supper|Tea|Lunch]?" asked [two=other name] the [trait] [other animal]. "{button.cap} soup," [said]
+"[Supper|Tea|Lunch]?" asked [two=other name] the [trait] [animal]. "{button.cap} soup," [said]
 {hero}. "It [only|just] needs [second=other vegetable.a]." And {two} ran home for {second.a},
 [taste] [bake.s] and [spice].
 
@@ -597,28 +595,28 @@ It was the [best|finest|thickest] soup since [day]. At the bottom lay the {butto
 still as good as new," [cheered] {hero}. [together]
 """,
     "giant": """
-A giant sat down on the [scene] [other spot] and wept. Away ran the [trait] [job], the [other trait]
+A giant sat down on the [scene] [spot] and wept. Away ran the [trait] [job], the [other trait]
 [other job] and [number] [animal.s]. Only {hero} stayed, behind [look.a] [furniture]. "There is
 [thorn=small.a] between my toes," [wailed] the giant, "and I am [degree] ticklish."
 
-{hero} and [friend=other name] the [trait] [other animal] [fetched|borrowed|found] [look.a] [tool]
-and [look.a] [other tool], and pulled. Out came the {thorn}! "[oh_yes]!" [cheered] the giant, and
+{hero} and [friend=other name] the [trait] [animal] [fetched|borrowed|found] [look.a] [tool] and
+[look.a] [other tool], and pulled. Out came the {thorn}! "[oh_yes]!" [cheered] the giant, and
 [number] [clothes.s] blew off the line.
 
-Then they rode home on the giant's [shoulders|hat|head]. From up there the [other spot] looked like
+Then they rode home on the giant's [shoulders|hat|head]. From up there the [spot] looked like
 [look.a] [small], and the [weather] air smelled of [spice]. [goodnight]
 """,
     "hiccups": """
 {hero} had the hiccups. Hic! {hero.He} spilled the [drink]. Hic! {hero.He} dropped [color.a]
 [crockery].
 
-"Stand on your head and think of [color] [animal.s]," [said] [other name] the [trait]
-[other animal]. {hero} did. Hic! "Drink [drink] from [look.a] [clothes]," [said] [other name] the
-[trait] [other animal]. {hero} did. Hic!
+"Stand on your head and think of [color] [animal.s]," [said] [other name] the [trait] [animal].
+{hero} did. Hic! "Drink [drink] from [look.a] [clothes]," [said] [other name] the [trait] [animal].
+{hero} did. Hic!
 
-Then [friend=other name], [trait.a] [other animal], came by, [degree] [gloomy]. "I have baked
-[taste.a] [filling=fruit] [bake=bake], and nobody will [try|taste|eat] it," [wailed] {friend}. So
-{hero} ate some, [manner], and then some more.
+Then [friend=other name], [trait.a] [animal], came by, [degree] [gloomy]. "I have baked [taste.a]
+[filling=fruit] [bake=bake], and nobody will [try|taste|eat] it," [wailed] {friend}. So {hero} ate
+some, [manner], and then some more.
 
 "[oh_yes]! Your {filling} {bake} has cured me!" [cheered] {hero}. {friend} was [degree] [glad].
 "Hic," [said] {friend}. [goodnight]
@@ -627,24 +625,25 @@ Then [friend=other name], [trait.a] [other animal], came by, [degree] [gloomy]. 
 {hero} was afraid of the big hill. The others [raced|flew|slid] down it in [color] [clothes.s], but
 {hero} stood at the top and counted [bird.s].
 
-"My tummy is full of [trait] [insect.s]," [wailed] [friend=other name] the [trait] [other animal].
-They sat down on [look.a] [color=color] sled, only to [rest|talk|see|think]. "Shall we go when I
-have counted to [count=number]?" asked {friend}.
+"My tummy is full of [trait] [insect.s]," [wailed] [friend=other name] the [trait] [animal]. They
+sat down on [look.a] [color=color] sled, only to [rest|talk|see|think]. "Shall we go when I have
+counted to [count=number]?" asked {friend}.
 
-At two, [trait.a] [bird] landed on the back of it. Off they went, past the [scene] [other spot],
-under [tree.a] and through the [color] [flower.s]! Then it was [degree] quiet.
+At two, [trait.a] [bird] landed on the back of it. Off they went, past the [scene] [spot], under
+[tree.a] and through the [color] [flower.s]! Then it was [degree] quiet.
 
 "[oh_yes]! Again!" [cheered] {hero}. And the {color} sled went down {count} times more. [together]
 """,
     "fence": """
-{hero} set out to paint the fence [color=color], from the [scene] [other spot] to the [look]
-[tree=tree]. [friend=other name] the [trait] [other animal] [wanted|liked|chose] [end=other color].
+{hero} set out to paint the fence [color=color], from the [scene] [spot] to the
+[tall|old|crooked|hollow|young] [tree=tree]. [friend=other name] the [trait] [animal]
+[wanted|liked|chose] [end=other color].
 
 "I say {color}," [said] {hero}. "I say {end}," [said] {friend}. Soon {hero} had {end} paint on the
 [nose|ears|feet], and {friend} had {color} paint on the [clothes].
 
 [other name], [trait.a] [job], came by with [look.a] [thing]. "[oh_yes]! What
-[lovely|splendid|handsome|cheerful|dashing|elegant|bold|smart] stripes!"
+[lovely|splendid|handsome|cheerful|dashing|bold] stripes!"
 
 They looked. One board was {color}, the next was {end}, and so on, as far as the {tree}. "We planned
 it so," [said] {hero} [manner]. "Since [day]," [said] {friend}. [together]
@@ -654,19 +653,19 @@ it so," [said] {hero} [manner]. "Since [day]," [said] {friend}. [together]
 [tight|warm|thin]. {hero.He} counted [number] [trait] [sheep=animal.s], but they would not stand in
 line: one wanted [drink], and one wanted [taste] [fruit] [bake.s].
 
-[friend=other name] the [trait] [other animal] knocked, in [color.a] [clothes]. "Tell me a story,"
+[friend=other name] the [trait] [animal] knocked, in [color.a] [clothes]. "Tell me a story,"
 [wailed] {friend}.
 
-"There was once [trait.a] [other=other animal]," began {hero}, "who had [color.a] [thing=thing]."
-{friend} yawned. "And the {other} took the {thing} to the [scene] [other spot]." {hero} yawned.
-"There sat [trait.a] [job] with [look.a] [instrument], and the {other}..."
+"There was once [trait.a] [beast=animal]," began {hero}, "who had [color.a] [thing=thing]." {friend}
+yawned. "And the {beast} took the {thing} to the [scene] [spot]." {hero} yawned. "There sat
+[trait.a] [job] with [look.a] [instrument], and the {beast}..."
 
 How it ended, nobody knows. Even the {sheep.s} lay down, [glad] and [other glad], all in one line.
 """,
     "map": """
 {hero} found a treasure map in [look.a] [furniture]. "Walk [steps=number] steps from the
-[start=other spot] to the [tree=tree]," it said, "and dig." So {hero.he} and [friend=other name] the
-[trait] [other animal] took [look.a] [tool] and some [taste] [bake.s]. [journey]
+[start=spot] to the [tree=tree]," it said, "and dig." So {hero.he} and [friend=other name] the
+[trait] [animal] took [look.a] [tool] and some [taste] [bake.s]. [journey]
 
 They walked {steps} steps from the {start} and dug under the {tree}. Up came [small.s], [trait.a]
 [insect] and [color=color.a] [chest=container]. In the {chest} lay [look.a] [thing] and a
