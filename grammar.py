@@ -289,7 +289,7 @@ class Reader(Teller):
             expected = {f"another {menu.name}"}
             raise Break(self.position, expected, text, "consistency", " (it was used before)")
         self.count(menu.odds, i, used)
-        self.advance(menu.name, text)
+        self.position = self.note(menu.name, text)
         return i
 
     def choose(self, rule: Rule) -> int:
@@ -297,15 +297,15 @@ class Reader(Teller):
             text = self.wording(lead)
             if self.text.startswith(text, self.position):
                 self.count(odds(len(rule.bodies)), i)
-                end = self.position + len(text)
-                self.picks.append(Choice(rule.name, text, self.position, end))
+                self.note(rule.name, text)
                 return i
         raise self.no_alternative(rule)
 
-    def advance(self, menu: str, text: str) -> None:
+    def note(self, menu: str, text: str) -> int:
+        """Keep a choice; return the position after its text."""
         end = self.position + len(text)
         self.picks.append(Choice(menu, text, self.position, end))
-        self.position = end
+        return end
 
     def wording(self, lead: list) -> str:
         """Return the text of fixed and repeated parts."""

@@ -435,7 +435,7 @@ and {player} played the {horn}. It still sounded like a monster, but [degree] [g
 it into [tree=tree.a]. [sigh]
 
 [one=other name] the [trait] [animal] [jumped|climbed|reached], and got [look.a] [small] in the
-[ear|nose|tail]. [two=other name] the [trait] [animal] threw [look.a] [stuck=thing]. Now a {stuck}
+[ear|nose|tail]. [two=other name] the [trait] [animal] threw [look.a] [stuck=thing]. Now {stuck.a}
 was in the {tree} too.
 
 "[Do you want|Would you like] them down?" asked [color.a] [bird=bird], and [untied|freed|dropped]
