@@ -204,8 +204,9 @@ class Tree:
 
     def add(self, call, parent, lead: str, below: str, level: int) -> None:
         """The rows of a call: `lead` stands before its first line, `below` before the others."""
-        inputs = [v for v in call.inputs if v.shape is not None and (v.shape, v.dtype) not in self.shown]
-        shown = [(v.name, v) for v in inputs]
+        new = [v for v in call.inputs if v.shape is not None
+               and (call.exception or (v.shape, v.dtype) not in self.shown)]  # fmt: skip
+        shown = [(v.name, v) for v in new]
         shown += [(f"→ {v.name}".rstrip(), v) for v in call.outputs if v.shape is not None]
         children = call.children if self.depth is None or level < self.depth else []
         mark = {"kind": self.tags(call), "tree": lead, "name": short_name(call, parent)}
@@ -301,7 +302,9 @@ def paint(lines: list, color: bool) -> str:
 
     console = Console(file=StringIO(), force_terminal=True, width=10_000, highlight=False)
     for line in lines:
-        console.print(Text.assemble(*line), soft_wrap=True)
+        styled = Text.assemble(*line)
+        styled.rstrip()
+        console.print(styled, soft_wrap=True)
     return console.file.getvalue().rstrip("\n")
 
 
@@ -499,7 +502,7 @@ def diff(first, second, *, rtol: float, atol: float) -> str:
     lines = [f"first difference: {_numbered(call)}", *(f"  {reason}" for reason in reasons)]
     if rest:
         lines.append(f"then {len(rest)} more of {compared} calls:")
-        lines += [f"  {_numbered(call)}: {'; '.join(reasons)}" for call, reasons in rest[:20]]
+        lines += [fit(f"  {_numbered(call)}: {'; '.join(why)}", 100) for call, why in rest[:20]]
         lines += [f"  and {len(rest) - 20} more"] if len(rest) > 20 else []
     return "\n".join(lines)
 

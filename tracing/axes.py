@@ -136,7 +136,8 @@ class AxisNamer:
         single = {k: v[0] for k, v in self.sizes.items() if len(v) == 1} | bound
         factors = {name: [int(k) if k.isdigit() else single.get(k) for k in name.split("*")]
                    for name in names}  # fmt: skip
-        return [name for name in names if product(factors[name]) == size]
+        fits = [name for name in names if product(factors[name]) == size]
+        return fits if single.get("g") != single.get("h") else [x for x in fits if x != "g*p"]
 
 
 def written(axes: Axes) -> str:

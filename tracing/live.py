@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import views
+from tracing.axes import AxisNamer
 from tracing.recorder import Frame, Recorder
 from tracing.records import Value
 from tracing.selecting import idle
@@ -34,6 +35,8 @@ class LiveLog(Recorder):
 
     def change(self, module: nn.Module, recursive: bool, how: Callable[[Switches], None]) -> None:
         """Apply `how` to the switches of `module`, and of all below it."""
+        if callable(getattr(module, "dims", None)):
+            self.namer = AxisNamer(module.dims())
         for path, part in module.named_modules() if recursive else [("", module)]:
             if not idle(part):
                 switches = self.switches.setdefault(part, Switches())

@@ -67,7 +67,7 @@ class TraceRecorder(Recorder):
                     self.hook(x, call, "result", name) for x, name in zip(out, names, strict=True)
                 )
             else:
-                out = self.hook(out, call, "result", "")
+                out = self.hook(out, call, "result", call.outputs[0].name if call.outputs else "")
         return out
 
     def stop_if_bad(self, call: Call) -> None:

@@ -116,9 +116,13 @@ def _methods(module: nn.Module):
             return
         for name in list(vars(cls)):
             attribute = _original(cls, name)
-            if name == "forward" and not forward_seen or hasattr(attribute, "__log_io__"):
+            if name == "forward" and not forward_seen or _is_marked(attribute):
                 forward_seen |= name == "forward"
                 yield cls, name, attribute
+
+
+def _is_marked(attribute) -> bool:
+    return hasattr(getattr(attribute, "__func__", attribute), "__log_io__")
 
 
 def _original(holder, name: str):

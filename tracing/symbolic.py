@@ -5,9 +5,6 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch._dynamo.source import ConstantSource
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
 
 from tracing.api import trace
 from tracing.records import Trace
@@ -23,16 +20,18 @@ def shapes(build_or_model: nn.Module | Callable[[], nn.Module], *inputs: str | T
     `dims()` have their size there, all others are symbols. Without inputs: "b t".
     Raises ValueError for a dims string it cannot read.
     """
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    from torch.fx.experimental.symbolic_shapes import ShapeEnv  # 1.3 s: not when tools is imported
+
     fake = FakeTensorMode(shape_env=ShapeEnv(duck_shape=False), allow_non_fake_inputs=True)
-    with fake, torch.no_grad():
+    with fake:
         model = build_or_model if isinstance(build_or_model, nn.Module) else build_or_model()
-        known = dict(model.dims()) if callable(getattr(model, "dims", None)) else {}
-        symbols: dict[str, torch.SymInt] = {}
-        tensors = [
-            x if isinstance(x, Tensor) else _fake(x, known, symbols, fake) for x in inputs or ["b t"]
-        ]
-        with trace(model, known, stats="none") as record:
-            model(*tensors)
+    known = dict(model.dims()) if callable(getattr(model, "dims", None)) else {}
+    symbols: dict[str, torch.SymInt] = {}
+    tensors = [x if isinstance(x, Tensor) else fake_tensor(x, known, symbols, fake)
+               for x in inputs or ["b t"]]  # fmt: skip
+    with fake, torch.no_grad(), trace(model, known, stats="none") as record:
+        model(*tensors)
     names = {str(size): letter for letter, size in symbols.items()}
     for call in record.walk():
         for value in (*call.inputs, *call.outputs):
@@ -41,7 +40,7 @@ def shapes(build_or_model: nn.Module | Callable[[], nn.Module], *inputs: str | T
     return record
 
 
-def _fake(text: str, known: dict, symbols: dict[str, torch.SymInt], fake: FakeTensorMode) -> Tensor:
+def fake_tensor(text: str, known: dict, symbols: dict[str, torch.SymInt], fake) -> Tensor:
     """A fake tensor of the shape that `text` gives; new letters become symbols."""
     words = text.split()
     dtype = getattr(torch, words[-1], None) if words else None
@@ -53,10 +52,14 @@ def _fake(text: str, known: dict, symbols: dict[str, torch.SymInt], fake: FakeTe
         if word.isidentifier() and word not in known and word not in symbols:
             symbols[word] = _symbol(word, HINTS[len(symbols) % len(HINTS)], fake)
     sizes = [int(w) if w.isdigit() else symbols.get(w, known.get(w)) for w in words]
-    return torch.zeros(sizes, dtype=dtype if isinstance(dtype, torch.dtype) else torch.int64)
+    with fake:
+        return torch.zeros(sizes, dtype=dtype if isinstance(dtype, torch.dtype) else torch.int64)
 
 
-def _symbol(letter: str, hint: int, fake: FakeTensorMode) -> torch.SymInt:
+def _symbol(letter: str, hint: int, fake) -> torch.SymInt:
+    from torch._dynamo.source import ConstantSource
+    from torch.fx.experimental.symbolic_shapes import DimDynamic, StatelessSymbolicContext
+
     context = StatelessSymbolicContext(dynamic_sizes=[DimDynamic.DYNAMIC])
     vector = torch.empty(hint, device="meta")
     return fake.from_tensor(
