@@ -19,6 +19,7 @@ from storybook import MENUS, PLOTS, RULES
 
 GRAMMAR = Grammar(MENUS, RULES, PLOTS)
 STORY = GRAMMAR.rules["story"]
+# what decides the text of the corpus
 SOURCES = [Path(__file__).with_name(name) for name in ("tales.py", "grammar.py", "storybook.py")]
 
 
@@ -103,7 +104,10 @@ def parse(text: str) -> Parse:
 
 
 def grade(text: str) -> Grade:
-    """Say whether a text is a whole, consistent story, and if not, where it breaks and why."""
+    """Say whether a text is a whole, consistent story, and if not, where it breaks and why.
+
+    The text is the story alone: space before or after it is a break as well.
+    """
     reader = Reader(text)
     try:
         reader.read(STORY)
