@@ -22,6 +22,7 @@ from config import Config, load_config, override, replace
 # that editing a default there never changes a published architecture by accident.
 PLAIN_MODEL: dict[str, Any] = {
     "num_kv_heads": None, "head_dim": None, "hidden_dim": None, "hidden_mult": 4.0, "hidden_multiple_of": 32,
+    "vocab_multiple_of": 1,
     "mixers": ("attention",), "mlp": "mlp", "activation": "gelu_tanh",
     "q_bias": False, "k_bias": False, "v_bias": False, "out_bias": False, "mlp_bias": False, "head_bias": False,
     "norm": "layer", "norm_eps": 1e-5, "norm_affine": True, "norm_bias": False, "norm_unit_offset": False,
@@ -164,14 +165,13 @@ def parse_flags(flags: Sequence[str], default: Any, prog: str, description: str)
 
 def _mistake(box: str) -> str:
     """The sentence in tyro's frame of an error, without the frame and what pydantic adds."""
-    lines = [line.strip(" │") for line in box.splitlines() if line.startswith("│")]
-    paragraphs = " ".join(lines).split("─" * 8)
-    text = " ".join(paragraphs[0].split())
-    if checked := re.search(r"Error parsing (\w+): .*?Value error, (.*?) \[type=", text):
+    lines = [line.strip(" │╭╮╰╯") for line in box.splitlines()]
+    # a title, what is wrong, and hints; between them rules, whose dashes depend on the terminal's encoding
+    _, wrong, *hints = (" ".join(part.split()) for part in re.split("─{8,}|-{8,}", " ".join(lines)))
+    if checked := re.search(r"Error parsing (\w+): .*?Value error, (.*?) \[type=", wrong):
         return f"{checked[1]}.{checked[2]}"
-    text = text.removeprefix("Error parsing ")
-    meant = re.search(r"Perhaps you meant: (--[\w.-]+)", " ".join(" ".join(paragraphs).split()))
-    return text + (f"; perhaps {meant[1]} was meant" if meant else "")
+    meant = re.search(r"Perhaps you meant: (--[\w.-]+)", " ".join(hints))
+    return wrong.removeprefix("Error parsing ") + (f"; perhaps {meant[1]} was meant" if meant else "")
 
 
 def _help(description: str, options: Mapping[str, str]) -> str:
