@@ -342,8 +342,8 @@ def test_sinusoids_have_the_published_wavelengths():
 
 def test_learned_positions_end():
     learned = LearnedPosition(8, max_seq_len=5)
-    x = torch.zeros(1, 3, 8)
-    assert torch.equal(learned(x, torch.tensor([2, 3, 4]))[0], learned.table.weight[2:])
+    assert torch.equal(learned(torch.zeros(1, 5, 8), torch.arange(5))[0], learned.table.weight)
+    assert torch.equal(learned(torch.zeros(1, 3, 8), torch.tensor([2, 3, 4]))[0], learned.table.weight[2:])
     with pytest.raises(ValueError, match="max_seq_len=5"):
         learned(torch.zeros(1, 6, 8), torch.arange(6))
     with pytest.raises(ValueError, match="max_seq_len=16"):
