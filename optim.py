@@ -132,11 +132,10 @@ def warmup_steps(cfg: TrainConfig) -> int:
     return cfg.steps // 50 if cfg.warmup_steps is None else cfg.warmup_steps
 
 
-def learning_rate(number: int, cfg: TrainConfig, *, steps_per_epoch: float = math.inf) -> float:
-    """The rate of step `number`, counted from 0; the same for the same number, always."""
+def learning_rate(number: int, cfg: TrainConfig, *, epochs: float = 0.0) -> float:
+    """The rate of step `number`, counted from 0, when `epochs` passes over the data are done."""
     warmup = warmup_steps(cfg)
     if number < warmup:
         return cfg.lr * (number + 1) / warmup
     progress = min(1.0, (number - warmup) / max(1, cfg.steps - warmup))
-    return cfg.lr * SCHEDULES[cfg.schedule](progress, cfg, steps=number - warmup,
-                                            epochs=number / steps_per_epoch)
+    return cfg.lr * SCHEDULES[cfg.schedule](progress, cfg, steps=number - warmup, epochs=epochs)

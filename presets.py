@@ -136,7 +136,7 @@ def parse_command_line(
     """
     argv = list(argv)
     preset = argv.pop(0) if argv and not argv[0].startswith("-") else None
-    own = argparse.ArgumentParser(prog=program, add_help=False, allow_abbrev=False)
+    own = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     own.add_argument("--config", metavar="FILE")
     for name in options or {}:
         own.add_argument(f"--{name}")
@@ -145,7 +145,7 @@ def parse_command_line(
         cfg = load_config(Path(known.config)) if known.config else Config()
         cfg = load_preset(preset, cfg) if preset else cfg
         cfg = parse_flags(rest, cfg, f"{program} [preset]", _help(description, options or {}))
-    except ValueError as error:
+    except (ValueError, argparse.ArgumentError) as error:
         fail(error)
     return cfg, {name: getattr(known, name.replace("-", "_")) for name in options or {}} | {"preset": preset}
 

@@ -2,25 +2,28 @@
 
 import contextlib
 import json
+import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict
+from pathlib import Path
 
+import matplotlib.pyplot as plt
 import torch
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
 import tales
+from checkpoint import Progress, write_text
 from config import Config, SampleConfig
 from data import TokenFile
-from inference import generate
+from inference import OPENINGS, generate
 from model import Model
 from optim import warmup_steps
-from runs import Progress, Run, plot_loss, write_text
+from runs import Run
 from tokenizer import Tokenizer
-
-OPENINGS = {"tales": "Once"}  # how a corpus begins each text
 
 
 def opening_prompts(cfg: Config, tokenizer: Tokenizer) -> list[str]:
@@ -32,10 +35,8 @@ def opening_prompts(cfg: Config, tokenizer: Tokenizer) -> list[str]:
 
 def write_samples(model: Model, tokenizer: Tokenizer, prompts: list[str], cfg: SampleConfig) -> list[dict[str, str]]:
     """Continue each prompt; training goes on as if nothing had happened."""
-    model.eval()
     ids = [tokenizer.encode(prompt, bos=True) for prompt in prompts]
     new = generate(model, ids, cfg, eos_id=tokenizer.eos_id)
-    model.train()
     return [{"prompt": prompt, "text": tokenizer.decode(old + more)}
             for prompt, old, more in zip(prompts, ids, new, strict=True)]
 
@@ -48,12 +49,12 @@ def announce(
     epochs = cfg.train.steps * rows * cfg.model.max_seq_len / part.num_tokens
     console.print(f"[bold]{run.name}[/]: {model.num_parameters():,} parameters, {cfg.train.steps:,} steps of "
                   f"{rows * cfg.model.max_seq_len:,} tokens ({epochs:.2g} passes over {part.num_tokens:,}), "
-                  f"{device.type}, in {run.path}", highlight=False)
+                  f"{device.type}, in {escape(str(run.path))}", highlight=False, soft_wrap=True)
     if progress.step:
         console.print(f"going on after step {progress.step:,}", highlight=False)
     if warmup_steps(cfg.train) >= cfg.train.steps:
-        console.print(f"[yellow]warning[/]: train.warmup_steps={cfg.train.warmup_steps} is not below "
-                      f"train.steps={cfg.train.steps}: the learning rate never reaches its peak")
+        console.print(f"[yellow]warning[/]: train.warmup_steps={cfg.train.warmup_steps} is not below train.steps="
+                      f"{cfg.train.steps}: the learning rate rises to the end", highlight=False, soft_wrap=True)
 
 
 @contextlib.contextmanager
@@ -71,11 +72,24 @@ def say_evaluation(console: Console, run: Run, progress: Progress, evaluation) -
     above = f" ({evaluation.bits_per_byte / floor:.2f} x the floor {floor:.3f})" if floor else ""
     console.print(f"step {progress.step:6,}  {progress.seconds:5.0f} s  val loss {evaluation.loss:.4f}  "
                   f"bits/byte {evaluation.bits_per_byte:.4f}{above}  accuracy {evaluation.accuracy:.1%}",
-                  highlight=False)
+                  highlight=False, soft_wrap=True)
+
+
+def log_line(
+    progress: Progress, evaluation, lr: float, grad_norm: float, speed: float,
+) -> dict[str, float]:
+    """A line of log.csv; without an evaluation its columns are left out."""
+    line = {"step": progress.step, "tokens": progress.tokens, "seconds": round(progress.seconds, 3),
+            "flops": progress.flops, "train_loss": sum(progress.recent_losses) / len(progress.recent_losses),
+            "lr": lr, "grad_norm": grad_norm, "tokens_per_second": round(speed, 1)}
+    if evaluation:
+        line |= {"val_loss": evaluation.loss, "bits_per_byte": evaluation.bits_per_byte,
+                 "perplexity": math.exp(min(evaluation.loss, 700)), "accuracy": evaluation.accuracy}
+    return line
 
 
 def finish(console: Console, run: Run, model: Model, tokenizer: Tokenizer, prompts: list[str]) -> None:
-    """The end of a run: its last samples, the grades of its stories, the loss curve."""
+    """The end of a run: its last samples, the grades of its stories, and, when all is done, the loss curve."""
     for sample in run.samples()[-len(prompts):]:
         console.print(f"\n{sample['text']}", markup=False, highlight=False)
     count = run.config.train.graded_stories
@@ -84,7 +98,7 @@ def finish(console: Console, run: Run, model: Model, tokenizer: Tokenizer, promp
     plot_loss([run], run.path / "loss.png")
     opening = OPENINGS.get(run.config.data.name, "")
     console.print(f"\nloss curve: {run.path / 'loss.png'}\nwrite more: "
-                  f"python inference.py {run.name} \"{opening}\"", highlight=False, soft_wrap=True)
+                  f"python inference.py {run.name} \"{opening}\"", markup=False, highlight=False, soft_wrap=True)
 
 
 def grade_stories(run: Run, model: Model, tokenizer: Tokenizer, count: int) -> str:
@@ -105,3 +119,25 @@ def grade_stories(run: Run, model: Model, tokenizer: Tokenizer, count: int) -> s
     middle = sorted(g.position / max(1, len(text)) for g, text in broken)[len(broken) // 2]
     examples = "\n".join(f"  {g.message}" for g, _ in broken[:3])
     return f"{said}; the others break ({kinds}), half of them in the first {middle:.0%}, for example:\n{examples}"
+
+
+def plot_loss(runs: list[Run], path: Path) -> None:
+    """Draw validation and training loss in bits per byte against tokens, with the floor, as a PNG."""
+    figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
+    for run in runs:
+        log, bits = run.log(), run.data["val_tokens_per_byte"] / math.log(2)
+        seen = log.dropna(subset="val_loss")
+        (line,) = axes.plot(seen.tokens, seen.bits_per_byte, "o-", markersize=3, label=f"{run.name}, validation")
+        axes.plot(log.tokens, log.train_loss * bits, color=line.get_color(), alpha=0.35, label=f"{run.name}, training")
+    floors = {run.data["floor_bits_per_byte"] for run in runs} - {None}
+    for floor in floors:
+        axes.axhline(floor, color="black", linestyle="--", linewidth=1, label=f"entropy of the text, {floor:.3f}")
+    axes.set(xlabel="tokens", ylabel="bits per byte", yscale="log")
+    axes.yaxis.set_major_formatter("{x:.2g}")
+    axes.yaxis.set_minor_formatter("{x:.2g}")
+    axes.grid(alpha=0.3, which="both")
+    axes.legend(frameon=False)
+    unfinished = path.with_name(f".{path.name}")
+    figure.savefig(unfinished, dpi=130)
+    plt.close(figure)
+    unfinished.replace(path)

@@ -7,6 +7,7 @@ import contextlib
 import math
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,16 +18,15 @@ from rich.console import Console
 from torch import Tensor, nn
 
 import report
+from checkpoint import Progress
 from config import Config, DataConfig, TokenizerConfig, TrainConfig, replace
 from data import IGNORED, Batches, Corpus, TokenFile, eval_batches, load_corpus, prepare
 from model import Model, flops_per_token
-from optim import learning_rate, make_optimizer
+from optim import Optimizers, learning_rate, make_optimizer
 from presets import fail, parse_command_line
-from runs import ROOT, Progress, Run, free_name
-from tokenizer import Tokenizer, built_tokenizer, load_tokenizer, train_tokenizer
+from runs import ROOT, Run, free_name, require_free, saved_runs
+from tokenizer import BUILT_SIZES, Tokenizer, built_tokenizer, load_tokenizer, train_tokenizer
 from tools import pick_device, seed_everything, trace
-
-BUILT_SIZES = (128, 256, 512, 1024, 2048, 4096)
 
 
 def train(cfg: Config, *, run: Run | None = None, console: Console | None = None) -> Run:
@@ -38,9 +38,16 @@ def train(cfg: Config, *, run: Run | None = None, console: Console | None = None
     """
     console = console or Console()
     device = pick_device(cfg.train.device)
+    name = cfg.train.name or free_name("default")
+    if run is None:
+        require_free(name)  # better said now than after the text is encoded
     corpus = load_corpus(cfg.data.name, separator=cfg.data.separator, val_ratio=cfg.data.val_ratio,
                          num_stories=cfg.data.num_stories, seed=cfg.data.seed)
-    tokenizer = choose_tokenizer(cfg.tokenizer, cfg.data, corpus) if run is None else run.tokenizer()
+    if run is None:
+        tokenizer = choose_tokenizer(cfg.tokenizer, cfg.data, corpus)
+    else:
+        require_same_text(run, corpus)
+        tokenizer = run.tokenizer()
     cfg = fit_vocabulary(cfg, tokenizer)
     train_part, val_part = prepare(corpus, tokenizer, ROOT / cfg.data.cache_dir)
     prompts = report.opening_prompts(cfg, tokenizer)
@@ -52,21 +59,22 @@ def train(cfg: Config, *, run: Run | None = None, console: Console | None = None
     seq_len, rows = cfg.model.max_seq_len, cfg.train.batch_size * cfg.train.accumulation
     batches = Batches(train_part, batch_size=cfg.train.batch_size, seq_len=seq_len, seed=cfg.train.seed)
     flops_per_step = flops_per_token(cfg.model, seq_len) * rows * seq_len
-    progress = Progress()
     if run is None:
-        run = Run.create(cfg.train.name, cfg, tokenizer, describe_data(cfg, train_part, val_part))
-    elif run.checkpoints():
-        progress = run.checkpoint("last").load_training(model, optimizer)
-    run.forget_after(progress.step)
+        run = Run.create(name, cfg, tokenizer, describe_data(corpus, train_part, val_part))
+    progress = load_newest(run, model, optimizer)
+    if run.is_finished:
+        console.print(f"{run.name} is finished: all {cfg.train.steps:,} steps are taken", highlight=False)
+        return run
     report.announce(console, run, model, cfg, train_part, progress, device)
     forward = torch.compile(model) if cfg.train.compile else model
     precision = torch.autocast(device.type, torch.bfloat16, enabled=cfg.train.precision == "bfloat16")
 
     began = time.perf_counter() - progress.seconds
-    line_began, line_tokens = time.perf_counter(), progress.tokens
+    line_seconds, line_tokens = 0.0, progress.tokens
     with report.progress_bar(console, cfg, progress) as show, interruption() as interrupted:
         while progress.step < cfg.train.steps:
-            lr = learning_rate(progress.step, cfg.train, steps_per_epoch=batches.rows_per_epoch / rows)
+            step_began = time.perf_counter()
+            lr = learning_rate(progress.step, cfg.train, epochs=progress.step * rows / batches.rows_per_epoch)
             optimizer.set_lr(lr)
             loss = 0.0
             for number in range(cfg.train.accumulation):
@@ -75,9 +83,12 @@ def train(cfg: Config, *, run: Run | None = None, console: Console | None = None
                     part = forward(x, y) / cfg.train.accumulation
                 part.backward()
                 loss += part.item()
+                if not math.isfinite(loss):
+                    break
             grad_norm = clip(model, cfg.train.grad_clip)
             if not (math.isfinite(loss) and math.isfinite(grad_norm)):
-                raise Diverged(run, progress.step + 1, loss, grad_norm, first_bad_module(model, x, y))
+                found = f"loss {loss:g}, gradient norm {grad_norm:g}"
+                raise Diverged(run, progress.step + 1, found, first_bad_module(model, x, y, precision))
             optimizer.step()
             optimizer.zero_grad()
 
@@ -85,41 +96,54 @@ def train(cfg: Config, *, run: Run | None = None, console: Console | None = None
             progress.tokens += rows * seq_len
             progress.flops += flops_per_step
             progress.recent_losses.append(loss)
+            line_seconds += time.perf_counter() - step_began
             due = Due(progress.step, cfg.train)
             evaluation = None
             if due.evaluation:
                 limit = None if due.last else cfg.train.eval_tokens
                 with precision:
                     evaluation = evaluate(model, val_part, tokenizer, cfg.train.batch_size, limit)
-            now = time.perf_counter()
-            progress.seconds = now - began
+                if not math.isfinite(evaluation.loss):
+                    found = f"validation loss {evaluation.loss:g}"
+                    raise Diverged(run, progress.step, found, first_bad_module(model, x, y, precision))
+            progress.seconds = time.perf_counter() - began
             progress.val_loss = evaluation and evaluation.loss
-            speed = (progress.tokens - line_tokens) / (now - line_began)
+            speed = (progress.tokens - line_tokens) / line_seconds
             show(loss, speed)
             if due.line:
-                run.append(log_line(progress, evaluation, lr, grad_norm, speed))
+                run.append(report.log_line(progress, evaluation, lr, grad_norm, speed))
                 progress.recent_losses.clear()
-                line_began, line_tokens = now, progress.tokens
+                line_seconds, line_tokens = 0.0, progress.tokens
             if evaluation:
                 report.say_evaluation(console, run, progress, evaluation)
             if due.samples:
                 run.append_samples(progress.step, report.write_samples(model, tokenizer, prompts, cfg.sample))
-            if due.checkpoint or interrupted.is_set:
+            if due.checkpoint or interrupted.is_set():
                 run.save(model, optimizer, progress)
-            if interrupted.is_set and not due.last:
+            if interrupted.is_set() and not due.last:
                 raise Interrupted(run, progress.step)
     report.finish(console, run, model, tokenizer, prompts)
     return run
 
 
+def load_newest(run: Run, model: Model, optimizer: Optimizers) -> Progress:
+    """Go back to the newest whole checkpoint, or to the start where none was written yet."""
+    for problem in run.drop_damaged():
+        print(f"warning: {problem}; going on from the newest whole checkpoint", file=sys.stderr)
+    saved = run.checkpoints()
+    progress = saved[-1].load_training(model, optimizer) if saved else Progress()
+    if progress.step < run.config.train.steps:
+        run.forget_after(progress.step)
+    return progress
+
+
 class Diverged(Exception):
     """The loss or the gradient is no number any more; the last checkpoint is kept."""
 
-    def __init__(self, run: Run, step: int, loss: float, grad_norm: float, module: str):
+    def __init__(self, run: Run, step: int, found: str, where: str):
         saved = run.checkpoints()
         kept = f"the last good checkpoint is {saved[-1].path}" if saved else "there was no checkpoint yet"
-        super().__init__(f"step {step}: loss {loss:g}, gradient norm {grad_norm:g}; the first bad numbers are in "
-                         f"{module}; {kept}. A lower --train.lr often helps")
+        super().__init__(f"step {step}: {found}; {where}; {kept}; a lower --train.lr often helps")
 
 
 class Interrupted(Exception):
@@ -178,24 +202,14 @@ def clip(model: nn.Module, limit: float | None) -> float:
     return norm.item()
 
 
-def first_bad_module(model: Model, x: Tensor, y: Tensor) -> str:
+def first_bad_module(model: Model, x: Tensor, y: Tensor, precision: torch.autocast) -> str:
     """Where a NaN or Inf first comes up, in a traced repetition of the step."""
     model.zero_grad()
     with trace(model, grad=True) as t:
-        model(x, y).backward()
-    return str(t.first_nonfinite or "no module when the step is repeated")
-
-
-def log_line(
-    progress: Progress, evaluation: Evaluation | None, lr: float, grad_norm: float, speed: float,
-) -> dict[str, float | None]:
-    line = {"step": progress.step, "tokens": progress.tokens, "seconds": round(progress.seconds, 3),
-            "flops": progress.flops, "train_loss": sum(progress.recent_losses) / len(progress.recent_losses),
-            "lr": lr, "grad_norm": grad_norm, "tokens_per_second": round(speed, 1)}
-    if evaluation:
-        line |= {"val_loss": evaluation.loss, "bits_per_byte": evaluation.bits_per_byte,
-                 "perplexity": math.exp(min(evaluation.loss, 700)), "accuracy": evaluation.accuracy}
-    return line
+        with precision:
+            loss = model(x, y)
+        loss.backward()
+    return str(t.first_nonfinite or "no NaN or Inf when the step is repeated")
 
 
 def choose_tokenizer(cfg: TokenizerConfig, data: DataConfig, corpus: Corpus) -> Tokenizer:
@@ -222,57 +236,75 @@ def fit_vocabulary(cfg: Config, tokenizer: Tokenizer) -> Config:
     return replace(cfg, model=replace(cfg.model, vocab_size=size or tokenizer.vocab_size))
 
 
-def describe_data(cfg: Config, train_part: TokenFile, val_part: TokenFile) -> dict[str, float | str | None]:
+def describe_data(corpus: Corpus, train_part: TokenFile, val_part: TokenFile) -> dict[str, float | str | None]:
+    """What a run writes down of its text: fingerprint, sizes, and the entropy (bits per byte) where known."""
     floor = None if val_part.bits is None else val_part.bits / val_part.num_bytes
-    return {"name": cfg.data.name, "train_tokens": train_part.num_tokens, "train_bytes": train_part.num_bytes,
+    return {"name": corpus.name, "fingerprint": corpus.fingerprint,
+            "train_tokens": train_part.num_tokens, "train_bytes": train_part.num_bytes,
             "train_documents": train_part.num_documents, "val_tokens": val_part.num_tokens,
             "val_bytes": val_part.num_bytes, "val_documents": val_part.num_documents,
             "val_tokens_per_byte": val_part.num_tokens / val_part.num_bytes, "floor_bits_per_byte": floor}
 
 
+def require_same_text(run: Run, corpus: Corpus) -> None:
+    """Raise ValueError where the text is not what the run began with."""
+    if run.data.get("fingerprint") != corpus.fingerprint:
+        raise ValueError(f"data.name={corpus.name} has changed since {run.name} began: put the text back as it was, "
+                         "or train a new run on it")
+
+
 @contextlib.contextmanager
-def interruption() -> Iterator:
+def interruption() -> Iterator[threading.Event]:
     """An event that SIGINT sets; a second SIGINT interrupts at once."""
-    class Flag:
-        is_set = False
+    event = threading.Event()
 
     def note(*_):
-        if Flag.is_set:
+        if event.is_set():
             raise KeyboardInterrupt
-        Flag.is_set = True
+        event.set()
 
-    try:
-        before = signal.signal(signal.SIGINT, note)
-    except ValueError:  # not in the main thread, where signals do not come
-        yield Flag
+    if threading.current_thread() is not threading.main_thread():  # signals do not come here
+        yield event
         return
+    before = signal.signal(signal.SIGINT, note)
     try:
-        yield Flag
+        yield event
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def resume(name: str, flags: list[str]) -> None:
+    """Go on with a saved run. Raises ValueError where there are flags besides."""
+    if flags not in (["--resume", name], [f"--resume={name}"]):
+        raise ValueError(f"--resume {name} keeps the run's configuration: leave out other flags")
+    run = Run(name)
+    train(run.config, run=run)
 
 
 def main() -> None:
     cfg, options = parse_command_line(
         sys.argv[1:], program="python train.py", description="Train a model on text.",
         options={"resume": "RUN: go on with a saved run from its newest checkpoint, in place of any other flag"})
-    console = Console()
+    name = options["resume"]
     try:
-        if options["resume"]:
-            if len(sys.argv) > 3 or cfg != Config():
-                raise ValueError(f"--resume {options['resume']} keeps the run's configuration: leave out other flags")
-            run = Run(options["resume"])
-            train(run.config, run=run, console=console)
+        if name is not None:
+            resume(name, sys.argv[1:])
         else:
             name = cfg.train.name or free_name(options["preset"] or "default")
-            train(replace(cfg, train=replace(cfg.train, name=name)), console=console)
-    except (ValueError, OSError) as error:
+            train(replace(cfg, train=replace(cfg.train, name=name)))
+    except OSError as error:
+        fail(f"{error.filename or 'the disk'} cannot be read or written: {error.strerror or error}")
+    except ValueError as error:
         fail(error)
     except Diverged as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(1) from None
-    except (Interrupted, KeyboardInterrupt) as error:
-        print(str(error) or "stopped before the first checkpoint", file=sys.stderr)
+    except Interrupted as error:
+        print(error, file=sys.stderr)
+        raise SystemExit(130) from None
+    except KeyboardInterrupt:
+        go_on = f"go on with: python train.py --resume {name}" if name in saved_runs() else "nothing was saved yet"
+        print(f"stopped at once; {go_on}", file=sys.stderr)
         raise SystemExit(130) from None
 
 

@@ -1,0 +1,139 @@
+"""One saved step of a run: a folder that is whole or refused.
+
+    step_00000500/   model.safetensors  optimizer.pt  progress.json  SHA256SUMS
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_model, save_model
+from torch import nn
+
+FILES = ("model.safetensors", "optimizer.pt", "progress.json")
+SUMS = "SHA256SUMS"  # of a checkpoint's other files, as `sha256sum --check` reads them
+
+
+@dataclass
+class Progress:
+    """Where a run stands; with the weights and the optimizer's state, all that going on needs."""
+
+    step: int = 0  # optimizer steps taken
+    tokens: int = 0  # targets learned from
+    seconds: float = 0.0  # spent so far, over all sittings
+    flops: float = 0.0  # of forward and backward
+    val_loss: float | None = None  # at this step, nats per token; None = not evaluated here
+    recent_losses: list[float] = field(default_factory=list)  # of the steps since the last line of the log
+
+
+class Checkpoint:
+    """One saved step: its weights, and what going on from it needs.
+
+    Reading raises ValueError where a file is not what was saved, by its SHA-256.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.step = int(path.name.removeprefix("step_"))
+
+    @cached_property
+    def progress(self) -> Progress:
+        return Progress(**json.loads(self._whole("progress.json").read_text(encoding="utf-8")))
+
+    def load_weights(self, model: nn.Module) -> None:
+        """Raises ValueError where they belong to another architecture, too."""
+        try:
+            load_model(model, str(self._whole("model.safetensors")))
+        except RuntimeError as error:
+            raise ValueError(f"{self.path} does not fit its configuration: {' '.join(str(error).split())}") from None
+
+    def load_training(self, model: nn.Module, optimizer) -> Progress:
+        """Restore weights, the optimizer's state and the random state; return where that was."""
+        self.load_weights(model)
+        state = torch.load(self._whole("optimizer.pt"), map_location="cpu", weights_only=True)
+        optimizer.load_state_dict(state["optimizer"])
+        restore_random(state["random"])
+        return self.progress
+
+    def problem(self) -> str | None:
+        """What is wrong with its files; None = all are what was saved."""
+        try:
+            for name in FILES:
+                self._whole(name)
+        except ValueError as error:
+            return str(error)
+        return None
+
+    def _whole(self, name: str) -> Path:
+        try:
+            sums = [line.split() for line in (self.path / SUMS).read_text(encoding="utf-8").splitlines()]
+            is_whole = [sha256(self.path / name), name] in sums
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(f"{self.path} is damaged: {error}") from None
+        if not is_whole:
+            raise ValueError(f"{self.path} is damaged: {name} is not as it was saved")
+        return self.path / name
+
+
+def write_checkpoint(folder: Path, model: nn.Module, optimizer, progress: Progress) -> None:
+    """Write a checkpoint's files and their sums into an empty folder, down to the disk."""
+    weights, optimizer_state, how_far = (folder / name for name in FILES)
+    save_model(model, str(weights))
+    with optimizer_state.open("wb") as file:
+        torch.save({"optimizer": optimizer.state_dict(), "random": random_state()}, file)
+    how_far.write_text(json.dumps(asdict(progress)), encoding="utf-8")
+    sums = folder / SUMS
+    sums.write_text("".join(f"{sha256(folder / name)}  {name}\n" for name in FILES), encoding="utf-8")
+    for file in (weights, optimizer_state, how_far, sums):
+        flush(file)
+
+
+def random_state() -> list[torch.Tensor]:
+    """What torch draws from: the CPU's state, and each GPU's."""
+    return [torch.get_rng_state(), *torch.cuda.get_rng_state_all()]
+
+
+def restore_random(states: list[torch.Tensor]) -> None:
+    """Go on drawing where `random_state` was, on the GPUs that are here."""
+    torch.set_rng_state(states[0])
+    for device, state in zip(range(torch.cuda.device_count()), states[1:], strict=False):
+        torch.cuda.set_rng_state(state, device)
+
+
+def best_of(checkpoints: list[Checkpoint]) -> Checkpoint | None:
+    """The one with the lowest validation loss, the earliest of equals; None where none was evaluated."""
+    evaluated = [c for c in checkpoints if c.progress.val_loss is not None]
+    return min(evaluated, key=lambda c: c.progress.val_loss, default=None)
+
+
+def remove(folder: Path) -> None:
+    """Delete a checkpoint, so that nobody ever sees half of it."""
+    doomed = folder.rename(folder.with_name(f".{folder.name}.tmp"))
+    shutil.rmtree(doomed)
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a file's text, whole or not at all."""
+    unfinished = path.with_name(f".{path.name}.tmp")
+    unfinished.write_text(text, encoding="utf-8")
+    flush(unfinished)
+    unfinished.replace(path)
+
+
+def flush(path: Path) -> None:
+    """Have a file or a folder on the disk before going on."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
