@@ -13,6 +13,7 @@ Shape = tuple[Size, ...]
 Labels = tuple[str | None, ...]
 Axis = tuple[str, ...]  # the factors of one axis: ("h", "p") for "(h p)"
 Axes = tuple[Axis, ...]
+Bound = tuple[tuple[str, Size], ...]  # letters and their sizes
 
 ELLIPSIS = ("...",)
 MOVING = {"b", "t", "s", "l"}  # sizes that depend on the data, and layers, which are no axis
@@ -48,92 +49,98 @@ def _parse_tensor(part: str, text: str) -> Axes:
 class AxisNamer:
     """Gives axes their names, knowing the `sizes` of some letters (one size, or a tuple of them).
 
-    The letters that one call bound come as a dict `bound`: letter -> size.
+    The letters that calls have bound come as a dict `bound`: letter -> size. Layers repeat, so all
+    answers are remembered.
     """
 
     def __init__(self, sizes: dict[str, int | tuple[int, ...]]):
         self.sizes = {k: v if isinstance(v, tuple) else (v,) for k, v in sizes.items()}
+        self.declare, self.guess = cache(self._declare), cache(self._guess)
+        self.guess_width = cache(self._guess_width)
 
-    def declare(self, axes: Axes, shape: Shape, bound: dict[str, Size], own: set[str]):
-        """The labels `axes` promise for `shape`, and what is wrong with that ("" if nothing).
-
-        Binds the letters the call meets first; `own` collects what it has bound so far.
+    def _declare(self, axes: Axes, shape: Shape, bound: Bound) -> tuple[Labels, str, Bound]:
+        """The labels `axes` promise for `shape`, what is wrong with that ("" if nothing), and the
+        letters bound then. `bound` are those that the same call declared before.
         """
         declared = axes
         if ELLIPSIS in axes:
             at = axes.index(ELLIPSIS)
             axes = axes[:at] + (ELLIPSIS,) * (len(shape) - len(axes) + 1) + axes[at + 1 :]
         if not shape:  # a scalar, such as a loss returned instead of logits
-            return (), ""
+            return (), "", bound
         if len(axes) != len(shape):
             problem = f"declared '{written(declared)}', got {len(shape)} axes {[*shape]}"
-            return (None,) * len(shape), problem
-        checks = [self._check(*pair, bound, own) for pair in zip(axes, shape, strict=True)]
+            return (None,) * len(shape), problem, bound
+        own = dict(bound)
+        checks = [self._check(*pair, own) for pair in zip(axes, shape, strict=True)]
         problem = "; ".join(filter(None, checks))
         labels = tuple(label_of(axis) for axis in axes)
-        return labels, problem and f"declared '{written(declared)}', got {[*shape]}: {problem}"
+        if problem:
+            problem = f"declared '{written(declared)}', got {[*shape]}: {problem}"
+        return labels, problem, tuple(own.items())
 
-    def _check(self, axis: Axis, size: Size, bound: dict[str, Size], own: set[str]) -> str:
+    def _check(self, axis: Axis, size: Size, own: dict[str, Size]) -> str:
         if axis == ELLIPSIS:
             return ""
         letter = axis[0]
         if len(axis) == 1 and not letter.isdigit() and letter not in own:
-            own.add(letter)
-            bound[letter] = size
+            own[letter] = size
             allowed = self.sizes.get(letter)
             if allowed and size not in allowed:
                 return f"{letter} is {' or '.join(map(str, allowed))}, not {size}"
             return ""
-        expected = product([self._size_of(letter, bound, own) for letter in axis])
+        expected = product([self._size_of(letter, own) for letter in axis])
         wrong = expected is not None and expected != size
         return f"{'*'.join(axis)} is {expected}, not {size}" if wrong else ""
 
-    def _size_of(self, letter: str, bound: dict[str, Size], own: set[str]) -> Size | None:
+    def _size_of(self, letter: str, own: dict[str, Size]) -> Size | None:
         if letter.isdigit():
             return int(letter)
         if letter in own:
-            return bound[letter]
+            return own[letter]
         known = self.sizes.get(letter, ())
         return known[0] if len(known) == 1 else None
 
-    def guess(self, shape: Shape, bound: dict[str, Size]) -> Labels:
+    def _guess(self, shape: Shape, bound: Bound) -> Labels:
         """Names by size and place: the batch stands first, time after it, widths behind.
 
         Where several letters fit, all are named: "v|f".
         """
         if not shape:
             return ()
-        b, t = bound.get("b"), bound.get("t")
+        letters = dict(bound)
+        b, t, s = (letters.get(k) for k in "bts")
         first = None
         if b is not None and shape[0] == b and (len(shape) > 2 or shape[1:] == (t,)):
             first = "b"
         elif len(shape) == 2 and 1 not in (b, t) and shape[0] == product([b, t]):
             first = "b*t"
-        moving = ("t",) if bound.get("s") in (None, t) else ("t", "s")
-        moving = [k for k in moving if first == "b"]
-        return (first, *(self._guess_axis(size, bound, moving) for size in shape[1:]))
+        moving = ("t", "s") if s not in (None, t) else ("t",)
+        moving = moving if first == "b" else ()
+        return (first, *(self._guess_axis(size, letters, moving) for size in shape[1:]))
 
-    def guess_width(self, size: Size, bound: dict[str, Size], source: str | None) -> str | None:
+    def _guess_width(self, size: Size, bound: Bound, source: str | None) -> str | None:
         """The name of a channel axis, where neither batch nor time can stand.
 
         A map from `source` to the same width may as well lead to heads: "d|h*p".
         """
-        label = self._guess_axis(size, bound, ())
+        letters = dict(bound)
+        label = self._guess_axis(size, letters, ())
         if label is None or label != source:
             return label
-        return "|".join([label, *self._fitting_products(size, bound, ("h*p", "g*p"))])
+        return "|".join([label, *self._fitting_products(size, letters, ("h*p", "g*p"))])
 
-    def _guess_axis(self, size: Size, bound: dict[str, Size], moving) -> str | None:
+    def _guess_axis(self, size: Size, letters: dict[str, Size], moving) -> str | None:
         if size == 1 or not isinstance(size, int):
-            return next((k for k in moving if bound.get(k) == size != 1), None)
-        widths = self.sizes | {k: (v,) for k, v in bound.items()}
-        letters = [*moving, *(k for k in widths if k not in MOVING)]
-        fits = [k for k in letters if size in widths.get(k, ())]
-        fits = fits or self._fitting_products(size, bound, PRODUCTS)
+            return next((k for k in moving if letters.get(k) == size != 1), None)
+        widths = self.sizes | {k: (v,) for k, v in letters.items()}
+        names = [*moving, *(k for k in widths if k not in MOVING)]
+        fits = [k for k in names if size in widths.get(k, ())]
+        fits = fits or self._fitting_products(size, letters, PRODUCTS)
         return "|".join(fits) if 0 < len(fits) <= 4 else None
 
-    def _fitting_products(self, size: Size, bound: dict[str, Size], names) -> list[str]:
-        single = {k: v[0] for k, v in self.sizes.items() if len(v) == 1} | bound
+    def _fitting_products(self, size: Size, letters: dict[str, Size], names) -> list[str]:
+        single = {k: v[0] for k, v in self.sizes.items() if len(v) == 1} | letters
         factors = {name: [int(k) if k.isdigit() else single.get(k) for k in name.split("*")]
                    for name in names}  # fmt: skip
         fits = [name for name in names if product(factors[name]) == size]

@@ -1,9 +1,11 @@
 """Numbers about tensors: statistics, dead channels, floating point operations."""
 
+import math
+
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry, sdpa_flop_count
+from torch.utils.flop_counter import flop_registry
 
 STATS = ("none", "basic", "full")
 HISTOGRAM_BINS = 12
@@ -21,37 +23,51 @@ def readable(x: Tensor) -> bool:
     )
 
 
-def measure(x: Tensor, max_elems: int) -> Tensor:
-    """min, max, mean, std of x, as one tensor on its device; mean and std of a sample if x is large.
+NAMES = ("min", "max", "mean", "std")
+
+
+def measure(x: Tensor, max_elems: int) -> list[float]:
+    """min, max, mean, std of x in the memory of the CPU; mean and std of a sample if x is large.
 
     min and max see every element, and are NaN where one is: so no NaN or Inf can hide. Mean and std
     are those of the finite elements.
     """
-    x = x.detach()
-    if x.is_complex():
-        x = x.abs()
-    if x.dtype == torch.bool:
-        x = x.byte()
+    x = _real(x)
+    low, high = (bound.item() for bound in x.aminmax())
+    sample = _sample(x, max_elems)
+    if not math.isfinite(high - low):
+        sample = sample[sample.isfinite()]
+    count = max(len(sample), 1)
+    mean = sample.sum().item() / count
+    square = torch.linalg.vector_norm(sample).item() ** 2 / count
+    if square < 2 * mean * mean:  # the short formula below would lose digits
+        return [low, high, mean, torch.linalg.vector_norm(sample - mean).item() / count**0.5]
+    return [low, high, mean, (square - mean * mean) ** 0.5]
+
+
+def measure_later(x: Tensor, max_elems: int) -> Tensor:
+    """The numbers of measure() as a tensor on the device of x, without waiting for it."""
+    x = _real(x)
     low, high = x.aminmax()
-    mean, std = _moments(_sample(x, max_elems).float(), low, high)
+    sample = _sample(x, max_elems)
+    finite = sample.isfinite()
+    count = finite.sum()
+    mean = sample.where(finite, 0.0).sum() / count
+    std = torch.linalg.vector_norm((sample - mean).where(finite, 0.0)) / count**0.5
     return torch.stack([low.float(), high.float(), mean, std])
 
 
-def _moments(x: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of the finite elements."""
-    if x.is_cpu and (high - low).isfinite():  # the short way; elsewhere asking would be waiting
-        mean = x.mean()
-        return mean, torch.linalg.vector_norm(x - mean) / x.numel() ** 0.5  # 8 x std_mean's speed
-    finite = x.isfinite()
-    count = finite.sum()
-    mean = x.where(finite, 0.0).sum() / count
-    return mean, torch.linalg.vector_norm((x - mean).where(finite, 0.0)) / count**0.5
+def _real(x: Tensor) -> Tensor:
+    x = x.detach()
+    if x.is_complex():
+        return x.abs()
+    return x.byte() if x.dtype == torch.bool else x
 
 
 def details(x: Tensor, max_elems: int) -> dict:
     """What "full" adds: counts of NaN and Inf, the share of zeros, a histogram of a sample."""
-    x = x.detach().abs() if x.is_complex() else x.detach()
-    sample = _sample(x, max_elems).float()
+    x = _real(x)
+    sample = _sample(x, max_elems)
     finite = sample[sample.isfinite()]
     bins = torch.histc(finite, HISTOGRAM_BINS).int().tolist() if finite.numel() else []
     return {
@@ -63,8 +79,9 @@ def details(x: Tensor, max_elems: int) -> dict:
 
 
 def _sample(x: Tensor, max_elems: int) -> Tensor:
+    """At most `max_elems` elements, evenly spread, as float32."""
     x = x.flatten()
-    return x[:: -(-x.numel() // max_elems)]
+    return (x if len(x) <= max_elems else x[:: -(-len(x) // max_elems)]).float()
 
 
 def live_channels(x: Tensor) -> Tensor:
@@ -74,7 +91,9 @@ def live_channels(x: Tensor) -> Tensor:
 
 def _cpu_attention_flops(query: Tensor, key: Tensor, value: Tensor, *args, **kwargs) -> int:
     """Two matrix products, in full, though a causal mask skips half. torch itself has no formula."""
-    return sdpa_flop_count(query.shape, key.shape, value.shape)
+    *_, head_dim = query.shape
+    s, value_dim = value.shape[-2:]
+    return 2 * (query.numel() // head_dim) * s * (head_dim + value_dim)
 
 
 def _matrix_flops(a: Tensor, b: Tensor, *args, **kwargs) -> int:

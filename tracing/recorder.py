@@ -13,12 +13,24 @@ import torch
 from torch import Tensor, nn
 
 from tracing import measure
-from tracing.axes import ELLIPSIS, AxisNamer, Labels, Shape
+from tracing.axes import ELLIPSIS, AxisNamer, Bound, Labels, Shape
 from tracing.records import Call, Value
 from tracing.swap import Site
 
 MAX_VALUES = 32  # kept of one call's arguments, and of its results
+NOTHING = (None, None, None)
 PLAIN = (int, float, bool, str, type(None), torch.dtype, torch.device)
+
+
+class _Names(dict):
+    """torch.float32 -> "float32"."""
+
+    def __missing__(self, dtype: torch.dtype) -> str:
+        self[dtype] = str(dtype).removeprefix("torch.")
+        return self[dtype]
+
+
+DTYPES = _Names()
 
 
 @dataclass(slots=True)
@@ -28,8 +40,12 @@ class Frame:
     call: Call
     site: Site
     module: nn.Module
-    bound: dict  # letter -> size, from here and the enclosing calls
-    own: set  # letters that this call declared
+    outer: Bound  # letters and their sizes in the enclosing calls
+    own: Bound = ()  # letters that this call declared
+
+    @property
+    def bound(self) -> Bound:
+        return tuple((dict(self.outer) | dict(self.own)).items()) if self.own else self.outer
 
 
 class Recorder:
@@ -76,7 +92,7 @@ class Recorder:
         call = Call(path, site.method, type(module).__name__, count, site.title, recompute=recompute)
         top = self.stack[-1] if self.stack else None
         (top.call.children if top else self.roots).append(call)
-        frame = Frame(call, site, module, dict(top.bound) if top else {}, set())
+        frame = Frame(call, site, module, top.bound if top else ())
         args, kwargs = self.enter(frame, args, kwargs)
         self.stack.append(frame)
         start = perf_counter()
@@ -108,9 +124,10 @@ class Recorder:
         """Note the arguments; return those to call with."""
         site = frame.site
         given = args[1:] if site.takes_self else args
-        extra = (f"{site.rest}[{i}]" for i in range(len(given)))
-        pairs = [*zip((*site.names, *extra), given, strict=False), *kwargs.items()]
-        flat = [leaf for name, x in pairs for leaf in leaves(name, x)][:MAX_VALUES]
+        names = site.names
+        if len(given) > len(names):
+            names = (*names, *(f"{site.rest}[{i}]" for i in range(len(given) - len(names))))
+        flat = flatten([*zip(names, given, strict=False), *kwargs.items()])
         if not self.stack and not site.inputs:
             self.bind_tokens(frame, flat)
         frame.call.inputs = self.values(frame, flat, site.inputs, self.guess_input)
@@ -121,12 +138,10 @@ class Recorder:
         names = frame.site.returns
         if type(out) in (tuple, list):
             names = names if len(names) == len(out) else [f"[{i}]" for i in range(len(out))]
-            flat = [leaf for name, x in zip(names, out, strict=True) for leaf in leaves(name, x)]
+            flat = flatten(list(zip(names, out, strict=True)))
         else:
-            flat = list(leaves(names[0] if len(names) == 1 else "", out))
-        frame.call.outputs = self.values(
-            frame, flat[:MAX_VALUES], frame.site.outputs, self.guess_output
-        )
+            flat = flatten([(names[0] if len(names) == 1 else "", out)])
+        frame.call.outputs = self.values(frame, flat, frame.site.outputs, self.guess_output)
         return out
 
     def values(self, frame: Frame, flat: list, declared, guess) -> list[Value]:
@@ -140,65 +155,55 @@ class Recorder:
             axes = next(declared, None)
             value, known = self.tensor_value(name, x)
             if axes is not None:
-                labels, problem = self.namer.declare(axes, value.shape, frame.bound, frame.own)
+                labels, problem, frame.own = self.namer.declare(axes, value.shape, frame.own)
                 if ELLIPSIS in axes:  # what dims leave open
                     others = value.labels if known else guess(frame, value)
                     labels = tuple(a or b for a, b in zip(labels, others, strict=True))
                 value.labels = labels
+                self.remember(x, value)
                 if problem and not frame.call.problem:
                     frame.call.problem = f"{name or 'result'}: {problem}"
             elif not known:
                 value.labels = guess(frame, value)
-            self.remember(x, value)
             values.append(value)
         return values
 
     def tensor_value(self, name: str, x: Tensor) -> tuple[Value, bool]:
         """The record of x, without labels, unless x was seen before: then True, and with them."""
         version = None if x.is_inference() else x._version
-        ref, seen_version, seen = self.seen.get(id(x), (None, None, None))
+        ref, seen_version, seen = self.seen.get(id(x), NOTHING)
         known = ref is not None and ref() is x
         if known and version == seen_version is not None:
             return Value(name, "", seen.shape, seen.labels, seen.dtype, seen.bytes, seen.stats), True
-        shape = self.shape_of(x)
-        size = x.element_size()
-        for extent in shape:
-            size = size * extent if isinstance(extent, int) else 0
-        value = Value(name, "", shape, (), str(x.dtype)[6:], size)
+        shape = shape_of(x)
+        symbolic = str in map(type, shape)
+        value = Value(name, "", shape, (), DTYPES[x.dtype], 0 if symbolic else x.nbytes)
         if self.stats != "none" and measure.readable(x):
             value.stats = self.measure(x)
         if known:
             value.labels = seen.labels
+        self.seen[id(x)] = (weakref.ref(x), version, value)
         return value, known
 
     def remember(self, x: Tensor, value: Value) -> None:
         version = None if x.is_inference() else x._version
         self.seen[id(x)] = (weakref.ref(x), version, value)
 
-    @staticmethod
-    def shape_of(x: Tensor) -> Shape:
-        return tuple(n if type(n) is int else _number_or_text(n) for n in x.shape)
-
     def measure(self, x: Tensor) -> dict:
-        stats: dict = {}
-        with torch.no_grad(), torch._C._DisableTorchDispatch():
-            numbers = measure.measure(x, self.max_elems)
-            if x.device.type == "cpu":
-                self.fill(stats, numbers)
+        with torch._C._DisableTorchDispatch():  # hides this from users' modes, and from our own
+            if x.is_cpu:
+                stats = dict(zip(measure.NAMES, measure.measure(x, self.max_elems), strict=True))
             else:
-                self.late.append((stats, numbers))
+                stats = dict.fromkeys(measure.NAMES, 0.0)
+                self.late.append((stats, measure.measure_later(x, self.max_elems)))
             if self.stats == "full":
                 stats |= measure.details(x, self.max_elems)
         return stats
 
-    @staticmethod
-    def fill(stats: dict, numbers: Tensor) -> None:
-        stats.update(zip(("min", "max", "mean", "std"), numbers.tolist(), strict=True))
-
     def settle(self) -> None:
         """Fetch the statistics that still lie on an accelerator."""
         for stats, numbers in self.late:
-            self.fill(stats, numbers)
+            stats.update(zip(measure.NAMES, numbers.tolist(), strict=True))
         self.late.clear()
 
     # -- names of axes that nobody declared
@@ -210,7 +215,7 @@ class Recorder:
             return
         x = tensors[0]
         if (x.dim() == 2) != (x.is_floating_point() or x.is_complex()):
-            frame.bound.update(zip("bt", self.shape_of(x), strict=False))
+            frame.own = tuple(zip("bt", shape_of(x), strict=False))
 
     def guess_input(self, frame: Frame, value: Value) -> Labels:
         return self.namer.guess(value.shape, frame.bound)
@@ -231,15 +236,20 @@ class Recorder:
         return self.namer.guess(shape, frame.bound)
 
 
-def leaves(name: str, x) -> Iterator[tuple[str, object]]:
+def flatten(pairs: list[tuple[str, object]]) -> list[tuple[str, object]]:
     """Tensors and other things in nested containers, named q, pair[0], cache.k, extra[mask]."""
-    if isinstance(x, Tensor):
-        yield name, x
-    elif isinstance(x, tuple | list | dict) or is_dataclass(x) and not isinstance(x, type):
-        for key, item in islice(_items(x), MAX_VALUES):
-            yield from leaves(f"{name}{key}", item)
-    else:
-        yield name, x
+    flat: list[tuple[str, object]] = []
+    for name, x in pairs:
+        if isinstance(x, Tensor) or not is_container(x):
+            flat.append((name, x))
+        else:
+            inner = islice(_items(x), MAX_VALUES)
+            flat += flatten([(f"{name}{key}", item) for key, item in inner])
+    return flat[:MAX_VALUES]
+
+
+def is_container(x) -> bool:
+    return isinstance(x, tuple | list | dict) or is_dataclass(x) and not isinstance(x, type)
 
 
 def _items(x) -> Iterator[tuple[str, object]]:
@@ -252,8 +262,14 @@ def _items(x) -> Iterator[tuple[str, object]]:
     return ((f"[{i}]", item) for i, item in enumerate(x))
 
 
+def shape_of(x: Tensor) -> Shape:
+    """Sizes as numbers; as text where they are symbols."""
+    shape = tuple(x.shape)
+    return shape if {*map(type, shape)} <= {int} else tuple(map(_number_or_text, shape))
+
+
 def _number_or_text(size) -> int | str:
-    """A size that is no plain int: a symbol, or under torch.jit.trace a tensor."""
+    """Under torch.jit.trace a size is a tensor."""
     text = str(size) if isinstance(size, torch.SymInt) else str(int(size))
     return int(text) if text.isdigit() else text
 

@@ -79,7 +79,7 @@ class TraceRecorder(Recorder):
     def note_live_channels(self, path: str, out: Tensor) -> None:
         if out.dim() < 2 or not measure.readable(out):
             return
-        with torch.no_grad(), torch._C._DisableTorchDispatch():
+        with torch._C._DisableTorchDispatch():
             live = measure.live_channels(out)
             if path in self.live and self.live[path].shape == live.shape:
                 live |= self.live[path]

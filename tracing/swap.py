@@ -73,16 +73,14 @@ _SWAPS: dict[tuple[int, str], list] = {}  # (id(holder), name) -> [holder, origi
 def watch(watcher, modules: Iterable[nn.Module]) -> list[tuple[int, str]]:
     """Put wrappers in the place of what `modules` run; unwatch takes the result back."""
     with _LOCK:
-        _WATCHERS.append(watcher)
-        places = {}
-        for module in modules:
-            for holder, name, original in _methods(module):
-                places[id(holder), name] = (holder, original)
-        for key, (holder, original) in places.items():
-            swap = _SWAPS.setdefault(key, [holder, original, 0])
+        places = {(id(holder), name): (holder, original, _wrapper(holder, name, original))
+                  for holder, name, original in _methods(list(modules))}  # fmt: skip
+        for (key, name), (holder, original, wrapper) in places.items():
+            swap = _SWAPS.setdefault((key, name), [holder, original, 0])
             swap[2] += 1
             if swap[2] == 1:
-                _put(holder, key[1], _wrapper(holder, key[1], original))
+                _put(holder, name, wrapper)
+        _WATCHERS.append(watcher)
         return list(places)
 
 
@@ -104,16 +102,19 @@ def _put(holder, name: str, value) -> None:
         setattr(holder, name, value)
 
 
-def _methods(module: nn.Module):
-    """(class or module, name, attribute) of its forward and its marked methods."""
-    if isinstance(module, torch.jit.ScriptModule):
-        return
-    if "forward" in vars(module):
-        yield module, "forward", _original(module, "forward")
+def _methods(modules: list[nn.Module]):
+    """(class or module, name, attribute) of every forward and marked method that they have."""
+    for module in modules:
+        if "forward" in vars(module) and not isinstance(module, torch.jit.ScriptModule):
+            yield module, "forward", _original(module, "forward")
+    for kind in {type(module) for module in modules}:
+        if not issubclass(kind, torch.jit.ScriptModule):
+            yield from _class_methods(kind)
+
+
+def _class_methods(kind: type[nn.Module]):
     forward_seen = False
-    for cls in type(module).__mro__:
-        if cls is nn.Module:
-            return
+    for cls in kind.__mro__[: kind.__mro__.index(nn.Module)]:
         for name in list(vars(cls)):
             attribute = _original(cls, name)
             if name == "forward" and not forward_seen or _is_marked(attribute):

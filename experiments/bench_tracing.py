@@ -1,0 +1,115 @@
+"""What looking costs: `python experiments/bench_tracing.py` prints the table; two minutes on one core."""
+
+import gc
+import resource
+import sys
+import tracemalloc
+from pathlib import Path
+from statistics import median
+from time import process_time  # what other processes do does not count
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import torch
+from torch import nn
+
+from config import ModelConfig
+from model import Model
+from tools import LoggingModule, log_io, shapes, trace
+from views import grid
+
+NETS = {
+    "tiny": (ModelConfig(vocab_size=65, dim=64, num_heads=4, num_layers=4), (2, 16)),
+    "base": (ModelConfig(vocab_size=512, dim=256, num_heads=8, num_layers=8), (8, 256)),
+}
+MODES = {"off": None, "shapes only": {"stats": "none"}, "basic": {}, "full": {"stats": "full"}}
+
+
+class Marked(LoggingModule):
+    @log_io("b t -> b t")
+    def marked(self, x):
+        return x
+
+    def plain(self, x):
+        return x
+
+
+def seconds(run, repeats: int) -> float:
+    start = process_time()
+    for _ in range(repeats):
+        run()
+    return (process_time() - start) / repeats
+
+
+def call_overhead(rounds: int = 15, calls: int = 300_000) -> float:
+    """Nanoseconds that a mark adds to a call: the median of interleaved rounds."""
+    module, x = Marked(), torch.ones(1, 1)
+    differences = []
+    for _ in range(rounds):
+        times = []
+        for method in (module.plain, module.marked):
+            start = process_time()
+            for _ in range(calls):
+                method(x)
+            times.append((process_time() - start) / calls)
+        differences.append(1e9 * (times[1] - times[0]))
+    return median(differences)
+
+
+def forward_times(model: nn.Module, x: torch.Tensor, rounds: int) -> dict[str, float]:
+    """Best seconds of one forward in each mode, the whole `with` included, interleaved."""
+    def run(options):
+        if options is None:
+            model(x)
+        else:
+            with trace(model, **options):
+                model(x)
+
+    best = dict.fromkeys(MODES, float("inf"))
+    for _ in range(rounds):
+        for mode, options in MODES.items():
+            best[mode] = min(best[mode], seconds(lambda o=options: run(o), 1))
+    return best
+
+
+def memory_held(model: nn.Module, x: torch.Tensor) -> int:
+    """Bytes that a finished trace holds."""
+    with trace(model):
+        model(x)
+    gc.collect()
+    tracemalloc.start()
+    with trace(model) as t:
+        model(x)
+    gc.collect()
+    held = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert t.calls
+    return held
+
+
+def bench_tracing() -> str:
+    """The table: calls while off, forwards in each mode, memory, shapes()."""
+    torch.set_num_threads(1)
+    rows = [["what", "measured", "x off"]]
+    rows.append(["a marked call, tracing off", f"{call_overhead():+.1f} ns", ""])
+    for name, (cfg, size) in NETS.items():
+        model, x = Model(cfg), torch.randint(cfg.vocab_size, size)
+        with torch.no_grad():
+            times = forward_times(model, x, rounds=40 if name == "tiny" else 8)
+        rows += [[f"{name} net, {mode}", f"{1e3 * time:.2f} ms", f"{time / times['off']:.2f}"]
+                 for mode, time in times.items()]  # fmt: skip
+    deep = ModelConfig(vocab_size=65, dim=64, num_heads=4, num_layers=12, attn_kernel="explicit")
+    held = memory_held(Model(deep), torch.randint(65, (2, 16)))
+    rows.append(["held by a trace of 12 layers", f"{held / 1e6:.2f} MB", ""])
+    shapes(lambda: Model(deep))  # imports
+    rows.append(["shapes(), 12 layers", f"{seconds(lambda: shapes(lambda: Model(deep)), 3):.2f} s", ""])
+    big = ModelConfig(vocab_size=50_000, dim=2048, num_heads=16, num_layers=18, attn_kernel="explicit")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    count = shapes(lambda: Model(big)).parts[""].parameters
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    rows.append([f"shapes(), {count / 1e9:.2f} B parameters", f"{grown:+.0f} MB", ""])
+    return grid(rows, left={"what"})
+
+
+if __name__ == "__main__":
+    print(bench_tracing())
