@@ -271,17 +271,17 @@ RULES = {
   [kind=animal] [named|called] [hero=name].
 """,
     "habit": """
-- {hero.He} wore [color.a] [clothes] with [color]
+- {hero} wore [color.a] [clothes] with [color]
   [buttons|pockets|sleeves|dots|patches|tassels|ribbons|bells|hearts|stars], and never
   [went out|traveled|slept] without [look.a] [thing].
-- {hero.His} [relative], [trait.a] [job], smelled of [spice] and [other spice].
-- On [day.s] {hero.he} played [game], and on [other day.s] [look.a] [instrument].
-- What {hero.he} liked best was [drink] with [taste] [fruit] [bake.s].
-- {hero.He} owned [number] [color] [thing.s], [look.a] [furniture] and [look.a] [tool].
-- Nobody knew [more|less] about [insect.s], [bird.s] and [vegetable.s].
-- In {hero.his} [garden|yard] grew [vegetable.s], [color] [flower.s] and [number] [taste]
+- {hero}'s [relative], [trait.a] [job], smelled of [spice] and [other spice].
+- On [day.s] {hero} played [game], and on [other day.s] [look.a] [instrument].
+- {hero} liked nothing better than [drink] with [taste] [fruit] [bake.s].
+- {hero} owned [number] [color] [thing.s], [look.a] [furniture] and [look.a] [tool].
+- {hero} knew [a lot|nothing|all] about [insect.s], [bird.s] and [vegetable.s].
+- In {hero}'s [garden|yard] grew [vegetable.s], [color] [flower.s] and [number] [taste]
   [other vegetable.s].
-- {hero.He} was as [trait] as [animal.a] and as [other trait] as [other animal.a].
+- {hero} was as [trait] as [animal.a] and as [other trait] as [other animal.a].
 """,
     "scenery": """
 - It was [weather.a], [other weather] [day], and the air smelled of [spice].
@@ -482,8 +482,8 @@ touched it, and it [giggled|wobbled|wriggled].
 [other flower.s]. [together]
 """,
     "swap": """
-{hero} owned [color.a] [first=thing], but wanted [want=instrument.a]. [one=other name] the [trait]
-[animal] [liked|loved|needed] the {first} and gave [look.a] [second=other thing] for it.
+{hero} was tired of [color.a] [first=thing], and wanted [want=instrument.a]. [one=other name] the
+[trait] [animal] [liked|loved|needed] the {first} and gave [look.a] [second=other thing] for it.
 [two=other name] the [trait] [animal] [liked|loved|needed] the {second} and gave [color.a]
 [third=clothes] for it.
 

@@ -52,7 +52,7 @@ def count_derivations(text, parts, position, known):
 
 def test_the_corpus_never_changes_by_itself():
     text = "\n\n".join(story.text for story in SAMPLE[:100])
-    assert hashlib.sha256(text.encode()).hexdigest()[:16] == "0e5e6b6c541281eb"
+    assert hashlib.sha256(text.encode()).hexdigest()[:16] == "650a7198c0213de0"
 
 
 def test_stories_are_random_access():
