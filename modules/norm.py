@@ -1,6 +1,8 @@
 """Normalisation of the residual stream: the `norm` flag."""
 
 from collections.abc import Callable
+from functools import partial
+from inspect import signature
 
 import torch
 from torch import Tensor, nn
@@ -106,15 +108,11 @@ NORMS = {"rms": RMSNorm, "layer": LayerNorm, "cosine": CosineNorm, "dyt": DyT, "
 def norm_maker(cfg) -> Callable[[int], nn.Module]:
     """The norm that the flags describe, as a function of its width.
 
-    `cfg` has norm, norm_eps, norm_affine, norm_bias and norm_unit_offset; a flag that a kind does
-    not have was refused where the configuration was made.
+    A kind is given those of eps, affine, bias and unit_offset that it takes; a flag that it does not
+    take was refused where the configuration was made.
     """
-    options = {
-        "rms": {"eps": cfg.norm_eps, "affine": cfg.norm_affine, "bias": cfg.norm_bias,
-                "unit_offset": cfg.norm_unit_offset},
-        "cosine": {"eps": cfg.norm_eps, "affine": cfg.norm_affine},
-        "dyt": {"affine": cfg.norm_affine, "bias": cfg.norm_bias},
-        "none": {},
-    }
-    options["layer"] = options["rms"]
-    return lambda dim: NORMS[cfg.norm](dim, **options[cfg.norm])
+    kind = NORMS[cfg.norm]
+    flags = {"eps": cfg.norm_eps, "affine": cfg.norm_affine, "bias": cfg.norm_bias,
+             "unit_offset": cfg.norm_unit_offset}
+    taken = {name: value for name, value in flags.items() if name in signature(kind).parameters}
+    return partial(kind, **taken)
