@@ -7,11 +7,9 @@ RUN is a name in models/ or a path; without a prompt the run's own are continued
 """
 
 import codecs
-import hashlib
 import math
 import sys
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, TextIO
@@ -21,154 +19,20 @@ import torch
 import tyro
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor, nn
+from torch import nn
 
 from config import SampleConfig, replace
 from data import IGNORED, eval_batches
-from model import Cache, Model
+from model import Model
 from presets import fail, parse_flags
 from runs import Run, saved_runs
+from sampling import ended, eval_mode, generate, stream
 from tokenizer import Tokenizer
 from tools import pick_device
 
 OPENINGS = {"tales": "Once"}  # how a corpus begins each text
 
-# ---- generation ----
-
-
-class Text:
-    """A text that grows: its tokens, those the model still sees, and its own random stream.
-
-    Past `max_len` tokens the model sees the last half of them, from position 0 on; what it sees
-    depends on the text alone, so a cache and other texts in the batch change nothing.
-    """
-
-    def __init__(self, row: int, prompt: Sequence[int], *, max_len: int, seed: int):
-        self.row, self.max_len = row, max_len
-        self.tokens, self.num_prompt, self.start = list(prompt), len(prompt), 0
-        self.random = torch.Generator().manual_seed(seed)
-        self.slide()
-
-    @property
-    def seen(self) -> list[int]:
-        return self.tokens[self.start:]
-
-    @property
-    def new(self) -> list[int]:
-        return self.tokens[self.num_prompt:]
-
-    def slide(self) -> bool:
-        """Begin anew with the last half where the text is past max_len; true where it did."""
-        if len(self.tokens) - self.start <= self.max_len:
-            return False
-        self.start = len(self.tokens) - max(1, self.max_len // 2)
-        return True
-
-
-def generate(
-    model: Model, prompts: Sequence[Sequence[int]], cfg: SampleConfig, *, eos_id: int,
-    on_token: Callable[[int, int], None] | None = None, use_cache: bool = True,
-) -> list[list[int]]:
-    """Continue each prompt; its new tokens, with the end-of-text token where one was drawn.
-
-    A prompt is continued as if it were alone: batches, their order and the cache change only the
-    rounding. The draws of a text follow from cfg.seed, its prompt, and how many prompts before it
-    are the same. `on_token(row, token)` is called as they come.
-    Raises ValueError for a prompt without tokens, or with ids that the model does not have.
-    """
-    new = [[] for _ in prompts]
-    for row, token in stream(model, prompts, cfg, eos_id=eos_id, use_cache=use_cache):
-        new[row].append(token)
-        if on_token is not None:
-            on_token(row, token)
-    return new
-
-
-def stream(
-    model: Model, prompts: Sequence[Sequence[int]], cfg: SampleConfig, *, eos_id: int,
-    use_cache: bool = True,
-) -> Iterator[tuple[int, int]]:
-    """`generate` one token at a time: (row, token id), a token for every unfinished row in turn."""
-    texts = _start(model.cfg, prompts, cfg.seed)
-    was_training, cache = model.training, None
-    model.eval()
-    try:
-        while texts:
-            room = min(model.cfg.max_seq_len, max(len(t.seen) for t in texts) + cfg.max_new_tokens)
-            if cache is None and use_cache:
-                cache = model.make_cache(room)
-            chances = distribution(_read(model, texts, cache), cfg, [t.tokens for t in texts])
-            slid = False
-            for text, p in zip(texts, chances, strict=True):
-                text.tokens.append(int(torch.multinomial(p, 1, generator=text.random)))
-                slid |= text.slide()
-                yield text.row, text.tokens[-1]
-            kept = [text for text in texts if not _ended(text.new, cfg, eos_id)]
-            if slid or len(kept) < len(texts):
-                cache = None  # the rows no longer match: read them all again
-            texts = kept
-    finally:
-        model.train(was_training)
-
-
-def _start(cfg, prompts: Sequence[Sequence[int]], seed: int) -> list[Text]:
-    texts, copies = [], Counter()
-    for row, prompt in enumerate(prompts):
-        prompt = tuple(int(token) for token in prompt)
-        if not prompt:
-            raise ValueError(f"prompts[{row}] has no tokens: begin it with the begin-of-text token")
-        if not 0 <= min(prompt) <= max(prompt) < cfg.vocab_size:
-            raise ValueError(f"prompts[{row}] has ids outside the model's vocab_size={cfg.vocab_size}: "
-                             "use the tokenizer that the model was trained with")
-        key = hashlib.sha256(repr((seed, copies[prompt], prompt)).encode()).digest()
-        texts.append(Text(row, prompt, max_len=cfg.max_seq_len, seed=int.from_bytes(key[:8])))
-        copies[prompt] += 1
-    return texts
-
-
-def _ended(new: list[int], cfg: SampleConfig, eos_id: int) -> bool:
-    return len(new) >= cfg.max_new_tokens or cfg.stop_at_eos and new[-1:] == [eos_id]
-
-
-@torch.inference_mode()
-def _read(model: Model, texts: list[Text], cache: Cache | None) -> Tensor:
-    """Logits of the token after each text: (b, v), on the CPU. Reads what the cache does not have."""
-    longest = max(len(text.seen) for text in texts)
-    padding = torch.tensor([longest - len(text.seen) for text in texts])
-    first = 0 if cache is None or cache.length == 0 else longest - 1
-    tokens = torch.tensor([([0] * (longest - len(text.seen)) + text.seen)[first:] for text in texts])
-    positions = torch.arange(first, longest) - padding[:, None]  # (b, t), negative on the padding
-    if not padding.any():
-        positions = positions[0]  # attention is faster where all rows stand at the same place
-    device = next(model.parameters()).device
-    logits = model(tokens.to(device), positions=positions.to(device), cache=cache)
-    return logits[:, -1, : model.cfg.vocab_size].cpu()
-
-
-def distribution(logits: Tensor, cfg: SampleConfig, seen: Sequence[Sequence[int]]) -> Tensor:
-    """The probabilities that tokens are drawn with, from the logits and the tokens already there.
-
-    Repetition penalty, temperature, top-k, top-p and min-p act in this order, each on what those
-    before it left; sources stand at the flags of SampleConfig.
-    Shape: logits (b, v), seen b lists of ids -> (b, v), each row adding up to 1.
-    """
-    if cfg.repetition_penalty != 1:
-        there = torch.zeros_like(logits, dtype=torch.bool)
-        for row, tokens in enumerate(seen):
-            there[row, torch.as_tensor(tokens)] = True
-        weaker = torch.where(logits > 0, logits / cfg.repetition_penalty, logits * cfg.repetition_penalty)
-        logits = logits.where(~there, weaker)
-    if cfg.temperature == 0:
-        return nn.functional.one_hot(logits.argmax(-1), logits.shape[-1]).float()
-    p, ids = (logits / cfg.temperature).softmax(-1).sort(descending=True, stable=True)
-    if cfg.top_k is not None:
-        p[:, cfg.top_k :] = 0
-    if cfg.top_p is not None:
-        likelier = p.cumsum(-1) - p  # the sum of all tokens before this one
-        p = p.where(likelier < cfg.top_p * p.sum(-1, keepdim=True), 0)
-    if cfg.min_p is not None:
-        p = p.where(p >= cfg.min_p * p[:, :1], 0)
-    return torch.zeros_like(p).scatter(-1, ids, p / p.sum(-1, keepdim=True))
+# ---- prompts ----
 
 
 def encode_prompts(tokenizer: Tokenizer, cfg: SampleConfig) -> list[list[int]]:
@@ -223,17 +87,15 @@ def score(
     encoded = EncodedText(ids, np.zeros(1, dtype=np.int64), len(ids), tokenizer.pad_id)
     seq_len = min(model.cfg.max_seq_len, len(ids) - 1)
     num_windows = -(-(len(ids) - 1) // seq_len)
-    device, was_training = next(model.parameters()).device, model.training
-    nats, hits = 0.0, dict.fromkeys(top_k, 0)
-    model.eval()
-    for x, y in eval_batches(encoded, min(batch_size, num_windows), seq_len):
-        logits, targets = model(x.to(device)).flatten(0, 1), y.to(device).flatten()
-        logits, targets = logits[targets != IGNORED], targets[targets != IGNORED]
-        nats += nn.functional.cross_entropy(logits, targets, reduction="sum").item()
-        likeliest = logits.topk(min(max(top_k), logits.shape[-1])).indices == targets[:, None]
-        for k in top_k:
-            hits[k] += int(likeliest[:, :k].sum())
-    model.train(was_training)
+    device, nats, hits = next(model.parameters()).device, 0.0, dict.fromkeys(top_k, 0)
+    with eval_mode(model):
+        for x, y in eval_batches(encoded, min(batch_size, num_windows), seq_len):
+            counts = y != IGNORED
+            logits, targets = model(x.to(device))[counts], y[counts].to(device)  # (n, v), (n,)
+            nats += nn.functional.cross_entropy(logits, targets, reduction="sum").item()
+            right = logits.topk(min(max(top_k), logits.shape[-1])).indices == targets[:, None]
+            for k in top_k:
+                hits[k] += int(right[:, :k].sum())
     count, num_bytes = len(ids) - 1, len(text.encode())
     return Score(loss=nats / count, bits_per_byte=nats / math.log(2) / num_bytes, num_tokens=count,
                  num_bytes=num_bytes, accuracy={k: n / count for k, n in hits.items()})
@@ -241,12 +103,13 @@ def score(
 
 # ---- command line ----
 
-
 PROGRAM = "inference.py RUN [prompt ...]"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
+    """What the command line can say after RUN."""
+
     sample: tyro.conf.OmitArgPrefixes[SampleConfig]
     checkpoint: str = "best"  # best, last, or the step of a checkpoint
     device: str = "auto"  # auto = cuda, else mps, else cpu
@@ -266,10 +129,10 @@ def write_texts(model: Model, tokenizer: Tokenizer, cfg: SampleConfig, out: Text
         if len(prompts) > 1:
             out.write(f"--- {row + 1} of {len(prompts)} ---\n")
         out.write(waiting[row])
-        while not _ended(new[row], cfg, tokenizer.eos_id):
+        while not ended(new[row], cfg, tokenizer.eos_id):
             other, token = next(tokens)
             new[other].append(token)
-            last = _ended(new[other], cfg, tokenizer.eos_id)
+            last = ended(new[other], cfg, tokenizer.eos_id)
             text = decoders[other].decode(tokenizer.token_bytes[token], final=last)
             if other == row:
                 out.write(text)
@@ -293,7 +156,7 @@ def score_table(result: Score) -> Table:
 def read_text(name: str) -> str:
     """A UTF-8 file's text, or standard input's for "-". Raises ValueError where it cannot be read."""
     try:
-        return sys.stdin.read() if name == "-" else Path(name).read_text(encoding="utf-8")
+        return (sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()).decode()
     except OSError as error:
         raise ValueError(f"score={name!r} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:

@@ -13,10 +13,11 @@ from helpers import assert_close, randomise, small_config, small_model
 import inference
 import runs
 from config import Config, SampleConfig, from_dict, replace, to_dict
-from inference import distribution, generate, score, stream, write_texts
+from inference import score, write_texts
 from model import Model
 from presets import tiny
 from runs import Progress, Run
+from sampling import distribution, generate, stream
 from tokenizer import ByteTokenizer, load_tokenizer
 
 EOS = 2
@@ -146,6 +147,13 @@ def test_a_prompt_that_no_model_can_read_is_refused(prompt, sentence):
         generate(small_model(), [[1], prompt], sample_config(), eos_id=EOS)
 
 
+def test_a_diverged_model_is_named_as_such():
+    model = small_model()
+    torch.nn.init.constant_(model.norm.scale, math.nan)
+    with pytest.raises(ValueError, match="not finite"):
+        generate(model, [[1]], sample_config(), eos_id=EOS)
+
+
 # ---- what tokens are drawn with ----
 
 LOGITS = torch.tensor([[0.4, 0.1, 0.3, 0.2]]).log()
@@ -155,6 +163,7 @@ LOGITS = torch.tensor([[0.4, 0.1, 0.3, 0.2]]).log()
     ({}, [0.4, 0.1, 0.3, 0.2]),
     ({"temperature": 0.5}, [16 / 30, 1 / 30, 9 / 30, 4 / 30]),
     ({"temperature": 0.0}, [1.0, 0.0, 0.0, 0.0]),
+    ({"temperature": 1e-40}, [1.0, 0.0, 0.0, 0.0]),
     ({"top_k": 2}, [4 / 7, 0.0, 3 / 7, 0.0]),
     ({"top_k": 9}, [0.4, 0.1, 0.3, 0.2]),
     ({"top_p": 0.39}, [1.0, 0.0, 0.0, 0.0]),
@@ -325,12 +334,12 @@ def test_the_command_takes_a_path_and_a_checkpoint(command, folder):
 
 
 def test_the_command_scores_a_file_and_standard_input(command, tmp_path, monkeypatch):
-    (tmp_path / "text.txt").write_text("Once, é", encoding="utf-8")
+    (tmp_path / "text.txt").write_text("Once,\ré", encoding="utf-8", newline="")
     status, table, errors = command("toy", "--score", str(tmp_path / "text.txt"))
-    expected = score(Run("toy").load_model(), ByteTokenizer(), "Once, é")
+    expected = score(Run("toy").load_model(), ByteTokenizer(), "Once,\ré")
     assert (status, errors) == (0, "")
     assert f"{expected.bits_per_byte:.4f}" in table and "9 tokens, 8 bytes" in table
-    monkeypatch.setattr(sys, "stdin", io.StringIO("Once, é"))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("Once,\ré".encode())))
     assert command("toy", "--score", "-") == (0, table, "")
 
 

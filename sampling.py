@@ -1,0 +1,169 @@
+"""How text is drawn from a model: one token after the other, many texts at once, with a cache."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from config import ModelConfig, SampleConfig
+from model import Cache, Model
+
+
+class Text:
+    """A text that grows: its tokens, those the model still sees, and its own random stream.
+
+    Past `max_len` tokens the model sees the last half of them, from position 0 on; what it sees
+    depends on the text alone, so a cache and other texts in the batch change nothing.
+    """
+
+    def __init__(self, row: int, prompt: Sequence[int], *, max_len: int, seed: int):
+        self.row, self.max_len = row, max_len
+        self.tokens, self.num_prompt, self.start = list(prompt), len(prompt), 0
+        self.random = torch.Generator().manual_seed(seed)
+        self.slide()
+
+    @property
+    def seen(self) -> list[int]:
+        return self.tokens[self.start:]
+
+    @property
+    def new(self) -> list[int]:
+        return self.tokens[self.num_prompt:]
+
+    def slide(self) -> bool:
+        """Begin anew with the last half where the text is past max_len; true where it did."""
+        if len(self.tokens) - self.start <= self.max_len:
+            return False
+        self.start = len(self.tokens) - max(1, self.max_len // 2)
+        return True
+
+
+def generate(
+    model: Model, prompts: Sequence[Sequence[int]], cfg: SampleConfig, *, eos_id: int,
+    on_token: Callable[[int, int], None] | None = None, use_cache: bool = True,
+) -> list[list[int]]:
+    """Continue each prompt; its new tokens, with the end-of-text token where one was drawn.
+
+    A prompt is continued as if it were alone: batches, their order and the cache change only the
+    rounding. The draws of a text follow from cfg.seed, its prompt, and how many prompts before it
+    are the same. `on_token(row, token)` is called as they come.
+    Raises ValueError for a prompt without tokens, or with ids that the model does not have, and for
+    a model whose logits are not finite.
+    """
+    new = [[] for _ in prompts]
+    for row, token in stream(model, prompts, cfg, eos_id=eos_id, use_cache=use_cache):
+        new[row].append(token)
+        if on_token is not None:
+            on_token(row, token)
+    return new
+
+
+def stream(
+    model: Model, prompts: Sequence[Sequence[int]], cfg: SampleConfig, *, eos_id: int,
+    use_cache: bool = True,
+) -> Iterator[tuple[int, int]]:
+    """`generate` one token at a time: (row, token id), a token for every unfinished row in turn."""
+    texts, cache = _start(model.cfg, prompts, cfg.seed), None
+    with eval_mode(model):
+        while texts:
+            if cache is None and use_cache:
+                longest = max(len(text.seen) for text in texts)
+                cache = model.make_cache(min(model.cfg.max_seq_len, longest + cfg.max_new_tokens))
+            chances = distribution(_read(model, texts, cache), cfg, [text.tokens for text in texts])
+            slid = False
+            for text, token in zip(texts, _draw(chances, texts), strict=True):
+                text.tokens.append(token)
+                slid |= text.slide()
+                yield text.row, token
+            kept = [text for text in texts if not ended(text.new, cfg, eos_id)]
+            if slid or len(kept) < len(texts):
+                cache = None  # its rows no longer match: read all texts again
+            texts = kept
+
+
+@contextmanager
+def eval_mode(model: nn.Module) -> Iterator[None]:
+    """Switch dropout off, and back to what it was."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
+
+
+def _start(cfg: ModelConfig, prompts: Sequence[Sequence[int]], seed: int) -> list[Text]:
+    texts, copies = [], Counter()
+    for row, prompt in enumerate(prompts):
+        prompt = tuple(int(token) for token in prompt)
+        if not prompt:
+            raise ValueError(f"prompts[{row}] has no tokens: begin it with the begin-of-text token")
+        if not 0 <= min(prompt) <= max(prompt) < cfg.vocab_size:
+            raise ValueError(f"prompts[{row}] has ids outside the model's vocab_size={cfg.vocab_size}: "
+                             "use the tokenizer that the model was trained with")
+        key = hashlib.sha256(repr((seed, copies[prompt], prompt)).encode()).digest()
+        texts.append(Text(row, prompt, max_len=cfg.max_seq_len, seed=int.from_bytes(key[:8])))
+        copies[prompt] += 1
+    return texts
+
+
+def ended(new: list[int], cfg: SampleConfig, eos_id: int) -> bool:
+    """Whether a text with these new tokens is finished."""
+    return len(new) >= cfg.max_new_tokens or cfg.stop_at_eos and new[-1:] == [eos_id]
+
+
+@torch.inference_mode()
+def _read(model: Model, texts: list[Text], cache: Cache | None) -> Tensor:
+    """Logits of the token after each text: (b, v), on the CPU. Reads what the cache does not have."""
+    longest = max(len(text.seen) for text in texts)
+    padding = torch.tensor([longest - len(text.seen) for text in texts])
+    first = 0 if cache is None or cache.length == 0 else longest - 1
+    tokens = torch.tensor([([0] * (longest - len(text.seen)) + text.seen)[first:] for text in texts])
+    positions = torch.arange(first, longest) - padding[:, None]  # (b, t), negative on the padding
+    if not padding.any():
+        positions = positions[0]  # attention is faster where all rows stand at the same place
+    device = next(model.parameters()).device
+    logits = model(tokens.to(device), positions=positions.to(device), cache=cache)
+    logits = logits[:, -1, : model.cfg.vocab_size].cpu()
+    if not logits.isfinite().all():
+        raise ValueError("the model's logits are not finite: its training diverged; use an earlier checkpoint")
+    return logits
+
+
+def distribution(logits: Tensor, cfg: SampleConfig, seen: Sequence[Sequence[int]]) -> Tensor:
+    """The probabilities that tokens are drawn with, from the logits and the tokens already there.
+
+    Repetition penalty, temperature, top-k, top-p and min-p act in this order, each on what those
+    before it left; sources stand at the flags of SampleConfig.
+    Shape: logits (b, v), seen b lists of ids -> (b, v), each row adding up to 1.
+    """
+    if cfg.repetition_penalty != 1:
+        there = torch.zeros_like(logits, dtype=torch.bool)
+        for row, tokens in enumerate(seen):
+            there[row, torch.as_tensor(tokens)] = True
+        weaker = torch.where(logits > 0, logits / cfg.repetition_penalty, logits * cfg.repetition_penalty)
+        logits = logits.where(~there, weaker)
+    if cfg.temperature == 0:
+        return nn.functional.one_hot(logits.argmax(-1), logits.shape[-1]).float()
+    p = ((logits - logits.amax(-1, keepdim=True)) / cfg.temperature).softmax(-1)  # a tiny divisor: no inf - inf
+    if cfg.top_k is not None:
+        likeliest, ids = p.topk(min(cfg.top_k, p.shape[-1]))
+        p = torch.zeros_like(p).scatter(-1, ids, likeliest)
+    if cfg.top_p is not None:
+        falling, ids = p.sort(descending=True, stable=True)
+        likelier = falling.cumsum(-1) - falling  # the sum of the tokens before each
+        kept = falling.where(likelier < cfg.top_p * p.sum(-1, keepdim=True), 0)
+        p = torch.zeros_like(p).scatter(-1, ids, kept)
+    if cfg.min_p is not None:
+        p = p.where(p >= cfg.min_p * p.amax(-1, keepdim=True), 0)
+    return p / p.sum(-1, keepdim=True)
+
+
+def _draw(p: Tensor, texts: list[Text]) -> list[int]:
+    """A token for each text from its row of p (b, v), by one number of the text's own stream."""
+    share = torch.stack([torch.rand(1, generator=text.random, dtype=torch.float64) for text in texts])  # (b, 1)
+    reached = p.double().cumsum(-1)
+    return torch.searchsorted(reached, share * reached[:, -1:], right=True).flatten().tolist()
