@@ -113,7 +113,7 @@ def best_of(checkpoints: list[Checkpoint]) -> Checkpoint | None:
 
 def remove(folder: Path) -> None:
     """Delete a checkpoint, so that nobody ever sees half of it."""
-    doomed = folder.rename(folder.with_name(f".{folder.name}.tmp"))
+    doomed = folder.rename(folder.with_name(f".{folder.name}.old.tmp"))
     shutil.rmtree(doomed)
 
 

@@ -109,7 +109,7 @@ class Run:
         if saved and which == "best":
             return best_of(saved) or saved[-1]
         for checkpoint in saved:
-            if which.isdigit() and checkpoint.step == int(which):
+            if which == str(checkpoint.step):
                 return checkpoint
         steps = ", ".join(str(c.step) for c in saved) or "none yet"
         raise ValueError(f"checkpoint={which} is not in {self.path}: use best, last or a step ({steps})")

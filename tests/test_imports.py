@@ -1,0 +1,78 @@
+"""Imports point one way, and no file hides another's name."""
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+# what each file, or folder of files, may import of the others; only experiments, notebooks and tests import the rest
+MAY_IMPORT = {
+    "config": "",
+    "storybook": "",
+    "grammar": "storybook",
+    "tales": "grammar storybook",
+    "checkpoint": "",
+    "views": "",
+    "tracing": "views",
+    "tools": "tracing views",
+    "modules": "tools",
+    "presets": "config",
+    "tokenizer": "tales",
+    "data": "tokenizer tales",
+    "model": "config presets modules tools views",
+    "optim": "config",
+    "memory": "config presets modules tools model optim",
+    "runs": "checkpoint config model tokenizer",
+    "sampling": "config model",
+    "inference": "sampling runs config presets tokenizer data model tools",
+    "report": "inference sampling runs checkpoint config tales tokenizer data model optim tools",
+    "train": "report inference runs checkpoint config presets tokenizer tales data model optim memory tools",
+}
+PROGRAMS = {"experiments", "notebooks", "tests"}  # they may import anything
+FOLDERS = [path for path in ROOT.iterdir() if path.is_dir() and not path.name.startswith(".")]
+FILES = sorted([*ROOT.glob("*.py"), *(path for folder in FOLDERS for path in folder.rglob("*.py"))])
+
+
+def unit(path: Path) -> str:
+    """The file's name at the top level, the folder's below it."""
+    return Path(path.relative_to(ROOT).parts[0]).stem
+
+
+def imported(path: Path) -> set[str]:
+    """The first part of every module's name that a file imports, wherever it does."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names.add(node.module if node.level == 0 else unit(path))
+    return {name.split(".")[0] for name in names}
+
+
+LAYERED = [path for path in FILES if unit(path) not in PROGRAMS]
+
+
+@pytest.mark.parametrize("path", LAYERED, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_file_imports_only_what_stands_below_it(path):
+    assert unit(path) in MAY_IMPORT, f"say in MAY_IMPORT what {unit(path)} may import"
+    ours = {unit(other) for other in FILES} - {unit(path)}
+    wrong = imported(path) & ours - set(MAY_IMPORT[unit(path)].split())
+    assert not wrong, f"{path.relative_to(ROOT)} imports {', '.join(sorted(wrong))}"
+
+
+def test_the_directions_have_no_circle():
+    names = list(MAY_IMPORT)
+    for place, (name, others) in enumerate(MAY_IMPORT.items()):
+        assert set(others.split()) <= set(names[:place]), f"{name} stands above what it imports"
+
+
+def test_no_name_hides_the_standard_library():
+    names = {path.stem for path in FILES} | {folder.name for folder in FOLDERS}
+    assert not (names - {"__init__"}) & (sys.stdlib_module_names | {"datasets"})
+
+
+@pytest.mark.parametrize("folder", ["tokenizers", "models", "notebooks"])
+def test_a_folder_of_data_is_no_package(folder):
+    assert not (ROOT / folder / "__init__.py").exists()  # it would hide an installed package of that name
