@@ -47,7 +47,7 @@ TokenizerKind = Literal["char", "byte", "bpe", "unigram"]
 Optimizer = Literal["adamw", "muon"]
 Schedule = Literal["constant", "linear", "cosine", "wsd", "step"]
 StepUnit = Literal["steps", "epochs"]
-Precision = Literal["float32", "bfloat16"]
+Precision = Literal["auto", "float32", "bfloat16"]
 
 CHECKED = ConfigDict(extra="forbid", validate_default=True)
 
@@ -289,7 +289,7 @@ class TrainConfig:
     step_unit: StepUnit = "epochs"  # step: counted in steps or in epochs (passes over the training part)
     step_gamma: float = 0.9  # step: factor of each fall
 
-    precision: Precision = "float32"  # bfloat16: forward and loss under autocast; weights stay float32
+    precision: Precision = "auto"  # bfloat16: forward under autocast, weights stay float32; auto = where it is fast
     compile: bool = False  # torch.compile the model: slow start, then faster steps
     device: str = "auto"  # auto = cuda, else mps, else cpu
 

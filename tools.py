@@ -13,6 +13,7 @@ from tracing.axes import parse_dims
 __all__ = [
     "LoggingModule",
     "Trace",
+    "has_fast_bfloat16",
     "log_io",
     "pick_device",
     "seed_everything",
@@ -90,6 +91,15 @@ def pick_device(name: str = "auto") -> torch.device:
         here = ", ".join(kind for kind, here in available.items() if here)
         raise ValueError(f"device={name} is not available: use one of auto, {here}")
     return torch.device(name)
+
+
+def has_fast_bfloat16(device: torch.device) -> bool:
+    """Whether the device multiplies bfloat16 matrices in hardware: recent GPUs, AVX512-BF16 or AMX."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    tell = getattr(torch.cpu, "get_capabilities", dict)  # an older torch cannot tell: then it counts as slow
+    capabilities = tell()
+    return device.type == "cpu" and any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16"))
 
 
 def seed_everything(seed: int) -> None:

@@ -26,7 +26,7 @@ from optim import Optimizers, learning_rate, make_optimizer
 from presets import fail, parse_command_line
 from runs import ROOT, Run, free_name, require_free, saved_runs
 from tokenizer import BUILT_SIZES, Tokenizer, built_tokenizer, load_tokenizer, train_tokenizer
-from tools import pick_device, seed_everything, trace
+from tools import has_fast_bfloat16, pick_device, seed_everything, trace
 
 
 def train(cfg: Config, *, run: Run | None = None, console: Console | None = None) -> Run:
@@ -48,7 +48,7 @@ def train(cfg: Config, *, run: Run | None = None, console: Console | None = None
     else:
         require_same_text(run, corpus)
         tokenizer = run.tokenizer()
-    cfg = fit_vocabulary(cfg, tokenizer)
+    cfg = settle_precision(fit_vocabulary(cfg, tokenizer), device)
     train_part, val_part = prepare(corpus, tokenizer, ROOT / cfg.data.cache_dir)
     prompts = report.opening_prompts(cfg, tokenizer)
 
@@ -234,6 +234,14 @@ def fit_vocabulary(cfg: Config, tokenizer: Tokenizer) -> Config:
         raise ValueError(f"model.vocab_size={size} is smaller than the tokenizer's {tokenizer.vocab_size}: "
                          "leave it out, or choose a smaller tokenizer")
     return replace(cfg, model=replace(cfg.model, vocab_size=size or tokenizer.vocab_size))
+
+
+def settle_precision(cfg: Config, device: torch.device) -> Config:
+    """Replace "auto" by what this machine computes fast, so that the saved run says what it was."""
+    if cfg.train.precision != "auto":
+        return cfg
+    precision = "bfloat16" if has_fast_bfloat16(device) else "float32"
+    return replace(cfg, train=replace(cfg.train, precision=precision))
 
 
 def describe_data(corpus: Corpus, train_part: TokenFile, val_part: TokenFile) -> dict[str, float | str | None]:
