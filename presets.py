@@ -86,6 +86,28 @@ PRESETS: dict[str, Mapping[str, Mapping[str, Any]]] = {
         },
         "train": ADAMW | {"lr": 3e-4},
     },
+    # characters of a small text, at nanoGPT's CPU size but with what was learned since: the loss that its
+    # recipe reaches after 1,536,000 tokens comes in 250,000 (experiments/benchmark.py tokens-to-loss)
+    "char": {
+        "model": PLAIN_MODEL | {
+            "dim": 128, "num_layers": 4, "num_heads": 4, "vocab_size": None, "max_seq_len": 64, "activation": "relu2",
+            "norm": "rms", "norm_eps": 1e-6, "qk_norm": "head", "out_init": "zero",
+        },
+        "tokenizer": {"kind": "char", "vocab_size": None},
+        "train": ADAMW | {"optimizer": "muon", "lr": 5e-3, "momentum": 0.95, "schedule": "wsd", "decay_fraction": 0.8,
+                          "min_lr_ratio": 0.0, "warmup_steps": None, "batch_size": 4, "accumulation": 1, "steps": 975,
+                          "precision": "float32"},
+    },
+    # Karpathy 2022, nanoGPT's recipe for a laptop's CPU: the one to beat
+    "nanogpt-char": {
+        "model": PLAIN_MODEL | {
+            "dim": 128, "num_layers": 4, "num_heads": 4, "vocab_size": None, "max_seq_len": 64, "activation": "gelu",
+            "position": "learned", "tie_embeddings": True, "out_init": "depth",
+        },
+        "tokenizer": {"kind": "char", "vocab_size": None},
+        "train": ADAMW | {"lr": 1e-3, "beta2": 0.99, "batch_size": 12, "accumulation": 1, "steps": 2000,
+                          "warmup_steps": 100, "precision": "float32"},
+    },
     # Southern Cross AI's JoeyLLM at its smallest
     "babyjoey": {
         "model": PLAIN_MODEL | {

@@ -1,0 +1,114 @@
+"""Measured claims, reproducible: `python experiments/benchmark.py NAME --help` for each.
+
+    tokens-to-loss   how many training tokens a recipe needs to reach a validation loss
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import math
+import time
+from dataclasses import dataclass
+
+import torch
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from config import Config, override
+from data import Batches, load_corpus, prepare
+from model import Model
+from optim import learning_rate, make_optimizer
+from presets import fail, load_preset
+from runs import ROOT
+from tools import pick_device, seed_everything
+from train import choose_tokenizer, clip, evaluate, fit_vocabulary
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokensToLoss:
+    """Train on a text from scratch and tell after how many tokens the validation loss is reached.
+
+    The loss is that of the whole validation part, the last tenth of the text.
+    """
+
+    data: str  # a .txt file
+    target: float = 1.88  # validation loss to reach, nats per token
+    presets: tuple[str, ...] = ("char",)  # recipes; nanogpt-char is the one to beat
+    budget: int | None = None  # training tokens; None = what the preset's steps make
+    seeds: int = 1  # repetitions, with seeds 0, 1, ...
+    evaluations: int = 20  # spread over the run
+    device: str = "auto"  # auto = cuda, else mps, else cpu
+
+    def run(self, console: Console) -> bool:
+        table = Table("recipe", "seed", "tokens to target", "final loss", "tokens", "seconds")
+        reached = True
+        for preset in self.presets:
+            for seed in range(self.seeds):
+                curve, seconds = self.train(preset, seed, console)
+                first = next((tokens for tokens, loss in curve if loss <= self.target), None)
+                tokens, loss = curve[-1]
+                table.add_row(preset, str(seed), f"{first:,}" if first else "not reached", f"{loss:.4f}",
+                              f"{tokens:,}", f"{seconds:.0f}")
+                reached &= first is not None
+        console.print(table)
+        return reached
+
+    def train(self, preset: str, seed: int, console: Console) -> tuple[list[tuple[int, float]], float]:
+        """(tokens, validation loss) along a run, and its seconds without the evaluations."""
+        cfg = override(load_preset(preset), {"data.name": self.data, "train.seed": seed})
+        corpus = load_corpus(cfg.data.name, separator=cfg.data.separator, val_ratio=0.1)
+        tokenizer = choose_tokenizer(cfg.tokenizer, cfg.data, corpus)
+        cfg = self.with_budget(fit_vocabulary(cfg, tokenizer))
+        train_part, val_part = prepare(corpus, tokenizer, ROOT / cfg.data.cache_dir)
+        device = pick_device(self.device)
+        seed_everything(seed)
+        model = Model(cfg.model).to(device)
+        optimizer = make_optimizer(model, cfg.train)
+        batch = cfg.train.batch_size
+        batches = Batches(train_part, batch_size=batch, seq_len=cfg.model.max_seq_len, seed=seed)
+        points = {math.ceil(cfg.train.steps * (i + 1) / self.evaluations) for i in range(self.evaluations)}
+        curve, seconds = [], 0.0
+        for step in range(cfg.train.steps):
+            began = time.perf_counter()
+            optimizer.set_lr(learning_rate(step, cfg.train))
+            x, y = batches[step]
+            model(x.to(device), y.to(device)).backward()
+            clip(model, cfg.train.grad_clip)
+            optimizer.step()
+            optimizer.zero_grad()
+            seconds += time.perf_counter() - began
+            if step + 1 in points:
+                loss = evaluate(model, val_part, tokenizer, 64).loss
+                curve.append(((step + 1) * batch * cfg.model.max_seq_len, loss))
+                console.print(f"{preset} seed {seed}: {curve[-1][0]:9,} tokens  validation loss {loss:.4f}")
+        return curve, seconds
+
+    def with_budget(self, cfg: Config) -> Config:
+        if self.budget is None:
+            return cfg
+        return override(cfg, {"train.steps": self.budget // (cfg.train.batch_size * cfg.model.max_seq_len)})
+
+
+BENCHMARKS = {"tokens-to-loss": TokensToLoss}
+
+
+def main() -> None:
+    if len(sys.argv) < 2 or sys.argv[1] not in BENCHMARKS:
+        if {"-h", "--help"} & set(sys.argv[1:]):
+            print(__doc__)
+            return
+        fail(f"benchmark {' '.join(sys.argv[1:2])!r} is not known: use one of {', '.join(BENCHMARKS)}")
+    benchmark = tyro.cli(BENCHMARKS[sys.argv[1]], args=sys.argv[2:], prog=f"benchmark.py {sys.argv[1]}")
+    try:
+        reached = benchmark.run(Console())
+    except (ValueError, OSError) as error:
+        fail(error)
+    raise SystemExit(0 if reached else 1)
+
+
+if __name__ == "__main__":
+    torch.set_float32_matmul_precision("highest")
+    main()
