@@ -137,6 +137,27 @@ def test_statistics_are_those_of_the_tensor():
     assert value.stats == pytest.approx({k: v.item() for k, v in expected.items()}, rel=1e-5)
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64", "complex64", "int64", "uint8",
+                                   "bool", "uint16", "float8_e4m3fn"])  # fmt: skip
+def test_every_dtype_is_measured_or_passed_over(dtype):
+    class Part(LoggingModule):
+        @log_io
+        def forward(self, x):
+            return x
+
+    x = torch.tensor([0, 1, 1, 0]).to(getattr(torch, dtype))
+    value = traced(Part(), x, stats="full").calls[0].inputs[0]
+    passed_over = dtype in ("uint16", "float8_e4m3fn")
+    assert value.dtype == dtype
+    assert [value.stats.get(k) for k in ("min", "max", "mean", "std")] == (
+        [None] * 4 if passed_over else [0, 1, 0.5, 0.5])  # fmt: skip
+
+
+def test_a_large_offset_does_not_spoil_the_deviation():
+    value = call(traced(Tiny(), X + 1000), "Tiny").inputs[0]
+    assert value.stats["std"] == pytest.approx(X.std(correction=0).item(), rel=1e-3)
+
+
 def test_min_and_max_see_every_element_of_a_sampled_tensor():
     x = torch.zeros(1, 100, 4)
     x[0, 51, 3] = math.nan
@@ -295,6 +316,20 @@ def test_equal_sizes_are_marked_as_ambiguous():
     model = gpt()
     model.sizes = model.sizes | {"n": 192}
     assert call(traced(model, tokens()), "blocks.0.mlp.up").outputs[0].labels == ("b", "t", "f|n")
+
+
+def test_what_a_module_declares_of_its_result_decides_for_the_layer_that_made_it():
+    class Part(LoggingModule):
+        def __init__(self):
+            super().__init__()
+            self.q, self.out = nn.Linear(16, 16), nn.Linear(16, 16)
+
+        @log_io("b t d -> b t d")
+        def forward(self, x):
+            return self.out(self.q(x).exp())
+
+    t = traced(Part(), torch.randn(3, 7, 16), dims={"d": 16, "h": 2, "p": 8})
+    assert [call(t, x).outputs[0].labels[2] for x in ("q", "out")] == ["d|h*p", "d"]
 
 
 def test_a_declaration_wins_over_sizes_and_a_broken_one_is_shown():
@@ -461,6 +496,10 @@ def test_a_row_that_is_masked_altogether_is_traced_back_to_its_mask():
             return self.weights(self.scores(x))
 
     assert traced(Masked(), X).first_nonfinite.method == "scores"
+
+
+def test_nan_in_the_input_is_not_of_the_models_making():
+    assert traced(Tiny(), with_bad(X, math.nan)).first_nonfinite is None
 
 
 def test_stop_on_nan_raises_at_the_origin():

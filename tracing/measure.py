@@ -8,6 +8,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 STATS = ("none", "basic", "full")
+MEASURED = {
+    torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.complex64, torch.complex128,
+    torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.bool,
+}  # fmt: skip
 HISTOGRAM_BINS = 12
 
 
@@ -15,9 +19,10 @@ def readable(x: Tensor) -> bool:
     """Whether the values of x may be looked at: not in fake, meta, vmapped, traced, empty ones."""
     return (
         type(x) in (Tensor, torch.nn.Parameter)
+        and x.dtype in MEASURED
         and x.layout is torch.strided
         and x.numel() > 0
-        and not (x.is_meta or x.is_quantized)
+        and not x.is_meta
         and not torch._C._functorch.is_functorch_wrapped_tensor(x)
         and torch._C._get_tracing_state() is None
     )

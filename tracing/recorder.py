@@ -145,7 +145,7 @@ class Recorder:
         return out
 
     def values(self, frame: Frame, flat: list, declared, guess) -> list[Value]:
-        """A record for each (name, object); tensors are named as `declared`, in their order."""
+        """A record for each (name, object); tensors get the axes `declared` for them, in order."""
         declared = iter(declared)
         values = []
         for name, x in flat:
@@ -160,6 +160,8 @@ class Recorder:
                     others = value.labels if known else guess(frame, value)
                     labels = tuple(a or b for a, b in zip(labels, others, strict=True))
                 value.labels = labels
+                if known:
+                    self.decide(self.seen[id(x)][2], labels)
                 self.remember(x, value)
                 if problem and not frame.call.problem:
                     frame.call.problem = f"{name or 'result'}: {problem}"
@@ -167,6 +169,12 @@ class Recorder:
                 value.labels = guess(frame, value)
             values.append(value)
         return values
+
+    @staticmethod
+    def decide(earlier: Value, labels: Labels) -> None:
+        """Where an earlier record of the same tensor was unsure, a declaration decides."""
+        pairs = zip(earlier.labels, labels, strict=True)
+        earlier.labels = tuple(new if old and "|" in old else old for old, new in pairs)
 
     def tensor_value(self, name: str, x: Tensor) -> tuple[Value, bool]:
         """The record of x, without labels, unless x was seen before: then True, and with them."""
@@ -176,6 +184,7 @@ class Recorder:
         if known and version == seen_version is not None:
             return Value(name, "", seen.shape, seen.labels, seen.dtype, seen.bytes, seen.stats), True
         shape = shape_of(x)
+        known = known and shape == seen.shape
         symbolic = str in map(type, shape)
         value = Value(name, "", shape, (), DTYPES[x.dtype], 0 if symbolic else x.nbytes)
         if self.stats != "none" and measure.readable(x):
