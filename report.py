@@ -19,10 +19,12 @@ import tales
 from checkpoint import Progress, write_text
 from config import Config, SampleConfig
 from data import TokenFile
-from inference import OPENINGS, generate
+from evaluation import Evaluation
+from inference import OPENINGS
 from model import Model
 from optim import warmup_steps
 from runs import Run
+from sampling import generate
 from tokenizer import Tokenizer
 
 
@@ -67,7 +69,7 @@ def progress_bar(console: Console, cfg: Config, progress: Progress) -> Iterator:
         yield lambda loss, speed: bar.update(task, advance=1, loss=f"{loss:.3f}", speed=f"{speed:,.0f}")
 
 
-def say_evaluation(console: Console, run: Run, progress: Progress, evaluation) -> None:
+def say_evaluation(console: Console, run: Run, progress: Progress, evaluation: Evaluation) -> None:
     floor = run.data["floor_bits_per_byte"]
     above = f" ({evaluation.bits_per_byte / floor:.2f} x the floor {floor:.3f})" if floor else ""
     console.print(f"step {progress.step:6,}  {progress.seconds:5.0f} s  val loss {evaluation.loss:.4f}  "
@@ -76,7 +78,7 @@ def say_evaluation(console: Console, run: Run, progress: Progress, evaluation) -
 
 
 def log_line(
-    progress: Progress, evaluation, lr: float, grad_norm: float, speed: float,
+    progress: Progress, evaluation: Evaluation | None, lr: float, grad_norm: float, speed: float,
 ) -> dict[str, float]:
     """A line of log.csv; without an evaluation its columns are left out."""
     line = {"step": progress.step, "tokens": progress.tokens, "seconds": round(progress.seconds, 3),

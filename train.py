@@ -10,8 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain
 
 import torch
 from rich.console import Console
@@ -20,7 +19,8 @@ from torch import Tensor, nn
 import report
 from checkpoint import Progress
 from config import Config, DataConfig, TokenizerConfig, TrainConfig, replace
-from data import IGNORED, Batches, Corpus, TokenFile, eval_batches, load_corpus, prepare
+from data import Batches, Corpus, TokenFile, load_corpus, prepare
+from evaluation import evaluate
 from model import Model, flops_per_token
 from optim import Optimizers, learning_rate, make_optimizer
 from presets import fail, parse_command_line
@@ -132,7 +132,7 @@ def load_newest(run: Run, model: Model, optimizer: Optimizers) -> Progress:
         print(f"warning: {problem}; going on from the newest whole checkpoint", file=sys.stderr)
     saved = run.checkpoints()
     progress = saved[-1].load_training(model, optimizer) if saved else Progress()
-    if progress.step < run.config.train.steps:
+    if progress.step < run.config.train.steps or not run.is_finished:
         run.forget_after(progress.step)
     return progress
 
@@ -163,37 +163,6 @@ class Due:
         self.evaluation = step % cfg.eval_every == 0 or self.checkpoint
         self.samples = step % cfg.sample_every == 0 or self.last
         self.line = step % cfg.log_every == 0 or self.evaluation
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    loss: float  # nats per token
-    bits_per_byte: float
-    accuracy: float  # share of tokens that were the likeliest
-
-
-@torch.no_grad()
-def evaluate(
-    model: Model, part: TokenFile, tokenizer: Tokenizer, batch_size: int, max_tokens: int | None = None,
-) -> Evaluation:
-    """Measure the model on a part, or on its first `max_tokens`; moves neither data nor random state."""
-    device, byte_lengths = next(model.parameters()).device, torch.from_numpy(tokenizer.byte_lengths)
-    seq_len = model.cfg.max_seq_len
-    batches = eval_batches(part, batch_size, seq_len)
-    if max_tokens is not None:
-        batches = islice(batches, max(1, max_tokens // (batch_size * seq_len)))
-    nats, correct, count, num_bytes = 0.0, 0, 0, 0
-    was_training = model.training
-    model.eval()
-    for x, y in batches:
-        logits, y = model(x.to(device)), y.to(device)
-        nats += nn.functional.cross_entropy(
-            logits.flatten(0, 1), y.flatten(), ignore_index=IGNORED, reduction="sum").item()
-        correct += (logits.argmax(-1) == y).sum().item()
-        counted = y[y != IGNORED].cpu()
-        count, num_bytes = count + len(counted), num_bytes + byte_lengths[counted].sum().item()
-    model.train(was_training)
-    return Evaluation(nats / count, nats / math.log(2) / num_bytes, correct / count)
 
 
 def clip(model: nn.Module, limit: float | None) -> float:

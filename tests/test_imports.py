@@ -25,10 +25,11 @@ MAY_IMPORT = {
     "optim": "config",
     "memory": "config presets modules tools model optim",
     "runs": "checkpoint config model tokenizer",
+    "evaluation": "data model tokenizer",
     "sampling": "config model",
     "inference": "sampling runs config presets tokenizer data model tools",
-    "report": "inference sampling runs checkpoint config tales tokenizer data model optim tools",
-    "train": "report inference runs checkpoint config presets tokenizer tales data model optim memory tools",
+    "report": "inference sampling evaluation runs checkpoint config tales tokenizer data model optim tools",
+    "train": "report inference evaluation runs checkpoint config presets tokenizer tales data model optim memory tools",
 }
 PROGRAMS = {"experiments", "notebooks", "tests"}  # they may import anything
 FOLDERS = [path for path in ROOT.iterdir() if path.is_dir() and not path.name.startswith(".")]

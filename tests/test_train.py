@@ -1,0 +1,592 @@
+"""Training: the same seed gives the same bits, however often it is stopped; what it writes down is true."""
+
+import functools
+import json
+import math
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from itertools import count
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from rich.console import Console
+from small_runs import assert_same_run, content, small_run_config, untimed_log, weights, write_text_file
+
+import report
+import runs
+import tales
+import train
+from config import Config, DataConfig, ModelConfig, TokenizerConfig, override, replace, save_config
+from data import Batches, load_corpus, prepare
+from evaluation import evaluate
+from model import Model, flops_per_token
+from optim import learning_rate
+from runs import COLUMNS, Run
+from tokenizer import load_tokenizer
+from train import Diverged, Interrupted, choose_tokenizer, clip, fit_vocabulary
+from train import train as train_run
+
+QUIET = Console(quiet=True)
+
+
+@pytest.fixture(autouse=True)
+def models(tmp_path, monkeypatch):
+    """A folder of runs for each test; the working folder is the test's own."""
+    monkeypatch.setattr(runs, "MODELS", tmp_path / "models")
+    return tmp_path / "models"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """The text and its cache, shared by all tests."""
+    return tmp_path_factory.mktemp("shared")
+
+
+@pytest.fixture(scope="module")
+def reference(folder):
+    """An uninterrupted run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runs, "MODELS", folder / "models")
+        return train_run(small_run_config(folder), console=QUIET)
+
+
+@pytest.fixture
+def go(folder):
+    """Train with changes to the reference's configuration."""
+    return lambda changes=None, **options: train_run(
+        small_run_config(folder, changes), console=QUIET, **options)
+
+
+@pytest.fixture
+def command(monkeypatch, capfd):
+    """`python train.py ...` in this process: (exit status, standard output, standard error)."""
+    def run(*words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["train.py", *words])
+        status = 0
+        try:
+            train.main()
+        except SystemExit as stop:
+            status = stop.code
+        return status, *capfd.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def at_step(monkeypatch):
+    """Do something at a step, after its gradient and before its update: at_step(7, act) calls act(model)."""
+    def plan(step: int, act) -> None:
+        steps = count(1)
+
+        def clip_and_act(model, limit):
+            norm = clip(model, limit)
+            if next(steps) == step:
+                act(model)
+            return norm
+
+        monkeypatch.setattr(train, "clip", clip_and_act)
+
+    return plan
+
+
+def interrupt(*_) -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+# ---- what a run leaves ----
+
+
+def test_the_folder_of_a_run_is_complete(reference):
+    names = {str(path.relative_to(reference.path)) for path in reference.path.rglob("*") if path.is_file()}
+    saved = {f"checkpoints/{checkpoint.path.name}/{name}" for checkpoint in reference.checkpoints()
+             for name in ("model.safetensors", "optimizer.pt", "progress.json", "SHA256SUMS")}
+    assert names == saved | {"config.json", "data.json", "environment.json", "log.csv", "loss.png", "samples.jsonl",
+                             "tokenizer/tokenizer.json"}
+    assert [checkpoint.step for checkpoint in reference.checkpoints()] == [18, 24]  # the best is one of the newest
+    image = (reference.path / "loss.png").read_bytes()
+    assert image.startswith(b"\x89PNG\r\n\x1a\n") and image.endswith(b"IEND\xaeB`\x82")
+    assert reference.config == small_run_config(reference.path.parents[1], {
+        "model.vocab_size": reference.tokenizer().vocab_size})
+
+
+def test_the_log_has_a_line_whenever_one_is_due(reference):
+    log = reference.log()
+    assert tuple(log.columns) == COLUMNS
+    assert log.step.tolist() == [4, 6, 8, 12, 16, 18, 20, 24]
+    assert log[log.val_loss.notna()].step.tolist() == [6, 12, 18, 24]
+    assert log.tokens.tolist() == [step * 4 * 16 for step in log.step]
+    assert log.flops.tolist() == pytest.approx(
+        [flops_per_token(reference.config.model, 16) * tokens for tokens in log.tokens])
+    assert log.lr.tolist() == [learning_rate(step - 1, reference.config.train) for step in log.step]
+    assert log.seconds.is_monotonic_increasing and (log.tokens_per_second > 0).all()
+
+
+def test_a_line_has_the_mean_loss_of_the_steps_since_the_last(go):
+    every, some = go({"train.log_every": 1}), go({"train.name": "some"})
+    losses = every.log().train_loss.tolist()
+    for before, step in zip([0, 4, 6], [4, 6, 8], strict=True):
+        mean = some.log().set_index("step").train_loss[step]
+        assert mean == pytest.approx(np.mean(losses[before:step]), rel=1e-12)
+
+
+def test_bits_per_byte_follow_from_the_loss(reference):
+    log, data = reference.log().dropna(), reference.data
+    targets = data["val_tokens"] - 1  # all but the very first
+    assert log.bits_per_byte.tolist() == pytest.approx(
+        [loss * targets / math.log(2) / data["val_bytes"] for loss in log.val_loss])
+    assert log.perplexity.tolist() == pytest.approx([math.exp(loss) for loss in log.val_loss])
+
+
+def test_samples_begin_with_their_prompts(go):
+    samples = go({"sample.prompts": ("the ", "fox"), "train.steps": 12}).samples()
+    assert [(s["step"], s["prompt"]) for s in samples] == [(12, "the ")] * 2 + [(12, "fox")] * 2
+    assert all(s["text"].startswith(s["prompt"]) and s["text"] != s["prompt"] for s in samples)
+
+
+def test_text_becomes_easier(go):
+    losses = go({"train.steps": 100, "train.eval_every": 25, "train.checkpoint_every": 100}).log().val_loss.dropna()
+    assert len(losses) == 4 and losses.is_monotonic_decreasing
+    assert losses.iloc[-1] < 1.2 < math.log(21)  # nats, from those of blind guessing
+
+
+def test_tales_know_their_entropy_and_are_graded(go, capsys):
+    console = Console(width=200)
+    cfg = {"data.name": "tales", "data.num_stories": 30, "tokenizer.kind": "bpe", "tokenizer.vocab_size": 128,
+           "train.steps": 2, "train.graded_stories": 3}
+    run = train_run(override(small_run_config(runs.MODELS.parent), cfg), console=console)
+    stories = [story for story, _ in zip(tales.stories(-1), range(3), strict=False)]
+    floor = sum(story.bits for story in stories) / sum(len(story.text.encode()) for story in stories)
+    said = capsys.readouterr().out
+    assert run.data["floor_bits_per_byte"] == pytest.approx(floor)
+    assert f"x the floor {floor:.3f})" in said
+    assert "0 of 3 stories are grammatical" in said
+    assert len(json.loads((run.path / "grades.json").read_text())) == 3
+    assert {sample["prompt"] for sample in run.samples()} == {"Once"}
+
+
+# ---- the same bits ----
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_seed_others(go, reference):
+    assert_same_run(go(), reference)
+    other = go({"train.name": "other", "train.seed": 1})
+    assert not untimed_log(other).equals(untimed_log(reference))
+
+
+def test_looking_changes_nothing(go, reference):
+    seldom = go({"train.name": "seldom", "train.eval_every": 100, "train.sample_every": 100, "train.log_every": 100,
+                 "train.checkpoint_every": 100})
+    assert seldom.log().step.tolist() == [24]
+    assert all(torch.equal(a, b) for a, b in zip(weights(seldom).values(), weights(reference).values(), strict=True))
+
+
+@pytest.mark.parametrize("step", [3, 6, 23])
+def test_an_interrupted_run_saves_and_goes_on_to_the_same_bits(go, reference, command, at_step, models, step):
+    at_step(step, interrupt)
+    with pytest.raises(Interrupted, match=f"after step {step}, which is saved; .*--resume toy"):
+        go()
+    assert Run("toy").checkpoint("last").step == step
+    status, said, errors = command("--resume", "toy")
+    assert (status, errors) == (0, "") and f"going on after step {step}" in said
+    assert_same_run(Run("toy"), reference)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_an_interrupt_in_the_last_step_is_a_finished_run(go, reference, at_step):
+    at_step(24, interrupt)
+    assert_same_run(go(), reference)
+
+
+def as_file(cfg: Config, path) -> str:
+    save_config(cfg, path)
+    return str(path)
+
+
+def test_the_command_says_how_to_go_on_after_an_interrupt(command, folder, tmp_path, at_step):
+    at_step(7, interrupt)
+    config = as_file(small_run_config(folder), tmp_path / "config.json")
+    status, _, errors = command("--config", config)
+    assert status == 130
+    assert errors == "stopped after step 7, which is saved; go on with: python train.py --resume toy\n"
+
+
+def test_a_second_interrupt_stops_at_once(command, folder, tmp_path, at_step, reference):
+    def twice(_):
+        interrupt()
+        interrupt()
+
+    at_step(9, twice)
+    status, _, errors = command("--config", as_file(small_run_config(folder), tmp_path / "config.json"))
+    assert status == 130
+    assert errors == "stopped at once; go on with: python train.py --resume toy\n"
+    assert Run("toy").checkpoint("last").step == 6
+    train_run(Run("toy").config, run=Run("toy"), console=QUIET)
+    assert_same_run(Run("toy"), reference)
+
+
+def test_an_interrupt_before_the_run_exists_says_so(command, folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "prepare", interrupt)
+    status, _, errors = command("--config", as_file(small_run_config(folder), tmp_path / "config.json"))
+    assert (status, errors) == (130, "stopped at once; nothing was saved yet\n")
+
+
+def test_a_run_trains_outside_the_main_thread(go, reference):
+    thread = threading.Thread(target=go)
+    thread.start()
+    thread.join()
+    assert_same_run(Run("toy"), reference)
+
+
+def die_at_disk_event(number: int) -> None:
+    """SIGKILL this process at its so manieth rename, flush, delete or write of a log line."""
+    events = count(1)
+
+    def deadly(function):
+        def act(*args, **kwargs):
+            if next(events) == number:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return function(*args, **kwargs)
+
+        return act
+
+    for name in ("rename", "replace", "fsync", "unlink", "rmdir", "mkdir"):
+        setattr(os, name, deadly(getattr(os, name)))
+    Run.append, Run.append_samples = deadly(Run.append), deadly(Run.append_samples)
+
+
+def life(cfg: Config, number: int) -> int:
+    """Begin the run or go on with it in a process that dies at a disk event; its exit status."""
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            die_at_disk_event(number)
+            run = Run("toy") if "toy" in runs.saved_runs() else None
+            train_run(cfg, run=run, console=QUIET)
+            status = 0
+        finally:
+            os._exit(status)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_run_killed_while_it_writes_goes_on_to_the_same_bits(folder, reference, seed):
+    cfg, drawn, lives = small_run_config(folder), random.Random(seed), 0
+    while life(cfg, drawn.randint(5, 30)) == -signal.SIGKILL:
+        lives += 1
+    assert lives >= 3
+    run = Run("toy")
+    assert_same_run(run, reference)
+    assert run.is_finished and not list(run.path.rglob("*.tmp"))
+    assert {c.step for c in run.checkpoints()} >= {18, 24}
+
+
+@pytest.fixture
+def start(models):
+    """Start `python train.py ...` as a process of its own."""
+    started = []
+
+    def run(*words: str) -> subprocess.Popen:
+        environment = os.environ | {"SHAPESHIFTER_MODELS": str(models), "OMP_NUM_THREADS": "1"}
+        started.append(subprocess.Popen([sys.executable, train.__file__, *words], env=environment, text=True,
+                                        stdout=subprocess.PIPE, stderr=subprocess.PIPE))
+        return started[-1]
+
+    yield run
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def wait_for_lines(process: subprocess.Popen, number: int) -> None:
+    """Return when the log has so many lines."""
+    log, until = runs.MODELS / "toy" / "log.csv", time.monotonic() + 100
+    while not log.exists() or log.read_text().count("\n") < number:
+        assert process.poll() is None and time.monotonic() < until, process.communicate()
+        time.sleep(0.002)
+
+
+def test_processes_killed_and_interrupted_add_up_to_one_run(start, go, folder, tmp_path):
+    changes = {"train.steps": 150, "train.checkpoint_every": 20, "train.sample_every": 75, "train.log_every": 1}
+    config = as_file(small_run_config(folder, changes), tmp_path / "config.json")
+    first = start("--config", config)
+    wait_for_lines(first, 31)
+    first.send_signal(signal.SIGKILL)
+    assert first.wait() == -signal.SIGKILL
+    lines = len(Run("toy").log())
+    second = start("--resume", "toy")
+    wait_for_lines(second, lines + 20)
+    second.send_signal(signal.SIGINT)
+    _, errors = second.communicate()
+    assert second.returncode == 130 and errors.count("\n") == 1 and "--resume toy" in errors
+    third = start("--resume", "toy")
+    said, errors = third.communicate()
+    assert (third.returncode, errors) == (0, "") and "going on after step" in said
+    assert_same_run(Run("toy"), go(changes | {"train.name": "whole"}))
+
+
+# ---- going on ----
+
+
+def test_going_on_with_a_finished_run_is_harmless_and_says_so(go, command, models):
+    go({"train.steps": 2})
+    before = content(models)
+    assert command("--resume", "toy") == (0, "toy is finished: all 2 steps are taken\n", "")
+    assert content(models) == before
+
+
+def test_a_run_killed_before_its_report_is_reported(go, command, reference):
+    (go().path / "loss.png").unlink()
+    status, said, _ = command("--resume", "toy")
+    assert status == 0 and "loss curve" in said
+    assert Run("toy").is_finished
+    assert_same_run(Run("toy"), reference)
+
+
+def test_a_damaged_newest_checkpoint_is_skipped_with_a_word(go, command, reference):
+    newest = go().checkpoint("last").path
+    (newest / "optimizer.pt").write_bytes(b"")
+    status, said, errors = command("--resume", "toy")
+    assert status == 0 and "going on after step 18" in said
+    assert errors == (f"warning: {newest} is damaged: optimizer.pt is not as it was saved; "
+                      "going on from the newest whole checkpoint\n")
+    assert_same_run(Run("toy"), reference)
+
+
+def test_another_text_is_refused(go, command, tmp_path, models):
+    text = write_text_file(tmp_path / "mine.txt")
+    go({"data.name": str(text), "train.steps": 2})
+    before = content(models)
+    write_text_file(text, seed=1)
+    status, _, errors = command("--resume", "toy")
+    assert status == 2 and errors.count("\n") == 1
+    assert f"data.name={text} has changed since toy began" in errors
+    assert content(models) == before
+
+
+def test_a_taken_name_is_refused_before_the_text_is_read(go, models):
+    (models / "toy").mkdir(parents=True)
+    with pytest.raises(ValueError, match="train.name=toy is taken"):
+        go({"data.name": "no/such/file"})
+
+
+def test_a_run_without_a_name_gets_one(go, command, folder, tmp_path):
+    nameless = {"train.name": None, "train.steps": 1}
+    assert [go(nameless).name, go(nameless).name] == ["default", "default-2"]
+    config = as_file(small_run_config(folder, nameless), tmp_path / "config.json")
+    assert command("default", "--config", config)[0] == 0
+    assert Run("default-3").config.train.name == "default-3"
+
+
+# ---- bad numbers ----
+
+
+def plant_nan(model: Model) -> None:
+    with torch.no_grad():
+        model.blocks[1].mlp.branch.out.weight[0, 0] = math.nan
+
+
+def test_a_nan_stops_with_its_step_and_module_and_the_last_good_checkpoint(command, folder, tmp_path, at_step):
+    at_step(8, plant_nan)
+    status, _, errors = command("--config", as_file(small_run_config(folder), tmp_path / "config.json"))
+    assert status == 1 and errors.count("\n") == 1
+    assert errors.startswith("error: step 9: loss nan") and "blocks.1.mlp" in errors
+    assert f"the last good checkpoint is {Run('toy').path / 'checkpoints' / 'step_00000006'}" in errors
+    assert [c.step for c in Run("toy").checkpoints()] == [6]
+    assert all(tensor.isfinite().all() for tensor in weights(Run("toy")).values())
+
+
+def test_weights_that_turned_bad_in_a_step_are_not_saved_after_it(go, at_step):
+    at_step(12, plant_nan)
+    with pytest.raises(Diverged, match=r"^step 12: validation loss nan; .*blocks\.1\.mlp"):
+        go()
+    assert [c.step for c in Run("toy").checkpoints()] == [6]
+    assert Run("toy").log().step.max() == 8
+
+
+def test_an_absurd_rate_stops_before_anything_was_saved(go):
+    with pytest.raises(Diverged, match="^step [23]: .*there was no checkpoint yet; a lower --train.lr often helps$"):
+        go({"train.lr": 1e30, "train.optimizer": "adamw"})
+
+
+def test_a_bad_batch_is_named_wherever_it_stands_in_the_step(go, monkeypatch):
+    def spoil(model, x, y, precision):
+        return f"called with {x.shape[0]} rows"
+
+    taken = count(1)
+    forward = Model.forward
+
+    def bad_second(self, tokens, targets=None, **rest):
+        loss = forward(self, tokens, targets, **rest)
+        return loss * math.nan if targets is not None and next(taken) == 2 else loss
+
+    monkeypatch.setattr(train, "first_bad_module", spoil)
+    monkeypatch.setattr(Model, "forward", bad_second)
+    with pytest.raises(Diverged, match="^step 1: loss nan.*called with 1 rows"):
+        go({"train.batch_size": 1, "train.accumulation": 3})
+    assert next(taken) == 3
+
+
+# ---- the parts of a step ----
+
+
+def test_accumulated_passes_equal_one_large_one(go):
+    plain = {"model.residual_dropout": 0.0, "model.attn_dropout": 0.0, "train.optimizer": "adamw",
+             "train.adam_eps": 1e-3, "train.steps": 8, "train.eval_every": 100, "train.checkpoint_every": 100}
+    whole = go(plain | {"train.batch_size": 4, "train.name": "whole"})
+    parts = go(plain | {"train.batch_size": 1, "train.accumulation": 4, "train.name": "parts"})
+    columns = ["step", "tokens", "flops", "train_loss", "grad_norm", "lr"]
+    pd.testing.assert_frame_equal(whole.log()[columns], parts.log()[columns], rtol=1e-4)
+    for a, b in zip(weights(whole).values(), weights(parts).values(), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-3)
+
+
+def test_the_gradient_is_scaled_down_to_the_limit_and_never_up():
+    linear = torch.nn.Linear(2, 1, bias=False)
+    for limit, expected in ((1.0, [0.6, 0.8]), (None, [3.0, 4.0]), (9.0, [3.0, 4.0])):
+        linear.weight.grad = torch.tensor([[3.0, 4.0]])
+        assert clip(linear, limit) == pytest.approx(5.0)
+        assert linear.weight.grad[0].tolist() == pytest.approx(expected, rel=1e-4)
+
+
+def test_bfloat16_trains_close_to_float32(go, reference):
+    run = go({"train.precision": "bfloat16"})
+    assert {tensor.dtype for tensor in weights(run).values()} == {torch.float32}
+    ours, theirs = run.log().train_loss, reference.log().train_loss
+    assert not ours.equals(theirs)
+    assert ours.tolist() == pytest.approx(theirs.tolist(), rel=0.05)
+
+
+@pytest.mark.parametrize(("fast", "precision"), [(True, "bfloat16"), (False, "float32")])
+def test_a_run_says_which_precision_it_found(go, monkeypatch, fast, precision):
+    monkeypatch.setattr(train, "has_fast_bfloat16", lambda device: fast)
+    assert go({"train.precision": "auto", "train.steps": 1}).config.train.precision == precision
+
+
+def test_a_compiled_model_trains_to_the_same_curve(go, monkeypatch):
+    # without the last stage, which makes machine code and takes half a minute
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
+    plain = {"model.residual_dropout": 0.0, "model.attn_dropout": 0.0, "train.steps": 6}
+    eager, compiled = go(plain | {"train.name": "eager"}), go(plain | {"train.compile": True})
+    assert compiled.log().train_loss.tolist() == pytest.approx(eager.log().train_loss.tolist(), rel=1e-3)
+
+
+def test_the_rate_steps_down_with_the_passes_over_the_data(go, folder):
+    run = go({"train.schedule": "step", "train.step_gamma": 0.5, "train.step_unit": "epochs", "train.warmup_steps": 0,
+              "train.log_every": 1, "train.accumulation": 2, "train.lr": 0.01, "train.steps": 40})
+    corpus = load_corpus(run.config.data.name, val_ratio=run.config.data.val_ratio)
+    part, _ = prepare(corpus, run.tokenizer(), folder / "cache")
+    rows = Batches(part, batch_size=4, seq_len=16).rows_per_epoch
+    assert rows < 40 * 8  # or the rate never falls
+    assert run.log().lr.tolist() == [0.01 * 0.5 ** (step * 8 // rows) for step in range(40)]
+
+
+@pytest.mark.parametrize(("warmup", "warned"), [(5, True), (6, True), (4, False), (None, False)])
+def test_a_warmup_that_never_ends_is_pointed_out(folder, capsys, warmup, warned):
+    cfg = small_run_config(folder, {"train.warmup_steps": warmup, "train.steps": 5})
+    train_run(cfg, console=Console(width=60))
+    assert ("warning: train.warmup_steps=" in capsys.readouterr().out) == warned
+
+
+# ---- evaluation ----
+
+
+@pytest.fixture(scope="module")
+def guesser(folder):
+    """A model that gives every token its own, fixed probability; with the validation part and its tokenizer."""
+    tokenizer = load_tokenizer("tales_128")
+    corpus = load_corpus("tales", num_stories=40)
+    _, part = prepare(corpus, tokenizer, folder / "cache")
+    model = Model(ModelConfig(dim=8, num_layers=1, num_heads=2, vocab_size=128, max_seq_len=64, head_bias=True,
+                              head_zero_init=True, residual_dropout=0.5))
+    with torch.no_grad():
+        model.head.unembed.bias.copy_(torch.linspace(-2, 2, 128))
+    return model, part, tokenizer
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 1000])
+def test_every_target_counts_once_whatever_the_batch(guesser, batch_size):
+    model, part, tokenizer = guesser
+    targets = np.array(part.tokens[1:]).astype(int)
+    nats = -torch.linspace(-2, 2, 128).double().log_softmax(0).numpy()[targets]
+    result = evaluate(model, part, tokenizer, batch_size)
+    assert result.loss == pytest.approx(nats.mean(), rel=1e-5)
+    assert result.bits_per_byte == pytest.approx(nats.sum() / math.log(2) / part.num_bytes, rel=1e-5)
+    assert result.accuracy == pytest.approx((targets == 127).mean())
+
+
+def test_evaluation_moves_neither_the_random_state_nor_the_mode(guesser):
+    state = torch.get_rng_state()
+    evaluate(*guesser, 4)
+    assert guesser[0].training and torch.equal(state, torch.get_rng_state())
+
+
+def test_a_part_of_the_validation_text_is_its_beginning(guesser):
+    model, part, tokenizer = guesser
+    one, all_ = evaluate(model, part, tokenizer, 2, 1), evaluate(model, part, tokenizer, 2)
+    assert one == evaluate(model, part, tokenizer, 2, 2 * 64) != all_
+    assert evaluate(model, part, tokenizer, 2, 10**9) == all_
+
+
+def test_the_last_evaluation_has_the_whole_part(go, monkeypatch):
+    limits = []
+
+    def note(model, part, tokenizer, batch_size, max_tokens=None):
+        limits.append(max_tokens)
+        return evaluate(model, part, tokenizer, batch_size, max_tokens)
+
+    monkeypatch.setattr(train, "evaluate", note)
+    go({"train.steps": 9, "train.eval_every": 4, "train.eval_tokens": 64, "train.checkpoint_every": 6})
+    assert limits == [64, 64, 64, None]
+
+
+# ---- tokenizer and vocabulary ----
+
+
+@pytest.mark.parametrize(("flags", "data", "kind", "size"), [
+    ({}, "tales", "bpe", 2048),
+    ({"vocab_size": 128}, "tales", "bpe", 128),
+    ({"path": "tales_256"}, "text", "bpe", 256),
+    ({"kind": "byte"}, "text", "byte", 259),
+    ({"kind": "char"}, "text", "char", 24),
+    ({"kind": "unigram", "vocab_size": 30}, "text", "unigram", 30),
+], ids=str)
+def test_the_tokenizer_is_built_loaded_or_trained(folder, flags, data, kind, size):
+    name = data if data == "tales" else str(write_text_file(folder / "text.txt"))
+    tokenizer = choose_tokenizer(TokenizerConfig(**flags), DataConfig(name=name), load_corpus(name, num_stories=1))
+    assert (tokenizer.kind, tokenizer.vocab_size) == (kind, size)
+
+
+def test_the_alphabet_has_the_validation_text_too(go, tmp_path):
+    text = tmp_path / "text.txt"
+    text.write_text("abc " * 200 + "z" * 20)
+    assert "z" in go({"data.name": str(text), "train.steps": 1}).tokenizer().alphabet
+
+
+def test_the_vocabulary_is_the_tokenizers_or_a_larger_one():
+    cfg, tokenizer = Config(), load_tokenizer("tales_128")
+    assert fit_vocabulary(cfg, tokenizer).model.vocab_size == 128
+    larger = replace(cfg, model=replace(cfg.model, vocab_size=130))
+    assert fit_vocabulary(larger, tokenizer) == larger
+    with pytest.raises(ValueError, match="model.vocab_size=127 is smaller than the tokenizer's 128"):
+        fit_vocabulary(replace(cfg, model=replace(cfg.model, vocab_size=127)), tokenizer)
+
+
+def test_a_prompt_outside_the_alphabet_is_refused_before_the_run_exists(go, models):
+    with pytest.raises(ValueError, match="'é'"):
+        go({"sample.prompts": ("café",)})
+    assert not models.exists()
+
+
+def test_a_report_does_not_wrap_a_path(reference, capsys):
+    report.announce(Console(width=40), reference, Model(reference.config.model), reference.config,
+                    prepare(load_corpus(reference.config.data.name), reference.tokenizer(),
+                            reference.path.parents[1] / "cache")[0], train.Progress(), torch.device("cpu"))
+    assert str(reference.path) in capsys.readouterr().out
