@@ -19,7 +19,6 @@ import torch
 from rich.console import Console
 from small_runs import assert_same_run, content, small_run_config, untimed_log, weights, write_text_file
 
-import report
 import runs
 import tales
 import train
@@ -583,10 +582,3 @@ def test_a_prompt_outside_the_alphabet_is_refused_before_the_run_exists(go, mode
     with pytest.raises(ValueError, match="'é'"):
         go({"sample.prompts": ("café",)})
     assert not models.exists()
-
-
-def test_a_report_does_not_wrap_a_path(reference, capsys):
-    report.announce(Console(width=40), reference, Model(reference.config.model), reference.config,
-                    prepare(load_corpus(reference.config.data.name), reference.tokenizer(),
-                            reference.path.parents[1] / "cache")[0], train.Progress(), torch.device("cpu"))
-    assert str(reference.path) in capsys.readouterr().out
