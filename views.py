@@ -1,4 +1,4 @@
-"""What a trace looks like: a tree for the terminal, a page for the browser, tables, a diff."""
+"""What a trace looks like in a terminal: the tree of calls, live lines, tables."""
 
 import math
 import os
@@ -480,62 +480,3 @@ def _children(modules: list[nn.Module]):
             if len(numbers) > 2 and numbers == list(range(numbers[0], numbers[-1] + 1)):
                 many = f"{numbers[0]} … {numbers[-1]}"
             yield f"{name}.{many}", [layer for _, layer in group]
-
-
-# --------------------------------------------------------------------------------------- differences
-
-
-def diff(first, second, *, rtol: float, atol: float) -> str:
-    """Where two traces part, in the order in which calls ended."""
-    others = {_key(call): call for call in second.ended()}
-    found, compared = [], 0
-    for call in first.ended():
-        other = others.pop(_key(call), None)
-        compared += 1
-        reasons = ["only in the first"] if other is None else _reasons(call, other, rtol, atol)
-        if reasons:
-            found.append((call, reasons))
-    found += [(call, ["only in the second"]) for call in others.values()]
-    if not found:
-        return f"no difference in {compared} calls"
-    (call, reasons), rest = found[0], found[1:]
-    lines = [f"first difference: {_numbered(call)}", *(f"  {reason}" for reason in reasons)]
-    if rest:
-        lines.append(f"then {len(rest)} more of {compared} calls:")
-        lines += [fit(f"  {_numbered(call)}: {'; '.join(why)}", 100) for call, why in rest[:20]]
-        lines += [f"  and {len(rest) - 20} more"] if len(rest) > 20 else []
-    return "\n".join(lines)
-
-
-def _key(call) -> tuple:
-    return call.path, call.method, call.index
-
-
-def _numbered(call) -> str:
-    return f"{call.name} (call {call.index + 1})" if call.index else call.name
-
-
-def _reasons(a, b, rtol: float, atol: float) -> list[str]:
-    """What differs in the class or the results of two calls."""
-    out = [f"{a.kind} | {b.kind}"] if a.kind != b.kind else []
-    if len(a.outputs) != len(b.outputs):
-        out.append(f"{len(a.outputs)} | {len(b.outputs)} results")
-    for x, y in zip(a.outputs, b.outputs, strict=False):
-        name = f"{x.name} " if x.name else ""
-        if (x.shape, x.dtype) != (y.shape, y.dtype):
-            out.append(f"{value_text(x)} | {value_text(y)}")
-            continue
-        parts = [
-            f"{key} {x.stats[key]:.6g} | {y.stats[key]:.6g}"
-            for key in ("min", "max", "mean", "std")
-            if key in x.stats and key in y.stats and not _close(x.stats[key], y.stats[key], rtol, atol)
-        ]
-        if parts:
-            out.append(name + ", ".join(parts))
-    if a.exception != b.exception:
-        out.append(f"raised {a.exception or 'nothing'} | {b.exception or 'nothing'}")
-    return out
-
-
-def _close(x: float, y: float, rtol: float, atol: float) -> bool:
-    return math.isclose(x, y, rel_tol=rtol, abs_tol=atol) or (math.isnan(x) and math.isnan(y))

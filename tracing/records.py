@@ -11,6 +11,7 @@ import torch
 import views
 from tracing import page
 from tracing.axes import Labels, Shape
+from tracing.diff import diff
 
 SCHEMA = 1
 
@@ -191,7 +192,7 @@ class Trace:
 
     def diff(self, other: "Trace", *, rtol: float = 1e-4, atol: float = 1e-6) -> str:
         """Where two traces part: the first call that differs, then the others, in order of time."""
-        return views.diff(self, other, rtol=rtol, atol=atol)
+        return diff(self, other, rtol=rtol, atol=atol)
 
     def to_dict(self) -> dict:
         return {
