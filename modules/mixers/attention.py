@@ -56,7 +56,7 @@ def sight(q_positions: Tensor, k_positions: Tensor, *, window: int | None, fresh
     t, s = q_positions.shape[-1], k_positions.shape[-1]
     shared_start = q_positions.dim() == 1
     if shared_start and (window is None or window >= s) and (fresh or t == 1):
-        return Sight(causal=t > 1, mask=None)
+        return Sight(causal=bool(t > 1), mask=None)  # t can be a symbol, see tools.shapes
     i, j = q_positions.unsqueeze(-1), k_positions.unsqueeze(-2)
     seen = j <= i
     if window is not None:
