@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import torch
+from matplotlib.figure import Figure
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
@@ -23,7 +23,7 @@ from evaluation import Evaluation
 from inference import OPENINGS
 from model import Model
 from optim import warmup_steps
-from runs import Run
+from runs import ROOT, Run
 from sampling import generate
 from tokenizer import Tokenizer
 
@@ -51,7 +51,7 @@ def announce(
     epochs = cfg.train.steps * rows * cfg.model.max_seq_len / part.num_tokens
     console.print(f"[bold]{run.name}[/]: {model.num_parameters():,} parameters, {cfg.train.steps:,} steps of "
                   f"{rows * cfg.model.max_seq_len:,} tokens ({epochs:.2g} passes over {part.num_tokens:,}), "
-                  f"{device.type}, in {escape(str(run.path))}", highlight=False, soft_wrap=True)
+                  f"{device.type}, in {escape(str(shown(run.path)))}", highlight=False, soft_wrap=True)
     if progress.step:
         console.print(f"going on after step {progress.step:,}", highlight=False)
     if warmup_steps(cfg.train) >= cfg.train.steps:
@@ -99,7 +99,7 @@ def finish(console: Console, run: Run, model: Model, tokenizer: Tokenizer, promp
         console.print("\n" + grade_stories(run, model, tokenizer, count), markup=False, highlight=False)
     plot_loss([run], run.path / "loss.png")
     opening = OPENINGS.get(run.config.data.name, "")
-    console.print(f"\nloss curve: {run.path / 'loss.png'}\nwrite more: "
+    console.print(f"\nloss curve: {shown(run.path / 'loss.png')}\nwrite more: "
                   f"python inference.py {run.name} \"{opening}\"", markup=False, highlight=False, soft_wrap=True)
 
 
@@ -123,9 +123,15 @@ def grade_stories(run: Run, model: Model, tokenizer: Tokenizer, count: int) -> s
     return f"{said}; the others break ({kinds}), half of them in the first {middle:.0%}, for example:\n{examples}"
 
 
-def plot_loss(runs: list[Run], path: Path) -> None:
-    """Draw validation and training loss in bits per byte against tokens, with the floor, as a PNG."""
-    figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
+def shown(path: Path) -> Path:
+    """A path as it reads from the project's folder; whole where it lies elsewhere."""
+    return path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
+
+
+def draw_loss(runs: list[Run]) -> Figure:
+    """Validation and training loss in bits per byte against tokens, with the floor."""
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.subplots()
     for run in runs:
         log, bits = run.log(), run.data["val_tokens_per_byte"] / math.log(2)
         seen = log.dropna(subset="val_loss")
@@ -139,7 +145,11 @@ def plot_loss(runs: list[Run], path: Path) -> None:
     axes.yaxis.set_minor_formatter("{x:.2g}")
     axes.grid(alpha=0.3, which="both")
     axes.legend(frameon=False)
+    return figure
+
+
+def plot_loss(runs: list[Run], path: Path) -> None:
+    """Write `draw_loss` as a PNG, whole or not at all."""
     unfinished = path.with_name(f".{path.name}")
-    figure.savefig(unfinished, dpi=130)
-    plt.close(figure)
+    draw_loss(runs).savefig(unfinished, dpi=130)
     unfinished.replace(path)

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from checkpoint import Progress
 from config import DataConfig, SampleConfig, override, replace
 from evaluation import Evaluation
 from model import Model
-from report import grade_stories, opening_prompts, plot_loss, say_evaluation, write_samples
+from report import draw_loss, grade_stories, opening_prompts, plot_loss, say_evaluation, shown, write_samples
 from runs import Run
 from tokenizer import ByteTokenizer, CharTokenizer
 
@@ -120,23 +121,16 @@ def test_an_evaluation_is_set_against_the_floor_where_it_is_known(run, capsys):
     assert "bits/byte 1.5000 (3.00 x the floor 0.500)" in known
 
 
-def test_a_curve_shows_every_run_and_the_floor_in_bits_per_byte(run, tmp_path, monkeypatch):
+def test_a_curve_shows_every_run_and_the_floor_in_bits_per_byte(run, tmp_path):
     run.append({"step": 1, "tokens": 10, "train_loss": 2.0})
     run.append({"step": 2, "tokens": 20, "train_loss": 1.0, "val_loss": 1.5, "bits_per_byte": 0.9})
     run.data.update(val_tokens_per_byte=0.5, floor_bits_per_byte=0.4)
-    lines = {}
-    close = report.plt.close
-
-    def note(figure):
-        lines.update({line.get_label(): line.get_xydata().tolist() for line in figure.axes[0].get_lines()})
-        close(figure)
-
-    monkeypatch.setattr(report.plt, "close", note)
-    plot_loss([run], tmp_path / "curve.png")
+    lines = {line.get_label(): line.get_xydata().tolist() for line in draw_loss([run]).axes[0].get_lines()}
     bits = 0.5 / 0.6931471805599453
     assert lines["toy, validation"] == [[20, 0.9]]
     assert lines["toy, training"] == [[10, pytest.approx(2 * bits)], [20, pytest.approx(bits)]]
     assert [y for _, y in lines["entropy of the text, 0.400"]] == [0.4, 0.4]
+    plot_loss([run], tmp_path / "curve.png")
     assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
     assert not (tmp_path / ".curve.png").exists()
 
@@ -151,3 +145,8 @@ def test_a_run_is_announced_with_its_size_and_work(run, tmp_path, capsys):
     assert first == (f"toy: {model.num_parameters():,} parameters, 24 steps of 64 tokens (2.4 passes over 640), cpu, "
                      f"in {run.path}")
     assert second == "going on after step 6"
+
+
+def test_a_path_reads_from_the_projects_folder_and_whole_where_it_lies_elsewhere(tmp_path):
+    assert str(shown(runs.ROOT / "models" / "toy")) == str(Path("models", "toy"))
+    assert shown(tmp_path) == tmp_path
