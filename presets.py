@@ -192,6 +192,8 @@ def _mistake(box: str) -> str:
     _, wrong, *hints = (" ".join(part.split()) for part in re.split("─{8,}|-{8,}", " ".join(lines)))
     if checked := re.search(r"Error parsing (\w+): .*?Value error, (.*?) \[type=", wrong):
         return f"{checked[1]}.{checked[2]}"
+    wrong = re.sub(r": invalid literal for int\(\) with base 10: (.*)", r"=\1 is wrong: use a whole number", wrong)
+    wrong = re.sub(r": could not convert string to float: (.*)", r"=\1 is wrong: use a number", wrong)
     meant = re.search(r"Perhaps you meant: (--[\w.-]+)", " ".join(hints))
     return wrong.removeprefix("Error parsing ") + (f"; perhaps {meant[1]} was meant" if meant else "")
 

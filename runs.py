@@ -166,9 +166,8 @@ class Run:
             write_checkpoint(unfinished, model, optimizer, progress)
         except (OSError, RuntimeError, SafetensorError) as error:
             shutil.rmtree(unfinished, ignore_errors=True)
-            reason = error.__context__ or error  # torch hides the disk's error behind its own
-            raise ValueError(f"{path} cannot be written ({reason}): the checkpoints before it are whole, make room "
-                             f"and go on with --resume {self.name}") from error
+            raise ValueError(f"{path} cannot be written ({root_cause(error)}): the checkpoints before it are whole, "
+                             f"make room and go on with --resume {self.name}") from error
         if path.exists():
             remove(path)
         unfinished.rename(path)
@@ -231,6 +230,13 @@ def environment() -> dict[str, Any]:
     return {"python": platform.python_version(), "torch": torch.__version__, "platform": platform.platform(),
             "processor": platform.machine(), "threads": torch.get_num_threads(), "commit": commit or None,
             "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None}
+
+
+def root_cause(error: BaseException) -> BaseException:
+    """What went wrong first: torch hides the disk's error behind its own."""
+    while error.__context__ is not None:
+        error = error.__context__
+    return error
 
 
 def whole_lines(path: Path) -> list[str]:

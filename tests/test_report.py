@@ -1,6 +1,7 @@
 """What a run says: stories graded as the corpus grades them, samples, the curve."""
 
 import json
+import math
 from dataclasses import asdict
 from pathlib import Path
 
@@ -126,7 +127,7 @@ def test_a_curve_shows_every_run_and_the_floor_in_bits_per_byte(run, tmp_path):
     run.append({"step": 2, "tokens": 20, "train_loss": 1.0, "val_loss": 1.5, "bits_per_byte": 0.9})
     run.data.update(val_tokens_per_byte=0.5, floor_bits_per_byte=0.4)
     lines = {line.get_label(): line.get_xydata().tolist() for line in draw_loss([run]).axes[0].get_lines()}
-    bits = 0.5 / 0.6931471805599453
+    bits = 0.5 / math.log(2)
     assert lines["toy, validation"] == [[20, 0.9]]
     assert lines["toy, training"] == [[10, pytest.approx(2 * bits)], [20, pytest.approx(bits)]]
     assert [y for _, y in lines["entropy of the text, 0.400"]] == [0.4, 0.4]

@@ -1,0 +1,280 @@
+"""Whatever is typed wrong, missing or damaged: one sentence, a status that says so, and nothing is lost."""
+
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+from small_runs import content, small_run_config, write_text_file
+
+import inference
+import model
+import runs
+import tokenizer
+import train
+from config import save_config
+from runs import Run
+from train import train as train_run
+
+PROGRAMS = {"train": train.main, "model": model.main, "tokenizer": tokenizer.main,
+            "inference": lambda: inference.main(sys.argv[1:])}
+
+
+def cut(path: Path) -> None:
+    """Leave the first half of a file."""
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def write_files(place: Path) -> None:
+    """What the commands are given."""
+    write_text_file(place / "text.txt")
+    (place / "empty.txt").write_text("")
+    (place / "blank.txt").write_text(" \n \n")
+    (place / "short.txt").write_text("a few words")
+    (place / "binary.txt").write_bytes(b"text\xff")
+    (place / "no-text").mkdir()
+    (place / "cut.yaml").write_text("model: {")
+    (place / "list.yaml").write_text("- 1\n")
+    (place / "key.yaml").write_text("model:\n  dimm: 3\n")
+    (place / "section.yaml").write_text("modle:\n  dim: 3\n")
+    (place / "value.yaml").write_text("train:\n  steps: many\n")
+    (place / "tokenizer").mkdir()
+    (place / "tokenizer" / "tokenizer.json").write_text("{")
+    save_config(small_run_config(place, {"train.name": None, "train.steps": 2}), place / "small.json")
+
+
+def write_runs(place: Path) -> None:
+    """A finished run, and copies of it that are damaged in one way each."""
+    toy = train_run(small_run_config(place, {"train.steps": 12}), console=Console(quiet=True)).path
+    for name, files in {"cut-weights": "checkpoints/*/model.safetensors", "cut-optimizer": "checkpoints/*/optimizer.pt",
+                        "cut-progress": "checkpoints/*/progress.json", "cut-config": "config.json",
+                        "cut-tokenizer": "tokenizer/tokenizer.json", "cut-data": "data.json"}.items():
+        copy = shutil.copytree(toy, toy.with_name(name))
+        for file in copy.glob(files):
+            cut(file)
+    copy = shutil.copytree(toy, toy.with_name("odd-config"))
+    (copy / "config.json").write_text((copy / "config.json").read_text().replace('"dim"', '"dimm"'))
+    shutil.copytree(toy, toy.with_name("no-checkpoint"))
+    shutil.rmtree(toy.with_name("no-checkpoint") / "checkpoints")
+    shutil.copytree(toy, toy.with_name("other-width"))
+    text = (copy := toy.with_name("other-width") / "config.json").read_text()
+    copy.write_text(text.replace('"dim": 16', '"dim": 32'))
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A working folder with files and runs, good and bad."""
+    place = tmp_path_factory.mktemp("place")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runs, "MODELS", place / "models")
+        write_files(place)
+        write_runs(place)
+    return place
+
+
+@pytest.fixture
+def command(place, monkeypatch, capfd):
+    """Run a program in that folder: (exit status, standard output, standard error)."""
+    monkeypatch.setattr(runs, "MODELS", place / "models")
+    monkeypatch.chdir(place)
+
+    def run(program: str, *words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", [f"{program}.py", *words])
+        status = 0
+        try:
+            PROGRAMS[program]()
+        except SystemExit as stop:
+            status = stop.code
+        return status, *capfd.readouterr()
+
+    return run
+
+
+MISTAKES = {
+    # what is typed
+    "unknown flag": ("train --nonsense 3", "Unrecognized options: --nonsense"),
+    "misspelt flag": ("train --train.stps 3", "perhaps --train.steps was meant"),
+    "misspelt section": ("train --trian.steps 3", "perhaps --train.steps was meant"),
+    "unknown choice": ("train --train.optimizer sgd", "'sgd' ... --train.optimizer ... 'adamw', 'muon'"),
+    "unknown choice in a list": ("train --model.mixers attention conv", "'conv' ... --model.mixers ... 'attention'"),
+    "a word for a number": ("train --train.steps many", "--train.steps='many' is wrong: use a whole number"),
+    "a fraction for a count": ("train --train.steps 2.5", "--train.steps='2.5' is wrong: use a whole number"),
+    "a word for a fraction": ("train --train.lr fast", "--train.lr='fast' is wrong: use a number"),
+    "a word for a number or None": ("train --model.window wide", "--model.window ... 'wide'"),
+    "flag without a value": ("train --train.steps", "Missing value ... --train.steps"),
+    "zero steps": ("train --train.steps 0", "train.steps=0 must be above 0"),
+    "negative rate": ("train --train.lr -1", "train.lr=-1.0 must be above 0"),
+    "share above one": ("train --data.val-ratio 1.5", "data.val_ratio=1.5 must lie between 0 and 1"),
+    "heads that do not divide": ("train --model.num-heads 5", "model.num_heads=5 does not divide dim"),
+    "ignored flag": ("train --model.window-pattern SF",
+                     "model.window_pattern=SF would change nothing ... window is given"),
+    "ignored size": ("train --tokenizer.kind char --tokenizer.vocab-size 99", "tokenizer.vocab_size=99 ... kind=bpe"),
+    "unknown preset": ("train gtp2", "preset='gtp2' is not known: use one of default, gpt2"),
+    "preset after the flags": ("train --train.steps 3 gpt2", "Unrecognized options: gpt2"),
+    "two presets": ("train gpt2 llama3", "Unrecognized options: llama3"),
+    # --config
+    "no config": ("train --config nowhere.yaml", "nowhere.yaml cannot be read: No such file"),
+    "a folder as config": ("train --config no-text", "no-text cannot be read: Is a directory"),
+    "config without a name": ("train --config", "--config: expected one argument"),
+    "config that is no YAML": ("train --config cut.yaml", "cut.yaml is neither JSON nor YAML"),
+    "config that is no text": ("train --config binary.txt", "binary.txt is neither JSON nor YAML"),
+    "config without sections": ("train --config list.yaml", "list.yaml holds no configuration"),
+    "unknown key in a config": ("train --config key.yaml", "key.yaml: model.dimm is no flag"),
+    "unknown section in a config": ("train --config section.yaml", "section.yaml: modle is no flag"),
+    "wrong value in a config": ("train --config value.yaml", "value.yaml: train.steps='many' is wrong"),
+    # the text
+    "no data": ("train --config small.json --data.name nowhere.txt", "data='nowhere.txt' is no text file ... tales"),
+    "a folder without text": ("train --config small.json --data.name no-text", "data='no-text' is no text file"),
+    "empty data": ("train --config small.json --data.name empty.txt", "data='empty.txt' has no text"),
+    "blank data": ("train --config small.json --data.name blank.txt", "data='blank.txt' has no text"),
+    "data that is no UTF-8": ("train --config small.json --data.name binary.txt",
+                              "'binary.txt' is not UTF-8 text (byte 4)"),
+    "text shorter than a row": ("train --config small.json --data.name short.txt",
+                                "seq_len=16 is longer than the text"),
+    "separator that is nowhere": ("train --config small.json --data.separator @@", "separator='@@' is nowhere in"),
+    # tokenizer, vocabulary, prompts, device
+    "no tokenizer": ("train --config small.json --tokenizer.kind bpe --tokenizer.path nowhere",
+                     "tokenizer='nowhere' is no folder ... tales_128"),
+    "damaged tokenizer": ("train --config small.json --tokenizer.kind bpe --tokenizer.path tokenizer",
+                          "tokenizer='tokenizer' cannot be read"),
+    "vocabulary too large for the text": (
+        "train --config small.json --tokenizer.kind bpe --tokenizer.vocab-size 400", "vocab_size=400 is more than"),
+    "vocabulary below the tokenizer's": ("train --config small.json --model.vocab-size 5",
+                                         "model.vocab_size=5 is smaller than the tokenizer's"),
+    "prompt outside the alphabet": ("train --config small.json --sample.prompts café", "'é' (U+00E9) ... kind=byte"),
+    "no such device": ("train --config small.json --train.device abacus", "device=abacus is not available"),
+    # runs
+    "taken name": ("train --config small.json --train.name toy", "train.name=toy is taken by ... --resume toy"),
+    "a path as name": ("train --config small.json --train.name a/b", "train.name='a/b' is no folder name"),
+    "resume without a run": ("train --resume", "--resume: expected one argument"),
+    "resume of nothing": ("train --resume nowhere", "nowhere is no run ... toy"),
+    "resume with a flag": ("train --resume toy --train.steps 99", "--resume toy keeps ... leave out other flags"),
+    "resume with a default": ("train --resume=toy --train.steps=1000", "--resume toy keeps ... leave out other flags"),
+    "resume with a preset": ("train gpt2 --resume toy", "--resume toy keeps ... leave out other flags"),
+    "resume of cut weights": ("train --resume cut-weights",
+                              "cut-weights has no whole checkpoint ... model.safetensors is not as it was saved"),
+    "resume of a cut optimizer": ("train --resume cut-optimizer", "optimizer.pt is not as it was saved ... delete"),
+    "resume of a cut progress": ("train --resume cut-progress", "progress.json is not as it was saved"),
+    "resume of a cut config": ("train --resume cut-config", "config.json is neither JSON nor YAML"),
+    "resume of an odd config": ("train --resume odd-config", "model.dimm is no flag"),
+    "resume of another width": ("train --resume other-width", "does not fit its configuration"),
+    "resume of a cut tokenizer": ("train --resume cut-tokenizer", "tokenizer' cannot be read"),
+    "resume of cut data": ("train --resume cut-data", "data.json cannot be read"),
+    # the other programs
+    "model: misspelt flag": ("model --model.dimm 3", "perhaps --model.dim was meant"),
+    "model: out of range": ("model --model.dim -4", "model.dim=-4 must be above 0"),
+    "model: unknown preset": ("model gtp2", "preset='gtp2' is not known"),
+    "model: flag of another program": ("model --resume toy", "Unrecognized options: --resume"),
+    "inference: no run": ("inference", "RUN is missing: name one of ... toy"),
+    "inference: unknown run": ("inference nowhere", "nowhere is no run ... toy"),
+    "inference: misspelt flag": ("inference toy --temprature 1", "perhaps --temperature was meant"),
+    "inference: a word for a number": ("inference toy --temperature warm",
+                                       "--temperature='warm' is wrong: use a number"),
+    "inference: out of range": ("inference toy --top-k 0", "sample.top_k=0 must be above 0"),
+    "inference: unknown checkpoint": ("inference toy --checkpoint 7", "checkpoint=7 is not in ... (6, 12)"),
+    "inference: no checkpoint": ("inference no-checkpoint", "checkpoint=best is not in ... none yet"),
+    "inference: prompt outside the alphabet": ("inference toy café", "'é' (U+00E9)"),
+    "inference: no text to score": ("inference toy --score nowhere.txt", "score='nowhere.txt' cannot be read"),
+    "inference: empty text to score": ("inference toy --score empty.txt", "text='' is empty"),
+    "inference: ignored prompt": ("inference toy fox --score text.txt", "score='text.txt' generates nothing"),
+    "inference: cut weights": ("inference cut-weights", "model.safetensors is not as it was saved"),
+    "inference: cut progress": ("inference cut-progress", "progress.json is not as it was saved"),
+    "inference: cut config": ("inference cut-config", "config.json is neither JSON nor YAML"),
+    "inference: cut tokenizer": ("inference cut-tokenizer", "tokenizer' cannot be read"),
+    "inference: no such device": ("inference toy --device abacus", "device=abacus is not available"),
+    "tokenizer: unknown one": ("tokenizer show nowhere hello", "tokenizer='nowhere' is no folder ... tales_128"),
+    "tokenizer: damaged one": ("tokenizer show tokenizer hello", "tokenizer='tokenizer' cannot be read"),
+    "tokenizer: character it lacks": ("tokenizer show tales_128 日", "'日' (U+65E5)"),
+    "tokenizer: no data": ("tokenizer train --data nowhere.txt --kind char --out new",
+                           "data='nowhere.txt' is not a file"),
+    "tokenizer: empty data": ("tokenizer train --data empty.txt --kind char --out new", "the training text is empty"),
+    "tokenizer: no UTF-8": ("tokenizer train --data binary.txt --kind char --out new", "is not UTF-8 text (byte 4)"),
+    "tokenizer: no size": ("tokenizer train --data text.txt --kind bpe --out new", "vocab_size is missing: kind=bpe"),
+    "tokenizer: size without a choice": ("tokenizer train --data text.txt --kind byte --vocab-size 9 --out new",
+                                         "vocab_size=9 cannot be chosen for kind=byte"),
+    "tokenizer: size too large": ("tokenizer train --data text.txt --kind bpe --vocab-size 400 --out new",
+                                  "vocab_size=400 is more than this text supports"),
+}
+
+
+@pytest.mark.parametrize(("line", "said"), MISTAKES.values(), ids=MISTAKES)
+def test_a_mistake_is_one_sentence_and_nothing_is_lost(command, place, line, said):
+    before = content(place / "models")
+    status, output, errors = command(*line.split())
+    assert (status, output) == (2, "")
+    assert errors.count("\n") == 1 and errors.endswith("\n")
+    place_of = [errors.find(part) for part in said.split(" ... ")]
+    assert -1 not in place_of and place_of == sorted(place_of), errors
+    assert content(place / "models") == before
+    assert not (place / "new").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+@pytest.mark.parametrize("line", ["train --config small.json --train.device cuda", "inference toy --device cuda"])
+def test_a_gpu_that_is_not_there_is_a_sentence(command, line):
+    assert command(*line.split()) == (2, "", "error: device=cuda is not available: use one of auto, cpu\n")
+
+
+def test_a_file_in_place_of_the_models_folder_is_a_sentence(command, place, monkeypatch):
+    monkeypatch.setattr(runs, "MODELS", place / "text.txt")
+    status, output, errors = command("train", "--config", "small.json")
+    assert (status, output) == (2, "")
+    assert errors.startswith(f"error: {place / 'text.txt'}") and "Not a directory" in errors and errors.count("\n") == 1
+
+
+@pytest.mark.parametrize(("program", "words"), [
+    ("train", ["--train.steps", "--config FILE", "--resume", "gpt2"]),
+    ("model", ["--model.dim", "--config FILE", "gpt2"]),
+    ("inference", ["--temperature", "--checkpoint"]), ("tokenizer", ["train", "show", "build"])])
+def test_help_is_no_mistake(command, program, words):
+    status, output, errors = command(program, "--help")
+    assert (status, errors) == (0, "")
+    assert all(word in output for word in words)
+
+
+# ---- as processes of their own ----
+
+
+@pytest.fixture(scope="module")
+def processes(place):
+    """A mistake in each program, all started together: by name, (exit status, output, errors)."""
+    mistakes = {"train": ["--train.stps", "3"], "model": ["--model.dim", "0"], "tokenizer": ["show", "nowhere", "text"]}
+    started = {name: start(place, name, *words) for name, words in mistakes.items()}
+    return {name: (*process.communicate(), process.returncode) for name, process in started.items()}
+
+
+def start(place: Path, name: str, *words: str, **options) -> subprocess.Popen:
+    program = Path(train.__file__).with_name(f"{name}.py")
+    environment = os.environ | {"SHAPESHIFTER_MODELS": str(place / "models"), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen([sys.executable, program, *words], cwd=place, env=environment, text=True,
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
+
+
+@pytest.mark.parametrize("name", ["train", "model", "tokenizer"])
+def test_a_program_fails_with_one_line(processes, name):
+    output, errors, status = processes[name]
+    assert (output, status) == ("", 2)
+    assert errors.count("\n") == 1 and "Traceback" not in errors
+
+
+def test_a_full_disk_leaves_the_last_checkpoint_whole(place, tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "MODELS", tmp_path / "models")
+    run = train_run(small_run_config(place, {"train.steps": 18}), console=Console(quiet=True))
+    shutil.rmtree(run.path / "checkpoints" / "step_00000018")
+    before = content(run.path / "checkpoints")
+
+    def fill_the_disk():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+
+    process = start(tmp_path, "train", "--resume", "toy", preexec_fn=fill_the_disk)
+    _, errors = process.communicate()
+    assert process.returncode == 2 and errors.count("\n") == 1
+    assert "step_00000018 cannot be written" in errors and "File too large" in errors and "--resume toy" in errors
+    assert content(run.path / "checkpoints") == before
+    train_run(run.config, run=Run("toy"), console=Console(quiet=True))
+    assert Run("toy").checkpoint("last").step == 18
