@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from tools import LoggingModule, Trace, log_io, pick_device, seed_everything, shapes, trace
+from tracing.axes import AxisNamer
 
 
 @pytest.fixture(autouse=True)
@@ -318,6 +319,15 @@ def test_equal_sizes_are_marked_as_ambiguous():
     assert call(traced(model, tokens()), "blocks.0.mlp.up").outputs[0].labels == ("b", "t", "f|n")
 
 
+def test_a_size_that_happens_to_be_that_of_the_batch_is_not_called_so():
+    namer = AxisNamer({"d": 48, "h": 3})
+    bound = (("b", 3), ("t", 7))
+    assert namer.guess((3, 48), bound) == (None, "d")  # three tokens that chose an expert
+    assert namer.guess((3, 7, 48), bound) == ("b", "t", "d")
+    assert namer.guess((21, 48), bound) == ("b*t", "d")
+    assert namer.guess((3, 3, 7, 7), bound) == ("b", "h", "t", "t")
+
+
 def test_what_a_module_declares_of_its_result_decides_for_the_layer_that_made_it():
     class Part(LoggingModule):
         def __init__(self):
@@ -618,11 +628,12 @@ def test_strict_export_is_exported_whole_and_the_trace_says_it_saw_nothing():
     assert "no call" in t.notes[0]
 
 
-def test_a_compiled_model_is_traced_eagerly_with_a_note_and_compiled_again_after():
+@pytest.mark.parametrize("stats", ["none", "basic"])
+def test_a_compiled_model_is_traced_eagerly_with_a_note_and_compiled_again_after(stats):
     model = Tiny()
     compiled = torch.compile(model, backend="eager")
     expected = compiled(X)
-    t = traced(compiled, X)
+    t = traced(compiled, X, stats=stats)
     assert "compile" in t.notes[0]
     assert call(t, "mlp.up").outputs[0].shape == (2, 5, 8)
     assert torch.equal(compiled(X), expected)
