@@ -280,6 +280,8 @@ def test_a_run_killed_while_it_writes_goes_on_to_the_same_bits(folder, reference
     cfg, drawn, lives = small_run_config(folder), random.Random(seed), 0
     while life(cfg, drawn.randint(5, 30)) == -signal.SIGKILL:
         lives += 1
+        saved = Run("toy").checkpoints() if "toy" in runs.saved_runs() else []
+        assert [checkpoint.problem() for checkpoint in saved] == [None] * len(saved)
     assert lives >= 3
     run = Run("toy")
     assert_same_run(run, reference)
