@@ -30,7 +30,7 @@ class RMSNorm(LoggingModule):
     def normalise(self, x32: Tensor) -> Tensor:
         return x32 * torch.rsqrt(x32.square().mean(-1, keepdim=True) + self.eps)
 
-    @log_io("... d -> ... d")
+    @log_io
     def forward(self, x: Tensor) -> Tensor:
         y = self.normalise(x.float())  # squares of bfloat16 lose the small channels
         if self.scale is not None:
@@ -64,7 +64,7 @@ class CosineNorm(LoggingModule):
         length = torch.tensor([dim**0.5])
         self.scale = nn.Parameter(length) if affine else nn.Buffer(length, persistent=False)
 
-    @log_io("... d -> ... d")
+    @log_io
     def forward(self, x: Tensor) -> Tensor:
         return (nn.functional.normalize(x.float(), dim=-1, eps=self.eps) * self.scale).type_as(x)
 
@@ -82,7 +82,7 @@ class DyT(LoggingModule):
         self.scale = nn.Parameter(torch.ones(dim)) if affine else None
         self.bias = nn.Parameter(torch.zeros(dim)) if affine and bias else None
 
-    @log_io("... d -> ... d")
+    @log_io
     def forward(self, x: Tensor) -> Tensor:
         y = torch.tanh(self.alpha * x.float())
         if self.scale is not None:
