@@ -13,7 +13,8 @@ lint: .venv/installed
 	$(BIN)/ruff check
 
 notebooks: .venv/installed
-	$(BIN)/jupyter nbconvert --to notebook --execute --inplace notebooks/*.ipynb
+	$(BIN)/jupyter nbconvert --to notebook --execute --ExecutePreprocessor.record_timing=False --inplace notebooks/*.ipynb
+	$(BIN)/jupyter nbconvert --to notebook --coalesce-streams --inplace notebooks/*.ipynb
 
 bench: .venv/installed
 	$(BIN)/python experiments/benchmark.py --help
