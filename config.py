@@ -7,6 +7,7 @@ the code that holds it.
 """
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, field, replace
 from pathlib import Path
@@ -151,7 +152,7 @@ class ModelConfig:
         for name in ("embed_dropout", "attn_dropout", "residual_dropout", "mlp_dropout"):
             _require_between(self, name, 0.0, 1.0)
         _check_shapes(self)
-        _check_ignored(self)
+        _check_ignored(self, _ACTS_WHEN, _NEUTRAL)
 
 
 def _check_shapes(cfg: ModelConfig) -> None:
@@ -166,6 +167,9 @@ def _check_shapes(cfg: ModelConfig) -> None:
     if not cfg.window_pattern or set(cfg.window_pattern) - set("SF"):
         raise ValueError(f"window_pattern={cfg.window_pattern!r}: use the letters S (sliding window) "
                          "and F (full), e.g. SF")
+    if cfg.residual == "none" and cfg.out_init == "zero":
+        raise ValueError("residual='none' with out_init='zero' multiplies everything by zero and never learns: "
+                         "use out_init='same' or 'depth'")
     turned = cfg.rope_fraction * cfg.head_width
     if cfg.position == "rope" and not (0 < cfg.rope_fraction <= 1 and turned % 2 == 0):
         raise ValueError(f"rope_fraction={cfg.rope_fraction:g} of head_dim={cfg.head_width} is "
@@ -213,11 +217,11 @@ _NEUTRAL = {"attn_kernel": "fused", "norm_affine": True, "norm_eps": 1e-6, "wind
             "residual_scale": 1.0}
 
 
-def _check_ignored(cfg: ModelConfig) -> None:
+def _check_ignored(cfg: Any, conditions: Mapping, neutral_values: Mapping[str, Any]) -> None:
     """Raise ValueError where a flag asks for something but would change nothing."""
-    for names, (condition, acts) in _ACTS_WHEN.items():
+    for names, (condition, acts) in conditions.items():
         for name in names:
-            value, neutral = getattr(cfg, name), _NEUTRAL.get(name)
+            value, neutral = getattr(cfg, name), neutral_values.get(name)
             if value not in (neutral, None, False, "none") and not acts(cfg):
                 raise ValueError(f"{name}={value} would change nothing: it acts only when {condition}; "
                                  f"otherwise leave it at {neutral or 'none, or off'}")
@@ -310,12 +314,23 @@ class TrainConfig:
         for name in ("beta1", "beta2", "momentum"):
             _require_between(self, name, 0.0, 1.0)
         for name in ("warmup_steps", "weight_decay", "graded_stories"):
-            if (getattr(self, name) or 0) < 0:
-                raise ValueError(f"{name}={getattr(self, name)} is below 0")
+            value = getattr(self, name) or 0
+            if not 0 <= value < math.inf:
+                raise ValueError(f"{name}={value} is {'below 0' if value < 0 else 'not finite'}")
         _require_between(self, "min_lr_ratio", 0.0, 1.0)
         _require_between(self, "decay_fraction", 0.0, 1.0)
+        _check_ignored(self, _TRAIN_ACTS_WHEN, _TRAIN_NEUTRAL)
         if self.name is not None and not _is_folder_name(self.name):
             raise ValueError(f"name={self.name!r} is no folder name: use letters, digits, '.', '_', '-'")
+
+
+_TRAIN_ACTS_WHEN = {
+    ("step_size", "step_unit"): ("schedule is step", lambda c: c.schedule == "step"),
+    ("momentum",): ("optimizer is muon", lambda c: c.optimizer == "muon"),
+    ("decay_fraction",): ("schedule is wsd", lambda c: c.schedule == "wsd"),
+    ("min_lr_ratio",): ("schedule is linear, cosine or wsd", lambda c: c.schedule in ("linear", "cosine", "wsd")),
+}
+_TRAIN_NEUTRAL = {"step_size": 1, "step_unit": "epochs", "momentum": 0.95, "decay_fraction": 0.5}
 
 
 @dataclass(frozen=True, kw_only=True, config=CHECKED)
@@ -336,8 +351,9 @@ class SampleConfig:
     def __post_init__(self):
         for name in ("num_samples", "max_new_tokens", "top_k", "repetition_penalty"):
             _require_positive(self, name)
-        if self.temperature < 0:
-            raise ValueError(f"temperature={self.temperature} is below 0: use 0 for greedy")
+        if not 0 <= self.temperature < math.inf:
+            raise ValueError(f"temperature={self.temperature} is {'below 0' if self.temperature < 0 else 'not finite'}: "
+                             "use 0 for greedy")
         for name in ("top_p", "min_p"):
             if getattr(self, name) is not None:
                 _require_between(self, name, 0.0, 1.0)
@@ -445,8 +461,8 @@ def _is_folder_name(name: str) -> bool:
 
 def _require_positive(cfg: Any, name: str) -> None:
     value = getattr(cfg, name)
-    if isinstance(value, int | float) and value <= 0:
-        raise ValueError(f"{name}={value} must be above 0")
+    if isinstance(value, int | float) and not 0 < value < math.inf:
+        raise ValueError(f"{name}={value} must be above 0{', and finite' if not value <= 0 else ''}")
 
 
 def _require_between(cfg: Any, name: str, low: float, high: float, *, open_ends: bool = False) -> None:

@@ -15,7 +15,8 @@ TOLERANCES = {
     "parity_grad": {"atol": 2e-5, "rtol": 1e-4},  # gradients of other people's code
     "bfloat16": {"atol": 0.05, "rtol": 0.05},
 }
-SMALL = {"dim": 24, "num_layers": 2, "num_heads": 4, "vocab_size": 37, "max_seq_len": 16}
+SMALL = {"dim": 24, "num_layers": 2, "num_heads": 4, "vocab_size": 37, "max_seq_len": 16,
+         "out_init": "same"}
 
 
 def assert_close(actual: Any, expected: Any, tolerance: str) -> None:
