@@ -100,6 +100,9 @@ class ModelConfig:
     rope_fraction: float = 1.0  # part of each head that rope turns
     rope_layout: RopeLayout = "half"  # half: channel i pairs with i + p/2 (Llama); interleaved: 2i with 2i+1 (GPT-J)
 
+    pointer: bool = False  # the prediction may copy earlier tokens by attention. arXiv:1609.07843
+    pointer_dim: int = 64  # width of the pointer's queries and keys
+
     tie_embeddings: bool = False  # the head shares the embedding's matrix
     embed_scale: float | Literal["sqrt_dim"] = 1.0  # factor on the embeddings; sqrt_dim = dim ** 0.5 (Gemma)
     logit_softcap: float | None = None  # c * tanh(logits / c); None = off
@@ -146,7 +149,7 @@ class ModelConfig:
     def __post_init__(self):
         for name in ("dim", "num_layers", "num_heads", "num_kv_heads", "head_dim", "hidden_dim",
                      "hidden_mult", "hidden_multiple_of", "vocab_size", "vocab_multiple_of",
-                     "max_seq_len", "window", "attn_softcap", "logit_softcap", "norm_eps",
+                     "max_seq_len", "window", "pointer_dim", "attn_softcap", "logit_softcap", "norm_eps",
                      "rope_theta", "init_std", "embed_scale", "attn_scale"):
             _require_positive(self, name)
         for name in ("embed_dropout", "attn_dropout", "residual_dropout", "mlp_dropout"):
@@ -205,6 +208,7 @@ _ACTS_WHEN = {
     ("hidden_mult", "hidden_multiple_of"): ("mlp is not none and hidden_dim is not given",
                                             lambda c: c.mlp != "none" and c.hidden_dim is None),
     ("residual", "residual_scale", "residual_dropout"): ("a layer has a mixer or an MLP", _has_branches),
+    ("pointer_dim",): ("pointer is on", lambda c: c.pointer),
     ("head_zero_init",): ("tie_embeddings is off", lambda c: not c.tie_embeddings),
 }
 
@@ -214,7 +218,7 @@ _ACTS_WHEN = {
 _NEUTRAL = {"attn_kernel": "fused", "norm_affine": True, "norm_eps": 1e-6, "window_pattern": "S",
             "rope_theta": 10_000.0, "rope_fraction": 1.0, "rope_layout": "half", "position": "rope",
             "activation": "relu2", "hidden_mult": 4.0, "hidden_multiple_of": 32, "residual": "pre",
-            "residual_scale": 1.0}
+            "residual_scale": 1.0, "pointer_dim": 64}
 
 
 def _check_ignored(cfg: Any, conditions: Mapping, neutral_values: Mapping[str, Any]) -> None:

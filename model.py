@@ -16,6 +16,7 @@ from modules.block import make_block
 from modules.embed import Embed
 from modules.head import Head, Loss
 from modules.norm import norm_maker
+from modules.pointer import Pointer
 from presets import parse_command_line
 from tools import LoggingModule, log_io, seed_everything, trace
 from views import parameter_table
@@ -40,6 +41,8 @@ class Model(LoggingModule):
         self.blocks = nn.ModuleList(make_block(cfg, layer) for layer in range(cfg.num_layers))
         self.norm = norm_maker(cfg)(cfg.dim) if cfg.final_norm else nn.Identity()
         self.head = Head.from_config(cfg)
+        self.pointer = Pointer(cfg.dim, key_dim=cfg.pointer_dim, vocab_size=cfg.padded_vocab_size,
+                               norm=norm_maker(cfg)(cfg.dim)) if cfg.pointer else None
         self.loss = Loss(z_loss=cfg.z_loss)
         self.init_weights()
 
@@ -51,19 +54,23 @@ class Model(LoggingModule):
         if positions is None:
             start = 0 if cache is None else cache.length
             positions = torch.arange(start, start + tokens.shape[1], device=tokens.device)
-        layers = [None] * len(self.blocks) if cache is None else cache.layers
-        x = self.embed(tokens, positions)
+        *layers, copied = [None] * (len(self.blocks) + 1) if cache is None else cache.layers
+        x, first = self.embed(tokens, positions), None
         for block, layer in zip(self.blocks, layers, strict=True):
             x = block(x, positions=positions, cache=layer)
+            first = x if first is None else first
         if cache is not None:
             cache.length += tokens.shape[1]
-        logits = self.head(self.norm(x))
+        x = self.norm(x)
+        logits = self.head(x)
+        if self.pointer is not None:
+            logits = self.pointer(logits, x, first, tokens, positions=positions, cache=copied)
         return logits if targets is None else self.loss(logits, targets)
 
     def make_cache(self, max_len: int) -> "Cache":
         """Room for the state of `max_len` tokens in each layer; pass it to every forward."""
-        mixers = [getattr(block.mixer, "branch", None) for block in self.blocks]
-        return Cache([mixer and mixer.make_cache(max_len) for mixer in mixers])
+        parts = [*(getattr(block.mixer, "branch", None) for block in self.blocks), self.pointer]
+        return Cache([part and part.make_cache(max_len) for part in parts])
 
     def init_weights(self) -> None:
         """Draw every weight anew, by rule: matrices by `init`, `out` by `out_init`, biases zero."""
@@ -99,7 +106,7 @@ class Model(LoggingModule):
 
 
 class Cache:
-    """What each layer keeps of the `length` tokens seen so far; None where a layer keeps nothing."""
+    """What each layer, and last the pointer, keeps of the `length` tokens seen so far; None = nothing."""
 
     def __init__(self, layers: list):
         self.layers, self.length = layers, 0

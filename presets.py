@@ -30,6 +30,7 @@ PLAIN_MODEL: dict[str, Any] = {
     "qk_norm": "none", "window": None, "window_pattern": "S", "attn_softcap": None, "attn_scale": None,
     "position": "rope", "rope_theta": 10_000.0, "rope_fraction": 1.0, "rope_layout": "half",
     "tie_embeddings": False, "embed_scale": 1.0, "logit_softcap": None, "logit_scale": 1.0, "residual_scale": 1.0,
+    "pointer": False, "pointer_dim": 64,
     "embed_dropout": 0.0, "attn_dropout": 0.0, "residual_dropout": 0.0, "mlp_dropout": 0.0,
     "init": "normal", "init_std": 0.02, "out_init": "same", "head_zero_init": False, "z_loss": 0.0,
 }

@@ -49,6 +49,8 @@ VARIANTS |= {
     "key bias, learned positions": {"k_bias": True, "position": "learned"},
     "key bias, alibi": {"k_bias": True, "position": "alibi"},
     "tied": {"tie_embeddings": True, "embed_scale": "sqrt_dim"},
+    "pointer": {"pointer": True, "pointer_dim": 5},
+    "pointer, softcap": {"pointer": True, "logit_softcap": 5.0, "tie_embeddings": True},
     "scaled": {"residual_scale": 0.5, "logit_scale": 0.5, "attn_scale": 0.3, "embed_scale": 2.0},
     "parallel, gated": {"residual": "parallel", "mlp": "glu", "activation": "silu"},
 }
@@ -140,6 +142,7 @@ OTHER: dict[str, tuple[Any, dict[str, Any]]] = {
     "mixers": (("none",), {}), "mlp": ("glu", {}), "activation": ("silu", {}),
     "q_bias": (True, {}), "k_bias": (True, {}), "v_bias": (True, {}), "out_bias": (True, {}),
     "mlp_bias": (True, {}), "head_bias": (True, {}),
+    "pointer": (True, {}), "pointer_dim": (7, {"pointer": True}),
     "norm": ("layer", {}), "norm_eps": (0.1, {}), "norm_affine": (False, {}), "norm_bias": (True, {}),
     "norm_unit_offset": (True, {}), "residual": ("post", {}), "final_norm": (False, {}), "embed_norm": (True, {}),
     "qk_norm": ("head", {}), "window": (5, {}), "window_pattern": ("SF", {"window": 5}),

@@ -1,0 +1,64 @@
+"""Copying earlier tokens into the prediction: the `pointer` flag."""
+
+import math
+
+import torch
+from einops import einsum
+from torch import Tensor, nn
+
+from modules.mixers.attention import KVCache, masked, sight
+from tools import LoggingModule, log_io
+
+
+class Pointer(LoggingModule):
+    """Add to the likelihood of each token the attention that its earlier places get.
+
+    logit'_v = log(exp(logit_v) + exp(gate) * sum of the weights a_ts over the places s where v stands): a mixture
+    of the head's prediction and a copy, whose share the gate sets. A model must learn where to look, but not how
+    to turn what it finds there back into a token. Merity et al. 2016, arXiv:1609.07843 (pointer sentinel mixture).
+    Shape: logits (b, t, v), hidden (b, t, d) of the last layer, source (b, t, d) of the first, tokens (b, t),
+    positions (t,) or (b, t) -> (b, t, v). In float32.
+    """
+
+    def __init__(self, dim: int, *, key_dim: int, vocab_size: int, norm: nn.Module):
+        super().__init__()
+        self.norm = norm
+        self.q, self.k = nn.Linear(dim, key_dim, bias=False), nn.Linear(dim, key_dim, bias=False)
+        self.gate = nn.Linear(dim, 1, bias=False)
+        self.gate_bias = nn.Parameter(torch.full((1,), math.log(vocab_size) - 3))  # a twentieth, at first
+
+    def make_cache(self, max_len: int) -> KVCache:
+        return KVCache(max_len)
+
+    @log_io("b t d, b s d -> b t s")
+    def weights(self, q: Tensor, k: Tensor, seen) -> Tensor:
+        """How much each query looks at each key. Shape: (b, t, key_dim), (b, s, key_dim) -> (b, t, s)."""
+        scores = einsum(q, k, "b t c, b s c -> b t s") * q.shape[-1] ** -0.5
+        return masked(scores.unsqueeze(1), seen).softmax(-1).squeeze(1)
+
+    @log_io
+    def forward(
+        self, logits: Tensor, hidden: Tensor, source: Tensor, tokens: Tensor, *, positions: Tensor,
+        cache: KVCache | None = None,
+    ) -> Tensor:
+        q, k = self.q(hidden).float(), self.k(self.norm(source)).float()
+        gate = self.gate(hidden).float() + self.gate_bias  # (b, t, 1)
+        k_positions, fresh = positions, True
+        if cache is not None:
+            fresh = cache.length == 0
+            kept = cache.append(k.unsqueeze(1), tokens[:, None, :, None], positions)
+            k, tokens, k_positions = kept[0].squeeze(1), kept[1][:, 0, :, 0], kept[2]
+        seen = sight(positions, k_positions, window=None, fresh=fresh)
+        with torch.autocast(logits.device.type, enabled=False):
+            return self.mix(logits, self.weights(q, k, seen), gate, tokens, seen)
+
+    def mix(self, logits: Tensor, weights: Tensor, gate: Tensor, tokens: Tensor, seen) -> Tensor:
+        """The new logits, from the weights (b, t, s) on the tokens (b, s)."""
+        same = (tokens.unsqueeze(1) == tokens.unsqueeze(2)).type_as(weights)  # (b, s, s)
+        visible = masked(torch.zeros_like(weights).unsqueeze(1), seen).squeeze(1).exp()  # 1 or 0
+        copied = gate + (weights @ same).clamp(min=1e-9).log()  # of the token at s, from all its places
+        index = tokens.unsqueeze(1).expand_as(weights)
+        old = logits.gather(-1, index)
+        # a token that stands at several places gets its increase in as many equal parts
+        parts = visible / (visible @ same).clamp(min=1)
+        return logits.scatter_add(-1, index, (torch.logaddexp(old, copied) - old) * parts)
