@@ -9,7 +9,7 @@ the code that holds it.
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, field, replace
+from dataclasses import asdict, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -57,9 +57,9 @@ CHECKED = ConfigDict(extra="forbid", validate_default=True)
 class ModelConfig:
     """The architecture. Every published choice is one of these flags."""
 
-    dim: int = 192  # width of the residual stream (d)
-    num_layers: int = 4  # blocks (l)
-    num_heads: int = 6  # query heads (h)
+    dim: int = 128  # width of the residual stream (d)
+    num_layers: int = 3  # blocks (l)
+    num_heads: int = 4  # query heads (h)
     num_kv_heads: int | None = None  # key/value heads (g); None = num_heads, 1 = MQA. arXiv:2305.13245
     head_dim: int | None = None  # width of a head (p); None = dim / num_heads
     hidden_dim: int | None = None  # width of the MLP (f); None = from hidden_mult
@@ -88,7 +88,7 @@ class ModelConfig:
     final_norm: bool = True  # norm before the head
     embed_norm: bool = False  # norm after the embedding, as BLOOM's
 
-    qk_norm: QKNorm = "none"  # normalise queries and keys: per head, or over the full projection. arXiv:2302.05442
+    qk_norm: QKNorm = "head"  # normalise queries and keys: per head, or over the full projection. arXiv:2302.05442
     window: int | None = None  # tokens each query sees, itself included; None = all the past
     window_pattern: str = "S"  # tiled over the layers: S sees the window, F all the past; "SF" alternates
     attn_softcap: float | None = None  # c * tanh(scores / c), as Gemma 2 and Grok-1; None = off
@@ -100,7 +100,7 @@ class ModelConfig:
     rope_fraction: float = 1.0  # part of each head that rope turns
     rope_layout: RopeLayout = "half"  # half: channel i pairs with i + p/2 (Llama); interleaved: 2i with 2i+1 (GPT-J)
 
-    pointer: bool = False  # the prediction may copy earlier tokens by attention. arXiv:1609.07843
+    pointer: bool = True  # the prediction may copy earlier tokens by attention. arXiv:1609.07843
     pointer_dim: int = 64  # width of the pointer's queries and keys
 
     tie_embeddings: bool = False  # the head shares the embedding's matrix
@@ -226,7 +226,7 @@ def _check_ignored(cfg: Any, conditions: Mapping, neutral_values: Mapping[str, A
     for names, (condition, acts) in conditions.items():
         for name in names:
             value, neutral = getattr(cfg, name), neutral_values.get(name)
-            if value not in (neutral, None, False, "none") and not acts(cfg):
+            if value not in (neutral, _default(cfg, name), None, False, "none") and not acts(cfg):
                 raise ValueError(f"{name}={value} would change nothing: it acts only when {condition}; "
                                  f"otherwise leave it at {neutral or 'none, or off'}")
 
@@ -254,8 +254,8 @@ class TokenizerConfig:
     """How text becomes tokens."""
 
     kind: TokenizerKind = "bpe"  # char, byte, or SentencePiece's bpe and unigram; trained on the corpus where it must be
-    vocab_size: int | None = None  # entries of a bpe or unigram vocabulary; None = 2048
-    path: str | None = None  # a saved tokenizer's folder, or a built one (tales_2048); None = by kind and vocab_size
+    vocab_size: int | None = None  # entries of a bpe or unigram vocabulary; None = 4096 on tales, else 2048
+    path: str | None = None  # a saved tokenizer's folder, or a built one (tales_4096); None = by kind and vocab_size
 
     def __post_init__(self):
         _require_positive(self, "vocab_size")
@@ -272,13 +272,13 @@ class TrainConfig:
     """The optimisation, and what is written down along the way."""
 
     name: str | None = None  # the run's folder in models/; None = the preset's name, numbered where taken
-    steps: int = 1000  # optimizer steps
-    batch_size: int = 16  # rows of max_seq_len tokens in a forward pass
+    steps: int = 2000  # optimizer steps
+    batch_size: int = 8  # rows of max_seq_len tokens in a forward pass
     accumulation: int = 1  # forward passes added up in a step
     seed: int = 0  # of the weights, the order of the data, dropout
 
     optimizer: Optimizer = "muon"  # adamw arXiv:1711.05101; muon on matrices, adamw on the rest arXiv:2502.16982
-    lr: float = 3e-3  # peak learning rate of the matrices
+    lr: float = 6e-3  # peak learning rate of the matrices
     embed_lr_mult: float = 1.0  # the embedding's rate / lr
     head_lr_mult: float = 1.0  # the head's rate / lr
     vector_lr_mult: float = 1.0  # norms' and biases' rate / lr
@@ -453,6 +453,10 @@ def _flatten(changes: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         nested = isinstance(value, Mapping)
         flat |= _flatten(value, f"{prefix}{key}.") if nested else {prefix + key: value}
     return flat
+
+
+def _default(cfg: Any, name: str) -> Any:
+    return next(f.default for f in fields(cfg) if f.name == name)
 
 
 def _round_up(number: int, multiple: int) -> int:

@@ -137,7 +137,7 @@ def main() -> None:
     cfg, _ = parse_command_line(
         sys.argv[1:], program="python model.py",
         description="Print an architecture, its parameters, and the trace of one forward.")
-    spelled = replace(cfg.model, vocab_size=cfg.model.vocab_size or cfg.tokenizer.vocab_size or 2048)
+    spelled = replace(cfg.model, vocab_size=cfg.model.vocab_size or cfg.tokenizer.vocab_size or 4096)
     if "attention" in spelled.mixers:  # its scores are worth seeing; the numbers are the fused kernel's
         spelled = replace(spelled, attn_kernel="explicit")
     with torch.device("meta"):

@@ -26,7 +26,9 @@ from optim import Optimizers, learning_rate, make_optimizer
 from presets import fail, parse_command_line
 from runs import ROOT, Run, free_name, require_free, saved_runs
 from tokenizer import BUILT_SIZES, Tokenizer, built_tokenizer, load_tokenizer, train_tokenizer
-from tools import has_fast_bfloat16, pick_device, seed_everything, trace
+from tools import has_fast_bfloat16, keep_freed_memory, pick_device, seed_everything, trace
+
+DEFAULT_SIZES = {"tales": 4096}  # of a corpus's vocabulary, where the flags name none
 
 
 def train(cfg: Config, *, run: Run | None = None, console: Console | None = None) -> Run:
@@ -38,6 +40,8 @@ def train(cfg: Config, *, run: Run | None = None, console: Console | None = None
     """
     console = console or Console()
     device = pick_device(cfg.train.device)
+    if device.type == "cpu":
+        keep_freed_memory()
     name = cfg.train.name or free_name("default")
     if run is None:
         require_free(name)  # better said now than after the text is encoded
@@ -187,7 +191,7 @@ def choose_tokenizer(cfg: TokenizerConfig, data: DataConfig, corpus: Corpus) -> 
         return load_tokenizer(cfg.path)
     if cfg.kind in ("char", "byte"):
         return train_tokenizer(cfg.kind, chain(corpus.train(), corpus.val()), None)
-    size = cfg.vocab_size or 2048
+    size = cfg.vocab_size or DEFAULT_SIZES.get(data.name, 2048)
     if data.name == "tales" and cfg.kind == "bpe" and size in BUILT_SIZES:
         return built_tokenizer(size)
     return train_tokenizer(cfg.kind, corpus.train(), size)

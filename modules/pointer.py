@@ -1,6 +1,7 @@
 """Copying earlier tokens into the prediction: the `pointer` flag."""
 
 import math
+from contextlib import nullcontext
 
 import torch
 from einops import einsum
@@ -8,6 +9,12 @@ from torch import Tensor, nn
 
 from modules.mixers.attention import KVCache, masked, sight
 from tools import LoggingModule, log_io
+
+
+def full_precision(device_type: str):
+    """Autocast switched off, where the device knows it: weights and counts add up in float32."""
+    known = torch.amp.is_autocast_available(device_type)
+    return torch.autocast(device_type, enabled=False) if known else nullcontext()
 
 
 class Pointer(LoggingModule):
@@ -49,7 +56,7 @@ class Pointer(LoggingModule):
             kept = cache.append(k.unsqueeze(1), tokens[:, None, :, None], positions)
             k, tokens, k_positions = kept[0].squeeze(1), kept[1][:, 0, :, 0], kept[2]
         seen = sight(positions, k_positions, window=None, fresh=fresh)
-        with torch.autocast(logits.device.type, enabled=False):
+        with full_precision(logits.device.type):
             return self.mix(logits, self.weights(q, k, seen), gate, tokens, seen)
 
     def mix(self, logits: Tensor, weights: Tensor, gate: Tensor, tokens: Tensor, seen) -> Tensor:

@@ -98,8 +98,8 @@ def test_the_words_of_config_are_those_of_the_menu(words, menu):
     ({"model.window": -1}, "model.window=-1 must be above 0"),
     ({"model.attn_dropout": 1.5}, "model.attn_dropout=1.5 must lie between 0 and 1"),
     ({"model.mixers": ()}, "mixers=() is empty"),
-    ({"model.num_heads": 5}, "num_heads=5 does not divide dim=192"),
-    ({"model.num_kv_heads": 4}, "num_kv_heads=4 does not divide num_heads=6"),
+    ({"model.num_heads": 5}, "num_heads=5 does not divide dim=128"),
+    ({"model.num_kv_heads": 3}, "num_kv_heads=3 does not divide num_heads=4"),
     ({"model.window": 4, "model.window_pattern": "SX"}, "window_pattern='SX'"),
     ({"model.window": 4, "model.window_pattern": ""}, "window_pattern=''"),
     ({"model.rope_fraction": 0.3}, "rope_fraction=0.3 of head_dim=32 is 9.6"),
@@ -130,7 +130,7 @@ NOTHING = {"mixers": ("none",), "mlp": "none"}
 
 @pytest.mark.parametrize(("flags", "name"), [
     *(({"mixers": ("none",), name: value}, name) for name, value in {
-        "qk_norm": "head", "window": 4, "attn_softcap": 9.0, "attn_scale": 1.0, "attn_dropout": 0.1,
+        "qk_norm": "full", "window": 4, "attn_softcap": 9.0, "attn_scale": 1.0, "attn_dropout": 0.1,
         "attn_kernel": "explicit", "head_dim": 8, "num_kv_heads": 2, "q_bias": True, "k_bias": True, "v_bias": True,
         "out_bias": True, "position": "alibi"}.items()),
     *(({"mlp": "none", name: value}, name) for name, value in {
