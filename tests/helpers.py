@@ -16,7 +16,7 @@ TOLERANCES = {
     "bfloat16": {"atol": 0.05, "rtol": 0.05},
 }
 SMALL = {"dim": 24, "num_layers": 2, "num_heads": 4, "vocab_size": 37, "max_seq_len": 16,
-         "out_init": "same"}
+         "out_init": "same", "qk_norm": "none", "pointer": False}
 
 
 def assert_close(actual: Any, expected: Any, tolerance: str) -> None:

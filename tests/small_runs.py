@@ -28,7 +28,7 @@ def small_run_config(folder: Path, changes: dict[str, Any] | None = None) -> Con
     if not text.exists():
         write_text_file(text)
     model = ModelConfig(dim=16, num_layers=2, num_heads=2, hidden_dim=24, max_seq_len=16,
-                        residual_dropout=0.1, attn_dropout=0.1)
+                        residual_dropout=0.1, attn_dropout=0.1, qk_norm="none", pointer=False)
     return override(Config(model=model), {
         "data.name": str(text), "data.cache_dir": str(folder / "cache"), "tokenizer.kind": "char",
         "train.optimizer": "muon", "train.lr": 0.01, "train.precision": "float32",

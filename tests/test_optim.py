@@ -177,9 +177,10 @@ def test_each_schedule_passes_through_its_points():
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_a_warmup_rises_to_the_peak_and_the_schedule_begins_there(schedule):
-    every = rates(steps=12, schedule=schedule, warmup_steps=4, step_unit="steps")
+    unit = {"step_unit": "steps"} if schedule == "step" else {}
+    every = rates(steps=12, schedule=schedule, warmup_steps=4, **unit)
     assert every[:5] == pytest.approx([0.25, 0.5, 0.75, 1.0, 1.0])
-    after = rates(steps=8, schedule=schedule, warmup_steps=0, step_unit="steps")
+    after = rates(steps=8, schedule=schedule, warmup_steps=0, **unit)
     assert every[4:] == pytest.approx(after)
 
 
@@ -195,7 +196,8 @@ def test_a_warmup_longer_than_the_run_never_reaches_the_peak():
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_a_rate_is_never_below_the_last_nor_above_the_peak(schedule):
-    every = rates(steps=50, schedule=schedule, min_lr_ratio=0.1, step_unit="steps", step_gamma=0.99)
+    own = {"constant": {}, "step": {"step_unit": "steps", "step_gamma": 0.99}}.get(schedule, {"min_lr_ratio": 0.1})
+    every = rates(steps=50, schedule=schedule, **own)
     assert all(0.1 <= rate <= 1.0 for rate in every[1:])
     assert every[1:] == sorted(every[1:], reverse=True)
 

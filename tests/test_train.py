@@ -506,7 +506,7 @@ def guesser(folder):
     corpus = load_corpus("tales", num_stories=40)
     _, part = prepare(corpus, tokenizer, folder / "cache")
     model = Model(ModelConfig(dim=8, num_layers=1, num_heads=2, vocab_size=128, max_seq_len=64, head_bias=True,
-                              head_zero_init=True, residual_dropout=0.5))
+                              head_zero_init=True, residual_dropout=0.5, pointer=False))
     with torch.no_grad():
         model.head.unembed.bias.copy_(torch.linspace(-2, 2, 128))
     return model, part, tokenizer
@@ -552,7 +552,7 @@ def test_the_last_evaluation_has_the_whole_part(go, monkeypatch):
 
 
 @pytest.mark.parametrize(("flags", "data", "kind", "size"), [
-    ({}, "tales", "bpe", 2048),
+    ({}, "tales", "bpe", 4096),
     ({"vocab_size": 128}, "tales", "bpe", 128),
     ({"path": "tales_256"}, "text", "bpe", 256),
     ({"kind": "byte"}, "text", "byte", 259),
