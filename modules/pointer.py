@@ -37,7 +37,7 @@ class Pointer(LoggingModule):
     def make_cache(self, max_len: int) -> KVCache:
         return KVCache(max_len)
 
-    @log_io("b t d, b s d -> b t s")
+    @log_io("b t c, b s c -> b t s")
     def weights(self, q: Tensor, k: Tensor, seen) -> Tensor:
         """How much each query looks at each key. Shape: (b, t, key_dim), (b, s, key_dim) -> (b, t, s)."""
         scores = einsum(q, k, "b t c, b s c -> b t s") * q.shape[-1] ** -0.5
