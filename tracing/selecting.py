@@ -175,7 +175,9 @@ def count_parts(model: nn.Module) -> dict[str, Part]:
     for path, module in model.named_modules():
         path = clean(path)
         part = parts.setdefault(path, Part(type(module).__name__, 0))
-        for name, parameter in module.named_parameters(recurse=False):
+        for name, parameter in module._parameters.items():  # named_parameters() takes five times as long
+            if parameter is None:
+                continue
             if id(parameter) in first:
                 part.shared.append(first[id(parameter)])
                 continue
