@@ -42,7 +42,7 @@ def encode_prompts(tokenizer: Tokenizer, cfg: SampleConfig) -> list[list[int]]:
 
 def continue_prompts(model: Model, tokenizer: Tokenizer, cfg: SampleConfig) -> list[str]:
     """What the model writes after cfg.prompts, cfg.num_samples texts after each, in one batch."""
-    ids = generate(model, encode_prompts(tokenizer, cfg), cfg, eos_id=tokenizer.eos_id)
+    ids = generate(model, encode_prompts(tokenizer, cfg), cfg, eos_id=tokenizer.eos_id, num_ids=tokenizer.vocab_size)
     return [tokenizer.decode(new) for new in ids]
 
 
@@ -124,7 +124,7 @@ def write_texts(model: Model, tokenizer: Tokenizer, cfg: SampleConfig, out: Text
     prompts = encode_prompts(tokenizer, cfg)
     decoders = [codecs.getincrementaldecoder("utf-8")(errors="replace") for _ in prompts]
     waiting, new = [tokenizer.decode(ids) for ids in prompts], [[] for _ in prompts]
-    tokens = stream(model, prompts, cfg, eos_id=tokenizer.eos_id)
+    tokens = stream(model, prompts, cfg, eos_id=tokenizer.eos_id, num_ids=tokenizer.vocab_size)
     for row in range(len(prompts)):
         if len(prompts) > 1:
             out.write(f"--- {row + 1} of {len(prompts)} ---\n")

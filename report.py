@@ -38,7 +38,7 @@ def opening_prompts(cfg: Config, tokenizer: Tokenizer) -> list[str]:
 def write_samples(model: Model, tokenizer: Tokenizer, prompts: list[str], cfg: SampleConfig) -> list[dict[str, str]]:
     """Continue each prompt; training goes on as if nothing had happened."""
     ids = [tokenizer.encode(prompt, bos=True) for prompt in prompts]
-    new = generate(model, ids, cfg, eos_id=tokenizer.eos_id)
+    new = generate(model, ids, cfg, eos_id=tokenizer.eos_id, num_ids=tokenizer.vocab_size)
     return [{"prompt": prompt, "text": tokenizer.decode(old + more)}
             for prompt, old, more in zip(prompts, ids, new, strict=True)]
 

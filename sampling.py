@@ -43,18 +43,19 @@ class Text:
 
 def generate(
     model: Model, prompts: Sequence[Sequence[int]], cfg: SampleConfig, *, eos_id: int,
-    on_token: Callable[[int, int], None] | None = None, use_cache: bool = True,
+    on_token: Callable[[int, int], None] | None = None, use_cache: bool = True, num_ids: int | None = None,
 ) -> list[list[int]]:
     """Continue each prompt; its new tokens, with the end-of-text token where one was drawn.
 
     A prompt is continued as if it were alone: batches, their order and the cache change only the
     rounding. The draws of a text follow from cfg.seed, its prompt, and how many prompts before it
-    are the same. `on_token(row, token)` is called as they come.
+    are the same. `on_token(row, token)` is called as they come. Only ids below `num_ids` are drawn:
+    the tokenizer's, where the model's vocabulary is larger.
     Raises ValueError for a prompt without tokens, or with ids that the model does not have, and for
     a model whose logits are not finite.
     """
     new = [[] for _ in prompts]
-    for row, token in stream(model, prompts, cfg, eos_id=eos_id, use_cache=use_cache):
+    for row, token in stream(model, prompts, cfg, eos_id=eos_id, use_cache=use_cache, num_ids=num_ids):
         new[row].append(token)
         if on_token is not None:
             on_token(row, token)
@@ -63,7 +64,7 @@ def generate(
 
 def stream(
     model: Model, prompts: Sequence[Sequence[int]], cfg: SampleConfig, *, eos_id: int,
-    use_cache: bool = True,
+    use_cache: bool = True, num_ids: int | None = None,
 ) -> Iterator[tuple[int, int]]:
     """`generate` one token at a time: (row, token id), a token for every unfinished row in turn."""
     texts, cache = _start(model.cfg, prompts, cfg.seed), None
@@ -72,7 +73,8 @@ def stream(
             if cache is None and use_cache:
                 longest = max(len(text.seen) for text in texts)
                 cache = model.make_cache(min(model.cfg.max_seq_len, longest + cfg.max_new_tokens))
-            chances = distribution(_read(model, texts, cache), cfg, [text.tokens for text in texts])
+            logits = _read(model, texts, cache)[:, :num_ids]
+            chances = distribution(logits, cfg, [text.tokens for text in texts])
             slid = False
             for text, token in zip(texts, _draw(chances, texts), strict=True):
                 text.tokens.append(token)

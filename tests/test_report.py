@@ -36,7 +36,7 @@ def write(monkeypatch):
     """Have the model write these texts, whatever its weights."""
     def pretend(*texts: str) -> None:
         new = [[byte + 3 for byte in text.removeprefix("Once").encode()] for text in texts]
-        monkeypatch.setattr(report, "generate", lambda model, ids, cfg, eos_id: new[: len(ids)])
+        monkeypatch.setattr(report, "generate", lambda model, ids, cfg, eos_id, num_ids: new[: len(ids)])
 
     return pretend
 
@@ -74,7 +74,7 @@ def test_at_most_three_examples_are_named(run, write):
 def test_stories_are_drawn_from_their_first_word_at_temperature_0_8(run, monkeypatch):
     asked = []
 
-    def note(model, ids, cfg, eos_id):
+    def note(model, ids, cfg, eos_id, num_ids):
         asked.append((ids, cfg))
         return [[] for _ in ids]
 

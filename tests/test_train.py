@@ -584,3 +584,9 @@ def test_a_prompt_outside_the_alphabet_is_refused_before_the_run_exists(go, mode
     with pytest.raises(ValueError, match="'é'"):
         go({"sample.prompts": ("café",)})
     assert not models.exists()
+
+
+def test_a_vocabulary_larger_than_the_tokenizers_writes_only_its_tokens(go):
+    run = go({"model.vocab_size": 5000, "train.steps": 2, "sample.max_new_tokens": 30})
+    assert run.config.model.vocab_size == 5000
+    assert all(len(sample["text"]) > 1 for sample in run.samples())
