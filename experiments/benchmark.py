@@ -24,7 +24,7 @@ from optim import learning_rate, make_optimizer
 from presets import fail, load_preset
 from runs import ROOT
 from tools import pick_device, seed_everything
-from train import choose_tokenizer, clip, evaluate, fit_vocabulary
+from train import choose_tokenizer, clip, evaluate, fit_vocabulary, settle_precision
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,21 +61,25 @@ class TokensToLoss:
         cfg = override(load_preset(preset), {"data.name": self.data, "train.seed": seed})
         corpus = load_corpus(cfg.data.name, separator=cfg.data.separator, val_ratio=0.1)
         tokenizer = choose_tokenizer(cfg.tokenizer, cfg.data, corpus)
-        cfg = self.with_budget(fit_vocabulary(cfg, tokenizer))
-        train_part, val_part = prepare(corpus, tokenizer, ROOT / cfg.data.cache_dir)
         device = pick_device(self.device)
+        cfg = self.with_budget(settle_precision(fit_vocabulary(cfg, tokenizer), device))
+        train_part, val_part = prepare(corpus, tokenizer, ROOT / cfg.data.cache_dir)
+        precision = torch.autocast(device.type, torch.bfloat16, enabled=cfg.train.precision == "bfloat16")
         seed_everything(seed)
         model = Model(cfg.model).to(device)
         optimizer = make_optimizer(model, cfg.train)
-        batch = cfg.train.batch_size
-        batches = Batches(train_part, batch_size=batch, seq_len=cfg.model.max_seq_len, seed=seed)
+        micro, batch = cfg.train.accumulation, cfg.train.batch_size * cfg.train.accumulation
+        batches = Batches(train_part, batch_size=cfg.train.batch_size, seq_len=cfg.model.max_seq_len, seed=seed)
         points = {math.ceil(cfg.train.steps * (i + 1) / self.evaluations) for i in range(self.evaluations)}
         curve, seconds = [], 0.0
         for step in range(cfg.train.steps):
             began = time.perf_counter()
-            optimizer.set_lr(learning_rate(step, cfg.train))
-            x, y = batches[step]
-            model(x.to(device), y.to(device)).backward()
+            optimizer.set_lr(learning_rate(step, cfg.train, epochs=step * batch / batches.rows_per_epoch))
+            for number in range(step * micro, (step + 1) * micro):
+                x, y = batches[number]
+                with precision:
+                    loss = model(x.to(device), y.to(device)) / micro
+                loss.backward()
             clip(model, cfg.train.grad_clip)
             optimizer.step()
             optimizer.zero_grad()
@@ -89,7 +93,8 @@ class TokensToLoss:
     def with_budget(self, cfg: Config) -> Config:
         if self.budget is None:
             return cfg
-        return override(cfg, {"train.steps": self.budget // (cfg.train.batch_size * cfg.model.max_seq_len)})
+        rows = cfg.train.batch_size * cfg.train.accumulation
+        return override(cfg, {"train.steps": self.budget // (rows * cfg.model.max_seq_len)})
 
 
 BENCHMARKS = {"tokens-to-loss": TokensToLoss}
