@@ -27,7 +27,7 @@ class Progress:
     tokens: int = 0  # targets learned from
     seconds: float = 0.0  # spent so far, over all sittings
     flops: float = 0.0  # of forward and backward
-    val_loss: float | None = None  # at this step, nats per token; None = not evaluated here
+    val_loss: float | None = None  # nats per token, on the first `eval_tokens`; None = not evaluated at this step
     recent_losses: list[float] = field(default_factory=list)  # of the steps since the last line of the log
 
 

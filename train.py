@@ -102,16 +102,17 @@ def train(cfg: Config, *, run: Run | None = None, console: Console | None = None
             progress.recent_losses.append(loss)
             line_seconds += time.perf_counter() - step_began
             due = Due(progress.step, cfg.train)
-            evaluation = None
+            evaluation = progress.val_loss = None
             if due.evaluation:
-                limit = None if due.last else cfg.train.eval_tokens
                 with precision:
-                    evaluation = evaluate(model, val_part, tokenizer, cfg.train.batch_size, limit)
+                    evaluation = evaluate(model, val_part, tokenizer, cfg.train.batch_size, cfg.train.eval_tokens)
+                    progress.val_loss = evaluation.loss  # of the same tokens at every step: the best is chosen by it
+                    if due.last and cfg.train.eval_tokens is not None:
+                        evaluation = evaluate(model, val_part, tokenizer, cfg.train.batch_size)
                 if not math.isfinite(evaluation.loss):
                     found = f"validation loss {evaluation.loss:g}"
                     raise Diverged(run, progress.step, found, first_bad_module(model, x, y, precision))
             progress.seconds = time.perf_counter() - began
-            progress.val_loss = evaluation and evaluation.loss
             speed = (progress.tokens - line_tokens) / line_seconds
             show(loss, speed)
             if due.line:

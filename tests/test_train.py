@@ -536,16 +536,18 @@ def test_a_part_of_the_validation_text_is_its_beginning(guesser):
     assert evaluate(model, part, tokenizer, 2, 10**9) == all_
 
 
-def test_the_last_evaluation_has_the_whole_part(go, monkeypatch):
-    limits = []
+@pytest.mark.parametrize("eval_tokens", [64, None])
+def test_checkpoints_compare_on_the_same_tokens_and_the_last_line_is_of_all(go, folder, eval_tokens):
+    run = go({"train.steps": 9, "train.eval_tokens": eval_tokens})
+    corpus = load_corpus(run.config.data.name, val_ratio=run.config.data.val_ratio)
+    _, part = prepare(corpus, run.tokenizer(), folder / "cache")
 
-    def note(model, part, tokenizer, batch_size, max_tokens=None):
-        limits.append(max_tokens)
-        return evaluate(model, part, tokenizer, batch_size, max_tokens)
+    def loss(step: int, max_tokens: int | None) -> float:
+        return evaluate(run.load_model(str(step)), part, run.tokenizer(), 4, max_tokens).loss
 
-    monkeypatch.setattr(train, "evaluate", note)
-    go({"train.steps": 9, "train.eval_every": 4, "train.eval_tokens": 64, "train.checkpoint_every": 6})
-    assert limits == [64, 64, 64, None]
+    assert loss(9, 64) != loss(9, None)  # or nothing could be told apart below
+    assert [c.progress.val_loss for c in run.checkpoints()] == [loss(6, eval_tokens), loss(9, eval_tokens)]
+    assert run.log().val_loss.dropna().tolist() == [loss(6, eval_tokens), loss(9, None)]
 
 
 # ---- tokenizer and vocabulary ----
