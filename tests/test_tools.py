@@ -96,6 +96,34 @@ def test_a_compiled_model_has_one_whole_graph_and_the_same_operations():
     assert counts[0] == counts[1] == (1, 0, counts[0][2])
 
 
+def guard_lines(base, mark) -> int:
+    """Lines of the guards that torch.compile sets for a small module, written with this base and this mark."""
+    class Part(base):
+        def __init__(self):
+            super().__init__()
+            self.up = nn.Linear(4, 8)
+
+        @mark("b t d -> b t f")
+        def widen(self, x):
+            return torch.relu(self.up(x))
+
+        @mark("b t d -> b t f")
+        def forward(self, x):
+            return self.widen(x)
+
+    torch._dynamo.reset()
+    torch.compile(Part(), backend="eager", fullgraph=True)(X)
+    (entry,) = torch._dynamo.eval_frame._debug_get_cache_entry_list(Part.forward.__code__)
+    return len(str(entry.guard_manager).splitlines())
+
+
+def test_marks_add_no_guard_to_a_compiled_model():
+    def unmarked(dims):
+        return lambda function: function
+
+    assert guard_lines(LoggingModule, log_io) == guard_lines(nn.Module, unmarked) > 20
+
+
 # ---------------------------------------------------------------------------------------- recording
 
 
@@ -601,6 +629,7 @@ CONTEXTS = {
     "deepcopy": lambda m: copy.deepcopy(m)(X) is m(X),
     "pickle": lambda m: pickle.loads(pickle.dumps(m))(X) is m(X),
     "jit_trace": lambda m: torch.jit.trace(m, (X,)),
+    "jit_script": lambda m: torch.jit.script(m) and m(X),
     "fx": lambda m: torch.fx.symbolic_trace(m.mlp),
     "compile": lambda m: torch.compile(m, backend="eager")(X),
     "fullgraph": lambda m: torch.compile(m, backend="eager", fullgraph=True)(X),

@@ -10,7 +10,7 @@ from torch import nn
 import views
 from tracing import measure
 from tracing.records import Trace
-from tracing.selecting import TraceRecorder, count_parts
+from tracing.selecting import TraceRecorder
 from tracing.swap import unwatch, watch
 
 
@@ -62,15 +62,14 @@ def trace(
         methods=_list(methods), leaves=leaves, grad=grad, stop_on_nan=stop_on_nan,
         max_elems=max_elems,
     )  # fmt: skip
-    record.parts = count_parts(model)
     record.calls = recorder.roots
     with ExitStack() as stack:
         if "torch._dynamo" in sys.modules:  # else nothing can be compiled yet
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         keys = watch(recorder, recorder.modules.values())
         stack.callback(unwatch, recorder, keys)
-        if stats != "none":
-            stack.enter_context(measure.CountFlops(recorder.spend_flops))
+        if recorder.flops is not None:
+            stack.enter_context(recorder.flops)
         try:
             yield record
         except Exception as error:

@@ -5,7 +5,7 @@ g key/value heads, p head width, f MLP width, n state, e experts, v vocabulary, 
 """
 
 import re
-from functools import cache
+from functools import cache, lru_cache
 from math import prod
 
 Size = int | str  # a number, or a symbolic expression such as "b*t"
@@ -49,14 +49,25 @@ def _parse_tensor(part: str, text: str) -> Axes:
 class AxisNamer:
     """Gives axes their names, knowing the `sizes` of some letters (one size, or a tuple of them).
 
-    The letters that calls have bound come as a dict `bound`: letter -> size. Layers repeat, so all
-    answers are remembered.
+    Layers repeat, so answers are remembered: the latest of each kind.
     """
 
     def __init__(self, sizes: dict[str, int | tuple[int, ...]]):
         self.sizes = {k: v if isinstance(v, tuple) else (v,) for k, v in sizes.items()}
-        self.declare, self.guess = cache(self._declare), cache(self._guess)
-        self.guess_width = cache(self._guess_width)
+        remembering = lru_cache(maxsize=4096)
+        self.declare, self.guess = remembering(self._declare), remembering(self._guess)
+        self.guess_width, self.bind = remembering(self._guess_width), remembering(self._bind)
+
+    @classmethod
+    @lru_cache(maxsize=16)
+    def of(cls, sizes: Bound) -> "AxisNamer":
+        """The one for these sizes: the next trace of the same model starts with its answers."""
+        return cls(dict(sizes))
+
+    @staticmethod
+    def _bind(bound: Bound, own: Bound) -> Bound:
+        """All letters, those of the call itself first asked."""
+        return tuple((dict(bound) | dict(own)).items())
 
     def _declare(self, axes: Axes, shape: Shape, bound: Bound) -> tuple[Labels, str, Bound]:
         """The labels `axes` promise for `shape`, what is wrong with that ("" if nothing), and the
@@ -77,7 +88,7 @@ class AxisNamer:
         labels = tuple(label_of(axis) for axis in axes)
         if problem:
             problem = f"declared '{written(declared)}', got {[*shape]}: {problem}"
-        return labels, problem, tuple(own.items())
+        return labels, problem, tuple(own.items()) if len(own) > len(bound) else bound
 
     def _check(self, axis: Axis, size: Size, own: dict[str, Size]) -> str:
         if axis == ELLIPSIS:

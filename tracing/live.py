@@ -36,7 +36,7 @@ class LiveLog(Recorder):
     def change(self, module: nn.Module, recursive: bool, how: Callable[[Switches], None]) -> None:
         """Apply `how` to the switches of `module`, and of all below it."""
         if callable(getattr(module, "dims", None)):
-            self.namer = AxisNamer(module.dims())
+            self.namer = AxisNamer.of(tuple(module.dims().items()))
         for path, part in module.named_modules() if recursive else [("", module)]:
             if not idle(part):
                 switches = self.switches.setdefault(part, Switches())

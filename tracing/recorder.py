@@ -18,6 +18,7 @@ from tracing.records import Call, Value
 from tracing.swap import Site
 
 MAX_VALUES = 32  # kept of one call's arguments, and of its results
+LINEAR = nn.Linear.forward  # as it is when nobody traces
 NOTHING = (None, None, None)
 PLAIN = (int, float, bool, str, type(None), torch.dtype, torch.device)
 
@@ -40,12 +41,8 @@ class Frame:
     call: Call
     site: Site
     module: nn.Module
-    outer: Bound  # letters and their sizes in the enclosing calls
+    bound: Bound  # letters and their sizes, in this call and those around it
     own: Bound = ()  # letters that this call declared
-
-    @property
-    def bound(self) -> Bound:
-        return tuple((dict(self.outer) | dict(self.own)).items()) if self.own else self.outer
 
 
 class Recorder:
@@ -53,12 +50,13 @@ class Recorder:
 
     def __init__(self, paths: dict[int, str], dims: dict, *, stats: str, max_elems: int):
         self.paths, self.stats, self.max_elems = paths, stats, max_elems
-        self.namer = AxisNamer(dims)
+        self.namer = AxisNamer.of(tuple(dims.items()))
         self.roots: list[Call] = []
         self.stack: list[Frame] = []
         self.counts: dict[tuple[str, str], int] = defaultdict(int)
         self.seen: dict[int, tuple] = {}  # id of a tensor -> (weak reference, version, Value)
         self.late: list[tuple[dict, Tensor]] = []  # statistics still on an accelerator
+        self.flops = measure.CountFlops(self.spend_flops) if stats != "none" else None
         self.spent = 0.0  # seconds that recording itself took
         self.thread = threading.get_ident()
 
@@ -83,12 +81,15 @@ class Recorder:
             return inner
         if top and top.module is module and top.site.method == site.method and top.site is not site:
             return inner  # super().forward(x)
+        if site.function is LINEAR and self.flops is not None:
+            inner = functools.partial(self.flops.linear, inner)
         return functools.partial(self.run, site, module, path, inner, backward)
 
     def run(self, site: Site, module, path: str, inner: Callable, recompute: bool, *args, **kwargs):
         begun = perf_counter()
-        count = self.counts[path, site.method]
-        self.counts[path, site.method] += 1
+        key = path, site.method
+        count = self.counts[key]
+        self.counts[key] = count + 1
         call = Call(path, site.method, type(module).__name__, count, site.title, recompute=recompute)
         top = self.stack[-1] if self.stack else None
         (top.call.children if top else self.roots).append(call)
@@ -136,7 +137,9 @@ class Recorder:
     def leave(self, frame: Frame, out):
         """Note the results; return them."""
         names = frame.site.returns
-        if type(out) in (tuple, list):
+        if isinstance(out, Tensor):
+            flat = [(names[0] if len(names) == 1 else "", out)]
+        elif type(out) in (tuple, list):
             names = names if len(names) == len(out) else [f"[{i}]" for i in range(len(out))]
             flat = flatten(list(zip(names, out, strict=True)))
         else:
@@ -153,46 +156,52 @@ class Recorder:
                 values.append(Value(name, text=describe(x)))
                 continue
             axes = next(declared, None)
-            value, known = self.tensor_value(name, x)
+            value, earlier = self.tensor_value(name, x)
             if axes is not None:
-                labels, problem, frame.own = self.namer.declare(axes, value.shape, frame.own)
-                if ELLIPSIS in axes:  # what dims leave open
-                    others = value.labels if known else guess(frame, value)
-                    labels = tuple(a or b for a, b in zip(labels, others, strict=True))
-                value.labels = labels
-                if known:
-                    self.decide(self.seen[id(x)][2], labels)
-                self.remember(x, value)
-                if problem and not frame.call.problem:
-                    frame.call.problem = f"{name or 'result'}: {problem}"
-            elif not known:
+                self.declare(frame, axes, x, value, earlier, guess)
+            elif earlier is None:
                 value.labels = guess(frame, value)
             values.append(value)
         return values
+
+    def declare(self, frame: Frame, axes, x: Tensor, value: Value, earlier: Value | None, guess) -> None:
+        """Give `value` the labels that `axes` promise, and note a promise that is broken."""
+        labels, problem, own = self.namer.declare(axes, value.shape, frame.own)
+        if own is not frame.own:
+            frame.own, frame.bound = own, self.namer.bind(frame.bound, own)
+        if ELLIPSIS in axes:  # what dims leave open
+            others = value.labels if earlier else guess(frame, value)
+            labels = tuple(a or b for a, b in zip(labels, others, strict=True))
+        if earlier and labels != earlier.labels:
+            self.decide(earlier, labels)
+            self.remember(x, value)
+        value.labels = labels
+        if problem and not frame.call.problem:
+            frame.call.problem = f"{value.name or 'result'}: {problem}"
 
     @staticmethod
     def decide(earlier: Value, labels: Labels) -> None:
         """Where an earlier record of the same tensor was unsure, a declaration decides."""
         pairs = zip(earlier.labels, labels, strict=True)
-        earlier.labels = tuple(new if old and "|" in old else old for old, new in pairs)
+        earlier.labels = tuple([new if old and "|" in old else old for old, new in pairs])
 
-    def tensor_value(self, name: str, x: Tensor) -> tuple[Value, bool]:
-        """The record of x, without labels, unless x was seen before: then True, and with them."""
+    def tensor_value(self, name: str, x: Tensor) -> tuple[Value, Value | None]:
+        """The record of x; where x was seen before, with its labels, and that earlier record."""
         version = None if x.is_inference() else x._version
         ref, seen_version, seen = self.seen.get(id(x), NOTHING)
-        known = ref is not None and ref() is x
-        if known and version == seen_version is not None:
-            return Value(name, "", seen.shape, seen.labels, seen.dtype, seen.bytes, seen.stats), True
+        if ref is None or ref() is not x:
+            seen = None
+        elif version == seen_version is not None:
+            return Value(name, "", seen.shape, seen.labels, seen.dtype, seen.bytes, seen.stats), seen
         shape = shape_of(x)
-        known = known and shape == seen.shape
+        if seen and seen.shape != shape:
+            seen = None
         symbolic = str in map(type, shape)
-        value = Value(name, "", shape, (), DTYPES[x.dtype], 0 if symbolic else x.nbytes)
+        value = Value(name, "", shape, seen.labels if seen else (), DTYPES[x.dtype], 0 if symbolic else x.nbytes)
         if self.stats != "none" and measure.readable(x):
             value.stats = self.measure(x)
-        if known:
-            value.labels = seen.labels
         self.seen[id(x)] = (weakref.ref(x), version, value)
-        return value, known
+        return value, seen
 
     def remember(self, x: Tensor, value: Value) -> None:
         version = None if x.is_inference() else x._version
@@ -201,7 +210,7 @@ class Recorder:
     def measure(self, x: Tensor) -> dict:
         with torch._C._DisableTorchDispatch():  # hides this from users' modes, and from our own
             if x.is_cpu:
-                stats = dict(zip(measure.NAMES, measure.measure(x, self.max_elems), strict=True))
+                stats = measure.measure(x, self.max_elems)
             else:
                 stats = dict.fromkeys(measure.NAMES, 0.0)
                 self.late.append((stats, measure.measure_later(x, self.max_elems)))
@@ -224,18 +233,20 @@ class Recorder:
             return
         x = tensors[0]
         if (x.dim() == 2) != (x.is_floating_point() or x.is_complex()):
-            frame.own = tuple(zip("bt", shape_of(x), strict=False))
+            frame.own = frame.bound = tuple(zip("bt", shape_of(x), strict=False))
 
     def guess_input(self, frame: Frame, value: Value) -> Labels:
         return self.namer.guess(value.shape, frame.bound)
 
     def guess_output(self, frame: Frame, value: Value) -> Labels:
         """A module keeps the leading axes of its first tensor; a layer may change the last one."""
-        source = next((v for v in frame.call.inputs if v.shape is not None), None)
-        if source is None or frame.site.method != "forward":
+        source = None
+        if frame.site.method == "forward":
+            source = next((v for v in frame.call.inputs if v.shape is not None), None)
+        if source is None:
             return self.namer.guess(value.shape, frame.bound)
         module, shape = frame.module, value.shape
-        if shape == source.shape and not hasattr(module, "out_features"):
+        if shape == source.shape and "out_features" not in vars(module):
             return source.labels
         leading = source.shape if isinstance(module, nn.Embedding) else source.shape[:-1]
         if shape and shape[:-1] == leading:

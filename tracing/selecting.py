@@ -1,5 +1,6 @@
 """The recorder behind trace(): which calls to keep, gradients, dead units, parameters."""
 
+from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from functools import partial
 
@@ -20,19 +21,22 @@ class TraceRecorder(Recorder):
         include: list[str] | None, exclude: list[str], methods: list[str] | None, leaves: bool,
         grad: bool, stop_on_nan: bool, max_elems: int,
     ):  # fmt: skip
-        self.modules = {
-            clean(path): module for path, module in model.named_modules() if not idle(module)
-        }
+        parts = named_parts(model)
+        record.parts = count_parts(parts)
+        self.modules = {path: module for path, module in parts.items() if not idle(module)}
         paths = {id(module): path for path, module in self.modules.items()}
         super().__init__(paths, record.dims, stats=stats, max_elems=max_elems)
         self.record, self.depth, self.leaves = record, depth, leaves
         self.include, self.exclude, self.methods = include, exclude, methods
+        self.wants_all = leaves and (depth, include, methods, exclude) == (None, None, None, [])
         self.grad, self.stop_on_nan = grad, stop_on_nan
         self.live: dict[str, Tensor] = {}  # per activation: channels that were somewhere not 0
         self.bad_grads: set[int] = set()  # calls whose results got a gradient with NaN or Inf
         self.finished = False
 
     def wants(self, module: nn.Module, site: Site) -> bool:
+        if self.wants_all:
+            return True
         path = self.paths[id(module)]
         if not path and site.method == "forward":
             return True
@@ -150,6 +154,14 @@ def matches(text: str, globs: list[str]) -> bool:
     return any(fnmatchcase(text, glob) for glob in globs)
 
 
+def named_parts(model: nn.Module) -> dict[str, nn.Module]:
+    """Path -> module, without the shells that torch.compile puts around them."""
+    modules = dict(model.named_modules())
+    if any("_orig_mod" in path for path in modules):
+        modules = {clean(path): module for path, module in modules.items()}
+    return modules
+
+
 def clean(path: str) -> str:
     """The path without the layers that torch.compile adds."""
     return ".".join(word for word in path.split(".") if word != "_orig_mod")
@@ -158,7 +170,7 @@ def clean(path: str) -> str:
 def idle(module: nn.Module) -> bool:
     """Modules that do nothing, and the shells of compiled ones."""
     switched_off = isinstance(module, nn.Identity) or isinstance(module, nn.Dropout) and not module.p
-    return switched_off or hasattr(module, "_orig_mod")
+    return switched_off or "_orig_mod" in module._modules
 
 
 def is_activation(frame: Frame) -> bool:
@@ -168,23 +180,30 @@ def is_activation(frame: Frame) -> bool:
     return frame.site.method == "forward" and (own or builtin)
 
 
-def count_parts(model: nn.Module) -> dict[str, Part]:
+def count_parts(modules: dict[str, nn.Module]) -> dict[str, Part]:
     """Every module's parameters. A shared one counts where it is met first, so that sums add up."""
     first: dict[int, str] = {}
     parts: dict[str, Part] = {}
-    for path, module in model.named_modules():
-        path = clean(path)
-        part = parts.setdefault(path, Part(type(module).__name__, 0))
+    for path, module in modules.items():
+        part = parts[path] = Part(type(module).__name__, 0)
+        count = 0
         for name, parameter in module._parameters.items():  # named_parameters() takes five times as long
             if parameter is None:
                 continue
             if id(parameter) in first:
                 part.shared.append(first[id(parameter)])
                 continue
-            first[id(parameter)] = f"{path}.{name}".strip(".")
-            above = path
-            while above:
-                parts[above].parameters += parameter.numel()
-                above = above.rpartition(".")[0]
-            parts[""].parameters += parameter.numel()
+            first[id(parameter)] = f"{path}.{name}" if path else name
+            count += parameter.numel()
+        if count:
+            for above in ancestors(path):
+                parts[above].parameters += count
     return parts
+
+
+def ancestors(path: str) -> Iterator[str]:
+    """The path, those it lies in, and "" for the model."""
+    while path:
+        yield path
+        path = path.rpartition(".")[0]
+    yield ""

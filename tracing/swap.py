@@ -12,6 +12,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from types import FunctionType
 
 import torch
 from torch import nn
@@ -115,11 +116,10 @@ def _methods(modules: list[nn.Module]):
 def _class_methods(kind: type[nn.Module]):
     forward_seen = False
     for cls in kind.__mro__[: kind.__mro__.index(nn.Module)]:
-        for name in list(vars(cls)):
-            attribute = _original(cls, name)
+        for name, attribute in list(vars(cls).items()):
             if name == "forward" and not forward_seen or _is_marked(attribute):
                 forward_seen |= name == "forward"
-                yield cls, name, attribute
+                yield cls, name, _original(cls, name)
 
 
 def _is_marked(attribute) -> bool:
@@ -139,15 +139,22 @@ def _wrapper(holder, name: str, original):
     takes_self = kind not in (staticmethod, classmethod) and not on_instance
     site = site_of(function, name, takes_self or kind is classmethod, takes_self)
     owner = weakref.ref(holder) if on_instance else None
+    watchers, is_compiling = _WATCHERS, torch.compiler.is_dynamo_compiling
 
-    @functools.wraps(function)
     def watched(*args, **kwargs):
-        if torch.compiler.is_dynamo_compiling():
+        if is_compiling():
             return function(*args, **kwargs)
         call = function
-        for recorder in _WATCHERS:
+        for recorder in watchers:
             module = args[0] if takes_self and args else owner and owner()
             call = recorder.around(site, module, call)
         return call(*args, **kwargs)
 
+    # torch.jit.script reads the source of `function`, and looks its names up in these globals
+    watched = FunctionType(watched.__code__, _globals(function), closure=watched.__closure__)
+    functools.update_wrapper(watched, function)
     return kind(watched) if kind in (staticmethod, classmethod) else watched
+
+
+def _globals(function: Callable) -> dict:
+    return getattr(inspect.unwrap(function), "__globals__", globals())
