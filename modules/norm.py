@@ -27,14 +27,13 @@ class RMSNorm(LoggingModule):
         self.scale = nn.Parameter(torch.full((dim,), 1 - self.offset)) if affine else None
         self.bias = nn.Parameter(torch.zeros(dim)) if affine and bias else None
 
-    def normalise(self, x32: Tensor) -> Tensor:
-        return x32 * torch.rsqrt(x32.square().mean(-1, keepdim=True) + self.eps)
+    def normalise(self, x32: Tensor, scale: Tensor | None) -> Tensor:
+        return nn.functional.rms_norm(x32, x32.shape[-1:], scale, self.eps)
 
     @log_io
     def forward(self, x: Tensor) -> Tensor:
-        y = self.normalise(x.float())  # squares of bfloat16 lose the small channels
-        if self.scale is not None:
-            y = y * (self.scale + self.offset)
+        scale = self.scale + self.offset if self.offset else self.scale
+        y = self.normalise(x.float(), scale)  # squares of bfloat16 lose the small channels
         if self.bias is not None:
             y = y + self.bias
         return y.type_as(x)
@@ -47,8 +46,8 @@ class LayerNorm(RMSNorm):
     Shape: (..., d) -> (..., d). Statistics in float32; the result has the dtype of x.
     """
 
-    def normalise(self, x32: Tensor) -> Tensor:
-        return nn.functional.layer_norm(x32, x32.shape[-1:], eps=self.eps)
+    def normalise(self, x32: Tensor, scale: Tensor | None) -> Tensor:
+        return nn.functional.layer_norm(x32, x32.shape[-1:], scale, eps=self.eps)
 
 
 class CosineNorm(LoggingModule):

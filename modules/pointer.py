@@ -4,7 +4,6 @@ import math
 from contextlib import nullcontext
 
 import torch
-from einops import einsum
 from torch import Tensor, nn
 
 from modules.mixers.attention import KVCache, masked, sight
@@ -40,7 +39,7 @@ class Pointer(LoggingModule):
     @log_io("b t c, b s c -> b t s")
     def weights(self, q: Tensor, k: Tensor, seen) -> Tensor:
         """How much each query looks at each key. Shape: (b, t, key_dim), (b, s, key_dim) -> (b, t, s)."""
-        scores = einsum(q, k, "b t c, b s c -> b t s") * q.shape[-1] ** -0.5
+        scores = q @ k.mT * q.shape[-1] ** -0.5
         return masked(scores.unsqueeze(1), seen).softmax(-1).squeeze(1)
 
     @log_io

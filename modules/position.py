@@ -78,12 +78,13 @@ class RoPE(LoggingModule):
 
     @log_io("... t p -> ... t p")
     def forward(self, x: Tensor, turns: tuple[Tensor, Tensor]) -> Tensor:
-        cos, sin = turns
-        first, second = self.split(x[..., : self.turned].float())
-        turned = self.join(first * cos - second * sin, second * cos + first * sin).type_as(x)
         if self.turned == x.shape[-1]:
-            return turned
-        return torch.cat((turned, x[..., self.turned :]), dim=-1)
+            return self.turn(x, *turns)
+        return torch.cat((self.turn(x[..., : self.turned], *turns), x[..., self.turned :]), dim=-1)
+
+    def turn(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        first, second = self.split(x.float())
+        return self.join(first * cos - second * sin, second * cos + first * sin).type_as(x)
 
 
 class InterleavedRoPE(RoPE):

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import torch
-from einops import einsum, rearrange, repeat
+from einops import rearrange, repeat
 from torch import Tensor, nn
 
 from modules.norm import norm_maker
@@ -105,7 +105,7 @@ class ExplicitAttend(LoggingModule):
 
     @log_io("b h t p, b h s p -> b h t s")
     def scores(self, q: Tensor, k: Tensor) -> Tensor:
-        scores = einsum(q, k, "b h t p, b h s p -> b h t s") * self.scale
+        scores = q @ k.mT * self.scale
         if self.softcap is None:
             return scores
         return self.softcap * torch.tanh(scores / self.softcap)
@@ -116,21 +116,24 @@ class ExplicitAttend(LoggingModule):
 
     @log_io("b h t p, b g s p, b g s p -> b h t p")
     def forward(self, q: Tensor, k: Tensor, v: Tensor, seen: Sight, bias: Tensor | None) -> Tensor:
-        shared = q.shape[1] // k.shape[1]
-        k, v = (repeat(x, "b g s p -> b (g shared) s p", shared=shared) for x in (k, v))
+        shared = q.shape[1] // k.shape[1]  # query heads for each key head
+        if shared > 1:
+            k, v = (repeat(x, "b g s p -> b (g shared) s p", shared=shared) for x in (k, v))
         scores = self.scores(q, k)
         if bias is not None:
             scores = scores + bias
-        return einsum(self.weights(scores, seen), v, "b h t s, b h s p -> b h t p")
+        return self.weights(scores, seen) @ v
 
 
 def masked(scores: Tensor, seen: Sight) -> Tensor:
     """Minus infinity where a key is not seen. Shape: (..., t, s) -> (..., t, s)."""
-    mask = seen.mask
     if seen.causal:
-        t, s = scores.shape[-2:]
-        mask = torch.ones(t, s, dtype=torch.bool, device=scores.device).tril()
-    return scores if mask is None else scores.masked_fill(~mask, float("-inf"))
+        hidden = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
+    elif seen.mask is None:
+        return scores
+    else:
+        hidden = ~seen.mask
+    return scores.masked_fill(hidden, float("-inf"))
 
 
 class Attention(LoggingModule):
