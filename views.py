@@ -144,9 +144,9 @@ def _repetition(keys: list, i: int) -> tuple[int, int]:
 
 
 def _likeness(call, parent, exact: bool) -> tuple:
-    """Equal for calls that only differ in numbers: those in names, and unless `exact` in axis 0."""
+    """Equal for calls that only differ in finite numbers: those in names, and unless `exact` in axis 0."""
     values = tuple(
-        (v.name, v.dtype, v.labels, v.shape and (v.shape if exact or v.labels[0] else v.shape[1:]))
+        (v.name, v.dtype, v.labels, v.badness, v.shape and (v.shape if exact or v.labels[0] else v.shape[1:]))
         for v in (*call.inputs, *call.outputs)
     )
     name = re.sub(r"\d+", "#", short_name(call, parent))

@@ -101,6 +101,15 @@ def test_experts_fold_though_the_tokens_they_get_differ_in_number():
     assert "experts.1 … experts.5: 5 more, same shapes but for the first axis" in text
 
 
+def test_a_spoilt_layer_is_not_folded_away():
+    model = gpt(6)
+    with torch.no_grad():
+        model.blocks[3].mlp.up.weight[0] = math.nan
+    text = traced(model).text(100)
+    assert "blocks.1 … blocks.2: 2 more" in text
+    assert re.search(r"blocks.3 +Block", text) and re.search(r"up +Linear ✗ FIRST", text)
+
+
 def test_nothing_is_folded_on_request_and_depth_cuts():
     t = traced(gpt(3))
     assert t.text(fold=False).count("  Attention") == 3

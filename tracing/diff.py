@@ -16,13 +16,14 @@ def diff(first, second, *, rtol: float, atol: float) -> str:
         if reasons:
             found.append((call, reasons))
     found += [(call, ["only in the second"]) for call in others.values()]
+    compared += len(others)
     if not found:
         return f"no difference in {compared} calls"
     (call, reasons), rest = found[0], found[1:]
     lines = [f"first difference: {_numbered(call)}", *(f"  {reason}" for reason in reasons)]
     if rest:
-        lines.append(f"then {len(rest)} more of {compared} calls:")
-        lines += [fit(f"  {_numbered(call)}: {'; '.join(why)}", 100) for call, why in rest[:20]]
+        lines.append(f"then {len(rest)} more, of {compared} calls:")
+        lines += [fit(f"  {_numbered(call)}: {'; '.join(why)}", 100).rstrip() for call, why in rest[:20]]
         lines += [f"  and {len(rest) - 20} more"] if len(rest) > 20 else []
     return "\n".join(lines)
 

@@ -181,6 +181,9 @@ class Trace:
     def __str__(self) -> str:
         return self.text()
 
+    def __repr__(self) -> str:
+        return f"<Trace of {len(list(self.walk()))} calls of {self.calls[0].kind if self.calls else 'nothing'}>"
+
     def html(self, path: str | Path) -> Path:
         """Write one static page that any browser opens."""
         path = Path(path)
