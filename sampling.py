@@ -71,19 +71,19 @@ def stream(
     with eval_mode(model):
         while texts:
             if cache is None and use_cache:
-                longest = max(len(text.seen) for text in texts)
-                cache = model.make_cache(min(model.cfg.max_seq_len, longest + cfg.max_new_tokens))
+                cache = model.make_cache(min(model.cfg.max_seq_len, _longest(texts) + cfg.max_new_tokens))
             logits = _read(model, texts, cache)[:, :num_ids]
             chances = distribution(logits, cfg, [text.tokens for text in texts])
-            slid = False
             for text, token in zip(texts, _draw(chances, texts), strict=True):
                 text.tokens.append(token)
-                slid |= text.slide()
                 yield text.row, token
-            kept = [text for text in texts if not ended(text.new, cfg, eos_id)]
-            if slid or len(kept) < len(texts):
-                cache = None  # its rows no longer match: read all texts again
+            rows = [row for row, text in enumerate(texts) if not ended(text.new, cfg, eos_id)]
+            kept = [texts[row] for row in rows]
+            if cache is not None and 0 < len(kept) < len(texts):
+                _keep_rows(cache, rows, padding=_longest(texts) - _longest(kept))
             texts = kept
+            if any([text.slide() for text in texts]):
+                cache = None  # what they see now begins elsewhere: read all texts again
 
 
 @contextmanager
@@ -117,10 +117,29 @@ def ended(new: list[int], cfg: SampleConfig, eos_id: int) -> bool:
     return len(new) >= cfg.max_new_tokens or cfg.stop_at_eos and new[-1:] == [eos_id]
 
 
+def _longest(texts: list[Text]) -> int:
+    """Tokens seen of the text of which most are."""
+    return max(len(text.seen) for text in texts)
+
+
+@torch.inference_mode()
+def _keep_rows(cache: Cache, rows: list[int], *, padding: int) -> None:
+    """Drop the other rows, and the first `padding` tokens, which none of those kept sees."""
+    cache.length -= padding
+    for layer in cache.layers:
+        if layer is not None:
+            layer.length -= padding
+            layer.keys, layer.values = (x[rows].roll(-padding, dims=2) for x in (layer.keys, layer.values))
+            if layer.positions.dim() == 2:
+                positions = layer.positions[rows].roll(-padding, dims=1)
+                unpadded = (positions[:, : layer.length] >= 0).all()
+                layer.positions = positions[0] if unpadded else positions
+
+
 @torch.inference_mode()
 def _read(model: Model, texts: list[Text], cache: Cache | None) -> Tensor:
     """Logits of the token after each text: (b, v), on the CPU. Reads what the cache does not have."""
-    longest = max(len(text.seen) for text in texts)
+    longest = _longest(texts)
     padding = torch.tensor([longest - len(text.seen) for text in texts])
     first = 0 if cache is None or cache.length == 0 else longest - 1
     tokens = torch.tensor([([0] * (longest - len(text.seen)) + text.seen)[first:] for text in texts])

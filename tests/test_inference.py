@@ -25,7 +25,7 @@ PROMPTS = [[1, 5, 9], [1], [3, 3, 7, 8, 9, 30, 31], list(range(1, 16)), list(ran
 KINDS = {
     "rope": {}, "learned": {"position": "learned"}, "sinusoidal": {"position": "sinusoidal"},
     "alibi": {"position": "alibi"}, "window": {"window": 5, "window_pattern": "SF"}, "softcap": {"attn_softcap": 2.0},
-    "no attention": {"mixers": ("none",)}, "shared heads": {"num_kv_heads": 2},
+    "no attention": {"mixers": ("none",)}, "shared heads": {"num_kv_heads": 2}, "pointer": {"pointer": True},
 }
 each_kind = pytest.mark.parametrize("flags", KINDS.values(), ids=KINDS)
 
@@ -89,6 +89,19 @@ def test_a_finished_text_leaves_the_batch():
     new = generate(model, PROMPTS, sample_config(stop_at_eos=True), eos_id=EOS)
     assert len({len(tokens) for tokens in new}) > 1
     assert sizes == [sum(len(tokens) > step for tokens in new) for step in range(max(map(len, new)))]
+
+
+@each_kind
+@pytest.mark.parametrize("seed", range(4))
+def test_texts_that_end_early_change_nothing_and_have_nothing_read_again(flags, seed):
+    model, cfg = small_writer(max_seq_len=64, head_bias=True, **flags), sample_config(stop_at_eos=True, seed=seed)
+    torch.nn.init.constant_(model.head.unembed.bias[EOS], 2.0)
+    prompts = [[token] * length for length in (1, 7, 12) for token in range(3, 8)]
+    alone = [generate(model, [prompt], cfg, eos_id=EOS)[0] for prompt in prompts]
+    lengths = []
+    model.register_forward_pre_hook(lambda model, args: lengths.append(args[0].shape[1]))
+    assert generate(model, prompts, cfg, eos_id=EOS) == alone
+    assert lengths == [12] + [1] * (max(map(len, alone)) - 1)
 
 
 def test_a_text_ends_at_its_end_token_only_where_it_should():
