@@ -25,9 +25,9 @@ STYLE = """
 .trace .note{border-left:3px solid #d69e2e;background:var(--wash);padding:6px 12px;margin:0 0 8px}
 .trace .bad{color:var(--bad);border-color:var(--bad);font-weight:600}
 .trace .tree{overflow-x:auto;border:1px solid var(--line);border-radius:8px}
-.trace .tree>div{min-width:1060px}
+.trace .tree>div{min-width:980px}
 .trace summary,.trace .head{display:grid;align-items:baseline;cursor:pointer;list-style:none;
- grid-template-columns:minmax(90px,1fr) 400px 190px 92px 78px;gap:10px;padding:3px 12px 3px 8px}
+ grid-template-columns:minmax(90px,1fr) 370px 190px 92px 78px;gap:10px;padding:3px 12px 3px 8px}
 .trace summary::-webkit-details-marker{display:none}
 .trace summary:hover{background:var(--wash)}
 .trace .head{cursor:default;color:var(--soft);font-size:12px;background:var(--wash);
