@@ -35,6 +35,11 @@ OPENINGS = {"tales": "Once"}  # how a corpus begins each text
 # ---- prompts ----
 
 
+def prompts_or_opening(cfg: SampleConfig, corpus: str) -> tuple[str, ...]:
+    """The texts to continue: cfg.prompts, or where there are none, how the corpus opens ("" = no known way)."""
+    return cfg.prompts or (OPENINGS.get(corpus, ""),)
+
+
 def encode_prompts(tokenizer: Tokenizer, cfg: SampleConfig) -> list[list[int]]:
     """Each of cfg.prompts as ids after the begin-of-text token, cfg.num_samples times in a row."""
     return [tokenizer.encode(prompt, bos=True) for prompt in cfg.prompts for _ in range(cfg.num_samples)]
@@ -171,7 +176,7 @@ def run_command(run: Run, options: Options) -> None:
     tokenizer = run.tokenizer()
     model = run.load_model(options.checkpoint, pick_device(options.device))
     if text is None:
-        prompts = options.sample.prompts or (OPENINGS.get(run.config.data.name, ""),)
+        prompts = prompts_or_opening(options.sample, run.config.data.name)
         write_texts(model, tokenizer, replace(options.sample, prompts=prompts), sys.stdout)
     else:
         Console().print(score_table(score(model, tokenizer, text)))

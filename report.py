@@ -3,6 +3,7 @@
 import contextlib
 import json
 import math
+import shlex
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -17,30 +18,27 @@ from rich.progress import Progress as Bar
 
 import tales
 from checkpoint import Progress, write_text
-from config import Config, SampleConfig
+from config import Config, SampleConfig, replace
 from data import TokenFile
 from evaluation import Evaluation
-from inference import OPENINGS
+from inference import OPENINGS, continue_prompts, prompts_or_opening
 from model import Model
 from optim import warmup_steps
 from runs import ROOT, Run
-from sampling import generate
 from tokenizer import Tokenizer
 
 
 def opening_prompts(cfg: Config, tokenizer: Tokenizer) -> list[str]:
     """The texts that samples begin with. Raises ValueError, before training, where one cannot be encoded."""
-    prompts = cfg.sample.prompts or (OPENINGS.get(cfg.data.name, ""),)
+    prompts = prompts_or_opening(cfg.sample, cfg.data.name)
     tokenizer.encode_batch(list(prompts))
     return [prompt for prompt in prompts for _ in range(cfg.sample.num_samples)]
 
 
 def write_samples(model: Model, tokenizer: Tokenizer, prompts: list[str], cfg: SampleConfig) -> list[dict[str, str]]:
     """Continue each prompt; training goes on as if nothing had happened."""
-    ids = [tokenizer.encode(prompt, bos=True) for prompt in prompts]
-    new = generate(model, ids, cfg, eos_id=tokenizer.eos_id, num_ids=tokenizer.vocab_size)
-    return [{"prompt": prompt, "text": tokenizer.decode(old + more)}
-            for prompt, old, more in zip(prompts, ids, new, strict=True)]
+    new = continue_prompts(model, tokenizer, replace(cfg, prompts=tuple(prompts), num_samples=1))
+    return [{"prompt": prompt, "text": prompt + text} for prompt, text in zip(prompts, new, strict=True)]
 
 
 def announce(
@@ -98,9 +96,9 @@ def finish(console: Console, run: Run, model: Model, tokenizer: Tokenizer, promp
     if run.config.data.name == "tales" and count:
         console.print("\n" + grade_stories(run, model, tokenizer, count), markup=False, highlight=False)
     plot_loss([run], run.path / "loss.png")
-    opening = OPENINGS.get(run.config.data.name, "")
-    console.print(f"\nloss curve: {shown(run.path / 'loss.png')}\nwrite more: "
-                  f"python inference.py {run.name} \"{opening}\"", markup=False, highlight=False, soft_wrap=True)
+    console.print(f"\nloss curve: {shown(run.path / 'loss.png')}", markup=False, highlight=False, soft_wrap=True)
+    console.print(f"write more: python inference.py {run.name} {shlex.quote(prompts[0])}",
+                  markup=False, highlight=False, soft_wrap=True)
 
 
 def grade_stories(run: Run, model: Model, tokenizer: Tokenizer, count: int) -> str:

@@ -10,6 +10,7 @@ import torch
 from rich.console import Console
 from small_runs import small_run_config
 
+import inference
 import report
 import runs
 import tales
@@ -36,7 +37,7 @@ def write(monkeypatch):
     """Have the model write these texts, whatever its weights."""
     def pretend(*texts: str) -> None:
         new = [[byte + 3 for byte in text.removeprefix("Once").encode()] for text in texts]
-        monkeypatch.setattr(report, "generate", lambda model, ids, cfg, eos_id, num_ids: new[: len(ids)])
+        monkeypatch.setattr(inference, "generate", lambda model, ids, cfg, eos_id, num_ids: new[: len(ids)])
 
     return pretend
 
@@ -78,7 +79,7 @@ def test_stories_are_drawn_from_their_first_word_at_temperature_0_8(run, monkeyp
         asked.append((ids, cfg))
         return [[] for _ in ids]
 
-    monkeypatch.setattr(report, "generate", note)
+    monkeypatch.setattr(inference, "generate", note)
     grade_stories(run, None, ByteTokenizer(), 2)
     ((ids, cfg),) = asked
     assert ids == [ByteTokenizer().encode("Once", bos=True)] * 2
@@ -107,6 +108,13 @@ def test_a_sample_is_its_prompt_and_what_follows_and_moves_nothing(run):
     assert [sample["prompt"] for sample in samples] == ["fox", ""]
     assert samples[0]["text"].startswith("fox") and len(samples[0]["text"]) > 3
     assert model.training and torch.equal(state, torch.get_rng_state())
+
+
+@pytest.mark.parametrize(("prompts", "words"), [(["Once"], "Once"), ([""], "''"), (['say "hi"', "b"], "'say \"hi\"'")])
+def test_the_end_tells_how_to_write_more_after_the_runs_first_prompt(run, prompts, words, capsys, monkeypatch):
+    monkeypatch.setattr(report, "plot_loss", lambda runs, path: None)
+    report.finish(Console(width=30), run, None, ByteTokenizer(), prompts)
+    assert capsys.readouterr().out.endswith(f"\nwrite more: python inference.py toy {words}\n")
 
 
 # ---- lines and curves ----
