@@ -63,9 +63,9 @@ class TalesCorpus(Corpus):
 
     def __init__(self, *, num_stories: int, val_ratio: float, seed: int):
         if num_stories < 1:
-            raise ValueError(f"num_stories={num_stories} leaves nothing to train on: use 1 or more")
+            raise ValueError(f"data.num_stories={num_stories} leaves nothing to train on: use 1 or more")
         if seed == VAL_SEED:
-            raise ValueError(f"seed={seed} is the validation stories' own: use another")
+            raise ValueError(f"data.seed={seed} is the validation stories' own: use another")
         num_val = min(max(1, round(num_stories * val_ratio)), MAX_VAL_STORIES)
         self._streams = {"train": (seed, num_stories), "val": (VAL_SEED, num_val)}
         sources = [Path(tales.__file__).with_name(name) for name in TALES_SOURCES]
@@ -87,15 +87,15 @@ class TextCorpus(Corpus):
         self.fingerprint = digest(separator, val_ratio, [digest_of_file(path) for path in paths])
         num_documents = sum(1 for _ in self._all())
         if num_documents == 0:
-            raise ValueError(f"data={name!r} has no text: give a file with at least a few words")
+            raise ValueError(f"data.name={name!r} has no text: give a file with at least a few words")
         if separator is not None and not any(contains(path, separator) for path in paths):
-            raise ValueError(f"separator={separator!r} is nowhere in {name!r}: leave it out, or "
+            raise ValueError(f"data.separator={separator!r} is nowhere in {name!r}: leave it out, or "
                              "give what stands between the documents")
         self._single = num_documents == 1
         total = len(next(self._all())) if self._single else num_documents
         num_val = round(total * val_ratio) if self._single else max(1, round(total * val_ratio))
         if not 0 < num_val < total:
-            raise ValueError(f"val_ratio={val_ratio} of {name!r} leaves the training or the "
+            raise ValueError(f"data.val_ratio={val_ratio} of {name!r} leaves the training or the "
                              "validation part empty: use another ratio, or more text")
         self._num_train = total - num_val
 
@@ -137,7 +137,7 @@ def text_files(name: str) -> list[Path]:
     found = path.rglob("*.txt") if path.is_dir() else map(Path, glob.glob(name, recursive=True))
     files = [path] if path.is_file() else sorted(file for file in found if file.is_file())
     if not files:
-        raise ValueError(f"data={name!r} is no text file, no folder or glob with any, and no "
+        raise ValueError(f"data.name={name!r} is no text file, no folder or glob with any, and no "
                          "built-in corpus: give a path, or tales")
     return files
 
@@ -151,13 +151,13 @@ def load_corpus(
     ValueError where the text is missing, empty or not UTF-8, or a part would be empty.
     """
     if not 0 < val_ratio < 1:
-        raise ValueError(f"val_ratio={val_ratio} is not between 0 and 1: use e.g. 0.1")
+        raise ValueError(f"data.val_ratio={val_ratio} is not between 0 and 1: use e.g. 0.1")
     if separator == "":
-        raise ValueError("separator='' is empty: leave it out, or give e.g. a blank line")
+        raise ValueError("data.separator='' is empty: leave it out, or give e.g. a blank line")
     if name != "tales":
         return TextCorpus(name, text_files(name), separator=separator, val_ratio=val_ratio)
     if separator is not None:
-        raise ValueError(f"separator={separator!r} would change nothing for tales: leave it out")
+        raise ValueError(f"data.separator={separator!r} would change nothing for tales: leave it out")
     return TalesCorpus(num_stories=num_stories, val_ratio=val_ratio, seed=seed)
 
 
@@ -325,10 +325,10 @@ class Batches:
     ):
         num_tokens = token_file.num_tokens
         if num_tokens <= seq_len:
-            raise ValueError(f"seq_len={seq_len} is longer than the text ({num_tokens} tokens): "
+            raise ValueError(f"model.max_seq_len={seq_len} is longer than the text ({num_tokens} tokens): "
                              f"use {num_tokens - 1} or less, or more text")
         if seed < 0:
-            raise ValueError(f"seed={seed} is negative: use 0 or more")
+            raise ValueError(f"train.seed={seed} is negative: use 0 or more")
         self.token_file, self.batch_size, self.seq_len = token_file, batch_size, seq_len
         self.seed, self.shuffle, self.rank, self.world_size = seed, shuffle, rank, world_size
         starts = token_file.document_starts

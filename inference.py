@@ -159,13 +159,16 @@ def score_table(result: Score) -> Table:
 
 
 def read_text(name: str) -> str:
-    """A UTF-8 file's text, or standard input's for "-". Raises ValueError where it cannot be read."""
+    """A UTF-8 file's text, or standard input's for "-". Raises ValueError where there is none to read."""
     try:
-        return (sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()).decode()
+        text = (sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()).decode()
     except OSError as error:
         raise ValueError(f"score={name!r} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise ValueError(f"score={name!r} is not UTF-8 text (byte {error.start}): convert it first") from None
+    if not text:
+        raise ValueError(f"score={name!r} is empty: give at least one character to score")
+    return text
 
 
 def run_command(run: Run, options: Options) -> None:

@@ -384,8 +384,8 @@ def documents_in(path: str | Path, separator: str | None = None) -> Iterator[str
             try:
                 text = content[start:end].decode()
             except UnicodeDecodeError as error:
-                raise ValueError(f"file={str(path)!r} is not UTF-8 text (byte "
-                                 f"{start + error.start}): convert it first") from error
+                raise ValueError(f"{path} is not UTF-8 text (byte {start + error.start}): "
+                                 "convert it first") from error
             if text.strip():
                 yield text
             start = end + len(mark or " ")

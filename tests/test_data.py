@@ -118,14 +118,14 @@ def test_no_more_than_a_thousand_stories_validate():
 
 
 @pytest.mark.parametrize("content, settings, message", [
-    (b"", {}, "has no text"),
-    (b" \n\n", {}, "has no text"),
+    (b"", {}, "data.name=.* has no text"),
+    (b" \n\n", {}, "data.name=.* has no text"),
     (b"Once \xff", {}, r"is not UTF-8 text \(byte 5\)"),
     (b"a|\xc3|b", {"separator": "|"}, r"is not UTF-8 text \(byte 2\)"),
-    (b"Once", {"val_ratio": 0.01}, "val_ratio=0.01 .* part empty"),
-    (b"one two", {"separator": "|"}, r"separator='\|' is nowhere in"),
-    (b"one two", {"separator": ""}, "separator='' is empty"),
-    (b"one two", {"val_ratio": 1.0}, "val_ratio=1.0 is not between 0 and 1"),
+    (b"Once", {"val_ratio": 0.01}, "data.val_ratio=0.01 .* part empty"),
+    (b"one two", {"separator": "|"}, r"data.separator='\|' is nowhere in"),
+    (b"one two", {"separator": ""}, "data.separator='' is empty"),
+    (b"one two", {"val_ratio": 1.0}, "data.val_ratio=1.0 is not between 0 and 1"),
 ])
 def test_text_that_cannot_be_used_is_one_clear_sentence(content, settings, message, tmp_path):
     (tmp_path / "a.txt").write_bytes(content)
@@ -136,13 +136,13 @@ def test_text_that_cannot_be_used_is_one_clear_sentence(content, settings, messa
 @pytest.mark.parametrize("name", ["nowhere.txt", "*.nothing", "."])
 def test_a_missing_file_names_the_path_and_the_known_corpora(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match=r"data='.*' is no text file.* tales"):
+    with pytest.raises(ValueError, match=r"data.name='.*' is no text file.* tales"):
         load_corpus(name)
 
 
 @pytest.mark.parametrize("settings", [{"separator": "|"}, {"num_stories": 0}, {"seed": -1}])
 def test_settings_that_tales_cannot_have_are_errors(settings):
-    with pytest.raises(ValueError, match=f"^{next(iter(settings))}="):
+    with pytest.raises(ValueError, match=f"^data.{next(iter(settings))}="):
         load_corpus("tales", **settings)
 
 
@@ -390,8 +390,8 @@ def test_ranks_share_the_rows_of_a_batch():
 
 
 @pytest.mark.parametrize("settings, message", [
-    ({"seq_len": 20}, r"seq_len=20 is longer than the text \(20 tokens\): use 19 or less"),
-    ({"seq_len": 5, "seed": -1}, "seed=-1 is negative"),
+    ({"seq_len": 20}, r"model.max_seq_len=20 is longer than the text \(20 tokens\): use 19 or less"),
+    ({"seq_len": 5, "seed": -1}, "train.seed=-1 is negative"),
 ])
 def test_rows_that_cannot_be_filled_are_errors(settings, message):
     with pytest.raises(ValueError, match=message):

@@ -366,7 +366,7 @@ def test_the_command_scores_a_file_and_standard_input(command, tmp_path, monkeyp
     (["toy", "--device", "abacus"], "device=abacus"),
     (["toy", "--score", "no/such/file"], "score='no/such/file' cannot be read"),
     (["toy", "--score", "binary"], "score='binary' is not UTF-8 text (byte 1)"),
-    (["toy", "--score", "empty"], "is empty"),
+    (["toy", "--score", "empty"], "score='empty' is empty"),
     (["toy", "A prompt", "--score", "empty"], "score='empty' generates nothing"),
     (["toy", "--score", "empty", "--top-k", "3"], "score='empty' generates nothing"),
 ], ids=str)
