@@ -21,10 +21,10 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
+from command_line import fail, parse_flags
 from config import SampleConfig, replace
 from data import IGNORED, eval_batches
 from model import Model
-from presets import fail, parse_flags
 from runs import Run, saved_runs
 from sampling import ended, eval_mode, generate, stream
 from tokenizer import Tokenizer

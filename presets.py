@@ -6,16 +6,11 @@ trains it with a change.
 """
 
 import argparse
-import contextlib
-import io
-import re
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-import tyro
-
+from command_line import fail, parse_flags
 from config import Config, load_config, override, replace
 
 # What config.py's own defaults choose for the small modern model, put back to plain choices, so
@@ -173,39 +168,7 @@ def parse_command_line(
     return cfg, {name: getattr(known, name.replace("-", "_")) for name in options or {}} | {"preset": preset}
 
 
-def parse_flags(flags: Sequence[str], default: Any, prog: str, description: str) -> Any:
-    """Apply `--section.flag value ...` to a dataclass. Raises ValueError with the mistake in one sentence."""
-    options = {"args": flags, "default": default, "prog": prog, "description": description}
-    if {"-h", "--help"} & set(flags):
-        return tyro.cli(type(default), **options)
-    said = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(said):
-            return tyro.cli(type(default), **options)
-    except SystemExit:
-        raise ValueError(_mistake(said.getvalue())) from None
-
-
-def _mistake(box: str) -> str:
-    """The sentence in tyro's frame of an error, without the frame and what pydantic adds."""
-    lines = [line.strip(" │╭╮╰╯") for line in box.splitlines()]
-    # a title, what is wrong, and hints; between them rules, whose dashes depend on the terminal's encoding
-    _, wrong, *hints = (" ".join(part.split()) for part in re.split("─{8,}|-{8,}", " ".join(lines)))
-    if checked := re.search(r"Error parsing (\w+): .*?Value error, (.*?) \[type=", wrong):
-        return f"{checked[1]}.{checked[2]}"
-    wrong = re.sub(r": invalid literal for int\(\) with base 10: (.*)", r"=\1 is wrong: use a whole number", wrong)
-    wrong = re.sub(r": could not convert string to float: (.*)", r"=\1 is wrong: use a number", wrong)
-    meant = re.search(r"Perhaps you meant: (--[\w.-]+)", " ".join(hints))
-    return wrong.removeprefix("Error parsing ") + (f"; perhaps {meant[1]} was meant" if meant else "")
-
-
 def _help(description: str, options: Mapping[str, str]) -> str:
     own = {"config FILE": "start from a saved configuration, JSON or YAML"} | dict(options)
     lines = [description, "", f"presets: {', '.join(PRESETS)}", ""]
     return "\n".join(lines + [f"--{name}: {text}" for name, text in own.items()])
-
-
-def fail(error: Exception | str) -> NoReturn:
-    """Say what is wrong on stderr, and exit with status 2."""
-    print(f"error: {error}", file=sys.stderr)
-    raise SystemExit(2)

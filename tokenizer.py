@@ -17,7 +17,7 @@ from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 from random import Random
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 import numpy as np
 import sentencepiece as spm
@@ -26,6 +26,7 @@ from rich.console import Console
 from rich.text import Text
 
 import tales
+from command_line import fail, parse_command
 
 Kind = Literal["char", "byte", "bpe", "unigram"]
 BUILT_FOLDER = Path(__file__).parent / "tokenizers"
@@ -417,7 +418,8 @@ def train(
 
 
 def show(
-    tokenizer: tyro.conf.Positional[str], text: tyro.conf.Positional[str], *, ids: bool = False
+    tokenizer: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="TOKENIZER")],
+    text: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="TEXT")], *, ids: bool = False,
 ) -> None:
     """Print a text with one colour per token.
 
@@ -466,12 +468,13 @@ def build(out: Path = BUILT_FOLDER) -> None:
 
 
 def main() -> None:
-    """Run a subcommand; a user's mistake prints its sentence and exits 2."""
+    """Run a subcommand; a user's mistake prints its sentence and exits 2, Ctrl-C exits 130."""
     try:
-        tyro.extras.subcommand_cli_from_dict({"train": train, "show": show, "build": build})
+        parse_command(sys.argv[1:], {"train": train, "show": show, "build": build}, "tokenizer.py", __doc__)()
     except (ValueError, OSError) as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
+        fail(error)
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
 
 
 if __name__ == "__main__":

@@ -105,7 +105,7 @@ MISTAKES = {
     "a word for a number": ("train --train.steps many", "--train.steps='many' is wrong: use a whole number"),
     "a fraction for a count": ("train --train.steps 2.5", "--train.steps='2.5' is wrong: use a whole number"),
     "a word for a fraction": ("train --train.lr fast", "--train.lr='fast' is wrong: use a number"),
-    "a word for a number or None": ("train --model.window wide", "--model.window ... 'wide'"),
+    "a word for a number or None": ("train --model.window wide", "--model.window='wide' is wrong: use {None}|INT"),
     "flag without a value": ("train --train.steps", "Missing value ... --train.steps"),
     "zero steps": ("train --train.steps 0", "train.steps=0 must be above 0"),
     "negative rate": ("train --train.lr -1", "train.lr=-1.0 must be above 0"),
@@ -188,6 +188,20 @@ MISTAKES = {
     "inference: cut config": ("inference cut-config", "config.json is neither JSON nor YAML"),
     "inference: cut tokenizer": ("inference cut-tokenizer", "tokenizer' cannot be read"),
     "inference: no such device": ("inference toy --device abacus", "device=abacus is not available"),
+    "tokenizer: no command": ("tokenizer", "Expected one of {train, show, build}"),
+    "tokenizer: unknown command": ("tokenizer learn", "Unrecognized options: learn; use one of train, show, build"),
+    "tokenizer: unknown flag": ("tokenizer train --no-such-flag x",
+                                "Unrecognized options: --no-such-flag x; --data, --kind, --out are missing"),
+    "tokenizer: misspelt flag": ("tokenizer show tales_128 hello --idz", "perhaps --ids was meant"),
+    "tokenizer: missing flag": ("tokenizer train --data text.txt --kind char", "--out is missing"),
+    "tokenizer: missing text": ("tokenizer show tales_128", "TEXT is missing"),
+    "tokenizer: one text too many": ("tokenizer show tales_128 hello again", "Unrecognized options: again"),
+    "tokenizer: unknown kind": ("tokenizer train --data text.txt --kind words --out new",
+                                "'words' ... --kind ... 'char', 'byte', 'bpe', 'unigram'"),
+    "tokenizer: a word for a number": ("tokenizer train --data text.txt --kind bpe --vocab-size many --out new",
+                                       "--vocab-size='many' is wrong: use {None}|INT"),
+    "tokenizer: a file for a folder": ("tokenizer train --data text.txt --kind char --out text.txt",
+                                       "text.txt cannot be read or written: File exists"),
     "tokenizer: unknown one": ("tokenizer show nowhere hello", "tokenizer='nowhere' is no folder ... tales_128"),
     "tokenizer: damaged one": ("tokenizer show tokenizer hello", "tokenizer='tokenizer' cannot be read"),
     "tokenizer: character it lacks": ("tokenizer show tales_128 日", "'日' (U+65E5)"),
@@ -209,7 +223,7 @@ def test_a_mistake_is_one_sentence_and_nothing_is_lost(command, place, line, sai
     before = content(place / "models")
     status, output, errors = command(*line.split())
     assert (status, output) == (2, "")
-    assert errors.count("\n") == 1 and errors.endswith("\n")
+    assert errors.startswith("error: ") and errors.count("\n") == 1 and errors.endswith("\n")
     place_of = [errors.find(part) for part in said.split(" ... ")]
     assert -1 not in place_of and place_of == sorted(place_of), errors
     assert content(place / "models") == before

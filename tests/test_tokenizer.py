@@ -269,8 +269,8 @@ def test_the_command_line_trains_and_shows(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("arguments, message", [
-    (["show", "nowhere", "text"], "tokenizer='nowhere' is no folder"),
-    (["train", "--data", "nowhere.txt", "--kind", "byte", "--out", "x"], "data='nowhere.txt' is"),
+    (["show", "nowhere", "text"], "error: tokenizer='nowhere' is no folder"),
+    (["train", "--data", "nowhere.txt", "--kind", "byte", "--out", "x"], "error: data='nowhere.txt' is"),
 ])
 def test_a_mistake_on_the_command_line_exits_2_without_traceback(arguments, message, tmp_path):
     script = Path(module.__file__)
@@ -279,3 +279,13 @@ def test_a_mistake_on_the_command_line_exits_2_without_traceback(arguments, mess
     assert done.returncode == 2
     assert done.stderr.startswith(message)
     assert done.stderr.count("\n") == 1
+
+
+def test_an_interrupt_leaves_quietly(monkeypatch, capsys):
+    def interrupt(folder):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "load_tokenizer", interrupt)
+    with pytest.raises(SystemExit) as stop:
+        command(monkeypatch, "show", "tales_128", "Once")
+    assert (stop.value.code, *capsys.readouterr()) == (130, "", "")

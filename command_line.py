@@ -1,0 +1,81 @@
+"""What every program does with its words: flags are read by tyro, and a mistake is one sentence on stderr."""
+
+import contextlib
+import io
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial, wraps
+from typing import Any, NoReturn
+
+import tyro
+
+
+def parse_flags(flags: Sequence[str], default: Any, prog: str, description: str) -> Any:
+    """Apply `--section.flag value ...` to a dataclass. Raises ValueError with the mistake in one sentence."""
+    return _parse(flags, partial(tyro.cli, type(default), default=default, prog=prog, description=description))
+
+
+def parse_command(
+    words: Sequence[str], commands: Mapping[str, Callable[..., None]], prog: str, description: str,
+) -> Callable[[], None]:
+    """The command that the words name, ready to be called with the arguments that follow.
+
+    Raises ValueError with the mistake in one sentence.
+    """
+    later = {name: _later(command) for name, command in commands.items()}
+    return _parse(words, partial(tyro.extras.subcommand_cli_from_dict, later, prog=prog, description=description))
+
+
+def fail(error: Exception | str) -> NoReturn:
+    """Say what is wrong on stderr, and exit with status 2."""
+    if isinstance(error, OSError):
+        error = f"{error.filename or 'the disk'} cannot be read or written: {error.strerror or error}"
+    print(f"error: {error}", file=sys.stderr)
+    raise SystemExit(2)
+
+
+def _later(command: Callable[..., None]) -> Callable[..., Callable[[], None]]:
+    """The same arguments; the call itself waits, so that its own errors are not taken for tyro's."""
+    @wraps(command)
+    def bind(*args, **kwargs):
+        return partial(command, *args, **kwargs)
+
+    return bind
+
+
+def _parse(words: Sequence[str], parse: Callable[..., Any]) -> Any:
+    if {"-h", "--help"} & set(words):
+        return parse(args=words)
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return parse(args=words)
+    except SystemExit:
+        raise ValueError(_mistake(said.getvalue())) from None
+
+
+def _mistake(box: str) -> str:
+    """The sentence in tyro's frame of an error, without the frame and what pydantic adds."""
+    lines = [line.strip(" │╭╮╰╯") for line in box.splitlines()]
+    # a title, what is wrong, and hints; between them rules, whose dashes depend on the terminal's encoding
+    _, wrong, *hints = (" ".join(part.split()) for part in re.split("─{8,}|-{8,}", " ".join(lines)))
+    if checked := re.search(r"Error parsing (\w+): .*?Value error, (.*?) \[type=", wrong):
+        return f"{checked[1]}.{checked[2]}"
+    if wrong.startswith("Missing from "):
+        return "; ".join([hint for hint in hints if hint.startswith("Unrecognized")] + [_missing(box)])
+    wrong = re.sub(r": invalid literal for int\(\) with base 10: (.*)", r"=\1 is wrong: use a whole number", wrong)
+    wrong = re.sub(r": could not convert string to float: (.*)", r"=\1 is wrong: use a number", wrong)
+    wrong = re.sub(r": no type matching (\S+) could be instantiated from \[(.*?)\]\..*", r"=\2 is wrong: use \1", wrong)
+    if meant := re.search(r"Perhaps you meant: (--[\w.-]+)", " ".join(hints)):
+        wrong += f"; perhaps {meant[1]} was meant"
+    for hint in hints:
+        if hint.startswith("Available subcommands: "):
+            wrong += hint.replace("Available subcommands: ", "; use one of ")
+    return wrong.removeprefix("Error parsing ")
+
+
+def _missing(box: str) -> str:
+    """What a program needs and was not given: in tyro's frame, the names that have help below them."""
+    names = re.findall(r"^[│ ] {5}(\S+).*\n[│ ] {9}\S", box, re.MULTILINE)
+    return f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} missing"
