@@ -6,12 +6,14 @@
         checkpoints/step_00000500/                               see checkpoint.py
 """
 
+import contextlib
 import csv
 import json
 import os
 import platform
 import shutil
 import subprocess
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,11 @@ from checkpoint import Checkpoint, Progress, best_of, flush, remove, write_check
 from config import Config, load_config, save_config
 from model import Model
 from tokenizer import Tokenizer, load_tokenizer
+
+try:
+    import fcntl
+except ModuleNotFoundError:  # Windows, where runs can be read, not trained
+    fcntl = None
 
 ROOT = Path(__file__).resolve().parent
 MODELS = Path(os.environ.get("SHAPESHIFTER_MODELS", ROOT / "models"))  # the tests' runs go elsewhere
@@ -83,6 +90,20 @@ class Run:
     def is_finished(self) -> bool:
         """Whether its last step has been reported; the loss curve is written last of all."""
         return (self.path / "loss.png").exists()
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Be the only one who trains it; the system lets go of the lock when a process dies, however it does.
+
+        Raises ValueError where another holds it.
+        """
+        with (self.path / "config.json").open("r+") as file:  # for writing, though nothing is written: NFS asks for it
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ValueError(f"{self.name} is being trained by another process: wait until that has ended, "
+                                 "or stop it first") from None
+            yield
 
     def tokenizer(self) -> Tokenizer:
         return load_tokenizer(self.path / "tokenizer")
@@ -201,6 +222,12 @@ class Run:
 def saved_runs() -> list[str]:
     """The names of the runs in models/."""
     return sorted(path.parent.name for path in MODELS.glob("[!.]*/config.json"))
+
+
+def require_locks() -> None:
+    """Raise ValueError where the system cannot keep two processes from training the same run."""
+    if fcntl is None:
+        raise ValueError("training needs the file locks of fcntl, which this system lacks: use Linux, macOS or WSL")
 
 
 def require_free(name: str) -> Path:

@@ -24,7 +24,7 @@ from evaluation import evaluate
 from model import Model, flops_per_token
 from optim import Optimizers, learning_rate, make_optimizer
 from presets import fail, parse_command_line
-from runs import ROOT, Run, free_name, require_free, saved_runs
+from runs import ROOT, Run, free_name, require_free, require_locks, saved_runs
 from tokenizer import BUILT_SIZES, Tokenizer, built_tokenizer, load_tokenizer, train_tokenizer
 from tools import has_fast_bfloat16, keep_freed_memory, pick_device, seed_everything, trace
 
@@ -38,6 +38,7 @@ def train(cfg: Config, *, run: Run | None = None, console: Console | None = None
     Raises ValueError for what the user can mend, Diverged where the loss is no number any more, and
     Interrupted after SIGINT, when a checkpoint has been written.
     """
+    require_locks()
     console = console or Console()
     device = pick_device(cfg.train.device)
     if device.type == "cpu":
@@ -65,69 +66,70 @@ def train(cfg: Config, *, run: Run | None = None, console: Console | None = None
     flops_per_step = flops_per_token(cfg.model, seq_len) * rows * seq_len
     if run is None:
         run = Run.create(name, cfg, tokenizer, describe_data(corpus, train_part, val_part))
-    progress = load_newest(run, model, optimizer)
-    if run.is_finished:
-        console.print(f"{run.name} is finished: all {cfg.train.steps:,} steps are taken", highlight=False)
-        return run
-    report.announce(console, run, model, cfg, train_part, progress, device)
-    forward = torch.compile(model) if cfg.train.compile else model
-    precision = torch.autocast(device.type, torch.bfloat16, enabled=cfg.train.precision == "bfloat16")
+    with run.locked():
+        progress = load_newest(run, model, optimizer)
+        if run.is_finished:
+            console.print(f"{run.name} is finished: all {cfg.train.steps:,} steps are taken", highlight=False)
+            return run
+        report.announce(console, run, model, cfg, train_part, progress, device)
+        forward = torch.compile(model) if cfg.train.compile else model
+        precision = torch.autocast(device.type, torch.bfloat16, enabled=cfg.train.precision == "bfloat16")
 
-    began = time.perf_counter() - progress.seconds
-    line_seconds, line_tokens = 0.0, progress.tokens
-    with report.progress_bar(console, cfg, progress) as show, interruption() as interrupted:
-        while progress.step < cfg.train.steps:
-            step_began = time.perf_counter()
-            lr = learning_rate(progress.step, cfg.train, epochs=progress.step * rows / batches.rows_per_epoch)
-            optimizer.set_lr(lr)
-            loss = 0.0
-            for number in range(cfg.train.accumulation):
-                x, y = (t.to(device) for t in batches[progress.step * cfg.train.accumulation + number])
-                with precision:
-                    part = forward(x, y) / cfg.train.accumulation
-                part.backward()
-                loss += part.item()
-                if not math.isfinite(loss):
-                    break
-            grad_norm = clip(model, cfg.train.grad_clip)
-            if not (math.isfinite(loss) and math.isfinite(grad_norm)):
-                found = f"loss {loss:g}, gradient norm {grad_norm:g}"
-                raise Diverged(run, progress.step + 1, found, first_bad_module(model, x, y, precision))
-            optimizer.step()
-            optimizer.zero_grad()
+        began = time.perf_counter() - progress.seconds
+        line_seconds, line_tokens = 0.0, progress.tokens
+        with report.progress_bar(console, cfg, progress) as show, interruption() as interrupted:
+            while progress.step < cfg.train.steps:
+                step_began = time.perf_counter()
+                lr = learning_rate(progress.step, cfg.train, epochs=progress.step * rows / batches.rows_per_epoch)
+                optimizer.set_lr(lr)
+                loss = 0.0
+                for number in range(cfg.train.accumulation):
+                    x, y = (t.to(device) for t in batches[progress.step * cfg.train.accumulation + number])
+                    with precision:
+                        part = forward(x, y) / cfg.train.accumulation
+                    part.backward()
+                    loss += part.item()
+                    if not math.isfinite(loss):
+                        break
+                grad_norm = clip(model, cfg.train.grad_clip)
+                if not (math.isfinite(loss) and math.isfinite(grad_norm)):
+                    found = f"loss {loss:g}, gradient norm {grad_norm:g}"
+                    raise Diverged(run, progress.step + 1, found, first_bad_module(model, x, y, precision))
+                optimizer.step()
+                optimizer.zero_grad()
 
-            progress.step += 1
-            progress.tokens += rows * seq_len
-            progress.flops += flops_per_step
-            progress.recent_losses.append(loss)
-            line_seconds += time.perf_counter() - step_began
-            due = Due(progress.step, cfg.train)
-            evaluation = progress.val_loss = None
-            if due.evaluation:
-                with precision:
-                    evaluation = evaluate(model, val_part, tokenizer, cfg.train.batch_size, cfg.train.eval_tokens)
-                    progress.val_loss = evaluation.loss  # of the same tokens at every step: the best is chosen by it
-                    if due.last and cfg.train.eval_tokens is not None:
-                        evaluation = evaluate(model, val_part, tokenizer, cfg.train.batch_size)
-                if not math.isfinite(evaluation.loss):
-                    found = f"validation loss {evaluation.loss:g}"
-                    raise Diverged(run, progress.step, found, first_bad_module(model, x, y, precision))
-            progress.seconds = time.perf_counter() - began
-            speed = (progress.tokens - line_tokens) / line_seconds
-            show(loss, speed)
-            if due.line:
-                run.append(report.log_line(progress, evaluation, lr, grad_norm, speed))
-                progress.recent_losses.clear()
-                line_seconds, line_tokens = 0.0, progress.tokens
-            if evaluation:
-                report.say_evaluation(console, run, progress, evaluation)
-            if due.samples:
-                run.append_samples(progress.step, report.write_samples(model, tokenizer, prompts, cfg.sample))
-            if due.checkpoint or interrupted.is_set():
-                run.save(model, optimizer, progress)
-            if interrupted.is_set() and not due.last:
-                raise Interrupted(run, progress.step)
-    report.finish(console, run, model, tokenizer, prompts)
+                progress.step += 1
+                progress.tokens += rows * seq_len
+                progress.flops += flops_per_step
+                progress.recent_losses.append(loss)
+                line_seconds += time.perf_counter() - step_began
+                due = Due(progress.step, cfg.train)
+                evaluation = progress.val_loss = None
+                if due.evaluation:
+                    with precision:
+                        evaluation = evaluate(model, val_part, tokenizer, cfg.train.batch_size, cfg.train.eval_tokens)
+                        progress.val_loss = evaluation.loss  # of the same tokens at every step, for the best to be fair
+                        if due.last and cfg.train.eval_tokens is not None:
+                            evaluation = evaluate(model, val_part, tokenizer, cfg.train.batch_size)
+                    if not math.isfinite(evaluation.loss):
+                        found = f"validation loss {evaluation.loss:g}"
+                        raise Diverged(run, progress.step, found, first_bad_module(model, x, y, precision))
+                progress.seconds = time.perf_counter() - began
+                speed = (progress.tokens - line_tokens) / line_seconds
+                show(loss, speed)
+                if due.line:
+                    run.append(report.log_line(progress, evaluation, lr, grad_norm, speed))
+                    progress.recent_losses.clear()
+                    line_seconds, line_tokens = 0.0, progress.tokens
+                if evaluation:
+                    report.say_evaluation(console, run, progress, evaluation)
+                if due.samples:
+                    run.append_samples(progress.step, report.write_samples(model, tokenizer, prompts, cfg.sample))
+                if due.checkpoint or interrupted.is_set():
+                    run.save(model, optimizer, progress)
+                if interrupted.is_set() and not due.last:
+                    raise Interrupted(run, progress.step)
+        report.finish(console, run, model, tokenizer, prompts)
     return run
 
 

@@ -107,6 +107,18 @@ def test_damaged_data_is_a_sentence(models):
         _ = run.data
 
 
+def test_a_run_is_locked_once_and_free_again_after_an_error(models):
+    run = make_run()
+    before = (run.path / "config.json").read_bytes()
+    with pytest.raises(KeyError), run.locked():
+        with pytest.raises(ValueError, match="^toy is being trained by another process"), Run("toy").locked():
+            pass
+        raise KeyError
+    with Run("toy").locked(), make_run("other").locked():
+        pass
+    assert (run.path / "config.json").read_bytes() == before
+
+
 # ---- log and samples ----
 
 

@@ -10,7 +10,11 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
+from dataclasses import asdict
 from itertools import count
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -306,31 +310,111 @@ def start(models):
         process.communicate()
 
 
-def wait_for_lines(process: subprocess.Popen, number: int) -> None:
-    """Return when the log has so many lines."""
-    log, until = runs.MODELS / "toy" / "log.csv", time.monotonic() + 100
-    while not log.exists() or log.read_text().count("\n") < number:
-        assert process.poll() is None and time.monotonic() < until, process.communicate()
-        time.sleep(0.002)
+def wait_until(process: subprocess.Popen, sign: Callable[[], object]) -> None:
+    """Return when there is a sign; the process must live to give it."""
+    until = time.monotonic() + 100
+    while not sign():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < until
+        time.sleep(0.001)
 
 
-def test_processes_killed_and_interrupted_add_up_to_one_run(start, go, folder, tmp_path):
-    changes = {"train.steps": 150, "train.checkpoint_every": 20, "train.sample_every": 75, "train.log_every": 1}
-    config = as_file(small_run_config(folder, changes), tmp_path / "config.json")
-    first = start("--config", config)
-    wait_for_lines(first, 31)
-    first.send_signal(signal.SIGKILL)
-    assert first.wait() == -signal.SIGKILL
-    lines = len(Run("toy").log())
+def wait_for_step(process: subprocess.Popen, step: int) -> None:
+    """Return when a log with a line for every step has come to this one."""
+    log = runs.MODELS / "toy" / "log.csv"
+    wait_until(process, lambda: log.exists() and log.read_text().count("\n") > step)
+
+
+def half_saved() -> list[Path]:
+    return list(runs.MODELS.glob("toy/checkpoints/.step_????????.tmp"))
+
+
+def stop_in_a_save(process: subprocess.Popen, drawn: random.Random) -> None:
+    """Have the process stand still somewhere in the writing of a checkpoint."""
+    while True:
+        wait_until(process, half_saved)
+        time.sleep(drawn.uniform(0, 0.02))
+        process.send_signal(signal.SIGSTOP)
+        _, status = os.waitpid(process.pid, os.WUNTRACED)
+        assert os.WIFSTOPPED(status)
+        if half_saved():
+            return
+        process.send_signal(signal.SIGCONT)  # that one was whole already
+
+
+def kill(process: subprocess.Popen) -> None:
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+
+
+def same(a: Any, b: Any) -> bool:
+    """Whether two states are equal to the last bit, however nested."""
+    if isinstance(a, torch.Tensor):
+        return a.dtype == b.dtype and torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, list):
+        return len(a) == len(b) and all(map(same, a, b))
+    return a == b
+
+
+def assert_same_checkpoints(run: Run, expected: Run) -> None:
+    """The same steps, and in each the same state of the optimizer, the random numbers and the rest."""
+    for ours, theirs in zip(run.checkpoints(), expected.checkpoints(), strict=True):
+        assert asdict(ours.progress) | {"seconds": 0} == asdict(theirs.progress) | {"seconds": 0}
+        assert same(*(torch.load(c.path / "optimizer.pt", weights_only=True) for c in (ours, theirs)))
+
+
+def test_a_run_killed_three_times_is_the_run_left_alone(start, go, folder, tmp_path):
+    changes = {"train.steps": 200, "train.log_every": 1, "train.checkpoint_every": 5, "train.sample_every": 50}
+    drawn = random.Random(0)
+    early, middle, late = (drawn.randint(after + 1, after + 30) for after in (0, 40, 80))
+    first = start("--config", as_file(small_run_config(folder, changes), tmp_path / "config.json"))
+    wait_for_step(first, early)
+    time.sleep(drawn.uniform(0, 0.05))
+    kill(first)
     second = start("--resume", "toy")
-    wait_for_lines(second, lines + 20)
-    second.send_signal(signal.SIGINT)
-    _, errors = second.communicate()
-    assert second.returncode == 130 and errors.count("\n") == 1 and "--resume toy" in errors
+    wait_for_step(second, middle)
+    stop_in_a_save(second, drawn)
+    kill(second)
+    assert half_saved()
     third = start("--resume", "toy")
-    said, errors = third.communicate()
-    assert (third.returncode, errors) == (0, "") and "going on after step" in said
-    assert_same_run(Run("toy"), go(changes | {"train.name": "whole"}))
+    wait_for_step(third, late)
+    time.sleep(drawn.uniform(0, 0.05))
+    kill(third)
+    newest = Run("toy").checkpoint("last").step
+    said, errors = start("--resume", "toy").communicate()
+    assert f"going on after step {newest}\n" in said and not errors
+    whole = go(changes | {"train.name": "whole"})
+    assert Run("toy").is_finished
+    assert_same_run(Run("toy"), whole)
+    assert_same_checkpoints(Run("toy"), whole)
+
+
+# ---- one at a time ----
+
+
+def test_a_run_in_training_is_refused_to_another_process_and_goes_on_undisturbed(start, go, command, at_step):
+    at_step(2, interrupt)
+    with pytest.raises(Interrupted):
+        go({"train.steps": 100_000, "train.log_every": 1, "train.eval_every": 10**6, "train.checkpoint_every": 10**6})
+    other = start("--resume", "toy")
+    wait_for_step(other, 5)
+    at_step(1, interrupt)  # lest it train for hours where it is not refused
+    assert command("--resume", "toy") == (
+        2, "", "error: toy is being trained by another process: wait until that has ended, or stop it first\n")
+    wait_for_step(other, len(Run("toy").log()) + 5)
+    other.send_signal(signal.SIGINT)
+    _, errors = other.communicate(timeout=100)
+    assert other.returncode == 130 and errors.count("\n") == 1 and "--resume toy" in errors
+    assert Run("toy").log().step.tolist() == list(range(1, Run("toy").checkpoint("last").step + 1))
+
+
+def test_where_there_are_no_locks_nothing_is_begun(command, folder, tmp_path, models, monkeypatch):
+    monkeypatch.setattr(runs, "fcntl", None)
+    status, _, errors = command("--config", as_file(small_run_config(folder), tmp_path / "config.json"))
+    assert (status, errors.count("\n")) == (2, 1) and "fcntl" in errors
+    assert not models.exists()
 
 
 # ---- going on ----
