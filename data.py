@@ -314,8 +314,8 @@ class Batches:
     A pure function of the seed and the step, so the number of batches taken is the whole position
     to save, and going on from it is exact. A row begins with a document, and the next row with the
     one that was cut, so a document is seen from its start; one longer than a row goes on over
-    several. Each epoch takes all rows in a fresh order; where all documents are longer than a row,
-    also cut at a fresh offset. The stream is a ring: the first document follows the last.
+    several. Each epoch takes all rows in a fresh order; a text that is one document also cut at a
+    fresh offset. The stream is a ring: the first document follows the last.
     ValueError where the part is shorter than a row.
     """
 
@@ -333,7 +333,7 @@ class Batches:
         self.seed, self.shuffle, self.rank, self.world_size = seed, shuffle, rank, world_size
         starts = token_file.document_starts
         self._starts = row_starts(starts, num_tokens, seq_len=seq_len, reach=seq_len + 1)
-        self._all_long = np.diff(np.append(starts, num_tokens)).min() > seq_len
+        self._single = len(starts) == 1
         self._cached = (-1, self._starts)
         self.rows_per_epoch = len(self._starts)
 
@@ -352,7 +352,7 @@ class Batches:
         """Row starts of an epoch, in its order."""
         if self.shuffle and self._cached[0] != epoch:
             random = np.random.default_rng([self.seed, epoch])
-            offset = random.integers(self.seq_len) if self._all_long else 0
+            offset = random.integers(self.seq_len) if self._single else 0
             self._cached = (epoch, random.permutation(self._starts) + offset)
         return self._cached[1]
 

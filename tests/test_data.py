@@ -369,6 +369,15 @@ def test_one_long_document_is_cut_elsewhere_in_each_epoch():
     assert len(set.union(*offsets)) > 1
 
 
+def test_an_epoch_begins_a_row_with_each_document_longer_than_a_row():
+    part = stream([40, 55, 70])
+    batches = Batches(part, batch_size=1, seq_len=10)
+    for epoch in range(3):
+        rows = range(epoch * batches.rows_per_epoch, (epoch + 1) * batches.rows_per_epoch)
+        firsts = {batches[step][0][0, 0].item() for step in rows}
+        assert firsts >= set(part.document_starts.tolist())
+
+
 def test_any_batch_is_the_same_whatever_was_taken_before():
     def fresh():
         return Batches(stream([9, 3, 5, 8] * 10), batch_size=7, seq_len=6, seed=1)
