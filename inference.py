@@ -80,16 +80,21 @@ class EncodedText(NamedTuple):
 
 @torch.inference_mode()
 def score(
-    model: Model, tokenizer: Tokenizer, text: str, *, batch_size: int = 8, top_k: Sequence[int] = (1, 5),
+    model: Model, tokenizer: Tokenizer, text: str, *, separator: str | None = None, batch_size: int = 8,
+    top_k: Sequence[int] = (1, 5),
 ) -> Score:
     """Predict each token of a text from those before it, in windows of max_seq_len tokens.
 
+    Between separators stand several documents, each read from its start; the separators do not count.
     Raises ValueError where the text is empty.
     """
-    if not text:
+    documents = [part for part in text.split(separator) if part.strip()] if separator else [text]
+    if not any(documents):
         raise ValueError("text='' is empty: give at least one character to score")
-    ids = np.array(tokenizer.encode(text, bos=True, eos=True))
-    encoded = EncodedText(ids, np.zeros(1, dtype=np.int64), len(ids), tokenizer.pad_id)
+    encoded_documents = [tokenizer.encode(document, bos=True, eos=True) for document in documents]
+    ids = np.concatenate(encoded_documents)
+    starts = np.cumsum([0, *map(len, encoded_documents[:-1])])
+    encoded = EncodedText(ids, starts, len(ids), tokenizer.pad_id)
     seq_len = min(model.cfg.max_seq_len, len(ids) - 1)
     num_windows = -(-(len(ids) - 1) // seq_len)
     device, nats, hits = next(model.parameters()).device, 0.0, dict.fromkeys(top_k, 0)
@@ -101,7 +106,7 @@ def score(
             right = logits.topk(min(max(top_k), logits.shape[-1])).indices == targets[:, None]
             for k in top_k:
                 hits[k] += int(right[:, :k].sum())
-    count, num_bytes = len(ids) - 1, len(text.encode())
+    count, num_bytes = len(ids) - 1, sum(len(document.encode()) for document in documents)
     return Score(loss=nats / count, bits_per_byte=nats / math.log(2) / num_bytes, num_tokens=count,
                  num_bytes=num_bytes, accuracy={k: n / count for k, n in hits.items()})
 
@@ -172,7 +177,7 @@ def read_text(name: str) -> str:
 
 
 def run_command(run: Run, options: Options) -> None:
-    """Score a text, or continue prompts, as the options say."""
+    """Score a text, in documents as the run's own, or continue prompts, as the options say."""
     if options.score is not None and options.sample != run.config.sample:
         raise ValueError(f"score={options.score!r} generates nothing: leave out prompts and sampling flags")
     text = None if options.score is None else read_text(options.score)
@@ -182,7 +187,7 @@ def run_command(run: Run, options: Options) -> None:
         prompts = prompts_or_opening(options.sample, run.config.data.name)
         write_texts(model, tokenizer, replace(options.sample, prompts=prompts), sys.stdout)
     else:
-        Console().print(score_table(score(model, tokenizer, text)))
+        Console().print(score_table(score(model, tokenizer, text, separator=run.config.data.separator)))
 
 
 def main(argv: list[str]) -> None:

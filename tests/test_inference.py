@@ -250,6 +250,14 @@ def test_a_uniform_model_needs_log2_v_bits_for_each_token():
     assert model.training
 
 
+def test_documents_between_separators_are_scored_each_from_its_start():
+    tokenizer, model = ByteTokenizer(), small_model(vocab_size=259, max_seq_len=64)
+    alone = [score(model, tokenizer, text) for text in ("The fox ran.", "It was late.")]
+    both = score(model, tokenizer, "The fox ran.\n\nIt was late.\n\n", separator="\n\n")
+    assert both.num_bytes == sum(result.num_bytes for result in alone) == 24
+    assert both.num_tokens == sum(result.num_tokens for result in alone) + 1  # the second's bos
+
+
 def test_an_empty_text_has_no_score():
     with pytest.raises(ValueError, match="text='' is empty"):
         score(small_model(vocab_size=259), ByteTokenizer(), "")
