@@ -181,8 +181,11 @@ def _check_shapes(cfg: ModelConfig) -> None:
         raise ValueError(f"position='sinusoidal' needs an even dim, not dim={cfg.dim}")
 
 
+WITHOUT_ATTENTION = {"none"}  # mixers that the flags of attention say nothing to
+
+
 def _attends(cfg: ModelConfig) -> bool:
-    return "attention" in cfg.mixers
+    return not WITHOUT_ATTENTION.issuperset(cfg.mixers)
 
 
 def _has_branches(cfg: ModelConfig) -> bool:

@@ -107,11 +107,14 @@ NORMS = {"rms": RMSNorm, "layer": LayerNorm, "cosine": CosineNorm, "dyt": DyT, "
 def norm_maker(cfg) -> Callable[[int], nn.Module]:
     """The norm that the flags describe, as a function of its width.
 
-    A kind is given those of eps, affine, bias and unit_offset that it takes; a flag that it does not
-    take was refused where the configuration was made.
+    A kind is given those of eps, affine, bias and unit_offset that its __init__ takes. Raises ValueError
+    where a flag asks for one that it does not take.
     """
     kind = NORMS[cfg.norm]
     flags = {"eps": cfg.norm_eps, "affine": cfg.norm_affine, "bias": cfg.norm_bias,
              "unit_offset": cfg.norm_unit_offset}
-    taken = {name: value for name, value in flags.items() if name in signature(kind).parameters}
-    return partial(kind, **taken)
+    takes = signature(kind).parameters
+    for name in ("bias", "unit_offset"):
+        if flags[name] and name not in takes:
+            raise ValueError(f"norm_{name}=True would change nothing: norm={cfg.norm} has none; leave it off")
+    return partial(kind, **{name: value for name, value in flags.items() if name in takes})

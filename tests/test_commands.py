@@ -15,13 +15,14 @@ from small_runs import content, small_run_config, write_text_file
 import inference
 import model
 import runs
+import tales
 import tokenizer
 import train
 from config import save_config
 from runs import Run
 from train import train as train_run
 
-PROGRAMS = {"train": train.main, "model": model.main, "tokenizer": tokenizer.main,
+PROGRAMS = {"train": train.main, "model": model.main, "tales": tales.main, "tokenizer": tokenizer.main,
             "inference": lambda: inference.main(sys.argv[1:])}
 
 
@@ -213,6 +214,10 @@ MISTAKES = {
     "tokenizer: no size": ("tokenizer train --data text.txt --kind bpe --out new", "vocab_size is missing: kind=bpe"),
     "tokenizer: size without a choice": ("tokenizer train --data text.txt --kind byte --vocab-size 9 --out new",
                                          "vocab_size=9 cannot be chosen for kind=byte"),
+    "tales: no stories": ("tales --num-stories -1", "--num-stories: -1 is no number of stories"),
+    "tales: a word for a number": ("tales --seed one", "--seed: invalid int value: 'one'"),
+    "tales: nothing to grade": ("tales --grade nowhere.txt", "--grade: nowhere.txt cannot be read"),
+    "tales: no text to grade": ("tales --grade binary.txt", "--grade: binary.txt cannot be read: no UTF-8 text"),
     "tokenizer: size too large": ("tokenizer train --data text.txt --kind bpe --vocab-size 400 --out new",
                                   "vocab_size=400 is more than this text supports"),
 }

@@ -1,6 +1,7 @@
 """The model and its parts against published counts, formulas and properties."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from model import Model
 from modules.head import Head, Loss
 from modules.mixers.attention import ExplicitAttend, sight
 from modules.mlp import ACTIVATIONS, GLU, MLP
-from modules.norm import NORMS, CosineNorm, DyT, LayerNorm, RMSNorm
+from modules.norm import NORMS, CosineNorm, DyT, LayerNorm, RMSNorm, norm_maker
 from modules.position import ROTARY, ALiBi, InterleavedRoPE, LearnedPosition, RoPE, SinusoidalPosition, alibi_slopes
 from presets import load_preset
 
@@ -232,8 +233,8 @@ def test_activations_are_what_their_names_say():
         "gelu_tanh": x / 2 * (1 + torch.tanh((2 / math.pi) ** 0.5 * (x + 0.044715 * x**3))),
         "silu": x * torch.sigmoid(x), "mish": x * torch.tanh(torch.log1p(x.exp())),
     }
-    for name, make in ACTIVATIONS.items():
-        assert_close(make()(x), formulas[name], "same")
+    for name, expected in formulas.items():
+        assert_close(ACTIVATIONS[name]()(x), expected, "same")
 
 
 # ---- norms ----
@@ -245,6 +246,19 @@ def test_layer_norm_equals_torch():
     ours, theirs = randomise(LayerNorm(24, eps=1e-3, bias=True)), nn.LayerNorm(24, eps=1e-3)
     theirs.load_state_dict({"weight": ours.scale, "bias": ours.bias})
     assert_close(ours(X), theirs(X), "same")
+
+
+def test_a_norm_of_ones_own_is_given_what_it_takes_and_refuses_the_rest(monkeypatch):
+    class MeanNorm(nn.Module):
+        def __init__(self, dim, eps):
+            super().__init__()
+            self.eps = eps
+
+    monkeypatch.setitem(NORMS, "mean", MeanNorm)
+    flags = {"norm": "mean", "norm_eps": 1e-3, "norm_affine": True, "norm_bias": False, "norm_unit_offset": False}
+    assert norm_maker(SimpleNamespace(**flags))(8).eps == 1e-3
+    with pytest.raises(ValueError, match="norm_bias=True would change nothing: norm=mean has none"):
+        norm_maker(SimpleNamespace(**flags | {"norm_bias": True}))
 
 
 def test_rms_norm_equals_torch_with_and_without_offset():
