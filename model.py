@@ -3,7 +3,7 @@
 `python model.py [preset] [flags]` prints the architecture, its parameters, and one traced forward.
 """
 
-
+import signal
 import sys
 
 import torch
@@ -161,4 +161,6 @@ def show(cfg: ModelConfig, *, batch_size: int, seq_len: int) -> None:
 
 
 if __name__ == "__main__":
+    if hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` ends it without a word
     main()

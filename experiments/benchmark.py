@@ -43,6 +43,8 @@ class TokensToLoss:
     device: str = "auto"  # auto = cuda, else mps, else cpu
 
     def run(self, console: Console) -> bool:
+        if self.seeds < 1:
+            raise ValueError(f"seeds={self.seeds} is no number of repetitions: use 1 or more")
         table = Table("recipe", "seed", "tokens to target", "final loss", "tokens", "seconds")
         reached = True
         for preset in self.presets:
