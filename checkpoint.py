@@ -1,6 +1,7 @@
 """One saved step of a run: a folder that is whole or refused.
 
     step_00000500/   model.safetensors  optimizer.pt  progress.json  SHA256SUMS
+                     ema.safetensors, where a moving average of the weights is kept
 """
 
 import hashlib
@@ -16,6 +17,7 @@ from safetensors.torch import load_model, save_model
 from torch import nn
 
 FILES = ("model.safetensors", "optimizer.pt", "progress.json")
+AVERAGE = "ema.safetensors"
 SUMS = "SHA256SUMS"  # of a checkpoint's other files, as `sha256sum --check` reads them
 
 
@@ -29,6 +31,7 @@ class Progress:
     flops: float = 0.0  # of forward and backward
     val_loss: float | None = None  # nats per token, on the first `eval_tokens`; None = not evaluated at this step
     recent_losses: list[float] = field(default_factory=list)  # of the steps since the last line of the log
+    recent_noise: list[tuple[float, float]] = field(default_factory=list)  # the same of gradients.NoiseScale, if asked
 
 
 class Checkpoint:
@@ -45,16 +48,20 @@ class Checkpoint:
     def progress(self) -> Progress:
         return Progress(**json.loads(self._whole("progress.json").read_text(encoding="utf-8")))
 
-    def load_weights(self, model: nn.Module) -> None:
-        """Raises ValueError where they belong to another architecture, too."""
+    def load_weights(self, model: nn.Module, *, ema: bool = False) -> None:
+        """The weights, or their moving average; ValueError where there is none, or for another architecture."""
+        if ema and not (self.path / AVERAGE).exists():
+            raise ValueError(f"{self.path} has no {AVERAGE}: only a run with train.ema_decay keeps an average")
         try:
-            load_model(model, str(self._whole("model.safetensors")))
+            load_model(model, str(self._whole(AVERAGE if ema else "model.safetensors")))
         except RuntimeError as error:
             raise ValueError(f"{self.path} does not fit its configuration: {' '.join(str(error).split())}") from None
 
-    def load_training(self, model: nn.Module, optimizer) -> Progress:
-        """Restore weights, the optimizer's state and the random state; return where that was."""
+    def load_training(self, model: nn.Module, optimizer, average: nn.Module | None = None) -> Progress:
+        """Restore weights, their average, the optimizer's state and the random state; return where that was."""
         self.load_weights(model)
+        if average is not None:
+            self.load_weights(average, ema=True)
         state = torch.load(self._whole("optimizer.pt"), map_location="cpu", weights_only=True)
         optimizer.load_state_dict(state["optimizer"])
         restore_random(state["random"])
@@ -63,7 +70,7 @@ class Checkpoint:
     def problem(self) -> str | None:
         """What is wrong with its files; None = all are what was saved."""
         try:
-            for name in FILES:
+            for name in dict.fromkeys([*FILES, *(name for _, name in self._sums())]):
                 self._whole(name)
         except ValueError as error:
             return str(error)
@@ -71,25 +78,39 @@ class Checkpoint:
 
     def _whole(self, name: str) -> Path:
         try:
-            sums = [line.split() for line in (self.path / SUMS).read_text(encoding="utf-8").splitlines()]
-            is_whole = [sha256(self.path / name), name] in sums
-        except (OSError, UnicodeDecodeError) as error:
+            is_whole = (sha256(self.path / name), name) in self._sums()
+        except OSError as error:
             raise ValueError(f"{self.path} is damaged: {error}") from None
         if not is_whole:
             raise ValueError(f"{self.path} is damaged: {name} is not as it was saved")
         return self.path / name
 
+    def _sums(self) -> list[tuple[str, str]]:
+        """(SHA-256, name) of every file."""
+        try:
+            lines = (self.path / SUMS).read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(f"{self.path} is damaged: {error}") from None
+        if any(len(line.split()) != 2 for line in lines):
+            raise ValueError(f"{self.path} is damaged: {SUMS} is not as it was saved")
+        return [tuple(line.split()) for line in lines]
 
-def write_checkpoint(folder: Path, model: nn.Module, optimizer, progress: Progress) -> None:
+
+def write_checkpoint(
+    folder: Path, model: nn.Module, optimizer, progress: Progress, average: nn.Module | None = None
+) -> None:
     """Write a checkpoint's files and their sums into an empty folder, down to the disk."""
-    weights, optimizer_state, how_far = (folder / name for name in FILES)
+    weights, optimizer_state, how_far = files = [folder / name for name in FILES]
     save_model(model, str(weights))
+    if average is not None:
+        files.append(folder / AVERAGE)
+        save_model(average, str(files[-1]))
     with optimizer_state.open("wb") as file:
         torch.save({"optimizer": optimizer.state_dict(), "random": random_state()}, file)
     how_far.write_text(json.dumps(asdict(progress)), encoding="utf-8")
     sums = folder / SUMS
-    sums.write_text("".join(f"{sha256(folder / name)}  {name}\n" for name in FILES), encoding="utf-8")
-    for file in (weights, optimizer_state, how_far, sums):
+    sums.write_text("".join(f"{sha256(file)}  {file.name}\n" for file in files), encoding="utf-8")
+    for file in (*files, sums):
         flush(file)
 
 

@@ -45,8 +45,9 @@ AttentionKernel = Literal["fused", "explicit"]
 Init = Literal["normal", "fan_in", "xavier"]
 OutInit = Literal["same", "depth", "zero"]
 TokenizerKind = Literal["char", "byte", "bpe", "unigram"]
-Optimizer = Literal["adamw", "muon"]
-Schedule = Literal["constant", "linear", "cosine", "wsd", "step"]
+Optimizer = Literal["adamw", "muon", "adam", "sgd", "lion", "adafactor", "soap", "schedule_free"]
+Schedule = Literal["constant", "linear", "cosine", "restarts", "wsd", "inverse_sqrt", "step"]
+ScheduleUnit = Literal["steps", "tokens"]
 StepUnit = Literal["steps", "epochs"]
 Precision = Literal["auto", "float32", "bfloat16"]
 
@@ -280,21 +281,30 @@ class TrainConfig:
     accumulation: int = 1  # forward passes added up in a step
     seed: int = 0  # of the weights, the order of the data, dropout
 
-    optimizer: Optimizer = "muon"  # adamw arXiv:1711.05101; muon on matrices, adamw on the rest arXiv:2502.16982
+    optimizer: Optimizer = "muon"  # adamw arXiv:1711.05101; muon arXiv:2502.16982 and soap arXiv:2409.11321 on matrices, adamw on the rest; adam arXiv:1412.6980; sgd; lion arXiv:2302.06675; adafactor arXiv:1804.04235; schedule_free (AdamW) arXiv:2405.15682
     lr: float = 6e-3  # peak learning rate of the matrices
     embed_lr_mult: float = 1.0  # the embedding's rate / lr
     head_lr_mult: float = 1.0  # the head's rate / lr
     vector_lr_mult: float = 1.0  # norms' and biases' rate / lr
-    beta1: float = 0.9  # adamw: decay of the mean gradient
-    beta2: float = 0.95  # adamw: decay of the mean square gradient
-    adam_eps: float = 1e-8  # adamw: floor of the denominator
-    momentum: float = 0.95  # muon: momentum (Nesterov)
-    weight_decay: float = 0.1  # decoupled, times the learning rate; matrices and embeddings only
+    beta1: float = 0.9  # decay of the mean gradient; schedule_free: share of the average in the weights that are trained
+    beta2: float = 0.95  # decay of the mean square gradient; lion: of the mean gradient, beta1 weighs it in a step
+    adam_eps: float = 1e-8  # adam, adamw and their kin: floor of the denominator
+    momentum: float = 0.95  # muon and sgd: momentum (Nesterov)
+    precondition_every: int = 10  # soap: steps between updates of its bases
+    weight_decay: float | None = None  # decoupled, times the learning rate; matrices and embeddings only; None = 0.1. adam and sgd add it to the gradient (L2), None = 0
     grad_clip: float | None = 1.0  # largest norm of the gradient; None = no limit
 
-    schedule: Schedule = "wsd"  # after the warmup: constant, linear, cosine, wsd (flat, then linear decay), step
+    ema_decay: float | None = None  # keep a moving average of the weights, with this decay a step; evaluated and saved besides; None = off
+
+    schedule: Schedule = "wsd"  # after the warmup: constant, linear, cosine, restarts (cosines in a row), wsd (flat, then linear decay), inverse_sqrt, step
+    schedule_unit: ScheduleUnit = "steps"  # what warmup and schedule are counted in; they differ where the batch grows
     warmup_steps: int | None = None  # steps from 0 to the peak rate; None = 2 % of the steps
-    min_lr_ratio: float = 0.0  # last rate / peak rate; linear, cosine and wsd
+    warmup_tokens: int | None = None  # the same in tokens, for schedule_unit=tokens; None = 2 % of the run's
+    ramp_tokens: int | None = None  # a step's forward passes grow from 1 to accumulation over the first so many tokens; None = all from the start. arXiv:2005.14165
+    min_lr_ratio: float = 0.0  # last rate / peak rate; linear, cosine, restarts and wsd
+    flat_fraction: float = 0.0  # last part of the run, at the last rate; linear, cosine, restarts and wsd
+    num_cycles: int = 4  # restarts: cosines in a row, each from the peak. arXiv:1608.03983
+    cycle_growth: float = 1.0  # restarts: length of a cycle / that of the one before
     decay_fraction: float = 0.5  # wsd: last part of the steps that decays. arXiv:2404.06395
     step_size: int = 1  # step: the rate falls every so many step_units
     step_unit: StepUnit = "epochs"  # step: counted in steps or in epochs (passes over the training part)
@@ -310,34 +320,81 @@ class TrainConfig:
     sample_every: int = 250  # steps between samples
     checkpoint_every: int = 250  # steps between checkpoints; the last step is always one
     keep_checkpoints: int = 2  # newest ones kept; the best one is kept besides
+    log_grad_norms: bool = False  # columns in the log: the gradient's norm in each layer
+    log_noise_scale: bool = False  # columns in the log: the batch size, in tokens, at which noise equals signal. arXiv:1812.06162
     graded_stories: int = 100  # tales: stories sampled at the end at temperature 0.8 and graded; 0 = none
+
+    @property
+    def decay(self) -> float:
+        """What weight_decay comes to."""
+        if self.weight_decay is not None:
+            return self.weight_decay
+        return 0.0 if self.optimizer in ("adam", "sgd") else 0.1
 
     def __post_init__(self):
         for name in ("steps", "batch_size", "accumulation", "lr", "embed_lr_mult", "head_lr_mult",
-                     "vector_lr_mult", "adam_eps", "grad_clip", "step_size", "step_gamma",
+                     "vector_lr_mult", "adam_eps", "grad_clip", "step_size", "step_gamma", "precondition_every",
+                     "ramp_tokens", "num_cycles", "cycle_growth",
                      "log_every", "eval_every", "eval_tokens", "sample_every", "checkpoint_every",
                      "keep_checkpoints"):
             _require_positive(self, name)
-        for name in ("beta1", "beta2", "momentum"):
+        for name in ("beta1", "beta2", "momentum", "min_lr_ratio", "decay_fraction", "flat_fraction"):
             _require_between(self, name, 0.0, 1.0)
-        for name in ("warmup_steps", "weight_decay", "graded_stories"):
+        if self.ema_decay is not None:
+            _require_between(self, "ema_decay", 0.0, 1.0, open_ends=True)
+        for name in ("warmup_steps", "warmup_tokens", "weight_decay", "graded_stories"):
             value = getattr(self, name) or 0
             if not 0 <= value < math.inf:
                 raise ValueError(f"{name}={value} is {'below 0' if value < 0 else 'not finite'}")
-        _require_between(self, "min_lr_ratio", 0.0, 1.0)
-        _require_between(self, "decay_fraction", 0.0, 1.0)
+        _check_optimizer(self)
+        if self.warmup_steps == 0 and self.schedule_unit == "tokens":  # 0 asks for something, unlike other flags'
+            raise ValueError("warmup_steps=0 would change nothing with schedule_unit=tokens: use warmup_tokens=0")
         _check_ignored(self, _TRAIN_ACTS_WHEN, _TRAIN_NEUTRAL)
         if self.name is not None and not _is_folder_name(self.name):
             raise ValueError(f"name={self.name!r} is no folder name: use letters, digits, '.', '_', '-'")
 
 
+def _check_optimizer(cfg: TrainConfig) -> None:
+    """Raise ValueError where flags ask for what the optimizer cannot do."""
+    for name in ("beta1", "beta2", "momentum"):
+        if getattr(cfg, name) == 1:
+            raise ValueError(f"{name}=1.0 never lets a gradient in: use less than 1")
+    if cfg.optimizer == "schedule_free":
+        if cfg.schedule != "constant":
+            raise ValueError(f"schedule={cfg.schedule!r} does not go with optimizer=schedule_free, which averages the "
+                             "weights in place of lowering the rate: use schedule=constant")
+        if cfg.beta1 == 0:
+            raise ValueError("beta1=0 leaves optimizer=schedule_free without its average: use e.g. 0.9")
+        if cfg.ema_decay is not None:
+            raise ValueError(f"ema_decay={cfg.ema_decay} would average what optimizer=schedule_free has averaged: "
+                             "leave it out, or use another optimizer")
+
+
+def _ends_low(cfg: TrainConfig) -> bool:
+    return cfg.schedule in ("linear", "cosine", "restarts", "wsd")
+
+
 _TRAIN_ACTS_WHEN = {
-    ("step_size", "step_unit"): ("schedule is step", lambda c: c.schedule == "step"),
-    ("momentum",): ("optimizer is muon", lambda c: c.optimizer == "muon"),
+    ("step_size", "step_unit", "step_gamma"): ("schedule is step", lambda c: c.schedule == "step"),
+    ("momentum",): ("optimizer is muon or sgd", lambda c: c.optimizer in ("muon", "sgd")),
+    ("beta1", "beta2"): ("optimizer is neither sgd nor adafactor", lambda c: c.optimizer not in ("sgd", "adafactor")),
+    ("adam_eps",): ("optimizer is none of sgd, adafactor and lion",
+                    lambda c: c.optimizer not in ("sgd", "adafactor", "lion")),
+    ("precondition_every",): ("optimizer is soap", lambda c: c.optimizer == "soap"),
     ("decay_fraction",): ("schedule is wsd", lambda c: c.schedule == "wsd"),
-    ("min_lr_ratio",): ("schedule is linear, cosine or wsd", lambda c: c.schedule in ("linear", "cosine", "wsd")),
+    ("min_lr_ratio", "flat_fraction"): ("schedule is linear, cosine, restarts or wsd", _ends_low),
+    ("num_cycles",): ("schedule is restarts", lambda c: c.schedule == "restarts"),
+    ("cycle_growth",): ("schedule is restarts and num_cycles is above 1",
+                        lambda c: c.schedule == "restarts" and c.num_cycles > 1),
+    ("schedule_unit",): ("schedule is not step, and warmup_tokens or ramp_tokens is given",
+                         lambda c: c.schedule != "step" and (c.warmup_tokens is not None or c.ramp_tokens)),
+    ("warmup_steps",): ("schedule_unit is steps", lambda c: c.schedule_unit == "steps"),
+    ("warmup_tokens",): ("schedule_unit is tokens", lambda c: c.schedule_unit == "tokens"),
+    ("ramp_tokens", "log_noise_scale"): ("accumulation is above 1", lambda c: c.accumulation > 1),
 }
-_TRAIN_NEUTRAL = {"step_size": 1, "step_unit": "epochs", "momentum": 0.95, "decay_fraction": 0.5}
+_TRAIN_NEUTRAL = {"step_size": 1, "step_unit": "epochs", "step_gamma": 0.9, "momentum": 0.95, "beta1": 0.9,
+                  "beta2": 0.95, "adam_eps": 1e-8, "precondition_every": 10, "decay_fraction": 0.5, "num_cycles": 4,
+                  "cycle_growth": 1.0, "schedule_unit": "steps"}
 
 
 @dataclass(frozen=True, kw_only=True, config=CHECKED)

@@ -122,6 +122,7 @@ class Options:
 
     sample: tyro.conf.OmitArgPrefixes[SampleConfig]
     checkpoint: str = "best"  # best, last, or the step of a checkpoint
+    ema: bool = False  # use the moving average of the weights, which a run with train.ema_decay keeps
     device: str = "auto"  # auto = cuda, else mps, else cpu
     score: str | None = None  # a text file to predict, - = standard input; nothing is generated
 
@@ -182,7 +183,7 @@ def run_command(run: Run, options: Options) -> None:
         raise ValueError(f"score={options.score!r} generates nothing: leave out prompts and sampling flags")
     text = None if options.score is None else read_text(options.score)
     tokenizer = run.tokenizer()
-    model = run.load_model(options.checkpoint, pick_device(options.device))
+    model = run.load_model(options.checkpoint, pick_device(options.device), ema=options.ema)
     if text is None:
         prompts = prompts_or_opening(options.sample, run.config.data.name)
         write_texts(model, tokenizer, replace(options.sample, prompts=prompts), sys.stdout)

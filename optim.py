@@ -1,13 +1,20 @@
-"""What moves the weights: parameter groups by rule, optimizers, learning-rate schedules."""
+"""What moves the weights: parameter groups by rule, optimizers, a moving average.
 
-import math
-from collections.abc import Iterable
+`python optim.py [preset] [--train.flag value ...]` draws the learning rate and the batch of every step.
+"""
+
+import copy
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from config import TrainConfig
+from presets import fail, parse_command_line
+from schedules import draw_schedule, schedule_text
 
 
 def group_of(name: str, parameter: Tensor) -> str:
@@ -28,7 +35,7 @@ def parameter_groups(model: nn.Module, cfg: TrainConfig) -> dict[str, dict[str, 
              "vectors": cfg.vector_lr_mult}
     groups: dict[str, dict[str, Any]] = {
         group: {"params": [], "lr": cfg.lr * rate, "lr_mult": rate, "name": group,
-                "weight_decay": 0.0 if group == "vectors" else cfg.weight_decay}
+                "weight_decay": 0.0 if group == "vectors" else cfg.decay}
         for group, rate in rates.items()
     }
     for name, parameter in model.named_parameters():
@@ -59,6 +66,12 @@ class Optimizers:
         for part in self.parts:
             part.zero_grad(set_to_none=True)
 
+    def eval(self) -> None:
+        """Put the weights that are best used into the model; the same call again changes nothing."""
+
+    def train(self) -> None:
+        """Put back, bit for bit, the weights that are trained."""
+
     def state_dict(self) -> list[dict[str, Any]]:
         return [part.state_dict() for part in self.parts]
 
@@ -67,9 +80,43 @@ class Optimizers:
             part.load_state_dict(state)
 
 
+class AveragingOptimizer(Optimizers):
+    """An optimizer of pytorch_optimizer that trains other weights than those to use, with eval() and train().
+
+    Going there and back rounds, so the trained weights are kept: looking at a model must not move it.
+    """
+
+    def __init__(self, part: torch.optim.Optimizer):
+        super().__init__(part)
+        self._trained: list[Tensor] | None = None  # None = they are in the model
+
+    def eval(self) -> None:
+        if self._trained is None:
+            self._trained = [p.detach().clone() for group in self.param_groups for p in group["params"]]
+            self.parts[0].eval()
+
+    @torch.no_grad()
+    def train(self) -> None:
+        if self._trained is not None:
+            self.parts[0].train()
+            parameters = [p for group in self.param_groups for p in group["params"]]
+            for parameter, trained in zip(parameters, self._trained, strict=True):
+                parameter.copy_(trained)
+            self._trained = None
+
+    def state_dict(self) -> list[dict[str, Any]]:
+        return [*super().state_dict(), {"trained": self._trained}]
+
+    def load_state_dict(self, states: Iterable[dict[str, Any]]) -> None:
+        *states, kept = states
+        super().load_state_dict(states)
+        self._trained = kept["trained"]
+        self.train()
+
+
 def make_adamw(model: nn.Module, cfg: TrainConfig) -> Optimizers:
     """AdamW on everything. Loshchilov & Hutter 2017, arXiv:1711.05101."""
-    return Optimizers(_adamw(list(parameter_groups(model, cfg).values()), cfg))
+    return Optimizers(_adamw(_groups(model, cfg), cfg))
 
 
 def make_muon(model: nn.Module, cfg: TrainConfig) -> Optimizers:
@@ -78,64 +125,119 @@ def make_muon(model: nn.Module, cfg: TrainConfig) -> Optimizers:
     Jordan et al. 2024; steps scaled to AdamW's size, so that one rate serves both: Liu et al. 2025,
     arXiv:2502.16982.
     """
+    return _on_matrices(model, cfg, lambda matrices: torch.optim.Muon(
+        [matrices], momentum=cfg.momentum, adjust_lr_fn="match_rms_adamw", weight_decay=cfg.decay))
+
+
+def make_adam(model: nn.Module, cfg: TrainConfig) -> Optimizers:
+    """Adam on everything, its weight decay in the gradient. Kingma & Ba 2014, arXiv:1412.6980."""
+    groups = _groups(model, cfg)
+    return Optimizers(torch.optim.Adam(groups, betas=(cfg.beta1, cfg.beta2), eps=cfg.adam_eps, fused=_fused(groups)))
+
+
+def make_sgd(model: nn.Module, cfg: TrainConfig) -> Optimizers:
+    """SGD with Nesterov's momentum on everything, its weight decay in the gradient."""
+    groups = _groups(model, cfg)
+    return Optimizers(torch.optim.SGD(
+        groups, momentum=cfg.momentum, nesterov=cfg.momentum > 0, fused=_fused(groups)))
+
+
+def make_lion(model: nn.Module, cfg: TrainConfig) -> Optimizers:
+    """Lion on everything: steps of one size, by the sign. Chen et al. 2023, arXiv:2302.06675."""
+    from pytorch_optimizer import Lion  # here and below: a second to import
+
+    return Optimizers(Lion(_groups(model, cfg), betas=(cfg.beta1, cfg.beta2)))
+
+
+def make_adafactor(model: nn.Module, cfg: TrainConfig) -> Optimizers:
+    """Adafactor on everything: second moments by row and column, steps relative to the weights' size.
+
+    Shazeer & Stern 2018, arXiv:1804.04235. The rate is at most one over the root of the step.
+    """
+    return Optimizers(torch.optim.Adafactor(_groups(model, cfg)))
+
+
+def make_soap(model: nn.Module, cfg: TrainConfig) -> Optimizers:
+    """SOAP on the matrices of the blocks, AdamW on embedding, head and vectors.
+
+    Adam in the slowly turning bases of Shampoo: Vyas et al. 2024, arXiv:2409.11321. Its first step only
+    finds the bases.
+    """
+    from pytorch_optimizer import SOAP
+
+    return _on_matrices(model, cfg, lambda matrices: SOAP(
+        [matrices], betas=(cfg.beta1, cfg.beta2), eps=cfg.adam_eps, precondition_frequency=cfg.precondition_every))
+
+
+def make_schedule_free(model: nn.Module, cfg: TrainConfig) -> Optimizers:
+    """Schedule-free AdamW on everything; what is used is an average. Defazio et al. 2024, arXiv:2405.15682."""
+    from pytorch_optimizer import ScheduleFreeAdamW
+
+    return AveragingOptimizer(ScheduleFreeAdamW(
+        _groups(model, cfg), betas=(cfg.beta1, cfg.beta2), eps=cfg.adam_eps))
+
+
+def _groups(model: nn.Module, cfg: TrainConfig) -> list[dict[str, Any]]:
+    return list(parameter_groups(model, cfg).values())
+
+
+def _on_matrices(
+    model: nn.Module, cfg: TrainConfig, make: Callable[[dict[str, Any]], torch.optim.Optimizer]
+) -> Optimizers:
+    """An optimizer for the matrices of the blocks, where there are any, and AdamW for the rest."""
     groups = parameter_groups(model, cfg)
     matrices = groups.pop("matrices", None)
-    parts = [] if matrices is None else [torch.optim.Muon(
-        [matrices], momentum=cfg.momentum, adjust_lr_fn="match_rms_adamw", weight_decay=cfg.weight_decay)]
+    parts = [] if matrices is None else [make(matrices)]
     return Optimizers(*parts, _adamw(list(groups.values()), cfg))
 
 
 def _adamw(groups: list[dict[str, Any]], cfg: TrainConfig) -> torch.optim.AdamW:
-    fused = groups[0]["params"][0].device.type in ("cpu", "cuda")
-    return torch.optim.AdamW(groups, betas=(cfg.beta1, cfg.beta2), eps=cfg.adam_eps, fused=fused)
+    return torch.optim.AdamW(groups, betas=(cfg.beta1, cfg.beta2), eps=cfg.adam_eps, fused=_fused(groups))
 
 
-OPTIMIZERS = {"adamw": make_adamw, "muon": make_muon}
+def _fused(groups: list[dict[str, Any]]) -> bool:
+    return groups[0]["params"][0].device.type in ("cpu", "cuda")
+
+
+OPTIMIZERS = {"adamw": make_adamw, "muon": make_muon, "adam": make_adam, "sgd": make_sgd, "lion": make_lion,
+              "adafactor": make_adafactor, "soap": make_soap, "schedule_free": make_schedule_free}
 
 
 def make_optimizer(model: nn.Module, cfg: TrainConfig) -> Optimizers:
     return OPTIMIZERS[cfg.optimizer](model, cfg)
 
 
-# A schedule maps the progress after the warmup, from 0 to 1, to the share of the peak rate. `steps`
-# after the warmup and `epochs` are there for the one that counts them.
-def constant(progress: float, cfg: TrainConfig, **_) -> float:
-    return 1.0
+class MovingAverage:
+    """A model whose weights are a moving average of another's, each step's with weight `decay` of the next one's.
+
+    Without the bias of its start: after one step it is that step's weights (Kingma & Ba 2014,
+    arXiv:1412.6980, section 3). It follows from the weights and the number of steps alone.
+    """
+
+    def __init__(self, model: nn.Module, decay: float):
+        self.model, self.decay = copy.deepcopy(model).requires_grad_(False), decay
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, steps: int) -> None:
+        """Take in the weights after so many steps, from 1."""
+        weight = (1 - self.decay) / (1 - self.decay**steps)
+        torch._foreach_lerp_(list(self.model.parameters()), list(model.parameters()), weight)
 
 
-def linear(progress: float, cfg: TrainConfig, **_) -> float:
-    return 1 - (1 - cfg.min_lr_ratio) * progress
+def main() -> None:
+    cfg, options = parse_command_line(
+        sys.argv[1:], program="python optim.py", description="Draw the learning rate and the batch of every step.",
+        options={"out": "PNG: the picture's file; schedule.png where none is given"})
+    path = Path(options["out"] or "schedule.png")
+    try:
+        print(schedule_text(cfg))
+        draw_schedule(cfg).savefig(path, dpi=130, format="png")
+    except OSError as error:
+        fail(f"--out {path} cannot be written: {error.strerror or error}")
+    except ValueError as error:
+        fail(error)
+    print(f"picture: {path}")
 
 
-def cosine(progress: float, cfg: TrainConfig, **_) -> float:
-    """Loshchilov & Hutter 2016, arXiv:1608.03983, without restarts."""
-    return cfg.min_lr_ratio + (1 - cfg.min_lr_ratio) * (1 + math.cos(math.pi * progress)) / 2
-
-
-def wsd(progress: float, cfg: TrainConfig, **_) -> float:
-    """Warmup, stable, decay: flat until the last `decay_fraction`, then linear. arXiv:2404.06395."""
-    if progress <= 1 - cfg.decay_fraction:
-        return 1.0
-    return linear((progress - 1 + cfg.decay_fraction) / cfg.decay_fraction, cfg)
-
-
-def step(progress: float, cfg: TrainConfig, *, steps: int, epochs: float) -> float:
-    """Times `step_gamma` every `step_size` epochs or steps."""
-    count = steps if cfg.step_unit == "steps" else math.floor(epochs)
-    return cfg.step_gamma ** (count // cfg.step_size)
-
-
-SCHEDULES = {"constant": constant, "linear": linear, "cosine": cosine, "wsd": wsd, "step": step}
-
-
-def warmup_steps(cfg: TrainConfig) -> int:
-    return cfg.steps // 50 if cfg.warmup_steps is None else cfg.warmup_steps
-
-
-def learning_rate(number: int, cfg: TrainConfig, *, epochs: float = 0.0) -> float:
-    """The rate of step `number`, counted from 0, when `epochs` passes over the data are done."""
-    warmup = warmup_steps(cfg)
-    if number < warmup:
-        return cfg.lr * (number + 1) / warmup
-    progress = min(1.0, (number - warmup) / max(1, cfg.steps - warmup))
-    return cfg.lr * SCHEDULES[cfg.schedule](progress, cfg, steps=number - warmup, epochs=epochs)
+if __name__ == "__main__":
+    main()

@@ -4,6 +4,7 @@ import contextlib
 import json
 import math
 import shlex
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -23,8 +24,8 @@ from data import TokenFile
 from evaluation import Evaluation
 from inference import OPENINGS, continue_prompts, prompts_or_opening
 from model import Model
-from optim import warmup_steps
 from runs import ROOT, Run
+from schedules import Schedule
 from tokenizer import Tokenizer
 
 
@@ -42,19 +43,21 @@ def write_samples(model: Model, tokenizer: Tokenizer, prompts: list[str], cfg: S
 
 
 def announce(
-    console: Console, run: Run, model: Model, cfg: Config, part: TokenFile, progress: Progress, device: torch.device,
+    console: Console, run: Run, model: Model, schedule: Schedule, part: TokenFile, progress: Progress,
+    device: torch.device,
 ) -> None:
-    """What is about to be trained, on how much, where."""
-    rows = cfg.train.batch_size * cfg.train.accumulation
-    epochs = cfg.train.steps * rows * cfg.model.max_seq_len / part.num_tokens
-    console.print(f"[bold]{run.name}[/]: {model.num_parameters():,} parameters, {cfg.train.steps:,} steps of "
-                  f"{rows * cfg.model.max_seq_len:,} tokens ({epochs:.2g} passes over {part.num_tokens:,}), "
+    """What is about to be trained, on how much, where; on stderr what is hardly meant."""
+    steps = schedule.cfg.steps
+    sizes = sorted({len(schedule.passes(number)) * schedule.pass_tokens for number in (0, steps - 1)})
+    spelled = " to ".join(f"{size:,}" for size in sizes)
+    epochs = schedule.tokens_before(steps) / part.num_tokens
+    console.print(f"[bold]{run.name}[/]: {model.num_parameters():,} parameters, {steps:,} steps of "
+                  f"{spelled} tokens ({epochs:.2g} passes over {part.num_tokens:,}), "
                   f"{device.type}, in {escape(str(shown(run.path)))}", highlight=False, soft_wrap=True)
     if progress.step:
         console.print(f"going on after step {progress.step:,}", highlight=False)
-    if warmup_steps(cfg.train) >= cfg.train.steps:
-        console.print(f"[yellow]warning[/]: train.warmup_steps={cfg.train.warmup_steps} is not below train.steps="
-                      f"{cfg.train.steps}: the learning rate rises to the end", highlight=False, soft_wrap=True)
+    for sentence in schedule.warnings():
+        print(f"warning: {sentence}", file=sys.stderr)
 
 
 @contextlib.contextmanager

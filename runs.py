@@ -37,6 +37,7 @@ ROOT = Path(__file__).resolve().parent
 MODELS = Path(os.environ.get("SHAPESHIFTER_MODELS", ROOT / "models"))  # the tests' runs go elsewhere
 COLUMNS = ("step", "tokens", "seconds", "flops", "train_loss", "val_loss", "bits_per_byte", "perplexity",
            "accuracy", "lr", "grad_norm", "tokens_per_second")
+ASKED = ("grad_signal", "grad_noise", "noise_scale", "ema_val_loss")  # more, where flags ask; and grad_norm.LAYER
 TIMED = ("seconds", "tokens_per_second")  # columns that no seed can repeat
 
 
@@ -135,18 +136,25 @@ class Run:
         steps = ", ".join(str(c.step) for c in saved) or "none yet"
         raise ValueError(f"checkpoint={which} is not in {self.path}: use best, last or a step ({steps})")
 
-    def load_model(self, checkpoint: str = "best", device: str | torch.device = "cpu") -> Model:
-        """The model with a checkpoint's weights, ready to use (eval mode)."""
+    def load_model(self, checkpoint: str = "best", device: str | torch.device = "cpu", *, ema: bool = False) -> Model:
+        """The model with a checkpoint's weights, or their moving average, ready to use (eval mode).
+
+        Raises ValueError where the average was not kept.
+        """
         model = Model(self.config.model)
-        self.checkpoint(checkpoint).load_weights(model)
+        self.checkpoint(checkpoint).load_weights(model, ema=ema)
         return model.to(device).eval()
 
     def append(self, line: dict[str, Any]) -> None:
-        """Add a line to log.csv; what was not measured stays empty."""
+        """Add a line to log.csv; what was not measured stays empty. The first line tells what columns there are."""
         path = self.path / "log.csv"
+        columns = [*COLUMNS, *(name for name in line if name in ASKED or name.startswith("grad_norm."))]
         is_new = not path.exists()
+        if not is_new:
+            with path.open(encoding="utf-8") as file:
+                columns = file.readline().rstrip("\n").split(",")
         with path.open("a", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, COLUMNS, restval="", lineterminator="\n")
+            writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
             if is_new:
                 writer.writeheader()
             writer.writerow(line)
@@ -164,9 +172,11 @@ class Run:
     def forget_after(self, step: int) -> None:
         """Drop what was written after `step`, where a run goes on, and what a kill left half done."""
         log, samples = self.path / "log.csv", self.path / "samples.jsonl"
-        if log.exists():
-            lines = [line for line in whole_lines(log)[1:] if int(line.split(",")[0]) <= step]
-            write_text(log, ",".join(COLUMNS) + "\n" + "".join(lines))
+        if log.exists() and (whole := whole_lines(log)):
+            lines = [line for line in whole[1:] if int(line.split(",")[0]) <= step]
+            write_text(log, whole[0] + "".join(lines))
+        else:
+            log.unlink(missing_ok=True)
         if samples.exists():
             write_text(samples, "".join(line for line in whole_lines(samples) if json.loads(line)["step"] <= step))
         for name in ("grades.json", "loss.png"):
@@ -174,7 +184,7 @@ class Run:
         for unfinished in self.path.glob("checkpoints/.*.tmp"):
             shutil.rmtree(unfinished)
 
-    def save(self, model: nn.Module, optimizer, progress: Progress) -> None:
+    def save(self, model: nn.Module, optimizer, progress: Progress, average: nn.Module | None = None) -> None:
         """Write a checkpoint, whole or not at all; then drop those beyond the newest few and the best.
 
         Raises ValueError where it cannot be written; the checkpoints before it are as they were.
@@ -184,7 +194,7 @@ class Run:
         shutil.rmtree(unfinished, ignore_errors=True)
         try:
             unfinished.mkdir(parents=True)
-            write_checkpoint(unfinished, model, optimizer, progress)
+            write_checkpoint(unfinished, model, optimizer, progress, average)
         except (OSError, RuntimeError, SafetensorError) as error:
             shutil.rmtree(unfinished, ignore_errors=True)
             raise ValueError(f"{path} cannot be written ({root_cause(error)}): the checkpoints before it are whole, "

@@ -21,10 +21,12 @@ from checkpoint import Progress
 from config import Config, DataConfig, TokenizerConfig, TrainConfig, replace
 from data import Batches, Corpus, TokenFile, load_corpus, prepare
 from evaluation import evaluate
+from gradients import GradientWatch
 from model import Model, flops_per_token
-from optim import Optimizers, learning_rate, make_optimizer
+from optim import MovingAverage, Optimizers, make_optimizer
 from presets import fail, parse_command_line
 from runs import ROOT, Run, free_name, require_free, require_locks, saved_runs
+from schedules import Schedule
 from tokenizer import BUILT_SIZES, Tokenizer, built_tokenizer, load_tokenizer, train_tokenizer
 from tools import has_fast_bfloat16, keep_freed_memory, pick_device, seed_everything, trace
 
@@ -61,17 +63,19 @@ def train(cfg: Config, *, run: Run | None = None, console: Console | None = None
     torch._dynamo.reset()  # compiled code of another model must not count against this one
     model = Model(cfg.model).to(device)
     optimizer = make_optimizer(model, cfg.train)
-    seq_len, rows = cfg.model.max_seq_len, cfg.train.batch_size * cfg.train.accumulation
+    average = MovingAverage(model, cfg.train.ema_decay) if cfg.train.ema_decay else None
+    watch, seq_len = GradientWatch(cfg.train), cfg.model.max_seq_len
     batches = Batches(train_part, batch_size=cfg.train.batch_size, seq_len=seq_len, seed=cfg.train.seed)
-    flops_per_step = flops_per_token(cfg.model, seq_len) * rows * seq_len
+    schedule = Schedule(cfg, rows_per_epoch=batches.rows_per_epoch)
+    flops_per_pass = flops_per_token(cfg.model, seq_len) * schedule.pass_tokens
     if run is None:
         run = Run.create(name, cfg, tokenizer, describe_data(corpus, train_part, val_part))
     with run.locked():
-        progress = load_newest(run, model, optimizer)
+        progress = load_newest(run, model, optimizer, average)
         if run.is_finished:
             console.print(f"{run.name} is finished: all {cfg.train.steps:,} steps are taken", highlight=False)
             return run
-        report.announce(console, run, model, cfg, train_part, progress, device)
+        report.announce(console, run, model, schedule, train_part, progress, device)
         forward = torch.compile(model) if cfg.train.compile else model
         precision = torch.autocast(device.type, torch.bfloat16, enabled=cfg.train.precision == "bfloat16")
 
@@ -80,17 +84,20 @@ def train(cfg: Config, *, run: Run | None = None, console: Console | None = None
         with report.progress_bar(console, cfg, progress) as show, interruption() as interrupted:
             while progress.step < cfg.train.steps:
                 step_began = time.perf_counter()
-                lr = learning_rate(progress.step, cfg.train, epochs=progress.step * rows / batches.rows_per_epoch)
+                lr, passes = schedule.rate(progress.step), schedule.passes(progress.step)
                 optimizer.set_lr(lr)
+                optimizer.train()
                 loss = 0.0
-                for number in range(cfg.train.accumulation):
-                    x, y = (t.to(device) for t in batches[progress.step * cfg.train.accumulation + number])
+                for number in passes:
+                    x, y = (t.to(device) for t in batches[number])
                     with precision:
-                        part = forward(x, y) / cfg.train.accumulation
+                        part = forward(x, y) / len(passes)
                     part.backward()
+                    watch.after_pass(model)
                     loss += part.item()
                     if not math.isfinite(loss):
                         break
+                watch.after_step(model, schedule.pass_tokens, progress.recent_noise)
                 grad_norm = clip(model, cfg.train.grad_clip)
                 if not (math.isfinite(loss) and math.isfinite(grad_norm)):
                     found = f"loss {loss:g}, gradient norm {grad_norm:g}"
@@ -99,18 +106,25 @@ def train(cfg: Config, *, run: Run | None = None, console: Console | None = None
                 optimizer.zero_grad()
 
                 progress.step += 1
-                progress.tokens += rows * seq_len
-                progress.flops += flops_per_step
+                if average:
+                    average.update(model, progress.step)
+                progress.tokens += len(passes) * schedule.pass_tokens
+                progress.flops += len(passes) * flops_per_pass
                 progress.recent_losses.append(loss)
                 line_seconds += time.perf_counter() - step_began
-                due = Due(progress.step, cfg.train)
-                evaluation = progress.val_loss = None
+                due, stopping = Due(progress.step, cfg.train), interrupted.is_set()
+                if due.evaluation or due.samples or stopping:
+                    optimizer.eval()
+                evaluation = progress.val_loss = averaged = None
                 if due.evaluation:
                     with precision:
                         evaluation = evaluate(model, val_part, tokenizer, cfg.train.batch_size, cfg.train.eval_tokens)
                         progress.val_loss = evaluation.loss  # of the same tokens at every step, for the best to be fair
                         if due.last and cfg.train.eval_tokens is not None:
                             evaluation = evaluate(model, val_part, tokenizer, cfg.train.batch_size)
+                        if average:
+                            averaged = evaluate(average.model, val_part, tokenizer, cfg.train.batch_size,
+                                                None if due.last else cfg.train.eval_tokens)
                     if not math.isfinite(evaluation.loss):
                         found = f"validation loss {evaluation.loss:g}"
                         raise Diverged(run, progress.step, found, first_bad_module(model, x, y, precision))
@@ -118,27 +132,31 @@ def train(cfg: Config, *, run: Run | None = None, console: Console | None = None
                 speed = (progress.tokens - line_tokens) / line_seconds
                 show(loss, speed)
                 if due.line:
-                    run.append(report.log_line(progress, evaluation, lr, grad_norm, speed))
+                    line = report.log_line(progress, evaluation, lr, grad_norm, speed)
+                    line |= watch.columns(progress.recent_noise)
+                    run.append(line | ({"ema_val_loss": averaged and averaged.loss} if average else {}))
                     progress.recent_losses.clear()
+                    progress.recent_noise.clear()
                     line_seconds, line_tokens = 0.0, progress.tokens
                 if evaluation:
                     report.say_evaluation(console, run, progress, evaluation)
                 if due.samples:
                     run.append_samples(progress.step, report.write_samples(model, tokenizer, prompts, cfg.sample))
-                if due.checkpoint or interrupted.is_set():
-                    run.save(model, optimizer, progress)
-                if interrupted.is_set() and not due.last:
+                if due.checkpoint or stopping:
+                    run.save(model, optimizer, progress, average and average.model)
+                if stopping and not due.last:
                     raise Interrupted(run, progress.step)
+        optimizer.eval()
         report.finish(console, run, model, tokenizer, prompts)
     return run
 
 
-def load_newest(run: Run, model: Model, optimizer: Optimizers) -> Progress:
+def load_newest(run: Run, model: Model, optimizer: Optimizers, average: MovingAverage | None) -> Progress:
     """Go back to the newest whole checkpoint, or to the start where none was written yet."""
     for problem in run.drop_damaged():
         print(f"warning: {problem}; going on from the newest whole checkpoint", file=sys.stderr)
     saved = run.checkpoints()
-    progress = saved[-1].load_training(model, optimizer) if saved else Progress()
+    progress = saved[-1].load_training(model, optimizer, average and average.model) if saved else Progress()
     if progress.step < run.config.train.steps or not run.is_finished:
         run.forget_after(progress.step)
     return progress

@@ -1,6 +1,7 @@
 """Measured claims, reproducible: `python experiments/benchmark.py NAME --help` for each.
 
     tokens-to-loss   how many training tokens a recipe needs to reach a validation loss
+    optimizer-steps  how long an optimizer's step takes, beside torch's own AdamW and Muon
 """
 
 import sys
@@ -17,12 +18,13 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from config import Config, override
+from config import Config, TrainConfig, override, replace
 from data import Batches, load_corpus, prepare
 from model import Model
-from optim import learning_rate, make_optimizer
+from optim import OPTIMIZERS, Optimizers, make_optimizer
 from presets import fail, load_preset
 from runs import ROOT
+from schedules import Schedule
 from tools import pick_device, seed_everything
 from train import choose_tokenizer, clip, evaluate, fit_vocabulary, settle_precision
 
@@ -70,25 +72,28 @@ class TokensToLoss:
         seed_everything(seed)
         model = Model(cfg.model).to(device)
         optimizer = make_optimizer(model, cfg.train)
-        micro, batch = cfg.train.accumulation, cfg.train.batch_size * cfg.train.accumulation
         batches = Batches(train_part, batch_size=cfg.train.batch_size, seq_len=cfg.model.max_seq_len, seed=seed)
+        schedule = Schedule(cfg, rows_per_epoch=batches.rows_per_epoch)
         points = {math.ceil(cfg.train.steps * (i + 1) / self.evaluations) for i in range(self.evaluations)}
         curve, seconds = [], 0.0
         for step in range(cfg.train.steps):
             began = time.perf_counter()
-            optimizer.set_lr(learning_rate(step, cfg.train, epochs=step * batch / batches.rows_per_epoch))
-            for number in range(step * micro, (step + 1) * micro):
+            optimizer.set_lr(schedule.rate(step))
+            optimizer.train()
+            passes = schedule.passes(step)
+            for number in passes:
                 x, y = batches[number]
                 with precision:
-                    loss = model(x.to(device), y.to(device)) / micro
+                    loss = model(x.to(device), y.to(device)) / len(passes)
                 loss.backward()
             clip(model, cfg.train.grad_clip)
             optimizer.step()
             optimizer.zero_grad()
             seconds += time.perf_counter() - began
             if step + 1 in points:
+                optimizer.eval()
                 loss = evaluate(model, val_part, tokenizer, 64).loss
-                curve.append(((step + 1) * batch * cfg.model.max_seq_len, loss))
+                curve.append((schedule.tokens_before(step + 1), loss))
                 console.print(f"{preset} seed {seed}: {curve[-1][0]:9,} tokens  validation loss {loss:.4f}")
         return curve, seconds
 
@@ -99,7 +104,59 @@ class TokensToLoss:
         return override(cfg, {"train.steps": self.budget // (rows * cfg.model.max_seq_len)})
 
 
-BENCHMARKS = {"tokens-to-loss": TokensToLoss}
+@dataclass(frozen=True, kw_only=True)
+class OptimizerSteps:
+    """Time each optimizer's steps on a preset's weights, all taking turns; the best of several rounds counts.
+
+    Processor time where the device is a CPU.
+    """
+
+    preset: str = "default"
+    vocab_size: int = 4096  # where the preset names none
+    steps: int = 20  # in a round
+    rounds: int = 5
+    device: str = "auto"  # auto = cuda, else mps, else cpu
+
+    def run(self, console: Console) -> bool:
+        device = pick_device(self.device)
+        model_cfg = load_preset(self.preset).model
+        model = Model(replace(model_cfg, vocab_size=model_cfg.vocab_size or self.vocab_size)).to(device)
+        for parameter in model.parameters():
+            parameter.grad = 1e-3 * torch.randn_like(parameter)
+        makers = {"torch: AdamW": self.torch_adamw, "torch: Muon and AdamW": self.torch_muon}
+        makers |= {kind: lambda model, kind=kind: make_optimizer(model, TrainConfig(
+            optimizer=kind, schedule="constant", lr=1e-5)) for kind in OPTIMIZERS}
+        optimizers = {name: make(model) for name, make in makers.items()}
+        best = dict.fromkeys(makers, math.inf)
+        for _ in range(self.rounds + 1):  # the first warms up
+            for name, optimizer in optimizers.items():
+                best[name] = min(best[name], self.seconds(optimizer, device))
+        table = Table("optimizer", "ms a step", "x torch's AdamW")
+        for name, seconds in best.items():
+            table.add_row(name, f"{1e3 * seconds:.2f}", f"{seconds / best['torch: AdamW']:.2f}")
+        console.print(table)
+        return True
+
+    def seconds(self, optimizer, device: torch.device) -> float:
+        clock = time.process_time if device.type == "cpu" else time.perf_counter
+        began = clock()
+        for _ in range(self.steps):
+            optimizer.step()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        return (clock() - began) / self.steps
+
+    def torch_adamw(self, model: Model) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(model.parameters(), lr=1e-5)
+
+    def torch_muon(self, model: Model) -> Optimizers:
+        named = dict(model.named_parameters())
+        matrices = [p for name, p in named.items() if name.startswith("blocks.") and p.dim() == 2]
+        rest = [p for name, p in named.items() if not (name.startswith("blocks.") and p.dim() == 2)]
+        return Optimizers(torch.optim.Muon(matrices, lr=1e-5), torch.optim.AdamW(rest, lr=1e-5))
+
+
+BENCHMARKS = {"tokens-to-loss": TokensToLoss, "optimizer-steps": OptimizerSteps}
 
 
 def main() -> None:

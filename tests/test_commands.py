@@ -101,7 +101,7 @@ MISTAKES = {
     "unknown flag": ("train --nonsense 3", "Unrecognized options: --nonsense"),
     "misspelt flag": ("train --train.stps 3", "perhaps --train.steps was meant"),
     "misspelt section": ("train --trian.steps 3", "perhaps --train.steps was meant"),
-    "unknown choice": ("train --train.optimizer sgd", "'sgd' ... --train.optimizer ... 'adamw', 'muon'"),
+    "unknown choice": ("train --train.optimizer sdg", "'sdg' ... --train.optimizer ... 'adamw', 'muon'"),
     "unknown choice in a list": ("train --model.mixers attention conv", "'conv' ... --model.mixers ... 'attention'"),
     "a word for a number": ("train --train.steps many", "--train.steps='many' is wrong: use a whole number"),
     "a fraction for a count": ("train --train.steps 2.5", "--train.steps='2.5' is wrong: use a whole number"),

@@ -30,8 +30,9 @@ from modules.mixers import MIXERS
 from modules.mlp import ACTIVATIONS, MLPS
 from modules.norm import NORMS
 from modules.position import POSITIONS, ROTARY
-from optim import OPTIMIZERS, SCHEDULES
+from optim import OPTIMIZERS
 from presets import PLAIN_MODEL, PRESETS, load_preset, parse_command_line, tiny
+from schedules import SCHEDULES
 from tokenizer import TOKENIZERS
 
 SECTIONS = {"model": ModelConfig, "data": DataConfig, "tokenizer": TokenizerConfig, "train": TrainConfig,

@@ -23,14 +23,17 @@ MAY_IMPORT = {
     "tokenizer": "command_line tales",
     "data": "tokenizer tales",
     "model": "config presets modules tools views",
-    "optim": "config",
+    "schedules": "config",
+    "gradients": "config",
+    "optim": "config presets schedules",
     "memory": "config presets modules tools model optim",
     "runs": "checkpoint config model tokenizer",
     "evaluation": "data model tokenizer",
     "sampling": "config model",
     "inference": "sampling runs command_line config presets tokenizer data model tools",
-    "report": "inference sampling evaluation runs checkpoint config tales tokenizer data model optim tools",
-    "train": "report inference evaluation runs checkpoint config presets tokenizer tales data model optim memory tools",
+    "report": "inference sampling evaluation runs checkpoint config tales tokenizer data model schedules tools",
+    "train": "report inference evaluation runs checkpoint config presets tokenizer tales data model schedules "
+             "gradients optim memory tools",
 }
 PROGRAMS = {"experiments", "notebooks", "tests"}  # they may import anything
 FOLDERS = [path for path in ROOT.iterdir() if path.is_dir() and not path.name.startswith(".")]

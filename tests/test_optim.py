@@ -1,18 +1,41 @@
-"""Every parameter is in one group; schedules pass through their points; optimizers go on exactly."""
+"""Every parameter is in one group; every optimizer learns, and goes on exactly; averages are what they say."""
 
 import copy
-import math
+import io
+import os
+import re
+import signal
+from itertools import count
 
 import pytest
 import torch
 from helpers import small_config
+from rich.console import Console
+from small_runs import assert_same_run, small_run_config, weights
 
-from config import TrainConfig, replace
+import inference
+import runs
+import train
+from config import Config, TrainConfig, replace
+from data import load_corpus, prepare
+from evaluation import evaluate
 from model import Model
-from optim import OPTIMIZERS, SCHEDULES, group_of, learning_rate, make_optimizer, parameter_groups, warmup_steps
+from optim import OPTIMIZERS, MovingAverage, group_of, make_optimizer, parameter_groups
 from presets import PRESETS, load_preset, tiny
+from runs import Run
+from schedules import Schedule
+from train import Interrupted, clip
+from train import train as train_run
 
 MULTIPLIERS = {"embed_lr_mult": 2.0, "head_lr_mult": 3.0, "vector_lr_mult": 5.0}
+RATES = {"adamw": 6e-3, "muon": 6e-3, "adam": 6e-3, "sgd": 0.1, "lion": 1e-3, "adafactor": 0.03, "soap": 6e-3,
+         "schedule_free": 1e-2}
+QUIET = Console(quiet=True)
+
+
+def flags_of(kind: str) -> dict[str, str]:
+    """The flags that choose an optimizer, with the schedule that it can have."""
+    return {"optimizer": kind} | ({"schedule": "constant"} if kind == "schedule_free" else {})
 
 
 def small(**flags) -> Model:
@@ -22,9 +45,10 @@ def small(**flags) -> Model:
 
 def learn(model: Model, optimizer, steps: range, cfg: TrainConfig) -> None:
     """Take optimizer steps on random tokens, which follow from the step's number."""
+    schedule = Schedule(Config(train=cfg))
     for number in steps:
         tokens = torch.randint(37, (2, 9), generator=torch.Generator().manual_seed(number))
-        optimizer.set_lr(learning_rate(number, cfg))
+        optimizer.set_lr(schedule.rate(number))
         model(tokens[:, :-1], tokens[:, 1:]).backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -39,7 +63,7 @@ def test_the_groups_hold_every_parameter_once(preset, tied):
     cfg = tiny(load_preset(preset))
     model = Model(replace(cfg.model, tie_embeddings=tied))
     for kind in OPTIMIZERS:
-        held = [p for group in make_optimizer(model, replace(cfg.train, optimizer=kind)).param_groups
+        held = [p for group in make_optimizer(model, TrainConfig(**flags_of(kind))).param_groups
                 for p in group["params"]]
         assert len(held) == len(set(map(id, held)))
         assert set(map(id, held)) == set(map(id, model.parameters()))
@@ -87,7 +111,7 @@ def test_muon_on_a_model_without_matrices_is_adamw():
 
 @pytest.mark.parametrize("kind", OPTIMIZERS)
 def test_each_group_has_its_own_rate(kind):
-    optimizer = make_optimizer(small(), TrainConfig(optimizer=kind, lr=0.1, **MULTIPLIERS))
+    optimizer = make_optimizer(small(), TrainConfig(**flags_of(kind), lr=0.1, **MULTIPLIERS))
     expected = {"embedding": 0.2, "head": 0.3, "matrices": 0.1, "vectors": 0.5}
     assert {group["name"]: group["lr"] for group in optimizer.param_groups} == pytest.approx(expected)
     optimizer.set_lr(0.01)
@@ -126,6 +150,18 @@ def test_adamw_takes_the_published_step():
         torch.testing.assert_close(p.detach(), weights[name], atol=1e-5, rtol=1e-4)
 
 
+def test_sgd_takes_nesterovs_step():
+    cfg = TrainConfig(optimizer="sgd", lr=0.1, momentum=0.8)
+    weight = torch.nn.Linear(1, 1, bias=False)
+    optimizer, expected, speed = make_optimizer(weight, cfg), weight.weight.item(), 0.0
+    for grad in (1.0, 3.0, -2.0):
+        weight.weight.grad = torch.full((1, 1), grad)
+        optimizer.step()
+        speed = 0.8 * speed + grad
+        expected -= 0.1 * (grad + 0.8 * speed)
+        assert weight.weight.item() == pytest.approx(expected, rel=1e-5)
+
+
 def test_muon_steps_have_the_size_of_adamw():
     cfg = TrainConfig(optimizer="muon", lr=0.01, weight_decay=0.0)
     model = small(out_init="same")
@@ -138,76 +174,256 @@ def test_muon_steps_have_the_size_of_adamw():
             assert 0.1 * cfg.lr < moved < 0.3 * cfg.lr, name
 
 
+def same_weights(model: Model, other: Model) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))
+
+
+def test_decay_is_in_the_gradient_of_adam_and_beside_it_in_adamw():
+    """With a huge floor of the denominator, a step is the gradient's; its decay then tells where it came in."""
+    decays = {}
+    for kind in ("adam", "adamw"):
+        moved = []
+        for decay in (0.0, 0.5):
+            cfg = TrainConfig(optimizer=kind, lr=0.1, weight_decay=decay, adam_eps=1e3)
+            model = small()
+            learn(model, make_optimizer(model, cfg), range(1), replace(cfg, schedule="constant", warmup_steps=0))
+            moved.append(model.embed.tokens.weight.detach().clone())
+        decays[kind] = ((moved[0] - moved[1]).norm() / small().embed.tokens.weight.detach().norm()).item()
+    assert decays["adamw"] == pytest.approx(0.1 * 0.5, rel=1e-3)
+    assert decays["adam"] == pytest.approx(0.1 * 0.5 / 1e3, rel=1e-2)
+
+
+def test_decay_is_a_tenth_but_where_it_would_be_in_the_gradient():
+    decays = {kind: TrainConfig(**flags_of(kind)).decay for kind in OPTIMIZERS}
+    assert {kind for kind, decay in decays.items() if decay == 0} == {"adam", "sgd"}
+    assert set(decays.values()) == {0.0, 0.1}
+    assert TrainConfig(optimizer="sgd", weight_decay=0.3).decay == 0.3
+
+
+def test_soap_has_the_matrices_of_the_blocks_and_its_bases_turn_as_often_as_asked():
+    cfg = TrainConfig(optimizer="soap", precondition_every=3)
+    model = small()
+    soap, adamw = (optimizer := make_optimizer(model, cfg)).parts
+    assert [group["name"] for group in soap.param_groups] == ["matrices"]
+    assert {group["name"] for group in adamw.param_groups} == {"embedding", "head", "vectors"}
+    bases = []
+    for number in range(8):
+        learn(model, optimizer, range(number, number + 1), cfg)
+        bases.append(next(iter(soap.state.values()))["Q"][0].clone())
+    turned = [number for number in range(1, 8) if not torch.equal(bases[number - 1], bases[number])]
+    assert turned == [3, 6]
+
+
 @pytest.mark.parametrize("kind", OPTIMIZERS)
 def test_a_restored_optimizer_goes_on_bit_for_bit(kind):
-    cfg = TrainConfig(optimizer=kind, steps=6)
-    model = small()
-    optimizer = make_optimizer(model, cfg)
+    cfg = TrainConfig(**flags_of(kind), steps=6)
+    model, other = small(), small()
+    optimizer, restored = make_optimizer(model, cfg), make_optimizer(other, cfg)
     learn(model, optimizer, range(3), cfg)
-    other = small()
+    saved = io.BytesIO()
+    torch.save(optimizer.state_dict(), saved)
     other.load_state_dict(model.state_dict())
-    restored = make_optimizer(other, cfg)
-    restored.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    restored.load_state_dict(torch.load(io.BytesIO(saved.getvalue()), weights_only=True))
     learn(model, optimizer, range(3, 6), cfg)
     learn(other, restored, range(3, 6), cfg)
-    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))
+    assert same_weights(model, other)
 
 
-# ---- schedules ----
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+def test_every_optimizer_learns(kind):
+    cfg = tiny(load_preset("default"))
+    cfg = replace(cfg, train=TrainConfig(**flags_of(kind), lr=RATES[kind], steps=25))
+    model, schedule = Model(cfg.model), Schedule(cfg)
+    optimizer = make_optimizer(model, cfg.train)
+    tokens = torch.randint(61, (4, 33))
+    losses = []
+    for number in range(25):
+        optimizer.set_lr(schedule.rate(number))
+        loss = model(tokens[:, :-1], tokens[:, 1:])
+        loss.backward()
+        clip(model, 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0] - 0.1
 
 
-def rates(**flags) -> list[float]:
-    """The rate of every step, as a share of the peak."""
-    cfg = TrainConfig(lr=0.5, **flags)
-    return [learning_rate(number, cfg) / 0.5 for number in range(cfg.steps)]
+# ---- weights to train, weights to use ----
 
 
-def test_each_schedule_passes_through_its_points():
-    assert rates(steps=5, schedule="constant", warmup_steps=0) == [1.0] * 5
-    assert rates(steps=5, schedule="linear", warmup_steps=0) == pytest.approx([1, 0.8, 0.6, 0.4, 0.2])
-    assert rates(steps=4, schedule="linear", warmup_steps=0, min_lr_ratio=0.2) == pytest.approx([1, 0.8, 0.6, 0.4])
-    assert rates(steps=4, schedule="cosine", warmup_steps=0) == pytest.approx(
-        [1, (1 + math.sqrt(0.5)) / 2, 0.5, (1 - math.sqrt(0.5)) / 2])
-    assert rates(steps=4, schedule="cosine", warmup_steps=0, min_lr_ratio=0.5)[2] == pytest.approx(0.75)
-    assert rates(steps=8, schedule="wsd", warmup_steps=0, decay_fraction=0.5) == pytest.approx(
-        [1, 1, 1, 1, 1, 0.75, 0.5, 0.25])
-    assert rates(steps=4, schedule="wsd", warmup_steps=0, decay_fraction=0.0) == [1.0] * 4
-    assert rates(steps=4, schedule="wsd", warmup_steps=0, decay_fraction=1.0) == pytest.approx([1, 0.75, 0.5, 0.25])
+def test_looking_at_the_average_leaves_the_trained_weights_as_they_were():
+    cfg = TrainConfig(**flags_of("schedule_free"), lr=0.01)
+    model = small()
+    optimizer = make_optimizer(model, cfg)
+    learn(model, optimizer, range(5), cfg)
+    trained = copy.deepcopy(model)
+    optimizer.eval()
+    average = copy.deepcopy(model)
+    optimizer.eval()
+    assert same_weights(model, average) and not same_weights(model, trained)
+    optimizer.train()
+    optimizer.train()
+    assert same_weights(model, trained)
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES)
-def test_a_warmup_rises_to_the_peak_and_the_schedule_begins_there(schedule):
-    unit = {"step_unit": "steps"} if schedule == "step" else {}
-    every = rates(steps=12, schedule=schedule, warmup_steps=4, **unit)
-    assert every[:5] == pytest.approx([0.25, 0.5, 0.75, 1.0, 1.0])
-    after = rates(steps=8, schedule=schedule, warmup_steps=0, **unit)
-    assert every[4:] == pytest.approx(after)
+def test_the_average_is_that_of_the_published_recursion():
+    """y = 0.1 z + 0.9 x is trained, x is the mean of the z so far: arXiv:2405.15682, equations 3 to 5."""
+    cfg = TrainConfig(**flags_of("schedule_free"), lr=0.01, warmup_steps=0, steps=4)
+    model = small()
+    optimizer = make_optimizer(model, cfg)
+    name, watched = "blocks.0.mlp.branch.out.weight", model.blocks[0].mlp.branch.out.weight
+    assert dict(model.named_parameters())[name] is watched
+    points = []
+    for number in range(4):
+        learn(model, optimizer, range(number, number + 1), cfg)
+        points.append(optimizer.parts[0].state[watched]["z"].clone())
+    trained = watched.detach().clone()
+    optimizer.eval()
+    mean = torch.stack(points).mean(0)
+    torch.testing.assert_close(watched.detach(), mean, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(trained, 0.1 * points[-1] + 0.9 * mean, atol=1e-5, rtol=1e-4)
 
 
-def test_the_warmup_is_two_percent_where_no_other_is_given():
-    assert warmup_steps(TrainConfig(steps=1000)) == 20
-    assert warmup_steps(TrainConfig(steps=49)) == 0
-    assert warmup_steps(TrainConfig(steps=1000, warmup_steps=0)) == 0
+def test_a_moving_average_begins_at_the_first_weights_and_forgets_at_its_rate():
+    model = torch.nn.Linear(1, 1, bias=False)
+    average = MovingAverage(model, 0.8)
+    seen = [3.0, 1.0, 4.0, 1.0, 5.0]
+    for steps, value in enumerate(seen, start=1):
+        torch.nn.init.constant_(model.weight, value)
+        average.update(model, steps)
+        kept = [0.2 * 0.8 ** (steps - 1 - i) for i in range(steps)]
+        expected = sum(w * v for w, v in zip(kept, seen, strict=False)) / (1 - 0.8**steps)
+        assert average.model.weight.item() == pytest.approx(expected, rel=1e-5)
+    assert not average.model.weight.requires_grad
 
 
-def test_a_warmup_longer_than_the_run_never_reaches_the_peak():
-    assert max(rates(steps=5, warmup_steps=10)) == pytest.approx(0.5)
+# ---- whole runs ----
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES)
-def test_a_rate_is_never_below_the_last_nor_above_the_peak(schedule):
-    own = {"constant": {}, "step": {"step_unit": "steps", "step_gamma": 0.99}}.get(schedule, {"min_lr_ratio": 0.1})
-    every = rates(steps=50, schedule=schedule, **own)
-    assert all(0.1 <= rate <= 1.0 for rate in every[1:])
-    assert every[1:] == sorted(every[1:], reverse=True)
+@pytest.fixture
+def go(tmp_path_factory, tmp_path, monkeypatch):
+    """Train a toy with changes, whole or stopped after some steps."""
+    folder = tmp_path_factory.getbasetemp() / "optim_text"
+    folder.mkdir(exist_ok=True)
+    monkeypatch.setattr(runs, "MODELS", tmp_path / "models")
+    short = {"train.steps": 8, "train.eval_every": 4, "train.checkpoint_every": 4, "train.sample_every": 8,
+             "train.log_every": 3}
+
+    def run(changes: dict, *, stop_after: int | None = None) -> Run:
+        cfg, taken = small_run_config(folder, short | changes), count(1)
+
+        def clip_and_stop(model, limit):
+            if next(taken) == stop_after:
+                os.kill(os.getpid(), signal.SIGINT)
+            return clip(model, limit)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(train, "clip", clip_and_stop)
+            if stop_after is None:
+                return train_run(cfg, console=QUIET)
+            with pytest.raises(Interrupted):
+                train_run(cfg, console=QUIET)
+        return train_run(cfg, run=Run(cfg.train.name), console=QUIET)
+
+    return run
 
 
-def test_step_falls_every_so_many_steps():
-    falls = rates(steps=7, schedule="step", warmup_steps=1, step_size=2, step_unit="steps", step_gamma=0.5)
-    assert falls == [1, 1, 1, 0.5, 0.5, 0.25, 0.25]
+STATES = {**{kind: flags_of(kind) | {"lr": RATES[kind]} for kind in OPTIMIZERS},
+          "ema": {"ema_decay": 0.7},
+          "ramp": {"batch_size": 2, "accumulation": 3, "ramp_tokens": 500, "schedule": "cosine",
+                   "schedule_unit": "tokens", "log_noise_scale": True, "log_grad_norms": True}}
 
 
-@pytest.mark.parametrize(("epochs", "expected"), [(0.0, 1), (1.99, 1), (2.0, 0.5), (3.9, 0.5), (4.0, 0.25)])
-def test_step_falls_every_so_many_epochs(epochs, expected):
-    cfg = TrainConfig(lr=0.5, schedule="step", step_size=2, step_unit="epochs", step_gamma=0.5, warmup_steps=0)
-    assert learning_rate(700, cfg, epochs=epochs) == 0.5 * expected
+@pytest.mark.parametrize("flags", STATES.values(), ids=STATES)
+def test_a_stopped_run_goes_on_to_the_same_bits(go, flags):
+    changes = {f"train.{name}": value for name, value in flags.items()}
+    whole = go(changes | {"train.name": "whole"})
+    stopped = go(changes, stop_after=5)
+    assert_same_run(stopped, whole)
+    ours, theirs = (run.checkpoint("last").path / "ema.safetensors" for run in (stopped, whole))
+    assert ours.exists() == theirs.exists() == ("ema_decay" in flags)
+    assert not ours.exists() or ours.read_bytes() == theirs.read_bytes()
+
+
+def evaluated(run: Run, *, ema: bool = False) -> float:
+    """The last checkpoint's validation loss, by its file alone."""
+    cfg = run.config
+    _, part = prepare(load_corpus(cfg.data.name, val_ratio=cfg.data.val_ratio), run.tokenizer(),
+                      runs.ROOT / cfg.data.cache_dir)
+    return evaluate(run.load_model("last", ema=ema), part, run.tokenizer(), cfg.train.batch_size).loss
+
+
+def test_a_schedule_free_checkpoint_holds_the_weights_that_were_evaluated(go):
+    flags = {"train.optimizer": "schedule_free", "train.schedule": "constant", "train.lr": 0.01}
+    run = go(flags)
+    assert evaluated(run) == run.log().val_loss.iloc[-1]
+    model = run.load_model("last")
+    optimizer = make_optimizer(model, run.config.train)
+    used = copy.deepcopy(model)
+    run.checkpoint("last").load_training(model, optimizer)
+    assert not same_weights(model, used)
+    optimizer.eval()
+    assert same_weights(model, used)
+    seldom = go(flags | {"train.name": "seldom", "train.eval_every": 100, "train.checkpoint_every": 100})
+    assert all(torch.equal(a, b) for a, b in zip(weights(run).values(), weights(seldom).values(), strict=True))
+
+
+def test_a_run_that_was_not_reported_is_reported_with_the_average(go, monkeypatch):
+    run = go({"train.optimizer": "schedule_free", "train.schedule": "constant", "train.lr": 0.01})
+    (run.path / "loss.png").unlink()
+    reported = []
+    monkeypatch.setattr(train.report, "finish", lambda console, run, model, *_: reported.append(model))
+    train_run(run.config, run=Run("toy"), console=QUIET)
+    assert same_weights(reported[0], run.load_model("last"))
+
+
+def test_the_moving_average_is_saved_evaluated_and_changes_nothing_else(go):
+    short = {"train.eval_tokens": 64}
+    plain, run = go(short | {"train.name": "plain"}), go(short | {"train.ema_decay": 0.7})
+    assert all(torch.equal(a, b) for a, b in zip(weights(run).values(), weights(plain).values(), strict=True))
+    log = run.log()
+    assert log.ema_val_loss.notna().tolist() == log.val_loss.notna().tolist()
+    assert log.drop(columns=["ema_val_loss", "seconds", "tokens_per_second"]).equals(
+        plain.log().drop(columns=["seconds", "tokens_per_second"]))
+    assert evaluated(run, ema=True) == log.ema_val_loss.iloc[-1] != log.val_loss.iloc[-1]
+    with pytest.raises(ValueError, match="has no ema.safetensors: only a run with train.ema_decay"):
+        plain.load_model(ema=True)
+
+
+def test_the_command_uses_the_average_by_choice(go, tmp_path, capsys):
+    run = go({"train.ema_decay": 0.9})
+    (tmp_path / "some.txt").write_text("the old fox saw a hen")
+    command = ["toy", "--checkpoint", "last", "--score", str(tmp_path / "some.txt")]
+    losses = []
+    for more in ([], ["--ema"]):
+        inference.main(command + more)
+        losses.append(float(re.search(r"loss\D*([\d.]+) nats", capsys.readouterr().out)[1]))
+    expected = [inference.score(run.load_model("last", ema=ema), run.tokenizer(), "the old fox saw a hen").loss
+                for ema in (False, True)]
+    assert losses == pytest.approx(expected, abs=1e-4) and losses[0] != losses[1]
+
+
+def test_a_damaged_average_is_noticed(go):
+    checkpoint = go({"train.ema_decay": 0.7}).checkpoint("last")
+    (checkpoint.path / "ema.safetensors").unlink()
+    assert "ema.safetensors" in checkpoint.problem()
+
+
+# ---- what is refused ----
+
+
+@pytest.mark.parametrize(("flags", "sentence"), [
+    ({"optimizer": "schedule_free"}, "schedule='wsd' does not go with optimizer=schedule_free.*schedule=constant"),
+    ({"optimizer": "schedule_free", "schedule": "constant", "beta1": 0.0}, "beta1=0 .* use e.g. 0.9"),
+    ({"optimizer": "schedule_free", "schedule": "constant", "ema_decay": 0.9}, "ema_decay=0.9 would average"),
+    ({"beta2": 1.0}, "beta2=1.0 never lets a gradient in"),
+    ({"ema_decay": 1.0}, "ema_decay=1.0 must lie between 0 and 1"),
+    ({"optimizer": "sgd", "beta1": 0.8}, "beta1=0.8 would change nothing: it acts only when"),
+    ({"optimizer": "adafactor", "beta2": 0.8}, "beta2=0.8 would change nothing: it acts only when"),
+    ({"optimizer": "lion", "adam_eps": 1e-5}, "adam_eps=1e-05 would change nothing: it acts only when"),
+    ({"optimizer": "adamw", "momentum": 0.5}, "momentum=0.5 would change nothing: it acts only when"),
+    ({"optimizer": "muon", "precondition_every": 5}, "precondition_every=5 would change nothing: it acts only when"),
+], ids=str)
+def test_flags_that_an_optimizer_cannot_use_are_refused(flags, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        TrainConfig(**flags)

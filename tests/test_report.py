@@ -20,6 +20,7 @@ from evaluation import Evaluation
 from model import Model
 from report import draw_loss, grade_stories, opening_prompts, plot_loss, say_evaluation, shown, write_samples
 from runs import Run
+from schedules import Schedule
 from tokenizer import ByteTokenizer, CharTokenizer
 
 WHOLE = tales.story(0, 0).text
@@ -149,7 +150,7 @@ def test_a_run_is_announced_with_its_size_and_work(run, tmp_path, capsys):
         num_tokens = 640
 
     model = Model(run.config.model)
-    report.announce(Console(width=30), run, model, run.config, Part, Progress(step=6), torch.device("cpu"))
+    report.announce(Console(width=30), run, model, Schedule(run.config), Part, Progress(step=6), torch.device("cpu"))
     first, second = capsys.readouterr().out.splitlines()  # a path is never broken
     assert first == (f"toy: {model.num_parameters():,} parameters, 24 steps of 64 tokens (2.4 passes over 640), cpu, "
                      f"in {run.path}")

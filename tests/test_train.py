@@ -30,8 +30,8 @@ from config import Config, DataConfig, ModelConfig, TokenizerConfig, override, r
 from data import Batches, load_corpus, prepare
 from evaluation import evaluate
 from model import Model, flops_per_token
-from optim import learning_rate
 from runs import COLUMNS, Run
+from schedules import Schedule
 from tokenizer import load_tokenizer
 from train import Diverged, Interrupted, choose_tokenizer, clip, fit_vocabulary
 from train import train as train_run
@@ -127,7 +127,7 @@ def test_the_log_has_a_line_whenever_one_is_due(reference):
     assert log.tokens.tolist() == [step * 4 * 16 for step in log.step]
     assert log.flops.tolist() == pytest.approx(
         [flops_per_token(reference.config.model, 16) * tokens for tokens in log.tokens])
-    assert log.lr.tolist() == [learning_rate(step - 1, reference.config.train) for step in log.step]
+    assert log.lr.tolist() == [Schedule(reference.config).rate(step - 1) for step in log.step]
     assert log.seconds.is_monotonic_increasing and (log.tokens_per_second > 0).all()
 
 
@@ -577,7 +577,7 @@ def test_the_rate_steps_down_with_the_passes_over_the_data(go, folder):
 def test_a_warmup_that_never_ends_is_pointed_out(folder, capsys, warmup, warned):
     cfg = small_run_config(folder, {"train.warmup_steps": warmup, "train.steps": 5})
     train_run(cfg, console=Console(width=60))
-    assert ("warning: train.warmup_steps=" in capsys.readouterr().out) == warned
+    assert ("warning: train.warmup_steps=" in capsys.readouterr().err) == warned
 
 
 # ---- evaluation ----

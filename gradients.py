@@ -1,0 +1,75 @@
+"""What the gradient tells besides its direction: its norm in each layer, and how much of it is noise."""
+
+import torch
+from torch import Tensor, nn
+
+from config import TrainConfig
+
+
+def layer_norms(model: nn.Module) -> dict[str, float]:
+    """The gradient's norm in each part of the model and in each block, by name."""
+    layers: dict[str, list[Tensor]] = {}
+    for name, parameter in model.named_parameters():
+        words = name.split(".")
+        layer = ".".join(words[:2]) if words[0] == "blocks" else words[0]
+        layers.setdefault(layer, []).extend([] if parameter.grad is None else [parameter.grad])
+    return {layer: nn.utils.get_total_norm(grads).item() for layer, grads in layers.items()}
+
+
+class NoiseScale:
+    """How the gradient of a forward pass differs from that of the whole step.
+
+    McCandlish et al. 2018, arXiv:1812.06162, appendix A.1: both estimates are unbiased, but their ratio
+    only once each is averaged over steps. Holds a copy of the gradient.
+    """
+
+    def __init__(self):
+        self._before: list[Tensor] = []
+        self._squares: list[float] = []
+
+    def after_pass(self, model: nn.Module) -> None:
+        """Measure what the last pass has added to the gradient: its share of the step's mean."""
+        grads = [p.grad for p in model.parameters() if p.grad is not None]
+        added = torch._foreach_sub(grads, self._before) if self._before else grads
+        self._squares.append(nn.utils.get_total_norm(added).item() ** 2)
+        self._before = [grad.clone() for grad in grads]
+
+    def after_step(self, pass_tokens: int) -> tuple[float, float] | None:
+        """The true gradient's squared norm and the trace of the covariance of a token's gradient.
+
+        None where the step was a single pass.
+        """
+        count, squares = len(self._squares), sum(self._squares)
+        whole = nn.utils.get_total_norm(self._before).item() ** 2
+        self._before, self._squares = [], []
+        if count == 1:
+            return None
+        one = count * squares  # the mean square of a pass's own gradient, which is `count` times its share
+        return (count * whole - one) / (count - 1), (one - whole) / (1 - 1 / count) * pass_tokens
+
+
+class GradientWatch:
+    """What train.log_grad_norms and train.log_noise_scale ask for; nothing is measured unasked."""
+
+    def __init__(self, cfg: TrainConfig):
+        self.norms: dict[str, float] | None = {} if cfg.log_grad_norms else None
+        self.noise = NoiseScale() if cfg.log_noise_scale else None
+
+    def after_pass(self, model: nn.Module) -> None:
+        if self.noise is not None:
+            self.noise.after_pass(model)
+
+    def after_step(self, model: nn.Module, pass_tokens: int, recent: list[tuple[float, float]]) -> None:
+        """Take the norms, and add to `recent` what the step told about noise."""
+        if self.norms is not None:
+            self.norms = layer_norms(model)
+        if self.noise is not None and (measured := self.noise.after_step(pass_tokens)):
+            recent.append(measured)
+
+    def columns(self, recent: list[tuple[float, float]]) -> dict[str, float | None]:
+        """For a line of the log: the last step's norms; the noise scale in tokens, over the `recent` steps."""
+        line: dict[str, float | None] = {f"grad_norm.{layer}": norm for layer, norm in (self.norms or {}).items()}
+        if self.noise is not None:
+            signal, noise = torch.tensor(recent, dtype=torch.float64).mean(0).tolist() if recent else (None, None)
+            line |= {"grad_signal": signal, "grad_noise": noise, "noise_scale": noise / signal if signal else None}
+        return line
