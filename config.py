@@ -44,7 +44,7 @@ RopeLayout = Literal["half", "interleaved"]
 AttentionKernel = Literal["fused", "explicit"]
 Init = Literal["normal", "fan_in", "xavier"]
 OutInit = Literal["same", "depth", "zero"]
-TokenizerKind = Literal["char", "byte", "bpe", "unigram"]
+TokenizerKind = Literal["char", "byte", "bpe", "unigram", "hf_bpe"]
 Optimizer = Literal["adamw", "muon", "adam", "sgd", "lion", "adafactor", "soap", "schedule_free"]
 Schedule = Literal["constant", "linear", "cosine", "restarts", "wsd", "inverse_sqrt", "step"]
 ScheduleUnit = Literal["steps", "tokens"]
@@ -257,9 +257,9 @@ class DataConfig:
 class TokenizerConfig:
     """How text becomes tokens."""
 
-    kind: TokenizerKind = "bpe"  # char, byte, or SentencePiece's bpe and unigram; trained on the corpus where it must be
-    vocab_size: int | None = None  # entries of a bpe or unigram vocabulary; None = 4096 on tales, else 2048
-    path: str | None = None  # a saved tokenizer's folder, or a built one (tales_4096); None = by kind and vocab_size
+    kind: TokenizerKind = "bpe"  # char, byte, SentencePiece's bpe and unigram, or hf_bpe: bytes merged within words as GPT-4 draws them; trained on the corpus, on an even sample of 100 MB at most
+    vocab_size: int | None = None  # entries of a bpe, unigram or hf_bpe vocabulary; None = 4096 for bpe on tales, else 2048
+    path: str | None = None  # a tokenizer's folder (saved here, GPT-2's vocab.json and merges.txt, or with a tokenizer.json), a built one (tales_4096), or OWNER/NAME on the Hugging Face Hub (openai-community/gpt2); None = by kind and vocab_size
 
     def __post_init__(self):
         _require_positive(self, "vocab_size")

@@ -1,364 +1,102 @@
-"""Text to token ids and back, with every byte accounted for: char, byte, BPE and unigram.
+"""Text to token ids and back, with every byte accounted for: characters, bytes, SentencePiece, Hugging Face.
 
     python tokenizer.py train --data FILE [FILE ...] --kind bpe --vocab-size 2048 --out FOLDER
     python tokenizer.py show tales_1024 "Once upon a time"
     python tokenizer.py build            # the tokenizers in tokenizers/, from the built-in corpus
+
+The tokenizers themselves stand in tokenization/.
 """
 
 import hashlib
-import html
-import io
 import json
 import mmap
-import re
 import sys
 from collections.abc import Iterable, Iterator
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
-from random import Random
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-import numpy as np
-import sentencepiece as spm
 import tyro
 from rich.console import Console
-from rich.text import Text
 
 import tales
 from command_line import fail, parse_command
+from tokenization import foreign
+from tokenization.base import META, Tokenizer, thin
+from tokenization.hugging_face import HuggingFaceBPETokenizer, HuggingFaceTokenizer
+from tokenization.plain import ByteTokenizer, CharTokenizer
+from tokenization.sentence_piece import BPETokenizer, UnigramTokenizer
 
-Kind = Literal["char", "byte", "bpe", "unigram"]
+__all__ = [
+    "BUILT_SIZES", "TOKENIZERS", "ByteTokenizer", "CharTokenizer", "Tokenizer", "built_tokenizer",
+    "documents_in", "load_tokenizer", "train_tokenizer",
+]
+
+Kind = Literal["char", "byte", "bpe", "unigram", "hf_bpe"]
 BUILT_FOLDER = Path(__file__).parent / "tokenizers"
 BUILT_SIZES = (128, 256, 512, 1024, 2048, 4096)
 BUILT_SEED, BUILT_STORIES = 0, 20_000
-BYTE_FALLBACK_ABOVE = 512  # ids; up to here there is no room for SentencePiece's 256 byte pieces
-COLOURS = ("#a6cee3", "#b2df8a", "#fdbf6f", "#fb9a99", "#cab2d6", "#ffff99")  # ColorBrewer Paired
-VISIBLE = str.maketrans({" ": "·", "\n": "⏎", "\t": "⇥", "\r": "␍"})
-
-
-class Tokenizer:
-    """A reversible map from text to ids; each id stands for a fixed string of bytes.
-
-    `token_bytes[id]` are the UTF-8 bytes of an id, empty for pad, bos, eos. Hence the
-    `byte_lengths` of a text's ids add up to the bytes of the text, exactly.
-    """
-
-    kind: str
-    pad_id, bos_id, eos_id = 0, 1, 2
-
-    def __init__(self, token_bytes: list[bytes]):
-        self.token_bytes = token_bytes
-        self.vocab_size = len(token_bytes)
-        self.byte_lengths = np.array([len(token) for token in token_bytes], dtype=np.int32)
-
-    @classmethod
-    def train(cls, texts: Iterable[str], vocab_size: int | None) -> Self:
-        """Fit to the texts; ValueError where `vocab_size` does not suit them."""
-        raise NotImplementedError
-
-    @classmethod
-    def load(cls, folder: Path, description: dict) -> Self:
-        """Rebuild from the folder that `save` wrote."""
-        raise NotImplementedError
-
-    def encode_batch(self, texts: list[str]) -> list[list[int]]:
-        """Ids of each text, without bos and eos; ValueError names a character without an id."""
-        raise NotImplementedError
-
-    def details(self) -> dict:
-        """What defines this tokenizer besides its kind and ids, as JSON values."""
-        return {}
-
-    def encode(self, text: str, *, bos: bool = False, eos: bool = False) -> list[int]:
-        """Ids of one text, between bos and eos where asked."""
-        return [self.bos_id] * bos + self.encode_batch([text])[0] + [self.eos_id] * eos
-
-    def decode(self, ids: Iterable[int]) -> str:
-        """Text of the ids: specials are skipped, bytes that are not UTF-8 become U+FFFD."""
-        ids = [int(i) for i in ids]
-        for i in ids:
-            if not 0 <= i < self.vocab_size:
-                raise ValueError(f"id={i} is not in the vocabulary: use 0 to {self.vocab_size - 1}")
-        return b"".join(self.token_bytes[i] for i in ids).decode(errors="replace")
-
-    def description(self) -> dict:
-        """The content of tokenizer.json, but for the fingerprint."""
-        ids = {"pad_id": self.pad_id, "bos_id": self.bos_id, "eos_id": self.eos_id}
-        return {"kind": self.kind, "vocab_size": self.vocab_size, **ids, **self.details()}
-
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 (hex) of all that defines the tokenizer: equal ones give equal ids."""
-        return hashlib.sha256(json.dumps(self.description(), sort_keys=True).encode()).hexdigest()
-
-    def save(self, folder: str | Path) -> None:
-        """Write tokenizer.json (and tokenizer.model, if SentencePiece) into the folder."""
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        content = json.dumps(self.description() | {"fingerprint": self.fingerprint}, indent=1)
-        (Path(folder) / "tokenizer.json").write_text(content + "\n", encoding="utf-8")
-
-    def _labels(self, text: str, ids: bool) -> list[tuple[int, str]]:
-        """(id, visible form) of each token; part of a character shows as its bytes in hex."""
-        labels = []
-        for i in self.encode(text):
-            try:
-                label = self.token_bytes[i].decode().translate(VISIBLE)
-            except UnicodeDecodeError:
-                label = "".join(f"\\x{byte:02x}" for byte in self.token_bytes[i])
-            labels.append((i, label + f"[{i}]" * ids + "\n" * label.endswith("⏎")))
-        return labels
-
-    def _summary(self, text: str, num_tokens: int) -> str:
-        num_bytes = len(text.encode())
-        return (f"{num_tokens} tokens, {num_bytes} bytes, "
-                f"{num_bytes / max(num_tokens, 1):.2f} bytes per token")
-
-    def show(self, text: str, *, ids: bool = False) -> Text:
-        """How the text is split, one colour per token, for `rich.print` (space ·, newline ⏎)."""
-        shown, labels = Text(), self._labels(text, ids)
-        for n, (_, label) in enumerate(labels):
-            shown.append(label, style=f"black on {COLOURS[n % len(COLOURS)]}")
-        return shown.append("\n" + self._summary(text, len(labels)))
-
-    def show_html(self, text: str, *, ids: bool = False) -> str:
-        """The same as static HTML for notebooks; the id appears when the mouse is over a token."""
-        labels = self._labels(text, ids)
-        spans = "".join(
-            f'<span title="{i}" style="background:{COLOURS[n % len(COLOURS)]};color:black">'
-            f"{html.escape(label)}</span>" for n, (i, label) in enumerate(labels))
-        summary = self._summary(text, len(labels))
-        return f'<pre style="white-space:pre-wrap">{spans}\n{summary}</pre>'
-
-
-def unknown_character(character: str) -> ValueError:
-    """The error for text that a tokenizer without byte fallback cannot write."""
-    return ValueError(
-        f"text has the character {character!r} (U+{ord(character):04X}), which this vocabulary "
-        f"lacks: use kind=byte, kind=bpe with vocab_size>{BYTE_FALLBACK_ABOVE}, or train the "
-        "tokenizer on text that has it")
-
-
-def check_fixed_size(kind: str, vocab_size: int | None, actual: int) -> None:
-    """ValueError where the user asks for a size that this kind cannot have."""
-    if vocab_size not in (None, actual):
-        raise ValueError(f"vocab_size={vocab_size} cannot be chosen for kind={kind}, it has "
-                         f"{actual} ids here: leave vocab_size out, or use kind=bpe")
-
-
-class CharTokenizer(Tokenizer):
-    """One id per character of the training text, in code point order."""
-
-    kind = "char"
-
-    def __init__(self, alphabet: str):
-        super().__init__([b"", b"", b"", *(character.encode() for character in alphabet)])
-        self.alphabet = alphabet
-        self._ids = {character: i for i, character in enumerate(alphabet, start=3)}
-
-    @classmethod
-    def train(cls, texts: Iterable[str], vocab_size: int | None) -> Self:
-        alphabet = set()
-        for text in texts:
-            alphabet.update(text)
-        if not alphabet:
-            raise ValueError("the training text is empty: give text with at least one character")
-        check_fixed_size("char", vocab_size, len(alphabet) + 3)
-        return cls("".join(sorted(alphabet)))
-
-    @classmethod
-    def load(cls, folder: Path, description: dict) -> Self:
-        return cls(description["alphabet"])
-
-    def details(self) -> dict:
-        return {"alphabet": self.alphabet}
-
-    def encode_batch(self, texts: list[str]) -> list[list[int]]:
-        try:
-            return [[self._ids[character] for character in text] for text in texts]
-        except KeyError as error:
-            raise unknown_character(error.args[0]) from None
-
-
-class ByteTokenizer(Tokenizer):
-    """One id per byte of UTF-8: byte value + 3. Any text, nothing to learn."""
-
-    kind = "byte"
-
-    def __init__(self):
-        super().__init__([b"", b"", b"", *(bytes([value]) for value in range(256))])
-
-    @classmethod
-    def train(cls, texts: Iterable[str], vocab_size: int | None) -> Self:
-        check_fixed_size("byte", vocab_size, 259)
-        return cls()
-
-    @classmethod
-    def load(cls, folder: Path, description: dict) -> Self:
-        return cls()
-
-    def encode_batch(self, texts: list[str]) -> list[list[int]]:
-        return [[value + 3 for value in text.encode()] for text in texts]
-
-
-# SentencePiece writes a space as U+2581, so the character itself needs a way around it; its
-# trainer drops every sentence that has one of these, or more than 4192 bytes.
-SPACE_MARK = "\u2581"
-RESERVED = "\n\t\0\u2581\u2585"
-SENTENCE = re.compile(rf"[^{RESERVED}]{{1,1000}}(?![^ {RESERVED}])|[^{RESERVED}]{{1,1000}}")
-
-
-class SentencePieceTokenizer(Tokenizer):
-    """Subwords by SentencePiece, Kudo & Richardson 2018, arXiv:1808.06226.
-
-    Text is kept as it is: no normalisation, no added or removed space; digits and newlines
-    stand alone. Above 512 ids, a character without a piece is written as its bytes; up to
-    512 it is a ValueError.
-    """
-
-    def __init__(self, model: bytes):
-        self.model = model
-        self._processor = spm.SentencePieceProcessor()
-        self._processor.LoadFromSerializedProto(model)
-        ids = range(self._processor.vocab_size())
-        super().__init__([self._piece_bytes(i) for i in ids])
-        mark = [self._processor.piece_to_id(f"<0x{byte:02X}>") for byte in SPACE_MARK.encode()]
-        self._mark_ids = mark if self._processor.is_byte(mark[0]) else None
-
-    def _piece_bytes(self, i: int) -> bytes:
-        piece = self._processor.id_to_piece(i)
-        if self._processor.is_control(i) or self._processor.is_unknown(i):
-            return b""
-        if self._processor.is_byte(i):  # "<0x0A>"
-            return bytes([int(piece[1:-1], 16)])
-        return piece.replace(SPACE_MARK, " ").encode()
-
-    @classmethod
-    def train(cls, texts: Iterable[str], vocab_size: int | None) -> Self:
-        """Fit on a uniform sample of 200,000 lines, so in bounded memory."""
-        if vocab_size is None:
-            raise ValueError(f"vocab_size is missing: kind={cls.kind} needs a number, such as 1024")
-        sentences = sample(line for text in texts for line in SENTENCE.findall(text))
-        if not sentences:
-            raise ValueError("the training text is empty: give text with at least one word")
-        model, byte_fallback = io.BytesIO(), vocab_size > BYTE_FALLBACK_ABOVE
-        try:
-            spm.SentencePieceTrainer.train(
-                sentence_iterator=iter(sentences), model_writer=model, model_type=cls.kind,
-                vocab_size=max(vocab_size, 5), byte_fallback=byte_fallback,  # 5: below, no advice
-                character_coverage=0.9995 if byte_fallback else 1.0, split_digits=True,
-                normalization_rule_name="identity", remove_extra_whitespaces=False,
-                add_dummy_prefix=False, allow_whitespace_only_pieces=True,
-                user_defined_symbols=["\n"], pad_id=0, bos_id=1, eos_id=2, unk_id=3,
-                num_threads=1, minloglevel=2)  # one thread, so that it can be repeated
-        except RuntimeError as error:
-            raise size_error(vocab_size, str(error)) from error
-        return cls(model.getvalue())
-
-    @classmethod
-    def load(cls, folder: Path, description: dict) -> Self:
-        return cls((folder / "tokenizer.model").read_bytes())
-
-    def save(self, folder: str | Path) -> None:
-        super().save(folder)
-        (Path(folder) / "tokenizer.model").write_bytes(self.model)
-
-    def details(self) -> dict:
-        return {"model_sha256": hashlib.sha256(self.model).hexdigest()}
-
-    def encode_batch(self, texts: list[str]) -> list[list[int]]:
-        batch = self._processor.encode(texts, num_threads=-1)
-        if self._mark_ids is None:
-            self._check_known(texts, batch)
-            return batch
-        return [self._encode_marked(text) if SPACE_MARK in text else ids
-                for text, ids in zip(texts, batch, strict=True)]
-
-    def _encode_marked(self, text: str) -> list[int]:
-        first, *others = self._processor.encode(text.split(SPACE_MARK))
-        return first + [i for ids in others for i in (*self._mark_ids, *ids)]
-
-    def _check_known(self, texts: list[str], batch: list[list[int]]) -> None:
-        unknown = self._processor.unk_id()
-        for text, ids in zip(texts, batch, strict=True):
-            if unknown in ids or SPACE_MARK in text:
-                raise unknown_character(next(
-                    character for character in text
-                    if character == SPACE_MARK or unknown in self._processor.encode(character)))
-
-
-class BPETokenizer(SentencePieceTokenizer):
-    """Byte-pair encoding: merge the most frequent pair. Sennrich et al. 2016, arXiv:1508.07909."""
-
-    kind = "bpe"
-
-
-class UnigramTokenizer(SentencePieceTokenizer):
-    """Unigram language model: prune the least useful pieces. Kudo 2018, arXiv:1804.10959."""
-
-    kind = "unigram"
-
-
-def sample(sentences: Iterable[str], size: int = 200_000) -> list[str]:
-    """A uniform sample in bounded memory (reservoir sampling), the same every time."""
-    kept, random = [], Random(0)
-    for n, sentence in enumerate(sentences):
-        if n < size:
-            kept.append(sentence)
-        elif (place := random.randrange(n + 1)) < size:
-            kept[place] = sentence
-    return kept
-
-
-def size_error(vocab_size: int, message: str) -> Exception:
-    """One sentence for what SentencePiece says about a vocabulary size."""
-    if needed := re.search(r"required_chars\. \d+ vs (\d+)", message):
-        return ValueError(f"vocab_size={vocab_size} is too small for the characters of this text: "
-                          f"use {needed[1]} or more, or kind=byte")
-    if limit := re.search(r"value <= (\d+)", message):
-        most = int(limit[1])
-        if most <= BYTE_FALLBACK_ABOVE < vocab_size:
-            most -= 256  # a vocabulary that small has no byte pieces
-        return ValueError(f"vocab_size={vocab_size} is more than this text supports: "
-                          f"use {most} or less, or give more text")
-    return RuntimeError(message)
-
+MAX_TRAIN_BYTES = 100_000_000  # text that a vocabulary is learned from, at most
 
 TOKENIZERS = {
     "char": CharTokenizer, "byte": ByteTokenizer, "bpe": BPETokenizer, "unigram": UnigramTokenizer,
+    "hf_bpe": HuggingFaceBPETokenizer,
 }
+KINDS = TOKENIZERS | {"hf": HuggingFaceTokenizer}  # hf: read from others' files, never trained here
 
 
 def train_tokenizer(kind: str, texts: Iterable[str], vocab_size: int | None = None) -> Tokenizer:
     """Fit a tokenizer; the same texts give the same tokenizer, byte for byte.
 
-    `vocab_size` counts all ids, specials included; char and byte derive it, so it stays None.
-    ValueError where the kind is unknown, the text empty, or the size does not suit the text.
+    Of more than 100 MB of text, a sample spread evenly over it counts, so memory stays bounded; char
+    alone reads it all, for it must know every character. `vocab_size` counts all ids, specials
+    included; char and byte derive it, so it stays None. ValueError where the kind is unknown, the text
+    empty, or the size does not suit the text.
     """
     if kind not in TOKENIZERS:
         raise ValueError(f"kind={kind!r} is not known: use one of {', '.join(TOKENIZERS)}")
+    if kind not in ("char", "byte"):
+        texts = thin(texts, MAX_TRAIN_BYTES)
     return TOKENIZERS[kind].train(texts, vocab_size)
 
 
-def load_tokenizer(folder: str | Path) -> Tokenizer:
-    """The tokenizer of a folder that `save` wrote, or a built one by its name ("tales_1024").
+def load_tokenizer(name: str | Path) -> Tokenizer:
+    """The tokenizer of a folder, a built one ("tales_1024"), or one of the Hugging Face Hub ("OWNER/NAME").
 
-    ValueError where nothing is there, or what is there is not whole.
+    A folder is one that `save` wrote, one with vocab.json and merges.txt (GPT-2's), or one with a
+    tokenizer.json; transformers is needed for other files and for the Hub only. ValueError where
+    nothing is there, what is there is not whole, or its ids do not stand for fixed bytes.
     """
-    path = Path(folder) if Path(folder).is_dir() else BUILT_FOLDER / folder
-    if not path.is_dir():
-        built = ", ".join(f"tales_{size}" for size in BUILT_SIZES)
-        raise ValueError(f"tokenizer={str(folder)!r} is no folder: give a saved tokenizer's folder,"
-                         f" or one of {built}")
+    path = Path(name) if Path(name).is_dir() else BUILT_FOLDER / name
+    if path.is_dir():
+        saved = saved_description(path)
+        return foreign.from_folder(path) if saved is None else rebuild(path, saved, str(name))
+    if foreign.HUB_NAME.fullmatch(str(name)):
+        return foreign.from_hub(str(name))
+    raise ValueError(f"tokenizer={str(name)!r} is no folder: give a tokenizer's folder, one of the Hugging Face Hub "
+                     f"as OWNER/NAME, or one of {', '.join(f'tales_{size}' for size in BUILT_SIZES)}")
+
+
+def saved_description(folder: Path) -> Path | None:
+    """The file in which `save` described a tokenizer, None in a folder of somebody else's."""
+    older = folder / "tokenizer.json"  # its name before Hugging Face's file needed it
+    if (folder / META).exists():
+        return folder / META
+    return older if older.exists() and older.read_bytes().startswith(b'{\n "kind"') else None
+
+
+def rebuild(folder: Path, description: Path, name: str) -> Tokenizer:
+    """The tokenizer that `save` wrote; ValueError where a file is damaged, or another one's."""
     try:
-        description = json.loads((path / "tokenizer.json").read_text(encoding="utf-8"))
-        tokenizer = TOKENIZERS[description["kind"]].load(path, description)
-        whole = description == tokenizer.description() | {"fingerprint": tokenizer.fingerprint}
+        said = json.loads(description.read_text(encoding="utf-8"))
+        kind = KINDS[said["kind"]]
+        tokenizer = kind.rebuild(said, {file: (folder / file).read_bytes() for file in kind.file_names})
+        whole = said == tokenizer.description() | {"fingerprint": tokenizer.fingerprint}
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        raise ValueError(f"tokenizer={str(folder)!r} cannot be read ({error!r}): "
-                         "save it again") from error
+        raise ValueError(f"tokenizer={name!r} cannot be read ({error!r}): save it again") from error
     if not whole:
-        raise ValueError(f"tokenizer={str(folder)!r} does not match its fingerprint: save it again")
+        raise ValueError(f"tokenizer={name!r} does not match its fingerprint: save it again")
     return tokenizer
 
 
@@ -399,22 +137,30 @@ def train(
     *, data: tuple[Path, ...], kind: Kind, out: Path, vocab_size: int | None = None,
     separator: str | None = None,
 ) -> None:
-    """Train a tokenizer on text files and save it.
+    """Train a tokenizer on text files and save it. Of more than 100 MB, an even sample counts.
 
     Args:
         data: UTF-8 text files.
-        kind: char, byte, or SentencePiece's bpe and unigram.
+        kind: char, byte, SentencePiece's bpe and unigram, or hf_bpe: bytes merged within GPT-4's words.
         out: the folder to write.
-        vocab_size: all ids, specials included (bpe and unigram only).
+        vocab_size: all ids, specials included (bpe, unigram and hf_bpe only).
         separator: what stands between documents in a file, such as "<|endoftext|>".
     """
+    save(train_tokenizer(kind, texts_of(data, separator), vocab_size), out)
+
+
+def texts_of(data: tuple[Path, ...], separator: str | None) -> Iterator[str]:
+    """The documents of all files; ValueError where one is missing."""
     for path in data:
         if not path.is_file():
             raise ValueError(f"data={str(path)!r} is not a file: give UTF-8 text files")
-    texts = (text for path in data for text in documents_in(path, separator))
-    tokenizer = train_tokenizer(kind, texts, vocab_size)
+    return (text for path in data for text in documents_in(path, separator))
+
+
+def save(tokenizer: Tokenizer, out: Path) -> None:
+    """Write it, and say so."""
     tokenizer.save(out)
-    print(f"{out}: {kind}, {tokenizer.vocab_size} ids, {tokenizer.fingerprint[:16]}")
+    print(f"{out}: {tokenizer.kind}, {tokenizer.vocab_size} ids, {tokenizer.fingerprint[:16]}")
 
 
 def show(
@@ -424,7 +170,7 @@ def show(
     """Print a text with one colour per token.
 
     Args:
-        tokenizer: a saved tokenizer's folder, or a built one such as tales_1024.
+        tokenizer: a tokenizer's folder, a built one such as tales_1024, or OWNER/NAME on the Hugging Face Hub.
         text: the text to split.
         ids: write each id behind its token.
     """
@@ -470,7 +216,8 @@ def build(out: Path = BUILT_FOLDER) -> None:
 def main() -> None:
     """Run a subcommand; a user's mistake prints its sentence and exits 2, Ctrl-C exits 130."""
     try:
-        parse_command(sys.argv[1:], {"train": train, "show": show, "build": build}, "tokenizer.py", __doc__)()
+        parse_command(sys.argv[1:], {"train": train, "show": show, "build": build},
+                      "tokenizer.py", __doc__)()
     except (ValueError, OSError) as error:
         fail(error)
     except KeyboardInterrupt:

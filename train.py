@@ -212,7 +212,7 @@ def choose_tokenizer(cfg: TokenizerConfig, data: DataConfig, corpus: Corpus) -> 
         return load_tokenizer(cfg.path)
     if cfg.kind in ("char", "byte"):
         return train_tokenizer(cfg.kind, chain(corpus.train(), corpus.val()), None)
-    size = cfg.vocab_size or DEFAULT_SIZES.get(data.name, 2048)
+    size = cfg.vocab_size or (DEFAULT_SIZES.get(data.name, 2048) if cfg.kind == "bpe" else 2048)
     if data.name == "tales" and cfg.kind == "bpe" and size in BUILT_SIZES:
         return built_tokenizer(size)
     return train_tokenizer(cfg.kind, corpus.train(), size)

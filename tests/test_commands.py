@@ -45,7 +45,7 @@ def write_files(place: Path) -> None:
     (place / "section.yaml").write_text("modle:\n  dim: 3\n")
     (place / "value.yaml").write_text("train:\n  steps: many\n")
     (place / "tokenizer").mkdir()
-    (place / "tokenizer" / "tokenizer.json").write_text("{")
+    (place / "tokenizer" / "meta.json").write_text("{")
     save_config(small_run_config(place, {"train.name": None, "train.steps": 2}), place / "small.json")
 
 
@@ -54,7 +54,7 @@ def write_runs(place: Path) -> None:
     toy = train_run(small_run_config(place, {"train.steps": 12}), console=Console(quiet=True)).path
     for name, files in {"cut-weights": "checkpoints/*/model.safetensors", "cut-optimizer": "checkpoints/*/optimizer.pt",
                         "cut-progress": "checkpoints/*/progress.json", "cut-config": "config.json",
-                        "cut-tokenizer": "tokenizer/tokenizer.json", "cut-data": "data.json"}.items():
+                        "cut-tokenizer": "tokenizer/meta.json", "cut-data": "data.json"}.items():
         copy = shutil.copytree(toy, toy.with_name(name))
         for file in copy.glob(files):
             cut(file)
@@ -142,6 +142,8 @@ MISTAKES = {
     # tokenizer, vocabulary, prompts, device
     "no tokenizer": ("train --config small.json --tokenizer.kind bpe --tokenizer.path nowhere",
                      "tokenizer='nowhere' is no folder ... tales_128"),
+    "no tokenizer on the Hub": ("train --config small.json --tokenizer.kind bpe --tokenizer.path some/model",
+                                "tokenizer='some/model' is no folder ... Hub ... tokenizer.json"),
     "damaged tokenizer": ("train --config small.json --tokenizer.kind bpe --tokenizer.path tokenizer",
                           "tokenizer='tokenizer' cannot be read"),
     "vocabulary too large for the text": (
@@ -190,7 +192,8 @@ MISTAKES = {
     "inference: cut tokenizer": ("inference cut-tokenizer", "tokenizer' cannot be read"),
     "inference: no such device": ("inference toy --device abacus", "device=abacus is not available"),
     "tokenizer: no command": ("tokenizer", "Expected one of {train, show, build}"),
-    "tokenizer: unknown command": ("tokenizer learn", "Unrecognized options: learn; use one of train, show, build"),
+    "tokenizer: unknown command": ("tokenizer learn",
+                                   "Unrecognized options: learn; use one of train, show, build"),
     "tokenizer: unknown flag": ("tokenizer train --no-such-flag x",
                                 "Unrecognized options: --no-such-flag x; --data, --kind, --out are missing"),
     "tokenizer: misspelt flag": ("tokenizer show tales_128 hello --idz", "perhaps --ids was meant"),

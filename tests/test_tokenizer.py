@@ -1,4 +1,7 @@
 import json
+import multiprocessing
+import os
+import pickle
 import subprocess
 import sys
 from collections import Counter
@@ -12,13 +15,18 @@ from hypothesis import strategies as st
 
 import tales
 import tokenizer as module
-from tokenizer import BUILT_SIZES, TOKENIZERS, load_tokenizer, sample, train_tokenizer
+from tokenization import base
+from tokenization.base import cut, thin
+from tokenization.hugging_face import BYTES, SPLIT
+from tokenization.sentence_piece import sample
+from tokenizer import BUILT_SIZES, TOKENIZERS, load_tokenizer, train_tokenizer
 
 STORIES = [story.text for story in islice(tales.stories(0), 300)]
-SIZES = {"char": None, "byte": None, "bpe": 600, "unigram": 600, "small bpe": 128}
+SIZES = {"char": None, "byte": None, "bpe": 600, "unigram": 600, "small bpe": 128, "hf_bpe": 600}
 TRAINED = {name: train_tokenizer(name.split()[-1], STORIES, size) for name, size in SIZES.items()}
 ALPHABET = "".join(sorted(set("".join(STORIES))))
 
+ANY_TEXT = ["byte", "bpe", "unigram", "hf_bpe"]  # what has ids for every text
 every_kind = pytest.mark.parametrize("name", TRAINED)
 any_text = st.text(st.characters(exclude_categories=["Cs"]))
 known_text = st.text(st.sampled_from(ALPHABET))
@@ -35,7 +43,7 @@ def check_exact(tokenizer, text):
     assert not {tokenizer.pad_id, tokenizer.bos_id, tokenizer.eos_id} & set(ids)
 
 
-@pytest.mark.parametrize("name", ["byte", "bpe", "unigram"])
+@pytest.mark.parametrize("name", ANY_TEXT)
 @given(text=any_text | st.text(st.sampled_from(" \t\n\r\0\u2581\u2585a1.\u00e9\U0001f600")))
 @example("  Once\tupon  a time,\r\n\n there \u2581was\u2581\u2581 an \U0001f600 \u00e9t\u00e9 \n ")
 @example("<s></s><pad><unk><0x41>\u2581")
@@ -75,7 +83,7 @@ def test_vocabulary_size_is_that_of_the_byte_lengths(name):
     assert tokenizer.byte_lengths.dtype == np.int32
 
 
-@pytest.mark.parametrize("name", ["byte", "bpe", "unigram"])
+@pytest.mark.parametrize("name", ANY_TEXT)
 def test_half_a_character_decodes_to_the_replacement_character(name):
     ids = TRAINED[name].encode("a\U0001f600")
     assert TRAINED[name].decode(ids[:-1]) == "a\ufffd"
@@ -94,6 +102,132 @@ def test_an_id_outside_the_vocabulary_is_an_error(bad):
         TRAINED["byte"].decode([70, bad])
 
 
+@every_kind
+def test_a_batch_decodes_to_its_texts(name):
+    texts = ["Once", "", *STORIES[:5]]
+    assert TRAINED[name].decode_batch(TRAINED[name].encode_batch(texts)) == texts
+
+
+# ---- text of any length ----
+
+
+@pytest.mark.parametrize("name", ANY_TEXT)
+@given(text=st.text(st.sampled_from("ab.'s1  \n\n\t\u00a0\u00e9\u4f60\u2581")), max_chars=st.integers(1, 9))
+def test_the_pieces_of_a_text_have_its_ids(name, text, max_chars):
+    pieces = list(cut(text, max_chars))
+    assert "".join(pieces) == text
+    assert sum(TRAINED[name].encode_batch(pieces), []) == TRAINED[name].encode(text)
+
+
+@every_kind
+def test_long_texts_are_encoded_in_pieces_to_the_same_ids(name, monkeypatch):
+    tokenizer, texts, handed = TRAINED[name], ["\n\n".join(STORIES[:9]), "", *STORIES[:9], "x" * 999], []
+    whole = tokenizer.encode_batch(texts)
+    monkeypatch.setattr(base, "MAX_CHARS", 300)
+    work = tokenizer.encode_pieces
+    monkeypatch.setattr(tokenizer, "encode_pieces", lambda pieces: handed.append(pieces) or work(pieces))
+    assert tokenizer.encode_batch(texts) == whole
+    assert max(sum(map(len, pieces)) for pieces in handed) < 300 + 999 + 20
+    assert len(handed) > 9
+
+
+def test_a_sample_is_all_of_a_small_text_and_even_over_a_large_one():
+    texts = [f"{n:04} is a number" for n in range(10_000)]
+    assert thin(iter(texts), 10**6) == texts
+    kept = thin(iter(texts), 10_000)
+    steps = {int(b[:4]) - int(a[:4]) for a, b in zip(kept, kept[1:], strict=False)}
+    assert steps == {16} and 5_000 < sum(map(len, kept)) <= 10_000
+    one = thin(["\n".join(texts)], 30_000, piece_chars=1000)
+    assert one[0].startswith("0000") and "95" in one[-1] and 15_000 < sum(map(len, one)) <= 30_000
+
+
+@pytest.mark.parametrize("kind", ["bpe", "unigram", "hf_bpe"])
+def test_training_reads_a_sample_of_a_huge_corpus(kind, monkeypatch):
+    monkeypatch.setattr(module, "MAX_TRAIN_BYTES", 50_000)
+    given = [*STORIES, *(["zzz"] * 100)]
+    assert train_tokenizer(kind, given, 600).fingerprint == TOKENIZERS[kind].train(thin(given, 50_000), 600).fingerprint
+    assert train_tokenizer("char", given).alphabet == "".join(sorted({*ALPHABET, "z"}))
+
+
+# ---- processes ----
+
+
+@every_kind
+def test_a_tokenizer_can_be_sent_to_another_process(name):
+    sent = pickle.loads(pickle.dumps(TRAINED[name]))
+    assert type(sent) is type(TRAINED[name]) and sent.fingerprint == TRAINED[name].fingerprint
+    texts = [*STORIES[:5], *["<|bos|> Once"] * (name in ANY_TEXT)]
+    assert sent.encode_batch(texts) == TRAINED[name].encode_batch(texts)
+
+
+def test_spawned_processes_encode(tmp_path):
+    both = [TRAINED["bpe"], TRAINED["hf_bpe"]]
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        for tokenizer in both:
+            assert pool.apply(tokenizer.encode_batch, (STORIES[:9],)) == tokenizer.encode_batch(STORIES[:9])
+
+
+FORKING = """
+import os, sys
+from tokenizer import load_tokenizer
+for folder in sys.argv[1:]:
+    tokenizer = load_tokenizer(folder)
+    texts = ["Once upon a time"] * 1000
+    expected = tokenizer.encode_batch(texts)
+    child = os.fork()
+    if not child:
+        os._exit(tokenizer.encode_batch(texts) != expected)
+    assert os.waitpid(child, 0)[1] == 0
+    assert tokenizer.encode_batch(texts) == expected
+print(os.environ.get("TOKENIZERS_PARALLELISM"))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing forks here")
+@pytest.mark.parametrize("switch", [None, "true"])
+def test_a_forked_process_encodes_without_warning_or_waiting(switch, tmp_path):
+    for name in ("bpe", "hf_bpe"):
+        TRAINED[name].save(tmp_path / name)
+    environment = {name: value for name, value in os.environ.items() if name != "TOKENIZERS_PARALLELISM"}
+    environment |= {"RAYON_NUM_THREADS": "2"} | ({"TOKENIZERS_PARALLELISM": switch} if switch else {})
+    done = subprocess.run([sys.executable, "-c", FORKING, tmp_path / "bpe", tmp_path / "hf_bpe"], text=True,
+                          cwd=Path(module.__file__).parent, env=environment, capture_output=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{switch}\n", "")
+
+
+# ---- what is learned ----
+
+
+@pytest.mark.parametrize("text, words", [
+    ("I'LL don't they've", ["I", "'LL", " don", "'t", " they", "'ve"]),
+    ("in 1234567", ["in", " ", "123", "456", "7"]),
+    ("(a) $b ...\n\nc", ["(a", ")", " $", "b", " ...\n\n", "c"]),
+    ("a   b \n\n  c  ", ["a", "  ", " b", " \n\n", " ", " c", "  "]),
+])
+def test_words_are_drawn_as_by_gpt4(text, words):
+    regex = pytest.importorskip("regex")
+    split = TRAINED["hf_bpe"].backend.pre_tokenizer.pre_tokenize_str(text)
+    assert regex.findall(SPLIT, text) == words
+    assert [bytes(BYTES[c] for c in word).decode() for word, _ in split] == words
+
+
+@given(text=any_text | st.text(st.sampled_from("abS ' \r\n\t12\u00e9\u4f60.!\u00bd\u0301")))
+def test_merges_are_byte_pair_encoding_spelled_out(text):
+    regex, tokenizer = pytest.importorskip("regex"), TRAINED["hf_bpe"]
+    merges = [tuple(bytes(BYTES[c] for c in part) for part in merge)
+              for merge in json.loads(tokenizer.content)["model"]["merges"]]
+    expected = []
+    for word in regex.findall(SPLIT, text):
+        parts = [bytes([byte]) for byte in word.encode()]
+        pairs = enumerate(zip(parts, parts[1:], strict=False))
+        while known := [(merges.index(pair), n) for n, pair in pairs if pair in merges]:
+            _, n = min(known)
+            parts[n:n + 2] = [parts[n] + parts[n + 1]]
+            pairs = enumerate(zip(parts, parts[1:], strict=False))
+        expected += parts
+    assert [tokenizer.token_bytes[i] for i in tokenizer.encode(text)] == expected
+
+
 def test_newlines_and_digits_stand_alone():
     text = "\n".join(f"in 19{n:02} it was\n\n" for n in range(100)) * 5
     tokenizer = train_tokenizer("bpe", ["".join(STORIES), text], 600)
@@ -106,10 +240,10 @@ def test_sentencepiece_shortens_text_and_char_does_not():
     text = STORIES[0]
     lengths = {name: len(TRAINED[name].encode(text)) for name in TRAINED}
     assert lengths["char"] == lengths["byte"] == len(text)
-    assert max(lengths["bpe"], lengths["unigram"], lengths["small bpe"]) < 0.8 * len(text)
+    assert max(lengths["bpe"], lengths["unigram"], lengths["small bpe"], lengths["hf_bpe"]) < 0.8 * len(text)
 
 
-@pytest.mark.parametrize("name", ["bpe", "unigram", "small bpe"])
+@pytest.mark.parametrize("name", ["bpe", "unigram", "small bpe", "hf_bpe"])
 def test_lines_the_trainer_would_drop_are_learnt(name):
     dropped = ["\tOnce\u2581" + " ".join(STORIES).replace("\n", " ")]  # a tab, and too long
     tokenizer = train_tokenizer(name.split()[-1], dropped, SIZES[name])
@@ -134,6 +268,12 @@ def test_a_loaded_tokenizer_is_the_saved_one(name, tmp_path):
     assert loaded.token_bytes == TRAINED[name].token_bytes
 
 
+def test_a_folder_of_before_meta_json_is_still_read(tmp_path):
+    TRAINED["bpe"].save(tmp_path)
+    (tmp_path / "meta.json").rename(tmp_path / "tokenizer.json")
+    assert load_tokenizer(tmp_path).fingerprint == TRAINED["bpe"].fingerprint
+
+
 def test_fingerprints_tell_kinds_and_texts_apart():
     other = [train_tokenizer("char", ["abc"]), train_tokenizer("bpe", STORIES[:200], 600)]
     prints = [tokenizer.fingerprint for tokenizer in [*TRAINED.values(), *other]]
@@ -145,7 +285,7 @@ def test_the_menu_is_the_kinds():
     assert set(TOKENIZERS) == set(module.Kind.__args__)
 
 
-@pytest.mark.parametrize("file", ["tokenizer.json", "tokenizer.model"])
+@pytest.mark.parametrize("file", ["meta.json", "tokenizer.model"])
 @pytest.mark.parametrize("damage", ["missing", "empty", "cut", "foreign"])
 def test_a_broken_folder_is_one_clear_sentence(file, damage, tmp_path):
     TRAINED["bpe"].save(tmp_path)
@@ -160,9 +300,9 @@ def test_a_broken_folder_is_one_clear_sentence(file, damage, tmp_path):
 
 def test_a_changed_alphabet_does_not_match_its_fingerprint(tmp_path):
     TRAINED["char"].save(tmp_path)
-    description = json.loads((tmp_path / "tokenizer.json").read_text())
+    description = json.loads((tmp_path / "meta.json").read_text())
     description["alphabet"] = "z" + description["alphabet"][1:]
-    (tmp_path / "tokenizer.json").write_text(json.dumps(description))
+    (tmp_path / "meta.json").write_text(json.dumps(description))
     with pytest.raises(ValueError, match="does not match its fingerprint"):
         load_tokenizer(tmp_path)
 
@@ -172,13 +312,15 @@ def test_an_unknown_name_lists_the_built_ones():
         load_tokenizer("tales_9")
 
 
-@pytest.mark.parametrize("vocab_size", [-5, 3, 40, 515, 2_000_000])
-@pytest.mark.parametrize("kind", ["bpe", "unigram"])
+@pytest.mark.parametrize("kind, vocab_size", [
+    *((kind, size) for kind in ("bpe", "unigram") for size in (-5, 3, 40, 515, 2_000_000)),
+    *(("hf_bpe", size) for size in (-5, 3, 258, 2_000_000)),
+])
 def test_a_size_that_does_not_suit_the_text_names_one_that_does(kind, vocab_size):
     check_advice(kind, ["The quick brown fox. " + chr(200 + n) for n in range(300)], vocab_size)
 
 
-@pytest.mark.parametrize("kind", ["bpe", "unigram"])
+@pytest.mark.parametrize("kind", ["bpe", "unigram", "hf_bpe"])
 def test_a_text_too_small_for_byte_pieces_is_advised_a_size_without_them(kind):
     check_advice(kind, ["the cat sat on the mat, then on another"], 600)
 
@@ -191,7 +333,7 @@ def check_advice(kind, texts, vocab_size):
 
 
 @pytest.mark.parametrize("arguments, message", [
-    (("words", ["a"], 10), "kind='words' is not known: use one of char, byte, bpe, unigram"),
+    (("words", ["a"], 10), "kind='words' is not known: use one of char, byte, bpe, unigram, hf_bpe"),
     (("bpe", ["a"]), "vocab_size is missing"),
     (("bpe", ["", "\n"], 600), "empty"),
     (("char", [""]), "empty"),

@@ -111,7 +111,7 @@ def test_the_folder_of_a_run_is_complete(reference):
     saved = {f"checkpoints/{checkpoint.path.name}/{name}" for checkpoint in reference.checkpoints()
              for name in ("model.safetensors", "optimizer.pt", "progress.json", "SHA256SUMS")}
     assert names == saved | {"config.json", "data.json", "environment.json", "log.csv", "loss.png", "samples.jsonl",
-                             "tokenizer/tokenizer.json"}
+                             "tokenizer/meta.json"}
     assert [checkpoint.step for checkpoint in reference.checkpoints()] == [18, 24]  # the best is one of the newest
     image = (reference.path / "loss.png").read_bytes()
     assert image.startswith(b"\x89PNG\r\n\x1a\n") and image.endswith(b"IEND\xaeB`\x82")
@@ -644,6 +644,7 @@ def test_checkpoints_compare_on_the_same_tokens_and_the_last_line_is_of_all(go, 
     ({"kind": "byte"}, "text", "byte", 259),
     ({"kind": "char"}, "text", "char", 24),
     ({"kind": "unigram", "vocab_size": 30}, "text", "unigram", 30),
+    ({"kind": "hf_bpe", "vocab_size": 270}, "text", "hf_bpe", 270),
 ], ids=str)
 def test_the_tokenizer_is_built_loaded_or_trained(folder, flags, data, kind, size):
     name = data if data == "tales" else str(write_text_file(folder / "text.txt"))

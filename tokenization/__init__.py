@@ -1,0 +1,1 @@
+"""How text becomes ids, one file per family; `tokenizer.py` trains, loads and shows them."""

@@ -1,0 +1,195 @@
+"""What all tokenizers have in common: ids stand for bytes, text is cut safely, files say everything."""
+
+import hashlib
+import json
+import multiprocessing
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from rich.text import Text
+
+from tokenization import display
+
+PARALLELISM = "TOKENIZERS_PARALLELISM"  # the switch that Hugging Face's library reads, and we for SentencePiece
+if multiprocessing.parent_process() is not None:  # a worker: the cores are shared already
+    os.environ.setdefault(PARALLELISM, "false")
+META = "meta.json"  # in a saved folder: kind, sizes, fingerprint
+MAX_CHARS = 1_000_000  # text handed to a library at a time: its working memory is many times the text
+# here no token of any kind goes on: letters begin a piece, or follow one other character, but never a space
+BOUNDARY = re.compile(r"[^\W\d_](?=[ \n])")
+
+
+class Tokenizer:
+    """A reversible map from text to ids; each id stands for a fixed string of bytes.
+
+    `token_bytes[id]` are the UTF-8 bytes of an id, empty for specials such as pad, bos, eos. Hence
+    the `byte_lengths` of a text's ids add up to the bytes of the text, exactly. Text is text: no
+    characters in it, whatever they spell, become a special. May be pickled, so a spawned process
+    can have it: what is sent are the files that `save` writes.
+    """
+
+    kind: str
+    file_names: tuple[str, ...] = ()  # what `save` writes besides meta.json
+    cuttable = True  # long text may be encoded in pieces
+
+    def __init__(self, token_bytes: list[bytes], *, pad_id: int = 0, bos_id: int = 1, eos_id: int = 2):
+        self.token_bytes = token_bytes
+        self.pad_id, self.bos_id, self.eos_id = pad_id, bos_id, eos_id
+        self.vocab_size = len(token_bytes)
+        self.byte_lengths = np.array([len(token) for token in token_bytes], dtype=np.int32)
+
+    @classmethod
+    def train(cls, texts: Iterable[str], vocab_size: int | None) -> Self:
+        """Fit to the texts; ValueError where `vocab_size` does not suit them."""
+        raise NotImplementedError
+
+    @classmethod
+    def rebuild(cls, description: Mapping, files: Mapping[str, bytes]) -> Self:
+        """The tokenizer whose `description()` and `files()` these are."""
+        raise NotImplementedError
+
+    def files(self) -> dict[str, bytes]:
+        """The content of each of `file_names`."""
+        return {}
+
+    def details(self) -> dict:
+        """What defines this tokenizer besides its kind and ids, as JSON values."""
+        return {}
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of each text, without bos and eos; ValueError names a character without an id.
+
+        Texts of any length: beyond a million characters, the work is done in pieces.
+        """
+        if not self.cuttable or sum(map(len, texts)) <= MAX_CHARS:
+            return self.encode_pieces(list(texts))
+        batch: list[list[int]] = [[] for _ in texts]
+        pieces = ((n, piece) for n, text in enumerate(texts) for piece in cut(text))
+        for group in groups(pieces):
+            encoded = self.encode_pieces([piece for _, piece in group])
+            for (n, _), ids in zip(group, encoded, strict=True):
+                batch[n] = batch[n] + ids if batch[n] else ids
+        return batch
+
+    def encode_pieces(self, texts: list[str]) -> list[list[int]]:
+        """`encode_batch` of so little text that it may be handed to a library at once."""
+        raise NotImplementedError
+
+    def encode(self, text: str, *, bos: bool = False, eos: bool = False) -> list[int]:
+        """Ids of one text, between bos and eos where asked."""
+        return [self.bos_id] * bos + self.encode_batch([text])[0] + [self.eos_id] * eos
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Text of the ids: specials are skipped, bytes that are not UTF-8 become U+FFFD."""
+        ids = [int(i) for i in ids]
+        for i in ids:
+            if not 0 <= i < self.vocab_size:
+                raise ValueError(f"id={i} is not in the vocabulary: use 0 to {self.vocab_size - 1}")
+        return b"".join([self.token_bytes[i] for i in ids]).decode(errors="replace")
+
+    def decode_batch(self, batch: Iterable[Iterable[int]]) -> list[str]:
+        """Text of each row of ids, as `decode` gives it."""
+        return [self.decode(ids) for ids in batch]
+
+    def description(self) -> dict:
+        """The content of meta.json, but for the fingerprint."""
+        ids = {"pad_id": self.pad_id, "bos_id": self.bos_id, "eos_id": self.eos_id}
+        return {"kind": self.kind, "vocab_size": self.vocab_size, **ids, **self.details()}
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of all that defines the tokenizer: equal ones give equal ids."""
+        return hashlib.sha256(json.dumps(self.description(), sort_keys=True).encode()).hexdigest()
+
+    def save(self, folder: str | Path) -> None:
+        """Write meta.json, and the files of the library beneath where there is one."""
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        content = json.dumps(self.description() | {"fingerprint": self.fingerprint}, indent=1)
+        (Path(folder) / META).write_text(content + "\n", encoding="utf-8")
+        for name, data in self.files().items():
+            (Path(folder) / name).write_bytes(data)
+
+    def __reduce__(self):
+        return type(self).rebuild, (self.description(), self.files())
+
+    def show(self, text: str, *, ids: bool = False) -> Text:
+        """How the text is split, one colour per token, for `rich.print` (space ·, newline ⏎)."""
+        return display.coloured(text, self._tokens(text), ids=ids)
+
+    def show_html(self, text: str, *, ids: bool = False) -> str:
+        """The same as static HTML for notebooks; the id appears when the mouse is over a token."""
+        return display.html(text, self._tokens(text), ids=ids)
+
+    def _tokens(self, text: str) -> list[tuple[int, bytes]]:
+        return [(i, self.token_bytes[i]) for i in self.encode(text)]
+
+
+def cut(text: str, max_chars: int | None = None) -> Iterator[str]:
+    """The text in pieces of `max_chars` characters or a few more, whose ids are those of the whole.
+
+    A piece ends behind a letter and before a space or newline, which no token crosses; where there
+    is no such place, the rest stays whole. None = one million.
+    """
+    start, max_chars = 0, max_chars or MAX_CHARS
+    while len(text) - start > max_chars and (match := BOUNDARY.search(text, start + max_chars - 1)):
+        yield text[start:match.end()]
+        start = match.end()
+    yield text[start:]
+
+
+def groups(pieces: Iterable[tuple[int, str]]) -> Iterator[list[tuple[int, str]]]:
+    """Numbered pieces together until there are `MAX_CHARS` characters."""
+    group, num_chars = [], 0
+    for number, piece in pieces:
+        group.append((number, piece))
+        num_chars += len(piece)
+        if num_chars >= MAX_CHARS:
+            yield group
+            group, num_chars = [], 0
+    yield group
+
+
+def thin(texts: Iterable[str], max_bytes: int, piece_chars: int = 10_000) -> list[str]:
+    """At most `max_bytes` (UTF-8) of the texts, evenly: every n-th piece, with the least n = 1, 2, 4, ...
+
+    In memory of that size, in one pass; the same every time.
+    """
+    kept, every, num_bytes = [], 1, 0
+    for number, piece in enumerate(piece for text in texts for piece in cut(text, piece_chars)):
+        if number % every:
+            continue
+        kept.append(piece)
+        num_bytes += len(piece.encode())
+        while num_bytes > max_bytes and len(kept) > 1:
+            kept, every = kept[::2], 2 * every
+            num_bytes = sum(len(piece.encode()) for piece in kept)
+    return kept
+
+
+def one_thread() -> bool:
+    """Whether the libraries shall use one thread, as TOKENIZERS_PARALLELISM=false says."""
+    return os.environ.get(PARALLELISM, "").lower() in ("false", "0", "no", "off")
+
+
+def check_fixed_size(kind: str, vocab_size: int | None, actual: int) -> None:
+    """ValueError where the user asks for a size that this kind cannot have."""
+    if vocab_size not in (None, actual):
+        raise ValueError(f"vocab_size={vocab_size} cannot be chosen for kind={kind}, it has "
+                         f"{actual} ids here: leave vocab_size out, or use kind=bpe")
+
+
+def need_size(kind: str, vocab_size: int | None) -> int:
+    """The size; ValueError where there is none."""
+    if vocab_size is None:
+        raise ValueError(f"vocab_size is missing: kind={kind} needs a number, such as 1024")
+    return vocab_size
+
+
+def too_large(vocab_size: int, most: int) -> ValueError:
+    """The error for a vocabulary that the text has not enough different words for."""
+    return ValueError(f"vocab_size={vocab_size} is more than this text supports: "
+                      f"use {most} or less, or give more text")

@@ -1,0 +1,196 @@
+"""Other people's tokenizers: GPT-2's two files, a tokenizer.json, whatever AutoTokenizer knows by name.
+
+Special tokens: a tokenizer without bos or eos has one serve as the other (GPT-2's <|endoftext|> is both);
+without either, <|endoftext|> is both, added at the end where it is missing. Without pad, eos is pad:
+padding is masked, so its id is never learned from.
+"""
+
+import contextlib
+import json
+import re
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import constants
+from tokenizers import Tokenizer as Backend
+from tokenizers import decoders, models, pre_tokenizers
+
+from tokenization.base import META
+from tokenization.hugging_face import BYTES, HuggingFaceTokenizer, is_byte_level, parse, steps
+
+END = "<|endoftext|>"
+HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+FILES = "tokenizer.json and tokenizer_config.json (or vocab.json and merges.txt)"
+CONSEQUENCE = "so that bits per byte could not be counted: use a byte-level one, such as GPT-2's, or train one"
+# text that a tokenizer must give back byte for byte: what normalisers, word splitters and prefixes would change
+HARD_TEXTS = (
+    "Hello", " ", "\n", " two  spaces   and\ttabs\r\n\r\n lines \n", "UPPER lower 12345 don't I'LL", "\0\x01\x7f\u0080",
+    "na\u00efve cafe\u0301 \u212b \ufb01 \uff21", "\ufeff\u00a0\u200d\u3000", "\u2581a \u2581\u2581b",
+    "\u4f60\u597d\u4e16\u754c \U0001f600\U0001f468\u200d\U0001f469",
+)
+
+
+def from_folder(folder: Path) -> HuggingFaceTokenizer:
+    """The tokenizer of a folder in Hugging Face's form. ValueError where it is none, or changes text."""
+    config = _json(folder / "tokenizer_config.json")
+    if (folder / "tokenizer.json").is_file():
+        content = (folder / "tokenizer.json").read_text(encoding="utf-8", errors="replace")
+        named = {name: word for name, word in config.items() if word is not None}
+        return adopt(content, _json(folder / "special_tokens_map.json") | named, str(folder))
+    is_gpt2 = config.get("tokenizer_class", "GPT2Tokenizer") in ("GPT2Tokenizer", "GPT2TokenizerFast")
+    if is_gpt2 and (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
+        return adopt(gpt2_content(folder), config, str(folder))
+    if not config and not (folder / "config.json").is_file():
+        raise _unreadable(str(folder), f"no {META}, no tokenizer.json")
+    try:
+        return from_auto(str(folder), local_files_only=True)
+    except OSError as error:
+        raise _unreadable(str(folder), error) from None
+
+
+def from_hub(name: str) -> HuggingFaceTokenizer:
+    """The tokenizer OWNER/NAME of the Hugging Face Hub: from its cache on the disk, else by the network.
+
+    ValueError where neither has it.
+    """
+    with contextlib.suppress(OSError):  # not in the cache
+        return from_auto(name, local_files_only=True)
+    try:
+        _knock()
+        return from_auto(name, local_files_only=False)
+    except OSError as error:
+        reason = _first_line(getattr(error, "reason", error))
+        raise ValueError(f"tokenizer={name!r} is no folder, and the Hugging Face Hub does not give it ({reason}): "
+                         f"where there is a network, get its {FILES}, and give their folder") from None
+
+
+def _knock() -> None:
+    """OSError where the Hub cannot be reached: asked once, since its library tries for a minute."""
+    if constants.HF_HUB_OFFLINE:
+        raise OSError("HF_HUB_OFFLINE is set")
+    request = urllib.request.Request(constants.ENDPOINT, method="HEAD")
+    with contextlib.suppress(urllib.error.HTTPError), urllib.request.urlopen(request, timeout=10):
+        pass
+
+
+def from_auto(name: str, *, local_files_only: bool) -> HuggingFaceTokenizer:
+    """What transformers' AutoTokenizer makes of a name or folder; OSError where it finds no files."""
+    try:
+        from transformers import AutoTokenizer
+    except ImportError:
+        raise ValueError(f"tokenizer={name!r} needs the package transformers: install it, or give a folder with {FILES}"
+                         ) from None
+    try:
+        auto = AutoTokenizer.from_pretrained(name, local_files_only=local_files_only)
+    except (ValueError, KeyError, TypeError, AttributeError, ImportError) as error:  # by its hundred classes
+        raise _unreadable(name, error) from None
+    if getattr(auto, "backend_tokenizer", None) is None:
+        raise ValueError(f"tokenizer={name!r} is a {type(auto).__name__}, which has no tokenizer.json: "
+                         "use one that has, or kind=byte")
+    names = {role: getattr(auto, role) for role in ("pad_token", "bos_token", "eos_token")}
+    return adopt(auto.backend_tokenizer.to_str(), names, name)
+
+
+def gpt2_content(folder: Path) -> str:
+    """The tokenizer.json of GPT-2's vocab.json and merges.txt. Radford et al. 2019."""
+    try:
+        model = models.BPE.from_file(str(folder / "vocab.json"), str(folder / "merges.txt"))
+    except Exception as error:  # the library has no narrower class
+        raise _unreadable(str(folder), error) from None
+    backend = Backend(model)
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    if END in backend.get_vocab():
+        backend.add_special_tokens([END])
+    return backend.to_str()
+
+
+def adopt(content: str, names: Mapping[str, Any], source: str) -> HuggingFaceTokenizer:
+    """A tokenizer.json, changed so that text is kept as it is; the ids of text that it kept anyway stay.
+
+    Taken out: normalisation, a space put before the text, specials around it, cutting and padding.
+    `names` are the words of bos, eos, pad. ValueError where an id would not stand for fixed bytes.
+    """
+    try:
+        vocabulary = parse(content).get_vocab()
+    except ValueError as error:
+        raise _unreadable(source, error) from None
+    state = {name: None for name in ("normalizer", "pre_tokenizer", "decoder")} | json.loads(content)
+    _check_family(state, source)
+    keep_text_whole(state)
+    ids = special_ids(vocabulary, names)
+    mark_special(state, vocabulary, ids)
+    tokenizer = HuggingFaceTokenizer(json.dumps(state, ensure_ascii=False), **ids)
+    check_lossless(tokenizer, source)
+    return tokenizer
+
+
+def keep_text_whole(state: dict) -> None:
+    """Take out of a tokenizer.json, in place, whatever changes the text or depends on more than it."""
+    state["truncation"] = state["padding"] = state["post_processor"] = None
+    if "dropout" in state["model"]:
+        state["model"]["dropout"] = None
+    kept = [step for step in steps(state["normalizer"]) if step["type"] in ("Replace", "ByteLevel")]
+    state["normalizer"] = {"type": "Sequence", "normalizers": kept} if kept else None
+    for step in steps(state["pre_tokenizer"]):
+        if "add_prefix_space" in step:
+            step["add_prefix_space"] = False
+        if "prepend_scheme" in step:
+            step["prepend_scheme"] = "never"
+
+
+def special_ids(vocabulary: Mapping[str, int], names: Mapping[str, Any]) -> dict[str, int]:
+    """pad_id, bos_id and eos_id, one for the other where they lack; the id behind the last where all do."""
+    words = {role: names.get(f"{role}_token") for role in ("pad", "bos", "eos")}
+    words = {role: word["content"] if isinstance(word, dict) else word for role, word in words.items()}
+    ids = {role: vocabulary[word] for role, word in words.items() if word in vocabulary}
+    end = vocabulary.get(END, max(vocabulary.values()) + 1)
+    eos = ids.get("eos", ids.get("bos", end))
+    return {"pad_id": ids.get("pad", eos), "bos_id": ids.get("bos", eos), "eos_id": eos}
+
+
+def mark_special(state: dict, vocabulary: Mapping[str, int], ids: Mapping[str, int]) -> None:
+    """Have the ids be special tokens of a tokenizer.json, in place; one that is new is <|endoftext|>."""
+    added, words = {token["id"]: token for token in state["added_tokens"]}, {i: word for word, i in vocabulary.items()}
+    plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    for i in ids.values():
+        added.setdefault(i, {"id": i, "content": words.get(i, END), **plain})["special"] = True
+    state["added_tokens"] = [added[i] for i in sorted(added)]
+
+
+def check_lossless(tokenizer: HuggingFaceTokenizer, source: str) -> None:
+    """ValueError where some text does not come back, byte for byte, from the ids' own bytes."""
+    added = [f"a {token.content} b" for token in tokenizer.backend.get_added_tokens_decoder().values()]
+    for text in (*HARD_TEXTS, *added):
+        if b"".join(tokenizer.token_bytes[i] for i in tokenizer.encode(text)) != text.encode():
+            raise ValueError(f"tokenizer={source!r} does not give the text {text!r} back, {CONSEQUENCE}")
+
+
+def _check_family(state: dict, source: str) -> None:
+    """ValueError where ids do not stand for fixed bytes: words in lower case, characters without an id."""
+    model = state["model"]
+    words = {entry if isinstance(entry, str) else entry[0] for entry in model["vocab"]}  # Unigram: [word, score]
+    needed = set(BYTES) if is_byte_level(state) else {f"<0x{byte:02X}>" for byte in range(256)}
+    if not (is_byte_level(state) or model.get("byte_fallback")) or not needed <= words:
+        raise ValueError(f"tokenizer={source!r} cannot write every text ({model.get('type')} without all 256 bytes), "
+                         f"{CONSEQUENCE}")
+
+
+def _json(path: Path) -> dict:
+    """What a JSON file says; nothing where there is none."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON ({error}): get it again") from None
+
+
+def _unreadable(source: str, error: Exception | str) -> ValueError:
+    return ValueError(f"tokenizer={source!r} cannot be read ({_first_line(error)}): save it again, "
+                      f"or give a folder with {FILES}")
+
+
+def _first_line(error: Exception | str) -> str:
+    return str(error).strip().split("\n")[0].rstrip(".")

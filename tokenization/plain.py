@@ -1,0 +1,80 @@
+"""Tokenizers without anything to learn: an id per character, an id per byte."""
+
+from collections.abc import Iterable, Mapping
+from typing import Self
+
+import numpy as np
+
+from tokenization.base import Tokenizer, check_fixed_size
+
+BYTE_FALLBACK_ABOVE = 512  # ids of a SentencePiece; up to here there is no room for its 256 byte pieces
+
+
+def unknown_character(character: str) -> ValueError:
+    """The error for text that a tokenizer without byte fallback cannot write."""
+    return ValueError(
+        f"text has the character {character!r} (U+{ord(character):04X}), which this vocabulary "
+        f"lacks: use kind=byte, kind=bpe with vocab_size>{BYTE_FALLBACK_ABOVE}, or train the "
+        "tokenizer on text that has it")
+
+
+class CharTokenizer(Tokenizer):
+    """One id per character of the training text, in code point order."""
+
+    kind = "char"
+
+    def __init__(self, alphabet: str):
+        super().__init__([b"", b"", b"", *(character.encode() for character in alphabet)])
+        self.alphabet = alphabet
+        codes = np.array([ord(character) for character in alphabet])
+        self._ids = np.zeros(codes.max() + 2, np.int64)  # by code point; 0 where there is no id, and at the end
+        self._ids[codes] = np.arange(len(alphabet)) + 3
+
+    @classmethod
+    def train(cls, texts: Iterable[str], vocab_size: int | None) -> Self:
+        alphabet = set()
+        for text in texts:
+            alphabet.update(text)
+        if not alphabet:
+            raise ValueError("the training text is empty: give text with at least one character")
+        check_fixed_size("char", vocab_size, len(alphabet) + 3)
+        return cls("".join(sorted(alphabet)))
+
+    @classmethod
+    def rebuild(cls, description: Mapping, files: Mapping[str, bytes]) -> Self:
+        return cls(description["alphabet"])
+
+    def details(self) -> dict:
+        return {"alphabet": self.alphabet}
+
+    def encode_pieces(self, texts: list[str]) -> list[list[int]]:
+        return [self._encode(text).tolist() for text in texts]
+
+    def _encode(self, text: str) -> np.ndarray:
+        codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+        ids = self._ids[np.minimum(codes, len(self._ids) - 1)]
+        if not ids.all():
+            raise unknown_character(text[ids.argmin()])
+        return ids
+
+
+class ByteTokenizer(Tokenizer):
+    """One id per byte of UTF-8: byte value + 3. Any text, nothing to learn."""
+
+    kind = "byte"
+    _ID = bytes((value + 3) % 256 for value in range(256))  # UTF-8 has no byte above 244, so nothing wraps
+
+    def __init__(self):
+        super().__init__([b"", b"", b"", *(bytes([value]) for value in range(256))])
+
+    @classmethod
+    def train(cls, texts: Iterable[str], vocab_size: int | None) -> Self:
+        check_fixed_size("byte", vocab_size, 259)
+        return cls()
+
+    @classmethod
+    def rebuild(cls, description: Mapping, files: Mapping[str, bytes]) -> Self:
+        return cls()
+
+    def encode_pieces(self, texts: list[str]) -> list[list[int]]:
+        return [list(text.encode().translate(self._ID)) for text in texts]
