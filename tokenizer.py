@@ -1,6 +1,7 @@
 """Text to token ids and back, with every byte accounted for: characters, bytes, SentencePiece, Hugging Face.
 
     python tokenizer.py train --data FILE [FILE ...] --kind bpe --vocab-size 2048 --out FOLDER
+    python tokenizer.py grow FOLDER --data FILE [FILE ...] --vocab-size 4096 --out FOLDER
     python tokenizer.py show tales_1024 "Once upon a time"
     python tokenizer.py build            # the tokenizers in tokenizers/, from the built-in corpus
 
@@ -24,13 +25,14 @@ import tales
 from command_line import fail, parse_command
 from tokenization import foreign
 from tokenization.base import META, Tokenizer, thin
+from tokenization.grow import grow as grow_merges
 from tokenization.hugging_face import HuggingFaceBPETokenizer, HuggingFaceTokenizer
 from tokenization.plain import ByteTokenizer, CharTokenizer
 from tokenization.sentence_piece import BPETokenizer, UnigramTokenizer
 
 __all__ = [
     "BUILT_SIZES", "TOKENIZERS", "ByteTokenizer", "CharTokenizer", "Tokenizer", "built_tokenizer",
-    "documents_in", "load_tokenizer", "train_tokenizer",
+    "documents_in", "grow_tokenizer", "load_tokenizer", "train_tokenizer",
 ]
 
 Kind = Literal["char", "byte", "bpe", "unigram", "hf_bpe"]
@@ -59,6 +61,15 @@ def train_tokenizer(kind: str, texts: Iterable[str], vocab_size: int | None = No
     if kind not in ("char", "byte"):
         texts = thin(texts, MAX_TRAIN_BYTES)
     return TOKENIZERS[kind].train(texts, vocab_size)
+
+
+def grow_tokenizer(tokenizer: Tokenizer, texts: Iterable[str], vocab_size: int) -> Tokenizer:
+    """A bpe or hf_bpe tokenizer with more ids, learned from (an even sample of 100 MB of) the texts.
+
+    Its old ids stay what they were, and no text gets more tokens. ValueError where the kind has no
+    merges to go on with, or the size does not suit it or the text.
+    """
+    return grow_merges(tokenizer, thin(texts, MAX_TRAIN_BYTES), vocab_size)
 
 
 def load_tokenizer(name: str | Path) -> Tokenizer:
@@ -149,6 +160,22 @@ def train(
     save(train_tokenizer(kind, texts_of(data, separator), vocab_size), out)
 
 
+def grow(
+    tokenizer: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="TOKENIZER")],
+    *, data: tuple[Path, ...], vocab_size: int, out: Path, separator: str | None = None,
+) -> None:
+    """Enlarge a vocabulary: the merges go on where they ended, so the old ids keep their meaning.
+
+    Args:
+        tokenizer: a bpe or hf_bpe tokenizer's folder, a built one such as tales_1024, or GPT-2's.
+        data: UTF-8 text files; of more than 100 MB, an even sample counts.
+        vocab_size: all ids, the old ones included.
+        out: the folder to write.
+        separator: what stands between documents in a file, such as "<|endoftext|>".
+    """
+    save(grow_tokenizer(load_tokenizer(tokenizer), texts_of(data, separator), vocab_size), out)
+
+
 def texts_of(data: tuple[Path, ...], separator: str | None) -> Iterator[str]:
     """The documents of all files; ValueError where one is missing."""
     for path in data:
@@ -216,7 +243,7 @@ def build(out: Path = BUILT_FOLDER) -> None:
 def main() -> None:
     """Run a subcommand; a user's mistake prints its sentence and exits 2, Ctrl-C exits 130."""
     try:
-        parse_command(sys.argv[1:], {"train": train, "show": show, "build": build},
+        parse_command(sys.argv[1:], {"train": train, "grow": grow, "show": show, "build": build},
                       "tokenizer.py", __doc__)()
     except (ValueError, OSError) as error:
         fail(error)
