@@ -2,6 +2,7 @@
 
     tokens-to-loss   how many training tokens a recipe needs to reach a validation loss
     optimizer-steps  how long an optimizer's step takes, beside torch's own AdamW and Muon
+    tokenizers       MB of text per second, of each kind of tokenizer beside the bare library beneath it
 """
 
 import sys
@@ -17,6 +18,7 @@ import torch
 import tyro
 from rich.console import Console
 from rich.table import Table
+from tokenizer_speed import Tokenizers
 
 from config import Config, TrainConfig, override, replace
 from data import Batches, load_corpus, prepare
@@ -156,7 +158,7 @@ class OptimizerSteps:
         return Optimizers(torch.optim.Muon(matrices, lr=1e-5), torch.optim.AdamW(rest, lr=1e-5))
 
 
-BENCHMARKS = {"tokens-to-loss": TokensToLoss, "optimizer-steps": OptimizerSteps}
+BENCHMARKS = {"tokens-to-loss": TokensToLoss, "optimizer-steps": OptimizerSteps, "tokenizers": Tokenizers}
 
 
 def main() -> None:
