@@ -11,10 +11,10 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 __all__ = [
@@ -50,6 +50,7 @@ Schedule = Literal["constant", "linear", "cosine", "restarts", "wsd", "inverse_s
 ScheduleUnit = Literal["steps", "tokens"]
 StepUnit = Literal["steps", "epochs"]
 Precision = Literal["auto", "float32", "bfloat16"]
+Names = Annotated[tuple[str, ...], BeforeValidator(lambda given: (given,) if isinstance(given, str) else given)]
 
 CHECKED = ConfigDict(extra="forbid", validate_default=True)
 
@@ -239,18 +240,61 @@ def _check_ignored(cfg: Any, conditions: Mapping, neutral_values: Mapping[str, A
 class DataConfig:
     """The text to learn from."""
 
-    name: str = "tales"  # tales (the built-in corpus), or a .txt file, a folder of them, or a glob
-    separator: str | None = None  # what stands between documents in a file, e.g. "\n\n"; None = a file is one document
-    val_ratio: float = 0.1  # part held out for validation: the last documents, or the end of a single one
+    name: Names = ("tales",)  # tales (built in), tinystories, tinystories-v2, fineweb-edu, wikipedia, a Hub dataset (owner/name, owner/name:split), or files: .txt, .jsonl, .csv, .parquet, each also .gz or .zst, a folder or a glob of them. Several are mixed
+    weights: tuple[float, ...] = ()  # each name's share of the training tokens, any scale; none given = all tokens count alike
+    val_name: Names = ()  # texts to validate on, named as above; none given = a part of each name's own
+    val_ratio: float = 0.1  # part held out for validation: of text files the last documents, or the end of a single one; of tables and Hub datasets documents evenly spread
+    separator: str | None = None  # text files: what stands between documents, e.g. "\n\n"; None = a file is one document
+    column: str | None = None  # tables and Hub datasets: the column with the text; None = text (Tweets_cricket: tweet)
+    subset: str | None = None  # Hub datasets: which configuration; None = its default (fineweb-edu: sample-10BT, wikipedia: 20231101.en)
+    revision: str | None = None  # Hub datasets: a branch, tag or commit; None = main, as it was when first used here
+    streaming: bool = False  # Hub datasets: read over the network while encoding, and store no download
+    sample_ratio: float = 1.0  # share of the documents that is used, drawn by the seed; not of tales
+    max_documents: int | None = None  # use at most so many documents of each name, the first ones; not of tales
     num_stories: int = 60_000  # tales: stories to train on; about 0.5 kB each
-    seed: int = 0  # tales: which stories; the same seed is the same corpus
-    cache_dir: str = ".cache/data"  # where encoded text is kept; may be deleted at any time
+    seed: int = 0  # tales: which stories; sample_ratio: which documents. The same seed is the same corpus
+    workers: int | None = None  # processes that encode; changes no token. None = one a core, and none for short texts
+    cache_dir: str = ".cache/data"  # where downloads and encoded text are kept; may be deleted at any time
 
     def __post_init__(self):
         _require_between(self, "val_ratio", 0.0, 1.0, open_ends=True)
-        _require_positive(self, "num_stories")
+        for name in ("num_stories", "sample_ratio", "max_documents", "workers"):
+            _require_positive(self, name)
+        if self.seed < 0:
+            raise ValueError(f"seed={self.seed} is below 0")
+        if self.sample_ratio > 1:
+            raise ValueError(f"sample_ratio={self.sample_ratio} must lie between 0 and 1")
         if self.separator == "":
             raise ValueError("separator='' is empty: leave it out, or give e.g. a blank line")
+        if not self.name:
+            raise ValueError("name=() names no text: give a file, a Hub dataset, or tales")
+        for name in (*self.name, *self.val_name):
+            if (self.name + self.val_name).count(name) > 1:
+                raise ValueError(f"name={' '.join(self.name + self.val_name)} has {name} twice: leave one out")
+        if self.weights and len(self.weights) != len(self.name):
+            raise ValueError(f"weights={_words(self.weights)} must be one for each data.name: give {len(self.name)}, or none")
+        if not all(0 < weight < math.inf for weight in self.weights):
+            raise ValueError(f"weights={_words(self.weights)} must all be above 0, and finite")
+        _check_ignored(self, _DATA_ACTS_WHEN, {"val_ratio": 0.1, "num_stories": 60_000, "seed": 0, "weights": ()})
+
+    @property
+    def cache_path(self) -> Path:
+        """The cache's folder: cache_dir, from the project's folder where it is relative."""
+        return Path(__file__).resolve().parent / self.cache_dir
+
+
+def _has_tales(cfg: DataConfig) -> bool:
+    return "tales" in cfg.name + cfg.val_name
+
+
+_DATA_ACTS_WHEN = {
+    ("weights",): ("data.name has several texts", lambda c: len(c.name) > 1),
+    ("val_ratio",): ("val_name is not given", lambda c: not c.val_name),
+    ("num_stories",): ("a text is tales", _has_tales),
+    ("seed",): ("a text is tales, or sample_ratio is below 1", lambda c: _has_tales(c) or c.sample_ratio < 1),
+    ("sample_ratio", "max_documents", "separator", "column", "subset", "revision", "streaming"): (
+        "a text is not tales", lambda c: {*c.name, *c.val_name} != {"tales"}),
+}
 
 
 @dataclass(frozen=True, kw_only=True, config=CHECKED)
@@ -517,6 +561,10 @@ def _flatten(changes: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _default(cfg: Any, name: str) -> Any:
     return next(f.default for f in fields(cfg) if f.name == name)
+
+
+def _words(values: tuple[Any, ...]) -> str:
+    return " ".join(map(str, values))
 
 
 def _round_up(number: int, multiple: int) -> int:

@@ -187,7 +187,7 @@ def test_override_takes_dotted_and_nested_names():
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_json_and_yaml_give_the_same_again(preset, tmp_path):
-    cfg = override(load_preset(preset), {"sample.prompts": ("Zoë said:", ""), "data.separator": "\n\n"})
+    cfg = override(load_preset(preset), {"sample.prompts": ("Zoë said:", ""), "data.name": ("a.txt", "tales")})
     save_config(cfg, tmp_path / "config.json")
     assert load_config(tmp_path / "config.json") == cfg
     plain = {section: {name: list(value) if isinstance(value, tuple) else value for name, value in flags.items()}

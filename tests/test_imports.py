@@ -22,7 +22,15 @@ MAY_IMPORT = {
     "presets": "command_line config",
     "tokenization": "",
     "tokenizer": "command_line tales tokenization",
-    "data": "tokenizer tales",
+    "pieces": "",
+    "reading": "pieces",
+    "locks": "",
+    "tables": "reading",
+    "hub": "reading tables",
+    "corpora": "config hub pieces reading tables tales",
+    "encoder": "pieces tokenizer",
+    "shards": "corpora encoder locks reading tokenizer",
+    "data": "shards",
     "model": "config presets modules tools views",
     "schedules": "config",
     "gradients": "config",
@@ -35,6 +43,9 @@ MAY_IMPORT = {
     "report": "inference sampling evaluation runs checkpoint config tales tokenizer data model schedules tools",
     "train": "report inference evaluation runs checkpoint config presets tokenizer tales data model schedules "
              "gradients optim memory tools",
+    "report": "inference sampling evaluation runs checkpoint config tales tokenizer shards model optim tools",
+    "train": "report inference evaluation runs checkpoint config presets tokenizer tales corpora shards data model "
+             "optim memory tools",
 }
 PROGRAMS = {"experiments", "notebooks", "tests"}  # they may import anything
 FOLDERS = [path for path in ROOT.iterdir() if path.is_dir() and not path.name.startswith(".")]

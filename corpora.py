@@ -1,0 +1,258 @@
+"""Corpora by name or path: documents in two parts, train and val."""
+
+import glob
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import tales
+from config import DataConfig
+from hub import (
+    COLUMNS,
+    END_OF_STORY,
+    NAMES,
+    STORY_FILES,
+    SUBSETS,
+    TINYSTORIES_V2,
+    hub_table,
+    is_hub_name,
+    story_file,
+)
+from pieces import Piece, by_characters, by_documents, cut, limited, sampled, spread, without_blank
+from reading import Scan, digest, digest_of_file, read_documents, remembered, scan, uncompressed
+from tables import Source, Table, choose_column, folder_table, kind_of, local_table
+
+VAL_SEED = -1  # tales: the same validation stories whatever the training seed
+MAX_VAL_STORIES = 1000
+
+
+class Corpus:
+    """Documents in two parts, train and val; `fingerprint` names their content.
+
+    `total` counts the documents of both, or where `counts_characters` says so those; None where not known.
+    `flags` are those of DataConfig that it heeds.
+    """
+
+    name: str
+    fingerprint: str
+    total: int | None = None
+    counts_characters = False
+    flags: frozenset[str] = frozenset({"sample_ratio", "max_documents"})
+
+    def pieces(self) -> Iterator[Piece]:
+        """Both parts' documents, in pieces that say which part they are of."""
+        raise NotImplementedError
+
+    def train(self) -> Iterator[str]:
+        """The training documents; a very long one comes in several pieces."""
+        return (piece.text for piece in self.pieces() if piece.part == "train")
+
+    def val(self) -> Iterator[str]:
+        """The validation documents; a very long one comes in several pieces."""
+        return (piece.text for piece in self.pieces() if piece.part == "val")
+
+    @property
+    def sources(self) -> list["Corpus"]:
+        """The corpora to train on."""
+        return [self]
+
+    @property
+    def weights(self) -> tuple[float, ...]:
+        """Each source's share of the training tokens; none where all tokens count alike."""
+        return ()
+
+    @property
+    def held_out(self) -> list[tuple["Corpus", str]]:
+        """(corpus, part) of the validation texts, in order."""
+        return [(self, "val")]
+
+
+class Mixture(Corpus):
+    """Several corpora to train on, each with a weight, or validated on texts of their own."""
+
+    def __init__(self, sources: list[Corpus], weights: tuple[float, ...], validation: list[Corpus]):
+        self._sources, self._weights, self._validation = sources, weights, validation
+        self.name = " ".join(source.name for source in sources)
+        prints = ([corpus.fingerprint for corpus in corpora] for corpora in (sources, validation))
+        self.fingerprint = digest("mixture", weights, *prints)
+
+    sources = property(lambda self: self._sources)
+    weights = property(lambda self: self._weights)
+
+    @property
+    def held_out(self) -> list[tuple[Corpus, str]]:
+        return [(corpus, "train") for corpus in self._validation] or [(source, "val") for source in self._sources]
+
+    def pieces(self) -> Iterator[Piece]:
+        for source in self._sources:
+            yield from source.pieces()
+        for corpus in self._validation:
+            yield from (piece._replace(part="val") for piece in corpus.pieces())
+
+
+class TalesCorpus(Corpus):
+    """Stories of the built-in grammar: a seed and a number of stories for each part."""
+
+    name = "tales"
+    flags = frozenset({"num_stories", "seed"})
+
+    def __init__(self, streams: dict[str, tuple[int, int]]):
+        self._streams = streams
+        self.total = sum(count for _, count in streams.values())
+        self.fingerprint = digest(streams, [digest_of_file(path) for path in tales.SOURCES])
+
+    def pieces(self) -> Iterator[Piece]:
+        for part, (seed, count) in self._streams.items():
+            for number in range(count):
+                story = tales.story(seed, number)
+                yield Piece(story.text, bits=story.bits, part=part)
+
+
+class TextCorpus(Corpus):
+    """UTF-8 files: each one a document, or several between separators.
+
+    The last documents are for validation; the last characters where there is one document only.
+    """
+
+    def __init__(self, name: str, paths: list[Path], cfg: DataConfig, *, separator: str | None, held_out: bool,
+                 flags: tuple[str, ...] = ("separator",)):
+        self.flags = Corpus.flags | {*flags}
+        self.name, self._paths, self._separator, self._cfg = name, paths, separator, cfg
+        scans = [Scan(**remembered(path, f"scan {separator}", cfg.cache_path,
+                                   lambda path=path: asdict(scan(path, separator)))) for path in paths]
+        val_ratio = cfg.val_ratio if held_out else 0
+        self.fingerprint = digest(separator, val_ratio, [found.sha256 for found in scans], *chosen(cfg))
+        if separator is not None and not any(found.num_separators for found in scans):
+            raise ValueError(f"data.separator={separator!r} is nowhere in {name!r}: leave it out, or "
+                             "give what stands between the documents")
+        count = sum(found.num_documents for found in scans)
+        if count == 0:
+            raise ValueError(f"data.name={name!r} has no text: give a file with at least a few words")
+        self._single = self.counts_characters = count == 1
+        if chosen(cfg):
+            count = sum(1 for _ in choose((Piece("") for _ in range(count)), cfg))
+        if count == 0:
+            raise ValueError(f"data.sample_ratio={cfg.sample_ratio} leaves no document of {name!r}: use more")
+        self.total = sum(found.num_chars for found in scans) if self._single else count
+        num_val = round(self.total * val_ratio)
+        if held_out and not self._single:
+            num_val = max(1, num_val)
+        if num_val >= self.total or num_val == 0 < val_ratio:
+            raise ValueError(f"data.val_ratio={val_ratio} of {name!r} leaves the training or the "
+                             "validation part empty: use another ratio, or more text")
+        self._num_train = self.total - num_val
+
+    def pieces(self) -> Iterator[Piece]:
+        found = choose((piece for path in self._paths for piece in read_documents(path, self._separator)), self._cfg)
+        return (by_characters if self._single else by_documents)(found, self._num_train)
+
+
+class TableCorpus(Corpus):
+    """A column of a table, a document a row; validated on rows evenly spread over it."""
+
+    def __init__(self, table: Table, column: str, cfg: DataConfig, content: list[Any], *, held_out: bool,
+                 flags: tuple[str, ...] = ()):
+        self.name, self._table, self._column, self._cfg = table.name, table, column, cfg
+        self._val_ratio = cfg.val_ratio if held_out else 0
+        self.flags = Corpus.flags | {"column", *flags}
+        self.fingerprint = digest("table", content, column, self._val_ratio, *chosen(cfg))
+
+    def pieces(self) -> Iterator[Piece]:
+        rows = (piece for text in self._table.texts(self._column) for piece in cut(text))
+        return spread(choose(without_blank(rows), self._cfg), self._val_ratio)
+
+
+def choose(pieces: Iterable[Piece], cfg: DataConfig) -> Iterator[Piece]:
+    """The documents that sample_ratio and max_documents leave."""
+    if cfg.sample_ratio < 1:
+        pieces = sampled(pieces, cfg.sample_ratio, cfg.seed)
+    return iter(pieces) if cfg.max_documents is None else limited(pieces, cfg.max_documents)
+
+
+def chosen(cfg: DataConfig) -> list[Any]:
+    """What `choose` depends on; nothing where it leaves all."""
+    sample = [cfg.sample_ratio, cfg.seed] if cfg.sample_ratio < 1 else None
+    return [sample, cfg.max_documents] if sample or cfg.max_documents else []
+
+
+# ---- by name ----
+
+
+def load_corpus(cfg: DataConfig) -> Corpus:
+    """The corpus, or the mixture of corpora, that data.name says.
+
+    ValueError where a text is missing, empty or not readable, a part would be empty, or a flag changes nothing.
+    """
+    sources = [load_source(name, cfg, held_out=not cfg.val_name) for name in cfg.name]
+    validation = [load_source(name, cfg, held_out=None) for name in cfg.val_name]
+    heeded = frozenset().union(*(corpus.flags for corpus in sources + validation))
+    for flag in ("separator", "column", "subset", "revision", "streaming"):
+        if getattr(cfg, flag) and flag not in heeded:
+            raise ValueError(f"data.{flag}={getattr(cfg, flag)!r} would change nothing for {' '.join(cfg.name)}: "
+                             "leave it out")
+    return sources[0] if len(sources) == 1 and not validation else Mixture(sources, cfg.weights, validation)
+
+
+def load_source(name: str, cfg: DataConfig, *, held_out: bool | None) -> Corpus:
+    """One corpus by its name; all of it is its train part where nothing is held out. None: it is to validate on."""
+    if name == "tales":
+        num_val = min(max(1, round(cfg.num_stories * cfg.val_ratio)), MAX_VAL_STORIES)
+        if held_out is None:
+            return TalesCorpus({"train": (VAL_SEED, num_val)})
+        return TalesCorpus({"train": (cfg.seed, cfg.num_stories)} | ({"val": (VAL_SEED, num_val)} if held_out else {}))
+    held_out = bool(held_out)
+    if paths := files_of(name):
+        return local_corpus(name, paths, cfg, held_out=held_out)
+    base, _, split = name.partition(":")
+    if Path(base).is_dir() and any(map(kind_of, Path(base).rglob("*"))):
+        source = Source(name, base, cfg.subset, split or "train")
+        return local_table_corpus(folder_table(source, cfg.cache_path), cfg, held_out=held_out, flags=("subset",))
+    if base == TINYSTORIES_V2 and (split or "train") in STORY_FILES:
+        path = story_file(Source(name, NAMES["tinystories"], None, split or "train", cfg.revision), cfg.cache_path)
+        return TextCorpus(name, [path], cfg, separator=END_OF_STORY, held_out=held_out, flags=("revision",))
+    if is_hub_name(base):
+        return hub_corpus(Source(name, NAMES.get(base, base), cfg.subset or SUBSETS.get(base), split or "train",
+                                 cfg.revision), cfg, held_out=held_out)
+    raise ValueError(f"data.name={name!r} is no text file, no folder or glob with any, and no built-in corpus: give a "
+                     f"path, a Hub dataset as owner/name, or one of tales, {TINYSTORIES_V2}, {', '.join(NAMES)}")
+
+
+def local_corpus(name: str, paths: list[Path], cfg: DataConfig, *, held_out: bool) -> Corpus:
+    """Files of one kind: text, or a table."""
+    if all(kind_of(path) is None for path in paths):
+        return TextCorpus(name, paths, cfg, separator=cfg.separator, held_out=held_out)
+    return local_table_corpus(local_table(name, paths, cfg.cache_path), cfg, held_out=held_out)
+
+
+def local_table_corpus(table: Table, cfg: DataConfig, *, held_out: bool, flags: tuple[str, ...] = ()) -> TableCorpus:
+    content = [remembered(Path(file), "sha256", cfg.cache_path, lambda file=file: digest_of_file(Path(file)))
+               for file in table.files]
+    column = choose_column(table, table.columns(), cfg.column)
+    return TableCorpus(table, column, cfg, [table.kind, table.options, content], held_out=held_out, flags=flags)
+
+
+def hub_corpus(source: Source, cfg: DataConfig, *, held_out: bool) -> TableCorpus:
+    table, commit, columns = hub_table(source, cfg.cache_path, streaming=cfg.streaming)
+    column = choose_column(table, columns, cfg.column or COLUMNS.get(source.where))
+    content = [source.where, source.subset, source.split, commit]
+    return TableCorpus(table, column, cfg, content, held_out=held_out, flags=("subset", "revision", "streaming"))
+
+
+def files_of(name: str) -> list[Path]:
+    """The file, the text files anywhere in the folder, or the files of the glob, in name order."""
+    path = Path(name)
+    if path.is_file():
+        return [path]
+    found = path.rglob("*") if path.is_dir() else map(Path, glob.glob(name, recursive=True))
+    files = sorted(file for file in found if file.is_file())
+    if not path.is_dir():
+        return files
+    texts = [file for file in files if uncompressed(file).suffix.lower() == ".txt"]
+    tables = [file for file in files if kind_of(file)]
+    if (path / "README.md").is_file() and tables:  # a copy of a dataset on the Hub, whose card says what is what
+        return []
+    if texts and tables:
+        raise ValueError(f"data.name={name!r} has {texts[0].name} and {tables[0].name}, of different kinds: give a "
+                         f"glob of one kind, e.g. '{name}/*.txt'")
+    return texts

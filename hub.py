@@ -1,0 +1,116 @@
+"""Datasets of the Hugging Face Hub: downloaded once below the cache folder, or streamed."""
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from reading import recall, uncompressed
+from tables import Source, Table, kind_of, named, one_line, quiet_datasets, resolve
+
+NAMES = {"tinystories": "roneneldan/TinyStories", "fineweb-edu": "HuggingFaceFW/fineweb-edu",
+         "wikipedia": "wikimedia/wikipedia"}
+SUBSETS = {"fineweb-edu": "sample-10BT", "wikipedia": "20231101.en"}
+FOLDERS = {"sample-10BT": "sample/10BT", "20231101.en": "20231101.en"}  # where these subsets' files are
+# read as text: a file of the dataset for each split, with this between the stories
+TINYSTORIES_V2 = "tinystories-v2"
+STORY_FILES = {"train": "TinyStoriesV2-GPT4-train.txt", "validation": "TinyStoriesV2-GPT4-valid.txt"}
+END_OF_STORY = "<|endoftext|>"
+COLUMNS = {"SouthernCrossAI/Tweets_cricket": "tweet"}  # where the text is in another column than `text`
+
+
+def is_hub_name(name: str) -> bool:
+    """Whether a name reads as owner/dataset, and not as a path to a file."""
+    is_file = kind_of(Path(name)) or uncompressed(Path(name)).suffix == ".txt"
+    return name in NAMES or bool(re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name) and not is_file)
+
+
+def hub_table(source: Source, cache: Path, *, streaming: bool) -> tuple[Table, str, dict[str, str]]:
+    """A dataset of the Hub as (table, commit, columns): downloaded, once, unless streamed.
+
+    Raises ValueError where it cannot be found or reached, or has no such subset or split.
+    """
+    found = recall(cache / "hub", [*source[1:], streaming], lambda: find_on_hub(source, cache, streaming))
+    files = found["files"] if streaming else [download(source, found["commit"], path, cache) for path in found["files"]]
+    table = Table(source.name, found["kind"], tuple(files), cache, found["options"])
+    return table, found["commit"], found["columns"]
+
+
+def story_file(source: Source, cache: Path) -> Path:
+    """The stories of tinystories-v2, downloaded once."""
+    path = STORY_FILES[source.split]
+
+    def find() -> dict[str, str]:
+        file = download(source, source.revision, path, cache)
+        return {"commit": Path(file).relative_to(hub_folder(cache)).parts[2]}  # datasets--o--n/snapshots/commit/...
+
+    return Path(download(source, recall(cache / "hub", [*source[1:], path], find)["commit"], path, cache))
+
+
+def find_on_hub(source: Source, cache: Path, streaming: bool) -> dict[str, Any]:
+    """Ask the Hub which files a dataset's split has; keeps what a later use needs to ask nothing."""
+    with hub_errors(source), kept_below(cache):
+        found = resolve(source, cache)
+    commit, prefix = found["hash"], f"hf://datasets/{source.where}@{found['hash']}/"
+    files = found["files"] if streaming else [file.removeprefix(prefix) for file in found["files"]]
+    local = files if streaming else [download(source, commit, path, cache) for path in files]
+    columns = Table(source.name, found["kind"], tuple(local), cache, found["options"]).columns()
+    return {"commit": commit, "kind": found["kind"], "options": found["options"], "files": files, "columns": columns}
+
+
+def download(source: Source, revision: str | None, path: str, cache: Path) -> str:
+    """A file of a dataset in the cache, fetched where it is not there yet; an interrupted one goes on."""
+    os.environ.setdefault("HF_XET_CACHE", str(cache.resolve() / "hub" / "xet"))  # read by the part written in Rust
+    from huggingface_hub import hf_hub_download
+
+    with hub_errors(source):
+        return hf_hub_download(source.where, path, repo_type="dataset", revision=revision,
+                               cache_dir=str(hub_folder(cache)))
+
+
+def hub_folder(cache: Path) -> Path:
+    return cache.resolve() / "hub" / "files"
+
+
+@contextlib.contextmanager
+def kept_below(cache: Path) -> Iterator[None]:
+    """What `datasets` downloads by itself goes below the cache folder: it has no argument for that."""
+    from huggingface_hub import constants
+
+    before, constants.HF_HUB_CACHE = constants.HF_HUB_CACHE, str(hub_folder(cache))
+    try:
+        yield
+    finally:
+        constants.HF_HUB_CACHE = before
+
+
+@contextlib.contextmanager
+def hub_errors(source: Source) -> Iterator[None]:
+    """One sentence for what can go wrong between here and the Hub."""
+    import httpx
+    from huggingface_hub import errors
+
+    datasets = quiet_datasets()
+    flag, get, give = f"data.name={source.name!r}", "", "data.name=FOLDER"
+    if source.name.startswith(TINYSTORIES_V2):
+        get, give = (f" {STORY_FILES[source.split]}",
+                     f"data.name=FOLDER/{STORY_FILES[source.split]} and data.separator='{END_OF_STORY}'")
+    elif source.subset in FOLDERS:
+        get = f" --include '{FOLDERS[source.subset]}/*'"
+    try:
+        yield
+    except (datasets.exceptions.DatasetNotFoundError, errors.RepositoryNotFoundError,
+            errors.RevisionNotFoundError) as error:
+        raise ValueError(f"{flag} is no file or folder here, and the Hub has no such dataset, or not for you "
+                         f"({one_line(error)}): check the name and data.revision, or log in (`hf auth login`)") \
+            from error
+    except (ConnectionError, errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError, httpx.HTTPError) as error:
+        raise ValueError(f"{flag} is no file or folder here, and the Hub cannot be reached: where there is a network "
+                         f"run `hf download {source.where}{get} --repo-type dataset --local-dir FOLDER`, "
+                         f"and give {give}") from error
+    except (datasets.exceptions.DatasetsError, errors.HfHubHTTPError, RuntimeError) as error:
+        raise ValueError(f"{flag} cannot be used ({one_line(error)}): choose another dataset") from error
+    except ValueError as error:
+        raise named(error, source) from error

@@ -1,0 +1,147 @@
+"""Files, plain or compressed, as text; and what is known of a file, remembered."""
+
+import codecs
+import hashlib
+import json
+import os
+import tempfile
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import zstandard
+
+from pieces import Piece, split, without_blank
+
+BLOCK_BYTES = 1 << 18
+SETTLED_NS = 2 * 10**9  # coarser than the clock of any file system in use
+COMPRESSED: dict[str, Callable[[], Any]] = {
+    ".gz": lambda: zlib.decompressobj(wbits=31),  # 31: with gzip's header
+    ".zst": lambda: zstandard.ZstdDecompressor().decompressobj(),
+}
+
+
+def uncompressed(path: Path) -> Path:
+    """The path without the .gz or .zst at its end."""
+    return path.with_suffix("") if path.suffix.lower() in COMPRESSED else path
+
+
+class HashedFile:
+    """A file read from its start, with the SHA-256 of what has been read."""
+
+    def __init__(self, file: IO[bytes]):
+        self.file, self.sha256 = file, hashlib.sha256()
+
+    def read(self, size: int) -> bytes:
+        block = self.file.read(size)
+        self.sha256.update(block)
+        return block
+
+
+def byte_blocks(file: IO[bytes] | HashedFile, path: Path) -> Iterator[bytes]:
+    """The content of a file, decompressed where its name ends in .gz or .zst.
+
+    Raises ValueError where the compressed file is damaged or cut short.
+    """
+    make = COMPRESSED.get(path.suffix.lower())
+    decompressor = None
+    try:
+        while block := file.read(BLOCK_BYTES if make is None else BLOCK_BYTES // 8):
+            while make is not None and block:
+                if decompressor is None or decompressor.eof:
+                    decompressor = make()  # one after the other, as `cat a.gz b.gz` leaves them
+                yield decompressor.decompress(block)
+                block = decompressor.unused_data
+            if block:
+                yield block
+    except (zlib.error, zstandard.ZstdError) as error:
+        raise ValueError(f"{path} cannot be decompressed ({error}): compress it again") from error
+    if decompressor is not None and not decompressor.eof:
+        raise ValueError(f"{path} cannot be decompressed (it is cut short): compress it again")
+
+
+def text_blocks(file: IO[bytes] | HashedFile, path: Path) -> Iterator[str]:
+    """The text of a UTF-8 file, block by block. Raises ValueError where it is not UTF-8."""
+    decoder, num_bytes = codecs.getincrementaldecoder("utf-8")(), 0
+    try:
+        for block in byte_blocks(file, path):
+            waiting = len(decoder.getstate()[0])  # of a character that the last block cut
+            yield decoder.decode(block)
+            num_bytes += len(block)
+        waiting = len(decoder.getstate()[0])
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 text (byte {num_bytes - waiting + error.start}): "
+                         "convert it first") from error
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What one reading of a text file tells: its SHA-256, its documents and their characters, its separators."""
+
+    sha256: str
+    num_documents: int
+    num_chars: int
+    num_separators: int
+
+
+def read_documents(path: Path, separator: str | None) -> Iterator[Piece]:
+    """The documents of a text file that are not blank."""
+    with open(path, "rb") as file:
+        yield from without_blank(split(text_blocks(file, path), separator))
+
+
+def scan(path: Path, separator: str | None) -> Scan:
+    """Read a text file once, from its start to its end."""
+    num_separators, num_documents, num_chars = -1, 0, 0
+    with open(path, "rb") as file:
+        hashed = HashedFile(file)
+        for piece in split(text_blocks(hashed, path), separator):
+            num_separators += piece.is_last
+            for _ in without_blank([piece]):
+                num_documents += piece.is_first
+                num_chars += len(piece.text)
+    return Scan(hashed.sha256.hexdigest(), num_documents, num_chars, num_separators)
+
+
+# ---- what content is called ----
+
+
+def digest(*values: Any) -> str:
+    """SHA-256 (hex) of JSON values."""
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()
+
+
+def digest_of_file(path: Path) -> str:
+    """SHA-256 (hex) of a file's bytes."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def recall(folder: Path, key: list[Any], find: Callable[[], Any]) -> Any:
+    """What was found before under the key and kept in the folder as JSON, or what is found now."""
+    path = folder / f"{digest(*key)[:32]}.json"
+    if path.exists():
+        return json.loads(path.read_text(encoding="utf-8"))
+    found = find()
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", dir=folder, suffix=".tmp", delete=False) as file:
+        json.dump(found, file)
+    os.replace(file.name, path)
+    return found
+
+
+def remembered(path: Path, what: str, cache: Path, find: Callable[[], Any]) -> Any:
+    """What is known of a file as it stands, so that a large one is read through once.
+
+    A file counts as the same while its size and its times are; one that changed a moment ago is not remembered,
+    for it could change again within the same tick of its clock.
+    """
+    state = path.stat()
+    if time.time_ns() - max(state.st_mtime_ns, state.st_ctime_ns) < SETTLED_NS:
+        return find()
+    key = [what, str(path.resolve()), state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino]
+    return recall(cache / "scans", key, find)

@@ -1,0 +1,168 @@
+"""Texts in tables: .jsonl, .csv and .parquet files, read by the `datasets` library.
+
+Rows are read in batches from the files themselves, so nothing is copied. Scripts of a dataset are never run.
+"""
+
+import dataclasses
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from reading import byte_blocks, digest, uncompressed
+
+KINDS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
+HUB_KINDS = ("json", "csv", "parquet", "arrow", "text")
+ROWS = 256  # read at a time
+
+
+class Source(NamedTuple):
+    """A dataset on the Hub, or a folder laid out like one; `name` is what the user calls it."""
+
+    name: str
+    where: str
+    subset: str | None
+    split: str
+    revision: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """Files of one kind, with the options that `datasets` reads them with."""
+
+    name: str
+    kind: str
+    files: tuple[str, ...]
+    cache: Path
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def batches(self, column: str | None = None) -> Iterator[Any]:
+        """The rows as Arrow tables. Raises ValueError where a file is not what its kind says."""
+        import pyarrow
+
+        datasets = quiet_datasets()
+        try:
+            builder = datasets.load_dataset_builder(self.kind, data_files={"train": list(self.files)},
+                                                    cache_dir=str(self.cache / "datasets"), **self.options)
+            config = builder.config
+            if self.kind == "parquet":
+                config.batch_size, config.columns = ROWS, None if column is None else [column]
+            if self.kind == "csv":  # text as it stands: "NA" is no gap, and "007" no number
+                config.na_filter, config.converters = False, None if column is None else {column: str}
+            rows = builder.as_streaming_dataset(split="train").with_format("arrow")
+            yield from rows.iter(batch_size=ROWS)
+        except StopIteration:  # of `datasets`, where the files are empty
+            return
+        except (ValueError, OSError, pyarrow.ArrowException, datasets.exceptions.DatasetsError) as error:
+            raise ValueError(f"data.name={self.name!r} cannot be read as {self.kind} ({one_line(error)}): "
+                             "mend or leave out the file") from error
+
+    def columns(self) -> dict[str, str]:
+        """The columns there are, and what they hold. Raises ValueError where there are no rows."""
+        first = next(self.batches(), None)
+        if first is None:
+            raise ValueError(f"data.name={self.name!r} has no text: give a file with at least one row")
+        return {field.name: str(field.type) for field in first.schema}
+
+    def texts(self, column: str) -> Iterator[str]:
+        """One column, row by row; what is empty there is left out."""
+        for batch in self.batches(column):
+            yield from filter(None, batch.column(column).to_pylist())
+
+
+def choose_column(table: Table, columns: dict[str, str], asked: str | None) -> str:
+    """The column with the text: the one asked for, else `text`. Raises ValueError naming those there are."""
+    column = asked or "text"
+    if columns.get(column, "no column").removeprefix("large_") in ("string", "null"):
+        return column
+    problem = f"holds {columns[column]}, not text, in" if column in columns else "is no column of"
+    raise ValueError(f"data.column={column} {problem} {table.name!r}: use one of {', '.join(columns)}")
+
+
+def local_table(name: str, files: list[Path], cache: Path) -> Table:
+    """Files of one kind, by the end of their names; compressed parquet is unpacked into the cache."""
+    kinds = {kind_of(path) for path in files}
+    if len(kinds) > 1:
+        raise ValueError(f"data.name={name!r} has files of several kinds ({', '.join(sorted(map(str, kinds)))}): "
+                         "give a glob of one kind")
+    kind = kinds.pop()
+    return Table(name, kind, tuple(str(unpacked(path, cache) if kind == "parquet" else path) for path in files), cache)
+
+
+def kind_of(path: Path) -> str | None:
+    """What `datasets` calls a file's kind; None = text."""
+    return KINDS.get(uncompressed(path).suffix.lower())
+
+
+def unpacked(path: Path, cache: Path) -> Path:
+    """The file, or where it is compressed, its content in the cache: parquet is read from its end."""
+    if path == uncompressed(path):
+        return path
+    state = path.stat()
+    key = digest(str(path.resolve()), state.st_size, state.st_mtime_ns, state.st_ctime_ns)
+    target = cache / "unpacked" / f"{key[:32]}.parquet"
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = target.with_suffix(f".{os.getpid()}.tmp")
+        with open(path, "rb") as packed, open(unfinished, "wb") as plain:
+            plain.writelines(byte_blocks(packed, path))
+        unfinished.replace(target)
+    return target
+
+
+def resolve(source: Source, cache: Path) -> dict[str, Any]:
+    """What `datasets` makes of a dataset's card and files: their kind, options, files of the split, and hash.
+
+    Raises ValueError where there is no such split, or the files are no tables.
+    """
+    datasets = quiet_datasets()
+    builder = datasets.load_dataset_builder(source.where, source.subset, revision=source.revision,
+                                            cache_dir=str(cache / "datasets"))
+    kind = type(builder).__module__.rpartition(".")[2]
+    if kind not in HUB_KINDS:
+        raise ValueError(f"data.name={source.name!r} holds files of kind {kind}: use one of {', '.join(HUB_KINDS)}")
+    splits = builder.config.data_files
+    if source.split not in splits:
+        raise ValueError(f"data.name={source.name!r} has no split {source.split}: use one of "
+                         f"{', '.join(f'{source.where}:{split}' for split in splits)}")
+    shared = {field.name for field in dataclasses.fields(datasets.BuilderConfig)}
+    options = {field.name: getattr(builder.config, field.name) for field in dataclasses.fields(builder.config)
+               if field.name not in shared and getattr(builder.config, field.name) != field.default}
+    return {"kind": kind, "options": {name: value for name, value in options.items() if value is not None},
+            "files": list(splits[source.split]), "hash": builder.hash}
+
+
+def folder_table(source: Source, cache: Path) -> Table:
+    """A folder of tables, laid out like a dataset on the Hub or plainly full of files of one kind."""
+    datasets = quiet_datasets()
+    try:
+        found = resolve(source, cache)
+    except (FileNotFoundError, datasets.exceptions.DatasetsError, RuntimeError) as error:
+        raise ValueError(f"data.name={source.name!r} cannot be read ({one_line(error)}): give a folder of .txt, "
+                         ".jsonl, .csv or .parquet files") from error
+    except ValueError as error:
+        raise named(error, source) from error
+    files = [Path(file) for file in found["files"]]
+    return dataclasses.replace(local_table(source.name, files, cache), kind=found["kind"], options=found["options"])
+
+
+def named(error: ValueError, source: Source) -> ValueError:
+    """The sentence for a subset that is missing or wrong; any other error as it is."""
+    if found := re.search(r"(?:Available: |available configs: )\[(.*?)\]", str(error), re.DOTALL):
+        return ValueError(f"data.subset={source.subset} is none of {source.name!r}: use one of "
+                          f"{found[1].replace(chr(39), '')}")
+    return error
+
+
+def quiet_datasets() -> Any:
+    """The library, imported where it is needed: it takes a second. What it would log, we say."""
+    import datasets
+
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)
+    return datasets
+
+
+def one_line(error: BaseException) -> str:
+    """The first line of an error's text, or its kind where it has none."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
