@@ -35,9 +35,9 @@ OPENINGS = {"tales": "Once"}  # how a corpus begins each text
 # ---- prompts ----
 
 
-def prompts_or_opening(cfg: SampleConfig, corpus: str) -> tuple[str, ...]:
-    """The texts to continue: cfg.prompts, or where there are none, how the corpus opens ("" = no known way)."""
-    return cfg.prompts or (OPENINGS.get(corpus, ""),)
+def prompts_or_opening(cfg: SampleConfig, corpora: tuple[str, ...]) -> tuple[str, ...]:
+    """The texts to continue: cfg.prompts, or where there are none, how the first corpus opens ("" = no known way)."""
+    return cfg.prompts or (OPENINGS.get(corpora[0], ""),)
 
 
 def encode_prompts(tokenizer: Tokenizer, cfg: SampleConfig) -> list[list[int]]:

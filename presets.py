@@ -111,6 +111,7 @@ PRESETS: dict[str, Mapping[str, Mapping[str, Any]]] = {
             "q_bias": True, "k_bias": True, "v_bias": True, "out_bias": True, "mlp_bias": True, "norm_bias": True,
             "activation": "gelu", "position": "learned",
         },
+        "data": {"name": "SouthernCrossAI/Tweets_cricket"},
         "train": ADAMW | {"lr": 1e-5, "weight_decay": 1e-3, "beta2": 0.999, "grad_clip": None, "batch_size": 2,
                           "schedule": "step", "step_size": 1, "step_unit": "epochs", "step_gamma": 0.9,
                           "min_lr_ratio": 0.0, "warmup_steps": 0},

@@ -20,12 +20,12 @@ from rich.progress import Progress as Bar
 import tales
 from checkpoint import Progress, write_text
 from config import Config, SampleConfig, replace
-from data import TokenFile
 from evaluation import Evaluation
 from inference import OPENINGS, continue_prompts, prompts_or_opening
 from model import Model
 from runs import ROOT, Run
 from schedules import Schedule
+from shards import TokenFile
 from tokenizer import Tokenizer
 
 
@@ -43,16 +43,17 @@ def write_samples(model: Model, tokenizer: Tokenizer, prompts: list[str], cfg: S
 
 
 def announce(
-    console: Console, run: Run, model: Model, schedule: Schedule, part: TokenFile, progress: Progress,
-    device: torch.device,
+    console: Console, run: Run, model: Model, schedule: Schedule, train_parts: list[tuple[TokenFile, float]],
+    progress: Progress, device: torch.device,
 ) -> None:
     """What is about to be trained, on how much, where; on stderr what is hardly meant."""
     steps = schedule.cfg.steps
     sizes = sorted({len(schedule.passes(number)) * schedule.pass_tokens for number in (0, steps - 1)})
     spelled = " to ".join(f"{size:,}" for size in sizes)
-    epochs = schedule.tokens_before(steps) / part.num_tokens
+    num_tokens = sum(part.num_tokens for part, _ in train_parts)
+    epochs = schedule.tokens_before(steps) / num_tokens
     console.print(f"[bold]{run.name}[/]: {model.num_parameters():,} parameters, {steps:,} steps of "
-                  f"{spelled} tokens ({epochs:.2g} passes over {part.num_tokens:,}), "
+                  f"{spelled} tokens ({epochs:.2g} passes over {num_tokens:,}), "
                   f"{device.type}, in {escape(str(shown(run.path)))}", highlight=False, soft_wrap=True)
     if progress.step:
         console.print(f"going on after step {progress.step:,}", highlight=False)
@@ -96,7 +97,7 @@ def finish(console: Console, run: Run, model: Model, tokenizer: Tokenizer, promp
     for sample in run.samples()[-len(prompts):]:
         console.print(f"\n{sample['text']}", markup=False, highlight=False)
     count = run.config.train.graded_stories
-    if run.config.data.name == "tales" and count:
+    if "tales" in run.config.data.name and count:
         console.print("\n" + grade_stories(run, model, tokenizer, count), markup=False, highlight=False)
     plot_loss([run], run.path / "loss.png")
     console.print(f"\nloss curve: {shown(run.path / 'loss.png')}", markup=False, highlight=False, soft_wrap=True)

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from itertools import chain
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -19,18 +20,20 @@ from torch import Tensor, nn
 import report
 from checkpoint import Progress
 from config import Config, DataConfig, TokenizerConfig, TrainConfig, replace
-from data import Batches, Corpus, TokenFile, load_corpus, prepare
+from corpora import Corpus, load_corpus
+from data import Batches
 from evaluation import evaluate
 from gradients import GradientWatch
 from model import Model, flops_per_token
 from optim import MovingAverage, Optimizers, make_optimizer
 from presets import fail, parse_command_line
-from runs import ROOT, Run, free_name, require_free, require_locks, saved_runs
+from runs import Run, free_name, require_free, require_locks, saved_runs
 from schedules import Schedule
+from shards import JoinedTokenFile, TokenFile, prepare
 from tokenizer import BUILT_SIZES, Tokenizer, built_tokenizer, load_tokenizer, train_tokenizer
 from tools import has_fast_bfloat16, keep_freed_memory, pick_device, seed_everything, trace
 
-DEFAULT_SIZES = {"tales": 4096}  # of a corpus's vocabulary, where the flags name none
+DEFAULT_SIZES = {("tales",): 4096}  # of a corpus's vocabulary, where the flags name none
 
 
 def train(cfg: Config, *, run: Run | None = None, console: Console | None = None) -> Run:
@@ -48,15 +51,14 @@ def train(cfg: Config, *, run: Run | None = None, console: Console | None = None
     name = cfg.train.name or free_name("default")
     if run is None:
         require_free(name)  # better said now than after the text is encoded
-    corpus = load_corpus(cfg.data.name, separator=cfg.data.separator, val_ratio=cfg.data.val_ratio,
-                         num_stories=cfg.data.num_stories, seed=cfg.data.seed)
+    corpus = load_corpus(cfg.data)
     if run is None:
         tokenizer = choose_tokenizer(cfg.tokenizer, cfg.data, corpus)
     else:
         require_same_text(run, corpus)
         tokenizer = run.tokenizer()
     cfg = settle_precision(fit_vocabulary(cfg, tokenizer), device)
-    train_part, val_part = prepare(corpus, tokenizer, ROOT / cfg.data.cache_dir)
+    train_parts, val_part = prepare(corpus, tokenizer, cfg.data.cache_path, workers=cfg.data.workers, console=console)
     prompts = report.opening_prompts(cfg, tokenizer)
 
     seed_everything(cfg.train.seed)
@@ -65,17 +67,17 @@ def train(cfg: Config, *, run: Run | None = None, console: Console | None = None
     optimizer = make_optimizer(model, cfg.train)
     average = MovingAverage(model, cfg.train.ema_decay) if cfg.train.ema_decay else None
     watch, seq_len = GradientWatch(cfg.train), cfg.model.max_seq_len
-    batches = Batches(train_part, batch_size=cfg.train.batch_size, seq_len=seq_len, seed=cfg.train.seed)
+    batches = Batches(only_part(train_parts), batch_size=cfg.train.batch_size, seq_len=seq_len, seed=cfg.train.seed)
     schedule = Schedule(cfg, rows_per_epoch=batches.rows_per_epoch)
     flops_per_pass = flops_per_token(cfg.model, seq_len) * schedule.pass_tokens
     if run is None:
-        run = Run.create(name, cfg, tokenizer, describe_data(corpus, train_part, val_part))
+        run = Run.create(name, cfg, tokenizer, describe_data(corpus, train_parts, val_part))
     with run.locked():
         progress = load_newest(run, model, optimizer, average)
         if run.is_finished:
             console.print(f"{run.name} is finished: all {cfg.train.steps:,} steps are taken", highlight=False)
             return run
-        report.announce(console, run, model, schedule, train_part, progress, device)
+        report.announce(console, run, model, schedule, train_parts, progress, device)
         forward = torch.compile(model) if cfg.train.compile else model
         precision = torch.autocast(device.type, torch.bfloat16, enabled=cfg.train.precision == "bfloat16")
 
@@ -213,7 +215,7 @@ def choose_tokenizer(cfg: TokenizerConfig, data: DataConfig, corpus: Corpus) -> 
     if cfg.kind in ("char", "byte"):
         return train_tokenizer(cfg.kind, chain(corpus.train(), corpus.val()), None)
     size = cfg.vocab_size or (DEFAULT_SIZES.get(data.name, 2048) if cfg.kind == "bpe" else 2048)
-    if data.name == "tales" and cfg.kind == "bpe" and size in BUILT_SIZES:
+    if data.name == ("tales",) and cfg.kind == "bpe" and size in BUILT_SIZES:
         return built_tokenizer(size)
     return train_tokenizer(cfg.kind, corpus.train(), size)
 
@@ -238,14 +240,28 @@ def settle_precision(cfg: Config, device: torch.device) -> Config:
     return replace(cfg, train=replace(cfg.train, precision=precision))
 
 
-def describe_data(corpus: Corpus, train_part: TokenFile, val_part: TokenFile) -> dict[str, float | str | None]:
+def only_part(train_parts: list[tuple[TokenFile, float]]) -> TokenFile:
+    """The one text to train on. Raises ValueError where there are several."""
+    if len(train_parts) > 1:
+        raise ValueError(f"data.name has {len(train_parts)} texts to train on: give one")
+    return train_parts[0][0]
+
+
+def describe_data(
+    corpus: Corpus, train_parts: list[tuple[TokenFile, float]], val_part: TokenFile | JoinedTokenFile,
+) -> dict[str, Any]:
     """What a run writes down of its text: fingerprint, sizes, and the entropy (bits per byte) where known."""
+    files = [file for file, _ in train_parts]
     floor = None if val_part.bits is None else val_part.bits / val_part.num_bytes
-    return {"name": corpus.name, "fingerprint": corpus.fingerprint,
-            "train_tokens": train_part.num_tokens, "train_bytes": train_part.num_bytes,
-            "train_documents": train_part.num_documents, "val_tokens": val_part.num_tokens,
-            "val_bytes": val_part.num_bytes, "val_documents": val_part.num_documents,
-            "val_tokens_per_byte": val_part.num_tokens / val_part.num_bytes, "floor_bits_per_byte": floor}
+    described = {"name": corpus.name, "fingerprint": corpus.fingerprint,
+                 "train_tokens": sum(file.num_tokens for file in files),
+                 "train_bytes": sum(file.num_bytes for file in files),
+                 "train_documents": sum(file.num_documents for file in files), "val_tokens": val_part.num_tokens,
+                 "val_bytes": val_part.num_bytes, "val_documents": val_part.num_documents,
+                 "val_tokens_per_byte": val_part.num_tokens / val_part.num_bytes, "floor_bits_per_byte": floor}
+    sources = [{"name": source.name, "tokens": file.num_tokens, "share": weight}
+               for source, (file, weight) in zip(corpus.sources, train_parts, strict=True)]
+    return described | ({"sources": sources} if len(sources) > 1 else {})
 
 
 def require_same_text(run: Run, corpus: Corpus) -> None:

@@ -21,12 +21,13 @@ from rich.table import Table
 from tokenizer_speed import Tokenizers
 
 from config import Config, TrainConfig, override, replace
-from data import Batches, load_corpus, prepare
+from corpora import load_corpus
+from data import Batches
 from model import Model
 from optim import OPTIMIZERS, Optimizers, make_optimizer
 from presets import fail, load_preset
-from runs import ROOT
 from schedules import Schedule
+from shards import prepare
 from tools import pick_device, seed_everything
 from train import choose_tokenizer, clip, evaluate, fit_vocabulary, settle_precision
 
@@ -65,11 +66,11 @@ class TokensToLoss:
     def train(self, preset: str, seed: int, console: Console) -> tuple[list[tuple[int, float]], float]:
         """(tokens, validation loss) along a run, and its seconds without the evaluations."""
         cfg = override(load_preset(preset), {"data.name": self.data, "train.seed": seed})
-        corpus = load_corpus(cfg.data.name, separator=cfg.data.separator, val_ratio=0.1)
+        corpus = load_corpus(cfg.data)
         tokenizer = choose_tokenizer(cfg.tokenizer, cfg.data, corpus)
         device = pick_device(self.device)
         cfg = self.with_budget(settle_precision(fit_vocabulary(cfg, tokenizer), device))
-        train_part, val_part = prepare(corpus, tokenizer, ROOT / cfg.data.cache_dir)
+        [(train_part, _)], val_part = prepare(corpus, tokenizer, cfg.data.cache_path)
         precision = torch.autocast(device.type, torch.bfloat16, enabled=cfg.train.precision == "bfloat16")
         seed_everything(seed)
         model = Model(cfg.model).to(device)

@@ -40,12 +40,9 @@ MAY_IMPORT = {
     "evaluation": "data model tokenizer",
     "sampling": "config model",
     "inference": "sampling runs command_line config presets tokenizer data model tools",
-    "report": "inference sampling evaluation runs checkpoint config tales tokenizer data model schedules tools",
-    "train": "report inference evaluation runs checkpoint config presets tokenizer tales data model schedules "
-             "gradients optim memory tools",
-    "report": "inference sampling evaluation runs checkpoint config tales tokenizer shards model optim tools",
+    "report": "inference sampling evaluation runs checkpoint config tales tokenizer shards model schedules tools",
     "train": "report inference evaluation runs checkpoint config presets tokenizer tales corpora shards data model "
-             "optim memory tools",
+             "schedules gradients optim memory tools",
 }
 PROGRAMS = {"experiments", "notebooks", "tests"}  # they may import anything
 FOLDERS = [path for path in ROOT.iterdir() if path.is_dir() and not path.name.startswith(".")]

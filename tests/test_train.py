@@ -27,11 +27,13 @@ import runs
 import tales
 import train
 from config import Config, DataConfig, ModelConfig, TokenizerConfig, override, replace, save_config
-from data import Batches, load_corpus, prepare
+from corpora import load_corpus
+from data import Batches
 from evaluation import evaluate
 from model import Model, flops_per_token
 from runs import COLUMNS, Run
 from schedules import Schedule
+from shards import prepare
 from tokenizer import load_tokenizer
 from train import Diverged, Interrupted, choose_tokenizer, clip, fit_vocabulary
 from train import train as train_run
@@ -99,7 +101,7 @@ def at_step(monkeypatch):
     return plan
 
 
-def interrupt(*_) -> None:
+def interrupt(*_, **__) -> None:
     os.kill(os.getpid(), signal.SIGINT)
 
 
@@ -566,8 +568,8 @@ def test_a_compiled_model_trains_to_the_same_curve(go, monkeypatch):
 def test_the_rate_steps_down_with_the_passes_over_the_data(go, folder):
     run = go({"train.schedule": "step", "train.step_gamma": 0.5, "train.step_unit": "epochs", "train.warmup_steps": 0,
               "train.log_every": 1, "train.accumulation": 2, "train.lr": 0.01, "train.steps": 40})
-    corpus = load_corpus(run.config.data.name, val_ratio=run.config.data.val_ratio)
-    part, _ = prepare(corpus, run.tokenizer(), folder / "cache")
+    corpus = load_corpus(run.config.data)
+    [(part, _)], _ = prepare(corpus, run.tokenizer(), folder / "cache")
     rows = Batches(part, batch_size=4, seq_len=16).rows_per_epoch
     assert rows < 40 * 8  # or the rate never falls
     assert run.log().lr.tolist() == [0.01 * 0.5 ** (step * 8 // rows) for step in range(40)]
@@ -587,7 +589,7 @@ def test_a_warmup_that_never_ends_is_pointed_out(folder, capsys, warmup, warned)
 def guesser(folder):
     """A model that gives every token its own, fixed probability; with the validation part and its tokenizer."""
     tokenizer = load_tokenizer("tales_128")
-    corpus = load_corpus("tales", num_stories=40)
+    corpus = load_corpus(DataConfig(num_stories=40))
     _, part = prepare(corpus, tokenizer, folder / "cache")
     model = Model(ModelConfig(dim=8, num_layers=1, num_heads=2, vocab_size=128, max_seq_len=64, head_bias=True,
                               head_zero_init=True, residual_dropout=0.5, pointer=False))
@@ -623,7 +625,7 @@ def test_a_part_of_the_validation_text_is_its_beginning(guesser):
 @pytest.mark.parametrize("eval_tokens", [64, None])
 def test_checkpoints_compare_on_the_same_tokens_and_the_last_line_is_of_all(go, folder, eval_tokens):
     run = go({"train.steps": 9, "train.eval_tokens": eval_tokens})
-    corpus = load_corpus(run.config.data.name, val_ratio=run.config.data.val_ratio)
+    corpus = load_corpus(run.config.data)
     _, part = prepare(corpus, run.tokenizer(), folder / "cache")
 
     def loss(step: int, max_tokens: int | None) -> float:
@@ -648,7 +650,8 @@ def test_checkpoints_compare_on_the_same_tokens_and_the_last_line_is_of_all(go, 
 ], ids=str)
 def test_the_tokenizer_is_built_loaded_or_trained(folder, flags, data, kind, size):
     name = data if data == "tales" else str(write_text_file(folder / "text.txt"))
-    tokenizer = choose_tokenizer(TokenizerConfig(**flags), DataConfig(name=name), load_corpus(name, num_stories=1))
+    cfg = DataConfig(name=name, cache_dir=str(folder / "cache"))
+    tokenizer = choose_tokenizer(TokenizerConfig(**flags), cfg, load_corpus(cfg))
     assert (tokenizer.kind, tokenizer.vocab_size) == (kind, size)
 
 

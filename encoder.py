@@ -1,0 +1,176 @@
+"""Text to ids in several processes: each has read the tokenizer from a folder, and nothing else of the run.
+
+They are started as programs of their own, so that they hold no model, no lock and no thread of the run; Ctrl-C
+does not reach them, and they end when the run does, however it ends.
+"""
+
+import contextlib
+import os
+import queue
+import subprocess
+import sys
+import tempfile
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain, islice
+from multiprocessing.connection import Connection, Pipe
+from typing import NamedTuple
+
+import numpy as np
+
+from pieces import PIECE_CHARS, Piece
+from tokenizer import Tokenizer, load_tokenizer
+
+GROUPS_ALONE = 16  # groups that this process encodes before it calls for help: 4 MB, less than a second
+
+
+class Encoded(NamedTuple):
+    """Pieces with their ids, bos and eos included, one after the other."""
+
+    pieces: list[Piece]
+    ids: np.ndarray
+    num_ids: np.ndarray  # of each piece
+    num_bytes: np.ndarray  # of UTF-8
+
+
+def dtype_of(tokenizer: Tokenizer) -> np.dtype:
+    """The smallest type that holds all ids."""
+    return np.dtype(np.uint16 if tokenizer.vocab_size <= 2**16 else np.uint32)
+
+
+def grouped(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
+    """Gather pieces until a group has PIECE_CHARS characters."""
+    group, num_chars = [], 0
+    for piece in pieces:
+        group.append(piece)
+        num_chars += len(piece.text)
+        if num_chars >= PIECE_CHARS:
+            yield group
+            group, num_chars = [], 0
+    if group:
+        yield group
+
+
+def encode_texts(
+    tokenizer: Tokenizer, texts: list[str], is_first: Iterable[bool], is_last: Iterable[bool],
+) -> tuple[np.ndarray, np.ndarray]:
+    """(all ids, how many of each text), with bos before a first and eos behind a last piece."""
+    batch = [[tokenizer.bos_id] * first + ids + [tokenizer.eos_id] * last for ids, first, last in
+             zip(tokenizer.encode_batch(texts), is_first, is_last, strict=True)]
+    num_ids = np.fromiter(map(len, batch), np.int64, len(batch))
+    return np.fromiter(chain.from_iterable(batch), dtype_of(tokenizer), num_ids.sum()), num_ids
+
+
+def encode_here(tokenizer: Tokenizer, pieces: list[Piece]) -> Encoded:
+    """A group, encoded by this process."""
+    ids, num_ids = encode_texts(tokenizer, [piece.text for piece in pieces], [piece.is_first for piece in pieces],
+                                [piece.is_last for piece in pieces])
+    return Encoded(pieces, ids, num_ids, np.array([len(piece.text.encode()) for piece in pieces]))
+
+
+def encode(pieces: Iterable[Piece], tokenizer: Tokenizer, workers: int | None) -> Iterator[Encoded]:
+    """Groups of pieces with their ids, in order, from so many processes; None = by the cores and the text's length."""
+    groups = grouped(pieces)
+    count = workers or num_cores()
+    for group in islice(groups, GROUPS_ALONE if workers is None or count == 1 else 0):
+        yield encode_here(tokenizer, group)
+    if count == 1:
+        yield from (encode_here(tokenizer, group) for group in groups)
+    elif (first := next(groups, None)) is not None:
+        with helpers(tokenizer, count) as encode_there:
+            yield from encode_there(chain([first], groups))
+
+
+def num_cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextlib.contextmanager
+def helpers(tokenizer: Tokenizer, count: int) -> Iterator[Callable[[Iterable[list[Piece]]], Iterator[Encoded]]]:
+    """Start the processes; end them on the way out, also on an error or Ctrl-C."""
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        tokenizer.save(folder)
+        threads, idle = ThreadPoolExecutor(count), queue.SimpleQueue()
+        stack.callback(threads.shutdown, cancel_futures=True)  # when all helpers are gone, and none waits for one
+        for _ in range(count):
+            helper = Helper(folder, dtype_of(tokenizer))
+            stack.callback(helper.stop)
+            idle.put(helper)
+
+        def encode_one(group: list[Piece]) -> Encoded:
+            helper = idle.get()
+            try:
+                return helper.encode(group)
+            finally:
+                idle.put(helper)
+
+        def encode_all(groups: Iterable[list[Piece]]) -> Iterator[Encoded]:
+            waiting: deque = deque()
+            for group in groups:
+                waiting.append(threads.submit(encode_one, group))
+                if len(waiting) > 2 * count:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+
+        yield encode_all
+
+
+class Helper:
+    """One process that encodes. Messages are bytes: lengths and marks, text; an error, counts, ids."""
+
+    def __init__(self, folder: str, dtype: np.dtype):
+        self.dtype = dtype
+        self.connection, theirs = Pipe()
+        environment = os.environ | {"TOKENIZERS_PARALLELISM": "false"}
+        self.process = subprocess.Popen(
+            [sys.executable, __file__, str(theirs.fileno()), folder], pass_fds=[theirs.fileno()], env=environment,
+            process_group=0)  # in the terminal's eyes a job of its own: Ctrl-C is ours to pass on
+        theirs.close()
+
+    def encode(self, pieces: list[Piece]) -> Encoded:
+        """Have a group encoded. Raises ValueError for a character without an id, or where the process is gone."""
+        texts = [piece.text.encode() for piece in pieces]
+        table = np.array([(len(text), piece.is_first, piece.is_last) for text, piece in
+                          zip(texts, pieces, strict=True)], np.int64)
+        try:
+            self.connection.send_bytes(table.tobytes())
+            self.connection.send_bytes(b"".join(texts))
+            problem = self.connection.recv_bytes().decode()
+            if problem:
+                raise ValueError(problem)
+            num_ids = np.frombuffer(self.connection.recv_bytes(), np.int64)
+            ids = np.frombuffer(self.connection.recv_bytes(), self.dtype)
+        except (EOFError, ConnectionError) as error:
+            raise ValueError(f"data.workers: a process that encodes has ended (status {self.process.wait()}), as "
+                             "happens where memory runs out: use fewer, e.g. 1") from error
+        return Encoded(pieces, ids, num_ids, table[:, 0])
+
+    def stop(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+def main(connection: Connection, folder: str) -> None:
+    """Encode what comes in until the run is gone."""
+    tokenizer = load_tokenizer(folder)
+    with contextlib.suppress(EOFError, ConnectionError):
+        while True:
+            lengths, is_first, is_last = np.frombuffer(connection.recv_bytes(), np.int64).reshape(-1, 3).T
+            text, ends = connection.recv_bytes(), lengths.cumsum()
+            texts = [text[end - length:end].decode() for end, length in zip(ends, lengths, strict=True)]
+            try:
+                ids, num_ids = encode_texts(tokenizer, texts, is_first, is_last)
+            except ValueError as error:
+                connection.send_bytes(str(error).encode())
+                continue
+            connection.send_bytes(b"")
+            connection.send_bytes(num_ids.tobytes())
+            connection.send_bytes(ids.tobytes())
+
+
+if __name__ == "__main__":
+    main(Connection(int(sys.argv[1])), sys.argv[2])

@@ -1,0 +1,222 @@
+"""Corpora, encoded once into memory-mapped files that are kept by content, tokenizer and settings."""
+
+import contextlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from corpora import Corpus
+from encoder import Encoded, dtype_of, encode
+from locks import locked
+from reading import digest
+from tokenizer import Tokenizer
+
+FORMAT = 2  # of the files in the cache: another number, and every corpus is encoded anew
+PATIENCE = 3.0  # seconds before a bar appears
+
+
+class TokenFile:
+    """One part, encoded: every document as bos, its ids, eos, one after the other.
+
+    `tokens` (num_tokens,) and `document_starts` (num_documents,) are memory-mapped. `num_bytes` of
+    UTF-8 text, without bos and eos; `bits` of information in it, or None where not known.
+    ValueError where the files are missing or cut short.
+    """
+
+    def __init__(self, folder: Path, part: str):
+        try:
+            meta = json.loads((folder / f"{part}.json").read_text())
+            self.num_tokens, self.num_bytes = meta["num_tokens"], meta["num_bytes"]
+            self.num_documents, self.bits = meta["num_documents"], meta["bits"]
+            self.pad_id = meta["pad_id"]
+            self.tokens = np.memmap(folder / f"{part}.bin", meta["dtype"], "r")
+            self.document_starts = np.memmap(folder / f"{part}.starts", np.int64, "r")
+        except (OSError, ValueError, KeyError) as error:
+            raise ValueError(f"cache {str(folder)!r} is broken ({error}): delete it") from error
+        sizes = (len(self.tokens), len(self.document_starts))
+        if sizes != (self.num_tokens, self.num_documents):
+            raise ValueError(f"cache {str(folder)!r} is broken (cut short): delete it")
+
+
+class JoinedTokens:
+    """The tokens of several files as one array, indexed by a number, a slice or an array of numbers."""
+
+    def __init__(self, arrays: list[np.ndarray]):
+        self._arrays, self._ends = arrays, np.cumsum([len(array) for array in arrays])
+        self.dtype = arrays[0].dtype
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def __getitem__(self, where: int | slice | np.ndarray) -> np.ndarray:
+        where = np.arange(len(self))[where] if isinstance(where, slice) else np.asarray(where)
+        if where.size and not -len(self) <= where.min() <= where.max() < len(self):
+            raise IndexError(f"there are {len(self)} tokens, none at {where.max()} or at {where.min()}")
+        where = where % len(self)
+        taken, owners = np.empty(where.shape, self.dtype), np.searchsorted(self._ends, where, side="right")
+        for number, array in enumerate(self._arrays):
+            mine = owners == number
+            taken[mine] = array[where[mine] - (self._ends[number] - len(array))]
+        return taken
+
+
+class JoinedTokenFile:
+    """Several parts, one after the other, as one TokenFile."""
+
+    def __init__(self, files: list[TokenFile]):
+        self.tokens = JoinedTokens([file.tokens for file in files])
+        self.num_tokens, self.pad_id = len(self.tokens), files[0].pad_id
+        offsets = np.cumsum([0] + [file.num_tokens for file in files[:-1]])
+        self.document_starts = np.concatenate(
+            [file.document_starts + offset for file, offset in zip(files, offsets, strict=True)])
+        self.num_documents = len(self.document_starts)
+        self.num_bytes = sum(file.num_bytes for file in files)
+        bits = [file.bits for file in files]
+        self.bits = None if None in bits else sum(bits)
+
+
+def prepare(
+    corpus: Corpus, tokenizer: Tokenizer, cache_dir: Path, *, workers: int | None = None,
+    console: Console | None = None,
+) -> tuple[list[tuple[TokenFile, float]], TokenFile | JoinedTokenFile]:
+    """([(train part, weight) of each source], validation part), from the cache or encoded into it now.
+
+    The weights add up to 1. Raises ValueError where a part is empty.
+    """
+    console = console or Console(stderr=True)
+    files = [part_of(source, "train", tokenizer, cache_dir, workers, console) for source in corpus.sources]
+    weights = corpus.weights or [file.num_tokens for file in files]
+    held_out = [part_of(source, part, tokenizer, cache_dir, workers, console) for source, part in corpus.held_out]
+    return ([(file, weight / sum(weights)) for file, weight in zip(files, weights, strict=True)],
+            held_out[0] if len(held_out) == 1 else JoinedTokenFile(held_out))
+
+
+def part_of(
+    corpus: Corpus, part: str, tokenizer: Tokenizer, cache_dir: Path, workers: int | None, console: Console,
+) -> TokenFile:
+    """One part of a corpus, encoded."""
+    folder = encoded(corpus, tokenizer, Path(cache_dir), workers, console)
+    if (folder / f"{part}.json").exists() and (folder / f"{part}.starts").stat().st_size == 0:
+        raise ValueError(f"data.name={corpus.name!r} leaves the {part} part empty: use another data.val_ratio, "
+                         "or more text")
+    return TokenFile(folder, part)
+
+
+def encoded(corpus: Corpus, tokenizer: Tokenizer, cache_dir: Path, workers: int | None, console: Console) -> Path:
+    """The folder of an encoded corpus.
+
+    It gets its name when it is whole, so an interrupted encode is never taken for one. Of two processes
+    that want the same, the second waits for the first; what killed ones have left is swept up.
+    """
+    name = digest(FORMAT, corpus.fingerprint, tokenizer.fingerprint)[:32]
+    folder = cache_dir / name
+    if folder.exists():
+        return folder
+    cache_dir.mkdir(parents=True, exist_ok=True)
+    with locked(cache_dir / f"{name}.lock", console):
+        if not folder.exists():
+            sweep(cache_dir)
+            unfinished = cache_dir / f"{name}.tmp"
+            shutil.rmtree(unfinished, ignore_errors=True)  # ours, for we hold its lock
+            unfinished.mkdir()
+            try:
+                write_parts(unfinished, corpus, tokenizer, workers, console)
+                unfinished.rename(folder)
+            finally:
+                shutil.rmtree(unfinished, ignore_errors=True)
+    return folder
+
+
+def sweep(cache_dir: Path) -> None:
+    """Remove what encodes have left whose processes are gone."""
+    for unfinished in cache_dir.glob("*.tmp"):
+        with locked(unfinished.with_suffix(".lock")) as ours:
+            if ours:
+                shutil.rmtree(unfinished, ignore_errors=True)
+
+
+class PartWriter:
+    """Writes {part}.bin, {part}.starts and {part}.json into a folder."""
+
+    def __init__(self, folder: Path, part: str, tokens: IO[bytes], starts: IO[bytes]):
+        self.folder, self.part, self.tokens, self.starts = folder, part, tokens, starts
+        self.num_tokens = self.num_bytes = self.num_documents = 0
+        self.bits: float | None = 0.0
+
+    def add(self, group: Encoded) -> None:
+        """Append the pieces of this part."""
+        mine = np.array([piece.part == self.part for piece in group.pieces])
+        is_first = np.array([piece.is_first for piece in group.pieces])[mine]
+        ids = group.ids if mine.all() else group.ids[np.repeat(mine, group.num_ids)]
+        num_ids = group.num_ids[mine]
+        self.starts.write((self.num_tokens + np.cumsum(num_ids) - num_ids)[is_first].tobytes())
+        self.tokens.write(ids.tobytes())
+        self.num_tokens += len(ids)
+        self.num_bytes += int(group.num_bytes[mine].sum())
+        self.num_documents += int(is_first.sum())
+        for piece in group.pieces:
+            if piece.is_first and piece.part == self.part:
+                self.bits = None if piece.bits is None or self.bits is None else self.bits + piece.bits
+
+    def finish(self, tokenizer: Tokenizer) -> None:
+        """Have all on the disk before the folder gets its name."""
+        sync(self.tokens)
+        sync(self.starts)
+        meta = {"num_tokens": self.num_tokens, "num_bytes": self.num_bytes, "num_documents": self.num_documents,
+                "bits": self.bits, "pad_id": tokenizer.pad_id, "dtype": dtype_of(tokenizer).name}
+        with open(self.folder / f"{self.part}.json", "w") as file:
+            file.write(json.dumps(meta))
+            sync(file)
+
+
+def write_parts(folder: Path, corpus: Corpus, tokenizer: Tokenizer, workers: int | None, console: Console) -> None:
+    """Encode both parts in one go through the corpus, in bounded memory."""
+    with contextlib.ExitStack() as stack:
+        writers = [PartWriter(folder, part, *(stack.enter_context(open(folder / f"{part}.{end}", "wb"))
+                                              for end in ("bin", "starts"))) for part in ("train", "val")]
+        show = stack.enter_context(progress_bar(console, corpus))
+        groups = stack.enter_context(contextlib.closing(encode(corpus.pieces(), tokenizer, workers)))
+        for group in groups:
+            for writer in writers:
+                writer.add(group)
+            show(group)
+        for writer in writers:
+            writer.finish(tokenizer)
+
+
+@contextlib.contextmanager
+def progress_bar(console: Console, corpus: Corpus) -> Iterator:
+    """A function that shows how far an encode is, in an encode of more than a few seconds on a terminal."""
+    columns = (TextColumn("encoding {task.description}"), BarColumn(None), TextColumn("{task.fields[said]}"),
+               TimeElapsedColumn())
+    bar = Progress(*columns, console=console, disable=not console.is_terminal)
+    task = bar.add_task(corpus.name, total=corpus.total, said="", start=True)
+    began, num_tokens = time.perf_counter(), 0
+
+    def show(group: Encoded) -> None:
+        nonlocal num_tokens
+        num_tokens += len(group.ids)
+        seconds = time.perf_counter() - began
+        done = sum(len(piece.text) if corpus.counts_characters else piece.is_last for piece in group.pieces)
+        bar.update(task, advance=done, said=f"{num_tokens:,} tokens, {num_tokens / seconds:,.0f}/s")
+        if seconds > PATIENCE:
+            bar.start()
+
+    try:
+        yield show
+    finally:
+        bar.stop()
+
+
+def sync(file: IO) -> None:
+    """Have the written bytes on the disk."""
+    file.flush()
+    os.fsync(file.fileno())
