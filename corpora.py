@@ -1,6 +1,5 @@
 """Corpora by name or path: documents in two parts, train and val."""
 
-import glob
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -20,8 +19,17 @@ from hub import (
     story_file,
 )
 from pieces import Piece, by_characters, by_documents, cut, limited, sampled, spread, without_blank
-from reading import Scan, digest, digest_of_file, read_documents, remembered, scan, uncompressed
-from tables import Source, Table, choose_column, folder_table, kind_of, local_table
+from reading import (
+    Scan,
+    digest,
+    digest_of_file,
+    read_documents,
+    remembered,
+    scan,
+    state_of,
+    unless_changed,
+)
+from tables import Source, Table, choose_column, files_of, folder_table, kind_of, local_table
 
 VAL_SEED = -1  # tales: the same validation stories whatever the training seed
 MAX_VAL_STORIES = 1000
@@ -31,14 +39,14 @@ class Corpus:
     """Documents in two parts, train and val; `fingerprint` names their content.
 
     `total` counts the documents of both, or where `counts_characters` says so those; None where not known.
-    `flags` are those of DataConfig that it heeds.
+    `flags` are those that only some corpora heed.
     """
 
     name: str
     fingerprint: str
     total: int | None = None
     counts_characters = False
-    flags: frozenset[str] = frozenset({"sample_ratio", "max_documents"})
+    flags: tuple[str, ...] = ()
 
     def pieces(self) -> Iterator[Piece]:
         """Both parts' documents, in pieces that say which part they are of."""
@@ -95,7 +103,6 @@ class TalesCorpus(Corpus):
     """Stories of the built-in grammar: a seed and a number of stories for each part."""
 
     name = "tales"
-    flags = frozenset({"num_stories", "seed"})
 
     def __init__(self, streams: dict[str, tuple[int, int]]):
         self._streams = streams
@@ -117,8 +124,8 @@ class TextCorpus(Corpus):
 
     def __init__(self, name: str, paths: list[Path], cfg: DataConfig, *, separator: str | None, held_out: bool,
                  flags: tuple[str, ...] = ("separator",)):
-        self.flags = Corpus.flags | {*flags}
-        self.name, self._paths, self._separator, self._cfg = name, paths, separator, cfg
+        self.name, self._paths, self._separator, self._cfg, self.flags = name, paths, separator, cfg, flags
+        self._states = [state_of(path) for path in paths]
         scans = [Scan(**remembered(path, f"scan {separator}", cfg.cache_path,
                                    lambda path=path: asdict(scan(path, separator)))) for path in paths]
         val_ratio = cfg.val_ratio if held_out else 0
@@ -144,8 +151,9 @@ class TextCorpus(Corpus):
         self._num_train = self.total - num_val
 
     def pieces(self) -> Iterator[Piece]:
-        found = choose((piece for path in self._paths for piece in read_documents(path, self._separator)), self._cfg)
-        return (by_characters if self._single else by_documents)(found, self._num_train)
+        found = (piece for path, state in zip(self._paths, self._states, strict=True)
+                 for piece in unless_changed(read_documents(path, self._separator), path, state))
+        return (by_characters if self._single else by_documents)(choose(found, self._cfg), self._num_train)
 
 
 class TableCorpus(Corpus):
@@ -155,7 +163,7 @@ class TableCorpus(Corpus):
                  flags: tuple[str, ...] = ()):
         self.name, self._table, self._column, self._cfg = table.name, table, column, cfg
         self._val_ratio = cfg.val_ratio if held_out else 0
-        self.flags = Corpus.flags | {"column", *flags}
+        self.flags = ("column", *flags)
         self.fingerprint = digest("table", content, column, self._val_ratio, *chosen(cfg))
 
     def pieces(self) -> Iterator[Piece]:
@@ -186,7 +194,7 @@ def load_corpus(cfg: DataConfig) -> Corpus:
     """
     sources = [load_source(name, cfg, held_out=not cfg.val_name) for name in cfg.name]
     validation = [load_source(name, cfg, held_out=None) for name in cfg.val_name]
-    heeded = frozenset().union(*(corpus.flags for corpus in sources + validation))
+    heeded = {flag for corpus in sources + validation for flag in corpus.flags}
     for flag in ("separator", "column", "subset", "revision", "streaming"):
         if getattr(cfg, flag) and flag not in heeded:
             raise ValueError(f"data.{flag}={getattr(cfg, flag)!r} would change nothing for {' '.join(cfg.name)}: "
@@ -237,22 +245,3 @@ def hub_corpus(source: Source, cfg: DataConfig, *, held_out: bool) -> TableCorpu
     column = choose_column(table, columns, cfg.column or COLUMNS.get(source.where))
     content = [source.where, source.subset, source.split, commit]
     return TableCorpus(table, column, cfg, content, held_out=held_out, flags=("subset", "revision", "streaming"))
-
-
-def files_of(name: str) -> list[Path]:
-    """The file, the text files anywhere in the folder, or the files of the glob, in name order."""
-    path = Path(name)
-    if path.is_file():
-        return [path]
-    found = path.rglob("*") if path.is_dir() else map(Path, glob.glob(name, recursive=True))
-    files = sorted(file for file in found if file.is_file())
-    if not path.is_dir():
-        return files
-    texts = [file for file in files if uncompressed(file).suffix.lower() == ".txt"]
-    tables = [file for file in files if kind_of(file)]
-    if (path / "README.md").is_file() and tables:  # a copy of a dataset on the Hub, whose card says what is what
-        return []
-    if texts and tables:
-        raise ValueError(f"data.name={name!r} has {texts[0].name} and {tables[0].name}, of different kinds: give a "
-                         f"glob of one kind, e.g. '{name}/*.txt'")
-    return texts

@@ -7,7 +7,7 @@ import os
 import tempfile
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -140,8 +140,20 @@ def remembered(path: Path, what: str, cache: Path, find: Callable[[], Any]) -> A
     A file counts as the same while its size and its times are; one that changed a moment ago is not remembered,
     for it could change again within the same tick of its clock.
     """
-    state = path.stat()
-    if time.time_ns() - max(state.st_mtime_ns, state.st_ctime_ns) < SETTLED_NS:
+    state = state_of(path)
+    if time.time_ns() - max(state[1:3]) < SETTLED_NS:
         return find()
-    key = [what, str(path.resolve()), state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino]
-    return recall(cache / "scans", key, find)
+    return recall(cache / "scans", [what, str(path.resolve()), *state], find)
+
+
+def state_of(path: Path) -> tuple[int, ...]:
+    """Size, times and number of a file: while they stay, so does its content."""
+    state = path.stat()
+    return state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino
+
+
+def unless_changed(pieces: Iterable[Piece], path: Path, state: tuple[int, ...]) -> Iterator[Piece]:
+    """The pieces of a file. Raises ValueError at their end where it is no longer as it was."""
+    yield from pieces
+    if state_of(path) != state:
+        raise ValueError(f"{path} has changed while it was read: start again when it is complete")

@@ -4,13 +4,14 @@ Rows are read in batches from the files themselves, so nothing is copied. Script
 """
 
 import dataclasses
+import glob
 import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from reading import byte_blocks, digest, uncompressed
+from reading import byte_blocks, digest, state_of, uncompressed
 
 KINDS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
 HUB_KINDS = ("json", "csv", "parquet", "arrow", "text")
@@ -90,6 +91,25 @@ def local_table(name: str, files: list[Path], cache: Path) -> Table:
     return Table(name, kind, tuple(str(unpacked(path, cache) if kind == "parquet" else path) for path in files), cache)
 
 
+def files_of(name: str) -> list[Path]:
+    """The file, the text files anywhere in the folder, or the files of the glob, in name order."""
+    path = Path(name)
+    if path.is_file():
+        return [path]
+    found = path.rglob("*") if path.is_dir() else map(Path, glob.glob(name, recursive=True))
+    files = sorted(file for file in found if file.is_file())
+    if not path.is_dir():
+        return files
+    texts = [file for file in files if uncompressed(file).suffix.lower() == ".txt"]
+    tables = [file for file in files if kind_of(file)]
+    if (path / "README.md").is_file() and tables:  # a copy of a dataset on the Hub, whose card says what is what
+        return []
+    if texts and tables:
+        raise ValueError(f"data.name={name!r} has {texts[0].name} and {tables[0].name}, of different kinds: give a "
+                         f"glob of one kind, e.g. '{name}/*.txt'")
+    return texts
+
+
 def kind_of(path: Path) -> str | None:
     """What `datasets` calls a file's kind; None = text."""
     return KINDS.get(uncompressed(path).suffix.lower())
@@ -99,9 +119,7 @@ def unpacked(path: Path, cache: Path) -> Path:
     """The file, or where it is compressed, its content in the cache: parquet is read from its end."""
     if path == uncompressed(path):
         return path
-    state = path.stat()
-    key = digest(str(path.resolve()), state.st_size, state.st_mtime_ns, state.st_ctime_ns)
-    target = cache / "unpacked" / f"{key[:32]}.parquet"
+    target = cache / "unpacked" / f"{digest(str(path.resolve()), *state_of(path))[:32]}.parquet"
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         unfinished = target.with_suffix(f".{os.getpid()}.tmp")

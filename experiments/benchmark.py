@@ -3,6 +3,7 @@
     tokens-to-loss   how many training tokens a recipe needs to reach a validation loss
     optimizer-steps  how long an optimizer's step takes, beside torch's own AdamW and Muon
     tokenizers       MB of text per second, of each kind of tokenizer beside the bare library beneath it
+    encode           tokens per second from text to files beside the bare tokenizer library, and peak memory
 """
 
 import sys
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 
 import torch
 import tyro
+from encoding import Encode
 from rich.console import Console
 from rich.table import Table
 from tokenizer_speed import Tokenizers
@@ -159,7 +161,8 @@ class OptimizerSteps:
         return Optimizers(torch.optim.Muon(matrices, lr=1e-5), torch.optim.AdamW(rest, lr=1e-5))
 
 
-BENCHMARKS = {"tokens-to-loss": TokensToLoss, "optimizer-steps": OptimizerSteps, "tokenizers": Tokenizers}
+BENCHMARKS = {"tokens-to-loss": TokensToLoss, "optimizer-steps": OptimizerSteps, "tokenizers": Tokenizers,
+              "encode": Encode}
 
 
 def main() -> None:

@@ -199,6 +199,14 @@ def test_a_file_that_has_just_changed_is_not_remembered(tmp_path, load):
     assert load(path, separator="|").fingerprint != before
 
 
+def test_a_file_that_changes_after_it_was_looked_at_is_refused(tmp_path, load):
+    path = write(tmp_path / "a.txt", "one|two|three")
+    corpus = load(path, separator="|")
+    write(path, "one|two|three|four")
+    with pytest.raises(ValueError, match=f"{path} has changed while it was read"):
+        both(corpus)
+
+
 # ---- tales ----
 
 
