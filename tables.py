@@ -3,6 +3,7 @@
 Rows are read in batches from the files themselves, so nothing is copied. Scripts of a dataset are never run.
 """
 
+import contextlib
 import dataclasses
 import glob
 import os
@@ -15,7 +16,7 @@ from reading import byte_blocks, digest, state_of, uncompressed
 
 KINDS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
 HUB_KINDS = ("json", "csv", "parquet", "arrow", "text")
-ROWS = 256  # read at a time
+ROWS, BYTES = 256, 1 << 20  # read at a time
 
 
 class Source(NamedTuple):
@@ -39,37 +40,58 @@ class Table:
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def batches(self, column: str | None = None) -> Iterator[Any]:
-        """The rows as Arrow tables. Raises ValueError where a file is not what its kind says."""
+        """The rows, of one column or all, as Arrow tables.
+
+        Raises ValueError where a file is not what its kind says.
+        """
         import pyarrow
 
-        datasets = quiet_datasets()
+        local_parquet = self.kind == "parquet" and not any(file.startswith("hf://") for file in self.files)
         try:
-            builder = datasets.load_dataset_builder(self.kind, data_files={"train": list(self.files)},
-                                                    cache_dir=str(self.cache / "datasets"), **self.options)
-            config = builder.config
-            if self.kind == "parquet":
-                config.batch_size, config.columns = ROWS, None if column is None else [column]
-            if self.kind == "csv":  # text as it stands: "NA" is no gap, and "007" no number
-                config.na_filter, config.converters = False, None if column is None else {column: str}
-            rows = builder.as_streaming_dataset(split="train").with_format("arrow")
-            yield from rows.iter(batch_size=ROWS)
-        except StopIteration:  # of `datasets`, where the files are empty
-            return
-        except (ValueError, OSError, pyarrow.ArrowException, datasets.exceptions.DatasetsError) as error:
+            yield from self._parquet(column) if local_parquet else self._others(column)
+        except (ValueError, OSError, pyarrow.ArrowException) as error:
             raise ValueError(f"data.name={self.name!r} cannot be read as {self.kind} ({one_line(error)}): "
                              "mend or leave out the file") from error
+
+    def _parquet(self, column: str | None) -> Iterator[Any]:
+        """Local parquet by Arrow itself: `datasets` holds a group of rows at a time, and some files are one group."""
+        from pyarrow.parquet import ParquetFile
+
+        for path in self.files:
+            with open(path, "rb") as file:
+                parquet = ParquetFile(file, buffer_size=BYTES, pre_buffer=False)
+                yield from parquet.iter_batches(ROWS, columns=[column] if column in parquet.schema_arrow.names else None)
+
+    def _others(self, column: str | None) -> Iterator[Any]:
+        builder = quiet_datasets().load_dataset_builder(self.kind, data_files={"train": list(self.files)},
+                                                        cache_dir=str(self.cache / "datasets"), **self.options)
+        config = builder.config
+        if self.kind == "parquet":
+            config.batch_size, config.columns = ROWS, None if column is None else [column]
+        if self.kind == "json":
+            config.chunksize = BYTES
+        if self.kind == "csv":  # text as it stands: "NA" is no gap, and "007" no number
+            config.na_filter, config.converters = False, None if column is None else {column: str}
+        with contextlib.suppress(StopIteration):  # of `datasets`, where the files are empty
+            yield from builder.as_streaming_dataset(split="train").with_format("arrow").iter(batch_size=ROWS)
 
     def columns(self) -> dict[str, str]:
         """The columns there are, and what they hold. Raises ValueError where there are no rows."""
         first = next(self.batches(), None)
         if first is None:
             raise ValueError(f"data.name={self.name!r} has no text: give a file with at least one row")
-        return {field.name: str(field.type) for field in first.schema}
+        return types(first)
 
     def texts(self, column: str) -> Iterator[str]:
         """One column, row by row; what is empty there is left out."""
         for batch in self.batches(column):
+            choose_column(self, types(batch), column)  # a later file may have others
             yield from filter(None, batch.column(column).to_pylist())
+
+
+def types(rows: Any) -> dict[str, str]:
+    """What the columns of an Arrow table hold."""
+    return {field.name: str(field.type) for field in rows.schema}
 
 
 def choose_column(table: Table, columns: dict[str, str], asked: str | None) -> str:
@@ -182,5 +204,5 @@ def quiet_datasets() -> Any:
 
 
 def one_line(error: BaseException) -> str:
-    """The first line of an error's text, or its kind where it has none."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    """An error's text on one line, as far as it is of use, or its kind where it has none."""
+    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -263,6 +263,25 @@ def test_a_missing_column_names_those_there_are(kind, tmp_path, load):
         load(path, column="id")
 
 
+@pytest.mark.parametrize(("kind", "message"), [
+    ("jsonl", r"data.name=.* cannot be read as json \(Couldn't cast id: int64 words: string"),
+    ("parquet", "data.column=text is no column of .*: use one of id, words$")])
+def test_a_later_file_without_the_column_is_refused(kind, message, tmp_path, load):
+    write(tmp_path / f"a.{kind}", table(kind, DOCUMENTS))
+    write(tmp_path / f"b.{kind}", table(kind, DOCUMENTS, "words"))
+    with pytest.raises(ValueError, match=message):
+        both(load(tmp_path / f"*.{kind}"))
+
+
+def test_a_parquet_file_of_one_group_of_rows_is_read_in_bounded_memory(tmp_path, load):
+    path = write(tmp_path / "a.parquet", table("parquet", [f"{number} " * 500 for number in range(10_000)]))
+    before, most, num_chars = pyarrow.total_allocated_bytes(), 0, 0
+    for piece in load(path).pieces():
+        num_chars += len(piece.text)
+        most = max(most, pyarrow.total_allocated_bytes() - before)
+    assert num_chars > 15_000_000 > 2 * most
+
+
 def test_cells_of_a_csv_are_text_as_it_stands(tmp_path, load):
     texts = ["a word", "NA", "007", "", "1e5", "null"]
     assert both(load(write(tmp_path / "a.csv", table("csv", texts)))) == ["a word", "NA", "007", "1e5", "null"]
