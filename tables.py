@@ -60,7 +60,8 @@ class Table:
         for path in self.files:
             with open(path, "rb") as file:
                 parquet = ParquetFile(file, buffer_size=BYTES, pre_buffer=False)
-                yield from parquet.iter_batches(ROWS, columns=[column] if column in parquet.schema_arrow.names else None)
+                columns = [column] if column in parquet.schema_arrow.names else None
+                yield from parquet.iter_batches(ROWS, columns=columns)
 
     def _others(self, column: str | None) -> Iterator[Any]:
         builder = quiet_datasets().load_dataset_builder(self.kind, data_files={"train": list(self.files)},

@@ -17,13 +17,14 @@ import inference
 import runs
 import train
 from config import Config, TrainConfig, replace
-from data import load_corpus, prepare
+from corpora import load_corpus
 from evaluation import evaluate
 from model import Model
 from optim import OPTIMIZERS, MovingAverage, group_of, make_optimizer, parameter_groups
 from presets import PRESETS, load_preset, tiny
 from runs import Run
 from schedules import Schedule
+from shards import prepare
 from train import Interrupted, clip
 from train import train as train_run
 
@@ -348,8 +349,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits(go, flags):
 def evaluated(run: Run, *, ema: bool = False) -> float:
     """The last checkpoint's validation loss, by its file alone."""
     cfg = run.config
-    _, part = prepare(load_corpus(cfg.data.name, val_ratio=cfg.data.val_ratio), run.tokenizer(),
-                      runs.ROOT / cfg.data.cache_dir)
+    _, part = prepare(load_corpus(cfg.data), run.tokenizer(), cfg.data.cache_path)
     return evaluate(run.load_model("last", ema=ema), part, run.tokenizer(), cfg.train.batch_size).loss
 
 
