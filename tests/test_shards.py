@@ -71,12 +71,12 @@ def test_the_bits_of_both_parts_are_kept(tmp_path):
     assert val.bits == pytest.approx(sum(tales.story(-1, n).bits for n in range(2)))
 
 
-@pytest.mark.parametrize("kind", ["char", "bpe", "unigram"])
+@pytest.mark.parametrize(("kind", "size"), [("char", None), ("bpe", 39), ("unigram", 39), ("hf_bpe", 320)])
 @pytest.mark.parametrize("ratio", [0.05, 0.5])
-def test_long_documents_encoded_in_pieces_give_the_same_ids(kind, ratio, tmp_path, monkeypatch):
+def test_long_documents_encoded_in_pieces_give_the_same_ids(kind, size, ratio, tmp_path, monkeypatch):
     text = POEM * 30 + "without a newline " * 20
-    tokenizer = train_tokenizer(kind, [text], None if kind == "char" else 39)
-    monkeypatch.setattr(pieces, "PIECE_CHARS", 100)
+    tokenizer = train_tokenizer(kind, [text], size)
+    monkeypatch.setattr(pieces, "PIECE_CHARS", 70)
     corpus = load(write(tmp_path / "a.txt", text), cache=tmp_path / "cache", val_ratio=ratio)
     assert sum(1 for _ in corpus.pieces()) > 20
     train, val = parts_of(corpus, tokenizer, tmp_path / "cache")
@@ -181,6 +181,7 @@ def test_any_number_of_processes_gives_the_same_files(tmp_path, monkeypatch):
         files.append({name.name: name.read_bytes() for name in (tmp_path / str(workers)).glob("*/*")})
     assert files[0] == files[1] == files[2] and len(files[0]) == 6
     assert tokenizer.decode(train.tokens) == "".join(corpus.train())
+    assert train.document_starts.tolist() == np.flatnonzero(train.tokens == tokenizer.bos_id).tolist()
 
 
 def test_a_short_text_needs_no_other_process(tmp_path, monkeypatch):
@@ -237,7 +238,8 @@ def start(tmp_path):
     def start(text: Path, cache: Path, signal_file: Path, workers: int = 1) -> subprocess.Popen:
         with open(tmp_path / "errors", "a") as errors:
             process = subprocess.Popen([sys.executable, "-c", ENCODER, text, cache, signal_file, str(workers)],
-                                       cwd=ROOT, stdout=subprocess.PIPE, stderr=errors, text=True)
+                                       cwd=ROOT, stdout=subprocess.PIPE, stderr=errors, text=True,
+                                       process_group=0)
         started.append(process)
         return process
 
@@ -309,7 +311,7 @@ def test_no_process_outlives_a_stopped_encode(number, tmp_path, start):
     process = start(text, cache, tmp_path / "go", workers=2)
     helpers = wait_for(lambda: (found := children(process)) and len(found) == 2 and found)
     wait_for(lambda: [path for path in cache.glob("*.tmp/train.bin") if path.stat().st_size])
-    process.send_signal(number)
+    os.killpg(process.pid, number)  # as the terminal does for Ctrl-C
     process.communicate()
     wait_for(lambda: not any(map(is_alive, helpers)))
     if number == signal.SIGINT:
