@@ -111,6 +111,13 @@ class Cache:
     def __init__(self, layers: list):
         self.layers, self.length = layers, 0
 
+    def keep_rows(self, rows: list[int], *, padding: int = 0) -> None:
+        """Drop the other rows, and the first `padding` tokens, which none of those kept sees."""
+        self.length -= padding
+        for layer in self.layers:
+            if layer is not None:
+                layer.keep_rows(rows, padding=padding)
+
 
 def flops_per_token(cfg: ModelConfig, seq_len: int) -> float:
     """Floating-point operations of forward and backward for each token of a text of `seq_len`.

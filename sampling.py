@@ -80,7 +80,7 @@ def stream(
             rows = [row for row, text in enumerate(texts) if not ended(text.new, cfg, eos_id)]
             kept = [texts[row] for row in rows]
             if cache is not None and 0 < len(kept) < len(texts):
-                _keep_rows(cache, rows, padding=_longest(texts) - _longest(kept))
+                cache.keep_rows(rows, padding=_longest(texts) - _longest(kept))
             texts = kept
             if any([text.slide() for text in texts]):
                 cache = None  # what they see now begins elsewhere: read all texts again
@@ -120,20 +120,6 @@ def ended(new: list[int], cfg: SampleConfig, eos_id: int) -> bool:
 def _longest(texts: list[Text]) -> int:
     """Tokens seen of the text of which most are."""
     return max(len(text.seen) for text in texts)
-
-
-@torch.inference_mode()
-def _keep_rows(cache: Cache, rows: list[int], *, padding: int) -> None:
-    """Drop the other rows, and the first `padding` tokens, which none of those kept sees."""
-    cache.length -= padding
-    for layer in cache.layers:
-        if layer is not None:
-            layer.length -= padding
-            layer.keys, layer.values = (x[rows].roll(-padding, dims=2) for x in (layer.keys, layer.values))
-            if layer.positions.dim() == 2:
-                positions = layer.positions[rows].roll(-padding, dims=1)
-                unpadded = (positions[:, : layer.length] >= 0).all()
-                layer.positions = positions[0] if unpadded else positions
 
 
 @torch.inference_mode()

@@ -103,6 +103,21 @@ def test_texts_of_different_lengths_equal_each_alone(flags):
             assert_close(after[row], expected[0, -1:], "same")
 
 
+@each_variant
+def test_rows_that_leave_a_cache_change_nothing_for_those_that_stay(flags):
+    model, lengths = small_model(**flags), (13, 8, 6)
+    tokens, more = small_tokens(b=3), small_tokens(b=3, t=1, seed=1)
+    positions = torch.arange(13) - (13 - torch.tensor(lengths))[:, None]
+    cache = model.make_cache(14)
+    with torch.no_grad():
+        model(tokens, positions=positions, cache=cache)
+        cache.keep_rows([2, 1], padding=5)
+        after = model(more[[2, 1]], positions=torch.tensor([[6], [8]]), cache=cache)
+        for logits, row in zip(after, (2, 1), strict=True):
+            text = torch.cat((tokens[row, -lengths[row] :], more[row]))[None]
+            assert_close(logits, model(text)[0, -1:], "same")
+
+
 # parameters that no data can teach, by the ends of their names
 SILENT = {
     "window of one": ("q.weight", "k.weight"),  # a softmax over one score is 1

@@ -35,6 +35,15 @@ class KVCache:
         self.length = stop
         return self.keys[:, :, :stop], self.values[:, :, :stop], self.positions[..., :stop]
 
+    def keep_rows(self, rows: list[int], *, padding: int) -> None:
+        """Drop the other rows, and the first `padding` tokens, which none of those kept sees."""
+        self.length -= padding
+        self.keys, self.values = (x[rows].roll(-padding, dims=2) for x in (self.keys, self.values))
+        if self.positions.dim() == 2:
+            positions = self.positions[rows].roll(-padding, dims=1)
+            unpadded = (positions[:, : self.length] >= 0).all()
+            self.positions = positions[0] if unpadded else positions
+
 
 class Sight(NamedTuple):
     """Which keys a query sees: plainly all before it (`causal`), or what `mask` says; None = all.
