@@ -5,6 +5,7 @@
 
 import signal
 import sys
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from config import ModelConfig, replace
 from modules.block import make_block
 from modules.embed import Embed
 from modules.head import Head, Loss
+from modules.mixers.sight import Documents
 from modules.norm import norm_maker
 from modules.pointer import Pointer
 from presets import parse_command_line
@@ -25,13 +27,29 @@ OUT_STD = {"same": lambda std, cfg: std, "depth": lambda std, cfg: std * (2 * cf
            "zero": lambda std, cfg: 0.0}
 
 
+class Hidden(NamedTuple):
+    """What the head and the pointer predict from.
+
+    Shape: last (b, t, d), the stream after all layers; first (b, t, d), after one; tokens (b, t), positions (t,) or
+    (b, t).
+    """
+
+    last: Tensor
+    first: Tensor
+    tokens: Tensor
+    positions: Tensor
+    documents: Documents | None
+
+
 class Model(LoggingModule):
     """A decoder-only language model, as its configuration describes it.
 
     Shape: tokens (b, t) int64 -> logits (b, t, v) float32; with targets (b, t) the loss, a scalar
-    in nats per token. Targets of -100 never count. Positions (t,) or (b, t) are those after the
-    cache, where none are given; negative ones are padding.
-    Raises ValueError where a text is longer than the positions that the model has learned.
+    in nats per token. Targets of -100 never count. `documents` (b, t) int64 are equal where tokens
+    stand in one document: none sees another, as if each were alone. Positions (t,) or (b, t) are
+    those after the cache, or in the document, where none are given; negative ones are padding.
+    Raises ValueError where a text is longer than the positions that the model has learned, and for
+    documents with a cache.
     """
 
     def __init__(self, cfg: ModelConfig):
@@ -44,33 +62,48 @@ class Model(LoggingModule):
         self.pointer = Pointer(cfg.dim, key_dim=cfg.pointer_dim, vocab_size=cfg.padded_vocab_size,
                                norm=norm_maker(cfg)(cfg.dim)) if cfg.pointer else None
         self.loss = Loss(z_loss=cfg.z_loss)
+        self.windows = {part.window for part in self.modules() if hasattr(part, "window")}
         self.init_weights()
 
     @log_io("b t -> b t v")
     def forward(
-        self, tokens: Tensor, targets: Tensor | None = None, *, cache: "Cache | None" = None,
-        positions: Tensor | None = None,
+        self, tokens: Tensor, targets: Tensor | None = None, *, documents: Tensor | None = None,
+        positions: Tensor | None = None, cache: "Cache | None" = None,
     ) -> Tensor:
+        hidden = self.read(tokens, documents=documents, positions=positions, cache=cache)
+        logits = self.predict(hidden, cache)
+        return logits if targets is None else self.loss(logits, targets)
+
+    def read(
+        self, tokens: Tensor, *, documents: Tensor | None = None, positions: Tensor | None = None,
+        cache: "Cache | None" = None,
+    ) -> Hidden:
+        """Embed the tokens and run all layers: what `predict` makes logits of."""
+        packed = None if documents is None else Documents.of(documents, self.windows)
         if positions is None:
-            start = 0 if cache is None else cache.length
-            positions = torch.arange(start, start + tokens.shape[1], device=tokens.device)
-        *layers, copied = [None] * (len(self.blocks) + 1) if cache is None else cache.layers
+            positions = _count_positions(tokens, packed, cache)
         x, first = self.embed(tokens, positions), None
+        layers = [None] * len(self.blocks) if cache is None else cache.layers
         for block, layer in zip(self.blocks, layers, strict=True):
-            x = block(x, positions=positions, cache=layer)
+            x = block(x, positions=positions, documents=packed, cache=layer)
             first = x if first is None else first
         if cache is not None:
             cache.length += tokens.shape[1]
-        x = self.norm(x)
-        logits = self.head(x)
-        if self.pointer is not None:
-            logits = self.pointer(logits, x, first, tokens, positions=positions, cache=copied)
-        return logits if targets is None else self.loss(logits, targets)
+        return Hidden(self.norm(x), first, tokens, positions, packed)
+
+    def predict(self, hidden: Hidden, cache: "Cache | None" = None) -> Tensor:
+        """The logits of the positions of `hidden.last`. Shape: (b, t, v) float32."""
+        logits = self.head(hidden.last)
+        if self.pointer is None:
+            return logits
+        return self.pointer(logits, *hidden[:3], positions=hidden.positions, documents=hidden.documents,
+                            cache=cache and cache.copied)
 
     def make_cache(self, max_len: int) -> "Cache":
         """Room for the state of `max_len` tokens in each layer; pass it to every forward."""
-        parts = [*(getattr(block.mixer, "branch", None) for block in self.blocks), self.pointer]
-        return Cache([part and part.make_cache(max_len) for part in parts])
+        *layers, copied = [part and part.make_cache(max_len) for part in (
+            *(getattr(block.mixer, "branch", None) for block in self.blocks), self.pointer)]
+        return Cache(layers, copied)
 
     def init_weights(self) -> None:
         """Draw every weight anew, by rule: matrices by `init`, `out` by `out_init`, biases zero."""
@@ -106,17 +139,27 @@ class Model(LoggingModule):
 
 
 class Cache:
-    """What each layer, and last the pointer, keeps of the `length` tokens seen so far; None = nothing."""
+    """What each layer, and the pointer, keep of the `length` tokens seen so far; None = nothing."""
 
-    def __init__(self, layers: list):
-        self.layers, self.length = layers, 0
+    def __init__(self, layers: list, copied):
+        self.layers, self.copied, self.length = layers, copied, 0
 
     def keep_rows(self, rows: list[int], *, padding: int = 0) -> None:
         """Drop the other rows, and the first `padding` tokens, which none of those kept sees."""
         self.length -= padding
-        for layer in self.layers:
-            if layer is not None:
-                layer.keep_rows(rows, padding=padding)
+        for part in (*self.layers, self.copied):
+            if part is not None:
+                part.keep_rows(rows, padding=padding)
+
+
+def _count_positions(tokens: Tensor, documents: Documents | None, cache: Cache | None) -> Tensor:
+    """From the start of each document, or from the end of the cache on."""
+    if documents is not None and cache is not None:
+        raise ValueError("documents and a cache do not go together: give each document a row of its own to go on with")
+    if documents is not None:
+        return documents.positions()
+    start = 0 if cache is None else cache.length
+    return torch.arange(start, start + tokens.shape[1], device=tokens.device)
 
 
 def flops_per_token(cfg: ModelConfig, seq_len: int) -> float:

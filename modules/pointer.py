@@ -6,7 +6,8 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor, nn
 
-from modules.mixers.attention import KVCache, masked, sight
+from modules.mixers.attention import KVCache
+from modules.mixers.sight import Documents, masked, sight
 from tools import LoggingModule, log_io
 
 
@@ -25,6 +26,8 @@ class Pointer(LoggingModule):
     Shape: logits (b, t, v), hidden (b, t, d) of the last layer, source (b, t, d) of the first, tokens (b, t),
     positions (t,) or (b, t) -> (b, t, v). In float32.
     """
+
+    window = None  # it looks at all the past
 
     def __init__(self, dim: int, *, key_dim: int, vocab_size: int, norm: nn.Module):
         super().__init__()
@@ -45,7 +48,7 @@ class Pointer(LoggingModule):
     @log_io
     def forward(
         self, logits: Tensor, hidden: Tensor, source: Tensor, tokens: Tensor, *, positions: Tensor,
-        cache: KVCache | None = None,
+        documents: Documents | None = None, cache: KVCache | None = None,
     ) -> Tensor:
         q, k = self.q(hidden).float(), self.k(self.norm(source)).float()
         gate = self.gate(hidden).float() + self.gate_bias  # (b, t, 1)
@@ -54,7 +57,7 @@ class Pointer(LoggingModule):
             fresh = cache.length == 0
             kept = cache.append(k.unsqueeze(1), tokens[:, None, :, None], positions)
             k, tokens, k_positions = kept[0].squeeze(1), kept[1][:, 0, :, 0], kept[2]
-        seen = sight(positions, k_positions, window=None, fresh=fresh)
+        seen = sight(positions, k_positions, window=None, fresh=fresh) if documents is None else documents.sight(None)
         with full_precision(logits.device.type):
             return self.mix(logits, self.weights(q, k, seen), gate, tokens, seen)
 
@@ -63,7 +66,7 @@ class Pointer(LoggingModule):
         same = (tokens.unsqueeze(1) == tokens.unsqueeze(2)).type_as(weights)  # (b, s, s)
         visible = masked(torch.zeros_like(weights).unsqueeze(1), seen).squeeze(1).exp()  # 1 or 0
         copied = gate + (weights @ same).clamp(min=1e-9).log()  # of the token at s, from all its places
-        index = tokens.unsqueeze(1).expand_as(weights)
+        index = tokens.unsqueeze(1).expand_as(weights)  # (b, t, s)
         old = logits.gather(-1, index)
         # a token that stands at several places gets its increase in as many equal parts
         parts = visible / (visible @ same).clamp(min=1)

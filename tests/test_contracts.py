@@ -118,6 +118,28 @@ def test_rows_that_leave_a_cache_change_nothing_for_those_that_stay(flags):
             assert_close(logits, model(text)[0, -1:], "same")
 
 
+LENGTHS = ((5, 1, 4, 3), (2, 7, 1, 3))  # of the documents in two rows of 13 tokens
+
+
+def packed_documents() -> torch.Tensor:
+    """Which document of its row each token is of (2, 13)."""
+    return torch.stack([torch.arange(4).repeat_interleave(torch.tensor(row)) for row in LENGTHS])
+
+
+@each_variant
+def test_documents_in_one_row_come_out_as_each_alone(flags):
+    model, tokens, targets = small_model(**flags), small_tokens(), small_tokens(seed=1)
+    with torch.no_grad():
+        together = model(tokens, documents=packed_documents())
+        for row, lengths in enumerate(LENGTHS):
+            alone = [model(text[None])[0] for text in tokens[row].split(lengths)]
+            assert_close(together[row], torch.cat(alone), "same")
+            loss = model(tokens[row, None], targets[row, None], documents=packed_documents()[row, None])
+            losses = [model(text[None], wanted[None]) for text, wanted in
+                      zip(tokens[row].split(lengths), targets[row].split(lengths), strict=True)]
+            assert_close(loss, (torch.stack(losses) * torch.tensor(lengths)).sum() / 13, "same")
+
+
 # parameters that no data can teach, by the ends of their names
 SILENT = {
     "window of one": ("q.weight", "k.weight"),  # a softmax over one score is 1

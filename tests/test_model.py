@@ -12,7 +12,9 @@ from torch.nn import functional as F
 from config import ModelConfig, replace
 from model import Model
 from modules.head import Head, Loss
+from modules.mixers import sight as sight_module
 from modules.mixers.attention import ExplicitAttend, sight
+from modules.mixers.sight import Documents, before
 from modules.mlp import ACTIVATIONS, GLU, MLP
 from modules.norm import NORMS, CosineNorm, DyT, LayerNorm, RMSNorm, norm_maker
 from modules.position import ROTARY, ALiBi, InterleavedRoPE, LearnedPosition, RoPE, SinusoidalPosition, alibi_slopes
@@ -101,6 +103,33 @@ def test_dropout_acts_in_training_only():
     assert torch.equal(model(tokens), small_model()(tokens))
     model.train()
     assert not torch.equal(model(tokens), model(tokens))
+
+
+# ---- documents ----
+
+
+def test_a_mask_is_made_once_for_all_layers_of_a_window(monkeypatch):
+    made = []
+    monkeypatch.setattr(sight_module, "before", lambda *args: made.append(args[2]) or before(*args))
+    model = small_model(num_layers=5, window=3, window_pattern="SSF", pointer=True)
+    model(small_tokens(), documents=torch.zeros(2, 13, dtype=torch.int64))
+    assert sorted(made, key=str) == [3, None]
+
+
+def test_one_document_a_row_is_a_row_without_documents():
+    model, tokens = small_model(position="learned", pointer=True), small_tokens()
+    assert_close(model(tokens, documents=torch.full((2, 13), 7)), model(tokens), "same")
+
+
+def test_positions_begin_anew_with_each_document():
+    ids = torch.tensor([[0, 0, 0, 1, 2, 2, -1], [5, 5, 4, 4, 5, 5, 5]])
+    assert Documents.of(ids, []).positions().tolist() == [[0, 1, 2, 0, 0, 1, 0], [0, 1, 0, 1, 0, 1, 2]]
+
+
+def test_documents_and_a_cache_are_refused_together():
+    model = small_model()
+    with pytest.raises(ValueError, match="documents and a cache do not go together"):
+        model(small_tokens(), documents=torch.zeros(2, 13, dtype=torch.int64), cache=model.make_cache(13))
 
 
 # ---- weights ----

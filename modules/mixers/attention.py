@@ -1,11 +1,10 @@
 """Attention: every token gathers what it needs from the tokens before it."""
 
-from typing import NamedTuple
-
 import torch
 from einops import rearrange, repeat
 from torch import Tensor, nn
 
+from modules.mixers.sight import Documents, Sight, masked, sight
 from modules.norm import norm_maker
 from modules.position import ROTARY, ALiBi
 from tools import LoggingModule, log_io
@@ -43,37 +42,6 @@ class KVCache:
             positions = self.positions[rows].roll(-padding, dims=1)
             unpadded = (positions[:, : self.length] >= 0).all()
             self.positions = positions[0] if unpadded else positions
-
-
-class Sight(NamedTuple):
-    """Which keys a query sees: plainly all before it (`causal`), or what `mask` says; None = all.
-
-    Shape: mask (t, s) or (b, 1, t, s), True where seen.
-    """
-
-    causal: bool
-    mask: Tensor | None
-
-
-def sight(q_positions: Tensor, k_positions: Tensor, *, window: int | None, fresh: bool) -> Sight:
-    """What positions allow: a query at i sees keys at j with i - window < j <= i.
-
-    A full mask would cost attention its fast path, so there is one only where it is needed: a
-    window shorter than the text, rows that start at different places (positions (b, t)), or
-    several new tokens that follow cached ones. `fresh` says there were no cached ones.
-    """
-    t, s = q_positions.shape[-1], k_positions.shape[-1]
-    shared_start = q_positions.dim() == 1
-    if shared_start and (window is None or window >= s) and (fresh or t == 1):
-        return Sight(causal=bool(t > 1), mask=None)  # t can be a symbol, see tools.shapes
-    i, j = q_positions.unsqueeze(-1), k_positions.unsqueeze(-2)
-    seen = j <= i
-    if window is not None:
-        seen &= j > i - window
-    if not shared_start:
-        # padding has negative positions: nothing sees it, but itself, for a softmax needs something
-        seen = (seen & (j >= 0) | (i == j)).unsqueeze(1)
-    return Sight(causal=False, mask=seen)
 
 
 class FusedAttend(LoggingModule):
@@ -132,17 +100,6 @@ class ExplicitAttend(LoggingModule):
         if bias is not None:
             scores = scores + bias
         return self.weights(scores, seen) @ v
-
-
-def masked(scores: Tensor, seen: Sight) -> Tensor:
-    """Minus infinity where a key is not seen. Shape: (..., t, s) -> (..., t, s)."""
-    if seen.causal:
-        hidden = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
-    elif seen.mask is None:
-        return scores
-    else:
-        hidden = ~seen.mask
-    return scores.masked_fill(hidden, float("-inf"))
 
 
 class Attention(LoggingModule):
@@ -206,13 +163,18 @@ class Attention(LoggingModule):
         return q, k, v
 
     @log_io("b t d -> b t d")
-    def forward(self, x: Tensor, *, positions: Tensor, cache: KVCache | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, *, positions: Tensor, documents: Documents | None = None, cache: KVCache | None = None,
+    ) -> Tensor:
         q, k, v = self.project(x, positions)
         k_positions, fresh = positions, True
         if cache is not None:
             fresh = cache.length == 0
             k, v, k_positions = cache.append(k, v, positions)
-        seen = sight(positions, k_positions, window=self.window, fresh=fresh)
+        if documents is None:
+            seen = sight(positions, k_positions, window=self.window, fresh=fresh)
+        else:
+            seen = documents.sight(self.window)
         bias = None if self.distance_bias is None else self.distance_bias(positions, k_positions)
         y = self.attend(q, k, v, seen, bias)
         return self.out(rearrange(y, "b h t p -> b t (h p)"))
