@@ -356,6 +356,8 @@ class TrainConfig:
 
     precision: Precision = "auto"  # bfloat16: forward under autocast, weights stay float32; auto = where it is fast
     compile: bool = False  # torch.compile the model: slow start, then faster steps
+    checkpoint_activations: bool = False  # keep only what goes from block to block, compute the rest again for the gradient: less memory, slower steps, same results. arXiv:1604.06174
+    loss_chunk: int | None = None  # positions of each row that have logits at a time, made again for the gradient: less memory with a large vocabulary; None = all
     device: str = "auto"  # auto = cuda, else mps, else cpu
 
     log_every: int = 10  # steps between lines of the log
@@ -380,7 +382,7 @@ class TrainConfig:
                      "vector_lr_mult", "adam_eps", "grad_clip", "step_size", "step_gamma", "precondition_every",
                      "ramp_tokens", "num_cycles", "cycle_growth",
                      "log_every", "eval_every", "eval_tokens", "sample_every", "checkpoint_every",
-                     "keep_checkpoints"):
+                     "keep_checkpoints", "loss_chunk"):
             _require_positive(self, name)
         for name in ("beta1", "beta2", "momentum", "min_lr_ratio", "decay_fraction", "flat_fraction"):
             _require_between(self, name, 0.0, 1.0)

@@ -32,12 +32,14 @@ def evaluate(
     nats, correct, count, num_bytes = 0.0, 0, 0, 0
     was_training = model.training
     model.eval()
-    for x, y in batches:
-        logits, y = model(x.to(device)), y.to(device)
-        nats += nn.functional.cross_entropy(
-            logits.flatten(0, 1), y.flatten(), ignore_index=IGNORED, reduction="sum").item()
-        correct += (logits.argmax(-1) == y).sum().item()
-        counted = y[y != IGNORED].cpu()
+    for x, targets in batches:
+        hidden = model.read(x.to(device))
+        for part, y in hidden.parts(targets.to(device), model.loss_chunk):
+            logits = model.predict(part)
+            nats += nn.functional.cross_entropy(
+                logits.flatten(0, 1), y.flatten(), ignore_index=IGNORED, reduction="sum").item()
+            correct += (logits.argmax(-1) == y).sum().item()
+        counted = targets[targets != IGNORED]
         count, num_bytes = count + len(counted), num_bytes + byte_lengths[counted].sum().item()
     model.train(was_training)
     return Evaluation(nats / count, nats / math.log(2) / num_bytes, correct / count)

@@ -5,17 +5,20 @@
 
 import signal
 import sys
+from collections.abc import Iterator
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
 from config import ModelConfig, replace
 from modules.block import make_block
 from modules.embed import Embed
-from modules.head import Head, Loss
+from modules.head import Head, Loss, num_targets
 from modules.mixers.sight import Documents
 from modules.norm import norm_maker
 from modules.pointer import Pointer
@@ -28,10 +31,10 @@ OUT_STD = {"same": lambda std, cfg: std, "depth": lambda std, cfg: std * (2 * cf
 
 
 class Hidden(NamedTuple):
-    """What the head and the pointer predict from.
+    """What the head and the pointer predict from; `last` may be the last t of the s positions that the rest has.
 
-    Shape: last (b, t, d), the stream after all layers; first (b, t, d), after one; tokens (b, t), positions (t,) or
-    (b, t).
+    Shape: last (b, t, d), the stream after all layers; first (b, s, d), after one; tokens (b, s), positions (s,) or
+    (b, s).
     """
 
     last: Tensor
@@ -39,6 +42,14 @@ class Hidden(NamedTuple):
     tokens: Tensor
     positions: Tensor
     documents: Documents | None
+
+    def parts(self, targets: Tensor, size: int | None) -> Iterator[tuple["Hidden", Tensor]]:
+        """`size` positions after the other (None = all at once), with their targets (b, t)."""
+        size, stop = size or targets.shape[1], 0
+        for last, wanted in zip(self.last.split(size, dim=1), targets.split(size, dim=1), strict=True):
+            stop += wanted.shape[1]
+            before = self.first[:, :stop], self.tokens[:, :stop], self.positions[..., :stop]
+            yield Hidden(last, *before, self.documents), wanted
 
 
 class Model(LoggingModule):
@@ -48,13 +59,18 @@ class Model(LoggingModule):
     in nats per token. Targets of -100 never count. `documents` (b, t) int64 are equal where tokens
     stand in one document: none sees another, as if each were alone. Positions (t,) or (b, t) are
     those after the cache, or in the document, where none are given; negative ones are padding.
+
+    `checkpoint_activations` keeps only what goes from block to block, and computes the rest again
+    for the gradient (Chen et al. 2016, arXiv:1604.06174). `loss_chunk` does so with the logits, which
+    then exist for so many positions of each row at a time. Both save memory and change no result.
     Raises ValueError where a text is longer than the positions that the model has learned, and for
     documents with a cache.
     """
 
-    def __init__(self, cfg: ModelConfig):
+    def __init__(self, cfg: ModelConfig, *, checkpoint_activations: bool = False, loss_chunk: int | None = None):
         super().__init__()
-        self.cfg = cfg
+        self.cfg, self.loss_chunk = cfg, loss_chunk
+        self.run = partial(checkpoint, use_reentrant=False) if checkpoint_activations else _call
         self.embed = Embed.from_config(cfg)
         self.blocks = nn.ModuleList(make_block(cfg, layer) for layer in range(cfg.num_layers))
         self.norm = norm_maker(cfg)(cfg.dim) if cfg.final_norm else nn.Identity()
@@ -71,6 +87,8 @@ class Model(LoggingModule):
         positions: Tensor | None = None, cache: "Cache | None" = None,
     ) -> Tensor:
         hidden = self.read(tokens, documents=documents, positions=positions, cache=cache)
+        if targets is not None and cache is None and self.loss_chunk is not None:
+            return self.chunked_loss(hidden, targets)
         logits = self.predict(hidden, cache)
         return logits if targets is None else self.loss(logits, targets)
 
@@ -85,7 +103,7 @@ class Model(LoggingModule):
         x, first = self.embed(tokens, positions), None
         layers = [None] * len(self.blocks) if cache is None else cache.layers
         for block, layer in zip(self.blocks, layers, strict=True):
-            x = block(x, positions=positions, documents=packed, cache=layer)
+            x = self.run(block, x, positions=positions, documents=packed, cache=layer)
             first = x if first is None else first
         if cache is not None:
             cache.length += tokens.shape[1]
@@ -98,6 +116,15 @@ class Model(LoggingModule):
             return logits
         return self.pointer(logits, *hidden[:3], positions=hidden.positions, documents=hidden.documents,
                             cache=cache and cache.copied)
+
+    def chunked_loss(self, hidden: Hidden, targets: Tensor) -> Tensor:
+        """The loss, with the logits of `loss_chunk` positions at a time; they are made again for the gradient."""
+        def total(part: Hidden, wanted: Tensor) -> Tensor:
+            return self.loss.total(self.predict(part), wanted)
+
+        parts = hidden.parts(targets, self.loss_chunk)
+        totals = [checkpoint(total, part, wanted, use_reentrant=False) for part, wanted in parts]
+        return torch.stack(totals).sum() / num_targets(targets)
 
     def make_cache(self, max_len: int) -> "Cache":
         """Room for the state of `max_len` tokens in each layer; pass it to every forward."""
@@ -150,6 +177,10 @@ class Cache:
         for part in (*self.layers, self.copied):
             if part is not None:
                 part.keep_rows(rows, padding=padding)
+
+
+def _call(module: nn.Module, *args, **kwargs):
+    return module(*args, **kwargs)
 
 
 def _count_positions(tokens: Tensor, documents: Documents | None, cache: Cache | None) -> Tensor:

@@ -63,7 +63,8 @@ def train(cfg: Config, *, run: Run | None = None, console: Console | None = None
 
     seed_everything(cfg.train.seed)
     torch._dynamo.reset()  # compiled code of another model must not count against this one
-    model = Model(cfg.model).to(device)
+    model = Model(cfg.model, checkpoint_activations=cfg.train.checkpoint_activations,
+                  loss_chunk=cfg.train.loss_chunk).to(device)
     optimizer = make_optimizer(model, cfg.train)
     average = MovingAverage(model, cfg.train.ema_decay) if cfg.train.ema_decay else None
     watch, seq_len = GradientWatch(cfg.train), cfg.model.max_seq_len

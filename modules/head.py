@@ -50,13 +50,20 @@ class Loss(LoggingModule):
         super().__init__()
         self.z_loss = z_loss
 
-    @log_io("b t v, b t -> ")
-    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
+    def total(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """The sum over all targets in place of their mean."""
         logits, targets = logits.flatten(0, 1), targets.flatten()
-        count = (targets != IGNORED).sum().clamp(min=1)
-        loss = nn.functional.cross_entropy(
-            logits, targets, ignore_index=IGNORED, reduction="sum") / count
+        total = nn.functional.cross_entropy(logits, targets, ignore_index=IGNORED, reduction="sum")
         if self.z_loss:
             squares = logits.logsumexp(-1).square()
-            loss = loss + self.z_loss * squares.where(targets != IGNORED, 0.0).sum() / count
-        return loss
+            total = total + self.z_loss * squares.where(targets != IGNORED, 0.0).sum()
+        return total
+
+    @log_io("b t v, b t -> ")
+    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
+        return self.total(logits, targets) / num_targets(targets)
+
+
+def num_targets(targets: Tensor) -> Tensor:
+    """How many targets count, but at least 1."""
+    return (targets != IGNORED).sum().clamp(min=1)

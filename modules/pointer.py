@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from modules.mixers.attention import KVCache
-from modules.mixers.sight import Documents, masked, sight
+from modules.mixers.sight import Documents, Sight, masked, sight
 from tools import LoggingModule, log_io
 
 
@@ -23,8 +23,8 @@ class Pointer(LoggingModule):
     logit'_v = log(exp(logit_v) + exp(gate) * sum of the weights a_ts over the places s where v stands): a mixture
     of the head's prediction and a copy, whose share the gate sets. A model must learn where to look, but not how
     to turn what it finds there back into a token. Merity et al. 2016, arXiv:1609.07843 (pointer sentinel mixture).
-    Shape: logits (b, t, v), hidden (b, t, d) of the last layer, source (b, t, d) of the first, tokens (b, t),
-    positions (t,) or (b, t) -> (b, t, v). In float32.
+    Shape: logits (b, t, v), hidden (b, t, d) of the last layer, source (b, s, d) of the first, tokens (b, s),
+    positions (s,) or (b, s) -> (b, t, v). In float32. The t are the last of the s, or all.
     """
 
     window = None  # it looks at all the past
@@ -52,12 +52,16 @@ class Pointer(LoggingModule):
     ) -> Tensor:
         q, k = self.q(hidden).float(), self.k(self.norm(source)).float()
         gate = self.gate(hidden).float() + self.gate_bias  # (b, t, 1)
-        k_positions, fresh = positions, True
+        t, s = hidden.shape[1], source.shape[1]
+        k_positions, fresh = positions, t == s
         if cache is not None:
             fresh = cache.length == 0
             kept = cache.append(k.unsqueeze(1), tokens[:, None, :, None], positions)
             k, tokens, k_positions = kept[0].squeeze(1), kept[1][:, 0, :, 0], kept[2]
-        seen = sight(positions, k_positions, window=None, fresh=fresh) if documents is None else documents.sight(None)
+        if documents is None:
+            seen = sight(positions[..., s - t :], k_positions, window=None, fresh=fresh)
+        else:
+            seen = Sight(causal=False, mask=documents.masks[None][..., s - t : s, :s])
         with full_precision(logits.device.type):
             return self.mix(logits, self.weights(q, k, seen), gate, tokens, seen)
 

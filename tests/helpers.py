@@ -1,9 +1,12 @@
 """Small models for the tests, and the one table of tolerances."""
 
+import weakref
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from config import ModelConfig
 from model import Model
@@ -11,6 +14,7 @@ from model import Model
 # atol and rtol of torch.testing.assert_close, float32 unless the name says otherwise
 TOLERANCES = {
     "same": {"atol": 1e-5, "rtol": 1e-5},  # one computation in another order, or against a formula
+    "rounding": {"atol": 1e-6, "rtol": 1e-6},  # one sum in another order
     "parity": {"atol": 2e-5, "rtol": 1e-5},  # logits of other people's code
     "parity_grad": {"atol": 2e-5, "rtol": 1e-4},  # gradients of other people's code
     "bfloat16": {"atol": 0.05, "rtol": 0.05},
@@ -45,3 +49,25 @@ def small_model(**flags: Any) -> Model:
 def small_tokens(b: int = 2, t: int = 13, *, vocab_size: int = 37, seed: int = 0) -> Tensor:
     """Random ids (b, t)."""
     return torch.randint(vocab_size, (b, t), generator=torch.Generator().manual_seed(seed))
+
+
+class LiveBytes(TorchDispatchMode):
+    """The most bytes of tensors alive at a time, of those made inside the `with` block."""
+
+    def __init__(self):
+        super().__init__()
+        self.live = self.peak = 0
+        self.storages = weakref.WeakSet()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        for x in tree_leaves(result):
+            if isinstance(x, Tensor) and (storage := x.untyped_storage()) not in self.storages:
+                self.storages.add(storage)
+                self.live += storage.nbytes()
+                weakref.finalize(storage, self.free, storage.nbytes())
+        self.peak = max(self.peak, self.live)
+        return result
+
+    def free(self, num_bytes: int) -> None:
+        self.live -= num_bytes

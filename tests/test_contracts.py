@@ -54,6 +54,17 @@ VARIANTS |= {
     "scaled": {"residual_scale": 0.5, "logit_scale": 0.5, "attn_scale": 0.3, "embed_scale": 2.0},
     "parallel, gated": {"residual": "parallel", "mlp": "glu", "activation": "silu"},
 }
+
+
+def can_be(flag: str, value: Any, flags: dict[str, Any]) -> bool:
+    """Whether a flag acts beside those of a variant."""
+    try:
+        small_config(**flags | {flag: value})
+    except ValueError:
+        return False
+    return True
+
+
 each_variant = pytest.mark.parametrize("flags", VARIANTS.values(), ids=VARIANTS)
 
 
@@ -138,6 +149,45 @@ def test_documents_in_one_row_come_out_as_each_alone(flags):
             losses = [model(text[None], wanted[None]) for text, wanted in
                       zip(tokens[row].split(lengths), targets[row].split(lengths), strict=True)]
             assert_close(loss, (torch.stack(losses) * torch.tensor(lengths)).sum() / 13, "same")
+
+
+def train_pass(model: Model, *, documents: torch.Tensor | None = None) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """The loss of a batch, in training, and its gradient by parameter."""
+    torch.manual_seed(0)
+    model.train().zero_grad()
+    targets = small_tokens(seed=1)
+    targets[0, 3:5] = -100
+    loss = model(small_tokens(), targets, documents=documents)
+    loss.backward()
+    return loss.detach(), {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+
+DROPOUTS = dict.fromkeys(("embed_dropout", "attn_dropout", "residual_dropout", "mlp_dropout"), 0.2)
+
+
+@each_variant
+def test_checkpointed_activations_change_no_bit(flags):
+    fits = {name: p for name, p in DROPOUTS.items() if can_be(name, p, flags)}
+    plain, checkpointed = (randomise(Model(small_config(**flags | fits), checkpoint_activations=on))
+                           for on in (False, True))
+    for documents in (None, packed_documents()):
+        (loss, grads), (other, others) = (train_pass(model, documents=documents) for model in (plain, checkpointed))
+        assert torch.equal(loss, other) and grads.keys() == others.keys()
+        assert all(torch.equal(grads[name], others[name]) for name in grads)
+
+
+@each_variant
+@pytest.mark.parametrize("chunk", [1, 5, 99])
+def test_a_chunked_loss_is_the_whole_one(flags, chunk):
+    flags = {"z_loss": 0.1, **flags}
+    whole = randomise(Model(small_config(**flags)))
+    chunked = randomise(Model(small_config(**flags), loss_chunk=chunk))
+    for documents in (None, packed_documents()):
+        (loss, grads), (other, others) = (train_pass(model, documents=documents) for model in (whole, chunked))
+        assert_close(other, loss, "rounding")
+        assert grads.keys() == others.keys()
+        for name, grad in grads.items():
+            assert_close(others[name], grad, "rounding")
 
 
 # parameters that no data can teach, by the ends of their names

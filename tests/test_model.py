@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from helpers import assert_close, randomise, small_config, small_model, small_tokens
+from helpers import LiveBytes, assert_close, randomise, small_config, small_model, small_tokens
 from torch import nn
 from torch.nn import functional as F
 
@@ -105,7 +105,7 @@ def test_dropout_acts_in_training_only():
     assert not torch.equal(model(tokens), model(tokens))
 
 
-# ---- documents ----
+# ---- documents and memory ----
 
 
 def test_a_mask_is_made_once_for_all_layers_of_a_window(monkeypatch):
@@ -130,6 +130,40 @@ def test_documents_and_a_cache_are_refused_together():
     model = small_model()
     with pytest.raises(ValueError, match="documents and a cache do not go together"):
         model(small_tokens(), documents=torch.zeros(2, 13, dtype=torch.int64), cache=model.make_cache(13))
+
+
+def peak_bytes(model: Model, *, t: int) -> int:
+    """The most that a training pass on (2, t) tokens keeps at a time."""
+    tokens = small_tokens(2, t)
+    with LiveBytes() as memory:
+        model(tokens, tokens).backward()
+    return memory.peak
+
+
+@pytest.mark.parametrize("pointer", [False, True])
+def test_a_chunked_loss_never_holds_all_logits(pointer):
+    cfg = small_config(vocab_size=3000, max_seq_len=256, pointer=pointer)
+    whole, chunked = (peak_bytes(Model(cfg, loss_chunk=chunk), t=256) for chunk in (None, 8))
+    logits = 2 * 256 * 3000 * 4
+    assert chunked < 0.8 * logits < 3 * logits < whole
+
+
+def test_checkpointed_activations_are_not_kept():
+    cfg = small_config(num_layers=12, max_seq_len=64)
+    whole, checkpointed = (peak_bytes(Model(cfg, checkpoint_activations=on), t=64) for on in (False, True))
+    assert checkpointed < 0.4 * whole
+
+
+@pytest.mark.parametrize("checkpointed", [False, True])
+@pytest.mark.parametrize("chunk", [None, 5])
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_model_compiles_in_one_piece(checkpointed, chunk, packed):
+    torch._dynamo.reset()
+    cfg = small_config(pointer=True, window=3, window_pattern="SF")
+    model = randomise(Model(cfg, checkpoint_activations=checkpointed, loss_chunk=chunk))
+    inputs = {"documents": torch.tensor([[0] * 5 + [1] * 8] * 2)} if packed else {}
+    loss = torch.compile(model, backend="eager", fullgraph=True)(small_tokens(), small_tokens(seed=1), **inputs)
+    assert_close(loss, model(small_tokens(), small_tokens(seed=1), **inputs), "rounding")
 
 
 # ---- weights ----
