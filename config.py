@@ -50,6 +50,7 @@ Schedule = Literal["constant", "linear", "cosine", "restarts", "wsd", "inverse_s
 ScheduleUnit = Literal["steps", "tokens"]
 StepUnit = Literal["steps", "epochs"]
 Precision = Literal["auto", "float32", "bfloat16"]
+Packing = Literal["stream", "pad", "documents"]
 Names = Annotated[tuple[str, ...], BeforeValidator(lambda given: (given,) if isinstance(given, str) else given)]
 
 CHECKED = ConfigDict(extra="forbid", validate_default=True)
@@ -255,6 +256,7 @@ class DataConfig:
     seed: int = 0  # tales: which stories; sample_ratio: which documents. The same seed is the same corpus
     workers: int | None = None  # processes that encode; changes no token. None = one a core, and none for short texts
     cache_dir: str = ".cache/data"  # where downloads and encoded text are kept; may be deleted at any time
+    packing: Packing = "stream"  # a row of max_seq_len tokens is contiguous text (stream), a document and padding (pad), or several whole documents that do not see each other (documents, arXiv:2404.10830)
 
     def __post_init__(self):
         _require_between(self, "val_ratio", 0.0, 1.0, open_ends=True)

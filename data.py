@@ -1,104 +1,154 @@
 """Encoded text -> batches of ids (b, t)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from shards import TokenFile
+from packing import EVAL_LAYOUTS, LAYOUTS, Layout, ranges
+from shards import JoinedTokenFile, TokenFile
 
 IGNORED = -100  # the target of a position without one, as in torch's cross_entropy
 
 
-def row_starts(
-    document_starts: np.ndarray, num_tokens: int, *, seq_len: int, reach: int
-) -> np.ndarray:
-    """First positions of rows, so that a row begins with a document wherever it can.
+class Batch(NamedTuple):
+    """Rows of token ids. Shape: x, y and documents (b, t), int64."""
 
-    The next row begins at the last document that starts within `reach` tokens, and inside the
-    document, `seq_len` tokens on, where there is none: that document is longer than a row.
-    Shape: (num_documents,) -> (rows,), int64.
-    """
-    bounds = np.append(document_starts, num_tokens)
-    further_rows = np.maximum(0, -(-(np.diff(bounds) - reach) // seq_len))  # begin inside
-    ends = bounds[:-1] + further_rows * seq_len + reach
-    following = (np.searchsorted(bounds, ends, side="right") - 1).tolist()
-    chain, document = [], 0
-    while document < len(following):
-        chain.append(document)
-        document = following[document]
-    counts = further_rows[chain] + 1
-    within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-    return np.repeat(bounds[chain], counts) + within * seq_len
+    x: Tensor
+    y: Tensor  # what follows each token of x; -100 where nothing is to be predicted
+    documents: Tensor | None  # equal within a document, which must not see others in its row; None = a row is one text
+    num_targets: int
+
+    def to(self, device: torch.device) -> "Batch":
+        documents = None if self.documents is None else self.documents.to(device)
+        return Batch(self.x.to(device), self.y.to(device), documents, self.num_targets)
+
+
+class Blank:
+    """A batch that is filled row by row; what is not filled is padding."""
+
+    def __init__(self, num_rows: int, seq_len: int, pad_id: int):
+        self.shape = num_rows, seq_len
+        self.x, self.y, self.documents = (np.full(num_rows * seq_len, value) for value in (pad_id, IGNORED, -1))
+
+    def write(
+        self, where: np.ndarray, part: TokenFile | JoinedTokenFile, layout: Layout, rows: np.ndarray, offset: int = 0,
+    ) -> None:
+        """Fill the rows `where` with `rows` of a part, moved by `offset` tokens in a text that is a ring."""
+        place, token, piece = layout.places(rows, where * self.shape[1])
+        for values, shift in ((self.x, offset), (self.y, offset + 1)):
+            moved = token + shift
+            values[place] = part.tokens[moved if moved.max() < part.num_tokens else moved % part.num_tokens]
+        self.documents[place] = piece
+
+    def batch(self, packing: str) -> Batch:
+        x, y, documents = (torch.from_numpy(array).view(self.shape) for array in (self.x, self.y, self.documents))
+        num_targets = int((self.y != IGNORED).sum())
+        return Batch(x, y, documents if packing == "documents" else None, num_targets)
+
+
+class Source:
+    """The rows of a part, that come in a fresh order in each epoch."""
+
+    def __init__(self, part: TokenFile, *, seq_len: int, packing: str, seed: list[int], shuffle: bool):
+        if packing == "stream" and part.num_tokens <= seq_len:
+            raise ValueError(f"model.max_seq_len={seq_len} is longer than the text ({part.num_tokens} tokens): "
+                             f"use {part.num_tokens - 1} or less, or more text")
+        self.part, self.seed, self.shuffle = part, seed, shuffle
+        self.layout = LAYOUTS[packing](part.document_starts, part.num_tokens, seq_len)
+        self.slack = seq_len if packing == "stream" and len(part.document_starts) == 1 else 1
+        self._cached = (-1, np.arange(self.layout.num_rows), 0)
+
+    def write(self, blank: Blank, where: np.ndarray, numbers: np.ndarray) -> None:
+        """Fill the rows `where` of a batch; `numbers` count the rows from the first of the first epoch."""
+        epochs, within = np.divmod(numbers, self.layout.num_rows)
+        for epoch in np.unique(epochs):
+            order, offset = self._epoch(int(epoch))
+            here = epochs == epoch
+            blank.write(where[here], self.part, self.layout, order[within[here]], offset)
+
+    def _epoch(self, epoch: int) -> tuple[np.ndarray, int]:
+        """The order of an epoch's rows, and how many tokens they are moved by."""
+        if self.shuffle and self._cached[0] != epoch:
+            random = np.random.default_rng([self.seed[0], epoch, *self.seed[1:]])
+            offset = int(random.integers(self.slack)) if self.slack > 1 else 0
+            self._cached = (epoch, random.permutation(self.layout.num_rows), offset)
+        return self._cached[1:]
 
 
 class Batches:
-    """Training batches: `batches[step]` is (x, y), both int64 (b, t); y is x one token later.
+    """Training batches: `batches[step]` is a Batch of `batch_size` rows.
 
     A pure function of the seed and the step, so the number of batches taken is the whole position
-    to save, and going on from it is exact. A row begins with a document, and the next row with the
-    one that was cut, so a document is seen from its start; one longer than a row goes on over
-    several. Each epoch takes all rows in a fresh order; a text that is one document also cut at a
-    fresh offset. The stream is a ring: the first document follows the last.
-    ValueError where the part is shorter than a row.
+    to save, and going on from it is exact. Each epoch takes all rows in a fresh order. `packing` says
+    how they are cut from the text:
+    stream: all of it, contiguous. A row begins with a document, and the next row with the one that was
+    cut, so a document is seen from its start; one longer than a row goes on over several. A text that is
+    one document is cut elsewhere in each epoch. The first document follows the last.
+    pad, documents: see packing.py. No target crosses the end of a document.
+
+    Of several parts each has its own epochs, and gives targets in proportion to its weight.
+    ValueError where a part is shorter than a row of a stream.
     """
 
     def __init__(
-        self, token_file: TokenFile, *, batch_size: int, seq_len: int, seed: int = 0,
-        shuffle: bool = True, rank: int = 0, world_size: int = 1,
+        self, parts: Sequence[tuple[TokenFile, float]], *, batch_size: int, seq_len: int, packing: str = "stream",
+        seed: int = 0, shuffle: bool = True, rank: int = 0, world_size: int = 1,
     ):
-        num_tokens = token_file.num_tokens
-        if num_tokens <= seq_len:
-            raise ValueError(f"model.max_seq_len={seq_len} is longer than the text ({num_tokens} tokens): "
-                             f"use {num_tokens - 1} or less, or more text")
         if seed < 0:
             raise ValueError(f"train.seed={seed} is negative: use 0 or more")
-        self.token_file, self.batch_size, self.seq_len = token_file, batch_size, seq_len
-        self.seed, self.shuffle, self.rank, self.world_size = seed, shuffle, rank, world_size
-        starts = token_file.document_starts
-        self._starts = row_starts(starts, num_tokens, seq_len=seq_len, reach=seq_len + 1)
-        self._single = len(starts) == 1
-        self._cached = (-1, self._starts)
-        self.rows_per_epoch = len(self._starts)
+        self.batch_size, self.seq_len, self.packing = batch_size, seq_len, packing
+        self.rank, self.world_size, self.pad_id = rank, world_size, parts[0][0].pad_id
+        self.sources = [Source(part, seq_len=seq_len, packing=packing, seed=[seed, number], shuffle=shuffle)
+                        for number, (part, _) in enumerate(parts)]
+        layouts = [source.layout for source in self.sources]
+        self.rates = np.array([weight * layout.num_rows / layout.num_targets
+                               for (_, weight), layout in zip(parts, layouts, strict=True)])
+        self.rows_per_epoch = sum(layout.num_rows for layout in layouts)
+        self.num_tokens = sum(part.num_tokens for part, _ in parts)
 
-    def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, step: int) -> Batch:
         if step < 0:
             raise IndexError(f"step={step} is negative: the first batch is 0")
         first = (step * self.world_size + self.rank) * self.batch_size
-        rows = range(first, first + self.batch_size)
-        starts = np.array([self._epoch(row // self.rows_per_epoch)[row % self.rows_per_epoch]
-                           for row in rows])
-        positions = (starts[:, None] + np.arange(self.seq_len + 1)) % self.token_file.num_tokens
-        tokens = torch.from_numpy(self.token_file.tokens[positions].astype(np.int64))
-        return tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
+        sources, numbers = take_turns(self.rates, first, self.batch_size)
+        blank = Blank(self.batch_size, self.seq_len, self.pad_id)
+        for which in np.unique(sources):
+            where = np.flatnonzero(sources == which)
+            self.sources[which].write(blank, where, numbers[where])
+        return blank.batch(self.packing)
 
-    def _epoch(self, epoch: int) -> np.ndarray:
-        """Row starts of an epoch, in its order."""
-        if self.shuffle and self._cached[0] != epoch:
-            random = np.random.default_rng([self.seed, epoch])
-            offset = random.integers(self.seq_len) if self._single else 0
-            self._cached = (epoch, random.permutation(self._starts) + offset)
-        return self._cached[1]
+
+def take_turns(rates: np.ndarray, first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Which source gives row number `first`, and the `count` - 1 after it; and which of its own rows that is.
+
+    The k-th row of a source is due at time (k + 1/2) / rate, and rows come as they are due. So a source has given
+    its share at any time, to about a row, and any row is found without looking at those before it.
+    """
+    rates = rates / rates.sum()  # a row is due in each unit of time
+    early, late = first - len(rates), first + count + len(rates)
+    begins = np.maximum(0, (early * rates).astype(np.int64) - 1)
+    counts = (late * rates).astype(np.int64) + 2 - begins
+    source = np.repeat(np.arange(len(rates)), counts)
+    number = ranges(counts) + begins[source]
+    due = np.lexsort((source, (number + 0.5) / rates[source]))
+    rows = due[first - begins.sum() :][:count]
+    return source[rows], number[rows]
 
 
 def eval_batches(
-    token_file: TokenFile, batch_size: int, seq_len: int
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """(x, y) int64 (b, t) with every token of the part once as a target, but for the very first.
+    part: TokenFile | JoinedTokenFile, batch_size: int, seq_len: int, packing: str = "stream",
+) -> Iterator[Batch]:
+    """Batches, all of one shape, with every token of the part once as a target.
 
-    Documents stay whole where they fit into a row. Elsewhere x is pad and y is -100, so that all
-    batches have one shape.
+    Not the first of each document (packing pad or documents), or of the first (stream): nothing stands before it.
+    Documents stay whole where they fit into a row.
     """
-    last = token_file.num_tokens - 1  # a target only
-    starts = row_starts(token_file.document_starts, last, seq_len=seq_len, reach=seq_len)
-    stops = np.append(starts[1:], last)
-    for first in range(0, len(starts), batch_size):
-        rows = slice(first, first + batch_size)
-        positions = starts[rows, None] + np.arange(seq_len)
-        row, column = np.nonzero(positions < stops[rows, None])
-        x = np.full((batch_size, seq_len), token_file.pad_id, np.int64)
-        y = np.full((batch_size, seq_len), IGNORED, np.int64)
-        x[row, column] = token_file.tokens[positions[row, column]]
-        y[row, column] = token_file.tokens[positions[row, column] + 1]
-        yield torch.from_numpy(x), torch.from_numpy(y)
+    layout = EVAL_LAYOUTS[packing](part.document_starts, part.num_tokens, seq_len)
+    for first in range(0, layout.num_rows, batch_size):
+        rows = np.arange(first, min(first + batch_size, layout.num_rows))
+        blank = Blank(batch_size, seq_len, part.pad_id)
+        blank.write(np.arange(len(rows)), part, layout, rows)
+        yield blank.batch(packing)

@@ -21,25 +21,32 @@ class Evaluation:
 
 @torch.no_grad()
 def evaluate(
-    model: Model, part: TokenFile, tokenizer: Tokenizer, batch_size: int, max_tokens: int | None = None,
+    model: Model, part: TokenFile, tokenizer: Tokenizer, batch_size: int, max_tokens: int | None = None, *,
+    packing: str = "stream",
 ) -> Evaluation:
-    """Measure the model on a part, or on its first `max_tokens`; moves neither data nor random state."""
+    """Measure the model on a part, or on its first `max_tokens`, padding included; in rows as in training.
+
+    Every token is predicted once, but for the first of each document (packing pad or documents) or of the part
+    (stream): that is the begin-of-text token, which stands for no byte. So all bytes of the text count.
+    Moves neither data nor random state.
+    """
     device, byte_lengths = next(model.parameters()).device, torch.from_numpy(tokenizer.byte_lengths)
     seq_len = model.cfg.max_seq_len
-    batches = eval_batches(part, batch_size, seq_len)
+    batches = eval_batches(part, batch_size, seq_len, packing)
     if max_tokens is not None:
         batches = islice(batches, max(1, max_tokens // (batch_size * seq_len)))
     nats, correct, count, num_bytes = 0.0, 0, 0, 0
     was_training = model.training
     model.eval()
-    for x, targets in batches:
-        hidden = model.read(x.to(device))
-        for part, y in hidden.parts(targets.to(device), model.loss_chunk):
-            logits = model.predict(part)
+    for batch in batches:
+        count += batch.num_targets
+        num_bytes += byte_lengths[batch.y[batch.y != IGNORED]].sum().item()
+        batch = batch.to(device)
+        hidden = model.read(batch.x, documents=batch.documents)
+        for shown, y in hidden.parts(batch.y, model.loss_chunk):
+            logits = model.predict(shown)
             nats += nn.functional.cross_entropy(
                 logits.flatten(0, 1), y.flatten(), ignore_index=IGNORED, reduction="sum").item()
             correct += (logits.argmax(-1) == y).sum().item()
-        counted = targets[targets != IGNORED]
-        count, num_bytes = count + len(counted), num_bytes + byte_lengths[counted].sum().item()
     model.train(was_training)
     return Evaluation(nats / count, nats / math.log(2) / num_bytes, correct / count)

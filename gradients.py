@@ -34,7 +34,7 @@ class NoiseScale:
         self._squares.append(nn.utils.get_total_norm(added).item() ** 2)
         self._before = [grad.clone() for grad in grads]
 
-    def after_step(self, pass_tokens: int) -> tuple[float, float] | None:
+    def after_step(self, pass_tokens: float) -> tuple[float, float] | None:
         """The true gradient's squared norm and the trace of the covariance of a token's gradient.
 
         None where the step was a single pass.
@@ -59,7 +59,7 @@ class GradientWatch:
         if self.noise is not None:
             self.noise.after_pass(model)
 
-    def after_step(self, model: nn.Module, pass_tokens: int, recent: list[tuple[float, float]]) -> None:
+    def after_step(self, model: nn.Module, pass_tokens: float, recent: list[tuple[float, float]]) -> None:
         """Take the norms, and add to `recent` what the step told about noise."""
         if self.norms is not None:
             self.norms = layer_norms(model)

@@ -80,12 +80,13 @@ class EncodedText(NamedTuple):
 
 @torch.inference_mode()
 def score(
-    model: Model, tokenizer: Tokenizer, text: str, *, separator: str | None = None, batch_size: int = 8,
-    top_k: Sequence[int] = (1, 5),
+    model: Model, tokenizer: Tokenizer, text: str, *, separator: str | None = None,
+    packing: str = "stream", batch_size: int = 8, top_k: Sequence[int] = (1, 5),
 ) -> Score:
     """Predict each token of a text from those before it, in windows of max_seq_len tokens.
 
-    Between separators stand several documents, each read from its start; the separators do not count.
+    Between separators stand several documents, each read from its start; the separators do not count. `packing` is
+    how the model was trained to see them in a row: see data.packing.
     Raises ValueError where the text is empty.
     """
     documents = [part for part in text.split(separator) if part.strip()] if separator else [text]
@@ -97,16 +98,18 @@ def score(
     encoded = EncodedText(ids, starts, len(ids), tokenizer.pad_id)
     seq_len = min(model.cfg.max_seq_len, len(ids) - 1)
     num_windows = -(-(len(ids) - 1) // seq_len)
-    device, nats, hits = next(model.parameters()).device, 0.0, dict.fromkeys(top_k, 0)
+    device, nats, count, hits = next(model.parameters()).device, 0.0, 0, dict.fromkeys(top_k, 0)
     with eval_mode(model):
-        for x, y in eval_batches(encoded, min(batch_size, num_windows), seq_len):
-            counts = y != IGNORED
-            logits, targets = model(x.to(device))[counts], y[counts].to(device)  # (n, v), (n,)
+        for batch in eval_batches(encoded, min(batch_size, num_windows), seq_len, packing):
+            batch = batch.to(device)
+            counts = batch.y != IGNORED
+            logits, targets = model(batch.x, documents=batch.documents)[counts], batch.y[counts]  # (n, v), (n,)
+            count += batch.num_targets
             nats += nn.functional.cross_entropy(logits, targets, reduction="sum").item()
             right = logits.topk(min(max(top_k), logits.shape[-1])).indices == targets[:, None]
             for k in top_k:
                 hits[k] += int(right[:, :k].sum())
-    count, num_bytes = len(ids) - 1, sum(len(document.encode()) for document in documents)
+    num_bytes = sum(len(document.encode()) for document in documents)
     return Score(loss=nats / count, bits_per_byte=nats / math.log(2) / num_bytes, num_tokens=count,
                  num_bytes=num_bytes, accuracy={k: n / count for k, n in hits.items()})
 
@@ -188,7 +191,8 @@ def run_command(run: Run, options: Options) -> None:
         prompts = prompts_or_opening(options.sample, run.config.data.name)
         write_texts(model, tokenizer, replace(options.sample, prompts=prompts), sys.stdout)
     else:
-        Console().print(score_table(score(model, tokenizer, text, separator=run.config.data.separator)))
+        data = run.config.data
+        Console().print(score_table(score(model, tokenizer, text, separator=data.separator, packing=data.packing)))
 
 
 def main(argv: list[str]) -> None:

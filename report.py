@@ -20,12 +20,12 @@ from rich.progress import Progress as Bar
 import tales
 from checkpoint import Progress, write_text
 from config import Config, SampleConfig, replace
+from data import Batches
 from evaluation import Evaluation
 from inference import OPENINGS, continue_prompts, prompts_or_opening
 from model import Model
 from runs import ROOT, Run
 from schedules import Schedule
-from shards import TokenFile
 from tokenizer import Tokenizer
 
 
@@ -43,17 +43,16 @@ def write_samples(model: Model, tokenizer: Tokenizer, prompts: list[str], cfg: S
 
 
 def announce(
-    console: Console, run: Run, model: Model, schedule: Schedule, train_parts: list[tuple[TokenFile, float]],
-    progress: Progress, device: torch.device,
+    console: Console, run: Run, model: Model, schedule: Schedule, batches: Batches, progress: Progress,
+    device: torch.device,
 ) -> None:
     """What is about to be trained, on how much, where; on stderr what is hardly meant."""
     steps = schedule.cfg.steps
     sizes = sorted({len(schedule.passes(number)) * schedule.pass_tokens for number in (0, steps - 1)})
     spelled = " to ".join(f"{size:,}" for size in sizes)
-    num_tokens = sum(part.num_tokens for part, _ in train_parts)
-    epochs = schedule.tokens_before(steps) / num_tokens
+    epochs = schedule.passes_before(steps) * schedule.cfg.batch_size / batches.rows_per_epoch
     console.print(f"[bold]{run.name}[/]: {model.num_parameters():,} parameters, {steps:,} steps of "
-                  f"{spelled} tokens ({epochs:.2g} passes over {num_tokens:,}), "
+                  f"{spelled} tokens ({epochs:.2g} passes over {batches.num_tokens:,}), "
                   f"{device.type}, in {escape(str(shown(run.path)))}", highlight=False, soft_wrap=True)
     if progress.step:
         console.print(f"going on after step {progress.step:,}", highlight=False)

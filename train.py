@@ -10,18 +10,19 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from itertools import chain
 from typing import Any
 
 import torch
 from rich.console import Console
-from torch import Tensor, nn
+from torch import nn
 
 import report
 from checkpoint import Progress
 from config import Config, DataConfig, TokenizerConfig, TrainConfig, replace
 from corpora import Corpus, load_corpus
-from data import Batches
+from data import Batch, Batches
 from evaluation import evaluate
 from gradients import GradientWatch
 from model import Model, flops_per_token
@@ -68,19 +69,22 @@ def train(cfg: Config, *, run: Run | None = None, console: Console | None = None
     optimizer = make_optimizer(model, cfg.train)
     average = MovingAverage(model, cfg.train.ema_decay) if cfg.train.ema_decay else None
     watch, seq_len = GradientWatch(cfg.train), cfg.model.max_seq_len
-    batches = Batches(only_part(train_parts), batch_size=cfg.train.batch_size, seq_len=seq_len, seed=cfg.train.seed)
+    batches = Batches(train_parts, batch_size=cfg.train.batch_size, seq_len=seq_len, seed=cfg.train.seed,
+                      packing=cfg.data.packing)
     schedule = Schedule(cfg, rows_per_epoch=batches.rows_per_epoch)
     flops_per_pass = flops_per_token(cfg.model, seq_len) * schedule.pass_tokens
     if run is None:
-        run = Run.create(name, cfg, tokenizer, describe_data(corpus, train_parts, val_part))
+        run = Run.create(name, cfg, tokenizer, describe_data(corpus, train_parts, val_part, cfg.data.packing))
     with run.locked():
         progress = load_newest(run, model, optimizer, average)
         if run.is_finished:
             console.print(f"{run.name} is finished: all {cfg.train.steps:,} steps are taken", highlight=False)
             return run
-        report.announce(console, run, model, schedule, train_parts, progress, device)
+        report.announce(console, run, model, schedule, batches, progress, device)
         forward = torch.compile(model) if cfg.train.compile else model
         precision = torch.autocast(device.type, torch.bfloat16, enabled=cfg.train.precision == "bfloat16")
+        measure = partial(evaluate, part=val_part, tokenizer=tokenizer, batch_size=cfg.train.batch_size,
+                          packing=cfg.data.packing)
 
         began = time.perf_counter() - progress.seconds
         line_seconds, line_tokens = 0.0, progress.tokens
@@ -90,28 +94,28 @@ def train(cfg: Config, *, run: Run | None = None, console: Console | None = None
                 lr, passes = schedule.rate(progress.step), schedule.passes(progress.step)
                 optimizer.set_lr(lr)
                 optimizer.train()
-                loss = 0.0
-                for number in passes:
-                    x, y = (t.to(device) for t in batches[number])
-                    with precision:
-                        part = forward(x, y) / len(passes)
+                loss, taken = 0.0, [batches[number].to(device) for number in passes]
+                num_targets = sum(batch.num_targets for batch in taken)
+                for batch in taken:
+                    with precision:  # each target weighs the same, whichever pass it is in
+                        part = forward(batch.x, batch.y, documents=batch.documents) / (num_targets / batch.num_targets)
                     part.backward()
                     watch.after_pass(model)
                     loss += part.item()
                     if not math.isfinite(loss):
                         break
-                watch.after_step(model, schedule.pass_tokens, progress.recent_noise)
+                watch.after_step(model, num_targets / len(taken), progress.recent_noise)
                 grad_norm = clip(model, cfg.train.grad_clip)
                 if not (math.isfinite(loss) and math.isfinite(grad_norm)):
                     found = f"loss {loss:g}, gradient norm {grad_norm:g}"
-                    raise Diverged(run, progress.step + 1, found, first_bad_module(model, x, y, precision))
+                    raise Diverged(run, progress.step + 1, found, first_bad_module(model, batch, precision))
                 optimizer.step()
                 optimizer.zero_grad()
 
                 progress.step += 1
                 if average:
                     average.update(model, progress.step)
-                progress.tokens += len(passes) * schedule.pass_tokens
+                progress.tokens += num_targets
                 progress.flops += len(passes) * flops_per_pass
                 progress.recent_losses.append(loss)
                 line_seconds += time.perf_counter() - step_began
@@ -121,16 +125,15 @@ def train(cfg: Config, *, run: Run | None = None, console: Console | None = None
                 evaluation = progress.val_loss = averaged = None
                 if due.evaluation:
                     with precision:
-                        evaluation = evaluate(model, val_part, tokenizer, cfg.train.batch_size, cfg.train.eval_tokens)
+                        evaluation = measure(model, max_tokens=cfg.train.eval_tokens)
                         progress.val_loss = evaluation.loss  # of the same tokens at every step, for the best to be fair
                         if due.last and cfg.train.eval_tokens is not None:
-                            evaluation = evaluate(model, val_part, tokenizer, cfg.train.batch_size)
+                            evaluation = measure(model)
                         if average:
-                            averaged = evaluate(average.model, val_part, tokenizer, cfg.train.batch_size,
-                                                None if due.last else cfg.train.eval_tokens)
+                            averaged = measure(average.model, max_tokens=None if due.last else cfg.train.eval_tokens)
                     if not math.isfinite(evaluation.loss):
                         found = f"validation loss {evaluation.loss:g}"
-                        raise Diverged(run, progress.step, found, first_bad_module(model, x, y, precision))
+                        raise Diverged(run, progress.step, found, first_bad_module(model, batch, precision))
                 progress.seconds = time.perf_counter() - began
                 speed = (progress.tokens - line_tokens) / line_seconds
                 show(loss, speed)
@@ -199,12 +202,12 @@ def clip(model: nn.Module, limit: float | None) -> float:
     return norm.item()
 
 
-def first_bad_module(model: Model, x: Tensor, y: Tensor, precision: torch.autocast) -> str:
+def first_bad_module(model: Model, batch: Batch, precision: torch.autocast) -> str:
     """Where a NaN or Inf first comes up, in a traced repetition of the step."""
     model.zero_grad()
     with trace(model, grad=True) as t:
         with precision:
-            loss = model(x, y)
+            loss = model(batch.x, batch.y, documents=batch.documents)
         loss.backward()
     return str(t.first_nonfinite or "no NaN or Inf when the step is repeated")
 
@@ -241,25 +244,19 @@ def settle_precision(cfg: Config, device: torch.device) -> Config:
     return replace(cfg, train=replace(cfg.train, precision=precision))
 
 
-def only_part(train_parts: list[tuple[TokenFile, float]]) -> TokenFile:
-    """The one text to train on. Raises ValueError where there are several."""
-    if len(train_parts) > 1:
-        raise ValueError(f"data.name has {len(train_parts)} texts to train on: give one")
-    return train_parts[0][0]
-
-
 def describe_data(
-    corpus: Corpus, train_parts: list[tuple[TokenFile, float]], val_part: TokenFile | JoinedTokenFile,
+    corpus: Corpus, train_parts: list[tuple[TokenFile, float]], val_part: TokenFile | JoinedTokenFile, packing: str,
 ) -> dict[str, Any]:
     """What a run writes down of its text: fingerprint, sizes, and the entropy (bits per byte) where known."""
     files = [file for file, _ in train_parts]
     floor = None if val_part.bits is None else val_part.bits / val_part.num_bytes
+    num_targets = val_part.num_tokens - (0 if packing == "stream" else val_part.num_documents)
     described = {"name": corpus.name, "fingerprint": corpus.fingerprint,
                  "train_tokens": sum(file.num_tokens for file in files),
                  "train_bytes": sum(file.num_bytes for file in files),
                  "train_documents": sum(file.num_documents for file in files), "val_tokens": val_part.num_tokens,
                  "val_bytes": val_part.num_bytes, "val_documents": val_part.num_documents,
-                 "val_tokens_per_byte": val_part.num_tokens / val_part.num_bytes, "floor_bits_per_byte": floor}
+                 "val_tokens_per_byte": num_targets / val_part.num_bytes, "floor_bits_per_byte": floor}
     sources = [{"name": source.name, "tokens": file.num_tokens, "share": weight}
                for source, (file, weight) in zip(corpus.sources, train_parts, strict=True)]
     return described | ({"sources": sources} if len(sources) > 1 else {})

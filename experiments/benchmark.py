@@ -72,12 +72,13 @@ class TokensToLoss:
         tokenizer = choose_tokenizer(cfg.tokenizer, cfg.data, corpus)
         device = pick_device(self.device)
         cfg = self.with_budget(settle_precision(fit_vocabulary(cfg, tokenizer), device))
-        [(train_part, _)], val_part = prepare(corpus, tokenizer, cfg.data.cache_path)
+        train_parts, val_part = prepare(corpus, tokenizer, cfg.data.cache_path)
         precision = torch.autocast(device.type, torch.bfloat16, enabled=cfg.train.precision == "bfloat16")
         seed_everything(seed)
         model = Model(cfg.model).to(device)
         optimizer = make_optimizer(model, cfg.train)
-        batches = Batches(train_part, batch_size=cfg.train.batch_size, seq_len=cfg.model.max_seq_len, seed=seed)
+        batches = Batches(train_parts, batch_size=cfg.train.batch_size, seq_len=cfg.model.max_seq_len,
+                          seed=seed, packing=cfg.data.packing)
         schedule = Schedule(cfg, rows_per_epoch=batches.rows_per_epoch)
         points = {math.ceil(cfg.train.steps * (i + 1) / self.evaluations) for i in range(self.evaluations)}
         curve, seconds = [], 0.0
@@ -87,9 +88,9 @@ class TokensToLoss:
             optimizer.train()
             passes = schedule.passes(step)
             for number in passes:
-                x, y = batches[number]
+                taken = batches[number].to(device)
                 with precision:
-                    loss = model(x.to(device), y.to(device)) / len(passes)
+                    loss = model(taken.x, taken.y, documents=taken.documents) / len(passes)
                 loss.backward()
             clip(model, cfg.train.grad_clip)
             optimizer.step()
@@ -97,7 +98,7 @@ class TokensToLoss:
             seconds += time.perf_counter() - began
             if step + 1 in points:
                 optimizer.eval()
-                loss = evaluate(model, val_part, tokenizer, 64).loss
+                loss = evaluate(model, val_part, tokenizer, 64, packing=cfg.data.packing).loss
                 curve.append((schedule.tokens_before(step + 1), loss))
                 console.print(f"{preset} seed {seed}: {curve[-1][0]:9,} tokens  validation loss {loss:.4f}")
         return curve, seconds

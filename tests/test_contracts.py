@@ -2,8 +2,10 @@
 
 import dataclasses
 from functools import partial
+from types import SimpleNamespace
 from typing import Any, get_args
 
+import numpy as np
 import pytest
 import torch
 from helpers import SMALL, assert_close, randomise, small_config, small_model, small_tokens
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 
 import config
 from config import Config, ModelConfig, SampleConfig, override, replace
+from data import Batches
 from model import Model
 from optim import make_optimizer
 from presets import PRESETS, load_preset, tiny
@@ -273,10 +276,12 @@ def test_every_flag_changes_the_model(flag):
 def train_and_generate(cfg: Config) -> tuple[float, float]:
     """The loss on a batch before and after three steps on it; then the model writes."""
     torch.manual_seed(0)
-    model = Model(cfg.model)
+    model = Model(cfg.model, checkpoint_activations=cfg.train.checkpoint_activations, loss_chunk=cfg.train.loss_chunk)
     optimizer = make_optimizer(model, cfg.train)
-    tokens = small_tokens(4, cfg.model.max_seq_len + 1, vocab_size=cfg.model.vocab_size)
-    losses = partial(model, tokens[:, :-1], targets=tokens[:, 1:])
+    tokens = small_tokens(1, 99, vocab_size=cfg.model.vocab_size)[0].numpy()
+    part = SimpleNamespace(tokens=tokens, num_tokens=99, document_starts=np.array([0, 9, 12, 50]), pad_id=0)
+    batch = Batches([(part, 1.0)], batch_size=4, seq_len=cfg.model.max_seq_len, packing=cfg.data.packing)[0]
+    losses = partial(model, batch.x, batch.y, documents=batch.documents)
     with torch.no_grad():
         before = losses().item()
     for _ in range(3):
@@ -307,10 +312,13 @@ ANY |= {"mixers": st.lists(st.sampled_from(get_args(config.Mixer)), min_size=1, 
 
 @settings(max_examples=120)
 @given(st.sets(st.sampled_from(sorted(ANY)), max_size=7).flatmap(
-    lambda names: st.fixed_dictionaries({name: ANY[name] for name in sorted(names)})))
-def test_any_flags_train_and_generate_or_are_refused_by_name(flags):
+    lambda names: st.fixed_dictionaries({name: ANY[name] for name in sorted(names)})),
+    st.sampled_from(get_args(config.Packing)), st.booleans(), st.sampled_from((None, 1, 7)))
+def test_any_flags_train_and_generate_or_are_refused_by_name(flags, packing, checkpointed, chunk):
     try:
-        cfg = override(Config(model=ModelConfig(**SMALL)), {"model": flags})
+        cfg = override(Config(model=ModelConfig(**SMALL)), {
+            "model": flags, "data.packing": packing, "train.checkpoint_activations": checkpointed,
+            "train.loss_chunk": chunk})
     except ValueError as error:
         assert any(f"{flag}={flags[flag]}" in str(error).replace("'", "") for flag in flags), error
     else:

@@ -30,7 +30,8 @@ MAY_IMPORT = {
     "corpora": "config hub pieces reading tables tales",
     "encoder": "pieces tokenizer",
     "shards": "corpora encoder locks reading tokenizer",
-    "data": "shards",
+    "packing": "",
+    "data": "packing shards",
     "model": "config presets modules tools views",
     "schedules": "config",
     "gradients": "config",
@@ -40,7 +41,7 @@ MAY_IMPORT = {
     "evaluation": "data model tokenizer",
     "sampling": "config model",
     "inference": "sampling runs command_line config presets tokenizer data model tools",
-    "report": "inference sampling evaluation runs checkpoint config tales tokenizer shards model schedules tools",
+    "report": "inference sampling evaluation runs checkpoint config tales tokenizer data model schedules tools",
     "train": "report inference evaluation runs checkpoint config presets tokenizer tales corpora shards data model "
              "schedules gradients optim memory tools",
 }

@@ -258,6 +258,16 @@ def test_documents_between_separators_are_scored_each_from_its_start():
     assert both.num_tokens == sum(result.num_tokens for result in alone) + 1  # the second's bos
 
 
+@pytest.mark.parametrize("packing", ["pad", "documents"])
+def test_whole_documents_are_scored_as_each_alone(packing):
+    model, tokenizer = small_model(vocab_size=259, max_seq_len=10, pointer=True), ByteTokenizer()
+    texts = ("The fox ran.", "It was late.", "Oh!", "No.")
+    alone = [score(model, tokenizer, text) for text in texts]
+    together = score(model, tokenizer, "|".join(texts), separator="|", packing=packing, batch_size=3)
+    assert (together.num_tokens, together.num_bytes) == (sum(s.num_tokens for s in alone), len("".join(texts)))
+    assert together.loss * together.num_tokens == pytest.approx(sum(s.loss * s.num_tokens for s in alone), rel=1e-5)
+
+
 def test_an_empty_text_has_no_score():
     with pytest.raises(ValueError, match="text='' is empty"):
         score(small_model(vocab_size=259), ByteTokenizer(), "")

@@ -146,12 +146,11 @@ def test_a_curve_shows_every_run_and_the_floor_in_bits_per_byte(run, tmp_path):
 
 
 def test_a_run_is_announced_with_its_size_and_work(run, tmp_path, capsys):
-    class Part:
-        num_tokens = 320
+    class Forty:
+        num_tokens, rows_per_epoch = 640, 40
 
     model = Model(run.config.model)
-    report.announce(Console(width=30), run, model, Schedule(run.config), [(Part, 0.25), (Part, 0.75)],
-                    Progress(step=6), torch.device("cpu"))
+    report.announce(Console(width=30), run, model, Schedule(run.config), Forty, Progress(step=6), torch.device("cpu"))
     first, second = capsys.readouterr().out.splitlines()  # a path is never broken
     assert first == (f"toy: {model.num_parameters():,} parameters, 24 steps of 64 tokens (2.4 passes over 640), cpu, "
                      f"in {run.path}")

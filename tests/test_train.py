@@ -14,19 +14,20 @@ from collections.abc import Callable
 from dataclasses import asdict
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from helpers import randomise
 from rich.console import Console
-from small_runs import assert_same_run, content, small_run_config, untimed_log, weights, write_text_file
+from small_runs import WORDS, assert_same_run, content, small_run_config, untimed_log, weights, write_text_file
 
 import runs
 import tales
 import train
-from config import Config, DataConfig, ModelConfig, TokenizerConfig, override, replace, save_config
+from config import Config, DataConfig, ModelConfig, Packing, TokenizerConfig, override, replace, save_config
 from corpora import load_corpus
 from data import Batches
 from evaluation import evaluate
@@ -419,6 +420,59 @@ def test_where_there_are_no_locks_nothing_is_begun(command, folder, tmp_path, mo
     assert not models.exists()
 
 
+# ---- batches ----
+
+
+def write_documents(path: Path) -> dict[str, Any]:
+    """Sixty documents of one to forty words, as flags."""
+    drawn = random.Random(0)
+    path.write_text("|".join(" ".join(drawn.choices(WORDS, k=drawn.randint(1, 40))) for _ in range(60)))
+    return {"data.name": str(path), "data.separator": "|"}
+
+
+@pytest.mark.parametrize("packing", get_args(Packing))
+@pytest.mark.parametrize("position", ["rope", "learned"])
+def test_a_run_of_any_packing_learns_and_goes_on_to_the_same_bits(go, at_step, tmp_path, packing, position):
+    flags = write_documents(tmp_path / "documents.txt") | {"data.packing": packing, "model.position": position}
+    whole = go(flags | {"train.name": "whole"})
+    losses = whole.log().val_loss.dropna()
+    assert losses.iloc[-1] < losses.iloc[0]
+    at_step(9, interrupt)
+    with pytest.raises(Interrupted):
+        go(flags)
+    assert_same_run(train_run(Run("toy").config, run=Run("toy"), console=QUIET), whole)
+
+
+@pytest.mark.parametrize("packing", get_args(Packing))
+def test_several_texts_are_mixed_by_their_weights(go, tmp_path, packing):
+    (tmp_path / "x.txt").write_text("x y " * 400)
+    flags = {"data.name": (str(tmp_path / "x.txt"), write_documents(tmp_path / "words.txt")["data.name"]),
+             "data.weights": (3.0, 1.0), "data.packing": packing, "train.steps": 40, "train.eval_every": 40}
+    run = go(flags)
+    assert [source["share"] for source in run.data["sources"]] == [0.75, 0.25]
+    other = go(flags | {"data.weights": (1.0, 3.0), "train.name": "other"})
+    assert run.log().train_loss.iloc[-1] < other.log().train_loss.iloc[-1]  # x y is soon known
+
+
+def test_a_target_weighs_the_same_in_every_pass_of_a_step(go, tmp_path):
+    plain = write_documents(tmp_path / "documents.txt") | {
+        "data.packing": "pad", "model.residual_dropout": 0.0, "model.attn_dropout": 0.0, "train.optimizer": "adamw",
+        "train.adam_eps": 1e-3, "train.steps": 8, "train.eval_every": 100, "train.checkpoint_every": 100}
+    whole = go(plain | {"train.batch_size": 4, "train.name": "whole"})
+    parts = go(plain | {"train.batch_size": 1, "train.accumulation": 4, "train.name": "parts"})
+    columns = ["step", "tokens", "train_loss", "grad_norm"]
+    pd.testing.assert_frame_equal(whole.log()[columns], parts.log()[columns], rtol=1e-4)
+    assert whole.log().tokens.iloc[-1] < 8 * 4 * 16  # padding is nothing to learn from
+
+
+def test_less_memory_is_the_same_run(go, reference):
+    checkpointed = go({"train.checkpoint_activations": True, "train.name": "checkpointed"})
+    assert_same_run(checkpointed, reference)
+    chunked = go({"train.loss_chunk": 5, "train.name": "chunked"})
+    for column in ("train_loss", "val_loss"):
+        assert chunked.log()[column].tolist() == pytest.approx(reference.log()[column].tolist(), rel=1e-3, nan_ok=True)
+
+
 # ---- going on ----
 
 
@@ -504,8 +558,8 @@ def test_an_absurd_rate_stops_before_anything_was_saved(go):
 
 
 def test_a_bad_batch_is_named_wherever_it_stands_in_the_step(go, monkeypatch):
-    def spoil(model, x, y, precision):
-        return f"called with {x.shape[0]} rows"
+    def spoil(model, batch, precision):
+        return f"called with {batch.x.shape[0]} rows"
 
     taken = count(1)
     forward = Model.forward
@@ -569,8 +623,8 @@ def test_the_rate_steps_down_with_the_passes_over_the_data(go, folder):
     run = go({"train.schedule": "step", "train.step_gamma": 0.5, "train.step_unit": "epochs", "train.warmup_steps": 0,
               "train.log_every": 1, "train.accumulation": 2, "train.lr": 0.01, "train.steps": 40})
     corpus = load_corpus(run.config.data)
-    [(part, _)], _ = prepare(corpus, run.tokenizer(), folder / "cache")
-    rows = Batches(part, batch_size=4, seq_len=16).rows_per_epoch
+    parts, _ = prepare(corpus, run.tokenizer(), folder / "cache")
+    rows = Batches(parts, batch_size=4, seq_len=16).rows_per_epoch
     assert rows < 40 * 8  # or the rate never falls
     assert run.log().lr.tolist() == [0.01 * 0.5 ** (step * 8 // rows) for step in range(40)]
 
@@ -607,6 +661,29 @@ def test_every_target_counts_once_whatever_the_batch(guesser, batch_size):
     assert result.loss == pytest.approx(nats.mean(), rel=1e-5)
     assert result.bits_per_byte == pytest.approx(nats.sum() / math.log(2) / part.num_bytes, rel=1e-5)
     assert result.accuracy == pytest.approx((targets == 127).mean())
+
+
+@pytest.mark.parametrize("packing", ["pad", "documents"])
+def test_every_byte_counts_whatever_the_packing(guesser, packing):
+    model, part, tokenizer = guesser
+    targets = np.delete(np.array(part.tokens), part.document_starts).astype(int)
+    nats = -torch.linspace(-2, 2, 128).double().log_softmax(0).numpy()[targets]
+    result = evaluate(model, part, tokenizer, 3, packing=packing)
+    assert tokenizer.byte_lengths[targets].sum() == part.num_bytes
+    assert result.loss == pytest.approx(nats.mean(), rel=1e-5)
+    assert result.bits_per_byte == pytest.approx(nats.sum() / math.log(2) / part.num_bytes, rel=1e-5)
+
+
+def test_packed_documents_are_predicted_as_documents_in_rows_of_their_own(guesser):
+    _, part, tokenizer = guesser
+    model = randomise(Model(ModelConfig(dim=8, num_layers=2, num_heads=2, vocab_size=128, max_seq_len=64)))
+    padded, packed, stream = (evaluate(model, part, tokenizer, 3, packing=kind)
+                              for kind in ("pad", "documents", "stream"))
+    assert packed.loss == pytest.approx(padded.loss, rel=1e-6) != stream.loss
+    assert packed.accuracy == padded.accuracy
+    chunked = Model(model.cfg, loss_chunk=7)
+    chunked.load_state_dict(model.state_dict())
+    assert evaluate(chunked, part, tokenizer, 3, packing="pad").loss == pytest.approx(padded.loss, rel=1e-6)
 
 
 def test_evaluation_moves_neither_the_random_state_nor_the_mode(guesser):

@@ -1,0 +1,155 @@
+"""How documents lie in rows of `seq_len` tokens: the `data.packing` flag.
+
+A row is one piece of text or several side by side; what they leave of it is padding. These are tables of integers,
+made from where documents start: no token is read.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Layout(NamedTuple):
+    """Row r has the pieces first_pieces[r] to first_pieces[r + 1] - 1.
+
+    A piece is `lengths` inputs from token `starts` on; its targets are the tokens one further.
+    Shape: starts and lengths (pieces,), first_pieces (rows + 1,), all int64.
+    """
+
+    starts: np.ndarray
+    lengths: np.ndarray
+    first_pieces: np.ndarray
+
+    @property
+    def num_rows(self) -> int:
+        return len(self.first_pieces) - 1
+
+    @property
+    def num_targets(self) -> int:
+        return int(self.lengths.sum())
+
+    def places(self, rows: np.ndarray, firsts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """For each input of the rows: its place, its token, the number of its piece in the row.
+
+        Row i begins at place firsts[i]. Shape: rows and firsts (n,) -> three times (inputs,).
+        """
+        counts = self.first_pieces[rows + 1] - self.first_pieces[rows]
+        number = ranges(counts)
+        piece = np.repeat(self.first_pieces[rows], counts) + number
+        lengths = self.lengths[piece]
+        before = np.cumsum(lengths) - lengths  # inputs of the pieces that came earlier
+        first = np.repeat(firsts - before[np.cumsum(counts) - counts], counts)
+        inputs = np.arange(lengths.sum())
+        token = inputs + np.repeat(self.starts[piece] - before, lengths)
+        return inputs + np.repeat(first, lengths), token, np.repeat(number, lengths)
+
+
+def ranges(counts: np.ndarray) -> np.ndarray:
+    """0, 1, ... count - 1 for each count, one after the other."""
+    return np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+
+
+def row_starts(
+    document_starts: np.ndarray, num_tokens: int, *, seq_len: int, reach: int
+) -> np.ndarray:
+    """First positions of rows, so that a row begins with a document wherever it can.
+
+    The next row begins at the last document that starts within `reach` tokens, and inside the
+    document, `seq_len` tokens on, where there is none: that document is longer than a row.
+    Shape: (num_documents,) -> (rows,), int64.
+    """
+    bounds = np.append(document_starts, num_tokens)
+    further_rows = np.maximum(0, -(-(np.diff(bounds) - reach) // seq_len))  # begin inside
+    ends = bounds[:-1] + further_rows * seq_len + reach
+    following = memoryview(np.searchsorted(bounds, ends, side="right") - 1)
+
+    def followed():
+        document = 0
+        while document < len(following):
+            yield document
+            document = following[document]
+
+    chain = np.fromiter(followed(), np.int64)
+    counts = further_rows[chain] + 1
+    return np.repeat(bounds[chain], counts) + ranges(counts) * seq_len
+
+
+def stream_layout(document_starts: np.ndarray, num_tokens: int, seq_len: int) -> Layout:
+    """Rows of contiguous text, full, that overlap where one begins with the document that the last one cut."""
+    starts = row_starts(document_starts, num_tokens, seq_len=seq_len, reach=seq_len + 1)
+    return Layout(starts, np.broadcast_to(np.int64(seq_len), len(starts)), np.arange(len(starts) + 1))
+
+
+def stream_layout_once(document_starts: np.ndarray, num_tokens: int, seq_len: int) -> Layout:
+    """The same without overlap, the end of a row left empty: every token is a target once, but for the first."""
+    last = num_tokens - 1  # a target only
+    starts = row_starts(document_starts, last, seq_len=seq_len, reach=seq_len)
+    return Layout(starts, np.diff(starts, append=last), np.arange(len(starts) + 1))
+
+
+def pad_layout(document_starts: np.ndarray, num_tokens: int, seq_len: int) -> Layout:
+    """A document a row; a longer one goes on over several."""
+    num_targets = np.diff(document_starts, append=num_tokens) - 1
+    counts = -(-num_targets // seq_len)
+    number = ranges(counts)
+    starts = np.repeat(document_starts, counts) + number * seq_len
+    lengths = np.minimum(np.repeat(num_targets, counts) - number * seq_len, seq_len)
+    return Layout(starts, lengths, np.arange(len(starts) + 1))
+
+
+def documents_layout(document_starts: np.ndarray, num_tokens: int, seq_len: int) -> Layout:
+    """Several whole documents a row, so that little is padding; a longer one is cut into rows first.
+
+    Best-fit packing, Ding et al. 2024, arXiv:2404.10830. Rows are in the order of their longest documents' places.
+    """
+    starts, lengths, _ = pad_layout(document_starts, num_tokens, seq_len)
+    row = best_fit(lengths, seq_len)
+    order = np.argsort(row, kind="stable")
+    return Layout(starts[order], lengths[order], np.append(0, np.cumsum(np.bincount(row))))
+
+
+def best_fit(lengths: np.ndarray, seq_len: int) -> np.ndarray:
+    """The row of each piece: the longest come first, each goes into the fullest row that has room for it.
+
+    Pieces of one length are placed all at once: the steps are as many as lengths and rooms, not as pieces.
+    Shape: lengths (pieces,), each from 1 to seq_len -> (pieces,), int64.
+    """
+    row, openers = np.empty(len(lengths), np.int64), [np.empty(0, np.int64)]
+    num_rows, rows_with = 0, defaultdict(list)  # room that is left -> arrays of the rows that have it
+    for pieces in longest_first(lengths, seq_len):
+        length = int(lengths[pieces[0]])
+        rooms = sorted(room for room, arrays in rows_with.items() if arrays and room >= length)
+        for room in [*rooms, seq_len]:
+            fit = room // length
+            needed = -(-len(pieces) // fit)
+            if room < seq_len:
+                rows, *rest = np.split(np.concatenate(rows_with.pop(room)), [needed])
+                rows_with[room] = [array for array in rest if len(array)]
+            else:
+                rows = np.arange(num_rows, num_rows + needed)
+                openers.append(pieces[::fit])
+                num_rows += needed
+            placed = np.repeat(rows, fit)[: len(pieces)]
+            row[pieces[: len(placed)]] = placed
+            pieces = pieces[len(placed) :]
+            in_last = len(placed) - fit * (len(rows) - 1)
+            rows_with[room - fit * length].append(rows[:-1])
+            rows_with[room - in_last * length].append(rows[-1:])
+            if not len(pieces):
+                break
+    return np.argsort(np.argsort(np.concatenate(openers)))[row]
+
+
+def longest_first(lengths: np.ndarray, seq_len: int) -> Iterator[np.ndarray]:
+    """The numbers of the pieces of each length, each of them in order."""
+    shortness = (seq_len - lengths).astype(np.min_scalar_type(seq_len))  # small integers are sorted by counting
+    order = np.argsort(shortness, kind="stable")
+    ends = np.cumsum(np.bincount(shortness))
+    return (pieces for pieces in np.split(order, ends[:-1]) if len(pieces))
+
+
+# in training; and in evaluation, where every token is a target once
+LAYOUTS = {"stream": stream_layout, "pad": pad_layout, "documents": documents_layout}
+EVAL_LAYOUTS = LAYOUTS | {"stream": stream_layout_once}
