@@ -257,13 +257,15 @@ class DataConfig:
     workers: int | None = None  # processes that encode; changes no token. None = one a core, and none for short texts
     cache_dir: str = ".cache/data"  # where downloads and encoded text are kept; may be deleted at any time
     packing: Packing = "stream"  # a row of max_seq_len tokens is contiguous text (stream), a document and padding (pad), or several whole documents that do not see each other (documents, arXiv:2404.10830)
+    prefetch: int = 2  # batches that a thread makes ready ahead of their use; 0 = no thread. Changes no result
 
     def __post_init__(self):
         _require_between(self, "val_ratio", 0.0, 1.0, open_ends=True)
         for name in ("num_stories", "sample_ratio", "max_documents", "workers"):
             _require_positive(self, name)
-        if self.seed < 0:
-            raise ValueError(f"seed={self.seed} is below 0")
+        for name in ("seed", "prefetch"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}={getattr(self, name)} is below 0")
         if self.sample_ratio > 1:
             raise ValueError(f"sample_ratio={self.sample_ratio} must lie between 0 and 1")
         if self.separator == "":

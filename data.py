@@ -1,6 +1,9 @@
 """Encoded text -> batches of ids (b, t)."""
 
-from collections.abc import Iterator, Sequence
+import contextlib
+import queue
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -22,8 +25,15 @@ class Batch(NamedTuple):
     num_targets: int
 
     def to(self, device: torch.device) -> "Batch":
-        documents = None if self.documents is None else self.documents.to(device)
-        return Batch(self.x.to(device), self.y.to(device), documents, self.num_targets)
+        ahead = device.type == "cuda"  # a copy out of pinned memory goes on while the step begins
+        return self.change(lambda tensor: tensor.to(device, non_blocking=ahead))
+
+    def pin(self) -> "Batch":
+        """In memory that a GPU reads by itself."""
+        return self.change(Tensor.pin_memory)
+
+    def change(self, function: Callable[[Tensor], Tensor]) -> "Batch":
+        return self._replace(**{name: function(x) for name, x in self._asdict().items() if isinstance(x, Tensor)})
 
 
 class Blank:
@@ -152,3 +162,43 @@ def eval_batches(
         blank = Blank(batch_size, seq_len, part.pad_id)
         blank.write(np.arange(len(rows)), part, layout, rows)
         yield blank.batch(packing)
+
+
+@contextlib.contextmanager
+def prefetched(batches: Batches, numbers: range, *, depth: int, pin: bool = False) -> Iterator[Iterator[Batch]]:
+    """An iterator over batches[n] for each of the numbers, made by a thread up to `depth` before they are asked for.
+
+    With `depth` 0 there is no thread. What goes wrong in it is raised where the batch would have come. The thread ends
+    with the `with` block, however that is left.
+    """
+    ready, room, left = queue.SimpleQueue(), threading.Semaphore(depth), threading.Event()
+
+    def make() -> None:
+        try:
+            for number in numbers:
+                room.acquire()
+                if left.is_set():
+                    return
+                ready.put(batches[number].pin() if pin else batches[number])
+        except Exception as error:  # whatever it is belongs to the thread that waits for the batch
+            ready.put(error)
+
+    def take() -> Iterator[Batch]:
+        for _ in numbers:
+            batch = ready.get()
+            room.release()
+            if isinstance(batch, Exception):
+                raise batch
+            yield batch
+
+    if depth == 0:
+        yield (batches[number] for number in numbers)
+        return
+    thread = threading.Thread(target=make, name="prefetch", daemon=True)
+    thread.start()
+    try:
+        yield take()
+    finally:
+        left.set()
+        room.release()
+        thread.join()

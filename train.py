@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from functools import partial
-from itertools import chain
+from itertools import chain, islice
 from typing import Any
 
 import torch
@@ -22,7 +22,7 @@ import report
 from checkpoint import Progress
 from config import Config, DataConfig, TokenizerConfig, TrainConfig, replace
 from corpora import Corpus, load_corpus
-from data import Batch, Batches
+from data import Batch, Batches, prefetched
 from evaluation import evaluate
 from gradients import GradientWatch
 from model import Model, flops_per_token
@@ -88,13 +88,15 @@ def train(cfg: Config, *, run: Run | None = None, console: Console | None = None
 
         began = time.perf_counter() - progress.seconds
         line_seconds, line_tokens = 0.0, progress.tokens
-        with report.progress_bar(console, cfg, progress) as show, interruption() as interrupted:
+        numbers = range(schedule.passes_before(progress.step), schedule.passes_before(cfg.train.steps))
+        with (report.progress_bar(console, cfg, progress) as show, interruption() as interrupted,
+              prefetched(batches, numbers, depth=cfg.data.prefetch, pin=device.type == "cuda") as coming):
             while progress.step < cfg.train.steps:
                 step_began = time.perf_counter()
                 lr, passes = schedule.rate(progress.step), schedule.passes(progress.step)
                 optimizer.set_lr(lr)
                 optimizer.train()
-                loss, taken = 0.0, [batches[number].to(device) for number in passes]
+                loss, taken = 0.0, [batch.to(device) for batch in islice(coming, len(passes))]
                 num_targets = sum(batch.num_targets for batch in taken)
                 for batch in taken:
                     with precision:  # each target weighs the same, whichever pass it is in

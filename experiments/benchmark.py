@@ -4,6 +4,7 @@
     optimizer-steps  how long an optimizer's step takes, beside torch's own AdamW and Muon
     tokenizers       MB of text per second, of each kind of tokenizer beside the bare library beneath it
     encode           tokens per second from text to files beside the bare tokenizer library, and peak memory
+    loader           how much of a training step waits for its batch
 """
 
 import sys
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 import torch
 import tyro
 from encoding import Encode
+from loader_speed import Loader
 from rich.console import Console
 from rich.table import Table
 from tokenizer_speed import Tokenizers
@@ -163,7 +165,7 @@ class OptimizerSteps:
 
 
 BENCHMARKS = {"tokens-to-loss": TokensToLoss, "optimizer-steps": OptimizerSteps, "tokenizers": Tokenizers,
-              "encode": Encode}
+              "encode": Encode, "loader": Loader}
 
 
 def main() -> None:

@@ -1,3 +1,5 @@
+import threading
+import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,7 +10,7 @@ from hypothesis import strategies as st
 
 from config import DataConfig
 from corpora import load_corpus
-from data import Batches, eval_batches, take_turns
+from data import Batches, eval_batches, prefetched, take_turns
 from packing import LAYOUTS
 from shards import prepare
 from tokenizer import train_tokenizer
@@ -257,3 +259,66 @@ def test_the_way_of_the_data_from_text_to_batches(tmp_path):
     assert any(tokenizer.decode(x[0].tolist())[:30] in text for text in corpus.train())
     counted = sum(batch.num_targets for batch in eval_batches(val, 4, 64))
     assert counted == val.num_tokens - 1
+
+
+# ---- ahead of time ----
+
+
+class Counted:
+    """Batches that note which were made, and fail at some."""
+
+    def __init__(self, fails_at=None):
+        self.made, self.fails_at = [], fails_at
+
+    def __getitem__(self, number):
+        if number == self.fails_at:
+            raise OSError(f"batch {number} cannot be read")
+        self.made.append(number)
+        return number
+
+
+def wait_for(condition):
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+def prefetching():
+    return [thread for thread in threading.enumerate() if thread.name == "prefetch"]
+
+
+@pytest.mark.parametrize("depth", [0, 1, 3, 100])
+def test_batches_come_in_order_however_many_are_made_ahead(depth):
+    batches = Counted()
+    with prefetched(batches, range(5, 25), depth=depth) as coming:
+        assert list(coming) == list(range(5, 25))
+    assert batches.made == list(range(5, 25)) and not prefetching()
+
+
+@pytest.mark.parametrize("depth", [0, 2])
+def test_no_more_are_made_than_there_is_room_for(depth):
+    batches = Counted()
+    with prefetched(batches, range(100), depth=depth) as coming:
+        assert [next(coming), next(coming)] == [0, 1]
+        wait_for(lambda: len(batches.made) == 2 + depth)
+        time.sleep(0.05)
+        assert batches.made == list(range(2 + depth))
+    assert not prefetching()
+
+
+@pytest.mark.parametrize("depth", [0, 1, 4])
+def test_what_goes_wrong_comes_where_the_batch_would_have(depth):
+    with prefetched(Counted(fails_at=3), range(9), depth=depth) as coming:
+        assert [next(coming) for _ in range(3)] == [0, 1, 2]
+        with pytest.raises(OSError, match="^batch 3 cannot be read$"):
+            next(coming)
+    assert not prefetching()
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
+def test_the_thread_ends_however_the_work_does(error):
+    with pytest.raises(error), prefetched(Counted(), range(10**9), depth=3) as coming:
+        next(coming)
+        raise error
+    assert not prefetching()

@@ -1,5 +1,6 @@
 """Training: the same seed gives the same bits, however often it is stopped; what it writes down is true."""
 
+import contextlib
 import functools
 import json
 import math
@@ -463,6 +464,42 @@ def test_a_target_weighs_the_same_in_every_pass_of_a_step(go, tmp_path):
     columns = ["step", "tokens", "train_loss", "grad_norm"]
     pd.testing.assert_frame_equal(whole.log()[columns], parts.log()[columns], rtol=1e-4)
     assert whole.log().tokens.iloc[-1] < 8 * 4 * 16  # padding is nothing to learn from
+
+
+@pytest.mark.parametrize(("depth", "maker"), [(0, "MainThread"), (7, "prefetch")])
+def test_batches_made_ahead_change_nothing(go, reference, monkeypatch, depth, maker):
+    get, makers = Batches.__getitem__, set()
+
+    def noted(batches, number):
+        makers.add(threading.current_thread().name)
+        return get(batches, number)
+
+    monkeypatch.setattr(Batches, "__getitem__", noted)
+    assert_same_run(go({"data.prefetch": depth}), reference)
+    assert makers == {maker}
+
+
+def test_a_batch_that_cannot_be_read_stops_the_run_with_its_own_words(go, monkeypatch):
+    get = Batches.__getitem__
+
+    def read(batches, number):
+        if number == 5:
+            raise OSError("the disk is gone")
+        return get(batches, number)
+
+    monkeypatch.setattr(Batches, "__getitem__", read)
+    with pytest.raises(OSError, match="^the disk is gone$"):
+        go({"train.log_every": 1})
+    assert len(Run("toy").log()) == 5
+
+
+@pytest.mark.parametrize("times", [0, 1, 2])
+def test_no_thread_outlives_the_training(go, at_step, times):
+    at_step(5, lambda _: [interrupt() for _ in range(times)])
+    stopped = contextlib.nullcontext() if times == 0 else pytest.raises((Interrupted, KeyboardInterrupt))
+    with stopped:
+        go()
+    assert [thread.name for thread in threading.enumerate() if thread.name == "prefetch"] == []
 
 
 def test_less_memory_is_the_same_run(go, reference):
