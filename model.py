@@ -97,6 +97,8 @@ class Model(LoggingModule):
         cache: "Cache | None" = None,
     ) -> Hidden:
         """Embed the tokens and run all layers: what `predict` makes logits of."""
+        if documents is not None and cache is not None:
+            raise ValueError("documents and a cache do not go together: to go on with a document, give it its own row")
         packed = None if documents is None else Documents.of(documents, self.windows)
         if positions is None:
             positions = _count_positions(tokens, packed, cache)
@@ -185,8 +187,6 @@ def _call(module: nn.Module, *args, **kwargs):
 
 def _count_positions(tokens: Tensor, documents: Documents | None, cache: Cache | None) -> Tensor:
     """From the start of each document, or from the end of the cache on."""
-    if documents is not None and cache is not None:
-        raise ValueError("documents and a cache do not go together: give each document a row of its own to go on with")
     if documents is not None:
         return documents.positions()
     start = 0 if cache is None else cache.length
