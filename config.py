@@ -270,6 +270,8 @@ class DataConfig:
             raise ValueError(f"sample_ratio={self.sample_ratio} must lie between 0 and 1")
         if self.separator == "":
             raise ValueError("separator='' is empty: leave it out, or give e.g. a blank line")
+        if self.separator is not None:  # a shell hands "\n" on as two characters
+            object.__setattr__(self, "separator", self.separator.replace("\\n", "\n").replace("\\t", "\t"))
         if not self.name:
             raise ValueError("name=() names no text: give a file, a Hub dataset, or tales")
         for name in (*self.name, *self.val_name):

@@ -278,3 +278,7 @@ def test_a_mistake_on_the_command_line_is_one_sentence_and_status_2(words, sente
     output, errors = capsys.readouterr()
     assert (stop.value.code, output) == (2, "")
     assert sentence in errors and errors.startswith("error: ") and errors.count("\n") == 1
+
+
+def test_a_separator_typed_in_a_shell_is_a_newline():
+    assert override(Config(), {"data.name": "a.txt", "data.separator": r"\n\n"}).data.separator == "\n\n"

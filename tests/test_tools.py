@@ -648,6 +648,14 @@ def test_a_trace_works_in_every_context(name, grad):
     assert "Linear" in str(t) or name == "fx"  # fx looks no deeper than it has to
 
 
+def test_a_checkpointed_block_is_no_failure_when_it_stops_recomputing():
+    model = Tiny()
+    with trace(model) as t:
+        checkpoint(model, X.clone().requires_grad_(), use_reentrant=False).sum().backward()
+    assert any(c.recompute for c in t.walk())
+    assert t.failed is None and "✗" not in str(t)
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_strict_export_is_exported_whole_and_the_trace_says_it_saw_nothing():
     model = Tiny()
