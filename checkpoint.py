@@ -13,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_model, save_model
 from torch import nn
 
@@ -32,6 +33,16 @@ class Progress:
     val_loss: float | None = None  # nats per token, on the first `eval_tokens`; None = not evaluated at this step
     recent_losses: list[float] = field(default_factory=list)  # of the steps since the last line of the log
     recent_noise: list[tuple[float, float]] = field(default_factory=list)  # the same of gradients.NoiseScale, if asked
+    unseen: dict[str, float] | None = None  # lr and grad_norm of the last step, until it is evaluated and logged
+
+    @property
+    def seen_steps(self) -> int:
+        """The steps whose evaluation, line of the log and samples are done."""
+        return self.step - bool(self.unseen)
+
+
+class NotWritten(ValueError):
+    """A checkpoint could not be written; those before it are as they were."""
 
 
 class Checkpoint:
@@ -96,10 +107,39 @@ class Checkpoint:
         return [tuple(line.split()) for line in lines]
 
 
-def write_checkpoint(
-    folder: Path, model: nn.Module, optimizer, progress: Progress, average: nn.Module | None = None
+
+def save(
+    path: Path, model: nn.Module, optimizer, progress: Progress, average: nn.Module | None = None,
 ) -> None:
-    """Write a checkpoint's files and their sums into an empty folder, down to the disk."""
+    """Write a checkpoint under its name, whole or not at all.
+
+    Raises NotWritten where the disk refuses it.
+    """
+    unfinished = path.with_name(f".{path.name}.tmp")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    try:
+        unfinished.mkdir(parents=True)
+        write_checkpoint(unfinished, model, optimizer, progress, average)
+        publish(unfinished, path)
+    except (OSError, RuntimeError, SafetensorError) as error:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        cause = root_cause(error)
+        if not isinstance(cause, OSError | SafetensorError):
+            raise
+        raise NotWritten(f"{path} cannot be written ({cause})") from error
+
+
+def root_cause(error: BaseException) -> BaseException:
+    """What went wrong first: torch hides the disk's error behind its own."""
+    while error.__context__ is not None:
+        error = error.__context__
+    return error
+
+
+def write_checkpoint(
+    folder: Path, model: nn.Module, optimizer, progress: Progress, average: nn.Module | None = None,
+) -> None:
+    """Write a checkpoint's files and their sums into an empty folder."""
     weights, optimizer_state, how_far = files = [folder / name for name in FILES]
     save_model(model, str(weights))
     if average is not None:
@@ -108,10 +148,8 @@ def write_checkpoint(
     with optimizer_state.open("wb") as file:
         torch.save({"optimizer": optimizer.state_dict(), "random": random_state()}, file)
     how_far.write_text(json.dumps(asdict(progress)), encoding="utf-8")
-    sums = folder / SUMS
-    sums.write_text("".join(f"{sha256(file)}  {file.name}\n" for file in files), encoding="utf-8")
-    for file in (*files, sums):
-        flush(file)
+    sums = "".join(f"{sha256(file)}  {file.name}\n" for file in files)
+    (folder / SUMS).write_text(sums, encoding="utf-8")
 
 
 def random_state() -> list[torch.Tensor]:
@@ -132,6 +170,26 @@ def best_of(checkpoints: list[Checkpoint]) -> Checkpoint | None:
     return min(evaluated, key=lambda c: c.progress.val_loss, default=None)
 
 
+def publish(unfinished: Path, path: Path) -> None:
+    """Give a folder its name when all of it is on the disk; the one that had the name is deleted after that."""
+    flush_tree(unfinished)
+    before = path.with_name(f".{path.name}.before.tmp")
+    if path.exists():
+        path.rename(before)
+    unfinished.rename(path)
+    flush(path.parent)
+    if before.exists():
+        shutil.rmtree(before)
+
+
+def put_back(folder: Path) -> None:
+    """Give back their names to folders whose successors never got it."""
+    for before in folder.glob(".*.before.tmp"):
+        path = before.with_name(before.name.removeprefix(".").removesuffix(".before.tmp"))
+        if not path.exists():
+            before.rename(path)
+
+
 def remove(folder: Path) -> None:
     """Delete a checkpoint, so that nobody ever sees half of it."""
     doomed = folder.rename(folder.with_name(f".{folder.name}.old.tmp"))
@@ -145,10 +203,26 @@ def sha256(path: Path) -> str:
 
 def write_text(path: Path, text: str) -> None:
     """Replace a file's text, whole or not at all."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Replace a file's content, whole or not at all."""
     unfinished = path.with_name(f".{path.name}.tmp")
-    unfinished.write_text(text, encoding="utf-8")
-    flush(unfinished)
-    unfinished.replace(path)
+    try:
+        unfinished.write_bytes(data)
+        flush(unfinished)
+        unfinished.replace(path)
+    except OSError as error:
+        unfinished.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    flush(path.parent)
+
+
+def flush_tree(folder: Path) -> None:
+    """Have a folder and all that is in it on the disk before going on."""
+    for path in (*folder.rglob("*"), folder):
+        flush(path)
 
 
 def flush(path: Path) -> None:

@@ -35,6 +35,11 @@ def fail(error: Exception | str) -> NoReturn:
     raise SystemExit(2)
 
 
+def warn(sentence: str) -> None:
+    """Say on stderr what went wrong where the program can go on."""
+    print(f"warning: {sentence}", file=sys.stderr)
+
+
 def _later(command: Callable[..., None]) -> Callable[..., Callable[[], None]]:
     """The same arguments; the call itself waits, so that its own errors are not taken for tyro's."""
     @wraps(command)

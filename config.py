@@ -8,6 +8,7 @@ the code that holds it.
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, field, fields, replace
 from pathlib import Path
@@ -326,7 +327,8 @@ class TrainConfig:
     """The optimisation, and what is written down along the way."""
 
     name: str | None = None  # the run's folder in models/; None = the preset's name, numbered where taken
-    steps: int = 2000  # optimizer steps
+    steps: int = 2000  # optimizer steps; more of them with --resume: from there on the learning rate is that of the longer run's schedule
+    time_limit: str | None = None  # save and stop before so much time is over: 90s, 50m or 1.5h; --resume goes on, with a fresh limit
     batch_size: int = 8  # rows of max_seq_len tokens in a forward pass
     accumulation: int = 1  # forward passes added up in a step
     seed: int = 0  # of the weights, the order of the data, dropout
@@ -377,6 +379,10 @@ class TrainConfig:
     graded_stories: int = 100  # tales: stories sampled at the end at temperature 0.8 and graded; 0 = none
 
     @property
+    def time_limit_seconds(self) -> float | None:
+        return None if self.time_limit is None else _seconds(self.time_limit)
+
+    @property
     def decay(self) -> float:
         """What weight_decay comes to."""
         if self.weight_decay is not None:
@@ -401,6 +407,8 @@ class TrainConfig:
         _check_optimizer(self)
         if self.warmup_steps == 0 and self.schedule_unit == "tokens":  # 0 asks for something, unlike other flags'
             raise ValueError("warmup_steps=0 would change nothing with schedule_unit=tokens: use warmup_tokens=0")
+        if self.time_limit is not None and not 0 < _seconds(self.time_limit) < math.inf:
+            raise ValueError(f"time_limit={self.time_limit} is no time: use e.g. 90s, 50m or 1.5h")
         _check_ignored(self, _TRAIN_ACTS_WHEN, _TRAIN_NEUTRAL)
         if self.name is not None and not _is_folder_name(self.name):
             raise ValueError(f"name={self.name!r} is no folder name: use letters, digits, '.', '_', '-'")
@@ -577,6 +585,12 @@ def _words(values: tuple[Any, ...]) -> str:
 
 def _round_up(number: int, multiple: int) -> int:
     return -(-number // multiple) * multiple
+
+
+def _seconds(duration: str) -> float:
+    """The seconds in e.g. "50m"; 0 where it is no duration."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", duration)
+    return float(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2]] if found else 0.0
 
 
 def _is_folder_name(name: str) -> bool:

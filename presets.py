@@ -6,7 +6,7 @@ trains it with a change.
 """
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +119,9 @@ PRESETS: dict[str, Mapping[str, Mapping[str, Any]]] = {
 }
 
 
+SHORT = ("--time-limit",)  # flags of train that need no section
+
+
 def load_preset(name: str, base: Config | None = None) -> Config:
     """The configuration of a preset: its overrides on `base`, or on the defaults.
 
@@ -146,14 +149,16 @@ def tiny(cfg: Config, *, vocab_size: int = 61, max_seq_len: int = 32) -> Config:
 
 def parse_command_line(
     argv: Sequence[str], *, program: str, description: str, options: Mapping[str, str] | None = None,
+    base: Callable[[Mapping[str, str | None]], Config] | None = None,
 ) -> tuple[Config, dict[str, str | None]]:
     """Read `[preset] [--config FILE] [--section.flag value ...]`; later ones win.
 
     `options` names further options of the program with their help, e.g. {"resume": "..."}; their
-    values are the second result. The configuration's train.name is the preset's, where none is given
-    and the options hold no other. Prints help, or one sentence on stderr, and exits where that is due.
+    values are the second result, with the preset's name. `base` gives the configuration that the flags change
+    from them and "config", in place of the defaults. Prints help, or one sentence on stderr, and exits where that
+    is due.
     """
-    argv = list(argv)
+    argv = [_whole_name(word) for word in argv]
     preset = argv.pop(0) if argv and not argv[0].startswith("-") else None
     own = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     own.add_argument("--config", metavar="FILE")
@@ -161,15 +166,23 @@ def parse_command_line(
         own.add_argument(f"--{name}")
     try:
         known, rest = own.parse_known_args(argv)
-        cfg = load_config(Path(known.config)) if known.config else Config()
+        values = {name: getattr(known, name.replace("-", "_")) for name in options or {}} | {"preset": preset}
+        cfg = base(values | {"config": known.config}) if base else Config()
+        cfg = load_config(Path(known.config)) if known.config else cfg
         cfg = load_preset(preset, cfg) if preset else cfg
         cfg = parse_flags(rest, cfg, f"{program} [preset]", _help(description, options or {}))
     except (ValueError, argparse.ArgumentError) as error:
         fail(error)
-    return cfg, {name: getattr(known, name.replace("-", "_")) for name in options or {}} | {"preset": preset}
+    return cfg, values
+
+
+def _whole_name(word: str) -> str:
+    """A flag that has a short name, with its section."""
+    name, equals, value = word.partition("=")
+    return f"--train.{name[2:]}{equals}{value}" if name in SHORT else word
 
 
 def _help(description: str, options: Mapping[str, str]) -> str:
     own = {"config FILE": "start from a saved configuration, JSON or YAML"} | dict(options)
-    lines = [description, "", f"presets: {', '.join(PRESETS)}", ""]
+    lines = [description, "", f"presets: {', '.join(PRESETS)}", f"short for --train.X: {', '.join(SHORT)}", ""]
     return "\n".join(lines + [f"--{name}: {text}" for name, text in own.items()])

@@ -1,12 +1,12 @@
 """What a training run says: the start, the bar, evaluations, samples, graded stories, the loss curve."""
 
 import contextlib
+import io
 import json
 import math
 import shlex
-import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -18,7 +18,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 
 import tales
-from checkpoint import Progress, write_text
+from checkpoint import Progress, write_bytes, write_text
+from command_line import warn
 from config import Config, SampleConfig, replace
 from data import Batches
 from evaluation import Evaluation
@@ -27,6 +28,7 @@ from model import Model
 from runs import ROOT, Run
 from schedules import Schedule
 from tokenizer import Tokenizer
+from trackers import Tracker
 
 
 def opening_prompts(cfg: Config, tokenizer: Tokenizer) -> list[str]:
@@ -57,7 +59,7 @@ def announce(
     if progress.step:
         console.print(f"going on after step {progress.step:,}", highlight=False)
     for sentence in schedule.warnings():
-        print(f"warning: {sentence}", file=sys.stderr)
+        warn(sentence)
 
 
 @contextlib.contextmanager
@@ -67,7 +69,8 @@ def progress_bar(console: Console, cfg: Config, progress: Progress) -> Iterator:
                TextColumn("{task.fields[speed]} tokens/s"), TimeRemainingColumn(compact=True))
     with Bar(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("", total=cfg.train.steps, completed=progress.step, loss="-", speed="-")
-        yield lambda loss, speed: bar.update(task, advance=1, loss=f"{loss:.3f}", speed=f"{speed:,.0f}")
+        yield lambda loss, speed: bar.update(task, completed=progress.step, loss=f"{loss:.3f}",
+                                             speed="-" if speed is None else f"{speed:,.0f}")
 
 
 def say_evaluation(console: Console, run: Run, progress: Progress, evaluation: Evaluation) -> None:
@@ -78,20 +81,23 @@ def say_evaluation(console: Console, run: Run, progress: Progress, evaluation: E
                   highlight=False, soft_wrap=True)
 
 
-def log_line(
-    progress: Progress, evaluation: Evaluation | None, lr: float, grad_norm: float, speed: float,
-) -> dict[str, float]:
-    """A line of log.csv; without an evaluation its columns are left out."""
+def log_line(progress: Progress, evaluation: Evaluation | None, speed: float | None) -> dict[str, float]:
+    """A line of log.csv; what was not measured is left out."""
     line = {"step": progress.step, "tokens": progress.tokens, "seconds": round(progress.seconds, 3),
             "flops": progress.flops, "train_loss": sum(progress.recent_losses) / len(progress.recent_losses),
-            "lr": lr, "grad_norm": grad_norm, "tokens_per_second": round(speed, 1)}
+            **progress.unseen}
+    if speed is not None:
+        line["tokens_per_second"] = round(speed, 1)
     if evaluation:
         line |= {"val_loss": evaluation.loss, "bits_per_byte": evaluation.bits_per_byte,
                  "perplexity": math.exp(min(evaluation.loss, 700)), "accuracy": evaluation.accuracy}
     return line
 
 
-def finish(console: Console, run: Run, model: Model, tokenizer: Tokenizer, prompts: list[str]) -> None:
+def finish(
+    console: Console, run: Run, model: Model, tokenizer: Tokenizer, prompts: list[str],
+    trackers: Sequence[Tracker] = (),
+) -> None:
     """The end of a run: its last samples, the grades of its stories, and, when all is done, the loss curve."""
     for sample in run.samples()[-len(prompts):]:
         console.print(f"\n{sample['text']}", markup=False, highlight=False)
@@ -99,6 +105,8 @@ def finish(console: Console, run: Run, model: Model, tokenizer: Tokenizer, promp
     if "tales" in run.config.data.name and count:
         console.print("\n" + grade_stories(run, model, tokenizer, count), markup=False, highlight=False)
     plot_loss([run], run.path / "loss.png")
+    for tracker in trackers:
+        tracker.picture(run.config.train.steps, run.path / "loss.png")
     console.print(f"\nloss curve: {shown(run.path / 'loss.png')}", markup=False, highlight=False, soft_wrap=True)
     console.print(f"write more: python inference.py {run.name} {shlex.quote(prompts[0])}",
                   markup=False, highlight=False, soft_wrap=True)
@@ -151,6 +159,6 @@ def draw_loss(runs: list[Run]) -> Figure:
 
 def plot_loss(runs: list[Run], path: Path) -> None:
     """Write `draw_loss` as a PNG, whole or not at all."""
-    unfinished = path.with_name(f".{path.name}")
-    draw_loss(runs).savefig(unfinished, dpi=130)
-    unfinished.replace(path)
+    picture = io.BytesIO()
+    draw_loss(runs).savefig(picture, dpi=130)
+    write_bytes(path, picture.getvalue())

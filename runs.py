@@ -8,23 +8,25 @@
 
 import contextlib
 import csv
+import io
 import json
 import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
-from safetensors import SafetensorError
 from torch import nn
 
-from checkpoint import Checkpoint, Progress, best_of, flush, remove, write_checkpoint, write_text
-from config import Config, load_config, save_config
+from checkpoint import Checkpoint, Progress, best_of, publish, put_back, remove, save, write_text
+from command_line import warn
+from config import Config, load_config, save_config, to_dict
+from journal import Journal
 from model import Model
 from tokenizer import Tokenizer, load_tokenizer
 
@@ -53,6 +55,7 @@ class Run:
         if not (self.path / "config.json").is_file():
             raise ValueError(f"{where} is no run: expected {self.path / 'config.json'}; there are "
                              f"{', '.join(saved_runs()) or 'no runs yet'}")
+        self.journal = Journal()
 
     @classmethod
     def create(cls, name: str, cfg: Config, tokenizer: Tokenizer, data: dict[str, Any]) -> "Run":
@@ -65,7 +68,7 @@ class Run:
         write_text(unfinished / "data.json", json.dumps(data, indent=2) + "\n")
         write_text(unfinished / "environment.json", json.dumps(environment(), indent=2) + "\n")
         save_config(cfg, unfinished / "config.json")
-        unfinished.rename(path)
+        publish(unfinished, path)
         return cls(path)
 
     @property
@@ -98,13 +101,20 @@ class Run:
 
         Raises ValueError where another holds it.
         """
-        with (self.path / "config.json").open("r+") as file:  # for writing, though nothing is written: NFS asks for it
+        # data.json is never replaced; for writing, though nothing is written: NFS asks for it
+        with (self.path / "data.json").open("r+") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise ValueError(f"{self.name} is being trained by another process: wait until that has ended, "
                                  "or stop it first") from None
             yield
+
+    def change(self, cfg: Config) -> None:
+        """Go on as `cfg` says."""
+        if cfg != self.config:
+            write_text(self.path / "config.json", json.dumps(to_dict(cfg), indent=2) + "\n")
+            self.config = cfg
 
     def tokenizer(self) -> Tokenizer:
         return load_tokenizer(self.path / "tokenizer")
@@ -118,7 +128,8 @@ class Run:
 
     def checkpoints(self) -> list[Checkpoint]:
         """Oldest first. A save that was cut short never got its name."""
-        return sorted((Checkpoint(path) for path in self.path.glob("checkpoints/step_*")), key=lambda c: c.step)
+        folders = [path for path in self.path.glob("checkpoints/step_*") if path.name[5:].isdecimal()]
+        return sorted(map(Checkpoint, folders), key=lambda c: c.step)
 
     def checkpoint(self, which: str = "best") -> Checkpoint:
         """The one with the lowest validation loss ("best"), the newest ("last"), or a step's number.
@@ -146,23 +157,25 @@ class Run:
         return model.to(device).eval()
 
     def append(self, line: dict[str, Any]) -> None:
-        """Add a line to log.csv; what was not measured stays empty. The first line tells what columns there are."""
-        path = self.path / "log.csv"
-        columns = [*COLUMNS, *(name for name in line if name in ASKED or name.startswith("grad_norm."))]
-        is_new = not path.exists()
-        if not is_new:
-            with path.open(encoding="utf-8") as file:
-                columns = file.readline().rstrip("\n").split(",")
-        with path.open("a", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
-            if is_new:
-                writer.writeheader()
-            writer.writerow(line)
+        """Add a line to log.csv; what was not measured stays empty. The first line tells what columns there are.
 
-    def append_samples(self, step: int, samples: list[dict[str, str]]) -> None:
-        with (self.path / "samples.jsonl").open("a", encoding="utf-8") as file:
-            for sample in samples:
-                file.write(json.dumps({"step": step} | sample) + "\n")
+        On a full disk it waits in memory.
+        """
+        path, text = self.path / "log.csv", io.StringIO()
+        if begun := self.journal.first_line(path):
+            columns = begun.split(",")
+        else:
+            columns = [*COLUMNS, *(name for name in line if name in ASKED or name.startswith("grad_norm."))]
+        writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+        if not begun:
+            writer.writeheader()
+        writer.writerow(line)
+        self.journal.append(path, text.getvalue().encode())
+
+    def append_samples(self, step: int, samples: Sequence[dict[str, str]]) -> None:
+        """Add texts to samples.jsonl. On a full disk they wait in memory."""
+        lines = [json.dumps({"step": step} | sample) + "\n" for sample in samples]
+        self.journal.append(self.path / "samples.jsonl", "".join(lines).encode())
 
     def samples(self) -> list[dict[str, Any]]:
         """Texts written while training, oldest first: step, prompt, text."""
@@ -187,38 +200,30 @@ class Run:
     def save(self, model: nn.Module, optimizer, progress: Progress, average: nn.Module | None = None) -> None:
         """Write a checkpoint, whole or not at all; then drop those beyond the newest few and the best.
 
-        Raises ValueError where it cannot be written; the checkpoints before it are as they were.
+        Raises NotWritten where it cannot be written; the checkpoints before it are as they were.
         """
-        path = self.path / "checkpoints" / f"step_{progress.step:08d}"
-        unfinished = path.with_name(f".{path.name}.tmp")
-        shutil.rmtree(unfinished, ignore_errors=True)
-        try:
-            unfinished.mkdir(parents=True)
-            write_checkpoint(unfinished, model, optimizer, progress, average)
-        except (OSError, RuntimeError, SafetensorError) as error:
-            shutil.rmtree(unfinished, ignore_errors=True)
-            raise ValueError(f"{path} cannot be written ({root_cause(error)}): the checkpoints before it are whole, "
-                             f"make room and go on with --resume {self.name}") from error
-        if path.exists():
-            remove(path)
-        unfinished.rename(path)
-        flush(path.parent)
+        self.journal.flush()  # lest a power cut leave a log that ends before its checkpoint
+        save(self.path / "checkpoints" / f"step_{progress.step:08d}", model, optimizer, progress, average)
         self._prune()
 
     def _prune(self) -> None:
         saved = self.checkpoints()
         kept = {c.path for c in saved[-self.config.train.keep_checkpoints:]}
-        if best := best_of(saved):
-            kept.add(best.path)
-        for checkpoint in saved:
-            if checkpoint.path not in kept:
-                remove(checkpoint.path)
+        try:
+            if best := best_of(saved):
+                kept.add(best.path)
+            for checkpoint in saved:
+                if checkpoint.path not in kept:
+                    remove(checkpoint.path)
+        except (OSError, ValueError) as error:  # there is one more than asked for, and no harm
+            warn(f"old checkpoints are kept: {error}")
 
     def drop_damaged(self) -> list[str]:
         """Remove the checkpoints that are not what was saved; a sentence on each.
 
         Raises ValueError, and removes nothing, where none is whole.
         """
+        put_back(self.path / "checkpoints")
         saved = self.checkpoints()
         damaged = {checkpoint.path: problem for checkpoint in saved if (problem := checkpoint.problem())}
         if damaged and len(damaged) == len(saved):
@@ -267,13 +272,6 @@ def environment() -> dict[str, Any]:
     return {"python": platform.python_version(), "torch": torch.__version__, "platform": platform.platform(),
             "processor": platform.machine(), "threads": torch.get_num_threads(), "commit": commit or None,
             "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None}
-
-
-def root_cause(error: BaseException) -> BaseException:
-    """What went wrong first: torch hides the disk's error behind its own."""
-    while error.__context__ is not None:
-        error = error.__context__
-    return error
 
 
 def whole_lines(path: Path) -> list[str]:

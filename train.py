@@ -3,48 +3,53 @@
 A run is a folder in models/; see runs.py for what is in it.
 """
 
-import contextlib
 import math
 import signal
 import sys
-import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import chain, islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from rich.console import Console
 from torch import nn
 
 import report
-from checkpoint import Progress
+from command_line import fail
 from config import Config, DataConfig, TokenizerConfig, TrainConfig, replace
 from corpora import Corpus, load_corpus
 from data import Batch, Batches, prefetched
-from evaluation import evaluate
+from evaluation import Evaluation, evaluate
 from gradients import GradientWatch
 from model import Model, flops_per_token
-from optim import MovingAverage, Optimizers, make_optimizer
-from presets import fail, parse_command_line
+from optim import MovingAverage, make_optimizer
+from presets import parse_command_line
 from runs import Run, free_name, require_free, require_locks, saved_runs
+from saving import Interrupted, Saver, load_newest, require_changeable
 from schedules import Schedule
 from shards import JoinedTokenFile, TokenFile, prepare
+from stopping import EXIT_STATUS, Stop, process_seconds
 from tokenizer import BUILT_SIZES, Tokenizer, built_tokenizer, load_tokenizer, train_tokenizer
 from tools import has_fast_bfloat16, keep_freed_memory, pick_device, seed_everything, trace
+from trackers import opened
 
 DEFAULT_SIZES = {("tales",): 4096}  # of a corpus's vocabulary, where the flags name none
 
 
-def train(cfg: Config, *, run: Run | None = None, console: Console | None = None) -> Run:
+def train(
+    cfg: Config, *, run: Run | None = None, console: Console | None = None, spent_seconds: float = 0.0,
+) -> Run:
     """Train as `cfg` says, or go on with `run` from its newest checkpoint; return the saved run.
 
-    The same configuration gives the same weights and log, bit for bit on a CPU, interrupted or not.
+    The same configuration gives the same weights and log, bit for bit on a CPU, interrupted or not. Where
+    train.time_limit ends it, of which `spent_seconds` are over already, the run comes back unfinished.
     Raises ValueError for what the user can mend, Diverged where the loss is no number any more, and
-    Interrupted after SIGINT, when a checkpoint has been written.
+    Interrupted after SIGINT or SIGTERM, when a checkpoint has been written.
     """
     require_locks()
+    stop = Stop(cfg.train.time_limit_seconds, spent=spent_seconds)
     console = console or Console()
     device = pick_device(cfg.train.device)
     if device.type == "cpu":
@@ -59,6 +64,8 @@ def train(cfg: Config, *, run: Run | None = None, console: Console | None = None
         require_same_text(run, corpus)
         tokenizer = run.tokenizer()
     cfg = settle_precision(fit_vocabulary(cfg, tokenizer), device)
+    if run is not None:
+        require_changeable(run, cfg)
     train_parts, val_part = prepare(corpus, tokenizer, cfg.data.cache_path, workers=cfg.data.workers, console=console)
     prompts = report.opening_prompts(cfg, tokenizer)
 
@@ -75,11 +82,12 @@ def train(cfg: Config, *, run: Run | None = None, console: Console | None = None
     flops_per_pass = flops_per_token(cfg.model, seq_len) * schedule.pass_tokens
     if run is None:
         run = Run.create(name, cfg, tokenizer, describe_data(corpus, train_parts, val_part, cfg.data.packing))
-    with run.locked():
-        progress = load_newest(run, model, optimizer, average)
+    with run.locked(), stop.listening():
+        progress = load_newest(run, cfg, model, optimizer, average)
         if run.is_finished:
             console.print(f"{run.name} is finished: all {cfg.train.steps:,} steps are taken", highlight=False)
             return run
+        saver = Saver(run, model, optimizer, average, progress, stop)
         report.announce(console, run, model, schedule, batches, progress, device)
         forward = torch.compile(model) if cfg.train.compile else model
         precision = torch.autocast(device.type, torch.bfloat16, enabled=cfg.train.precision == "bfloat16")
@@ -89,85 +97,105 @@ def train(cfg: Config, *, run: Run | None = None, console: Console | None = None
         began = time.perf_counter() - progress.seconds
         line_seconds, line_tokens = 0.0, progress.tokens
         numbers = range(schedule.passes_before(progress.step), schedule.passes_before(cfg.train.steps))
-        with (report.progress_bar(console, cfg, progress) as show, interruption() as interrupted,
-              prefetched(batches, numbers, depth=cfg.data.prefetch, pin=device.type == "cuda") as coming):
-            while progress.step < cfg.train.steps:
-                step_began = time.perf_counter()
-                lr, passes = schedule.rate(progress.step), schedule.passes(progress.step)
-                optimizer.set_lr(lr)
-                optimizer.train()
-                loss, taken = 0.0, [batch.to(device) for batch in islice(coming, len(passes))]
-                num_targets = sum(batch.num_targets for batch in taken)
-                for batch in taken:
-                    with precision:  # each target weighs the same, whichever pass it is in
-                        part = forward(batch.x, batch.y, documents=batch.documents) / (num_targets / batch.num_targets)
-                    part.backward()
-                    watch.after_pass(model)
-                    loss += part.item()
-                    if not math.isfinite(loss):
-                        break
-                watch.after_step(model, num_targets / len(taken), progress.recent_noise)
-                grad_norm = clip(model, cfg.train.grad_clip)
-                if not (math.isfinite(loss) and math.isfinite(grad_norm)):
-                    found = f"loss {loss:g}, gradient norm {grad_norm:g}"
-                    raise Diverged(run, progress.step + 1, found, first_bad_module(model, batch, precision))
-                optimizer.step()
-                optimizer.zero_grad()
+        with (report.progress_bar(console, cfg, progress) as show, opened(run, progress.seen_steps) as trackers,
+              prefetched(batches, numbers, depth=cfg.data.prefetch, pin=device.type == "cuda") as coming,
+              saver.saving_when_stopped(console)):
+            while progress.unseen or progress.step < cfg.train.steps:
+                if not progress.unseen:
+                    stop.before_step()
+                    step_began = time.perf_counter()
+                    lr, passes = schedule.rate(progress.step), schedule.passes(progress.step)
+                    optimizer.set_lr(lr)
+                    optimizer.train()
+                    loss, taken = 0.0, [batch.to(device) for batch in islice(coming, len(passes))]
+                    num_targets = sum(batch.num_targets for batch in taken)
+                    for batch in taken:
+                        passes_of_its_size = num_targets / batch.num_targets
+                        with precision:  # each target weighs the same, whichever pass it is in
+                            part = forward(batch.x, batch.y, documents=batch.documents) / passes_of_its_size
+                        part.backward()
+                        watch.after_pass(model)
+                        loss += part.item()
+                        if not math.isfinite(loss):
+                            break
+                    watch.after_step(model, num_targets / len(taken), progress.recent_noise)
+                    grad_norm = clip(model, cfg.train.grad_clip)
+                    if not (math.isfinite(loss) and math.isfinite(grad_norm)):
+                        found = f"loss {loss:g}, gradient norm {grad_norm:g}"
+                        raise Diverged(run, progress.step + 1, found, first_bad_module(model, batch, precision))
+                    optimizer.step()
+                    optimizer.zero_grad()
 
-                progress.step += 1
-                if average:
-                    average.update(model, progress.step)
-                progress.tokens += num_targets
-                progress.flops += len(passes) * flops_per_pass
-                progress.recent_losses.append(loss)
-                line_seconds += time.perf_counter() - step_began
-                due, stopping = Due(progress.step, cfg.train), interrupted.is_set()
-                if due.evaluation or due.samples or stopping:
+                    progress.step += 1
+                    if average:
+                        average.update(model, progress.step)
+                    progress.tokens += num_targets
+                    progress.flops += len(passes) * flops_per_pass
+                    progress.recent_losses.append(loss)
+                    progress.unseen = {"lr": lr, "grad_norm": grad_norm} | watch.columns([])
+                    step_seconds = time.perf_counter() - step_began
+                    line_seconds += step_seconds
+                    stop.after_step(step_seconds)
+                due, seen = Due(progress.step, cfg.train), Seen()
+                progress.val_loss, progress.seconds = None, time.perf_counter() - began
+                if due.evaluation or due.samples:
                     optimizer.eval()
-                evaluation = progress.val_loss = averaged = None
-                if due.evaluation:
-                    with precision:
-                        evaluation = measure(model, max_tokens=cfg.train.eval_tokens)
-                        progress.val_loss = evaluation.loss  # of the same tokens at every step, for the best to be fair
-                        if due.last and cfg.train.eval_tokens is not None:
-                            evaluation = measure(model)
-                        if average:
-                            averaged = measure(average.model, max_tokens=None if due.last else cfg.train.eval_tokens)
-                    if not math.isfinite(evaluation.loss):
-                        found = f"validation loss {evaluation.loss:g}"
-                        raise Diverged(run, progress.step, found, first_bad_module(model, batch, precision))
-                progress.seconds = time.perf_counter() - began
-                speed = (progress.tokens - line_tokens) / line_seconds
-                show(loss, speed)
+                    with stop.look():
+                        seen = look(measure, model, average, tokenizer, prompts, cfg, due, precision)
+                if not seen.is_finite:
+                    batch = batches[schedule.passes(progress.step - 1)[-1]].to(device)
+                    raise Diverged(run, progress.step, f"validation loss {seen.evaluation.loss:g}",
+                                   first_bad_module(model, batch, precision))
+                progress.val_loss, progress.seconds = seen.val_loss, time.perf_counter() - began
+                speed = (progress.tokens - line_tokens) / line_seconds if line_seconds else None
+                show(progress.recent_losses[-1], speed)
+                line = {}
                 if due.line:
-                    line = report.log_line(progress, evaluation, lr, grad_norm, speed)
-                    line |= watch.columns(progress.recent_noise)
-                    run.append(line | ({"ema_val_loss": averaged and averaged.loss} if average else {}))
+                    line = report.log_line(progress, seen.evaluation, speed) | watch.columns(progress.recent_noise)
+                    line |= {"ema_val_loss": seen.averaged and seen.averaged.loss} if average else {}
                     progress.recent_losses.clear()
                     progress.recent_noise.clear()
                     line_seconds, line_tokens = 0.0, progress.tokens
-                if evaluation:
-                    report.say_evaluation(console, run, progress, evaluation)
-                if due.samples:
-                    run.append_samples(progress.step, report.write_samples(model, tokenizer, prompts, cfg.sample))
-                if due.checkpoint or stopping:
-                    run.save(model, optimizer, progress, average and average.model)
-                if stopping and not due.last:
-                    raise Interrupted(run, progress.step)
-        optimizer.eval()
-        report.finish(console, run, model, tokenizer, prompts)
+                for tracker in trackers:
+                    tracker.record(progress.step, line, seen.samples)
+                progress.unseen = None
+                if seen.evaluation:
+                    report.say_evaluation(console, run, progress, seen.evaluation)
+                if due.checkpoint:
+                    saver.save(is_last=due.last)
+            optimizer.eval()
+            with saver.reporting():
+                report.finish(console, run, model, tokenizer, prompts, trackers)
     return run
 
 
-def load_newest(run: Run, model: Model, optimizer: Optimizers, average: MovingAverage | None) -> Progress:
-    """Go back to the newest whole checkpoint, or to the start where none was written yet."""
-    for problem in run.drop_damaged():
-        print(f"warning: {problem}; going on from the newest whole checkpoint", file=sys.stderr)
-    saved = run.checkpoints()
-    progress = saved[-1].load_training(model, optimizer, average and average.model) if saved else Progress()
-    if progress.step < run.config.train.steps or not run.is_finished:
-        run.forget_after(progress.step)
-    return progress
+class Seen(NamedTuple):
+    """What there is to see after a step, where it is due."""
+
+    evaluation: Evaluation | None = None
+    val_loss: float | None = None  # of the same tokens at every step, for the best checkpoint to be fair
+    averaged: Evaluation | None = None  # of the moving average of the weights
+    samples: Sequence[dict[str, str]] = ()
+
+    @property
+    def is_finite(self) -> bool:
+        return self.evaluation is None or math.isfinite(self.evaluation.loss)
+
+
+def look(
+    measure: Callable[..., Evaluation], model: Model, average: MovingAverage | None, tokenizer: Tokenizer,
+    prompts: list[str], cfg: Config, due: "Due", precision: torch.autocast,
+) -> Seen:
+    """Evaluate and sample where that is due; no samples where the evaluation shows that the weights are bad."""
+    seen, some, all_ = Seen(), cfg.train.eval_tokens, None if due.last else cfg.train.eval_tokens
+    if due.evaluation:
+        with precision:
+            evaluation = measure(model, max_tokens=some)
+            seen = seen._replace(val_loss=evaluation.loss, evaluation=evaluation if all_ == some else measure(model),
+                                 averaged=average and measure(average.model, max_tokens=all_))
+    if due.samples and seen.is_finite:
+        seen = seen._replace(samples=report.write_samples(model, tokenizer, prompts, cfg.sample))
+    return seen
 
 
 class Diverged(Exception):
@@ -177,14 +205,6 @@ class Diverged(Exception):
         saved = run.checkpoints()
         kept = f"the last good checkpoint is {saved[-1].path}" if saved else "there was no checkpoint yet"
         super().__init__(f"step {step}: {found}; {where}; {kept}; a lower --train.lr often helps")
-
-
-class Interrupted(Exception):
-    """SIGINT came, and a checkpoint was written."""
-
-    def __init__(self, run: Run, step: int):
-        super().__init__(f"stopped after step {step}, which is saved; go on with: "
-                         f"python train.py --resume {run.name}")
 
 
 class Due:
@@ -271,45 +291,38 @@ def require_same_text(run: Run, corpus: Corpus) -> None:
                          "or train a new run on it")
 
 
-@contextlib.contextmanager
-def interruption() -> Iterator[threading.Event]:
-    """An event that SIGINT sets; a second SIGINT interrupts at once."""
-    event = threading.Event()
-
-    def note(*_):
-        if event.is_set():
-            raise KeyboardInterrupt
-        event.set()
-
-    if threading.current_thread() is not threading.main_thread():  # signals do not come here
-        yield event
-        return
-    before = signal.signal(signal.SIGINT, note)
-    try:
-        yield event
-    finally:
-        signal.signal(signal.SIGINT, before)
+def base_configuration(options: Mapping[str, str | None]) -> Config:
+    """What the flags change: the run's configuration with --resume, else the defaults."""
+    if options["resume"] is None:
+        return Config()
+    if options["preset"] or options["config"]:
+        raise ValueError(f"--resume {options['resume']} keeps the run's configuration: leave out the preset and "
+                         "--config")
+    return Run(options["resume"]).config
 
 
-def resume(name: str, flags: list[str]) -> None:
-    """Go on with a saved run. Raises ValueError where there are flags besides."""
-    if flags not in (["--resume", name], [f"--resume={name}"]):
-        raise ValueError(f"--resume {name} keeps the run's configuration: leave out other flags")
-    run = Run(name)
-    train(run.config, run=run)
+def terminated(*_) -> None:
+    """SIGTERM where there is nothing to save yet."""
+    raise Terminated
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM; like Ctrl-C, it is no error."""
 
 
 def main() -> None:
+    signal.signal(signal.SIGTERM, terminated)
     cfg, options = parse_command_line(
         sys.argv[1:], program="python train.py", description="Train a model on text.",
-        options={"resume": "RUN: go on with a saved run from its newest checkpoint, in place of any other flag"})
+        options={"resume": "RUN: go on with a saved run from its newest checkpoint; its configuration is kept, but "
+                           "for --train.steps and a few more"}, base=base_configuration)
     name = options["resume"]
     try:
         if name is not None:
-            resume(name, sys.argv[1:])
+            train(cfg, run=Run(name), spent_seconds=process_seconds())
         else:
             name = cfg.train.name or free_name(options["preset"] or "default")
-            train(replace(cfg, train=replace(cfg.train, name=name)))
+            train(replace(cfg, train=replace(cfg.train, name=name)), spent_seconds=process_seconds())
     except OSError as error:
         fail(f"{error.filename or 'the disk'} cannot be read or written: {error.strerror or error}")
     except ValueError as error:
@@ -319,11 +332,11 @@ def main() -> None:
         raise SystemExit(1) from None
     except Interrupted as error:
         print(error, file=sys.stderr)
-        raise SystemExit(130) from None
-    except KeyboardInterrupt:
+        raise SystemExit(error.exit_status) from None
+    except KeyboardInterrupt as interrupt:
         go_on = f"go on with: python train.py --resume {name}" if name in saved_runs() else "nothing was saved yet"
         print(f"stopped at once; {go_on}", file=sys.stderr)
-        raise SystemExit(130) from None
+        raise SystemExit(EXIT_STATUS["SIGTERM" if isinstance(interrupt, Terminated) else "SIGINT"]) from None
 
 
 if __name__ == "__main__":

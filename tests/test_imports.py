@@ -15,6 +15,8 @@ MAY_IMPORT = {
     "grammar": "storybook",
     "tales": "grammar storybook",
     "checkpoint": "",
+    "stopping": "",
+    "journal": "checkpoint command_line",
     "views": "",
     "tracing": "views",
     "tools": "tracing views",
@@ -37,13 +39,16 @@ MAY_IMPORT = {
     "gradients": "config",
     "optim": "config presets schedules",
     "memory": "config presets modules tools model optim",
-    "runs": "checkpoint config model tokenizer",
+    "runs": "checkpoint command_line journal config model tokenizer",
+    "trackers": "runs",
+    "saving": "checkpoint command_line config model optim runs stopping",
     "evaluation": "data model tokenizer",
     "sampling": "config model",
     "inference": "sampling runs command_line config presets tokenizer data model tools",
-    "report": "inference sampling evaluation runs checkpoint config tales tokenizer data model schedules tools",
-    "train": "report inference evaluation runs checkpoint config presets tokenizer tales corpora shards data model "
-             "schedules gradients optim memory tools",
+    "report": "inference sampling evaluation trackers runs checkpoint command_line config tales tokenizer data model "
+              "schedules tools",
+    "train": "report inference evaluation trackers saving runs stopping checkpoint command_line config "
+             "presets tokenizer tales corpora shards data model schedules gradients optim memory tools",
 }
 PROGRAMS = {"experiments", "notebooks", "tests"}  # they may import anything
 FOLDERS = [path for path in ROOT.iterdir() if path.is_dir() and not path.name.startswith(".")]

@@ -1,6 +1,7 @@
 """A run's folder: what is written comes back exactly, half-written things are never seen, nothing good is lost."""
 
 import json
+import shutil
 
 import pandas as pd
 import pytest
@@ -8,7 +9,7 @@ import torch
 from safetensors import safe_open
 
 import runs
-from checkpoint import FILES, Checkpoint, Progress
+from checkpoint import FILES, Checkpoint, NotWritten, Progress
 from config import Config, TrainConfig, replace
 from model import Model
 from optim import make_optimizer
@@ -261,6 +262,32 @@ def test_a_save_that_was_cut_short_is_never_seen():
     assert not half.exists()
 
 
+def test_a_checkpoint_whose_successor_never_came_is_put_back():
+    run = make_run()
+    save(run, {1: 1.0})
+    path = run.checkpoint("last").path
+    path.rename(path.with_name(f".{path.name}.before.tmp"))  # as a kill between two renames leaves it
+    assert steps(run) == []
+    assert run.drop_damaged() == [] and steps(run) == [1]
+    run.forget_after(1)
+    assert steps(run) == [1] and run.checkpoint("last").problem() is None
+
+
+def test_a_damaged_older_checkpoint_does_not_end_a_save(capsys):
+    run = make_run(keep_checkpoints=1)
+    save(run, {1: 1.0, 2: 2.0})
+    (run.checkpoint("1").path / "progress.json").write_text("{")
+    save(run, {3: 3.0})
+    assert steps(run) == [1, 2, 3] and "warning: old checkpoints are kept: " in capsys.readouterr().err
+
+
+def test_a_copy_of_a_checkpoint_under_another_name_is_none():
+    run = make_run()
+    save(run, {1: 1.0})
+    shutil.copytree(run.checkpoint("last").path, run.path / "checkpoints" / "step_1_mine")
+    assert steps(run) == [1]
+
+
 def test_a_step_saved_again_is_replaced():
     run = make_run()
     save(run, {1: 1.0})
@@ -277,7 +304,7 @@ def test_a_save_without_room_leaves_the_others_whole(monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(ValueError, match=r"step_00000002 cannot be written \(.*No space left.*--resume toy"):
+    with pytest.raises(NotWritten, match=r"step_00000002 cannot be written \(.*No space left"):
         save(run, {2: 0.5})
     assert steps(run) == [1] and run.checkpoint("last").problem() is None
     assert len(list((run.path / "checkpoints").iterdir())) == 1

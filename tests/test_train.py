@@ -4,15 +4,9 @@ import contextlib
 import functools
 import json
 import math
-import os
 import random
 import signal
-import subprocess
-import sys
 import threading
-import time
-from collections.abc import Callable
-from dataclasses import asdict
 from itertools import count
 from pathlib import Path
 from typing import Any, get_args
@@ -22,6 +16,7 @@ import pandas as pd
 import pytest
 import torch
 from helpers import randomise
+from lives import QUIET, interrupt, wait_for_step
 from rich.console import Console
 from small_runs import WORDS, assert_same_run, content, small_run_config, untimed_log, weights, write_text_file
 
@@ -40,71 +35,7 @@ from tokenizer import load_tokenizer
 from train import Diverged, Interrupted, choose_tokenizer, clip, fit_vocabulary
 from train import train as train_run
 
-QUIET = Console(quiet=True)
-
-
-@pytest.fixture(autouse=True)
-def models(tmp_path, monkeypatch):
-    """A folder of runs for each test; the working folder is the test's own."""
-    monkeypatch.setattr(runs, "MODELS", tmp_path / "models")
-    return tmp_path / "models"
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """The text and its cache, shared by all tests."""
-    return tmp_path_factory.mktemp("shared")
-
-
-@pytest.fixture(scope="module")
-def reference(folder):
-    """An uninterrupted run."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runs, "MODELS", folder / "models")
-        return train_run(small_run_config(folder), console=QUIET)
-
-
-@pytest.fixture
-def go(folder):
-    """Train with changes to the reference's configuration."""
-    return lambda changes=None, **options: train_run(
-        small_run_config(folder, changes), console=QUIET, **options)
-
-
-@pytest.fixture
-def command(monkeypatch, capfd):
-    """`python train.py ...` in this process: (exit status, standard output, standard error)."""
-    def run(*words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["train.py", *words])
-        status = 0
-        try:
-            train.main()
-        except SystemExit as stop:
-            status = stop.code
-        return status, *capfd.readouterr()
-
-    return run
-
-
-@pytest.fixture
-def at_step(monkeypatch):
-    """Do something at a step, after its gradient and before its update: at_step(7, act) calls act(model)."""
-    def plan(step: int, act) -> None:
-        steps = count(1)
-
-        def clip_and_act(model, limit):
-            norm = clip(model, limit)
-            if next(steps) == step:
-                act(model)
-            return norm
-
-        monkeypatch.setattr(train, "clip", clip_and_act)
-
-    return plan
-
-
-def interrupt(*_, **__) -> None:
-    os.kill(os.getpid(), signal.SIGINT)
+pytestmark = pytest.mark.usefixtures("models")
 
 
 # ---- what a run leaves ----
@@ -194,7 +125,7 @@ def test_looking_changes_nothing(go, reference):
     assert all(torch.equal(a, b) for a, b in zip(weights(seldom).values(), weights(reference).values(), strict=True))
 
 
-@pytest.mark.parametrize("step", [3, 6, 23])
+@pytest.mark.parametrize("step", [3, 6, 12, 23])
 def test_an_interrupted_run_saves_and_goes_on_to_the_same_bits(go, reference, command, at_step, models, step):
     at_step(step, interrupt)
     with pytest.raises(Interrupted, match=f"after step {step}, which is saved; .*--resume toy"):
@@ -206,9 +137,12 @@ def test_an_interrupted_run_saves_and_goes_on_to_the_same_bits(go, reference, co
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_an_interrupt_in_the_last_step_is_a_finished_run(go, reference, at_step):
+def test_an_interrupt_in_the_last_step_leaves_the_report_to_the_next_sitting(go, reference, at_step):
     at_step(24, interrupt)
-    assert_same_run(go(), reference)
+    with pytest.raises(Interrupted, match="after step 24, which is saved"):
+        go()
+    assert not Run("toy").is_finished
+    assert_same_run(train_run(Run("toy").config, run=Run("toy"), console=QUIET), reference)
 
 
 def as_file(cfg: Config, path) -> str:
@@ -249,150 +183,6 @@ def test_a_run_trains_outside_the_main_thread(go, reference):
     thread.start()
     thread.join()
     assert_same_run(Run("toy"), reference)
-
-
-def die_at_disk_event(number: int) -> None:
-    """SIGKILL this process at its so manieth rename, flush, delete or write of a log line."""
-    events = count(1)
-
-    def deadly(function):
-        def act(*args, **kwargs):
-            if next(events) == number:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return function(*args, **kwargs)
-
-        return act
-
-    for name in ("rename", "replace", "fsync", "unlink", "rmdir", "mkdir"):
-        setattr(os, name, deadly(getattr(os, name)))
-    Run.append, Run.append_samples = deadly(Run.append), deadly(Run.append_samples)
-
-
-def life(cfg: Config, number: int) -> int:
-    """Begin the run or go on with it in a process that dies at a disk event; its exit status."""
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            die_at_disk_event(number)
-            run = Run("toy") if "toy" in runs.saved_runs() else None
-            train_run(cfg, run=run, console=QUIET)
-            status = 0
-        finally:
-            os._exit(status)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
-
-@pytest.mark.parametrize("seed", [0, 1])
-def test_a_run_killed_while_it_writes_goes_on_to_the_same_bits(folder, reference, seed):
-    cfg, drawn, lives = small_run_config(folder), random.Random(seed), 0
-    while life(cfg, drawn.randint(5, 30)) == -signal.SIGKILL:
-        lives += 1
-        saved = Run("toy").checkpoints() if "toy" in runs.saved_runs() else []
-        assert [checkpoint.problem() for checkpoint in saved] == [None] * len(saved)
-    assert lives >= 3
-    run = Run("toy")
-    assert_same_run(run, reference)
-    assert run.is_finished and not list(run.path.rglob("*.tmp"))
-    assert {c.step for c in run.checkpoints()} >= {18, 24}
-
-
-@pytest.fixture
-def start(models):
-    """Start `python train.py ...` as a process of its own."""
-    started = []
-
-    def run(*words: str) -> subprocess.Popen:
-        environment = os.environ | {"SHAPESHIFTER_MODELS": str(models), "OMP_NUM_THREADS": "1"}
-        started.append(subprocess.Popen([sys.executable, train.__file__, *words], env=environment, text=True,
-                                        stdout=subprocess.PIPE, stderr=subprocess.PIPE))
-        return started[-1]
-
-    yield run
-    for process in started:
-        process.kill()
-        process.communicate()
-
-
-def wait_until(process: subprocess.Popen, sign: Callable[[], object]) -> None:
-    """Return when there is a sign; the process must live to give it."""
-    until = time.monotonic() + 100
-    while not sign():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < until
-        time.sleep(0.001)
-
-
-def wait_for_step(process: subprocess.Popen, step: int) -> None:
-    """Return when a log with a line for every step has come to this one."""
-    log = runs.MODELS / "toy" / "log.csv"
-    wait_until(process, lambda: log.exists() and log.read_text().count("\n") > step)
-
-
-def half_saved() -> list[Path]:
-    return list(runs.MODELS.glob("toy/checkpoints/.step_????????.tmp"))
-
-
-def stop_in_a_save(process: subprocess.Popen, drawn: random.Random) -> None:
-    """Have the process stand still somewhere in the writing of a checkpoint."""
-    while True:
-        wait_until(process, half_saved)
-        time.sleep(drawn.uniform(0, 0.02))
-        process.send_signal(signal.SIGSTOP)
-        _, status = os.waitpid(process.pid, os.WUNTRACED)
-        assert os.WIFSTOPPED(status)
-        if half_saved():
-            return
-        process.send_signal(signal.SIGCONT)  # that one was whole already
-
-
-def kill(process: subprocess.Popen) -> None:
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-
-
-def same(a: Any, b: Any) -> bool:
-    """Whether two states are equal to the last bit, however nested."""
-    if isinstance(a, torch.Tensor):
-        return a.dtype == b.dtype and torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
-    if isinstance(a, list):
-        return len(a) == len(b) and all(map(same, a, b))
-    return a == b
-
-
-def assert_same_checkpoints(run: Run, expected: Run) -> None:
-    """The same steps, and in each the same state of the optimizer, the random numbers and the rest."""
-    for ours, theirs in zip(run.checkpoints(), expected.checkpoints(), strict=True):
-        assert asdict(ours.progress) | {"seconds": 0} == asdict(theirs.progress) | {"seconds": 0}
-        assert same(*(torch.load(c.path / "optimizer.pt", weights_only=True) for c in (ours, theirs)))
-
-
-def test_a_run_killed_three_times_is_the_run_left_alone(start, go, folder, tmp_path):
-    changes = {"train.steps": 200, "train.log_every": 1, "train.checkpoint_every": 5, "train.sample_every": 50}
-    drawn = random.Random(0)
-    early, middle, late = (drawn.randint(after + 1, after + 30) for after in (0, 40, 80))
-    first = start("--config", as_file(small_run_config(folder, changes), tmp_path / "config.json"))
-    wait_for_step(first, early)
-    time.sleep(drawn.uniform(0, 0.05))
-    kill(first)
-    second = start("--resume", "toy")
-    wait_for_step(second, middle)
-    stop_in_a_save(second, drawn)
-    kill(second)
-    assert half_saved()
-    third = start("--resume", "toy")
-    wait_for_step(third, late)
-    time.sleep(drawn.uniform(0, 0.05))
-    kill(third)
-    newest = Run("toy").checkpoint("last").step
-    said, errors = start("--resume", "toy").communicate()
-    assert f"going on after step {newest}\n" in said and not errors
-    whole = go(changes | {"train.name": "whole"})
-    assert Run("toy").is_finished
-    assert_same_run(Run("toy"), whole)
-    assert_same_checkpoints(Run("toy"), whole)
 
 
 # ---- one at a time ----

@@ -1,0 +1,69 @@
+"""Files that only grow: what the disk refuses waits in memory, in order, until there is room."""
+
+import contextlib
+import os
+from pathlib import Path
+
+from checkpoint import flush
+from command_line import warn
+
+
+class Journal:
+    """Bytes to be added to files. A refusal is said once and never raised; every later call tries again."""
+
+    def __init__(self):
+        self._waiting: dict[Path, bytes] = {}
+        self._written: set[Path] = set()  # since the last flush
+
+    def first_line(self, path: Path) -> str:
+        """Of a file as it will be when all is written; "" where nothing was appended yet."""
+        with contextlib.suppress(FileNotFoundError), path.open(encoding="utf-8") as file:
+            if line := file.readline():
+                return line.rstrip("\n")
+        return self._waiting.get(path, b"").decode().partition("\n")[0]
+
+    def append(self, path: Path, data: bytes) -> None:
+        """Add bytes to a file, all of them or, for now, none."""
+        was_refused = bool(self._waiting)
+        self._waiting[path] = self._waiting.get(path, b"") + data
+        problem = self.write()
+        if problem and not was_refused:
+            warn(f"{problem}; training goes on, and tries again each time")
+
+    def write(self) -> str | None:
+        """Write what waits; a sentence on what is still refused, None = nothing is."""
+        reasons = {}
+        for path, data in list(self._waiting.items()):
+            try:
+                append_whole(path, data)
+            except OSError as error:
+                reasons[error.strerror] = None
+            else:
+                del self._waiting[path]
+                self._written.add(path)
+        if not reasons:
+            return None
+        return (f"{', '.join(map(str, self._waiting))} cannot be written ({', '.join(reasons)}): "
+                f"{sum(map(len, self._waiting.values())):,} bytes wait in memory")
+
+    def flush(self) -> None:
+        """Have what was written on the disk, as far as there is room, before going on."""
+        self.write()
+        for path in self._written:
+            flush(path)
+        self._written.clear()
+
+
+def append_whole(path: Path, data: bytes) -> None:
+    """Add bytes to a file; after an OSError it is as long as before."""
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    before = os.fstat(handle).st_size
+    try:
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(handle, rest):]
+    except OSError:
+        os.ftruncate(handle, before)
+        raise
+    finally:
+        os.close(handle)

@@ -1,0 +1,117 @@
+"""A run in training: where it goes on, its checkpoints, and what it says when it is stopped."""
+
+import contextlib
+from collections.abc import Iterator
+
+from rich.console import Console
+
+from checkpoint import NotWritten, Progress
+from command_line import warn
+from config import Config, to_dict
+from model import Model
+from optim import MovingAverage, Optimizers
+from runs import Run
+from stopping import EXIT_STATUS, Stop, Stopped
+
+# what may be another when a run goes on; all else would make it another run
+MAY_CHANGE = {
+    "train": ("steps", "time_limit", "device", "compile", "log_every", "eval_every", "sample_every",
+              "checkpoint_every", "keep_checkpoints", "graded_stories"),
+    "data": ("cache_dir", "workers", "prefetch"),
+}
+
+
+def require_changeable(run: Run, cfg: Config) -> None:
+    """Raise ValueError where `cfg` differs from the run's configuration in more than a run may change."""
+    before, after = to_dict(run.config), to_dict(cfg)
+    wrong = [f"{section}.{name}={value} (it has {before[section][name]})" for section, flags in after.items()
+             for name, value in flags.items()
+             if before[section][name] != value and name not in MAY_CHANGE.get(section, ())]
+    if wrong:
+        free = ", ".join(f"{section}.{name}" for section, names in MAY_CHANGE.items() for name in names)
+        raise ValueError(f"--resume {run.name} cannot change {', '.join(wrong)}, only {free}")
+
+
+def load_newest(
+    run: Run, cfg: Config, model: Model, optimizer: Optimizers, average: MovingAverage | None,
+) -> Progress:
+    """Go back to the newest whole checkpoint, or to the start where there is none yet, to go on as `cfg` says.
+
+    Raises ValueError where `cfg` has fewer steps than were taken.
+    """
+    for problem in run.drop_damaged():
+        warn(f"{problem}; going on from the newest whole checkpoint")
+    saved = run.checkpoints()
+    progress = saved[-1].load_training(model, optimizer, average and average.model) if saved else Progress()
+    if cfg.train.steps < progress.step:
+        raise ValueError(f"train.steps={cfg.train.steps} is less than the {progress.step} that {run.name} has taken: "
+                         "use more")
+    run.change(cfg)
+    if progress.step < cfg.train.steps or not run.is_finished:
+        run.forget_after(progress.seen_steps)
+    return progress
+
+
+class Interrupted(Exception):
+    """Training was stopped, and a checkpoint was written."""
+
+    def __init__(self, run: Run, step: int, cause: str):
+        self.exit_status = EXIT_STATUS[cause]
+        reason = f" by train.time_limit={run.config.train.time_limit}" if cause == "time limit" else ""
+        super().__init__(f"stopped{reason} after step {step}, which is saved; go on with: "
+                         f"python train.py --resume {run.name}")
+
+
+class Saver:
+    """Writes the checkpoints of a run; a disk that refuses one does not end the training."""
+
+    def __init__(
+        self, run: Run, model: Model, optimizer: Optimizers, average: MovingAverage | None, progress: Progress,
+        stop: Stop,
+    ):
+        self.run, self.progress, self.stop = run, progress, stop
+        self.model, self.optimizer, self.average = model, optimizer, average and average.model
+        stop.expect_saves_of(12 * model.num_parameters())  # float32, with two more numbers for each weight
+        self._saved = self._place() if run.checkpoints() else None
+
+    def save(self, *, is_last: bool = False) -> None:
+        """Write a checkpoint, or warn. The last one, and all of the log, must be written: else NotWritten is raised."""
+        try:
+            with self.stop.save():
+                self.optimizer.eval()
+                self.run.save(self.model, self.optimizer, self.progress, self.average)
+            self._saved = self._place()
+        except NotWritten as error:
+            kept = self.run.checkpoints()
+            kept = f"the newest checkpoint is that of step {kept[-1].step}" if kept else "there is no checkpoint yet"
+            if is_last:
+                raise NotWritten(f"{error}: {kept}; make room and go on with --resume {self.run.name}") from error
+            warn(f"{error}: {kept}; training goes on, and tries the next one as usual")
+        if is_last and (problem := self.run.journal.write()):
+            raise NotWritten(f"{problem} and are lost: the checkpoint of step {self.progress.step} is whole")
+
+    @contextlib.contextmanager
+    def saving_when_stopped(self, console: Console) -> Iterator[None]:
+        """Save where training is stopped; raise Interrupted, or at a time limit say how to go on."""
+        try:
+            yield
+        except Stopped:
+            if self._saved != self._place():
+                self.save(is_last=True)
+            stopped = Interrupted(self.run, self.progress.step, self.stop.cause)
+            if stopped.exit_status:
+                raise stopped from None
+            console.print(str(stopped), markup=False, highlight=False, soft_wrap=True)
+
+    @contextlib.contextmanager
+    def reporting(self) -> Iterator[None]:
+        """What comes after the last step, and can be done again; raises NotWritten where the disk is full."""
+        try:
+            with self.stop.look():
+                yield
+        except OSError as error:
+            raise NotWritten(f"{error.filename} cannot be written ({error.strerror}): the weights are saved; make room "
+                             f"and have the rest written by --resume {self.run.name}") from error
+
+    def _place(self) -> tuple[int, bool]:
+        return self.progress.step, self.progress.unseen is None

@@ -1,0 +1,113 @@
+"""When training ends early: signals and a time limit, never in the middle of a step or of a save."""
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+
+MARGIN = 1.5  # a step or a save may take so many times as long as the longest of late
+SPARE_SECONDS = 2.0  # for the process to end, which takes so long on a busy machine
+SAVED_BYTES_PER_SECOND = 1e8  # expected of a disk until the first save is measured
+EXIT_STATUS = {"SIGINT": 130, "SIGTERM": 143, "time limit": 0}
+
+
+class Stopped(BaseException):  # no `except Exception` on the way may take it
+    """Raised where training may end: a signal came, or the time is up."""
+
+
+class Stop:
+    """Notes SIGINT, SIGTERM and the end of a time limit, and raises Stopped where that does no harm.
+
+    `cause` says which came first: "SIGINT", "SIGTERM" or "time limit". The limit is so many `seconds` (None = none),
+    of which `spent` are over; it leaves time for a save.
+    """
+
+    def __init__(self, seconds: float | None = None, *, spent: float = 0.0):
+        self.cause: str | None = None
+        self._end = None if seconds is None else time.monotonic() + seconds - spent
+        self._steps: deque[float] = deque(maxlen=20)  # seconds of each
+        self._saves: deque[float] = deque(maxlen=3)
+        self._may_raise = False
+
+    def expect_saves_of(self, num_bytes: int) -> None:
+        """Say what a save will write, before the first one is measured."""
+        self._saves.append(num_bytes / SAVED_BYTES_PER_SECOND)
+
+    def before_step(self) -> None:
+        """Raise Stopped where a step is not to begin, or would end too late."""
+        self._raise_if_due(max(self._steps, default=0.0))
+
+    def after_step(self, seconds: float) -> None:
+        """Say how long a step took."""
+        self._steps.append(seconds)
+
+    @contextlib.contextmanager
+    def save(self) -> Iterator[None]:
+        """A save, which is not interrupted."""
+        began = time.monotonic()
+        yield
+        self._saves.append(time.monotonic() - began)
+
+    @contextlib.contextmanager
+    def look(self) -> Iterator[None]:
+        """What may be left undone halfway: Stopped is raised in the midst of it."""
+        self._may_raise = True
+        try:
+            self._raise_if_due()
+            if self._end is not None and threading.current_thread() is threading.main_thread():
+                signal.setitimer(signal.ITIMER_REAL, max(self._seconds_left(), 1e-3))
+            yield
+        finally:
+            self._may_raise = False
+            if self._end is not None and threading.current_thread() is threading.main_thread():
+                signal.setitimer(signal.ITIMER_REAL, 0)
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
+        """Note the signals; a SIGINT after another one interrupts at once.
+
+        In other threads than the main one there are no signals, and the limit acts between steps only.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self._note)
+                  for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _seconds_left(self, *, for_a_step: float = 0.0) -> float:
+        """Until a save must begin, when a step comes before it."""
+        reserved = MARGIN * (for_a_step + max(self._saves, default=0.0)) + SPARE_SECONDS
+        return self._end - reserved - time.monotonic()
+
+    def _raise_if_due(self, for_a_step: float = 0.0) -> None:
+        if self.cause is None and self._end is not None and self._seconds_left(for_a_step=for_a_step) <= 0:
+            self.cause = "time limit"
+        if self.cause is not None:
+            self._may_raise = False
+            raise Stopped
+
+    def _note(self, number: int, _) -> None:
+        if number == signal.SIGINT and self.cause in ("SIGINT", "SIGTERM"):
+            raise KeyboardInterrupt
+        self.cause = self.cause or ("time limit" if number == signal.SIGALRM else signal.Signals(number).name)
+        if self._may_raise:
+            self._may_raise = False
+            raise Stopped
+
+
+def process_seconds() -> float:
+    """How long this process has lived; 0 where only Linux could tell."""
+    stat = Path("/proc/self/stat")
+    if not stat.exists():
+        return 0.0
+    start_ticks = int(stat.read_text().rpartition(")")[2].split()[19])
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - start_ticks / os.sysconf("SC_CLK_TCK")

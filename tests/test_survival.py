@@ -1,0 +1,423 @@
+"""Whatever ends a run, it goes on to the same bits: kills, signals, time limits, full disks, damaged files."""
+
+import contextlib
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from itertools import count
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from lives import (
+    QUIET,
+    Fork,
+    assert_same_checkpoints,
+    begin_or_go_on,
+    die_at_disk_event,
+    interrupt,
+    kill_somewhere,
+)
+from rich.console import Console
+from small_runs import assert_same_run, small_run_config, untimed_log
+
+import journal
+import report
+import runs
+import stopping
+import train
+from checkpoint import NotWritten
+from config import override, save_config
+from runs import Run
+from schedules import Schedule
+from stopping import Stop, Stopped
+from train import Interrupted
+from train import train as train_run
+
+pytestmark = pytest.mark.usefixtures("models")
+
+
+# ---- SIGKILL ----
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_run_killed_while_it_writes_goes_on_to_the_same_bits(folder, reference, seed):
+    cfg, drawn, lives = small_run_config(folder), random.Random(seed), 0
+
+    def life() -> int:
+        run, number = Run("toy") if "toy" in runs.saved_runs() else None, drawn.randint(5, 30)
+        return Fork(lambda: (die_at_disk_event(number), train_run(cfg, run=run, console=QUIET))).wait()
+
+    while life() == -signal.SIGKILL:
+        lives += 1
+        saved = Run("toy").checkpoints() if "toy" in runs.saved_runs() else []
+        assert [checkpoint.problem() for checkpoint in saved] == [None] * len(saved)
+    assert lives >= 3
+    run = Run("toy")
+    assert_same_run(run, reference)
+    assert run.is_finished and not list(run.path.rglob("*.tmp"))
+    assert {c.step for c in run.checkpoints()} >= {18, 24}
+
+
+OFTEN = {"train.log_every": 1, "train.checkpoint_every": 5, "train.sample_every": 50}
+
+
+def test_a_run_killed_three_times_is_the_run_left_alone(start, go, folder, tmp_path):
+    changes, drawn = OFTEN | {"train.steps": 400}, random.Random(0)
+    save_config(small_run_config(folder, changes), tmp_path / "config.json")
+    words = ["--config", str(tmp_path / "config.json")]
+    for number in range(3):
+        kill_somewhere(start(*words), 40 * number + drawn.randint(1, 30), drawn, in_a_save=number == 1)
+        words = ["--resume", "toy"]
+    newest = Run("toy").checkpoint("last").step
+    said, errors = start("--resume", "toy").communicate()
+    assert f"going on after step {newest}\n" in said and not errors
+    whole = go(changes | {"train.name": "whole"})
+    assert Run("toy").is_finished
+    assert_same_run(Run("toy"), whole)
+    assert_same_checkpoints(Run("toy"), whole)
+
+
+@pytest.mark.slow
+def test_a_run_killed_twenty_times_is_the_run_left_alone(go, folder):
+    changes, drawn = OFTEN | {"train.steps": 700}, random.Random(1)
+    cfg = small_run_config(folder, changes)
+    for number in range(20):
+        kill_somewhere(begin_or_go_on(cfg), 20 * number + drawn.randint(1, 15), drawn, in_a_save=number % 2 == 1)
+    assert begin_or_go_on(cfg).wait() == 0
+    whole = go(changes | {"train.name": "whole"})
+    assert_same_run(Run("toy"), whole)
+    assert_same_checkpoints(Run("toy"), whole)
+
+
+# ---- signals ----
+
+
+def terminate(*_, **__) -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def send_within(monkeypatch, where: str, number: int) -> None:
+    """Have the first call of a function end in a signal, before it gives its result."""
+    module = train if where == "evaluate" else report
+    function = getattr(module, where)
+
+    def interrupted(*args, **kwargs):
+        monkeypatch.setattr(module, where, function)
+        function(*args, **kwargs)
+        os.kill(os.getpid(), number)
+        raise AssertionError("it went on after the signal")
+
+    monkeypatch.setattr(module, where, interrupted)
+
+
+@pytest.mark.parametrize("step", [3, 6, 24])
+def test_sigterm_saves_and_exits_with_143(go, reference, command, folder, tmp_path, at_step, step):
+    at_step(step, terminate)
+    save_config(small_run_config(folder), tmp_path / "config.json")
+    status, _, errors = command("--config", str(tmp_path / "config.json"))
+    assert (status, errors) == (
+        143, f"stopped after step {step}, which is saved; go on with: python train.py --resume toy\n")
+    assert command("--resume", "toy")[0] == 0
+    assert_same_run(Run("toy"), reference)
+    assert_same_checkpoints(Run("toy"), reference)
+
+
+LOOKED_AT = {
+    "two weights": {"train.optimizer": "schedule_free", "train.schedule": "constant", "train.lr": 0.003},
+    "an average": {"train.ema_decay": 0.9},
+    "gradients": {"train.accumulation": 2, "train.log_grad_norms": True, "train.log_noise_scale": True},
+}
+
+
+@pytest.mark.parametrize("changes", LOOKED_AT.values(), ids=LOOKED_AT)
+def test_what_is_looked_at_only_after_an_interruption_is_the_same(go, monkeypatch, changes):
+    whole = go(changes | {"train.name": "whole"})
+    for where in ("evaluate", "write_samples", "evaluate"):
+        send_within(monkeypatch, where, signal.SIGTERM)
+        run = Run("toy") if "toy" in runs.saved_runs() else None
+        with pytest.raises(Interrupted):
+            go(changes | {"model.vocab_size": 24}, run=run)
+    run = go(changes | {"model.vocab_size": 24}, run=Run("toy"))
+    assert_same_run(run, whole)
+    assert_same_checkpoints(run, whole)
+
+
+@pytest.mark.parametrize(("where", "step"), [("evaluate", 6), ("write_samples", 12), ("plot_loss", 24)])
+def test_a_signal_within_an_evaluation_sampling_or_the_report_waits_for_none_of_them(
+        go, reference, monkeypatch, where, step):
+    send_within(monkeypatch, where, signal.SIGTERM)
+    with pytest.raises(Interrupted, match=f"after step {step}, which is saved") as stopped:
+        go()
+    assert stopped.value.exit_status == 143
+    run = Run("toy")
+    assert run.checkpoint("last").step == step
+    assert (step in run.log().step.tolist()) == (where == "plot_loss")
+    assert_same_run(train_run(run.config, run=Run("toy"), console=QUIET), reference)
+    assert_same_checkpoints(run, reference)
+
+
+def test_what_was_looked_at_twice_is_written_once(go, monkeypatch, at_step):
+    changes = {"train.sample_every": 5, "train.checkpoint_every": 24}
+    whole = go(changes | {"train.name": "whole"})
+    send_within(monkeypatch, "write_samples", signal.SIGTERM)
+    with pytest.raises(Interrupted, match="after step 5,"):
+        go(changes)
+    at_step(6, lambda model: (interrupt(), interrupt()))
+    with pytest.raises(KeyboardInterrupt):  # at step 11, when the samples of step 5 and 10 are written
+        train_run(Run("toy").config, run=Run("toy"), console=QUIET)
+    assert [sample["step"] for sample in Run("toy").samples()] == [5, 5, 10, 10]
+    assert Run("toy").checkpoint("last").step == 5
+    assert_same_run(train_run(Run("toy").config, run=Run("toy"), console=QUIET), whole)
+
+
+def test_sigterm_before_the_run_exists_says_so(command, folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "prepare", terminate)
+    save_config(small_run_config(folder), tmp_path / "config.json")
+    status, _, errors = command("--config", str(tmp_path / "config.json"))
+    assert (status, errors) == (143, "stopped at once; nothing was saved yet\n")
+
+
+def test_sigterm_twice_is_once_and_sigint_after_it_is_at_once(go, at_step):
+    at_step(3, lambda model: (terminate(), terminate()))
+    with pytest.raises(Interrupted):
+        go()
+    at_step(3, lambda model: (terminate(), interrupt()))
+    with pytest.raises(KeyboardInterrupt):
+        train_run(Run("toy").config, run=Run("toy"), console=QUIET)
+    assert Run("toy").checkpoint("last").step == 3
+
+
+# ---- the time limit ----
+
+
+class Clock:
+    """A clock that stands still but when it is told."""
+
+    def __init__(self, monkeypatch):
+        self.now = 0.0
+        monkeypatch.setattr(stopping.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(stopping.signal, "setitimer", lambda *_: None)
+
+
+def test_a_time_limit_leaves_room_for_the_save(monkeypatch):
+    clock = Clock(monkeypatch)
+    stop, step_seconds, save_seconds = Stop(100.0), 2, 7
+    with stop.save():
+        clock.now += save_seconds
+    with pytest.raises(Stopped):
+        while True:
+            stop.before_step()
+            clock.now += step_seconds
+            stop.after_step(step_seconds)
+    assert stop.cause == "time limit"
+    assert clock.now + 1.5 * save_seconds <= 100 < clock.now + 1.5 * (step_seconds + save_seconds) + 2.1
+
+
+def test_a_slow_step_of_long_ago_is_forgotten_and_a_late_one_counts(monkeypatch):
+    clock = Clock(monkeypatch)
+    stop = Stop(100.0)
+    for seconds in [60.0] + [0.1] * 20:  # the first compiles
+        stop.before_step()
+        stop.after_step(seconds)
+    clock.now = 95.0
+    stop.before_step()
+    stop.after_step(5.0)
+    with pytest.raises(Stopped):
+        stop.before_step()
+
+
+def test_a_run_stops_in_time_and_goes_on_with_a_fresh_limit(go, command, reference, monkeypatch, capfd):
+    clip = train.clip
+    monkeypatch.setattr(train, "clip", lambda model, limit: (time.sleep(0.15), clip(model, limit))[1])
+    began = time.monotonic()
+    run = go({"train.time_limit": "4s"}, console=Console(width=500))
+    assert time.monotonic() - began < 4
+    step = run.checkpoint("last").step
+    assert 0 < step < 24 and not run.is_finished
+    assert (f"stopped by train.time_limit=4s after step {step}, which is saved; go on with: "
+            "python train.py --resume toy\n") in capfd.readouterr().out
+    monkeypatch.setattr(train, "process_seconds", float)
+    while not run.is_finished:
+        status, _, errors = command("--resume", "toy")
+        assert (status, errors) == (0, "")
+        assert run.is_finished or run.checkpoint("last").step > step
+        step = run.checkpoint("last").step
+    assert_same_run(run, reference)
+
+
+@pytest.mark.slow
+def test_the_limit_of_a_program_begins_with_its_process(start, folder, tmp_path):
+    save_config(small_run_config(folder, {"train.steps": 10**6, "train.log_every": 10**6}), tmp_path / "config.json")
+    began = time.time()
+    process = start("--config", str(tmp_path / "config.json"), "--time-limit", "20s")
+    said, errors = process.communicate()
+    assert (process.returncode, errors) == (0, "") and "stopped by train.time_limit=20s after step" in said
+    assert 10 < Run("toy").checkpoint("last").path.stat().st_mtime - began < 20
+
+
+def test_a_process_knows_its_age():
+    code = "import time; time.sleep(0.5); import stopping; print(stopping.process_seconds())"
+    said = subprocess.run([sys.executable, "-c", code], cwd=Path(stopping.__file__).parent, capture_output=True)
+    assert 0.5 <= float(said.stdout) < 20 or sys.platform != "linux"
+
+
+@pytest.mark.parametrize("where", ["evaluate", "write_samples"])
+def test_a_time_limit_cuts_an_evaluation_and_sampling_short(go, reference, monkeypatch, where):
+    module = train if where == "evaluate" else report
+    monkeypatch.setattr(module, where, lambda *_, **__: time.sleep(60))
+    began = time.monotonic()
+    run = go({"train.time_limit": "3.5s"})
+    assert time.monotonic() - began < 3.5
+    assert not run.is_finished and run.checkpoint("last").progress.unseen
+    monkeypatch.undo()
+    monkeypatch.setattr(runs, "MODELS", run.path.parent)
+    assert_same_run(train_run(run.config, run=Run("toy"), console=QUIET), reference)
+
+
+# ---- a full disk ----
+
+
+def limit_files(num_bytes: int) -> None:
+    """Let no file of this process grow beyond so many bytes."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+
+
+def at_steps(monkeypatch, acts: dict[int, Callable[[], object]]) -> None:
+    """Do something in each of these steps."""
+    steps, clip = count(1), train.clip
+    monkeypatch.setattr(train, "clip", lambda model, limit: (acts.get(next(steps), int)(), clip(model, limit))[1])
+
+
+def errors_of(function: Callable[[], object], path: Path) -> str:
+    """What a function says on stderr, in a process of its own that must end well."""
+    def act():
+        with path.open("w") as file, contextlib.redirect_stderr(file):
+            function()
+
+    assert Fork(act).wait() == 0
+    return path.read_text()
+
+
+def assert_survived(reference: Run, errors: str, refused: str) -> None:
+    """A part of the log was refused for a time, and the checkpoint of step 12; nothing else is missing at the end."""
+    run = Run("toy")
+    assert_same_run(run, reference)
+    assert_same_checkpoints(run, reference)
+    assert not list(run.path.rglob("*.tmp"))
+    log, checkpoint = errors.splitlines()
+    assert f"warning: {run.path / refused} cannot be written (" in log and "wait in memory; training goes on" in log
+    assert f"warning: {run.path / 'checkpoints' / 'step_00000012'} cannot be written (" in checkpoint
+    assert "the newest checkpoint is that of step 6; training goes on" in checkpoint
+
+
+def test_files_that_cannot_grow_for_a_time_cost_the_checkpoint_of_that_time(folder, reference, tmp_path, monkeypatch):
+    def life():
+        at_steps(monkeypatch, {7: lambda: limit_files((runs.MODELS / "toy" / "log.csv").stat().st_size + 10),
+                               14: lambda: limit_files(resource.RLIM_INFINITY)})
+        train_run(small_run_config(folder), console=QUIET)
+
+    assert_survived(reference, errors_of(life, tmp_path / "errors"), "log.csv")
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of a megabyte."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", place], capture_output=True).returncode:
+        pytest.skip("no disk can be mounted here")
+    yield place
+    subprocess.run(["umount", place], check=True)
+
+
+def fill(disk: Path) -> None:
+    """Leave no room."""
+    with contextlib.suppress(OSError), (disk / "filler").open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+
+
+def test_a_disk_that_is_full_for_a_time_costs_the_checkpoint_of_that_time(
+        go, reference, small_disk, monkeypatch, capfd):
+    monkeypatch.setattr(runs, "MODELS", small_disk / "models")
+    at_steps(monkeypatch, {7: lambda: fill(small_disk), 14: (small_disk / "filler").unlink})
+    go()
+    assert_survived(reference, capfd.readouterr().err, "samples.jsonl")
+
+
+def test_a_disk_that_stays_full_ends_in_an_error_that_says_what_is_kept(
+        command, folder, tmp_path, small_disk, monkeypatch):
+    monkeypatch.setattr(runs, "MODELS", small_disk / "models")
+    save_config(small_run_config(folder), tmp_path / "config.json")
+    at_steps(monkeypatch, {20: lambda: fill(small_disk)})
+    status, _, errors = command("--config", str(tmp_path / "config.json"))
+    *_, last = errors.splitlines()
+    assert status == 2 and last.startswith("error: ") and "step_00000024 cannot be written (" in last
+    assert "the newest checkpoint is that of step 18; make room and go on with --resume toy" in last
+    assert [c.problem() for c in Run("toy").checkpoints()] == [None, None]
+
+
+def test_a_report_that_cannot_be_written_is_written_by_the_next_sitting(go, command, reference, monkeypatch):
+    def refuse(path, data):
+        raise OSError(28, "No space left on device", str(path))
+
+    with monkeypatch.context() as patch, pytest.raises(NotWritten, match=r"loss.png cannot be written \(No space left"
+                                                       ".*the weights are saved.*--resume toy"):
+        patch.setattr(report, "write_bytes", refuse)
+        go()
+    assert not Run("toy").is_finished
+    assert command("--resume", "toy")[0] == 0
+    assert_same_run(Run("toy"), reference)
+
+
+def test_a_log_that_is_never_written_is_an_error(go, monkeypatch):
+    def refuse(path, data):
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(journal, "append_whole", refuse)
+    with pytest.raises(NotWritten, match=r"log.csv, .*samples.jsonl cannot be written \(No space .*"
+                                         "and are lost: the checkpoint of step 24 is whole"):
+        go()
+    assert Run("toy").checkpoint("last").problem() is None
+
+
+# ---- going on for longer ----
+
+
+def test_a_finished_run_goes_on_for_longer_by_the_longer_runs_schedule(go, command, reference):
+    go()
+    status, said, errors = command("--resume", "toy", "--train.steps", "36", "--train.log-every", "6")
+    assert (status, errors) == (0, "") and "going on after step 24" in said
+    run = Run("toy")
+    assert (run.config.train.steps, run.config.train.log_every) == (36, 6)
+    assert run.config == override(reference.config, {"train.steps": 36, "train.log_every": 6})
+    log = untimed_log(run)
+    pd.testing.assert_frame_equal(log[:8], untimed_log(reference), check_exact=True)
+    assert log.step[8:].tolist() == [30, 36]
+    assert log.lr[8:].tolist() == [Schedule(run.config).rate(step - 1) for step in (30, 36)]
+
+
+def test_where_the_schedule_is_the_same_a_run_in_two_parts_is_the_run_in_one(go, command, at_step):
+    flat = {"train.schedule": "constant", "train.warmup_steps": 2}
+    whole = go(flat | {"train.name": "whole", "train.steps": 36})
+    at_step(9, interrupt)
+    with pytest.raises(Interrupted):
+        go(flat)
+    assert command("--resume", "toy", "--train.steps", "36")[0] == 0
+    assert_same_run(Run("toy"), whole)
+    assert_same_checkpoints(Run("toy"), whole)
+
+
+def test_a_run_stays_locked_when_its_configuration_changes():
+    run = train_run(small_run_config(runs.MODELS.parent, {"train.steps": 1}), console=QUIET)
+    with run.locked():
+        run.change(override(run.config, {"train.steps": 2}))
+        with pytest.raises(ValueError, match="is being trained by another process"), Run("toy").locked():
+            pass
+    assert Run("toy").config.train.steps == 2
