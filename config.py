@@ -329,6 +329,8 @@ class TrainConfig:
     name: str | None = None  # the run's folder in models/; None = the preset's name, numbered where taken
     steps: int = 2000  # optimizer steps; more of them with --resume: from there on the learning rate is that of the longer run's schedule
     time_limit: str | None = None  # save and stop before so much time is over: 90s, 50m or 1.5h; --resume goes on, with a fresh limit
+    init_from: str | None = None  # begin with the weights of a run (its best), or of a folder or file with model.safetensors
+    allow_partial: bool = False  # init_from: tensors that do not fit this model begin fresh, and are named
     batch_size: int = 8  # rows of max_seq_len tokens in a forward pass
     accumulation: int = 1  # forward passes added up in a step
     seed: int = 0  # of the weights, the order of the data, dropout
@@ -451,6 +453,7 @@ _TRAIN_ACTS_WHEN = {
     ("warmup_steps",): ("schedule_unit is steps", lambda c: c.schedule_unit == "steps"),
     ("warmup_tokens",): ("schedule_unit is tokens", lambda c: c.schedule_unit == "tokens"),
     ("ramp_tokens", "log_noise_scale"): ("accumulation is above 1", lambda c: c.accumulation > 1),
+    ("allow_partial",): ("init_from is given", lambda c: c.init_from is not None),
 }
 _TRAIN_NEUTRAL = {"step_size": 1, "step_unit": "epochs", "step_gamma": 0.9, "momentum": 0.95, "beta1": 0.9,
                   "beta2": 0.95, "adam_eps": 1e-8, "precondition_every": 10, "decay_fraction": 0.5, "num_cycles": 4,

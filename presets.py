@@ -119,7 +119,7 @@ PRESETS: dict[str, Mapping[str, Mapping[str, Any]]] = {
 }
 
 
-SHORT = ("--time-limit",)  # flags of train that need no section
+SHORT = ("--init-from", "--allow-partial", "--time-limit")  # flags of train that need no section
 
 
 def load_preset(name: str, base: Config | None = None) -> Config:

@@ -29,7 +29,8 @@ def require_changeable(run: Run, cfg: Config) -> None:
              if before[section][name] != value and name not in MAY_CHANGE.get(section, ())]
     if wrong:
         free = ", ".join(f"{section}.{name}" for section, names in MAY_CHANGE.items() for name in names)
-        raise ValueError(f"--resume {run.name} cannot change {', '.join(wrong)}, only {free}")
+        raise ValueError(f"--resume {run.name} cannot change {', '.join(wrong)}, only {free}: train a new run with "
+                         f"--init-from {run.name}")
 
 
 def load_newest(

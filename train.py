@@ -34,6 +34,7 @@ from stopping import EXIT_STATUS, Stop, process_seconds
 from tokenizer import BUILT_SIZES, Tokenizer, built_tokenizer, load_tokenizer, train_tokenizer
 from tools import has_fast_bfloat16, keep_freed_memory, pick_device, seed_everything, trace
 from trackers import opened
+from transfer import begin_with_weights
 
 DEFAULT_SIZES = {("tales",): 4096}  # of a corpus's vocabulary, where the flags name none
 
@@ -73,6 +74,8 @@ def train(
     torch._dynamo.reset()  # compiled code of another model must not count against this one
     model = Model(cfg.model, checkpoint_activations=cfg.train.checkpoint_activations,
                   loss_chunk=cfg.train.loss_chunk).to(device)
+    if cfg.train.init_from and not (run and run.checkpoints()):
+        cfg = begin_with_weights(cfg, model, tokenizer, console)
     optimizer = make_optimizer(model, cfg.train)
     average = MovingAverage(model, cfg.train.ema_decay) if cfg.train.ema_decay else None
     watch, seq_len = GradientWatch(cfg.train), cfg.model.max_seq_len
@@ -88,6 +91,8 @@ def train(
             console.print(f"{run.name} is finished: all {cfg.train.steps:,} steps are taken", highlight=False)
             return run
         saver = Saver(run, model, optimizer, average, progress, stop)
+        if cfg.train.init_from and not run.checkpoints():
+            saver.save()  # from here on the other run may be deleted
         report.announce(console, run, model, schedule, batches, progress, device)
         forward = torch.compile(model) if cfg.train.compile else model
         precision = torch.autocast(device.type, torch.bfloat16, enabled=cfg.train.precision == "bfloat16")

@@ -41,13 +41,14 @@ MAY_IMPORT = {
     "memory": "config presets modules tools model optim",
     "runs": "checkpoint command_line journal config model tokenizer",
     "trackers": "runs",
+    "transfer": "checkpoint config model runs tokenizer",
     "saving": "checkpoint command_line config model optim runs stopping",
     "evaluation": "data model tokenizer",
     "sampling": "config model",
     "inference": "sampling runs command_line config presets tokenizer data model tools",
     "report": "inference sampling evaluation trackers runs checkpoint command_line config tales tokenizer data model "
               "schedules tools",
-    "train": "report inference evaluation trackers saving runs stopping checkpoint command_line config "
+    "train": "report inference evaluation trackers transfer saving runs stopping checkpoint command_line config "
              "presets tokenizer tales corpora shards data model schedules gradients optim memory tools",
 }
 PROGRAMS = {"experiments", "notebooks", "tests"}  # they may import anything
