@@ -53,6 +53,7 @@ StepUnit = Literal["steps", "epochs"]
 Precision = Literal["auto", "float32", "bfloat16"]
 Packing = Literal["stream", "pad", "documents"]
 Names = Annotated[tuple[str, ...], BeforeValidator(lambda given: (given,) if isinstance(given, str) else given)]
+Tracker = Literal["tensorboard", "wandb"]
 
 CHECKED = ConfigDict(extra="forbid", validate_default=True)
 
@@ -379,6 +380,7 @@ class TrainConfig:
     log_grad_norms: bool = False  # columns in the log: the gradient's norm in each layer
     log_noise_scale: bool = False  # columns in the log: the batch size, in tokens, at which noise equals signal. arXiv:1812.06162
     graded_stories: int = 100  # tales: stories sampled at the end at temperature 0.8 and graded; 0 = none
+    trackers: tuple[Tracker, ...] = ()  # where the log goes besides log.csv: tensorboard (in the run's folder), wandb (without a network: WANDB_MODE=offline)
 
     @property
     def time_limit_seconds(self) -> float | None:
@@ -411,6 +413,8 @@ class TrainConfig:
             raise ValueError("warmup_steps=0 would change nothing with schedule_unit=tokens: use warmup_tokens=0")
         if self.time_limit is not None and not 0 < _seconds(self.time_limit) < math.inf:
             raise ValueError(f"time_limit={self.time_limit} is no time: use e.g. 90s, 50m or 1.5h")
+        if len(set(self.trackers)) < len(self.trackers):
+            raise ValueError(f"trackers={' '.join(self.trackers)} names one twice: name each once")
         _check_ignored(self, _TRAIN_ACTS_WHEN, _TRAIN_NEUTRAL)
         if self.name is not None and not _is_folder_name(self.name):
             raise ValueError(f"name={self.name!r} is no folder name: use letters, digits, '.', '_', '-'")

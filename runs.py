@@ -3,6 +3,7 @@
     models/<name>/
         config.json  data.json  environment.json  tokenizer/     what it was
         log.csv  samples.jsonl  grades.json  loss.png            how it went
+        tensorboard/  wandb/  wandb.txt                          the same, where train.trackers asks; see trackers.py
         checkpoints/step_00000500/                               see checkpoint.py
 """
 

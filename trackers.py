@@ -1,10 +1,19 @@
-"""Where a run's log goes: its own files."""
+"""Where a run's log goes: its own files, and TensorBoard and Weights & Biases, imported only when asked for."""
 
 import contextlib
+import importlib
+import io
+import json
+import os
+import secrets
+import struct
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from command_line import warn
+from config import to_dict
 from runs import Run
 
 
@@ -45,11 +54,126 @@ class Files(Tracker):
         """Nothing is kept open."""
 
 
+class TensorBoard(Tracker):
+    """Event files in the run's tensorboard/, one for each sitting: `tensorboard --logdir models` shows all runs.
+
+    A sitting begins with the note that what was recorded of its first step or later ones is void.
+    """
+
+    def __init__(self, run: Run, after: int):
+        from tensorboard.compat.proto.event_pb2 import SessionLog
+
+        folder, first = run.path / "tensorboard", after + 1
+        folder.mkdir(exist_ok=True)
+        number = len(list(folder.iterdir())) + 1
+        self._path, self._journal = folder / f"events.out.tfevents.{number:06d}", run.journal
+        self._add(first, file_version="brain.Event:2")
+        self._add(first, session_log=SessionLog(status=SessionLog.START))
+        self._text("config", first, json.dumps(to_dict(run.config), indent=2))
+
+    def record(self, step: int, line: dict[str, Any], samples: Sequence[dict[str, str]]) -> None:
+        if line:
+            self._summary(step, [{"tag": name, "simple_value": value} for name, value in measured(line).items()])
+        if samples:
+            self._text("samples", step, *(sample["text"] for sample in samples))
+
+    def picture(self, step: int, path: Path) -> None:
+        png = path.read_bytes()
+        width, height = struct.unpack(">II", png[16:24])  # a PNG begins with its size
+        self._summary(step, [{"tag": "loss", "image": {
+            "width": width, "height": height, "colorspace": 4, "encoded_image_string": png}}])
+
+    def _text(self, tag: str, step: int, *texts: str) -> None:
+        from tensorboard.plugins.text.summary_v2 import text_pb
+
+        self._add(step, summary=text_pb(f"{tag}/text_summary", "\n\n".join(f"```\n{text}\n```" for text in texts)))
+
+    def _summary(self, step: int, values: list[dict[str, Any]]) -> None:
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        self._add(step, summary=Summary(value=[Summary.Value(**value) for value in values]))
+
+    def _add(self, step: int, **content) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        record = io.BytesIO()
+        RecordWriter(record).write(Event(step=step, wall_time=time.time(), **content).SerializeToString())
+        self._journal.append(self._path, record.getvalue())
+
+
+class WeightsAndBiases(Tracker):
+    """A run of Weights & Biases; its files are in the run's wandb/, and its own variables act, such as WANDB_MODE.
+
+    wandb.txt has its id there and the steps that were sent: none is sent twice, however often a run goes on.
+    Raises ValueError where it cannot begin, for want of a login for instance.
+    """
+
+    def __init__(self, run: Run, after: int):
+        import wandb
+
+        self._wandb, self._journal, self._steps = wandb, run.journal, run.path / "wandb.txt"
+        known = self._steps.read_text(encoding="utf-8").split() if self._steps.exists() else []
+        identity = known[0] if known else secrets.token_hex(8)
+        self._sent = max(map(int, known[1:]), default=0)
+        try:
+            self._run = wandb.init(
+                project=os.environ.get("WANDB_PROJECT", "shapeshifter"), name=run.name, id=identity, resume="allow",
+                dir=run.path, config=to_dict(run.config), settings=wandb.Settings(console="off", silent=True))
+        except wandb.Error as error:
+            raise ValueError(f"train.trackers=wandb cannot begin ({' '.join(str(error).split())}): use `wandb login` "
+                             f"or set WANDB_MODE=offline, and go on with --resume {run.name}") from error
+        if not known:
+            self._journal.append(self._steps, f"{identity}\n".encode())
+
+    def record(self, step: int, line: dict[str, Any], samples: Sequence[dict[str, str]]) -> None:
+        if step <= self._sent or not (line or samples):
+            return
+        self._sent = step
+        self._journal.append(self._steps, f"{step}\n".encode())
+        with self._excused():
+            table = self._wandb.Table(columns=["prompt", "text"], data=[[s["prompt"], s["text"]] for s in samples])
+            self._run.log(measured(line) | ({"samples": table} if samples else {}), step=step, commit=True)
+
+    def picture(self, step: int, path: Path) -> None:
+        with self._excused():
+            self._run.summary["loss"] = self._wandb.Image(str(path))
+
+    def close(self) -> None:
+        with self._excused():
+            self._run.finish()
+
+    @contextlib.contextmanager
+    def _excused(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, self._wandb.Error) as error:  # the run has its own log
+            warn(f"wandb misses a part of the log, which is whole in log.csv: {error}")
+
+
+def measured(line: dict[str, Any]) -> dict[str, float]:
+    """The columns of a line that have a value, without the step."""
+    return {name: value for name, value in line.items() if name != "step" and value is not None}
+
+
+TRACKERS = {"tensorboard": TensorBoard, "wandb": WeightsAndBiases}
+
+
+def require_packages(names: Sequence[str]) -> None:
+    """Raise ValueError where the package of a tracker is missing; each has the tracker's name."""
+    for name in names:
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError:
+            raise ValueError(f"train.trackers={name} needs a package that is missing: pip install {name}") from None
+
+
 @contextlib.contextmanager
 def opened(run: Run, after: int) -> Iterator[list[Tracker]]:
-    """The run's own files, until they are closed."""
+    """The run's own files, and the trackers that its configuration names, until they are closed."""
     with contextlib.ExitStack() as stack:
         trackers: list[Tracker] = [Files(run, after)]
-        for tracker in trackers:
-            stack.callback(tracker.close)
+        for name in run.config.train.trackers:
+            trackers.append(TRACKERS[name](run, after))
+            stack.callback(trackers[-1].close)
         yield trackers

@@ -33,7 +33,7 @@ from shards import JoinedTokenFile, TokenFile, prepare
 from stopping import EXIT_STATUS, Stop, process_seconds
 from tokenizer import BUILT_SIZES, Tokenizer, built_tokenizer, load_tokenizer, train_tokenizer
 from tools import has_fast_bfloat16, keep_freed_memory, pick_device, seed_everything, trace
-from trackers import opened
+from trackers import opened, require_packages
 from transfer import begin_with_weights
 
 DEFAULT_SIZES = {("tales",): 4096}  # of a corpus's vocabulary, where the flags name none
@@ -50,6 +50,7 @@ def train(
     Interrupted after SIGINT or SIGTERM, when a checkpoint has been written.
     """
     require_locks()
+    require_packages(cfg.train.trackers)
     stop = Stop(cfg.train.time_limit_seconds, spent=spent_seconds)
     console = console or Console()
     device = pick_device(cfg.train.device)

@@ -164,6 +164,7 @@ MISTAKES = {
     "resume with a preset": ("train gpt2 --resume toy", "--resume toy keeps ... leave out the preset"),
     "resume with a config": ("train --resume toy --config small.json", "--resume toy keeps ... and --config"),
     "a time without a unit": ("train --time-limit 50", "train.time_limit=50 is no time ... 50m"),
+    "a tracker twice": ("train --train.trackers wandb wandb", "train.trackers=wandb wandb names one twice"),
     "weights from nowhere": ("train --config small.json --init-from nowhere",
                              "train.init_from=nowhere is no run, and no folder or file with model.safetensors ... toy"),
     "weights of another width": ("train --config small.json --init-from toy --model.dim 32",

@@ -40,7 +40,7 @@ MAY_IMPORT = {
     "optim": "config presets schedules",
     "memory": "config presets modules tools model optim",
     "runs": "checkpoint command_line journal config model tokenizer",
-    "trackers": "runs",
+    "trackers": "command_line config runs",
     "transfer": "checkpoint config model runs tokenizer",
     "saving": "checkpoint command_line config model optim runs stopping",
     "evaluation": "data model tokenizer",
