@@ -370,6 +370,7 @@ class TrainConfig:
     checkpoint_activations: bool = False  # keep only what goes from block to block, compute the rest again for the gradient: less memory, slower steps, same results. arXiv:1604.06174
     loss_chunk: int | None = None  # positions of each row that have logits at a time, made again for the gradient: less memory with a large vocabulary; None = all
     device: str = "auto"  # auto = cuda, else mps, else cpu
+    deterministic: bool = False  # only algorithms that repeat their bits, or an error; on a GPU they repeat with the same model of GPU, driver and torch only
 
     log_every: int = 10  # steps between lines of the log
     eval_every: int = 250  # steps between evaluations on the validation part; the last step is always one

@@ -58,6 +58,9 @@ def announce(
                   f"{device.type}, in {escape(str(shown(run.path)))}", highlight=False, soft_wrap=True)
     if progress.step:
         console.print(f"going on after step {progress.step:,}", highlight=False)
+    if schedule.cfg.deterministic and device.type != "cpu":
+        console.print("[yellow]note[/]: train.deterministic repeats the bits on this model of GPU with this driver and "
+                      "torch only, and they are not those of a CPU", highlight=False, soft_wrap=True)
     for sentence in schedule.warnings():
         warn(sentence)
 

@@ -1,9 +1,11 @@
 """The looking glass: LoggingModule, log_io, trace, shapes. Then device and seed. Nothing else."""
 
+import contextlib
 import ctypes
+import os
 import random
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -15,6 +17,7 @@ from tracing.axes import parse_dims
 __all__ = [
     "LoggingModule",
     "Trace",
+    "deterministic",
     "has_fast_bfloat16",
     "keep_freed_memory",
     "log_io",
@@ -125,3 +128,27 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
+
+
+@contextlib.contextmanager
+def deterministic(on: bool) -> Iterator[None]:
+    """Inside, if `on`, torch uses only algorithms that repeat their bits on the same machine.
+
+    Raises ValueError where an operation has none.
+    """
+    before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+    if on:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS refuses
+        torch.use_deterministic_algorithms(True)
+        torch.backends.cudnn.benchmark = False  # it would choose the algorithm that was fastest this time
+    try:
+        yield
+    except RuntimeError as error:
+        what, found, _ = str(error).partition(" does not have a deterministic implementation")
+        if not on or not found:
+            raise
+        raise ValueError(f"train.deterministic=True: {what} has no deterministic form on this device: leave the flag "
+                         "out, or use train.device=cpu") from error
+    finally:
+        torch.use_deterministic_algorithms(before[0])
+        torch.backends.cudnn.benchmark = before[1]

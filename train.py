@@ -32,7 +32,7 @@ from schedules import Schedule
 from shards import JoinedTokenFile, TokenFile, prepare
 from stopping import EXIT_STATUS, Stop, process_seconds
 from tokenizer import BUILT_SIZES, Tokenizer, built_tokenizer, load_tokenizer, train_tokenizer
-from tools import has_fast_bfloat16, keep_freed_memory, pick_device, seed_everything, trace
+from tools import deterministic, has_fast_bfloat16, keep_freed_memory, pick_device, seed_everything, trace
 from trackers import opened, require_packages
 from transfer import begin_with_weights
 
@@ -86,7 +86,7 @@ def train(
     flops_per_pass = flops_per_token(cfg.model, seq_len) * schedule.pass_tokens
     if run is None:
         run = Run.create(name, cfg, tokenizer, describe_data(corpus, train_parts, val_part, cfg.data.packing))
-    with run.locked(), stop.listening():
+    with run.locked(), stop.listening(), deterministic(cfg.train.deterministic):
         progress = load_newest(run, cfg, model, optimizer, average)
         if run.is_finished:
             console.print(f"{run.name} is finished: all {cfg.train.steps:,} steps are taken", highlight=False)

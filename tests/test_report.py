@@ -4,6 +4,7 @@ import json
 import math
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -155,6 +156,14 @@ def test_a_run_is_announced_with_its_size_and_work(run, tmp_path, capsys):
     assert first == (f"toy: {model.num_parameters():,} parameters, 24 steps of 64 tokens (2.4 passes over 640), cpu, "
                      f"in {run.path}")
     assert second == "going on after step 6"
+
+
+@pytest.mark.parametrize(("device", "said"), [("cuda", True), ("cpu", False)])
+def test_what_deterministic_cannot_promise_on_a_gpu_is_said(run, capsys, device, said):
+    cfg = override(run.config, {"train.deterministic": True})
+    batches = SimpleNamespace(num_tokens=640, rows_per_epoch=40)
+    report.announce(Console(width=30), run, Model(cfg.model), Schedule(cfg), batches, Progress(), torch.device(device))
+    assert ("repeats the bits on this model of GPU with this driver and torch only" in capsys.readouterr().out) == said
 
 
 def test_a_path_reads_from_the_projects_folder_and_whole_where_it_lies_elsewhere(tmp_path):

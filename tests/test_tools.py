@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from tools import LoggingModule, Trace, log_io, pick_device, seed_everything, shapes, trace
+from tools import LoggingModule, Trace, deterministic, log_io, pick_device, seed_everything, shapes, trace
 from tracing.axes import AxisNamer
 
 
@@ -746,3 +746,20 @@ def test_a_seed_fixes_all_random_numbers():
 def test_importing_tools_does_not_import_the_compiler():
     code = "import sys, tools; sys.exit('torch._dynamo' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent.parent).returncode == 0
+
+
+def test_deterministic_holds_inside_only_and_names_what_it_cannot_repeat():
+    def mode():
+        return torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+
+    before = mode()
+    with deterministic(True):
+        assert mode() == (True, False)
+    with deterministic(False):
+        assert mode() == before
+    with pytest.raises(ValueError, match="^train.deterministic=True: mine has no deterministic form on this device"), \
+            deterministic(True):
+        raise RuntimeError("mine does not have a deterministic implementation, but you set ...")
+    with pytest.raises(RuntimeError, match="^another"), deterministic(True):
+        raise RuntimeError("another error")
+    assert mode() == before

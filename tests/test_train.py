@@ -118,6 +118,14 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_others(go, reference
     assert not untimed_log(other).equals(untimed_log(reference))
 
 
+def test_a_deterministic_run_repeats_its_bits_in_torchs_deterministic_mode(go, at_step, reference):
+    seen = []
+    at_step(1, lambda model: seen.append(torch.are_deterministic_algorithms_enabled()))
+    runs = [go({"train.deterministic": True, "train.name": name}) for name in "ab"]
+    assert seen == [True] and not torch.are_deterministic_algorithms_enabled()
+    assert_same_run(*runs)
+
+
 def test_looking_changes_nothing(go, reference):
     seldom = go({"train.name": "seldom", "train.eval_every": 100, "train.sample_every": 100, "train.log_every": 100,
                  "train.checkpoint_every": 100})
