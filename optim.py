@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from config import TrainConfig
 from presets import fail, parse_command_line
-from schedules import draw_schedule, schedule_text
+from training.schedules import draw_schedule, schedule_text
 
 
 def group_of(name: str, parameter: Tensor) -> str:

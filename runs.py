@@ -24,12 +24,12 @@ import pandas as pd
 import torch
 from torch import nn
 
-from checkpoint import Checkpoint, Progress, best_of, publish, put_back, remove, save, write_text
 from command_line import warn
 from config import Config, load_config, save_config, to_dict
-from journal import Journal
 from model import Model
 from tokenizer import Tokenizer, load_tokenizer
+from training.checkpoint import Checkpoint, Progress, best_of, publish, put_back, remove, save, write_text
+from training.journal import Journal
 
 try:
     import fcntl

@@ -16,25 +16,25 @@ import torch
 from rich.console import Console
 from torch import nn
 
-import report
 from command_line import fail
 from config import Config, DataConfig, TokenizerConfig, TrainConfig, replace
-from corpora import Corpus, load_corpus
 from data import Batch, Batches, prefetched
-from evaluation import Evaluation, evaluate
-from gradients import GradientWatch
 from model import Model, flops_per_token
 from optim import MovingAverage, make_optimizer
 from presets import parse_command_line
 from runs import Run, free_name, require_free, require_locks, saved_runs
-from saving import Interrupted, Saver, load_newest, require_changeable
-from schedules import Schedule
-from shards import JoinedTokenFile, TokenFile, prepare
-from stopping import EXIT_STATUS, Stop, process_seconds
+from text.corpora import Corpus, load_corpus
+from text.shards import JoinedTokenFile, TokenFile, prepare
 from tokenizer import BUILT_SIZES, Tokenizer, built_tokenizer, load_tokenizer, train_tokenizer
 from tools import deterministic, has_fast_bfloat16, keep_freed_memory, pick_device, seed_everything, trace
-from trackers import opened, require_packages
-from transfer import begin_with_weights
+from training import report
+from training.evaluation import Evaluation, evaluate
+from training.gradients import GradientWatch
+from training.saving import Interrupted, Saver, load_newest, require_changeable
+from training.schedules import Schedule
+from training.stopping import EXIT_STATUS, Stop, process_seconds
+from training.trackers import opened, require_packages
+from training.transfer import begin_with_weights
 
 DEFAULT_SIZES = {("tales",): 4096}  # of a corpus's vocabulary, where the flags name none
 

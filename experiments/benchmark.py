@@ -25,15 +25,15 @@ from rich.table import Table
 from tokenizer_speed import Tokenizers
 
 from config import Config, TrainConfig, override, replace
-from corpora import load_corpus
 from data import Batches
 from model import Model
 from optim import OPTIMIZERS, Optimizers, make_optimizer
 from presets import fail, load_preset
-from schedules import Schedule
-from shards import prepare
+from text.corpora import load_corpus
+from text.shards import prepare
 from tools import pick_device, seed_everything
 from train import choose_tokenizer, clip, evaluate, fit_vocabulary, settle_precision
+from training.schedules import Schedule
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,9 +19,9 @@ from rich.table import Table
 
 import tales
 from config import DataConfig
-from corpora import load_corpus
-from encoder import grouped, num_cores
-from shards import prepare
+from text.corpora import load_corpus
+from text.encoder import grouped, num_cores
+from text.shards import prepare
 from tokenizer import load_tokenizer
 
 SEPARATOR = "\n\n"

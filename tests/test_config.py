@@ -32,8 +32,8 @@ from modules.norm import NORMS
 from modules.position import POSITIONS, ROTARY
 from optim import OPTIMIZERS
 from presets import PLAIN_MODEL, PRESETS, load_preset, parse_command_line, tiny
-from schedules import SCHEDULES
 from tokenizer import TOKENIZERS
+from training.schedules import SCHEDULES
 
 SECTIONS = {"model": ModelConfig, "data": DataConfig, "tokenizer": TokenizerConfig, "train": TrainConfig,
             "sample": SampleConfig}

@@ -18,17 +18,14 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-import corpora
-import hub
-import pieces
-import reading
 import tales
 from config import DataConfig, from_dict
-from corpora import VAL_SEED, Corpus, load_corpus
-from pieces import Piece, sampled, split
 from presets import load_preset
+from text import corpora, hub, pieces, reading
+from text.corpora import VAL_SEED, Corpus, load_corpus
+from text.pieces import Piece, sampled, split
 
-ROOT = Path(corpora.__file__).parent
+ROOT = Path(corpora.__file__).parent.parent
 DOCUMENTS = [f"story {number}\nof é and more" for number in range(30)]
 
 

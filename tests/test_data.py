@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from config import DataConfig
-from corpora import load_corpus
 from data import Batches, eval_batches, prefetched, take_turns
-from packing import LAYOUTS
-from shards import prepare
+from text.corpora import load_corpus
+from text.packing import LAYOUTS
+from text.shards import prepare
 from tokenizer import train_tokenizer
 
 

@@ -10,9 +10,9 @@ from small_runs import small_run_config, untimed_log, weights
 from torch import nn
 
 import runs
-from gradients import NoiseScale, layer_norms
 from model import Model
 from train import train as train_run
+from training.gradients import NoiseScale, layer_norms
 
 
 def test_the_norms_of_the_layers_add_up_to_that_of_the_model():

@@ -17,16 +17,16 @@ import inference
 import runs
 import train
 from config import Config, TrainConfig, replace
-from corpora import load_corpus
-from evaluation import evaluate
 from model import Model
 from optim import OPTIMIZERS, MovingAverage, group_of, make_optimizer, parameter_groups
 from presets import PRESETS, load_preset, tiny
 from runs import Run
-from schedules import Schedule
-from shards import prepare
+from text.corpora import load_corpus
+from text.shards import prepare
 from train import Interrupted, clip
 from train import train as train_run
+from training.evaluation import evaluate
+from training.schedules import Schedule
 
 MULTIPLIERS = {"embed_lr_mult": 2.0, "head_lr_mult": 3.0, "vector_lr_mult": 5.0}
 RATES = {"adamw": 6e-3, "muon": 6e-3, "adam": 6e-3, "sgd": 0.1, "lion": 1e-3, "adafactor": 0.03, "soap": 6e-3,

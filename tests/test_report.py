@@ -12,17 +12,17 @@ from rich.console import Console
 from small_runs import small_run_config
 
 import inference
-import report
 import runs
 import tales
-from checkpoint import Progress
 from config import DataConfig, SampleConfig, override, replace
-from evaluation import Evaluation
 from model import Model
-from report import draw_loss, grade_stories, opening_prompts, plot_loss, say_evaluation, shown, write_samples
 from runs import Run
-from schedules import Schedule
 from tokenizer import ByteTokenizer, CharTokenizer
+from training import report
+from training.checkpoint import Progress
+from training.evaluation import Evaluation
+from training.report import draw_loss, grade_stories, opening_prompts, plot_loss, say_evaluation, shown, write_samples
+from training.schedules import Schedule
 
 WHOLE = tales.story(0, 0).text
 

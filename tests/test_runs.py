@@ -9,13 +9,13 @@ import torch
 from safetensors import safe_open
 
 import runs
-from checkpoint import FILES, Checkpoint, NotWritten, Progress
 from config import Config, TrainConfig, replace
 from model import Model
 from optim import make_optimizer
 from presets import tiny
 from runs import COLUMNS, Run, free_name, saved_runs
 from tokenizer import ByteTokenizer
+from training.checkpoint import FILES, Checkpoint, NotWritten, Progress
 
 
 @pytest.fixture(autouse=True)

@@ -12,16 +12,14 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-import encoder
-import pieces
-import shards
 import tales
 from config import DataConfig
-from corpora import Corpus, load_corpus
-from shards import JoinedTokens, TokenFile, prepare
+from text import encoder, pieces, shards
+from text.corpora import Corpus, load_corpus
+from text.shards import JoinedTokens, TokenFile, prepare
 from tokenizer import ByteTokenizer, load_tokenizer, train_tokenizer
 
-ROOT = Path(shards.__file__).parent
+ROOT = Path(shards.__file__).parent.parent
 BYTES = ByteTokenizer()
 POEM = "Tiger, tiger, burning bright\nIn the forests of the night,\nWhat immortal hand or eye\n"
 
@@ -215,8 +213,8 @@ ENCODER = """
 import sys, time
 from pathlib import Path
 from config import DataConfig
-from corpora import load_corpus
-from shards import prepare
+from text.corpora import load_corpus
+from text.shards import prepare
 from tokenizer import ByteTokenizer
 class Waiting(ByteTokenizer):
     def encode_batch(self, texts):

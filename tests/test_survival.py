@@ -26,18 +26,16 @@ from lives import (
 from rich.console import Console
 from small_runs import assert_same_run, small_run_config, untimed_log
 
-import journal
-import report
 import runs
-import stopping
 import train
-from checkpoint import NotWritten
 from config import override, save_config
 from runs import Run
-from schedules import Schedule
-from stopping import Stop, Stopped
 from train import Interrupted
 from train import train as train_run
+from training import journal, report, stopping
+from training.checkpoint import NotWritten
+from training.schedules import Schedule
+from training.stopping import Stop, Stopped
 
 pytestmark = pytest.mark.usefixtures("models")
 
@@ -262,8 +260,8 @@ def test_the_limit_of_a_program_begins_with_its_process(start, folder, tmp_path)
 
 
 def test_a_process_knows_its_age():
-    code = "import time; time.sleep(0.5); import stopping; print(stopping.process_seconds())"
-    said = subprocess.run([sys.executable, "-c", code], cwd=Path(stopping.__file__).parent, capture_output=True)
+    code = "import time; time.sleep(0.5); from training import stopping; print(stopping.process_seconds())"
+    said = subprocess.run([sys.executable, "-c", code], cwd=Path(stopping.__file__).parent.parent, capture_output=True)
     assert 0.5 <= float(said.stdout) < 20 or sys.platform != "linux"
 
 

@@ -17,11 +17,11 @@ from lives import QUIET, begin_or_go_on, interrupt, kill, wait_until
 from small_runs import assert_same_run, small_run_config
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-import trackers
 from config import save_config, to_dict
 from runs import COLUMNS, TIMED, Run
 from train import Interrupted
 from train import train as train_run
+from training import trackers
 
 pytestmark = pytest.mark.usefixtures("models")
 NEEDS_WANDB = pytest.mark.skipif(importlib.util.find_spec("wandb") is None, reason="wandb is not installed")
@@ -85,7 +85,7 @@ def test_a_run_without_trackers_imports_none(folder, tmp_path):
             "print(sorted({'wandb', 'tensorboard'} & set(sys.modules)))")
     said = subprocess.run([sys.executable, "-c", code, str(tmp_path / "config.json")], text=True, capture_output=True,
                           env=os.environ | {"SHAPESHIFTER_MODELS": str(tmp_path / "models")}, check=True,
-                          cwd=Path(trackers.__file__).parent)
+                          cwd=Path(trackers.__file__).parent.parent)
     assert said.stdout.endswith("\n[]\n")
 
 

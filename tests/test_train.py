@@ -24,16 +24,16 @@ import runs
 import tales
 import train
 from config import Config, DataConfig, ModelConfig, Packing, TokenizerConfig, override, replace, save_config
-from corpora import load_corpus
 from data import Batches
-from evaluation import evaluate
 from model import Model, flops_per_token
 from runs import COLUMNS, Run
-from schedules import Schedule
-from shards import prepare
+from text.corpora import load_corpus
+from text.shards import prepare
 from tokenizer import load_tokenizer
 from train import Diverged, Interrupted, choose_tokenizer, clip, fit_vocabulary
 from train import train as train_run
+from training.evaluation import evaluate
+from training.schedules import Schedule
 
 pytestmark = pytest.mark.usefixtures("models")
 

@@ -16,7 +16,7 @@ from runs import Run
 from tokenizer import CharTokenizer
 from train import Interrupted
 from train import train as train_run
-from transfer import find_source, load_weights, same_ids
+from training.transfer import find_source, load_weights, same_ids
 
 pytestmark = pytest.mark.usefixtures("models")
 STILL = {"train.steps": 1, "train.lr": 1e-30, "train.weight_decay": 0.0}  # a step that moves nothing

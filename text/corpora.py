@@ -7,7 +7,7 @@ from typing import Any
 
 import tales
 from config import DataConfig
-from hub import (
+from text.hub import (
     COLUMNS,
     END_OF_STORY,
     NAMES,
@@ -18,8 +18,8 @@ from hub import (
     is_hub_name,
     story_file,
 )
-from pieces import Piece, by_characters, by_documents, cut, limited, sampled, spread, without_blank
-from reading import (
+from text.pieces import Piece, by_characters, by_documents, cut, limited, sampled, spread, without_blank
+from text.reading import (
     Scan,
     digest,
     digest_of_file,
@@ -29,7 +29,7 @@ from reading import (
     state_of,
     unless_changed,
 )
-from tables import Source, Table, choose_column, files_of, folder_table, kind_of, local_table
+from text.tables import Source, Table, choose_column, files_of, folder_table, kind_of, local_table
 
 VAL_SEED = -1  # tales: the same validation stories whatever the training seed
 MAX_VAL_STORIES = 1000

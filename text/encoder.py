@@ -15,11 +15,12 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain, islice
 from multiprocessing.connection import Connection, Pipe
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from pieces import PIECE_CHARS, Piece
+from text.pieces import PIECE_CHARS, Piece
 from tokenizer import Tokenizer, load_tokenizer
 
 GROUPS_ALONE = 16  # groups that this process encodes before it calls for help: 4 MB, less than a second
@@ -125,9 +126,11 @@ class Helper:
     def __init__(self, folder: str, dtype: np.dtype):
         self.dtype = dtype
         self.connection, theirs = Pipe()
-        environment = os.environ | {"TOKENIZERS_PARALLELISM": "false"}
+        root = str(Path(__file__).resolve().parent.parent)
+        environment = os.environ | {"TOKENIZERS_PARALLELISM": "false", "PYTHONPATH": root}
         self.process = subprocess.Popen(
-            [sys.executable, __file__, str(theirs.fileno()), folder], pass_fds=[theirs.fileno()], env=environment,
+            [sys.executable, "-P", "-m", "text.encoder", str(theirs.fileno()), folder],
+            pass_fds=[theirs.fileno()], env=environment,
             process_group=0)  # in the terminal's eyes a job of its own: Ctrl-C is ours to pass on
         theirs.close()
 

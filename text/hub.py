@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from reading import recall, uncompressed
-from tables import Source, Table, kind_of, named, one_line, quiet_datasets, resolve
+from text.reading import recall, uncompressed
+from text.tables import Source, Table, kind_of, named, one_line, quiet_datasets, resolve
 
 NAMES = {"tinystories": "roneneldan/TinyStories", "fineweb-edu": "HuggingFaceFW/fineweb-edu",
          "wikipedia": "wikimedia/wikipedia"}

@@ -18,17 +18,17 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 
 import tales
-from checkpoint import Progress, write_bytes, write_text
 from command_line import warn
 from config import Config, SampleConfig, replace
 from data import Batches
-from evaluation import Evaluation
 from inference import OPENINGS, continue_prompts, prompts_or_opening
 from model import Model
 from runs import ROOT, Run
-from schedules import Schedule
 from tokenizer import Tokenizer
-from trackers import Tracker
+from training.checkpoint import Progress, write_bytes, write_text
+from training.evaluation import Evaluation
+from training.schedules import Schedule
+from training.trackers import Tracker
 
 
 def opening_prompts(cfg: Config, tokenizer: Tokenizer) -> list[str]:

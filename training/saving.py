@@ -5,13 +5,13 @@ from collections.abc import Iterator
 
 from rich.console import Console
 
-from checkpoint import NotWritten, Progress
 from command_line import warn
 from config import Config, to_dict
 from model import Model
 from optim import MovingAverage, Optimizers
 from runs import Run
-from stopping import EXIT_STATUS, Stop, Stopped
+from training.checkpoint import NotWritten, Progress
+from training.stopping import EXIT_STATUS, Stop, Stopped
 
 # what may be another when a run goes on; all else would make it another run
 MAY_CHANGE = {

@@ -4,8 +4,8 @@ import contextlib
 import os
 from pathlib import Path
 
-from checkpoint import flush
 from command_line import warn
+from training.checkpoint import flush
 
 
 class Journal:

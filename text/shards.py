@@ -13,10 +13,10 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from corpora import Corpus
-from encoder import Encoded, dtype_of, encode
-from locks import locked
-from reading import digest
+from text.corpora import Corpus
+from text.encoder import Encoded, dtype_of, encode
+from text.locks import locked
+from text.reading import digest
 from tokenizer import Tokenizer
 
 FORMAT = 2  # of the files in the cache: another number, and every corpus is encoded anew

@@ -8,11 +8,11 @@ from rich.console import Console
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from checkpoint import FILES, SUMS, Checkpoint
 from config import Config, replace
 from model import Model
 from runs import Run, saved_runs
 from tokenizer import Tokenizer
+from training.checkpoint import FILES, SUMS, Checkpoint
 
 WEIGHTS = FILES[0]
 BY_TOKEN = ("embed.tokens.weight", "head.unembed.weight", "head.unembed.bias")  # one row for each token

@@ -1,0 +1,1 @@
+"""What the training loop is made of: schedules, checkpoints, measurements, reports."""
