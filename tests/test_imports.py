@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "reading": "pieces",
     "locks": "",
     "tables": "reading",
-    "hub": "reading tables",
+    "hub": "reading tables tokenization",
     "corpora": "config hub pieces reading tables tales",
     "encoder": "pieces tokenizer",
     "shards": "corpora encoder locks reading tokenizer",

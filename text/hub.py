@@ -9,6 +9,7 @@ from typing import Any
 
 from text.reading import recall, uncompressed
 from text.tables import Source, Table, kind_of, named, one_line, quiet_datasets, resolve
+from tokenization.foreign import knock
 
 NAMES = {"tinystories": "roneneldan/TinyStories", "fineweb-edu": "HuggingFaceFW/fineweb-edu",
          "wikipedia": "wikimedia/wikipedia"}
@@ -43,6 +44,8 @@ def story_file(source: Source, cache: Path) -> Path:
     path = STORY_FILES[source.split]
 
     def find() -> dict[str, str]:
+        with hub_errors(source):
+            knock()
         file = download(source, source.revision, path, cache)
         return {"commit": Path(file).relative_to(hub_folder(cache)).parts[2]}  # datasets--o--n/snapshots/commit/...
 
@@ -52,6 +55,7 @@ def story_file(source: Source, cache: Path) -> Path:
 def find_on_hub(source: Source, cache: Path, streaming: bool) -> dict[str, Any]:
     """Ask the Hub which files a dataset's split has; keeps what a later use needs to ask nothing."""
     with hub_errors(source), kept_below(cache):
+        knock()
         found = resolve(source, cache)
     commit, prefix = found["hash"], f"hf://datasets/{source.where}@{found['hash']}/"
     files = found["files"] if streaming else [file.removeprefix(prefix) for file in found["files"]]

@@ -59,21 +59,24 @@ def from_hub(name: str) -> HuggingFaceTokenizer:
     with contextlib.suppress(OSError):  # not in the cache
         return from_auto(name, local_files_only=True)
     try:
-        _knock()
+        knock()
         return from_auto(name, local_files_only=False)
     except OSError as error:
-        reason = _first_line(getattr(error, "reason", error))
-        raise ValueError(f"tokenizer={name!r} is no folder, and the Hugging Face Hub does not give it ({reason}): "
-                         f"where there is a network, get its {FILES}, and give their folder") from None
+        raise ValueError(f"tokenizer={name!r} is no folder, and the Hugging Face Hub does not give it "
+                         f"({_first_line(error)}): where there is a network, get its {FILES}, and give their folder"
+                         ) from None
 
 
-def _knock() -> None:
-    """OSError where the Hub cannot be reached: asked once, since its library tries for a minute."""
+def knock() -> None:
+    """ConnectionError where the Hub cannot be reached: asked once, since its library tries for a minute."""
     if constants.HF_HUB_OFFLINE:
-        raise OSError("HF_HUB_OFFLINE is set")
+        raise ConnectionError("HF_HUB_OFFLINE is set")
     request = urllib.request.Request(constants.ENDPOINT, method="HEAD")
-    with contextlib.suppress(urllib.error.HTTPError), urllib.request.urlopen(request, timeout=10):
-        pass
+    try:
+        with contextlib.suppress(urllib.error.HTTPError), urllib.request.urlopen(request, timeout=10):
+            pass
+    except OSError as error:
+        raise ConnectionError(_first_line(getattr(error, "reason", error))) from None
 
 
 def from_auto(name: str, *, local_files_only: bool) -> HuggingFaceTokenizer:
