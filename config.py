@@ -35,6 +35,7 @@ __all__ = [
 ]
 
 Mixer = Literal["attention", "none"]
+WITHOUT_ATTENTION = {"none"}  # mixers that the flags of attention say nothing to
 Mlp = Literal["mlp", "glu", "none"]
 Activation = Literal["relu", "relu2", "gelu", "gelu_tanh", "silu", "mish"]
 Norm = Literal["rms", "layer", "cosine", "dyt", "none"]
@@ -125,6 +126,11 @@ class ModelConfig:
     z_loss: float = 0.0  # coefficient of mean(logsumexp(logits)^2), which keeps logits small. arXiv:2204.02311
 
     @property
+    def attends(self) -> bool:
+        """Whether a mixer is a kind of attention."""
+        return not WITHOUT_ATTENTION.issuperset(self.mixers)
+
+    @property
     def kv_heads(self) -> int:
         return self.num_heads if self.num_kv_heads is None else self.num_kv_heads
 
@@ -186,13 +192,6 @@ def _check_shapes(cfg: ModelConfig) -> None:
         raise ValueError(f"position='sinusoidal' needs an even dim, not dim={cfg.dim}")
 
 
-WITHOUT_ATTENTION = {"none"}  # mixers that the flags of attention say nothing to
-
-
-def _attends(cfg: ModelConfig) -> bool:
-    return not WITHOUT_ATTENTION.issuperset(cfg.mixers)
-
-
 def _has_branches(cfg: ModelConfig) -> bool:
     return set(cfg.mixers) != {"none"} or cfg.mlp != "none"
 
@@ -200,7 +199,7 @@ def _has_branches(cfg: ModelConfig) -> bool:
 # flags -> (the condition under which they act, in words and as a test)
 _ACTS_WHEN = {
     ("qk_norm", "window", "attn_softcap", "attn_scale", "attn_dropout", "attn_kernel", "head_dim",
-     "num_kv_heads", "q_bias", "k_bias", "v_bias", "out_bias"): ("a mixer is attention", _attends),
+     "num_kv_heads", "q_bias", "k_bias", "v_bias", "out_bias"): ("a mixer is attention", lambda c: c.attends),
     ("norm_affine", "embed_norm", "qk_norm"): ("norm is not none", lambda c: c.norm != "none"),
     ("norm_eps",): ("norm is neither dyt nor none", lambda c: c.norm not in ("dyt", "none")),
     ("norm_bias",): ("norm is neither cosine nor none, and norm_affine is on",
@@ -210,7 +209,7 @@ _ACTS_WHEN = {
     ("window_pattern",): ("window is given", lambda c: c.window is not None),
     ("rope_theta", "rope_fraction", "rope_layout"): ("position is rope", lambda c: c.position == "rope"),
     ("position",): ("a mixer is attention, or position is learned or sinusoidal",
-                    lambda c: _attends(c) or c.position in ("learned", "sinusoidal")),
+                    lambda c: c.attends or c.position in ("learned", "sinusoidal")),
     ("activation", "mlp_bias", "mlp_dropout", "hidden_dim"): ("mlp is not none",
                                                               lambda c: c.mlp != "none"),
     ("hidden_mult", "hidden_multiple_of"): ("mlp is not none and hidden_dim is not given",

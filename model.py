@@ -158,7 +158,7 @@ class Model(LoggingModule):
         sizes = {"d": cfg.dim, "v": cfg.padded_vocab_size}
         if cfg.mlp != "none":
             sizes["f"] = cfg.hidden_width
-        if "attention" in cfg.mixers:
+        if cfg.attends:
             sizes |= {"h": cfg.num_heads, "g": cfg.kv_heads, "p": cfg.head_width}
         return sizes
 
@@ -200,7 +200,7 @@ def flops_per_token(cfg: ModelConfig, seq_len: int) -> float:
     counted in full, the masked half too, as is usual.
     """
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
-        model = Model(replace(cfg, attn_kernel="explicit") if "attention" in cfg.mixers else cfg)
+        model = Model(replace(cfg, attn_kernel="explicit") if cfg.attends else cfg)
         model(torch.zeros(1, seq_len, dtype=torch.int64))
     return 3 * counter.get_total_flops() / seq_len
 
@@ -219,7 +219,7 @@ def main() -> None:
         sys.argv[1:], program="python model.py",
         description="Print an architecture, its parameters, and the trace of one forward.")
     spelled = replace(cfg.model, vocab_size=cfg.model.vocab_size or cfg.tokenizer.vocab_size or 4096)
-    if "attention" in spelled.mixers:  # its scores are worth seeing; the numbers are the fused kernel's
+    if spelled.attends:  # its scores are worth seeing; the numbers are the fused kernel's
         spelled = replace(spelled, attn_kernel="explicit")
     with torch.device("meta"):
         num_parameters = Model(spelled).num_parameters()

@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "tables": "reading",
     "hub": "reading tables tokenization",
     "corpora": "config hub pieces reading tables tales",
-    "encoder": "pieces tokenizer",
+    "encoder": "pieces tokenization tokenizer",
     "shards": "corpora encoder locks reading tokenizer",
     "packing": "",
     "data": "packing shards",
@@ -43,8 +43,8 @@ MAY_IMPORT = {
     "trackers": "command_line config runs",
     "transfer": "checkpoint config model runs tokenizer",
     "saving": "checkpoint command_line config model optim runs stopping",
-    "evaluation": "data model tokenizer",
     "sampling": "config model",
+    "evaluation": "data model sampling tokenizer",
     "inference": "sampling runs command_line config presets tokenizer data model tools",
     "report": "inference sampling evaluation trackers runs checkpoint command_line config tales tokenizer data model "
               "schedules tools",

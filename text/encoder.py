@@ -21,6 +21,7 @@ from typing import NamedTuple
 import numpy as np
 
 from text.pieces import PIECE_CHARS, Piece
+from tokenization.base import gather
 from tokenizer import Tokenizer, load_tokenizer
 
 GROUPS_ALONE = 16  # groups that this process encodes before it calls for help: 4 MB, less than a second
@@ -41,16 +42,8 @@ def dtype_of(tokenizer: Tokenizer) -> np.dtype:
 
 
 def grouped(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
-    """Gather pieces until a group has PIECE_CHARS characters."""
-    group, num_chars = [], 0
-    for piece in pieces:
-        group.append(piece)
-        num_chars += len(piece.text)
-        if num_chars >= PIECE_CHARS:
-            yield group
-            group, num_chars = [], 0
-    if group:
-        yield group
+    """Pieces in groups of PIECE_CHARS characters."""
+    return gather(pieces, lambda piece: len(piece.text), PIECE_CHARS)
 
 
 def encode_texts(

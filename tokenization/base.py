@@ -5,15 +5,16 @@ import json
 import multiprocessing
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
 
 import numpy as np
 from rich.text import Text
 
 from tokenization import display
 
+Item = TypeVar("Item")
 PARALLELISM = "TOKENIZERS_PARALLELISM"  # the switch that Hugging Face's library reads, and we for SentencePiece
 if multiprocessing.parent_process() is not None:  # a worker: the cores are shared already
     os.environ.setdefault(PARALLELISM, "false")
@@ -69,7 +70,7 @@ class Tokenizer:
             return self.encode_pieces(list(texts))
         batch: list[list[int]] = [[] for _ in texts]
         pieces = ((n, piece) for n, text in enumerate(texts) for piece in cut(text))
-        for group in groups(pieces):
+        for group in gather(pieces, lambda numbered: len(numbered[1]), MAX_CHARS):
             encoded = self.encode_pieces([piece for _, piece in group])
             for (n, _), ids in zip(group, encoded, strict=True):
                 batch[n] = batch[n] + ids if batch[n] else ids
@@ -141,16 +142,17 @@ def cut(text: str, max_chars: int | None = None) -> Iterator[str]:
     yield text[start:]
 
 
-def groups(pieces: Iterable[tuple[int, str]]) -> Iterator[list[tuple[int, str]]]:
-    """Numbered pieces together until there are `MAX_CHARS` characters."""
-    group, num_chars = [], 0
-    for number, piece in pieces:
-        group.append((number, piece))
-        num_chars += len(piece)
-        if num_chars >= MAX_CHARS:
+def gather(items: Iterable[Item], num_chars: Callable[[Item], int], limit: int) -> Iterator[list[Item]]:
+    """Items in groups that reach `limit` characters, but for the last."""
+    group, total = [], 0
+    for item in items:
+        group.append(item)
+        total += num_chars(item)
+        if total >= limit:
             yield group
-            group, num_chars = [], 0
-    yield group
+            group, total = [], 0
+    if group:
+        yield group
 
 
 def thin(texts: Iterable[str], max_bytes: int, piece_chars: int = 10_000) -> list[str]:

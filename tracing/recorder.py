@@ -102,9 +102,8 @@ class Recorder:
         try:
             out = inner(*args, **kwargs)
         except Exception as error:
-            if type(error).__name__ == "_StopRecomputationError":  # checkpointing has all it needs: no failure
-                pass
-            elif not any(below.exception for below in call.walk()):
+            has_enough = type(error).__name__ == "_StopRecomputationError"  # how checkpointing ends: no failure
+            if not has_enough and not any(below.exception for below in call.walk()):
                 call.exception = f"{type(error).__name__}: {error}"
             raise
         finally:

@@ -107,7 +107,6 @@ class Checkpoint:
         return [tuple(line.split()) for line in lines]
 
 
-
 def save(
     path: Path, model: nn.Module, optimizer, progress: Progress, average: nn.Module | None = None,
 ) -> None:

@@ -9,6 +9,7 @@ from torch import nn
 
 from data import IGNORED, TokenFile, eval_batches
 from model import Model
+from sampling import eval_mode
 from tokenizer import Tokenizer
 
 
@@ -36,17 +37,15 @@ def evaluate(
     if max_tokens is not None:
         batches = islice(batches, max(1, max_tokens // (batch_size * seq_len)))
     nats, correct, count, num_bytes = 0.0, 0, 0, 0
-    was_training = model.training
-    model.eval()
-    for batch in batches:
-        count += batch.num_targets
-        num_bytes += byte_lengths[batch.y[batch.y != IGNORED]].sum().item()
-        batch = batch.to(device)
-        hidden = model.read(batch.x, documents=batch.documents)
-        for shown, y in hidden.parts(batch.y, model.loss_chunk):
-            logits = model.predict(shown)
-            nats += nn.functional.cross_entropy(
-                logits.flatten(0, 1), y.flatten(), ignore_index=IGNORED, reduction="sum").item()
-            correct += (logits.argmax(-1) == y).sum().item()
-    model.train(was_training)
+    with eval_mode(model):
+        for batch in batches:
+            count += batch.num_targets
+            num_bytes += byte_lengths[batch.y[batch.y != IGNORED]].sum().item()
+            batch = batch.to(device)
+            hidden = model.read(batch.x, documents=batch.documents)
+            for shown, y in hidden.parts(batch.y, model.loss_chunk):
+                logits = model.predict(shown)
+                nats += nn.functional.cross_entropy(
+                    logits.flatten(0, 1), y.flatten(), ignore_index=IGNORED, reduction="sum").item()
+                correct += (logits.argmax(-1) == y).sum().item()
     return Evaluation(nats / count, nats / math.log(2) / num_bytes, correct / count)
