@@ -3,35 +3,35 @@
 A run is a folder in models/; see runs.py for what is in it.
 """
 
+import contextlib
 import math
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain, islice
 from typing import Any, NamedTuple
 
 import torch
 from rich.console import Console
-from torch import nn
 
 from command_line import fail
 from config import Config, DataConfig, TokenizerConfig, TrainConfig, replace
 from data import Batch, Batches, prefetched
 from model import Model, flops_per_token
-from optim import MovingAverage, make_optimizer
 from presets import parse_command_line
 from runs import Run, free_name, require_free, require_locks, saved_runs
 from text.corpora import Corpus, load_corpus
 from text.shards import JoinedTokenFile, TokenFile, prepare
 from tokenizer import BUILT_SIZES, Tokenizer, built_tokenizer, load_tokenizer, train_tokenizer
-from tools import deterministic, has_fast_bfloat16, keep_freed_memory, pick_device, seed_everything, trace
+from tools import deterministic, has_fast_bfloat16, keep_freed_memory, pick_device, seed_everything
 from training import report
+from training.checkpoint import Progress
 from training.evaluation import Evaluation, evaluate
-from training.gradients import GradientWatch
 from training.saving import Interrupted, Saver, load_newest, require_changeable
 from training.schedules import Schedule
+from training.step import Learner, NotFinite
 from training.stopping import EXIT_STATUS, Stop, process_seconds
 from training.trackers import opened, require_packages
 from training.transfer import begin_with_weights
@@ -77,31 +77,26 @@ def train(
                   loss_chunk=cfg.train.loss_chunk).to(device)
     if cfg.train.init_from and not (run and run.checkpoints()):
         cfg = begin_with_weights(cfg, model, tokenizer, console)
-    optimizer = make_optimizer(model, cfg.train)
-    average = MovingAverage(model, cfg.train.ema_decay) if cfg.train.ema_decay else None
-    watch, seq_len = GradientWatch(cfg.train), cfg.model.max_seq_len
-    batches = Batches(train_parts, batch_size=cfg.train.batch_size, seq_len=seq_len, seed=cfg.train.seed,
-                      packing=cfg.data.packing)
+    learner = Learner(model, cfg.train)
+    batches = Batches(train_parts, batch_size=cfg.train.batch_size, seq_len=cfg.model.max_seq_len,
+                      seed=cfg.train.seed, packing=cfg.data.packing)
     schedule = Schedule(cfg, rows_per_epoch=batches.rows_per_epoch)
-    flops_per_pass = flops_per_token(cfg.model, seq_len) * schedule.pass_tokens
+    flops_per_pass = flops_per_token(cfg.model, batches.seq_len) * schedule.pass_tokens
     if run is None:
         run = Run.create(name, cfg, tokenizer, describe_data(corpus, train_parts, val_part, cfg.data.packing))
     with run.locked(), stop.listening(), deterministic(cfg.train.deterministic):
-        progress = load_newest(run, cfg, model, optimizer, average)
+        progress = load_newest(run, cfg, learner)
         if run.is_finished:
             console.print(f"{run.name} is finished: all {cfg.train.steps:,} steps are taken", highlight=False)
             return run
-        saver = Saver(run, model, optimizer, average, progress, stop)
+        saver = Saver(run, learner, progress, stop)
         if cfg.train.init_from and not run.checkpoints():
             saver.save()  # from here on the other run may be deleted
         report.announce(console, run, model, schedule, batches, progress, device)
-        forward = torch.compile(model) if cfg.train.compile else model
-        precision = torch.autocast(device.type, torch.bfloat16, enabled=cfg.train.precision == "bfloat16")
         measure = partial(evaluate, part=val_part, tokenizer=tokenizer, batch_size=cfg.train.batch_size,
                           packing=cfg.data.packing)
-
-        began = time.perf_counter() - progress.seconds
-        line_seconds, line_tokens = 0.0, progress.tokens
+        write = partial(report.write_samples, model, tokenizer, prompts, cfg.sample)
+        clock = Clock(progress)
         numbers = range(schedule.passes_before(progress.step), schedule.passes_before(cfg.train.steps))
         with (report.progress_bar(console, cfg, progress) as show, opened(run, progress.seen_steps) as trackers,
               prefetched(batches, numbers, depth=cfg.data.prefetch, pin=device.type == "cuda") as coming,
@@ -109,70 +104,63 @@ def train(
             while progress.unseen or progress.step < cfg.train.steps:
                 if not progress.unseen:
                     stop.before_step()
-                    step_began = time.perf_counter()
-                    lr, passes = schedule.rate(progress.step), schedule.passes(progress.step)
-                    optimizer.set_lr(lr)
-                    optimizer.train()
-                    loss, taken = 0.0, [batch.to(device) for batch in islice(coming, len(passes))]
-                    num_targets = sum(batch.num_targets for batch in taken)
-                    for batch in taken:
-                        passes_of_its_size = num_targets / batch.num_targets
-                        with precision:  # each target weighs the same, whichever pass it is in
-                            part = forward(batch.x, batch.y, documents=batch.documents) / passes_of_its_size
-                        part.backward()
-                        watch.after_pass(model)
-                        loss += part.item()
-                        if not math.isfinite(loss):
-                            break
-                    watch.after_step(model, num_targets / len(taken), progress.recent_noise)
-                    grad_norm = clip(model, cfg.train.grad_clip)
-                    if not (math.isfinite(loss) and math.isfinite(grad_norm)):
-                        found = f"loss {loss:g}, gradient norm {grad_norm:g}"
-                        raise Diverged(run, progress.step + 1, found, first_bad_module(model, batch, precision))
-                    optimizer.step()
-                    optimizer.zero_grad()
-
-                    progress.step += 1
-                    if average:
-                        average.update(model, progress.step)
-                    progress.tokens += num_targets
-                    progress.flops += len(passes) * flops_per_pass
-                    progress.recent_losses.append(loss)
-                    progress.unseen = {"lr": lr, "grad_norm": grad_norm} | watch.columns([])
-                    step_seconds = time.perf_counter() - step_began
-                    line_seconds += step_seconds
-                    stop.after_step(step_seconds)
+                    with clock.step(stop):
+                        take_step(run, learner, progress, schedule, coming, flops_per_pass)
                 due, seen = Due(progress.step, cfg.train), Seen()
-                progress.val_loss, progress.seconds = None, time.perf_counter() - began
+                progress.val_loss, progress.seconds = None, clock.seconds()
                 if due.evaluation or due.samples:
-                    optimizer.eval()
+                    learner.optimizer.eval()
                     with stop.look():
-                        seen = look(measure, model, average, tokenizer, prompts, cfg, due, precision)
+                        seen = look(learner, measure, write, due)
                 if not seen.is_finite:
-                    batch = batches[schedule.passes(progress.step - 1)[-1]].to(device)
+                    last = batches[schedule.passes(progress.step - 1)[-1]].to(device)
                     raise Diverged(run, progress.step, f"validation loss {seen.evaluation.loss:g}",
-                                   first_bad_module(model, batch, precision))
-                progress.val_loss, progress.seconds = seen.val_loss, time.perf_counter() - began
-                speed = (progress.tokens - line_tokens) / line_seconds if line_seconds else None
+                                   learner.first_bad_module(last))
+                progress.val_loss, progress.seconds = seen.val_loss, clock.seconds()
+                speed = clock.tokens_per_second()
                 show(progress.recent_losses[-1], speed)
-                line = {}
-                if due.line:
-                    line = report.log_line(progress, seen.evaluation, speed) | watch.columns(progress.recent_noise)
-                    line |= {"ema_val_loss": seen.averaged and seen.averaged.loss} if average else {}
-                    progress.recent_losses.clear()
-                    progress.recent_noise.clear()
-                    line_seconds, line_tokens = 0.0, progress.tokens
+                line = write_line(progress, learner, seen, speed) if due.line else {}
                 for tracker in trackers:
                     tracker.record(progress.step, line, seen.samples)
                 progress.unseen = None
+                if line:
+                    clock.begin_line()
                 if seen.evaluation:
                     report.say_evaluation(console, run, progress, seen.evaluation)
                 if due.checkpoint:
                     saver.save(is_last=due.last)
-            optimizer.eval()
+            learner.optimizer.eval()
             with saver.reporting():
                 report.finish(console, run, model, tokenizer, prompts, trackers)
     return run
+
+
+class Clock:
+    """The seconds of a run over all its sittings, and its speed since the last line of the log."""
+
+    def __init__(self, progress: Progress):
+        self.progress = progress
+        self.began = time.perf_counter() - progress.seconds
+        self.begin_line()
+
+    def begin_line(self) -> None:
+        self.line_seconds, self.line_tokens = 0.0, self.progress.tokens
+
+    def seconds(self) -> float:
+        return time.perf_counter() - self.began
+
+    @contextlib.contextmanager
+    def step(self, stop: Stop) -> Iterator[None]:
+        """Time a step."""
+        began = time.perf_counter()
+        yield
+        took = time.perf_counter() - began
+        self.line_seconds += took
+        stop.after_step(took)
+
+    def tokens_per_second(self) -> float | None:
+        """In the steps since the last line; None where there was none."""
+        return (self.progress.tokens - self.line_tokens) / self.line_seconds if self.line_seconds else None
 
 
 class Seen(NamedTuple):
@@ -188,20 +176,44 @@ class Seen(NamedTuple):
         return self.evaluation is None or math.isfinite(self.evaluation.loss)
 
 
-def look(
-    measure: Callable[..., Evaluation], model: Model, average: MovingAverage | None, tokenizer: Tokenizer,
-    prompts: list[str], cfg: Config, due: "Due", precision: torch.autocast,
-) -> Seen:
+def take_step(
+    run: Run, learner: Learner, progress: Progress, schedule: Schedule, coming: Iterator[Batch], flops_per_pass: float,
+) -> None:
+    """Take the next step on the batches that are coming, and note it in `progress`. Raises Diverged."""
+    lr, passes = schedule.rate(progress.step), schedule.passes(progress.step)
+    batches = [batch.to(learner.device) for batch in islice(coming, len(passes))]
+    try:
+        step = learner.step(batches, number=progress.step + 1, lr=lr, noise=progress.recent_noise)
+    except NotFinite as error:
+        where = learner.first_bad_module(error.batch)
+        raise Diverged(run, progress.step + 1, str(error), where) from None
+    progress.step += 1
+    progress.tokens += step.num_targets
+    progress.flops += len(passes) * flops_per_pass
+    progress.recent_losses.append(step.loss)
+    progress.unseen = {"lr": lr, "grad_norm": step.grad_norm} | learner.watch.columns([])
+
+
+def look(learner: Learner, measure: Callable[..., Evaluation], write: Callable[[], list], due: "Due") -> Seen:
     """Evaluate and sample where that is due; no samples where the evaluation shows that the weights are bad."""
-    seen, some, all_ = Seen(), cfg.train.eval_tokens, None if due.last else cfg.train.eval_tokens
+    seen, model, average, some = Seen(), learner.model, learner.average, due.eval_tokens
     if due.evaluation:
-        with precision:
-            evaluation = measure(model, max_tokens=some)
-            seen = seen._replace(val_loss=evaluation.loss, evaluation=evaluation if all_ == some else measure(model),
-                                 averaged=average and measure(average.model, max_tokens=all_))
+        with learner.precision:
+            evaluation, whole = measure(model, max_tokens=some), due.last and some is not None
+            seen = seen._replace(val_loss=evaluation.loss, evaluation=measure(model) if whole else evaluation,
+                                 averaged=average and measure(average.model, max_tokens=None if due.last else some))
     if due.samples and seen.is_finite:
-        seen = seen._replace(samples=report.write_samples(model, tokenizer, prompts, cfg.sample))
+        seen = seen._replace(samples=write())
     return seen
+
+
+def write_line(progress: Progress, learner: Learner, seen: Seen, speed: float | None) -> dict[str, Any]:
+    """A line of the log, of what has happened since the one before."""
+    line = report.log_line(progress, seen.evaluation, speed) | learner.watch.columns(progress.recent_noise)
+    line |= {"ema_val_loss": seen.averaged and seen.averaged.loss} if learner.average else {}
+    progress.recent_losses.clear()
+    progress.recent_noise.clear()
+    return line
 
 
 class Diverged(Exception):
@@ -217,27 +229,11 @@ class Due:
     """What is to be done after a step."""
 
     def __init__(self, step: int, cfg: TrainConfig):
-        self.last = step == cfg.steps
+        self.last, self.eval_tokens = step == cfg.steps, cfg.eval_tokens
         self.checkpoint = step % cfg.checkpoint_every == 0 or self.last
         self.evaluation = step % cfg.eval_every == 0 or self.checkpoint
         self.samples = step % cfg.sample_every == 0 or self.last
         self.line = step % cfg.log_every == 0 or self.evaluation
-
-
-def clip(model: nn.Module, limit: float | None) -> float:
-    """Scale the gradient down to `limit`; return its norm before."""
-    norm = nn.utils.clip_grad_norm_(model.parameters(), math.inf if limit is None else limit)
-    return norm.item()
-
-
-def first_bad_module(model: Model, batch: Batch, precision: torch.autocast) -> str:
-    """Where a NaN or Inf first comes up, in a traced repetition of the step."""
-    model.zero_grad()
-    with trace(model, grad=True) as t:
-        with precision:
-            loss = model(batch.x, batch.y, documents=batch.documents)
-        loss.backward()
-    return str(t.first_nonfinite or "no NaN or Inf when the step is repeated")
 
 
 def choose_tokenizer(cfg: TokenizerConfig, data: DataConfig, corpus: Corpus) -> Tokenizer:

@@ -32,8 +32,9 @@ from presets import fail, load_preset
 from text.corpora import load_corpus
 from text.shards import prepare
 from tools import pick_device, seed_everything
-from train import choose_tokenizer, clip, evaluate, fit_vocabulary, settle_precision
+from train import choose_tokenizer, evaluate, fit_vocabulary, settle_precision
 from training.schedules import Schedule
+from training.step import Learner
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,10 +76,9 @@ class TokensToLoss:
         device = pick_device(self.device)
         cfg = self.with_budget(settle_precision(fit_vocabulary(cfg, tokenizer), device))
         train_parts, val_part = prepare(corpus, tokenizer, cfg.data.cache_path)
-        precision = torch.autocast(device.type, torch.bfloat16, enabled=cfg.train.precision == "bfloat16")
         seed_everything(seed)
         model = Model(cfg.model).to(device)
-        optimizer = make_optimizer(model, cfg.train)
+        learner = Learner(model, cfg.train)
         batches = Batches(train_parts, batch_size=cfg.train.batch_size, seq_len=cfg.model.max_seq_len,
                           seed=seed, packing=cfg.data.packing)
         schedule = Schedule(cfg, rows_per_epoch=batches.rows_per_epoch)
@@ -86,20 +86,11 @@ class TokensToLoss:
         curve, seconds = [], 0.0
         for step in range(cfg.train.steps):
             began = time.perf_counter()
-            optimizer.set_lr(schedule.rate(step))
-            optimizer.train()
-            passes = schedule.passes(step)
-            for number in passes:
-                taken = batches[number].to(device)
-                with precision:
-                    loss = model(taken.x, taken.y, documents=taken.documents) / len(passes)
-                loss.backward()
-            clip(model, cfg.train.grad_clip)
-            optimizer.step()
-            optimizer.zero_grad()
+            taken = [batches[number].to(device) for number in schedule.passes(step)]
+            learner.step(taken, number=step + 1, lr=schedule.rate(step), noise=[])
             seconds += time.perf_counter() - began
             if step + 1 in points:
-                optimizer.eval()
+                learner.optimizer.eval()
                 loss = evaluate(model, val_part, tokenizer, 64, packing=cfg.data.packing).loss
                 curve.append((schedule.tokens_before(step + 1), loss))
                 console.print(f"{preset} seed {seed}: {curve[-1][0]:9,} tokens  validation loss {loss:.4f}")

@@ -13,7 +13,8 @@ from small_runs import small_run_config
 
 import runs
 import train
-from train import clip
+import training.step
+from training.step import clip
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 torch.set_num_threads(1)
@@ -85,7 +86,7 @@ def at_step(monkeypatch):
                 act(model)
             return norm
 
-        monkeypatch.setattr(train, "clip", clip_and_act)
+        monkeypatch.setattr(training.step, "clip", clip_and_act)
 
     return plan
 

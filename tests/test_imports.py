@@ -42,14 +42,15 @@ MAY_IMPORT = {
     "runs": "checkpoint command_line journal config model tokenizer",
     "trackers": "command_line config runs",
     "transfer": "checkpoint config model runs tokenizer",
-    "saving": "checkpoint command_line config model optim runs stopping",
+    "step": "config data gradients model optim tools",
+    "saving": "checkpoint command_line config runs step stopping",
     "sampling": "config model",
     "evaluation": "data model sampling tokenizer",
     "inference": "sampling runs command_line config presets tokenizer data model tools",
     "report": "inference sampling evaluation trackers runs checkpoint command_line config tales tokenizer data model "
               "schedules tools",
     "train": "report inference evaluation trackers transfer saving runs stopping checkpoint command_line config "
-             "presets tokenizer tales corpora shards data model schedules gradients optim memory tools",
+             "presets tokenizer tales corpora shards data model schedules step memory tools",
 }
 PROGRAMS = {"experiments", "notebooks", "tests"}  # they may import anything
 FOLDERS = [path for path in ROOT.iterdir() if path.is_dir() and not path.name.startswith(".")]

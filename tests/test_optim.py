@@ -16,6 +16,7 @@ from small_runs import assert_same_run, small_run_config, weights
 import inference
 import runs
 import train
+import training.step
 from config import Config, TrainConfig, replace
 from model import Model
 from optim import OPTIMIZERS, MovingAverage, group_of, make_optimizer, parameter_groups
@@ -23,10 +24,11 @@ from presets import PRESETS, load_preset, tiny
 from runs import Run
 from text.corpora import load_corpus
 from text.shards import prepare
-from train import Interrupted, clip
+from train import Interrupted
 from train import train as train_run
 from training.evaluation import evaluate
 from training.schedules import Schedule
+from training.step import clip
 
 MULTIPLIERS = {"embed_lr_mult": 2.0, "head_lr_mult": 3.0, "vector_lr_mult": 5.0}
 RATES = {"adamw": 6e-3, "muon": 6e-3, "adam": 6e-3, "sgd": 0.1, "lion": 1e-3, "adafactor": 0.03, "soap": 6e-3,
@@ -319,7 +321,7 @@ def go(tmp_path_factory, tmp_path, monkeypatch):
             return clip(model, limit)
 
         with monkeypatch.context() as patch:
-            patch.setattr(train, "clip", clip_and_stop)
+            patch.setattr(training.step, "clip", clip_and_stop)
             if stop_after is None:
                 return train_run(cfg, console=QUIET)
             with pytest.raises(Interrupted):

@@ -28,6 +28,7 @@ from small_runs import assert_same_run, small_run_config, untimed_log
 
 import runs
 import train
+import training.step
 from config import override, save_config
 from runs import Run
 from train import Interrupted
@@ -231,8 +232,8 @@ def test_a_slow_step_of_long_ago_is_forgotten_and_a_late_one_counts(monkeypatch)
 
 
 def test_a_run_stops_in_time_and_goes_on_with_a_fresh_limit(go, command, reference, monkeypatch, capfd):
-    clip = train.clip
-    monkeypatch.setattr(train, "clip", lambda model, limit: (time.sleep(0.15), clip(model, limit))[1])
+    clip = training.step.clip
+    monkeypatch.setattr(training.step, "clip", lambda model, limit: (time.sleep(0.15), clip(model, limit))[1])
     began = time.monotonic()
     run = go({"train.time_limit": "4s"}, console=Console(width=500))
     assert time.monotonic() - began < 4
@@ -288,8 +289,9 @@ def limit_files(num_bytes: int) -> None:
 
 def at_steps(monkeypatch, acts: dict[int, Callable[[], object]]) -> None:
     """Do something in each of these steps."""
-    steps, clip = count(1), train.clip
-    monkeypatch.setattr(train, "clip", lambda model, limit: (acts.get(next(steps), int)(), clip(model, limit))[1])
+    steps, clip = count(1), training.step.clip
+    monkeypatch.setattr(training.step, "clip",
+                        lambda model, limit: (acts.get(next(steps), int)(), clip(model, limit))[1])
 
 
 def errors_of(function: Callable[[], object], path: Path) -> str:

@@ -30,10 +30,11 @@ from runs import COLUMNS, Run
 from text.corpora import load_corpus
 from text.shards import prepare
 from tokenizer import load_tokenizer
-from train import Diverged, Interrupted, choose_tokenizer, clip, fit_vocabulary
+from train import Diverged, Interrupted, choose_tokenizer, fit_vocabulary
 from train import train as train_run
 from training.evaluation import evaluate
 from training.schedules import Schedule
+from training.step import Learner, clip
 
 pytestmark = pytest.mark.usefixtures("models")
 
@@ -393,7 +394,7 @@ def test_an_absurd_rate_stops_before_anything_was_saved(go):
 
 
 def test_a_bad_batch_is_named_wherever_it_stands_in_the_step(go, monkeypatch):
-    def spoil(model, batch, precision):
+    def spoil(learner, batch):
         return f"called with {batch.x.shape[0]} rows"
 
     taken = count(1)
@@ -403,7 +404,7 @@ def test_a_bad_batch_is_named_wherever_it_stands_in_the_step(go, monkeypatch):
         loss = forward(self, tokens, targets, **rest)
         return loss * math.nan if targets is not None and next(taken) == 2 else loss
 
-    monkeypatch.setattr(train, "first_bad_module", spoil)
+    monkeypatch.setattr(Learner, "first_bad_module", spoil)
     monkeypatch.setattr(Model, "forward", bad_second)
     with pytest.raises(Diverged, match="^step 1: loss nan.*called with 1 rows"):
         go({"train.batch_size": 1, "train.accumulation": 3})

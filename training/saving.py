@@ -7,10 +7,9 @@ from rich.console import Console
 
 from command_line import warn
 from config import Config, to_dict
-from model import Model
-from optim import MovingAverage, Optimizers
 from runs import Run
 from training.checkpoint import NotWritten, Progress
+from training.step import Learner
 from training.stopping import EXIT_STATUS, Stop, Stopped
 
 # what may be another when a run goes on; all else would make it another run
@@ -33,9 +32,7 @@ def require_changeable(run: Run, cfg: Config) -> None:
                          f"--init-from {run.name}")
 
 
-def load_newest(
-    run: Run, cfg: Config, model: Model, optimizer: Optimizers, average: MovingAverage | None,
-) -> Progress:
+def load_newest(run: Run, cfg: Config, learner: Learner) -> Progress:
     """Go back to the newest whole checkpoint, or to the start where there is none yet, to go on as `cfg` says.
 
     Raises ValueError where `cfg` has fewer steps than were taken.
@@ -43,7 +40,8 @@ def load_newest(
     for problem in run.drop_damaged():
         warn(f"{problem}; going on from the newest whole checkpoint")
     saved = run.checkpoints()
-    progress = saved[-1].load_training(model, optimizer, average and average.model) if saved else Progress()
+    average = learner.average and learner.average.model
+    progress = saved[-1].load_training(learner.model, learner.optimizer, average) if saved else Progress()
     if cfg.train.steps < progress.step:
         raise ValueError(f"train.steps={cfg.train.steps} is less than the {progress.step} that {run.name} has taken: "
                          "use more")
@@ -66,21 +64,18 @@ class Interrupted(Exception):
 class Saver:
     """Writes the checkpoints of a run; a disk that refuses one does not end the training."""
 
-    def __init__(
-        self, run: Run, model: Model, optimizer: Optimizers, average: MovingAverage | None, progress: Progress,
-        stop: Stop,
-    ):
-        self.run, self.progress, self.stop = run, progress, stop
-        self.model, self.optimizer, self.average = model, optimizer, average and average.model
-        stop.expect_saves_of(12 * model.num_parameters())  # float32, with two more numbers for each weight
+    def __init__(self, run: Run, learner: Learner, progress: Progress, stop: Stop):
+        self.run, self.learner, self.progress, self.stop = run, learner, progress, stop
+        stop.expect_saves_of(12 * learner.model.num_parameters())  # float32, with two more numbers for each weight
         self._saved = self._place() if run.checkpoints() else None
 
     def save(self, *, is_last: bool = False) -> None:
         """Write a checkpoint, or warn. The last one, and all of the log, must be written: else NotWritten is raised."""
         try:
             with self.stop.save():
-                self.optimizer.eval()
-                self.run.save(self.model, self.optimizer, self.progress, self.average)
+                learner, average = self.learner, self.learner.average
+                learner.optimizer.eval()
+                self.run.save(learner.model, learner.optimizer, self.progress, average and average.model)
             self._saved = self._place()
         except NotWritten as error:
             kept = self.run.checkpoints()
