@@ -59,6 +59,7 @@ class Model(LoggingModule):
     in nats per token. Targets of -100 never count. `documents` (b, t) int64 are equal where tokens
     stand in one document: none sees another, as if each were alone. Positions (t,) or (b, t) are
     those after the cache, or in the document, where none are given; negative ones are padding.
+    With `last_only` there are logits of the last position alone, (b, 1, v).
 
     `checkpoint_activations` keeps only what goes from block to block, and computes the rest again
     for the gradient (Chen et al. 2016, arXiv:1604.06174). `loss_chunk` does so with the logits, which
@@ -84,9 +85,11 @@ class Model(LoggingModule):
     @log_io("b t -> b t v")
     def forward(
         self, tokens: Tensor, targets: Tensor | None = None, *, documents: Tensor | None = None,
-        positions: Tensor | None = None, cache: "Cache | None" = None,
+        positions: Tensor | None = None, cache: "Cache | None" = None, last_only: bool = False,
     ) -> Tensor:
         hidden = self.read(tokens, documents=documents, positions=positions, cache=cache)
+        if last_only:  # the logits of all of a long text would be larger than all else
+            hidden = hidden._replace(last=hidden.last[:, -1:])
         if targets is not None and cache is None and self.loss_chunk is not None:
             return self.chunked_loss(hidden, targets)
         logits = self.predict(hidden, cache)

@@ -126,15 +126,15 @@ def _longest(texts: list[Text]) -> int:
 def _read(model: Model, texts: list[Text], cache: Cache | None) -> Tensor:
     """Logits of the token after each text: (b, v), on the CPU. Reads what the cache does not have."""
     longest = _longest(texts)
-    padding = torch.tensor([longest - len(text.seen) for text in texts])
+    padding = [longest - len(text.seen) for text in texts]
     first = 0 if cache is None or cache.length == 0 else longest - 1
-    tokens = torch.tensor([([0] * (longest - len(text.seen)) + text.seen)[first:] for text in texts])
-    positions = torch.arange(first, longest) - padding[:, None]  # (b, t), negative on the padding
-    if not padding.any():
-        positions = positions[0]  # attention is faster where all rows stand at the same place
+    tokens = torch.tensor([([0] * empty + text.seen)[first:] for empty, text in zip(padding, texts, strict=True)])
+    positions = torch.arange(first, longest)
+    if any(padding):  # (b, t), negative on the padding; else (t,), where attention is faster
+        positions = positions - torch.tensor(padding)[:, None]
     device = next(model.parameters()).device
-    logits = model(tokens.to(device), positions=positions.to(device), cache=cache)
-    logits = logits[:, -1, : model.cfg.vocab_size].cpu()
+    logits = model(tokens.to(device), positions=positions.to(device), cache=cache, last_only=True)
+    logits = logits[:, 0, : model.cfg.vocab_size].cpu()
     if not logits.isfinite().all():
         raise ValueError("the model's logits are not finite: its training diverged; use an earlier checkpoint")
     return logits

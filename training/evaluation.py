@@ -7,7 +7,7 @@ from itertools import islice
 import torch
 from torch import nn
 
-from data import IGNORED, TokenFile, eval_batches
+from data import IGNORED, Batch, TokenFile, eval_batches
 from model import Model
 from sampling import eval_mode
 from tokenizer import Tokenizer
@@ -41,11 +41,19 @@ def evaluate(
         for batch in batches:
             count += batch.num_targets
             num_bytes += byte_lengths[batch.y[batch.y != IGNORED]].sum().item()
-            batch = batch.to(device)
-            hidden = model.read(batch.x, documents=batch.documents)
-            for shown, y in hidden.parts(batch.y, model.loss_chunk):
-                logits = model.predict(shown)
-                nats += nn.functional.cross_entropy(
-                    logits.flatten(0, 1), y.flatten(), ignore_index=IGNORED, reduction="sum").item()
-                correct += (logits.argmax(-1) == y).sum().item()
+            seen, right = predict_batch(model, batch.to(device))
+            nats, correct = nats + seen, correct + right
     return Evaluation(nats / count, nats / math.log(2) / num_bytes, correct / count)
+
+
+@torch.no_grad()
+def predict_batch(model: Model, batch: Batch) -> tuple[float, int]:
+    """Nats over all targets of a batch, and how many of them were the likeliest."""
+    nats, correct = 0.0, 0
+    hidden = model.read(batch.x, documents=batch.documents)
+    for shown, y in hidden.parts(batch.y, model.loss_chunk):
+        logits = model.predict(shown)
+        nats += nn.functional.cross_entropy(
+            logits.flatten(0, 1), y.flatten(), ignore_index=IGNORED, reduction="sum").item()
+        correct += (logits.argmax(-1) == y).sum().item()
+    return nats, correct
