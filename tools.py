@@ -1,10 +1,8 @@
 """The looking glass: LoggingModule, log_io, trace, shapes. Then device and seed. Nothing else."""
 
 import contextlib
-import ctypes
 import os
 import random
-import sys
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -19,16 +17,12 @@ __all__ = [
     "Trace",
     "deterministic",
     "has_fast_bfloat16",
-    "keep_freed_memory",
     "log_io",
     "pick_device",
     "seed_everything",
     "shapes",
     "trace",
 ]
-
-
-M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # mallopt(3)
 
 
 class LoggingModule(nn.Module):
@@ -109,18 +103,6 @@ def has_fast_bfloat16(device: torch.device) -> bool:
     tell = getattr(torch.cpu, "get_capabilities", dict)  # an older torch cannot tell: then it counts as slow
     capabilities = tell()
     return device.type == "cpu" and any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16"))
-
-
-def keep_freed_memory() -> None:
-    """Have glibc keep freed memory for the next tensor; elsewhere nothing happens.
-
-    A training step frees and takes the same large blocks, logits above all, and by default each goes back to the
-    system and comes back as empty pages. Kept, a step of the default model takes two thirds of the time on a CPU.
-    """
-    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
-    if hasattr(libc, "mallopt"):
-        for option, value in ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, 2**31 - 1), (M_TOP_PAD, 2**28)):
-            libc.mallopt(option, value)
 
 
 def seed_everything(seed: int) -> None:

@@ -19,13 +19,14 @@ from rich.console import Console
 from command_line import fail
 from config import Config, DataConfig, TokenizerConfig, TrainConfig, replace
 from data import Batch, Batches, prefetched
+from footprint.process import choose_allocator
 from model import Model, flops_per_token
 from presets import parse_command_line
 from runs import Run, free_name, require_free, require_locks, saved_runs
 from text.corpora import Corpus, load_corpus
 from text.shards import JoinedTokenFile, TokenFile, prepare
 from tokenizer import BUILT_SIZES, Tokenizer, built_tokenizer, load_tokenizer, train_tokenizer
-from tools import deterministic, has_fast_bfloat16, keep_freed_memory, pick_device, seed_everything
+from tools import deterministic, has_fast_bfloat16, pick_device, seed_everything
 from training import report
 from training.checkpoint import Progress
 from training.evaluation import Evaluation, evaluate
@@ -55,7 +56,7 @@ def train(
     console = console or Console()
     device = pick_device(cfg.train.device)
     if device.type == "cpu":
-        keep_freed_memory()
+        choose_allocator("fast")
     name = cfg.train.name or free_name("default")
     if run is None:
         require_free(name)  # better said now than after the text is encoded

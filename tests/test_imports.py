@@ -20,6 +20,7 @@ MAY_IMPORT = {
     "views": "",
     "tracing": "views",
     "tools": "tracing views",
+    "footprint": "tools",
     "modules": "tools",
     "presets": "command_line config",
     "tokenization": "",
@@ -50,7 +51,7 @@ MAY_IMPORT = {
     "report": "inference sampling evaluation trackers runs checkpoint command_line config tales tokenizer data model "
               "schedules tools",
     "train": "report inference evaluation trackers transfer saving runs stopping checkpoint command_line config "
-             "presets tokenizer tales corpora shards data model schedules step memory tools",
+             "presets tokenizer tales corpora shards data model schedules step memory footprint tools",
 }
 PROGRAMS = {"experiments", "notebooks", "tests"}  # they may import anything
 FOLDERS = [path for path in ROOT.iterdir() if path.is_dir() and not path.name.startswith(".")]

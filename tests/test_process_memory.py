@@ -1,0 +1,326 @@
+"""A process's memory: measured by the kernel, limited without a crash."""
+
+import errno
+import mmap
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from footprint import process
+from footprint.process import (
+    Watchdog,
+    child_baseline_bytes,
+    choose_allocator,
+    data_bytes,
+    free_bytes,
+    is_out_of_memory,
+    limit_growth,
+    peak_rss_bytes,
+    reset_peak_rss,
+    rss_bytes,
+    warm_up,
+)
+
+MB = 2**20
+ROOT = Path(__file__).resolve().parent.parent
+linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells")
+
+
+def touch(num_bytes: int) -> mmap.mmap:
+    """So much memory, held."""
+    held = mmap.mmap(-1, num_bytes)
+    for place in range(0, num_bytes, mmap.PAGESIZE):
+        held[place] = 1
+    return held
+
+
+def python(code: str) -> list[int]:
+    """Whole numbers that a fresh process prints; it must end well."""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True,
+                          env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}:{ROOT}/tests"})
+    assert done.returncode == 0, done.stderr
+    return [int(word) for word in done.stdout.split()]
+
+
+def wait_until(condition) -> None:
+    until = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.005)
+
+
+@pytest.fixture
+def sleeper():
+    """A process that holds 80 MB, once it has said so."""
+    code = "held = bytearray(b'x') * (80 << 20); print('ready', flush=True); input()"
+    started = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    started.stdout.readline()
+    yield started
+    started.kill()
+    started.communicate()
+
+
+# ---- what a process holds ----
+
+
+@linux
+def test_resident_memory_follows_what_is_touched():
+    before = rss_bytes()
+    held = touch(64 * MB)
+    assert 60 * MB < rss_bytes() - before < 80 * MB
+    held.close()
+    assert rss_bytes() - before < 8 * MB
+
+
+@linux
+def test_the_peak_outlives_the_memory_until_it_is_reset():
+    before = rss_bytes()
+    touch(64 * MB).close()
+    assert peak_rss_bytes() - before > 60 * MB
+    assert reset_peak_rss()
+    assert peak_rss_bytes() - before < 8 * MB
+
+
+@linux
+def test_another_process_is_measured_as_itself(sleeper):
+    held = touch(200 * MB)
+    assert 80 * MB < rss_bytes(sleeper.pid) <= peak_rss_bytes(sleeper.pid) < 120 * MB < data_bytes()
+    held.close()
+
+
+@linux
+def test_a_peak_owes_nothing_to_the_parent():
+    held = touch(200 * MB)
+    (kilobytes,) = python("print(next(line for line in open('/proc/self/status') if 'VmHWM' in line).split()[1])")
+    held.close()
+    assert kilobytes < 60 * 1024
+
+
+@linux
+def test_a_process_that_is_gone_holds_nothing(sleeper):
+    sleeper.kill()
+    wait_until(lambda: rss_bytes(sleeper.pid) == 0)  # it has ended, but is not waited for
+    sleeper.wait()
+    assert rss_bytes(sleeper.pid) is peak_rss_bytes(sleeper.pid) is None
+
+
+# ---- what can be had ----
+
+
+def machine(root: Path, groups: str, files: dict[str, str]) -> Path:
+    """A folder with 8 GB available in proc, and these control groups."""
+    files = {"proc/meminfo": "MemTotal: 16777216 kB\nMemAvailable:    8388608 kB\n", "proc/self/cgroup": groups} | files
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    return root
+
+
+def version_2(folder: str, limit: str, usage: int, file: int = 0) -> dict[str, str]:
+    return {f"{folder}/memory.max": limit, f"{folder}/memory.current": str(usage),
+            f"{folder}/memory.stat": f"anon 5\ninactive_file {file}\nactive_file 7"}
+
+
+def version_1(folder: str, limit: int, usage: int, file: int = 0) -> dict[str, str]:
+    return {f"{folder}/memory.limit_in_bytes": str(limit), f"{folder}/memory.usage_in_bytes": str(usage),
+            f"{folder}/memory.stat": f"inactive_file 1\ntotal_inactive_file {file}"}
+
+
+GROUPS = "sys/fs/cgroup"
+MACHINES = {
+    "without groups": (8192, "", {}),
+    "version 2": (600, "0::/job", version_2(f"{GROUPS}/job", str(1000 * MB), 400 * MB)),
+    "version 2, pages of files": (700, "0::/job", version_2(f"{GROUPS}/job", str(1000 * MB), 400 * MB, 100 * MB)),
+    "version 2, no limit": (8192, "0::/job", version_2(f"{GROUPS}/job", "max", 400 * MB)),
+    "version 2, the group above": (100, "0::/user/job", version_2(f"{GROUPS}/user", str(1000 * MB), 900 * MB)
+                                   | version_2(f"{GROUPS}/user/job", "max", 400 * MB)),
+    "version 2, in a container": (50, "0::/outside/job", version_2(GROUPS, str(200 * MB), 150 * MB)),
+    "version 1": (300, "9:name=systemd:/\n4:cpu,memory:/job\n1:cpu:/x",
+                  version_1(f"{GROUPS}/memory/job", 1000 * MB, 800 * MB, 100 * MB)),
+    "version 1, no limit": (8192, "4:memory:/job", version_1(f"{GROUPS}/memory/job", 2**63 - 4096, 800 * MB)),
+    "full": (0, "0::/job", version_2(f"{GROUPS}/job", str(1000 * MB), 1100 * MB)),
+}
+
+
+@pytest.mark.parametrize("name", MACHINES)
+def test_free_is_what_machine_and_groups_leave(name, tmp_path):
+    free, groups, files = MACHINES[name]
+    assert free_bytes(machine(tmp_path, groups, files)) == free * MB
+
+
+def test_without_proc_nothing_is_known(tmp_path):
+    assert free_bytes(tmp_path) is None
+
+
+# ---- how it gets memory ----
+
+FREED = """
+import torch
+from footprint.process import *
+choose_allocator("{}")
+before, data = rss_bytes(), data_bytes()
+held = [torch.ones(2**18) for _ in range(100)]
+keep = torch.ones(10)
+del held
+print(rss_bytes() - before, data)
+"""
+
+
+@linux
+def test_pinned_gives_freed_tensors_back_and_fast_keeps_them():
+    (pinned, data), (fast, data_of_fast) = (python(FREED.format(kind)) for kind in ("pinned", "fast"))
+    assert pinned < 4 * MB
+    assert 98 * MB < fast < 110 * MB
+    assert abs(data_of_fast - data) < 8 * MB  # a reserve would count under a limit, used or not
+
+
+def test_another_c_library_is_left_alone(monkeypatch):
+    monkeypatch.setattr(process.sys, "platform", "darwin")
+    assert choose_allocator("pinned") is False
+
+
+def test_warming_up_draws_no_random_number():
+    before = torch.get_rng_state()
+    warm_up()
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@linux
+def test_a_fresh_process_tells_its_baseline_once():
+    baseline = child_baseline_bytes("json")
+    assert 150 * MB < baseline < 1000 * MB
+    began = time.perf_counter()
+    assert child_baseline_bytes("json") == baseline
+    assert time.perf_counter() - began < 0.1
+
+
+# ---- what it may get ----
+
+TRAINING = """
+import torch
+from config import override, Config
+from data import Batch
+from model import Model
+from training.step import Learner
+from footprint.process import *
+
+cfg = override(Config(), {{"model.vocab_size": 4096, "model.max_seq_len": 128, "train.precision": "float32",
+                           "train.optimizer": "adamw"}})
+
+def train(steps):
+    learner = Learner(Model(cfg.model), cfg.train)
+    x = torch.randint(4096, (8, 128))
+    for number in range(1, steps + 1):
+        learner.step([Batch(x, x, None, x.numel())], number=number, lr=1e-3, noise=[])
+
+choose_allocator("{allocator}")
+torch.set_num_threads({threads})
+warm_up()
+for limit in {limits}:
+    choose_allocator("{allocator}")  # gives back what the last one has left
+    reset_peak_rss()
+    before, refused = rss_bytes(), 0
+    undo = limit_growth(limit << 20)
+    try:
+        train(2)
+    except Exception as error:
+        assert is_out_of_memory(error), repr(error)
+        error.__traceback__ = None
+        refused = 1
+    undo()
+    print(refused, (peak_rss_bytes() - before) >> 20)
+"""
+
+
+@linux
+@pytest.mark.parametrize(("allocator", "threads"), [
+    ("pinned", 1), ("fast", 1), pytest.param("pinned", 2, marks=pytest.mark.slow)])
+def test_under_a_limit_training_is_refused_memory_and_does_not_crash(allocator, threads):
+    limits = [1, 15, 30, 60, 80, 3000]
+    told = python(TRAINING.format(allocator=allocator, threads=threads, limits=limits))
+    refused, peaks = told[::2], told[1::2]
+    assert refused == [1] * 5 + [0]
+    assert all(peak <= max(limit, 32) + 16 for peak, limit in zip(peaks, limits, strict=True)), peaks
+    assert peaks[-1] > 100  # what it takes if it may
+
+
+@linux
+def test_a_limit_is_taken_back():
+    code = ("import torch\nfrom footprint.process import *\nundo = limit_growth(50 << 20)\n"
+            "try:\n    torch.ones(2**25)\nexcept RuntimeError as error:\n    print(int(is_out_of_memory(error)))\n"
+            "undo()\nprint(torch.ones(2**25).numel())")
+    assert python(code) == [1, 2**25]
+
+
+def test_where_nothing_can_be_measured_a_limit_is_an_error(monkeypatch):
+    monkeypatch.setattr(process, "_status", lambda name, pid: None)
+    with pytest.raises(ValueError, match="only Linux"):
+        limit_growth(MB)
+    with pytest.raises(ValueError, match="needs Linux"):
+        Watchdog(None, MB, print)
+
+
+@pytest.mark.parametrize("error", [
+    MemoryError(), torch.OutOfMemoryError("CUDA out of memory."), OSError(errno.ENOMEM, "Cannot allocate memory"),
+    RuntimeError("could not create a primitive"), RuntimeError("std::bad_alloc"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    RuntimeError("MPS backend out of memory"), RuntimeError("can't start new thread"),
+], ids=repr)
+def test_running_out_of_memory_is_known_by_its_error(error):
+    assert is_out_of_memory(error)
+    outer = ValueError("a step failed")
+    outer.__cause__ = error
+    assert is_out_of_memory(outer)
+
+
+@pytest.mark.parametrize("error", [
+    RuntimeError("mat1 and mat2 shapes cannot be multiplied (3x4 and 5x6)"), ValueError("out of memory"),
+    OSError(errno.ENOSPC, "No space left on device"),
+], ids=repr)
+def test_other_errors_are_not_taken_for_it(error):
+    assert not is_out_of_memory(error)
+
+
+@linux
+def test_the_watchdog_stops_a_process_that_grows():
+    code = "held = []\nwhile True: held.append(b'x' * (1 << 20))"
+    grows, seen = subprocess.Popen([sys.executable, "-c", code]), []
+    peaks = []
+
+    def stop(rss: int) -> None:
+        seen.append(rss)
+        os.kill(grows.pid, 19)  # SIGSTOP: its peak is to be read
+        peaks.append(peak_rss_bytes(grows.pid))
+        grows.kill()
+
+    with Watchdog(grows.pid, 100 * MB, stop) as watchdog:
+        assert grows.wait(timeout=30) == -9
+    assert len(seen) == 1
+    assert 100 * MB < seen[0] <= peaks[0]
+    assert 100 * MB < watchdog.peak_bytes <= peaks[0]
+
+
+@linux
+def test_the_watchdog_lets_those_below_the_limit_live(sleeper):
+    seen = []
+    with Watchdog(sleeper.pid, rss_bytes(sleeper.pid) + 20 * MB, seen.append):
+        time.sleep(0.2)
+        sleeper.communicate("\n")  # it ends by itself, and so does the watching
+        time.sleep(0.1)
+    assert sleeper.returncode == 0
+    assert not seen
+
+
+@linux
+def test_the_watchdog_watches_its_own_process():
+    seen = []
+    with Watchdog(None, rss_bytes() + 40 * MB, seen.append):
+        held = touch(80 * MB)
+        wait_until(lambda: seen)
+    held.close()
+    assert len(seen) == 1
