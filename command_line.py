@@ -40,6 +40,11 @@ def warn(sentence: str) -> None:
     print(f"warning: {sentence}", file=sys.stderr)
 
 
+def spell_bytes(number: float) -> str:
+    """A size for people: 812 MB, 2.31 GB."""
+    return f"{number / 1e6:,.0f} MB" if number < 1e9 else f"{number / 1e9:,.2f} GB"
+
+
 def _later(command: Callable[..., None]) -> Callable[..., Callable[[], None]]:
     """The same arguments; the call itself waits, so that its own errors are not taken for tyro's."""
     @wraps(command)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, ByteSize, ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "from_dict",
     "load_config",
     "override",
+    "parse_bytes",
     "replace",
     "save_config",
     "to_dict",
@@ -329,6 +330,7 @@ class TrainConfig:
     name: str | None = None  # the run's folder in models/; None = the preset's name, numbered where taken
     steps: int = 2000  # optimizer steps; more of them with --resume: from there on the learning rate is that of the longer run's schedule
     time_limit: str | None = None  # save and stop before so much time is over: 90s, 50m or 1.5h; --resume goes on, with a fresh limit
+    memory_limit: str | None = None  # refuse to begin what would take more than e.g. 2GB in all, and end what does; None = what is free
     init_from: str | None = None  # begin with the weights of a run (its best), or of a folder or file with model.safetensors
     allow_partial: bool = False  # init_from: tensors that do not fit this model begin fresh, and are named
     batch_size: int = 8  # rows of max_seq_len tokens in a forward pass
@@ -387,6 +389,10 @@ class TrainConfig:
         return None if self.time_limit is None else _seconds(self.time_limit)
 
     @property
+    def memory_limit_bytes(self) -> int | None:
+        return None if self.memory_limit is None else parse_bytes(self.memory_limit)
+
+    @property
     def decay(self) -> float:
         """What weight_decay comes to."""
         if self.weight_decay is not None:
@@ -413,6 +419,8 @@ class TrainConfig:
             raise ValueError("warmup_steps=0 would change nothing with schedule_unit=tokens: use warmup_tokens=0")
         if self.time_limit is not None and not 0 < _seconds(self.time_limit) < math.inf:
             raise ValueError(f"time_limit={self.time_limit} is no time: use e.g. 90s, 50m or 1.5h")
+        if self.memory_limit is not None and not self.memory_limit_bytes:
+            raise ValueError(f"memory_limit={self.memory_limit} is no size: use e.g. 800MB or 2GB")
         if len(set(self.trackers)) < len(self.trackers):
             raise ValueError(f"trackers={' '.join(self.trackers)} names one twice: name each once")
         _check_ignored(self, _TRAIN_ACTS_WHEN, _TRAIN_NEUTRAL)
@@ -592,6 +600,14 @@ def _words(values: tuple[Any, ...]) -> str:
 
 def _round_up(number: int, multiple: int) -> int:
     return -(-number // multiple) * multiple
+
+
+def parse_bytes(size: str) -> int:
+    """The bytes in e.g. "800MB", "2GB" or "1.5GiB"; 0 where it is no size."""
+    try:
+        return TypeAdapter(ByteSize).validate_python(size)
+    except ValidationError:
+        return 0
 
 
 def _seconds(duration: str) -> float:

@@ -119,7 +119,7 @@ PRESETS: dict[str, Mapping[str, Mapping[str, Any]]] = {
 }
 
 
-SHORT = ("--init-from", "--allow-partial", "--time-limit")  # flags of train that need no section
+SHORT = ("--init-from", "--allow-partial", "--time-limit", "--memory-limit")  # flags of train that need no section
 
 
 def load_preset(name: str, base: Config | None = None) -> Config:
@@ -149,14 +149,14 @@ def tiny(cfg: Config, *, vocab_size: int = 61, max_seq_len: int = 32) -> Config:
 
 def parse_command_line(
     argv: Sequence[str], *, program: str, description: str, options: Mapping[str, str] | None = None,
-    base: Callable[[Mapping[str, str | None]], Config] | None = None,
-) -> tuple[Config, dict[str, str | None]]:
+    base: Callable[[Mapping[str, str | None]], Config] | None = None, switches: Mapping[str, str] | None = None,
+) -> tuple[Config, dict[str, Any]]:
     """Read `[preset] [--config FILE] [--section.flag value ...]`; later ones win.
 
-    `options` names further options of the program with their help, e.g. {"resume": "..."}; their
-    values are the second result, with the preset's name. `base` gives the configuration that the flags change
-    from them and "config", in place of the defaults. Prints help, or one sentence on stderr, and exits where that
-    is due.
+    `options` names further options of the program with their help, e.g. {"resume": "..."}, and `switches` those
+    without a value; what they say is the second result, with the preset's name. `base` gives the configuration that
+    the flags change from them and "config", in place of the defaults. Prints help, or one sentence on stderr, and
+    exits where that is due.
     """
     argv = [_whole_name(word) for word in argv]
     preset = argv.pop(0) if argv and not argv[0].startswith("-") else None
@@ -164,13 +164,16 @@ def parse_command_line(
     own.add_argument("--config", metavar="FILE")
     for name in options or {}:
         own.add_argument(f"--{name}")
+    for name in switches or {}:
+        own.add_argument(f"--{name}", action="store_true")
+    options = dict(options or {}) | dict(switches or {})
     try:
         known, rest = own.parse_known_args(argv)
-        values = {name: getattr(known, name.replace("-", "_")) for name in options or {}} | {"preset": preset}
+        values = {name: getattr(known, name.replace("-", "_")) for name in options} | {"preset": preset}
         cfg = base(values | {"config": known.config}) if base else Config()
         cfg = load_config(Path(known.config)) if known.config else cfg
         cfg = load_preset(preset, cfg) if preset else cfg
-        cfg = parse_flags(rest, cfg, f"{program} [preset]", _help(description, options or {}))
+        cfg = parse_flags(rest, cfg, f"{program} [preset]", _help(description, options))
     except (ValueError, argparse.ArgumentError) as error:
         fail(error)
     return cfg, values

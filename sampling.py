@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from config import ModelConfig, SampleConfig
 from model import Cache, Model
 
+TOKENS_AT_A_TIME = 2**15  # of all texts that are continued side by side, when each is as long as the context
+
 
 class Text:
     """A text that grows: its tokens, those the model still sees, and its own random stream.
@@ -47,18 +49,20 @@ def generate(
 ) -> list[list[int]]:
     """Continue each prompt; its new tokens, with the end-of-text token where one was drawn.
 
-    A prompt is continued as if it were alone: batches, their order and the cache change only the
-    rounding. The draws of a text follow from cfg.seed, its prompt, and how many prompts before it
+    A prompt is continued as if it were alone: batches (of `rows_at_a_time`), their order and the cache change only
+    the rounding. The draws of a text follow from cfg.seed, its prompt, and how many prompts before it
     are the same. `on_token(row, token)` is called as they come. Only ids below `num_ids` are drawn:
     the tokenizer's, where the model's vocabulary is larger.
     Raises ValueError for a prompt without tokens, or with ids that the model does not have, and for
     a model whose logits are not finite.
     """
     new = [[] for _ in prompts]
-    for row, token in stream(model, prompts, cfg, eos_id=eos_id, use_cache=use_cache, num_ids=num_ids):
-        new[row].append(token)
-        if on_token is not None:
-            on_token(row, token)
+    texts, rows = _start(model.cfg, prompts, cfg.seed), rows_at_a_time(model.cfg)
+    for first in range(0, len(texts), rows):
+        for row, token in _continue(model, texts[first : first + rows], cfg, eos_id, use_cache, num_ids):
+            new[row].append(token)
+            if on_token is not None:
+                on_token(row, token)
     return new
 
 
@@ -66,8 +70,19 @@ def stream(
     model: Model, prompts: Sequence[Sequence[int]], cfg: SampleConfig, *, eos_id: int,
     use_cache: bool = True, num_ids: int | None = None,
 ) -> Iterator[tuple[int, int]]:
-    """`generate` one token at a time: (row, token id), a token for every unfinished row in turn."""
-    texts, cache = _start(model.cfg, prompts, cfg.seed), None
+    """`generate` one token at a time, all prompts at once: (row, token id), for every unfinished row in turn."""
+    return _continue(model, _start(model.cfg, prompts, cfg.seed), cfg, eos_id, use_cache, num_ids)
+
+
+def rows_at_a_time(cfg: ModelConfig) -> int:
+    """The most texts that are continued side by side: as many as keep memory below that of a training step."""
+    return max(1, TOKENS_AT_A_TIME // cfg.max_seq_len)
+
+
+def _continue(
+    model: Model, texts: list[Text], cfg: SampleConfig, eos_id: int, use_cache: bool, num_ids: int | None,
+) -> Iterator[tuple[int, int]]:
+    cache = None
     with eval_mode(model):
         while texts:
             if cache is None and use_cache:

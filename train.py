@@ -28,6 +28,7 @@ from text.shards import JoinedTokenFile, TokenFile, prepare
 from tokenizer import BUILT_SIZES, Tokenizer, built_tokenizer, load_tokenizer, train_tokenizer
 from tools import deterministic, has_fast_bfloat16, pick_device, seed_everything
 from training import report
+from training.budget import EXIT_OUT_OF_MEMORY, Budget, OutOfMemory
 from training.checkpoint import Progress
 from training.evaluation import Evaluation, evaluate
 from training.saving import Interrupted, Saver, load_newest, require_changeable
@@ -42,13 +43,15 @@ DEFAULT_SIZES = {("tales",): 4096}  # of a corpus's vocabulary, where the flags 
 
 def train(
     cfg: Config, *, run: Run | None = None, console: Console | None = None, spent_seconds: float = 0.0,
+    force: bool = False,
 ) -> Run:
     """Train as `cfg` says, or go on with `run` from its newest checkpoint; return the saved run.
 
     The same configuration gives the same weights and log, bit for bit on a CPU, interrupted or not. Where
     train.time_limit ends it, of which `spent_seconds` are over already, the run comes back unfinished.
-    Raises ValueError for what the user can mend, Diverged where the loss is no number any more, and
-    Interrupted after SIGINT or SIGTERM, when a checkpoint has been written.
+    Raises ValueError for what the user can mend, such as a run that does not fit into memory, unless `force`;
+    Diverged where the loss is no number any more, OutOfMemory, and Interrupted after SIGINT or SIGTERM, when a
+    checkpoint has been written.
     """
     require_locks()
     require_packages(cfg.train.trackers)
@@ -71,6 +74,7 @@ def train(
         require_changeable(run, cfg)
     train_parts, val_part = prepare(corpus, tokenizer, cfg.data.cache_path, workers=cfg.data.workers, console=console)
     prompts = report.opening_prompts(cfg, tokenizer)
+    budget = Budget.of(cfg, device, force=force)
 
     seed_everything(cfg.train.seed)
     torch._dynamo.reset()  # compiled code of another model must not count against this one
@@ -85,7 +89,8 @@ def train(
     flops_per_pass = flops_per_token(cfg.model, batches.seq_len) * schedule.pass_tokens
     if run is None:
         run = Run.create(name, cfg, tokenizer, describe_data(corpus, train_parts, val_part, cfg.data.packing))
-    with run.locked(), stop.listening(), deterministic(cfg.train.deterministic):
+    with (run.locked(), stop.listening(), deterministic(cfg.train.deterministic),
+          budget.kept(run.path) if budget else contextlib.nullcontext()):
         progress = load_newest(run, cfg, learner)
         if run.is_finished:
             console.print(f"{run.name} is finished: all {cfg.train.steps:,} steps are taken", highlight=False)
@@ -94,6 +99,7 @@ def train(
         if cfg.train.init_from and not run.checkpoints():
             saver.save()  # from here on the other run may be deleted
         report.announce(console, run, model, schedule, batches, progress, device)
+        report.say(console, budget and budget.announcement())
         measure = partial(evaluate, part=val_part, tokenizer=tokenizer, batch_size=cfg.train.batch_size,
                           packing=cfg.data.packing)
         write = partial(report.write_samples, model, tokenizer, prompts, cfg.sample)
@@ -133,6 +139,7 @@ def train(
             learner.optimizer.eval()
             with saver.reporting():
                 report.finish(console, run, model, tokenizer, prompts, trackers)
+        report.say(console, budget and budget.result())
     return run
 
 
@@ -318,14 +325,16 @@ def main() -> None:
     cfg, options = parse_command_line(
         sys.argv[1:], program="python train.py", description="Train a model on text.",
         options={"resume": "RUN: go on with a saved run from its newest checkpoint; its configuration is kept, but "
-                           "for --train.steps and a few more"}, base=base_configuration)
+                           "for --train.steps and a few more"}, base=base_configuration,
+        switches={"force": "begin even where the run is predicted not to fit into memory"})
     name = options["resume"]
     try:
         if name is not None:
-            train(cfg, run=Run(name), spent_seconds=process_seconds())
+            train(cfg, run=Run(name), spent_seconds=process_seconds(), force=options["force"])
         else:
             name = cfg.train.name or free_name(options["preset"] or "default")
-            train(replace(cfg, train=replace(cfg.train, name=name)), spent_seconds=process_seconds())
+            train(replace(cfg, train=replace(cfg.train, name=name)), spent_seconds=process_seconds(),
+                  force=options["force"])
     except OSError as error:
         fail(f"{error.filename or 'the disk'} cannot be read or written: {error.strerror or error}")
     except ValueError as error:
@@ -333,6 +342,10 @@ def main() -> None:
     except Diverged as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(1) from None
+    except OutOfMemory as error:
+        go_on = f"; what was saved is kept: --resume {name}" if name in saved_runs() else ""
+        print(f"error: {error}{go_on}", file=sys.stderr)
+        raise SystemExit(EXIT_OUT_OF_MEMORY) from None
     except Interrupted as error:
         print(error, file=sys.stderr)
         raise SystemExit(error.exit_status) from None

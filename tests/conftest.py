@@ -28,6 +28,23 @@ def _seed():
     torch.manual_seed(0)
 
 
+PREDICT = train.Budget.of
+
+
+@pytest.fixture(scope="session", autouse=True)
+def unpredicted():
+    """No run in this process is rehearsed for its memory: many tests count, stop or spoil what a run calls."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train.Budget, "of", lambda *_, **__: None)
+        yield
+
+
+@pytest.fixture
+def predicted(monkeypatch):
+    """Runs are rehearsed, as they are for users."""
+    monkeypatch.setattr(train.Budget, "of", PREDICT)
+
+
 # ---- runs ----
 
 

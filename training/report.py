@@ -65,6 +65,12 @@ def announce(
         warn(sentence)
 
 
+def say(console: Console, sentence: str | None) -> None:
+    """Print a line, where there is something to say."""
+    if sentence:
+        console.print(sentence, markup=False, highlight=False, soft_wrap=True)
+
+
 @contextlib.contextmanager
 def progress_bar(console: Console, cfg: Config, progress: Progress) -> Iterator:
     """A function that shows a step's loss and speed on a bar, where there is a terminal."""

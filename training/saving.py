@@ -14,7 +14,7 @@ from training.stopping import EXIT_STATUS, Stop, Stopped
 
 # what may be another when a run goes on; all else would make it another run
 MAY_CHANGE = {
-    "train": ("steps", "time_limit", "device", "compile", "log_every", "eval_every", "sample_every",
+    "train": ("steps", "time_limit", "memory_limit", "device", "compile", "log_every", "eval_every", "sample_every",
               "checkpoint_every", "keep_checkpoints", "graded_stories", "trackers"),
     "data": ("cache_dir", "workers", "prefetch"),
 }

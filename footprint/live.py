@@ -1,0 +1,157 @@
+"""Which tensors are alive when: a log of every storage that is made and freed inside a `with` block."""
+
+import bisect
+import weakref
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+ALIGNMENT = {"cpu": 64, "cuda": 512}  # bytes that an allocation is rounded up to
+
+
+class Storage(NamedTuple):
+    """Memory that tensors share, and the moment it was made."""
+
+    num_bytes: int
+    phase: str  # build, step, forward, backward, optimizer, evaluation, sampling
+    module: str  # path of the module that made it, or whose gradient it is; "" = none
+    operation: str
+
+
+class Peak(NamedTuple):
+    """The moment at which most is alive, of those in one phase and kind of module."""
+
+    num_bytes: int
+    place: int  # in the log
+    operation: str
+
+
+class LiveStorages(TorchDispatchMode):
+    """Counts the bytes of all storages alive; works with fake tensors as with real ones.
+
+    `phase` names what happens now; in "step", forward, backward and optimizer are found by themselves. `log` has every
+    storage by the order in which it was made (+key) and freed (-key). What kernels take for themselves is not seen.
+    """
+
+    def __init__(self, *, device: str = "cpu"):
+        super().__init__()
+        self.names: dict[int, str] = {}  # of the modules to tell apart, by id
+        self.alignment = ALIGNMENT[device]
+        self.phase, self.live = "build", 0
+        self.storages: dict[int, Storage] = {}
+        self.log: list[int] = []
+        self.keys: dict[int, int] = {}  # of storages alive: their address -> their key
+        self.peaks: dict[tuple[str, str], Peak] = {}
+        self.modules: list[str] = []  # that are running, the innermost last
+        self.begun: list[tuple[int, str]] = []  # (autograd's next number, module) wherever that changes
+        self.references: dict[int, weakref.ref] = {}
+
+    # ---- where we are ----
+
+    @contextmanager
+    def watching(self) -> Iterator["LiveStorages"]:
+        """Count inside the block."""
+        with ExitStack() as stack:
+            for hook in (register_module_forward_pre_hook(self._enter),
+                         register_module_forward_hook(self._leave, always_call=True),
+                         register_optimizer_step_pre_hook(self._begin_step),
+                         register_optimizer_step_post_hook(self._end_step)):
+                stack.callback(hook.remove)
+            yield stack.enter_context(self)
+
+    def _enter(self, module: nn.Module, _) -> None:
+        outer = self.modules[-1] if self.modules else ""
+        self._go_to(self.names.get(id(module), outer))
+
+    def _leave(self, *_) -> None:
+        self.modules.pop()
+        self.begun.append((torch._C._autograd._get_sequence_nr(), self.modules[-1] if self.modules else ""))
+
+    def _go_to(self, name: str) -> None:
+        self.modules.append(name)
+        self.begun.append((torch._C._autograd._get_sequence_nr(), name))
+
+    def _begin_step(self, *_) -> None:
+        self._outer, self.phase = self.phase, "optimizer"
+
+    def _end_step(self, *_) -> None:
+        self.phase = self._outer
+
+    def where(self) -> tuple[str, str]:
+        """The phase and the module of what happens now."""
+        if torch._C._current_graph_task_id() == -1:
+            module = self.modules[-1] if self.modules else ""
+            return "forward" if module and self.phase == "step" else self.phase, module
+        if self.modules:  # computed again for the gradient
+            return "backward", self.modules[-1]
+        node = torch._C._current_autograd_node()
+        number = node._sequence_nr() if node is not None else -1
+        place = bisect.bisect_right(self.begun, number, key=lambda entry: entry[0]) - 1
+        return "backward", self.begun[place][1] if place >= 0 and number < 2**63 else ""
+
+    # ---- what is alive ----
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if torch.is_inference_mode_enabled() and function.namespace == "aten":
+            # elsewhere an operation that is made of others has been taken apart before it comes here
+            with self:
+                result = function.decompose(*args, **kwargs or {})
+            if result is not NotImplemented:
+                return result
+        result = self.run(function, args, kwargs or {})
+        before = len(self.log)
+        for x in tree_leaves(result):
+            if isinstance(x, Tensor):
+                self._see(x, function)
+        if len(self.log) > before:
+            self._note_peak(function)
+        return result
+
+    def run(self, function, args, kwargs):
+        """Call an operation."""
+        return function(*args, **kwargs)
+
+    def _see(self, x: Tensor, function) -> None:
+        storage = x.untyped_storage()
+        address = storage._cdata
+        if address in self.keys:
+            return
+        key = len(self.storages) + 1
+        num_bytes = -(-storage.nbytes() // self.alignment) * self.alignment
+        self.storages[key] = Storage(num_bytes, *self.where(), str(function))
+        self.keys[address] = key
+        self.references[key] = weakref.ref(storage, lambda _: self._free(address, key))
+        self.log.append(key)
+        self.live += num_bytes
+
+    def _free(self, address: int, key: int) -> None:
+        del self.keys[address], self.references[key]
+        self.live -= self.storages[key].num_bytes
+        self.log.append(-key)
+
+    def _note_peak(self, function) -> None:
+        where = self.where()
+        if where not in self.peaks or self.live > self.peaks[where].num_bytes:
+            self.peaks[where] = Peak(self.live, len(self.log), str(function))
+
+    def key_of(self, x: Tensor) -> int | None:
+        """The storage of a tensor, if it was made here."""
+        return self.keys.get(x.untyped_storage()._cdata)
+
+    def alive_at(self, place: int) -> Counter:
+        """The storages alive after so many entries of the log, by key."""
+        alive: dict[int, None] = {}
+        for entry in self.log[:place]:
+            if entry > 0:
+                alive[entry] = None
+            else:
+                del alive[-entry]
+        return Counter({key: self.storages[key].num_bytes for key in alive})

@@ -1,0 +1,163 @@
+"""What a training run takes, from a rehearsal of it and from what processes were measured to add."""
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+
+from config import Config, override
+from footprint.process import free_bytes
+from footprint.rehearsal import PARTS, DataDecides, Moment, Moments, rehearse
+from model import Model
+from sampling import rows_at_a_time
+from tools import has_fast_bfloat16
+
+MB = 2**20
+# what a process takes besides its tensors, measured: see experiments/memory_accuracy.py
+LIBRARIES = 3 * MB  # scratch of the kernels
+LIBRARIES_PER_THREAD = 3.5 * MB  # the same, of each further thread
+LIBRARIES_BFLOAT16 = 8.5 * MB  # weights that oneDNN puts into another order
+FAST_ALLOCATOR = 1.75  # x the tensors: what an allocator that gives nothing back may leave unused between them
+WORKSPACE = {"cuda": 33 * MB}  # cuBLAS takes it at the first product
+DEEP = 6  # layers; a deeper model is predicted from two shallow ones
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """What a training run takes; all in bytes, without what Python and the libraries hold before it begins."""
+
+    moments: Moments
+    how: str  # exact, from two depths, or from a trial: see predict
+    device: str
+    threads: int
+    bfloat16: bool
+
+    @cached_property
+    def where(self) -> tuple[str, str]:
+        """The phase and the module in which the most is alive."""
+        return max(self.moments, key=lambda where: self.moments[where].num_bytes)
+
+    @property
+    def peak(self) -> Moment:
+        return self.moments[self.where]
+
+    @property
+    def peak_bytes(self) -> int:
+        """Of all tensors alive at the peak."""
+        return self.peak.num_bytes
+
+    @property
+    def low_bytes(self) -> int:
+        """The least that a process grows by: its tensors, and what the libraries take for themselves."""
+        if self.device != "cpu":
+            return round(self.peak_bytes + WORKSPACE[self.device])
+        own = LIBRARIES + LIBRARIES_PER_THREAD * (self.threads - 1) + LIBRARIES_BFLOAT16 * self.bfloat16
+        return round(self.peak_bytes + own)
+
+    @property
+    def high_bytes(self) -> int:
+        """The most that a process grows by, with the allocator that is fast."""
+        return self.low_bytes + round((FAST_ALLOCATOR - 1) * self.peak_bytes if self.device == "cpu" else 0)
+
+    def bytes_with(self, zone: str) -> int:
+        """The most that a process grows by, with the allocator of a zone: "fast" or "pinned"."""
+        return self.high_bytes if zone == "fast" else self.low_bytes
+
+    @property
+    def by_part(self) -> dict[str, int]:
+        """What is alive at the peak: weights, gradients, optimizer, average, activations, loss, temporaries."""
+        found = Counter()
+        for (_, part), num_bytes in self.peak.parts.items():
+            found[part] += num_bytes
+        return {part: found[part] for part in PARTS}
+
+    @property
+    def by_module(self) -> dict[str, int]:
+        """The same by module, all layers together; "" is what belongs to none."""
+        found = Counter()
+        for (module, _), num_bytes in self.peak.parts.items():
+            found[module] += num_bytes
+        return dict(found)
+
+    @property
+    def moment(self) -> str:
+        """When the most is alive, in words."""
+        phase, module = self.where
+        return f"{phase}{f' of {module}' if module else ''} ({self.peak.operation})"
+
+
+def predict(cfg: Config, *, device: str = "cpu", threads: int | None = None) -> Prediction:
+    """The memory of a run on a device, which need not be here; `threads` of a CPU, None = torch's.
+
+    A model of many layers is predicted from two with few of them ("from two depths"): the same to a thousandth. One
+    whose memory depends on its data, as where experts choose their tokens, takes real steps on one row and on two
+    ("from a trial").
+    Raises ValueError where the vocabulary has no size yet, or such a trial is too large for this machine.
+    """
+    if cfg.model.vocab_size is None:
+        raise ValueError("model.vocab_size=None: give a number to predict with, e.g. the tokenizer's")
+    cfg = _settle(cfg, device)
+    texts, rows = num_texts(cfg), cfg.train.batch_size
+    try:
+        moments, how = _at_depth(cfg, rows, texts, device)
+    except DataDecides:
+        _require_small(cfg)
+        one, two = (rehearse(cfg, rows=number, num_texts=number, device=device, fake=False) for number in (1, 2))
+        trained, written = (extrapolate(one, two, number - 1) for number in (rows, texts))
+        moments = {where: (written if where[0] == "sampling" else trained)[where] for where in trained}
+        how = "from a trial"
+    return Prediction(moments=moments, how=how, device=device, bfloat16=cfg.train.precision == "bfloat16",
+                      threads=torch.get_num_threads() if threads is None else threads)
+
+
+def _settle(cfg: Config, device: str) -> Config:
+    """The flags that decide about memory, as they will be on the device."""
+    changes: dict[str, Any] = {"train.compile": False}
+    if cfg.train.precision == "auto":
+        fast = device == "cuda" or has_fast_bfloat16(torch.device("cpu"))
+        changes["train.precision"] = "bfloat16" if fast else "float32"
+    if cfg.train.optimizer == "soap":
+        changes["train.precondition_every"] = 1  # the step that turns its bases takes most
+    if device == "cuda":
+        changes["model.attn_dropout"] = 0.0  # its kernel drops weights without storing them; a CPU's stores them
+    return override(cfg, changes)
+
+
+def num_texts(cfg: Config) -> int:
+    """The most texts that a run continues side by side."""
+    samples = max(1, len(cfg.sample.prompts)) * cfg.sample.num_samples
+    texts = max(samples, cfg.train.graded_stories if "tales" in cfg.data.name else 0)
+    return min(texts, rows_at_a_time(cfg.model))
+
+
+def _at_depth(cfg: Config, rows: int, texts: int, device: str) -> tuple[Moments, str]:
+    layers, pattern = cfg.model.num_layers, cfg.model.window_pattern if cfg.model.window else "S"
+    period = math.lcm(len(cfg.model.mixers), len(pattern))
+    few = period + layers % period if period > 1 else 2
+    if layers <= max(DEEP, few + period):
+        return rehearse(cfg, rows=rows, num_texts=texts, device=device), "exact"
+    shallow, deeper = (rehearse(override(cfg, {"model.num_layers": number}), rows=rows, num_texts=texts, device=device)
+                       for number in (few, few + period))
+    return extrapolate(shallow, deeper, (layers - few) / period), "from two depths"
+
+
+def extrapolate(one: Moments, two: Moments, steps: float) -> Moments:
+    """What comes after so many equal steps from the first to the second, in each phase and module alone."""
+    def go_on(where: tuple[str, str]) -> Moment:
+        a, b = one[where], two[where]
+        parts = {key: a.parts[key] + steps * (b.parts[key] - a.parts[key]) for key in a.parts | b.parts}
+        return Moment(round(a.num_bytes + steps * (b.num_bytes - a.num_bytes)), b.operation,
+                      Counter({key: round(num_bytes) for key, num_bytes in parts.items() if num_bytes > 0}))
+
+    return {where: go_on(where) for where in one if where in two}
+
+
+def _require_small(cfg: Config) -> None:
+    with torch.device("meta"):
+        needed = 24 * Model(cfg.model).num_parameters()
+    if needed > (free_bytes() or math.inf):
+        raise ValueError("the memory of this model depends on its data, and a trial with one row would not fit here: "
+                         "predict a smaller one")

@@ -1,0 +1,187 @@
+"""A training run in small: everything that takes memory in it, twice, with tensors that have shapes and no data.
+
+Nothing here knows what a norm or a mixer is: the model is built, trained and used by the functions that train.py
+calls, so a part written today is predicted today.
+"""
+
+import math
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensorMode,
+)
+
+from config import Config, replace
+from data import Batch
+from footprint.live import LiveStorages
+from model import Model
+from sampling import stream
+from training.evaluation import predict_batch
+from training.step import Learner
+
+PARTS = ("weights", "gradients", "optimizer", "average", "activations", "loss", "temporaries")
+LOSS = {"head", "pointer", "loss"}  # modules that make logits, or something of their size
+SHORT_PROMPT = 16  # tokens of a prompt as people give it
+NO_VALUE = (torch.ops.aten._local_scalar_dense.default,)  # what asks a tensor for its number
+
+
+class DataDecides(Exception):
+    """How much memory the model takes depends on what is in its tensors."""
+
+
+@dataclass(frozen=True)
+class Moment:
+    """The most that is alive at a time in one phase and module, and what that is."""
+
+    num_bytes: int
+    operation: str
+    parts: Counter  # (module, part) -> bytes; the module "" is none of them
+
+
+Moments = dict[tuple[str, str], Moment]  # by phase and module
+
+
+class Rehearsal(LiveStorages):
+    """Counts storages, and answers for tensors without data."""
+
+    def run(self, function, args, kwargs):
+        if function not in NO_VALUE:
+            return function(*args, **kwargs)
+        if self.modules:
+            raise DataDecides(f"{self.modules[-1]} asks for the value of a tensor")
+        return True if args[0].dtype == torch.bool else 1.0 if args[0].is_floating_point() else 1
+
+
+def rehearse(cfg: Config, *, rows: int, num_texts: int, device: str = "cpu", fake: bool = True) -> Moments:
+    """Build the model, take the steps that show all there is to see, evaluate, and continue `num_texts` texts.
+
+    `rows` stand in a batch. With `fake` no tensor has data, and DataDecides is raised by a model that needs some.
+    """
+    if not fake:
+        return _rehearse(cfg, rows, num_texts, LiveStorages(device=device))
+    try:
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            return _rehearse(cfg, rows, num_texts, Rehearsal(device=device))
+    except (DataDependentOutputException, DynamicOutputShapeException) as error:
+        raise DataDecides(f"the model calls {error.func}") from error
+
+
+def _rehearse(cfg: Config, rows: int, num_texts: int, live: LiveStorages) -> Moments:
+    train, gradients = cfg.train, {}
+    with live.watching(), torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Accessing the data pointer of FakeTensor")  # by copy.deepcopy of a model
+        model = Model(cfg.model, checkpoint_activations=train.checkpoint_activations, loss_chunk=train.loss_chunk)
+        live.names = groups(model)
+        learner = Learner(model, train)
+        for name, parameter in model.named_parameters():
+            parameter.register_post_accumulate_grad_hook(_noting(gradients, live, group(name)))
+        batches = [some_batch(cfg, rows) for _ in range(min(2, train.accumulation))]
+        live.phase = "step"
+        for number in range(1, num_steps(cfg) + 1):
+            learner.step(batches, number=number, lr=0.0, noise=[])
+        live.phase = "evaluation"
+        learner.optimizer.eval()
+        with learner.precision:
+            predict_batch(model, batches[0])
+        if num_texts:
+            live.phase = "sampling"
+            begin_texts(cfg, model, num_texts)
+        owners = dict(owned(learner, live)) | gradients
+        return {where: Moment(peak.num_bytes, peak.operation, parts(live, peak.place, owners))
+                for where, peak in live.peaks.items()}
+
+
+def num_steps(cfg: Config) -> int:
+    """Steps until nothing new can happen: with the states of the optimizer made, and used."""
+    return 3 if cfg.train.optimizer == "soap" else 2
+
+
+def some_batch(cfg: Config, rows: int) -> Batch:
+    """A batch of random tokens, in documents of half a row where rows hold several."""
+    shape = rows, cfg.model.max_seq_len
+    x, y = (torch.randint(cfg.model.vocab_size, shape) for _ in range(2))
+    places = torch.arange(shape[1]).expand(shape)
+    return Batch(x, y, places * 2 // shape[1] if cfg.data.packing == "documents" else None, math.prod(shape))
+
+
+def begin_texts(cfg: Config, model: Model, num_texts: int) -> None:
+    """Two tokens of each text, where most has to be read: at the start, or where a text has outgrown the context."""
+    context, new = cfg.model.max_seq_len, cfg.sample.max_new_tokens
+    if "tales" in cfg.data.name and cfg.train.graded_stories:
+        new = max(new, 2 * context)
+    length = max(1, context // 2) if new >= context else min(SHORT_PROMPT, context)
+    tokens = stream(model, [[1] * length] * num_texts, replace(cfg.sample, max_new_tokens=new), eos_id=-1)
+    for _ in range(min(2, new) * num_texts):
+        next(tokens)
+    tokens.close()
+
+
+def groups(model: nn.Module) -> dict[int, str]:
+    """The modules that a table of memory has a line for, by id."""
+    return {id(module): group(name) for name, module in model.named_modules() if name and group(name) == plain(name)}
+
+
+def plain(name: str) -> str:
+    """A name without the layer's number."""
+    words = name.split(".")
+    return ".".join([words[0], *words[2:]]) if words[0] == "blocks" else name
+
+
+def group(name: str) -> str:
+    """The line of the table that a module or parameter belongs to: embed, blocks.mixer, head, ..."""
+    words = plain(name).split(".")
+    return ".".join(words[:2]) if words[0] == "blocks" else words[0]
+
+
+def _noting(found: dict[int, tuple[str, str]], live: LiveStorages, module: str) -> Callable[[Tensor], None]:
+    def note(parameter: Tensor) -> None:
+        found[live.key_of(parameter.grad)] = module, "gradients"
+
+    return note
+
+
+def owned(learner: Learner, live: LiveStorages) -> Iterable[tuple[int, tuple[str, str]]]:
+    """(storage, (module, part)) of what lasts from step to step."""
+    names = {id(p): group(name) for name, p in learner.model.named_parameters()}
+    for name, tensor in (*learner.model.named_parameters(), *learner.model.named_buffers()):
+        yield live.key_of(tensor), (group(name), "weights")
+    if learner.average:
+        for name, tensor in learner.average.model.named_parameters():
+            yield live.key_of(tensor), (group(name), "average")
+    for part in learner.optimizer.parts:
+        for parameter, state in part.state.items():
+            for value in torch.utils._pytree.tree_leaves(state):
+                if isinstance(value, Tensor):
+                    yield live.key_of(value), (names.get(id(parameter), ""), "optimizer")
+
+
+def parts(live: LiveStorages, place: int, owners: dict[int, tuple[str, str]]) -> Counter:
+    """What is alive at a place of the log: bytes by (module, part)."""
+    table = Counter()
+    for key, num_bytes in live.alive_at(place).items():
+        storage = live.storages[key]
+        if storage.module in LOSS:
+            part = "loss"
+        elif storage.phase in ("forward", "evaluation", "sampling"):
+            part = "activations"
+        else:
+            part = "temporaries"
+        table[owners.get(key, (storage.module, part))] += num_bytes
+    return table
+
+
+def sequence_bytes(cfg: Config) -> int:
+    """What generation keeps of each text of max_seq_len tokens: keys and values, or a state."""
+    live = Rehearsal()
+    with FakeTensorMode(allow_non_fake_inputs=True), live.watching(), torch.inference_mode():
+        model, length = Model(cfg.model), cfg.model.max_seq_len
+        before, cache = live.live, model.make_cache(length)
+        model(torch.zeros(1, length, dtype=torch.int64), cache=cache, last_only=True)
+        return live.live - before

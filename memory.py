@@ -1,0 +1,120 @@
+"""How much memory a training run will take, before any of it is taken.
+
+    python memory.py [preset] [--section.flag value ...] [--limit 2GB] [--device cuda]
+
+The run's own code builds the model and takes its steps with tensors that have shapes and no data (see
+footprint/rehearsal.py), so nothing here knows any architecture, and nothing big is allocated. `predict` is the same
+from Python.
+"""
+
+import signal
+import sys
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from command_line import fail, spell_bytes
+from config import Config, override, parse_bytes
+from footprint.fitting import Room, cheaper, in_words, largest
+from footprint.prediction import Prediction, predict
+from footprint.process import child_baseline_bytes
+from footprint.rehearsal import PARTS, sequence_bytes
+from model import Model
+from presets import parse_command_line
+
+__all__ = ["Prediction", "Room", "cheaper", "largest", "predict"]
+
+CONTEXT = "300 to 500 MB for the context of CUDA, and about a tenth for blocks that are kept free"  # nvidia-smi shows
+OPTIONS = {
+    "limit": "SIZE: what a process may take, e.g. 2GB; say whether the run fits, what would make it fit, and the "
+             "largest batch and width that do",
+    "device": "cpu or cuda: where it is to run; it need not be here. cpu where none is given",
+}
+
+
+def main() -> None:
+    cfg, options = parse_command_line(
+        sys.argv[1:], program="python memory.py", description="Predict the memory of a training run.", options=OPTIONS)
+    device = options["device"] or "cpu"
+    try:
+        if device not in ("cpu", "cuda"):
+            raise ValueError(f"--device {device} is not known: use cpu or cuda")
+        limit = options["limit"] and parse_bytes(options["limit"])
+        if limit == 0:
+            raise ValueError(f"--limit {options['limit']} is no size: use e.g. 800MB or 2GB")
+        if cfg.model.vocab_size is None:
+            cfg = override(cfg, {"model.vocab_size": cfg.tokenizer.vocab_size or 4096})
+        console = Console(highlight=False, soft_wrap=True)
+        prediction = predict(cfg, device=device)
+        base = child_baseline_bytes() or 0 if device == "cpu" else 0
+        show(console, cfg, prediction, base)
+        if limit is not None:
+            show_room(console, cfg, prediction, Room(limit, base), device)
+    except ValueError as error:
+        fail(error)
+
+
+def show(console: Console, cfg: Config, prediction: Prediction, base: int) -> None:
+    """The total, what is alive at the peak, and the memory of generation."""
+    train = cfg.train
+    console.print(f"{train.batch_size} rows of {cfg.model.max_seq_len:,} tokens, {train.optimizer}, "
+                  f"{'bfloat16' if prediction.bfloat16 else 'float32'}, on {prediction.device}")
+    console.print(f"most is alive in the {prediction.moment}: [bold]{spell_bytes(prediction.peak_bytes)}[/] of tensors")
+    if prediction.device == "cpu":
+        low, high = base + prediction.low_bytes, base + prediction.high_bytes
+        console.print(f"the process will take {spell_bytes(low)} to {spell_bytes(high)}, of which {spell_bytes(base)} "
+                      "are Python and its libraries; more or less as the allocator gives back what is free")
+    else:
+        console.print(f"torch will allocate {spell_bytes(prediction.low_bytes)}; besides {CONTEXT}")
+    if prediction.how != "exact":
+        console.print(f"predicted {prediction.how}")
+    console.print(parts_table(prediction))
+    weights, state = sum_of_weights(cfg), sequence_bytes(cfg)
+    console.print(f"generation: {spell_bytes(weights)} of weights, and {spell_bytes(state)} for each text of "
+                  f"{cfg.model.max_seq_len:,} tokens")
+
+
+def parts_table(prediction: Prediction) -> Table:
+    """What is alive at the peak, by module and part."""
+    shown = [part for part in PARTS if prediction.by_part[part]]
+    table = Table("at the peak, MB", *shown, "total", title_justify="left")
+    for column in table.columns[1:]:
+        column.justify = "right"
+
+    def row(name: str, numbers: list[int]) -> None:
+        cells = [f"{number / 1e6:,.1f}" if number else "" for number in numbers]
+        table.add_row(name, *cells, f"{sum(numbers) / 1e6:,.1f}")
+
+    for module in sorted(prediction.by_module, key=prediction.by_module.get, reverse=True):
+        row(module or "(no module)", [prediction.peak.parts[module, part] for part in shown])
+    table.add_section()
+    row("all", [prediction.by_part[part] for part in shown])
+    return table
+
+
+def show_room(console: Console, cfg: Config, prediction: Prediction, room: Room, device: str) -> None:
+    """Whether a run fits, what would make it fit, and how large it may become."""
+    zone, limit = room.zone(prediction), spell_bytes(room.limit)
+    if zone is None:
+        console.print(f"[bold]does not fit[/] into {limit}")
+        for sentence in in_words(cfg, room, device):
+            console.print(f"  it would with {sentence}")
+    else:
+        slower = "" if zone == "fast" else ", with memory that goes back at once: steps take longer"
+        console.print(f"[bold]fits[/] into {limit}{slower}")
+    heads = 1 if cfg.model.head_dim else 2 * cfg.model.num_heads
+    for flag, step in (("train.batch_size", 1), ("model.dim", heads)):
+        number = largest(cfg, flag, step, lambda other: room.zone(other) is not None, device)
+        console.print(f"largest {flag} that fits: {'none' if number is None else f'{number:,}'}")
+
+
+def sum_of_weights(cfg: Config) -> int:
+    with torch.device("meta"):
+        return 4 * Model(cfg.model).num_parameters()
+
+
+if __name__ == "__main__":
+    if hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` ends it without a word
+    main()

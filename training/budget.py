@@ -1,0 +1,142 @@
+"""The memory of a run: predicted before it begins, limited while it goes on, measured at its end."""
+
+import contextlib
+import json
+import math
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from command_line import spell_bytes
+from config import Config
+from footprint.fitting import Room, in_words
+from footprint.prediction import Prediction, predict
+from footprint.process import (
+    Watchdog,
+    baseline_bytes,
+    choose_allocator,
+    free_bytes,
+    is_out_of_memory,
+    limit_growth,
+    peak_rss_bytes,
+    reset_peak_rss,
+    rss_bytes,
+)
+from training.checkpoint import write_text
+
+FILE = "memory.json"
+EXIT_OUT_OF_MEMORY, EXIT_WATCHDOG = 76, 77
+WATCHED = 1.03  # x the limit: what the kernel counts, but the limit on data does not, such as the pages of files
+
+
+class OutOfMemory(Exception):
+    """A run took more memory than it was allowed, or than there is."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a run may take, and what it is predicted to; all in bytes."""
+
+    prediction: Prediction
+    room: Room  # the limit of the whole process, and what it holds before the run
+    zone: str  # which allocator it runs with
+    device: torch.device
+    enforced: bool  # whether train.memory_limit names the limit
+
+    @classmethod
+    def of(cls, cfg: Config, device: torch.device, *, force: bool = False) -> "Budget | None":
+        """Predict a run; None on devices of which nothing is known. Chooses the allocator of this process.
+
+        To be called when everything but the model is there. Raises ValueError where the run cannot fit, unless `force`.
+        """
+        if device.type not in ("cpu", "cuda"):
+            return None
+        prediction, limit = predict(cfg, device=device.type), cfg.train.memory_limit_bytes
+        base = (baseline_bytes() or 0) if device.type == "cpu" else 0
+        free = free_bytes() if device.type == "cpu" else torch.cuda.mem_get_info(device)[0]
+        room = Room(limit=min(limit or math.inf, base + (math.inf if free is None else free)), base=base)
+        zone = room.zone(prediction)
+        if zone is None and not force:
+            raise ValueError(_refusal(cfg, prediction, room, device))
+        if device.type == "cpu":
+            choose_allocator(zone or "pinned")
+        return cls(prediction, room, zone or "pinned", device, limit is not None)
+
+    @contextlib.contextmanager
+    def kept(self, folder: Path) -> Iterator[None]:
+        """Inside, the limit holds if train.memory_limit names one; at the end the peak goes to the run's folder.
+
+        Raises OutOfMemory where memory ran out.
+        """
+        self._write(folder, None)
+        reset_peak_rss()
+        with contextlib.ExitStack() as stack:
+            if self.enforced and self.device.type == "cpu" and rss_bytes() is not None:
+                stack.callback(limit_growth(max(0, int(self.room.limit) - rss_bytes())))
+                stack.enter_context(Watchdog(None, round(WATCHED * self.room.limit), self._end_at_once))
+            elif self.enforced and self.device.type == "cuda":
+                total = torch.cuda.get_device_properties(self.device).total_memory
+                torch.cuda.set_per_process_memory_fraction(min(1.0, self.room.limit / total), self.device)
+            try:
+                yield
+            except Exception as error:
+                if is_out_of_memory(error):
+                    raise OutOfMemory(self._what_happened()) from error
+                raise
+            finally:
+                with contextlib.suppress(OSError):  # a full disk has been told of before
+                    self._write(folder, self.peak_bytes())
+
+    def peak_bytes(self) -> int | None:
+        """The most this process has held since the run began; on a GPU, what torch has allocated there."""
+        return peak_rss_bytes() if self.device.type == "cpu" else torch.cuda.max_memory_allocated(self.device)
+
+    @property
+    def expected(self) -> tuple[int, int]:
+        """The least and the most that the process will hold."""
+        return tuple(self.room.base + growth for growth in
+                     (self.prediction.low_bytes, self.prediction.bytes_with(self.zone)))
+
+    def announcement(self) -> str:
+        low, high = self.expected
+        between = spell_bytes(low) if low == high else f"{spell_bytes(low)} to {spell_bytes(high)}"
+        whose = "train.memory_limit" if self.enforced else "free"
+        limit = "" if self.room.limit == math.inf else f" of {spell_bytes(self.room.limit)} ({whose})"
+        slower = "; memory goes back at once, which takes longer" if self.zone == "pinned" else ""
+        return f"memory: {between} predicted{limit}{slower}"
+
+    def result(self) -> str | None:
+        """What was measured, beside what was predicted; None where nothing can be measured."""
+        low, high = self.expected
+        peak = self.peak_bytes()
+        return peak and f"memory: at most {spell_bytes(peak)}, predicted {spell_bytes(low)} to {spell_bytes(high)}"
+
+    def _write(self, folder: Path, peak: int | None) -> None:
+        low, high = self.expected
+        numbers: dict[str, Any] = {
+            "predicted_low_bytes": low, "predicted_high_bytes": high, "baseline_bytes": self.room.base,
+            "limit_bytes": self.room.limit if self.enforced else None, "allocator": self.zone, "peak_bytes": peak}
+        write_text(folder / FILE, json.dumps(numbers, indent=2) + "\n")
+
+    def _what_happened(self) -> str:
+        low, high = self.expected
+        return (f"memory ran out: the run may take {spell_bytes(self.room.limit)}, and was predicted to take "
+                f"{spell_bytes(low)} to {spell_bytes(high)}; use a smaller train.batch_size with more "
+                "train.accumulation, or train.checkpoint_activations")
+
+    def _end_at_once(self, rss: int) -> None:
+        print(f"error: {self._what_happened()} (it holds {spell_bytes(rss)})", file=sys.stderr, flush=True)
+        os._exit(EXIT_WATCHDOG)
+
+
+def _refusal(cfg: Config, prediction: Prediction, room: Room, device: torch.device) -> str:
+    ways = "; ".join(in_words(cfg, room, device.type)) or "a much smaller model"
+    whose = f"train.memory_limit={cfg.train.memory_limit}" if room.limit == cfg.train.memory_limit_bytes else "memory"
+    return (f"{whose}: the run needs {spell_bytes(room.base + prediction.low_bytes)} (most of it in the "
+            f"{prediction.moment}), and {spell_bytes(room.limit)} can be had; it would fit with {ways}; or try it "
+            "all the same with --force")
