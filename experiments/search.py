@@ -1,0 +1,71 @@
+"""Search for a configuration: `python experiments/search.py --space experiments/spaces/small.yaml --ram-limit 2GB`.
+
+Nothing that would not fit is started: what a configuration needs is predicted first. Each trial is a saved run, trained
+in a process of its own. Whatever ends a search, the same command goes on. Results: experiments/results/STUDY/.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import argparse
+from collections.abc import Sequence
+from typing import Annotated
+
+import tyro
+from pydantic.dataclasses import dataclass
+from rich.console import Console
+from searching.display import counts_line, showing
+from searching.loop import search
+from searching.options import Options
+from searching.report import write_report
+from searching.signals import Stopped
+from searching.space import Space
+
+from command_line import fail, parse_flags
+from config import CHECKED, Config
+
+DEFAULT_SPACE = Path(__file__).resolve().parent / "spaces" / "small.yaml"
+
+
+@dataclass(frozen=True, kw_only=True, config=CHECKED)
+class Command(Options):
+    """Options, and the flags of the configuration that the space changes."""
+
+    config: Annotated[Config, tyro.conf.arg(name="")]
+
+
+def parse(words: Sequence[str]) -> Command:
+    """The command line. Raises ValueError with the mistake in one sentence."""
+    own = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    own.add_argument("--space", type=Path, default=DEFAULT_SPACE)
+    space = own.parse_known_args(words)[0].space
+    return parse_flags(words, Command(space=space, config=Space.load(space).base), "python experiments/search.py",
+                       __doc__)
+
+
+def main() -> None:
+    console = Console()
+    try:
+        command = parse(sys.argv[1:])
+        with showing(console, command) as show:
+            study = search(command, command.config, on_change=show)
+        counts = {}
+        for trial in study.get_trials(deepcopy=False):
+            outcome = trial.user_attrs.get("outcome", trial.state.name.lower())
+            counts[outcome] = counts.get(outcome, 0) + 1
+        console.print(f"{study.study_name}: {counts_line(counts)}", highlight=False)
+        write_report(study, command.folder)
+    except (ValueError, OSError) as error:
+        fail(error)
+    except Stopped as stopped:
+        print(stopped, file=sys.stderr)
+        raise SystemExit(stopped.exit_status) from None
+    except KeyboardInterrupt:
+        print("stopped at once; the same command goes on", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+if __name__ == "__main__":
+    main()

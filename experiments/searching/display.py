@@ -1,0 +1,92 @@
+"""What a search looks like on the terminal: a table that lives, or plain lines where there is no terminal."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+from searching.jobs import Job
+from searching.loop import Snapshot
+from searching.options import Options
+
+
+@contextmanager
+def showing(console: Console, options: Options) -> Iterator:
+    """A function that shows a snapshot."""
+    if not console.is_terminal:
+        yield Lines(console, options).show
+        return
+    with Live(console=console, refresh_per_second=4, transient=True) as live:
+        yield lambda snapshot: live.update(picture(snapshot, options))
+    # what stays on the screen is the report
+
+
+class Lines:
+    """One line for each trial that has come to an end."""
+
+    def __init__(self, console: Console, options: Options):
+        self._console, self._options = console, options
+        self._told: set[int] | None = None
+
+    def show(self, snapshot: Snapshot) -> None:
+        if snapshot.study is None:
+            return
+        finished = [trial for trial in snapshot.study.get_trials(deepcopy=False) if trial.state.is_finished()]
+        if self._told is None:
+            self._told = {trial.number for trial in finished}
+            if finished:
+                self._console.print(f"going on with {snapshot.study.study_name}: {counts_line(snapshot.counts)}")
+        for trial in finished:
+            if trial.number in self._told:
+                continue
+            self._told.add(trial.number)
+            attributes = trial.user_attrs
+            outcome = attributes.get("outcome", "lost")
+            said = values_line(self._options, trial.values) if outcome == "done" else attributes.get("reason", "")
+            flags = flags_line(attributes.get("flags", {}))
+            self._console.print(f"{snapshot.seconds:6.0f} s  trial {trial.number:4}  {outcome}: {said}  {flags}",
+                                highlight=False, markup=False, soft_wrap=True)
+
+
+def picture(snapshot: Snapshot, options: Options) -> Group:
+    """The trials under way, the best so far, and how many came to what."""
+    if snapshot.study is None:
+        return Group(Text("reading the text ..."))
+    table = Table("trial", "phase", "seconds", "step", options.objective[0], "MB", "flags", box=None)
+    for job in snapshot.running:
+        table.add_row(*row(job, options))
+    parts = [table, Text(counts_line(snapshot.counts) or "no trial has come to an end")]
+    done = [trial for trial in snapshot.study.get_trials(deepcopy=False) if trial.user_attrs.get("outcome") == "done"]
+    if done and len(options.objective) == 1:
+        best = (min if options.directions == ["minimize"] else max)(done, key=lambda trial: trial.value)
+        parts.append(Text(f"best: trial {best.number}, {values_line(options, best.values)}  "
+                          f"{flags_line(best.user_attrs['flags'])}"))
+    left = "" if options.budget_seconds is None else f" of {options.budget_seconds:,.0f}"
+    parts.append(Text(f"{snapshot.seconds:,.0f}{left} s, {options.name}"))
+    return Group(*parts)
+
+
+def row(job: Job, options: Options) -> list[str]:
+    last = job.reader.last if job.reader else {}
+    value = last.get(options.objective[0])
+    steps = f"{last.get('step', 0):.0f} / {job.cfg.train.steps}" if job.phase == "training" else ""
+    return [str(job.number), job.phase, f"{time.monotonic() - job.began:.0f}", steps,
+            "" if value is None else f"{value:.4f}", f"{job.granted_bytes / 1e6:,.0f}" if job.granted_bytes else "",
+            flags_line(job.flags)]
+
+
+def counts_line(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items()))
+
+
+def values_line(options: Options, values: list[float]) -> str:
+    return ", ".join(f"{name} {value:,.4g}" for name, value in zip(options.objective, values, strict=True))
+
+
+def flags_line(flags: dict) -> str:
+    """The flags without their sections, numbers in short."""
+    return " ".join(f"{name.partition('.')[2]}={value:.3g}" if isinstance(value, float) else
+                    f"{name.partition('.')[2]}={value}" for name, value in flags.items())

@@ -1,0 +1,115 @@
+"""What a search is told on its command line."""
+
+import os
+import re
+from pathlib import Path
+from typing import Literal
+
+from pydantic.dataclasses import dataclass
+
+from config import CHECKED, Names
+from runs import COLUMNS, ROOT
+
+RESULTS = Path(os.environ.get("SHAPESHIFTER_RESULTS", ROOT / "experiments" / "results"))  # the tests' go elsewhere
+Sampler = Literal["tpe", "gp", "cmaes", "random", "grid", "qmc"]
+Pruner = Literal["median", "hyperband", "wilcoxon", "none"]
+MEASURED = ("parameters", "seconds", "peak_bytes")  # objectives that are no columns of the log
+MORE_IS_BETTER = {"accuracy", "tokens_per_second"}
+EVALUATIONS = 10  # of each trial; what a pruner goes by
+
+
+@dataclass(frozen=True, kw_only=True, config=CHECKED)
+class Options:
+    """A search; the flags after these are the base configuration's."""
+
+    space: Path  # the space: a .yaml file, or a .py file that defines SPACE
+    study: str | None = None  # the study's name, and its runs'; None = the space's file name
+    storage: str | None = None  # a journal's file, or a database's URL; None = experiments/results/STUDY/journal.log
+    ram_limit: str | None = None  # what all trials together may hold, e.g. 2GB; None = what is free at first, but a tenth
+    trials: int = 50  # trials that are trained, in the whole study; 0 = only write the report
+    budget: str | None = None  # stop after so much time: 90s, 20m or 1.5h; None = never
+    jobs: int = 1  # trials at a time
+    threads: int = 1  # of each trial
+    sampler: Sampler = "tpe"  # what draws the configurations
+    pruner: Pruner | None = None  # what ends hopeless trials early; wilcoxon goes by seeds. None = median, where one objective is drawn by tpe, random, grid or qmc
+    objective: Names = ("bits_per_byte",)  # columns of the log (their last value), parameters, seconds or peak_bytes; several = the Pareto front
+    on_exceed: Literal["skip", "shrink"] = "skip"  # what does not fit is skipped, or gets a smaller batch, accumulated, and then checkpointed activations
+    trial_seconds: float | None = None  # every trial trains about so long: its steps follow from its speed
+    trial_tokens: int | None = None  # every trial trains on so many tokens: its steps follow from its batch
+    seeds: int = 1  # runs of each trial, with seeds from train.seed on; their mean counts
+    repeat_best: int = 0  # at the end repeat so many of the best
+    repeat_seeds: int = 2  # with so many further seeds
+    seed: int = 0  # of the sampler
+
+    @property
+    def name(self) -> str:
+        return self.study or self.space.stem
+
+    @property
+    def folder(self) -> Path:
+        return RESULTS / self.name
+
+    @property
+    def budget_seconds(self) -> float | None:
+        return None if self.budget is None else _number(self.budget, {"s": 1, "m": 60, "h": 3600})
+
+    @property
+    def limit_bytes(self) -> int | None:
+        return None if self.ram_limit is None else round(_number(self.ram_limit, SIZES))
+
+    @property
+    def directions(self) -> list[str]:
+        return ["maximize" if column in MORE_IS_BETTER else "minimize" for column in self.objective]
+
+    @property
+    def settled_pruner(self) -> Pruner:
+        """What pruner=None comes to: gp and cmaes learn from whole trials only."""
+        if self.pruner is not None:
+            return self.pruner
+        alone = len(self.objective) == 1 and self.seeds == 1 and self.objective[0] not in MEASURED
+        return "median" if alone and self.sampler not in ("gp", "cmaes") else "none"
+
+    def __post_init__(self):
+        for name in ("trials", "repeat_best", "seed"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}={getattr(self, name)} is below 0")
+        for name in ("jobs", "threads", "seeds", "repeat_seeds", "trial_seconds", "trial_tokens"):
+            if getattr(self, name) is not None and getattr(self, name) <= 0:
+                raise ValueError(f"{name}={getattr(self, name)} must be above 0")
+        if self.budget is not None and not self.budget_seconds:
+            raise ValueError(f"budget={self.budget} is no time: use e.g. 90s, 20m or 1.5h")
+        if self.ram_limit is not None and not self.limit_bytes:
+            raise ValueError(f"ram_limit={self.ram_limit} is no size: use e.g. 800MB or 2GB")
+        if not all(c.isalnum() or c in "._-" for c in self.name) or self.name.startswith("."):
+            raise ValueError(f"study={self.name!r} is no folder name: use letters, digits, '.', '_', '-'")
+        if self.trial_seconds and self.trial_tokens:
+            raise ValueError("trial_seconds and trial_tokens both fix a trial's steps: give one")
+        self._check_objectives()
+
+    def _check_objectives(self) -> None:
+        for column in self.objective:
+            if column not in (*COLUMNS, *MEASURED):
+                raise ValueError(f"objective={column} is not known: use one of {', '.join((*COLUMNS, *MEASURED))}")
+        if len(set(self.objective)) < len(self.objective):
+            raise ValueError(f"objective={' '.join(self.objective)} names one twice: name each once")
+        if len(self.objective) > 1 and self.sampler == "cmaes":
+            raise ValueError("sampler=cmaes has one objective: use tpe, gp or random for several")
+        if self.repeat_best and len(self.objective) > 1:
+            raise ValueError(f"repeat_best={self.repeat_best} needs one objective, which says what is best")
+        if self.pruner in (None, "none"):
+            return
+        if len(self.objective) > 1 or self.objective[0] in MEASURED:
+            raise ValueError(f"pruner={self.pruner} needs one objective, a column of the log: use pruner=none")
+        if self.pruner == "wilcoxon" and self.seeds < 4:  # with fewer pairs no difference is significant
+            raise ValueError(f"pruner=wilcoxon compares seeds, of which {self.seeds} are too few: use seeds=4 or more")
+        if self.pruner != "wilcoxon" and self.seeds > 1:
+            raise ValueError(f"pruner={self.pruner} follows one run: use pruner=wilcoxon, or seeds=1")
+
+
+SIZES = {"B": 1, "KB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+
+
+def _number(text: str, units: dict[str, float]) -> float:
+    """E.g. "20m" in seconds; 0 where it has no such unit."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?([A-Za-z]+)", text)
+    return float(found[1]) * units.get(found[2], 0) if found else 0.0

@@ -1,0 +1,113 @@
+"""The process that predicts: what a configuration needs, whether it fits, and what is changed to make it fit.
+
+    python -m searching.predicting MODULE:FUNCTION        JSON lines: requests on standard input, answers on output
+    {"id": 3, "config": {...}, "limit_bytes": 2e9, "shrink": true}
+    -> {"id": 3, "low_bytes", "high_bytes", "allocator", "shrunk", "parameters", "seconds", "baseline_bytes"}
+    -> {"id": 3, "invalid": "a sentence"}       where the flags contradict each other
+
+low and high are totals of the training process, the baseline included; the allocator is null where neither fits.
+
+FUNCTION is memory.predict, or what stands for it in a test. A text is read and encoded when it is first asked about, so
+that trials find it done.
+"""
+
+import importlib
+import json
+import os
+import sys
+import time
+from typing import Any
+
+import torch
+
+from config import Config, from_dict, override, to_dict
+from footprint.process import baseline_bytes, choose_allocator
+from model import Model
+from text.corpora import load_corpus
+from text.shards import prepare
+from tokenizer import Tokenizer
+from tools import pick_device
+from train import choose_tokenizer, fit_vocabulary, settle_precision
+
+
+def main() -> None:
+    module, _, name = sys.argv[1].partition(":")
+    predictor = Predictor(getattr(importlib.import_module(module), name))
+    answers = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
+    os.dup2(2, 1)  # what the predicted code prints is no answer
+    for line in sys.stdin:
+        request = json.loads(line)
+        began = time.perf_counter()
+        try:
+            found = predictor.answer(**{name: value for name, value in request.items() if name != "id"})
+        except (ValueError, OSError) as error:
+            found = {"invalid": str(error)}
+        print(json.dumps({"id": request["id"], "seconds": time.perf_counter() - began} | found), file=answers)
+
+
+class Predictor:
+    """Answers requests; keeps the tokenizers of the texts it was asked about."""
+
+    def __init__(self, predict):
+        self._predict, self._tokenizers = predict, {}
+        self._baseline = forked_baseline_bytes()
+
+    def answer(self, config: dict[str, Any], limit_bytes: int = 0, shrink: bool = False) -> dict[str, Any]:
+        """The answer to a request. Raises ValueError where the flags contradict each other."""
+        cfg = self.settle(from_dict(config))
+        found = self.sizes(cfg, limit_bytes)
+        shrunk: dict[str, Any] = {}
+        while found["allocator"] is None and shrink and (smaller := smaller_step(cfg)):
+            shrunk |= smaller
+            cfg = override(cfg, smaller)
+            found = self.sizes(cfg, limit_bytes)
+        with torch.device("meta"):
+            parameters = Model(cfg.model).num_parameters()
+        return found | {"shrunk": shrunk, "parameters": parameters, "baseline_bytes": self._baseline}
+
+    def settle(self, cfg: Config) -> Config:
+        """Put numbers for what follows from the text and the machine."""
+        key = json.dumps([to_dict(cfg)["data"], to_dict(cfg)["tokenizer"]])
+        if key not in self._tokenizers:
+            self._tokenizers[key] = self.tokenizer(cfg)
+        return settle_precision(fit_vocabulary(cfg, self._tokenizers[key]), pick_device(cfg.train.device))
+
+    def tokenizer(self, cfg: Config) -> Tokenizer:
+        """The text's tokenizer; the text is encoded."""
+        corpus = load_corpus(cfg.data)
+        tokenizer = choose_tokenizer(cfg.tokenizer, cfg.data, corpus)
+        prepare(corpus, tokenizer, cfg.data.cache_path, workers=cfg.data.workers)
+        return tokenizer
+
+    def sizes(self, cfg: Config, limit_bytes: int) -> dict[str, Any]:
+        """The totals of a training process, and the allocator with which it fits; None = it does not."""
+        predicted = self._predict(cfg, device=pick_device(cfg.train.device).type)
+        low, high = self._baseline + predicted.low_bytes, self._baseline + predicted.high_bytes
+        allocator = "fast" if high <= limit_bytes else "pinned" if low <= limit_bytes else None
+        return {"low_bytes": low, "high_bytes": high, "allocator": allocator}
+
+
+def forked_baseline_bytes() -> int:
+    """What a trial's process holds before it begins: measured in a child of this one, as trials are of the starter."""
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        choose_allocator("pinned")
+        os.write(writing, str(baseline_bytes()).encode())
+        os._exit(0)
+    os.close(writing)
+    with open(reading, encoding="utf-8") as answer:
+        measured = int(answer.read())
+    os.waitpid(pid, 0)
+    return measured
+
+
+def smaller_step(cfg: Config) -> dict[str, Any]:
+    """The next change that takes less memory for the same mathematics; {} = there is none."""
+    if cfg.train.batch_size % 2 == 0:
+        return {"train.batch_size": cfg.train.batch_size // 2, "train.accumulation": cfg.train.accumulation * 2}
+    return {} if cfg.train.checkpoint_activations else {"train.checkpoint_activations": True}
+
+
+if __name__ == "__main__":
+    main()

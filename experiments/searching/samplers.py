@@ -1,0 +1,120 @@
+"""What draws the next configuration, and what it is told of those that do not fit.
+
+Infeasible points never train, yet a sampler learns from what it is told of them (optuna issue 2969: pruned, they drive
+TPE to shallow networks). Optuna 5's samplers read different states, so each is told what suits it:
+
+    tpe              FAIL, which it does not see, and each fourth in a row PRUNED with a broken constraint. Only FAIL,
+                     and it goes on asking for what never fits; only PRUNED, and it keeps away from the limit, where
+                     good models are.
+    gp               COMPLETE with the median of the values so far and a broken constraint: it sees nothing but
+                     COMPLETE, and asks for the same point again where it is not told. Every trial has the constraint,
+                     as it must.
+    cmaes            FAIL: the point is drawn again, as its generation waits for whole trials.
+    random grid qmc  FAIL: they learn nothing.
+"""
+
+import statistics
+import warnings
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner, WilcoxonPruner
+from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, QMCSampler, RandomSampler, TPESampler
+from optuna.study import Study
+from optuna.trial import FrozenTrial, Trial, TrialState
+from searching.options import EVALUATIONS, Options
+from searching.space import Space
+
+CONSTRAINT = "fits"  # predicted / limit - 1; 1 where the flags contradict each other; above 0 = infeasible
+PRUNED_EVERY = 4  # tpe: so many infeasible points in a row
+
+
+
+class SeededByTrial(BaseSampler):
+    """Draw each trial with random numbers of its own, that follow from the seed and the trial's number.
+
+    So a study that goes on does not draw its first points again, nor do two processes draw the same.
+    """
+
+    def __init__(self, make, seed: int):
+        self._make, self._seed = make, seed
+        self._sampler: BaseSampler = make(seed)
+
+    def before_trial(self, study: Study, trial: FrozenTrial) -> None:
+        self._sampler = self._make((1_000_003 * self._seed + trial.number) % 2**32)
+        self._sampler.before_trial(study, trial)
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        return self._sampler.infer_relative_search_space(study, trial)
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution],
+    ) -> dict[str, Any]:
+        return self._sampler.sample_relative(study, trial, search_space)
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution,
+    ) -> Any:
+        return self._sampler.sample_independent(study, trial, param_name, param_distribution)
+
+    def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values) -> None:
+        self._sampler.after_trial(study, trial, state, values)
+
+
+def make_sampler(options: Options, space: Space) -> BaseSampler:
+    """The sampler of options.sampler. Raises ValueError where a package is missing."""
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+    conditional, alone = bool(space.when), len(options.objective) == 1
+    makers = {
+        "tpe": lambda seed: TPESampler(seed=seed, multivariate=alone, group=alone and conditional,
+                                       constant_liar=True),
+        "gp": lambda seed: GPSampler(seed=seed, warn_independent_sampling=False),
+        "cmaes": lambda seed: CmaEsSampler(seed=seed, warn_independent_sampling=False),
+        "random": lambda seed: RandomSampler(seed=seed),
+        "grid": lambda seed: RandomSampler(seed=seed),  # its points wait in the study; see tickets.py
+        "qmc": lambda seed: QMCSampler(seed=options.seed, scramble=True, warn_independent_sampling=False,
+                                       independent_sampler=RandomSampler(seed=seed)),  # one sequence for all trials
+    }
+    packages = {"gp": "scipy", "cmaes": "cmaes", "qmc": "scipy"}
+    try:
+        if options.sampler in packages:
+            __import__(packages[options.sampler])
+    except ImportError:
+        raise ValueError(f"sampler={options.sampler} needs the package {packages[options.sampler]}: install it, or use "
+                         "tpe") from None
+    return SeededByTrial(makers[options.sampler], options.seed)
+
+
+def make_pruner(options: Options) -> BasePruner:
+    """The pruner of options.pruner: its steps are the evaluations of a trial, or its seeds."""
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+    return {"median": MedianPruner(n_startup_trials=5, n_warmup_steps=EVALUATIONS // 5, n_min_trials=3),
+            "hyperband": HyperbandPruner(min_resource=1, max_resource=EVALUATIONS, reduction_factor=3),
+            "wilcoxon": WilcoxonPruner(p_threshold=0.1, n_startup_steps=2),
+            "none": NopPruner()}[options.settled_pruner]
+
+
+def tell_infeasible(study: Study, trial: Trial, sampler: str, excess: float, in_a_row: int) -> None:
+    """Tell of a point that will not be trained; `in_a_row` counts those that did not fit, this one included, 0 = it
+    was for another reason."""
+    set_constraint(trial, sampler, excess)
+    if sampler == "gp" and (values := medians(study)):
+        study.tell(trial, values)
+    elif sampler == "tpe" and in_a_row and in_a_row % PRUNED_EVERY == 0:
+        study.tell(trial, state=TrialState.PRUNED)
+    else:
+        study.tell(trial, state=TrialState.FAIL)
+
+
+def set_constraint(trial: Trial, sampler: str, excess: float) -> None:
+    """Tell what a trial is over the limit, as part of it; below 0 = it fits. Not to those who do not ask."""
+    if sampler in ("tpe", "gp"):
+        trial.set_constraint(CONSTRAINT, excess)
+
+
+def medians(study: Study) -> list[float]:
+    """The median of each objective over the trials that are done; none are = []."""
+    done = [trial.values for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+            if trial.user_attrs.get("outcome") == "done"]
+    return [statistics.median(values) for values in zip(*done, strict=True)]

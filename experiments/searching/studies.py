@@ -1,0 +1,119 @@
+"""A study and its storage: what is written down of it, and that two processes may share it."""
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend
+from searching.options import Options
+from searching.space import Space
+from sqlalchemy.exc import SQLAlchemyError
+
+from config import to_dict
+from runs import MODELS
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+class FileLock:
+    """Optuna's lock of a journal; the system lets go of it when a process dies, however it does."""
+
+    def __init__(self, journal: Path):
+        self._path, self._file = journal.with_name(journal.name + ".lock"), None
+
+    def acquire(self) -> bool:
+        self._file = self._path.open("a")
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+        return True
+
+    def release(self) -> None:
+        self._file.close()
+
+
+@contextlib.contextmanager
+def locked(journal: Path) -> Iterator[None]:
+    lock = FileLock(journal)
+    lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def open_storage(options: Options) -> BaseStorage:
+    """The study's journal, or a database. Raises ValueError where it cannot be opened."""
+    where = options.storage or str(options.folder / "journal.log")
+    if "://" not in where:
+        return _open_journal(Path(where))
+    arguments = {"timeout": 100} if where.startswith("sqlite") else {}
+    try:
+        return RDBStorage(where, engine_kwargs={"connect_args": arguments, "pool_pre_ping": True})
+    except (SQLAlchemyError, ImportError) as error:
+        raise ValueError(f"storage={where} cannot be opened: {' '.join(str(error).split())}") from None
+
+
+def _open_journal(path: Path) -> JournalStorage:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with locked(path), path.open("ab+") as file:  # a power cut may have left half a line, which nobody can read
+            file.seek(0)
+            file.truncate(file.read().rfind(b"\n") + 1)
+        return JournalStorage(JournalFileBackend(str(path), lock_obj=FileLock(path)))
+    except OSError as error:
+        raise ValueError(f"storage={path} cannot be opened: {error.strerror}") from None
+
+
+def open_study(options: Options, space: Space, limit_bytes: int, baseline_bytes: int) -> optuna.Study:
+    """Begin the study, or go on with it, also while others do.
+
+    Raises ValueError where it was begun with another base, space, objective or limit.
+    """
+    storage = open_storage(options)
+    names = optuna.get_all_study_names(storage)
+    if options.name not in names and (taken := sorted(MODELS.glob(f"{options.name}-[0-9][0-9][0-9][0-9]*"))):
+        raise ValueError(f"study={options.name} would name its runs like {taken[0].name}, which is there: choose "
+                         f"another --study, or delete {taken[0].parent / options.name}-*")
+    study = optuna.create_study(storage=storage, study_name=options.name, directions=options.directions,
+                                load_if_exists=True)
+    objectives = [{"column": column, "direction": direction}
+                  for column, direction in zip(options.objective, options.directions, strict=True)]
+    wanted = {"base": plain(to_dict(space.base)), "space": plain(space.to_plain()), "objectives": objectives}
+    if options.limit_bytes is not None or "limit_bytes" not in study.user_attrs:
+        wanted["limit_bytes"] = limit_bytes
+    for key, value in wanted.items():
+        begun = study.user_attrs.get(key, value)
+        if begun != value:
+            raise ValueError(f"study={options.name} was begun with another {_differs(key, begun, value)}: "
+                             "choose another --study")
+    for key, value in (wanted | {"baseline_bytes": baseline_bytes}).items():
+        if key not in study.user_attrs:
+            study.set_user_attr(key, value)
+    return study
+
+
+def plain(value: Any) -> Any:
+    """As JSON gives it back."""
+    match value:
+        case dict():
+            return {str(key): plain(one) for key, one in value.items()}
+        case list() | tuple():
+            return [plain(one) for one in value]
+        case os.PathLike():
+            return str(value)
+        case _:
+            return value
+
+
+def _differs(key: str, begun: Any, wanted: Any) -> str:
+    """What of two attributes is not the same, in words."""
+    if key == "base":
+        return ", ".join(f"{section}.{name}={value} (now {wanted[section].get(name)})"
+                         for section, flags in begun.items() for name, value in flags.items()
+                         if wanted[section].get(name) != value)
+    words = {"space": "space", "objectives": "objective", "limit_bytes": "ram_limit"}
+    return words[key] if key == "space" else f"{words[key]}, {begun} (now {wanted})"

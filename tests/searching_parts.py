@@ -1,0 +1,160 @@
+"""Searches for the tests: a tiny space, what stands for memory.predict and train.main, and a search as a program."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+import yaml
+from optuna.storages.journal import JournalFileBackend
+from small_runs import small_run_config
+
+import train
+from config import Config, save_config
+from runs import ROOT
+
+MB = 10**6
+SPACE = {"model.dim": [16, 24, 32, 64], "train.lr": {"float": [1e-3, 1e-1], "log": True}, "train.batch_size": [2, 4]}
+QUICK = {"train.name": None, "train.graded_stories": 0, "train.steps": 10, "train.sample_every": 100,
+         "sample.num_samples": 1, "sample.max_new_tokens": 2}
+
+
+# ---- the parts ----
+
+
+@dataclass
+class Predicted:
+    """What a prediction has that the search reads."""
+
+    low_bytes: int
+    high_bytes: int
+
+
+def by_width(cfg: Config, *, device: str = "cpu") -> Predicted:
+    """10 MB for each channel; refuses 28 of them."""
+    if cfg.model.dim == 28:
+        raise ValueError("model.dim=28 does not suit: use another")
+    return Predicted(10 * MB * cfg.model.dim, 20 * MB * cfg.model.dim)
+
+
+def by_batch(cfg: Config, *, device: str = "cpu") -> Predicted:
+    """300 MB for each row of the batch."""
+    return Predicted(300 * MB * cfg.train.batch_size, 600 * MB * cfg.train.batch_size)
+
+
+def slow(cfg: Config, *, device: str = "cpu") -> Predicted:
+    """The same after two seconds."""
+    time.sleep(2)
+    return by_width(cfg)
+
+
+def killing(cfg: Config, *, device: str = "cpu") -> Predicted:
+    """Kills the process that predicts where the model is 64 wide."""
+    if cfg.model.dim == 64:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return by_width(cfg)
+
+
+def greedy() -> None:
+    """Training that takes 1.5 GB where the model is 32 wide."""
+    if json.loads(Path(sys.argv[2]).read_text())["model"]["dim"] == 32:
+        held = bytearray(1500 * MB)
+        held[::4096] = b"x" * len(held[::4096])
+        time.sleep(60)
+    train.main()
+
+
+def endless() -> None:
+    """Training that never ends where the model is 32 wide."""
+    if json.loads(Path(sys.argv[2]).read_text())["model"]["dim"] == 32:
+        time.sleep(600)
+    train.main()
+
+
+def endless_once() -> None:
+    """Training that never ends the first time; it leaves its number in a file."""
+    mark = Path(os.environ["SHAPESHIFTER_MODELS"]).parent / "pid"
+    if not mark.exists():
+        mark.write_text(str(os.getpid()))
+        time.sleep(600)
+    train.main()
+
+
+def raising() -> None:
+    """Training that fails where the model is 32 wide."""
+    if json.loads(Path(sys.argv[2]).read_text())["model"]["dim"] == 32:
+        raise RuntimeError("nobody expected this")
+    train.main()
+
+
+# ---- searches ----
+
+
+def write_space(folder: Path, search: dict[str, Any] | None = None) -> Path:
+    """A space on a tiny base; its runs take a second."""
+    save_config(small_run_config(folder, QUICK), folder / "base.json")
+    path = folder / "toy.yaml"
+    path.write_text(yaml.safe_dump({"base": str(folder / "base.json"), "search": search or SPACE}))
+    return path
+
+
+def start(folder: Path, *, trainer: str = "train:main", predictor: str = "searching_parts:by_width",
+          **options: Any) -> subprocess.Popen:
+    """A search as a process of its own, by default of three trials under 1 GB."""
+    options = {"space": str(folder / "toy.yaml"), "ram_limit": "1GB", "trials": 3} | options
+    path = [str(ROOT), str(ROOT / "experiments"), str(Path(__file__).parent), *sys.path]
+    environment = os.environ | {
+        "SHAPESHIFTER_MODELS": str(folder / "models"), "SHAPESHIFTER_RESULTS": str(folder / "results"),
+        "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(path)}
+    return subprocess.Popen([sys.executable, __file__, json.dumps(options), trainer, predictor], env=environment,
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def finish(process: subprocess.Popen) -> tuple[int, str, str]:
+    """(exit status, standard output, standard error) of a search that ends by itself."""
+    said, errors = process.communicate(timeout=300)
+    return process.returncode, said, errors
+
+
+def study(folder: Path, name: str = "toy") -> optuna.Study:
+    """The study as it is on the disk."""
+    storage = optuna.storages.JournalStorage(JournalFileBackend(str(folder / "results" / name / "journal.log")))
+    return optuna.load_study(study_name=name, storage=storage)
+
+
+def wait_for(folder: Path, sign, *, seconds: float = 100) -> Any:
+    """What `sign(study)` gives, as soon as that is something; the study may not be there yet."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        with suppress(KeyError, FileNotFoundError, ValueError):
+            if found := sign(study(folder)):
+                return found
+        time.sleep(0.02)
+    raise AssertionError("it never came")
+
+
+def outcomes(study: optuna.Study) -> list[str]:
+    return [trial.user_attrs.get("outcome", trial.state.name) for trial in study.trials]
+
+
+def main() -> None:
+    from searching.loop import search
+    from searching.options import Options
+    from searching.signals import Stopped
+
+    options, trainer, predictor = sys.argv[1:]
+    try:
+        search(Options(**json.loads(options)), trainer=trainer, predictor=predictor)
+    except Stopped as stopped:
+        raise SystemExit(stopped.exit_status) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,206 @@
+"""A search trains nothing that would not fit, outlives its trials and its own death, and does nothing twice."""
+
+import json
+import os
+import signal
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from optuna.trial import TrialState
+from searching_parts import finish, outcomes, start, study, wait_for, write_space
+
+pytestmark = pytest.mark.slow
+
+
+def trained(folder: Path) -> list[str]:
+    return sorted(path.name for path in (folder / "models").glob("toy-*"))
+
+
+def live_processes(folder: Path) -> list[str]:
+    """The command lines of processes that work for the folder's search."""
+    lines = []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            environment = path.read_bytes()
+        except OSError:
+            continue
+        if f"SHAPESHIFTER_MODELS={folder}".encode() in environment:
+            lines.append((path.parent / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+    return lines
+
+
+# ---- what is trained ----
+
+
+def test_what_fits_is_a_saved_run_and_what_does_not_never_starts(tmp_path):
+    write_space(tmp_path, {"model.dim": [16, 24, 28, 64, 128], "train.lr": {"float": [1e-3, 1e-1]}})
+    assert finish(start(tmp_path, trials=5, jobs=2)) == (0, "", "")
+    found = study(tmp_path)
+    counts = Counter(outcomes(found))
+    assert counts["done"] + counts["pruned"] == 5 and set(counts) <= {"done", "pruned", "oversized", "invalid"}
+    limit = found.user_attrs["limit_bytes"]
+    for trial in found.trials:
+        attributes = trial.user_attrs
+        match attributes["outcome"]:
+            case "done" | "pruned":
+                assert attributes["run"] == f"toy-{trial.number:04d}" and attributes["predicted_low_bytes"] <= limit
+                assert 0 < attributes["peak_bytes"] <= limit and attributes["parameters"] > 0
+            case "oversized":
+                assert attributes["predicted_low_bytes"] > limit and "run" not in attributes
+            case "invalid":
+                assert trial.params["model.dim"] == 28 and "predicted_low_bytes" not in attributes
+    assert trained(tmp_path) == [trial.user_attrs["run"] for trial in found.trials if "run" in trial.user_attrs]
+    done = next(trial for trial in found.trials if trial.user_attrs["outcome"] == "done")
+    config = json.loads((tmp_path / "models" / done.user_attrs["run"] / "config.json").read_text())
+    assert config["model"]["dim"] == done.params["model.dim"] and config["train"]["lr"] == done.params["train.lr"]
+    last = (tmp_path / "models" / done.user_attrs["run"] / "log.csv").read_text().splitlines()
+    assert done.value == float(last[-1].split(",")[last[0].split(",").index("bits_per_byte")])
+    assert not live_processes(tmp_path)
+
+
+def test_asked_to_a_search_shrinks_before_it_skips(tmp_path):
+    write_space(tmp_path, {"model.dim": [32], "train.batch_size": [4]})
+    assert finish(start(tmp_path, trials=1, on_exceed="shrink", predictor="searching_parts:by_batch"))[0] == 0
+    (trial,) = study(tmp_path).trials
+    assert trial.user_attrs["outcome"] == "done"
+    assert trial.user_attrs["shrunk"] == {"train.batch_size": 1, "train.accumulation": 4}
+    config = json.loads((tmp_path / "models" / "toy-0000" / "config.json").read_text())
+    assert (config["train"]["batch_size"], config["train"]["accumulation"]) == (1, 4)
+
+
+def test_where_nothing_fits_the_search_says_so(tmp_path):
+    write_space(tmp_path, {"model.dim": [128, 256], "train.lr": {"float": [1e-3, 1e-1]}})
+    status, _, errors = finish(start(tmp_path))
+    assert status == 1 and "200 configurations in a row were not to be trained" in errors
+    assert outcomes(study(tmp_path)) == 200 * ["oversized"] and not trained(tmp_path)
+
+
+def test_parallel_trials_share_the_limit_by_what_they_need(tmp_path):
+    # 16 and 24 wide fit side by side; 32 wide only alone
+    write_space(tmp_path, {"model.dim": [16, 24, 32]})
+    finish(start(tmp_path, trials=3, jobs=3, sampler="grid", ram_limit="1.7GB"))
+    spans = {}
+    for trial in study(tmp_path).trials:
+        run = tmp_path / "models" / trial.user_attrs["run"]
+        spans[trial.params["model.dim"]] = ((run / "config.json").stat().st_mtime, (run / "loss.png").stat().st_mtime)
+    assert len(spans) == 3
+    for other in (16, 24):
+        assert spans[32][0] > spans[other][1] or spans[other][0] > spans[32][1]
+
+
+def test_every_point_of_a_grid_is_trained_once_by_two_searches(tmp_path):
+    write_space(tmp_path, {"model.dim": [16, 24], "train.lr": [0.01, 0.02, 0.03]})
+    searches = [start(tmp_path, trials=50, sampler="grid", jobs=2) for _ in range(2)]
+    assert [finish(search)[0] for search in searches] == [0, 0]
+    params = Counter(json.dumps(trial.params, sort_keys=True) for trial in study(tmp_path).trials
+                     if trial.user_attrs["outcome"] in ("done", "pruned"))
+    assert len(params) == 6 and set(params.values()) == {1}
+
+
+def test_the_best_are_repeated_over_further_seeds(tmp_path):
+    write_space(tmp_path)
+    finish(start(tmp_path, trials=3, jobs=2, repeat_best=1, repeat_seeds=2, pruner="none"))
+    found = study(tmp_path)
+    first = [trial for trial in found.trials if "repeat_of" not in trial.user_attrs]
+    again = [trial for trial in found.trials if "repeat_of" in trial.user_attrs]
+    best = min(first, key=lambda trial: trial.value)
+    assert len(first) == 3 and len(again) == 2
+    assert {trial.user_attrs["repeat_of"] for trial in again} == {best.number}
+    assert {trial.user_attrs["seed"] for trial in again} == {1, 2} and best.user_attrs["seed"] == 0
+    assert found.user_attrs["repeats"] == {str(best.number): [trial.value for trial in again]}
+    assert all(trial.params == best.params for trial in again)
+
+
+# ---- what goes wrong ----
+
+
+def test_a_trial_that_outgrows_its_prediction_dies_alone(tmp_path):
+    write_space(tmp_path, {"model.dim": [16, 32]})
+    status, _, errors = finish(start(tmp_path, trials=2, jobs=2, sampler="grid", ram_limit="1.6GB",
+                                     trainer="searching_parts:greedy"))
+    assert (status, errors) == (0, "")
+    by_dim = {trial.params["model.dim"]: trial for trial in study(tmp_path).trials}
+    assert by_dim[16].user_attrs["outcome"] == "done"
+    assert by_dim[32].user_attrs["outcome"] == "out of memory" and by_dim[32].state == TrialState.FAIL
+    assert by_dim[32].user_attrs["peak_bytes"] < 1.3e9  # far from the 1.5 GB that it wanted
+
+
+def test_a_crash_is_told_with_its_reason(tmp_path):
+    write_space(tmp_path, {"model.dim": [16, 32]})
+    assert finish(start(tmp_path, trials=2, sampler="grid", trainer="searching_parts:raising"))[0] == 0
+    by_dim = {trial.params["model.dim"]: trial for trial in study(tmp_path).trials}
+    assert by_dim[16].user_attrs["outcome"] == "done" and by_dim[32].user_attrs["outcome"] == "crashed"
+    assert by_dim[32].user_attrs["reason"] == "exit status 1: RuntimeError: nobody expected this"
+
+
+def test_the_death_of_the_predictor_costs_one_trial(tmp_path):
+    write_space(tmp_path, {"model.dim": [16, 24, 64]})
+    assert finish(start(tmp_path, trials=3, sampler="grid", predictor="searching_parts:killing"))[0] == 0
+    by_dim = {trial.params["model.dim"]: trial.user_attrs for trial in study(tmp_path).trials}
+    assert [by_dim[dim]["outcome"] for dim in (16, 24, 64)] == ["done", "done", "crashed"]
+
+
+def test_a_trial_killed_from_outside_is_trained_again(tmp_path):
+    write_space(tmp_path, {"model.dim": [32]})
+    search = start(tmp_path, trials=1, sampler="grid", trainer="searching_parts:endless_once")
+    pid = wait_for(tmp_path, lambda _: (tmp_path / "pid").exists() and int((tmp_path / "pid").read_text() or 0))
+    os.kill(pid, signal.SIGKILL)
+    assert finish(search)[0] == 0
+    assert outcomes(study(tmp_path)) == ["lost", "done"]
+
+
+# ---- the search itself is killed ----
+
+
+def running(found) -> bool:
+    return any(trial.state == TrialState.RUNNING and "run" in trial.user_attrs for trial in found.trials)
+
+
+def predicting(found) -> bool:
+    return any(trial.state == TrialState.RUNNING and trial.params and "run" not in trial.user_attrs
+               for trial in found.trials)
+
+
+def between(found) -> bool:
+    return any(trial.state == TrialState.COMPLETE for trial in found.trials)
+
+
+@pytest.mark.parametrize("moment", [predicting, running, between])
+def test_a_killed_search_goes_on_and_nothing_is_lost_or_done_twice(tmp_path, moment):
+    write_space(tmp_path, {"model.dim": [16, 24], "train.lr": [0.01, 0.02]})
+    options = {"trials": 4, "sampler": "grid", "predictor": "searching_parts:slow", "pruner": "none"}
+    search = start(tmp_path, **options)
+    wait_for(tmp_path, moment)
+    search.kill()
+    search.wait()
+    before = {trial.number: trial.values for trial in study(tmp_path).trials if trial.state == TrialState.COMPLETE}
+    assert finish(start(tmp_path, **options)) == (0, "", "")
+    found = study(tmp_path)
+    done = [trial for trial in found.trials if trial.user_attrs["outcome"] == "done"]
+    assert {trial.number: trial.values for trial in done}.items() >= before.items()
+    params = Counter(json.dumps(trial.params, sort_keys=True) for trial in done)
+    assert len(params) == 4 and set(params.values()) == {1}
+    assert not [trial for trial in found.trials if trial.state in (TrialState.RUNNING, TrialState.WAITING)]
+    assert not live_processes(tmp_path)
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stopped_search_keeps_what_is_done_and_goes_on(tmp_path, number, status):
+    write_space(tmp_path, {"model.dim": [16, 32]})
+    search = start(tmp_path, trials=2, sampler="grid", trainer="searching_parts:endless")
+    wait_for(tmp_path, lambda found: running(found) and found.trials[-1].params.get("model.dim") == 32)
+    search.send_signal(number)
+    assert finish(search)[0] == status
+    assert "lost" in outcomes(study(tmp_path)) and not live_processes(tmp_path)
+    assert finish(start(tmp_path, trials=2, sampler="grid"))[0] == 0
+    done = [trial.params["model.dim"] for trial in study(tmp_path).trials if trial.user_attrs["outcome"] == "done"]
+    assert sorted(done) == [16, 32]
+
+
+def test_a_search_that_goes_on_refuses_another_space(tmp_path):
+    write_space(tmp_path)
+    assert finish(start(tmp_path, trials=1))[0] == 0
+    write_space(tmp_path, {"model.dim": [16]})
+    status, _, errors = finish(start(tmp_path, trials=2))
+    assert status == 1 and "study=toy was begun with another space: choose another --study" in errors
