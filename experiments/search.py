@@ -41,8 +41,11 @@ def parse(words: Sequence[str]) -> Command:
     own = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     own.add_argument("--space", type=Path, default=DEFAULT_SPACE)
     space = own.parse_known_args(words)[0].space
-    return parse_flags(words, Command(space=space, config=Space.load(space).base), "python experiments/search.py",
-                       __doc__)
+    default = Command(space=space, config=Space.load(space).base)
+    try:
+        return parse_flags(words, default, "python experiments/search.py", __doc__)
+    except ValueError as error:
+        raise ValueError(str(error).removeprefix("Command.")) from None
 
 
 def main() -> None:

@@ -5,7 +5,9 @@ TPE to shallow networks). Optuna 5's samplers read different states, so each is 
 
     tpe              FAIL, which it does not see, and each fourth in a row PRUNED with a broken constraint. Only FAIL,
                      and it goes on asking for what never fits; only PRUNED, and it keeps away from the limit, where
-                     good models are.
+                     good models are. On experiments/spaces/small.yaml with a loss and a size by formula, a limit that
+                     a fifth fits, 40 trials, 24 seeds: median of the best 1.076 with FAIL (68 asked in vain), 1.071
+                     so (60), 1.105 with PRUNED (27); random 1.114 (136).
     gp               COMPLETE with the median of the values so far and a broken constraint: it sees nothing but
                      COMPLETE, and asks for the same point again where it is not told. Every trial has the constraint,
                      as it must.

@@ -3,11 +3,13 @@
 import contextlib
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from searching.options import Options
@@ -16,6 +18,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from config import to_dict
 from runs import MODELS
+
+OPENINGS = 6  # of a database, before it is given up
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -50,11 +54,21 @@ def open_storage(options: Options) -> BaseStorage:
     where = options.storage or str(options.folder / "journal.log")
     if "://" not in where:
         return _open_journal(Path(where))
-    arguments = {"timeout": 100} if where.startswith("sqlite") else {}
+    for attempt in range(OPENINGS):
+        try:
+            return _open_database(where)
+        except (SQLAlchemyError, StorageInternalError) as error:  # or another process was making the same tables
+            problem = error
+            time.sleep(0.2 * attempt)
+    raise ValueError(f"storage={where} cannot be opened: {' '.join(str(problem).split())}")
+
+
+def _open_database(url: str) -> RDBStorage:
+    arguments = {"timeout": 100} if url.startswith("sqlite") else {}
     try:
-        return RDBStorage(where, engine_kwargs={"connect_args": arguments, "pool_pre_ping": True})
-    except (SQLAlchemyError, ImportError) as error:
-        raise ValueError(f"storage={where} cannot be opened: {' '.join(str(error).split())}") from None
+        return RDBStorage(url, engine_kwargs={"connect_args": arguments, "pool_pre_ping": True})
+    except ImportError as error:
+        raise ValueError(f"storage={url} needs a package: {error}") from None
 
 
 def _open_journal(path: Path) -> JournalStorage:

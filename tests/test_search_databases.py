@@ -1,0 +1,74 @@
+"""Several searches share one study through a database."""
+
+import glob
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+import optuna
+import pytest
+from searching_parts import finish, start, write_space
+
+pytestmark = pytest.mark.slow
+PROGRAMS = Path(max(glob.glob("/usr/lib/postgresql/*/bin"), default="/nowhere"))  # where Debian puts them
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture
+def postgresql():
+    """The URL of a server of its own, which ends with the test."""
+    if not (PROGRAMS / "initdb").exists():
+        pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
+    pytest.importorskip("psycopg", reason="psycopg is not installed: pip install 'psycopg[binary]'")
+    as_user = []
+    folder = Path(tempfile.mkdtemp())  # not tmp_path, which another user cannot enter
+    if os.geteuid() == 0:  # the server refuses root
+        if "postgres" not in {user.pw_name for user in pwd.getpwall()}:
+            pytest.skip("the server refuses root, and there is no user postgres")
+        as_user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
+        shutil.chown(folder, "postgres")
+    port = free_port()
+    options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off"
+
+    def call(program: str, *words: str) -> None:
+        subprocess.run([*as_user, str(PROGRAMS / program), "-D", str(folder / "data"), *words], check=True, cwd=folder,
+                       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    try:
+        call("initdb", "-A", "trust", "-U", "tester", "--no-sync")
+        call("pg_ctl", "-w", "-o", options, "-l", str(folder / "log"), "start")
+        yield f"postgresql+psycopg://tester@127.0.0.1:{port}/postgres"
+        call("pg_ctl", "-w", "-m", "immediate", "stop")
+    finally:
+        shutil.rmtree(folder)
+
+
+@pytest.fixture
+def sqlite(tmp_path):
+    return f"sqlite:///{tmp_path}/study.db"
+
+
+@pytest.mark.parametrize("database", ["postgresql", "sqlite"])
+def test_two_searches_on_one_database_share_the_trials(tmp_path, request, database):
+    url = request.getfixturevalue(database)
+    write_space(tmp_path)
+    both = [start(tmp_path, trials=8, storage=url, pruner="none") for _ in range(2)]
+    assert [finish(search) for search in both] == [(0, "", "")] * 2
+    study = optuna.load_study(study_name="toy", storage=url)
+    outcomes = Counter(trial.user_attrs["outcome"] for trial in study.trials)
+    assert 8 <= outcomes["done"] <= 9 and set(outcomes) == {"done"}  # each may have begun the last one
+    assert len({trial.user_attrs["worker"]["pid"] for trial in study.trials}) == 2
+    params = Counter(tuple(trial.params.values()) for trial in study.trials)
+    assert set(params.values()) == {1}
+    runs = [trial.user_attrs["run"] for trial in study.trials]
+    assert sorted(path.name for path in (tmp_path / "models").iterdir()) == sorted(runs)
