@@ -16,7 +16,7 @@ from typing import Annotated
 import tyro
 from pydantic.dataclasses import dataclass
 from rich.console import Console
-from searching.display import counts_line, showing
+from searching.display import showing
 from searching.loop import search
 from searching.options import Options
 from searching.report import write_report
@@ -54,12 +54,7 @@ def main() -> None:
         command = parse(sys.argv[1:])
         with showing(console, command) as show:
             study = search(command, command.config, on_change=show)
-        counts = {}
-        for trial in study.get_trials(deepcopy=False):
-            outcome = trial.user_attrs.get("outcome", trial.state.name.lower())
-            counts[outcome] = counts.get(outcome, 0) + 1
-        console.print(f"{study.study_name}: {counts_line(counts)}", highlight=False)
-        write_report(study, command.folder)
+        console.print(str(write_report(study, command.folder)), markup=False, highlight=False, soft_wrap=True)
     except (ValueError, OSError) as error:
         fail(error)
     except Stopped as stopped:

@@ -108,8 +108,42 @@ def test_the_best_are_repeated_over_further_seeds(tmp_path):
     assert len(first) == 3 and len(again) == 2
     assert {trial.user_attrs["repeat_of"] for trial in again} == {best.number}
     assert {trial.user_attrs["seed"] for trial in again} == {1, 2} and best.user_attrs["seed"] == 0
-    assert found.user_attrs["repeats"] == {str(best.number): [trial.value for trial in again]}
     assert all(trial.params == best.params for trial in again)
+
+
+def test_several_objectives_give_a_front(tmp_path):
+    write_space(tmp_path, {"model.dim": [16, 24, 32]})
+    objectives = ["bits_per_byte", "parameters", "peak_bytes"]
+    assert finish(start(tmp_path, trials=3, sampler="grid", objective=objectives))[0] == 0
+    found = study(tmp_path)
+    by_dim = {trial.params["model.dim"]: trial for trial in found.trials}
+    assert [by_dim[dim].values[1] for dim in (16, 24, 32)] == [
+        by_dim[dim].user_attrs["parameters"] for dim in (16, 24, 32)] == sorted(
+        by_dim[dim].values[1] for dim in (16, 24, 32))
+    assert all(trial.values[2] == trial.user_attrs["peak_bytes"] for trial in found.trials)
+    assert by_dim[16] in found.best_trials
+
+
+def test_trials_of_equal_time_have_as_many_steps_as_fit(tmp_path):
+    write_space(tmp_path, {"model.dim": [16, 64], "train.batch_size": [4, 64]})
+    assert finish(start(tmp_path, trials=4, sampler="grid", trial_seconds=1.5, ram_limit="2GB", pruner="none"))[0] == 0
+    seconds = {}
+    for trial in study(tmp_path).trials:
+        lines = (tmp_path / "models" / trial.user_attrs["run"] / "log.csv").read_text().splitlines()
+        assert int(lines[-1].split(",")[0]) == trial.user_attrs["flags"]["train.steps"]
+        seconds[tuple(trial.params.values())] = trial.user_attrs["flags"]["train.steps"]
+    assert seconds[16, 4] > 1.5 * seconds[64, 64]
+
+
+def test_a_trial_over_seeds_is_their_mean(tmp_path):
+    write_space(tmp_path, {"model.dim": [16, 24]})
+    assert finish(start(tmp_path, trials=2, sampler="grid", seeds=2))[0] == 0
+    for trial in study(tmp_path).trials:
+        ends = []
+        for name in (trial.user_attrs["run"], f"{trial.user_attrs['run']}-seed-1"):
+            head, *lines = (tmp_path / "models" / name / "log.csv").read_text().splitlines()
+            ends.append(float(lines[-1].split(",")[head.split(",").index("bits_per_byte")]))
+        assert ends[0] != ends[1] and trial.value == pytest.approx(sum(ends) / 2)
 
 
 # ---- what goes wrong ----

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import optuna
 import pytest
+import search as program
 from optuna.trial import TrialState
 from searching import tickets
 from searching.jobs import Ending, Job, LogReader, ending
@@ -182,6 +183,32 @@ def test_only_whole_trials_teach_gp_so_it_prunes_none_by_default():
         "median", "none", "none", "median", "median", "median"]
 
 
+# ---- the command line ----
+
+
+def test_the_command_line_has_the_searchs_options_and_the_bases_flags(tmp_path):
+    space = tmp_path / "toy.yaml"
+    space.write_text(json.dumps(SPACE | {"set": {"train.steps": 50}}))
+    command = program.parse(["--space", str(space), "--trials", "7", "--objective", "val_loss", "seconds",
+                             "--model.norm", "layer"])
+    assert (command.trials, command.objective, command.name) == (7, ("val_loss", "seconds"), "toy")
+    assert (command.config.model.norm, command.config.train.steps) == ("layer", 50)
+
+
+@pytest.mark.parametrize(("words", "said"), [
+    (["--space", "none.yaml"], "error: space=none.yaml cannot be read: No such file or directory"),
+    (["--ram-limit", "2x"], "error: ram_limit=2x is no size: use e.g. 800MB or 2GB"),
+    (["--train.lr", "0.5"],
+     "error: train.lr is searched by the space: leave the flag out, or take it out of the space"),
+    (["--samplr", "tpe"], "error: Unrecognized options: --samplr, tpe; perhaps --sampler was meant"),
+])
+def test_a_mistake_on_the_command_line_is_one_sentence_and_exits_2(monkeypatch, capsys, words, said):
+    monkeypatch.setattr("sys.argv", ["search.py", *words])
+    with pytest.raises(SystemExit) as stopped:
+        program.main()
+    assert (stopped.value.code, capsys.readouterr().err.strip()) == (2, said)
+
+
 # ---- lengths ----
 
 
@@ -200,11 +227,8 @@ def test_trials_of_any_batch_are_compared_at_the_same_tokens():
 
 
 def test_a_trials_steps_fill_its_seconds():
-    timing = {"start_seconds": 1.0, "step_seconds": 0.05, "token_seconds": 1e-5, "val_tokens": 100_000}
-    cfg = override(Config(), {"train.eval_tokens": 20_000})
-    flags = length(options(trial_seconds=30.0), cfg, cfg, timing)
-    spent = 1.0 + flags["train.steps"] * 0.05 + (9 * 20_000 + 100_000) * 1e-5
-    assert 29.9 < spent < 30.001
+    flags = length(options(trial_seconds=30.0), Config(), Config(), 0.05)
+    assert flags["train.steps"] == 600
     assert flags["train.steps"] // flags["train.eval_every"] == 10
 
 

@@ -17,8 +17,6 @@ import runs
 from config import Config
 from footprint.process import Watchdog
 
-WATCHED_SLACK = 64 << 20  # bytes over its limit before the watchdog ends a process, which has its own limit first
-
 
 @dataclass
 class Job:
@@ -37,7 +35,7 @@ class Job:
     child_began: float = 0.0
     child_seconds: float = 0.0  # of all its processes
     peak_bytes: int = 0
-    timing: dict[str, float] | None = None
+    step_seconds: float | None = None  # measured, where time is to be equal
     reader: "LogReader | None" = None
     reported: int = -1  # the last evaluation that the pruner knows
     ended_by: str | None = None  # pruning, watchdog: why its process was sent a signal
@@ -62,8 +60,8 @@ class Job:
     def started(self, pid: int) -> None:
         """Watch its process, which is to hold no more than was granted."""
         self.pid = pid
-        limit = self.granted_bytes + WATCHED_SLACK
-        self.watchdog.enter_context(Watchdog(pid, limit, lambda _: self.send(signal.SIGKILL, "watchdog")))
+        self.watchdog.enter_context(
+            Watchdog(pid, self.granted_bytes, lambda _: self.send(signal.SIGKILL, "watchdog")))
 
     def ended(self, peak_bytes: int) -> None:
         """Take down what is known of a process that has ended."""

@@ -8,17 +8,14 @@ from searching.options import EVALUATIONS, Options
 from config import Config
 
 
-def length(options: Options, base: Config, cfg: Config, timing: dict[str, float] | None) -> dict[str, Any]:
-    """The flags that give a trial its steps and its evaluations; `timing` is what searching.timing measured."""
+def length(options: Options, base: Config, cfg: Config, step_seconds: float | None) -> dict[str, Any]:
+    """The flags that give a trial its steps and its evaluations; `step_seconds` is what searching.timing measured."""
     step_tokens = cfg.train.batch_size * cfg.train.accumulation * cfg.model.max_seq_len
     steps = cfg.train.steps
     if options.trial_tokens:
         steps = max(1, round(options.trial_tokens / step_tokens))
     elif options.trial_seconds:
-        some = min(cfg.train.eval_tokens or math.inf, timing["val_tokens"])
-        evaluating = ((EVALUATIONS - 1) * some + timing["val_tokens"]) * timing["token_seconds"]
-        left = options.trial_seconds - timing["start_seconds"] - evaluating
-        steps = max(EVALUATIONS, int(left / timing["step_seconds"]))
+        steps = max(EVALUATIONS, round(options.trial_seconds / step_seconds))
     every = steps / EVALUATIONS if options.trial_seconds else _tokens_between_marks(options, base) / step_tokens
     return {"train.steps": steps, "train.eval_every": max(1, math.floor(every)), "train.checkpoint_every": steps,
             "train.sample_every": steps, "train.keep_checkpoints": 1}

@@ -29,6 +29,7 @@ from footprint.process import free_bytes
 
 GIVE_UP_AFTER = 200  # infeasible configurations in a row
 POLL_SECONDS = 0.1
+MOST_PREDICTOR_BYTES = 1 << 30  # some predictions take real steps; what stays of them goes with the process
 SPARE_BYTES, SPARE_RATIO = 32 << 20, 1.05  # over a trial's prediction, which it is granted where it shares the limit
 
 
@@ -177,14 +178,15 @@ class Search:
     def begin(self, job: Job) -> None:
         """Start the next process of a trial: first, where time is to be equal, one that measures its speed."""
         job.cfg = override(job.cfg, job.prediction["shrunk"] | {"train.seed": job.seeds[len(job.values)]})
-        if self.options.trial_seconds and job.timing is None:
-            job.phase, result = "timing", self.file(job, "timing.json")
-            result.unlink(missing_ok=True)
-            words = [str(self.write_config(job)), job.prediction["allocator"], str(result)]
+        if self.options.trial_seconds and job.step_seconds is None:
+            job.phase = "timing"
+            words = [str(self.write_config(job)), job.prediction["allocator"], str(self.file(job, "timing.json"))]
             return self.fork(job, "searching.timing:main", words)
-        name, flags = job.run_name(self.study.study_name), length(self.options, self.base, job.cfg, job.timing)
+        name, flags = job.run_name(self.study.study_name), length(self.options, self.base, job.cfg, job.step_seconds)
         job.phase, job.reader = "training", LogReader(name)
-        job.cfg = override(job.cfg, flags | {"train.name": name})
+        has_limit = hasattr(job.cfg.train, "memory_limit")
+        limit = {"train.memory_limit": f"{job.granted_bytes // 10**6}MB"} if has_limit else {}
+        job.cfg = override(job.cfg, flags | {"train.name": name} | limit)
         if not job.values:
             steps = {"train.steps": flags["train.steps"]} if flags["train.steps"] != self.base.train.steps else {}
             job.trial.set_user_attr("flags", plain(job.flags | steps))
@@ -218,7 +220,8 @@ class Search:
     def process_ended(self, job: Job, status: int) -> None:
         """A trial's process has ended: go on with its next, or tell what came of it."""
         if job.phase == "timing" and status == 0:
-            job.timing, job.phase = json.loads(self.file(job, "timing.json").read_text(encoding="utf-8")), "waiting"
+            job.step_seconds = json.loads(self.file(job, "timing.json").read_text(encoding="utf-8"))["step_seconds"]
+            job.phase = "waiting"
             return
         self.follow(job)
         found = ending(job, status, self.file(job, "txt"), self.options.objective[0])
@@ -252,8 +255,6 @@ class Search:
             job.trial.set_user_attr(name, value)
         if found.outcome == "done":
             self.study.tell(job.trial, [statistics.fmean(values) for values in zip(*job.values, strict=True)])
-            if "repeat_of" in job.trial.user_attrs:
-                self.study.set_user_attr("repeats", tickets.repeats(self.study))
         else:
             self.study.tell(job.trial, state=TrialState.PRUNED if found.outcome == "pruned" else TrialState.FAIL)
 
@@ -309,6 +310,9 @@ class Search:
                 job.trial.set_user_attr("heartbeat", time.time())
             tickets.fail_the_dead(self.study)
             tickets.queue_lost(self.study)
+            if self.predictor.rss_bytes() > MOST_PREDICTOR_BYTES and not any(job.phase == "predicting"
+                                                                             for job in self.jobs):
+                self.predictor.close()  # it starts anew with the next question
 
     # ---- small things ----
 

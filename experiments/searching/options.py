@@ -34,7 +34,7 @@ class Options:
     pruner: Pruner | None = None  # what ends hopeless trials early; wilcoxon goes by seeds. None = median, where one objective is drawn by tpe, random, grid or qmc
     objective: Names = ("bits_per_byte",)  # columns of the log (their last value), parameters, seconds or peak_bytes; several = the Pareto front
     on_exceed: Literal["skip", "shrink"] = "skip"  # what does not fit is skipped, or gets a smaller batch, accumulated, and then checkpointed activations
-    trial_seconds: float | None = None  # every trial trains about so long: its steps follow from its speed
+    trial_seconds: float | None = None  # every trial trains about so long, besides its evaluations: its steps follow from its speed
     trial_tokens: int | None = None  # every trial trains on so many tokens: its steps follow from its batch
     seeds: int = 1  # runs of each trial, with seeds from train.seed on; their mean counts
     repeat_best: int = 0  # at the end repeat so many of the best

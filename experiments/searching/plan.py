@@ -62,7 +62,7 @@ class Plan:
         """Of a trial, by those that are done."""
         seen = [trial.user_attrs["seconds"] for trial in self.study.get_trials(deepcopy=False)
                 if trial.user_attrs.get("outcome") == "done"]
-        return statistics.median(seen) if seen else (self.options.trial_seconds or 0.0) * self.options.seeds
+        return statistics.median(seen) if seen else 1.5 * (self.options.trial_seconds or 0.0) * self.options.seeds
 
     def _reserved_seconds(self) -> float:
         """Of the budget, for the repeats at the end."""

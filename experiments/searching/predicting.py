@@ -50,7 +50,8 @@ class Predictor:
 
     def __init__(self, predict):
         self._predict, self._tokenizers = predict, {}
-        self._baseline = forked_baseline_bytes()
+        choose_allocator("pinned")
+        self._baseline = baseline_bytes()  # a trial begins with less, for it has not touched all pages of the libraries
 
     def answer(self, config: dict[str, Any], limit_bytes: int = 0, shrink: bool = False) -> dict[str, Any]:
         """The answer to a request. Raises ValueError where the flags contradict each other."""
@@ -85,21 +86,6 @@ class Predictor:
         low, high = self._baseline + predicted.low_bytes, self._baseline + predicted.high_bytes
         allocator = "fast" if high <= limit_bytes else "pinned" if low <= limit_bytes else None
         return {"low_bytes": low, "high_bytes": high, "allocator": allocator}
-
-
-def forked_baseline_bytes() -> int:
-    """What a trial's process holds before it begins: measured in a child of this one, as trials are of the starter."""
-    reading, writing = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        choose_allocator("pinned")
-        os.write(writing, str(baseline_bytes()).encode())
-        os._exit(0)
-    os.close(writing)
-    with open(reading, encoding="utf-8") as answer:
-        measured = int(answer.read())
-    os.waitpid(pid, 0)
-    return measured
 
 
 def smaller_step(cfg: Config) -> dict[str, Any]:

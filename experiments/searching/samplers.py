@@ -15,6 +15,7 @@ TPE to shallow networks). Optuna 5's samplers read different states, so each is 
     random grid qmc  FAIL: they learn nothing.
 """
 
+import importlib
 import statistics
 import warnings
 from typing import Any
@@ -79,22 +80,27 @@ def make_sampler(options: Options, space: Space) -> BaseSampler:
                                        independent_sampler=RandomSampler(seed=seed)),  # one sequence for all trials
     }
     packages = {"gp": "scipy", "cmaes": "cmaes", "qmc": "scipy"}
-    try:
-        if options.sampler in packages:
-            __import__(packages[options.sampler])
-    except ImportError:
-        raise ValueError(f"sampler={options.sampler} needs the package {packages[options.sampler]}: install it, or use "
-                         "tpe") from None
+    if options.sampler in packages:
+        _require(packages[options.sampler], f"sampler={options.sampler}")
     return SeededByTrial(makers[options.sampler], options.seed)
 
 
 def make_pruner(options: Options) -> BasePruner:
     """The pruner of options.pruner: its steps are the evaluations of a trial, or its seeds."""
+    if options.settled_pruner == "wilcoxon":
+        _require("scipy", "pruner=wilcoxon")
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     return {"median": MedianPruner(n_startup_trials=5, n_warmup_steps=EVALUATIONS // 5, n_min_trials=3),
             "hyperband": HyperbandPruner(min_resource=1, max_resource=EVALUATIONS, reduction_factor=3),
             "wilcoxon": WilcoxonPruner(p_threshold=0.1, n_startup_steps=2),
             "none": NopPruner()}[options.settled_pruner]
+
+
+def _require(package: str, what: str) -> None:
+    try:
+        importlib.import_module(package)
+    except ImportError:
+        raise ValueError(f"{what} needs the package {package}: pip install {package}") from None
 
 
 def tell_infeasible(study: Study, trial: Trial, sampler: str, excess: float, in_a_row: int) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import runs
+from footprint.process import rss_bytes
 
 IMPORTED_FROM = [str(runs.ROOT), str(runs.ROOT / "experiments")]
 
@@ -66,6 +67,10 @@ class Service:
 
     def fileno(self) -> int:
         return self._process.stdout.fileno()
+
+    def rss_bytes(self) -> int:
+        """What it holds; 0 where it does not run, or cannot be told."""
+        return (self._process and rss_bytes(self._process.pid)) or 0
 
     @property
     def is_running(self) -> bool:

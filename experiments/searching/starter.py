@@ -8,13 +8,16 @@ A child of a fork counts its own memory from the fork on, so the kernel's mark i
 was killed. When standard input ends, so do all: the children by PR_SET_PDEATHSIG.
 """
 
+import atexit
 import ctypes
+import gc
 import importlib
 import json
 import os
 import select
 import signal
 import sys
+import threading
 import traceback
 from pathlib import Path
 from typing import Any
@@ -25,6 +28,7 @@ PR_SET_PDEATHSIG = 1  # prctl(2)
 def main() -> None:
     for name in sys.argv[1:]:
         importlib.import_module(name)
+    gc.freeze()  # a collection in a child would copy every page
     woken, wake = os.pipe()
     os.set_blocking(wake, False)
     signal.set_wakeup_fd(wake)
@@ -80,14 +84,20 @@ def be_child(request: dict[str, Any]) -> None:
         os.dup2(source, target)
     module, _, name = request["call"].partition(":")
     sys.argv = [module, *request["argv"]]
+    status = 1
     try:
         getattr(importlib.import_module(module), name)()
-    except SystemExit:
-        raise
+        status = 0
+    except SystemExit as stop:
+        status = stop.code if isinstance(stop.code, int) else bool(stop.code)
     except BaseException:
         traceback.print_exc()
-        raise SystemExit(1) from None
-    raise SystemExit(0)
+    finally:  # taking the interpreter apart, page by page copied from the parent, would take longer than to begin
+        threading._shutdown()
+        atexit._run_exitfuncs()
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os._exit(status)
 
 
 if __name__ == "__main__":

@@ -59,7 +59,7 @@ def open_storage(options: Options) -> BaseStorage:
             return _open_database(where)
         except (SQLAlchemyError, StorageInternalError) as error:  # or another process was making the same tables
             problem = error
-            time.sleep(0.2 * attempt)
+            time.sleep(0.1 * attempt)
     raise ValueError(f"storage={where} cannot be opened: {' '.join(str(problem).split())}")
 
 

@@ -7,7 +7,6 @@ processes may queue the same at once.
 import os
 import socket
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -106,17 +105,3 @@ def is_second(study: Study, trial: Trial) -> bool:
     ticket = trial.user_attrs.get("ticket")
     return ticket is not None and any(other.user_attrs.get("ticket") == ticket and other.number < trial.number
                                       for other in study.get_trials(deepcopy=False))
-
-
-def repeats(study: Study) -> dict[int, list[float]]:
-    """The values of trials over their further seeds, by the trial's number."""
-    found: dict[int, list[float]] = {}
-    for trial in _finished_repeats(study):
-        found.setdefault(trial.user_attrs["repeat_of"], []).append(trial.value)
-    return found
-
-
-def _finished_repeats(study: Study) -> Iterator[FrozenTrial]:
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
-        if "repeat_of" in trial.user_attrs and trial.user_attrs.get("outcome") == "done":
-            yield trial
