@@ -62,8 +62,6 @@ def killing(cfg: Config, *, device: str = "cpu") -> Predicted:
     return by_width(cfg)
 
 
-
-
 def greedy() -> None:
     """Training that takes 1.5 GB where the model is 32 wide."""
     if json.loads(Path(sys.argv[2]).read_text())["model"]["dim"] == 32:

@@ -7,7 +7,6 @@ import shutil
 import socket
 import subprocess
 import tempfile
-from collections import Counter
 from pathlib import Path
 
 import optuna
@@ -62,13 +61,12 @@ def sqlite(tmp_path):
 def test_two_searches_on_one_database_share_the_trials(tmp_path, request, database):
     url = request.getfixturevalue(database)
     write_space(tmp_path)
-    both = [start(tmp_path, trials=8, storage=url, pruner="none") for _ in range(2)]
+    both = [start(tmp_path, trials=8, storage=url, pruner="none", ram_limit="2GB") for _ in range(2)]
     assert [finish(search) for search in both] == [(0, "", "")] * 2
     study = optuna.load_study(study_name="toy", storage=url)
-    outcomes = Counter(trial.user_attrs["outcome"] for trial in study.trials)
-    assert 8 <= outcomes["done"] <= 9 and set(outcomes) == {"done"}  # each may have begun the last one
-    assert len({trial.user_attrs["worker"]["pid"] for trial in study.trials}) == 2
-    params = Counter(tuple(trial.params.values()) for trial in study.trials)
-    assert set(params.values()) == {1}
-    runs = [trial.user_attrs["run"] for trial in study.trials]
+    trials = [trial for trial in study.trials if "twice" not in trial.user_attrs]  # the last one, begun by each
+    assert [trial.user_attrs["outcome"] for trial in trials] == 8 * ["done"]
+    assert len({trial.user_attrs["worker"]["pid"] for trial in trials}) == 2
+    assert len({tuple(trial.params.values()) for trial in trials}) == 8
+    runs = [trial.user_attrs["run"] for trial in trials]
     assert sorted(path.name for path in (tmp_path / "models").iterdir()) == sorted(runs)

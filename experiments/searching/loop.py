@@ -127,9 +127,9 @@ class Search:
         trial = self.study.ask()
         trial.set_user_attr("worker", tickets.this_worker())
         trial.set_user_attr("heartbeat", time.time())
-        if tickets.is_second(self.study, trial):
+        if tickets.is_second(self.study, trial) or self.plan.is_one_too_many(trial):
             trial.set_user_attr("twice", True)
-            return tickets.tell_lost(self.study, trial, "another process queued the same")
+            return tickets.tell_lost(self.study, trial, "another process has begun it, or the last one")
         flags = self.space.suggest(trial)
         seed = trial.user_attrs.get("seed", self.base.train.seed)
         trial.set_user_attr("seed", seed)

@@ -5,7 +5,7 @@ import statistics
 import time
 
 from optuna.study import Study
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 from searching import tickets
 from searching.options import Options
 
@@ -30,10 +30,15 @@ class Plan:
             return self.seconds_left() < self.expected_seconds() + self._reserved_seconds()
         return not self._may_repeat()
 
-    def num_trials(self) -> int:
-        """Trials that count: trained, or under way here or elsewhere."""
+    def num_trials(self, before: float = math.inf) -> int:
+        """Trials that count, of those with a number below `before`: trained, or under way here or elsewhere."""
         return sum(trial.state == TrialState.RUNNING or trial.user_attrs.get("outcome") in COUNTED
-                   for trial in self.study.get_trials(deepcopy=False) if "repeat_of" not in trial.user_attrs)
+                   for trial in self.study.get_trials(deepcopy=False)
+                   if "repeat_of" not in trial.user_attrs and trial.number < before)
+
+    def is_one_too_many(self, trial: Trial) -> bool:
+        """Whether others began the last trials while this one was drawn."""
+        return "repeat_of" not in trial.user_attrs and self.num_trials(before=trial.number) >= self.options.trials
 
     def _may_repeat(self) -> bool:
         """Whether a repeat may begin. None may while other trials run, for one of them may be the best."""
