@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from searching.space import Chance, Space
+from searching.space import Space
+from searching.values import Chance
 
 from config import Config, override
 

@@ -17,6 +17,8 @@ import runs
 from config import Config
 from footprint.process import Watchdog
 
+SPARE_BYTES, SPARE_RATIO = 32 << 20, 1.05
+
 
 @dataclass
 class Job:
@@ -49,6 +51,18 @@ class Job:
         """The saved run of the seed at hand."""
         again = f"-seed-{self.seeds[len(self.values)]}" if self.values else ""
         return f"{study}-{self.number:04d}{again}"
+
+    @property
+    def needed_bytes(self) -> int:
+        """What its process may be granted where it shares the limit: a little more than was predicted."""
+        expected = self.prediction["high_bytes" if self.prediction["allocator"] == "fast" else "low_bytes"]
+        return round(expected * SPARE_RATIO) + SPARE_BYTES
+
+    def value(self, column: str) -> float:
+        """An objective of the run that has just ended."""
+        measured = {"parameters": self.prediction["parameters"], "seconds": self.child_seconds,
+                    "peak_bytes": self.peak_bytes}
+        return float(measured[column] if column in measured else self.reader.last[column])
 
     def send(self, number: signal.Signals, reason: str) -> None:
         """Have its process end, and remember why."""

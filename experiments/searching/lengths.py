@@ -1,8 +1,10 @@
-"""How long a trial trains, when it is evaluated, and at which marks trials of any batch are compared."""
+"""How long a trial trains, when it is evaluated, and at which marks trials of any batch are compared and pruned."""
 
 import math
+import signal
 from typing import Any
 
+from searching.jobs import Job
 from searching.options import EVALUATIONS, Options
 
 from config import Config
@@ -32,3 +34,25 @@ def _tokens_between_marks(options: Options, base: Config) -> float:
     train = base.train
     tokens = train.steps * train.batch_size * train.accumulation * base.model.max_seq_len
     return (options.trial_tokens or tokens) / EVALUATIONS
+
+
+def follow(job: Job, options: Options, base: Config) -> None:
+    """Read what a run has logged; report its evaluations, and end it where it is hopeless."""
+    column = options.objective[0]
+    for line in job.reader.new_lines() if job.phase == "training" else ():
+        if column not in line or "val_loss" not in line or options.settled_pruner in ("none", "wilcoxon"):
+            continue
+        at = mark(options, base, job.cfg, line)
+        if at > job.reported and math.isfinite(line[column]):
+            job.trial.report(line[column], at)
+            job.reported = at
+            if line["step"] < job.cfg.train.steps and job.trial.should_prune():
+                job.send(signal.SIGTERM, "pruning")
+
+
+def is_worse_over_seeds(job: Job, options: Options) -> bool:
+    """Whether the seeds so far tell that a trial is worse than the best."""
+    if options.settled_pruner != "wilcoxon":
+        return False
+    job.trial.report(job.values[-1][0], len(job.values) - 1)
+    return job.trial.should_prune()

@@ -2,8 +2,6 @@
 
 import json
 import math
-import signal
-import statistics
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -12,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.trial import Trial, TrialState
 from searching import tickets
+from searching.book import Book
 from searching.jobs import Ending, Job, LogReader, ending
-from searching.lengths import length, mark
-from searching.options import MEASURED, Options
+from searching.lengths import follow, is_worse_over_seeds, length
+from searching.options import Options
 from searching.plan import Plan
-from searching.samplers import make_pruner, make_sampler, set_constraint, tell_infeasible
+from searching.samplers import make_pruner, make_sampler, set_constraint
 from searching.service import Service, wait_for_answers
 from searching.signals import Signals
 from searching.space import Space
@@ -27,10 +25,8 @@ from searching.studies import open_study, plain
 from config import Config, override, save_config, to_dict
 from footprint.process import free_bytes
 
-GIVE_UP_AFTER = 200  # infeasible configurations in a row
 POLL_SECONDS = 0.1
 MOST_PREDICTOR_BYTES = 1 << 30  # some predictions take real steps; what stays of them goes with the process
-SPARE_BYTES, SPARE_RATIO = 32 << 20, 1.05  # over a trial's prediction, which it is granted where it shares the limit
 
 
 @dataclass(frozen=True)
@@ -73,7 +69,6 @@ class Search:
                                  log=self.logs / "predictor.txt")
         self.jobs: list[Job] = []
         self.signals, self.study, self.began, self.beat = Signals(), None, time.monotonic(), -math.inf
-        self.oversized_in_a_row = self.infeasible_in_a_row = 0
 
     # ---- the order of things ----
 
@@ -85,7 +80,7 @@ class Search:
                     self.look_around()
                     self.take_answers()
                     for job in self.jobs:
-                        self.follow(job)
+                        follow(job, self.options, self.base)
                     self.start_waiting()
                     if len(self.jobs) < self.options.jobs and not self.plan.is_over():
                         self.ask()
@@ -116,6 +111,7 @@ class Search:
         self.study = open_study(self.options, self.space, limit, answers[0]["baseline_bytes"])
         self.study.sampler, self.study.pruner = self.sampler, make_pruner(self.options)
         self.limit_bytes = self.study.user_attrs["limit_bytes"]
+        self.book = Book(self.options, self.study)
         self.plan = Plan(self.options, self.base, self.study, began=self.began)
         tickets.fail_the_dead(self.study)
         tickets.queue_lost(self.study)
@@ -135,11 +131,11 @@ class Search:
         trial.set_user_attr("seed", seed)
         trial.set_user_attr("flags", plain(flags))
         if problem := self.space.problem(flags):
-            return self.skip(trial, "invalid", problem, 1.0)
+            return self.book.skip(trial, "invalid", problem, 1.0)
         try:
             cfg = override(self.base, flags | {"train.seed": seed})
         except ValueError as error:
-            return self.skip(trial, "invalid", str(error), 1.0)
+            return self.book.skip(trial, "invalid", str(error), 1.0)
         count = 1 if "repeat_of" in trial.user_attrs else self.options.seeds
         self.jobs.append(Job(trial, flags, cfg, list(range(seed, seed + count))))
         self.predictor.ask({"id": trial.number, "config": to_dict(cfg), "limit_bytes": self.limit_bytes,
@@ -150,7 +146,7 @@ class Search:
         job.trial.set_user_attr("predict_seconds", answer["seconds"])
         if "invalid" in answer:
             self.jobs.remove(job)
-            return self.skip(job.trial, "invalid", answer["invalid"], 1.0)
+            return self.book.skip(job.trial, "invalid", answer["invalid"], 1.0)
         low, high = answer["low_bytes"], answer["high_bytes"]
         for name, value in {"predicted_low_bytes": low, "predicted_high_bytes": high, "shrunk": answer["shrunk"],
                             "allocator": answer["allocator"], "parameters": answer["parameters"]}.items():
@@ -158,13 +154,11 @@ class Search:
         if answer["allocator"] is None:
             self.jobs.remove(job)
             reason = f"{low / 1e6:,.0f} MB predicted, over the {self.limit_bytes / 1e6:,.0f} MB allowed"
-            return self.skip(job.trial, "oversized", reason, low / self.limit_bytes - 1)
+            return self.book.skip(job.trial, "oversized", reason, low / self.limit_bytes - 1)
         set_constraint(job.trial, self.options.sampler, low / self.limit_bytes - 1)
-        self.oversized_in_a_row = self.infeasible_in_a_row = 0
+        self.book.trains()
         job.prediction, job.phase = answer, "waiting"
-        expected = high if answer["allocator"] == "fast" else low
-        shared = min(self.limit_bytes, round(expected * SPARE_RATIO) + SPARE_BYTES)
-        job.granted_bytes = self.limit_bytes if self.options.jobs == 1 else shared
+        job.granted_bytes = self.limit_bytes if self.options.jobs == 1 else min(self.limit_bytes, job.needed_bytes)
 
     def start_waiting(self) -> None:
         """Start the trials for which there is room, oldest first."""
@@ -223,73 +217,22 @@ class Search:
             job.step_seconds = json.loads(self.file(job, "timing.json").read_text(encoding="utf-8"))["step_seconds"]
             job.phase = "waiting"
             return
-        self.follow(job)
+        follow(job, self.options, self.base)
         found = ending(job, status, self.file(job, "txt"), self.options.objective[0])
         if found.outcome == "done":
-            job.values.append([self.value(job, column) for column in self.options.objective])
+            job.values.append([job.value(column) for column in self.options.objective])
             if len(job.values) < len(job.seeds):
-                if not self.is_worse_over_seeds(job):
+                if not is_worse_over_seeds(job, self.options):
                     job.phase = "waiting"
                     return
                 found = Ending("pruned", "worse than the best over the same seeds")
         self.tell(job, found)
 
-    def value(self, job: Job, column: str) -> float:
-        """An objective of the run that has just ended."""
-        if column in MEASURED:
-            return float({"parameters": job.prediction["parameters"], "seconds": job.child_seconds,
-                          "peak_bytes": job.peak_bytes}[column])
-        return job.reader.last[column]
-
-    # ---- what is told of a trial ----
+    # ---- the end of things ----
 
     def tell(self, job: Job, found: Ending) -> None:
-        """Write down what became of a trial."""
         self.jobs.remove(job)
-        if found.outcome == "lost":
-            tickets.tell_lost(self.study, job.trial, found.reason)
-            return tickets.queue_lost(self.study)
-        attributes = {"outcome": found.outcome, "reason": found.reason, "seconds": job.child_seconds,
-                      "peak_bytes": job.peak_bytes}
-        for name, value in attributes.items():
-            job.trial.set_user_attr(name, value)
-        if found.outcome == "done":
-            self.study.tell(job.trial, [statistics.fmean(values) for values in zip(*job.values, strict=True)])
-        else:
-            self.study.tell(job.trial, state=TrialState.PRUNED if found.outcome == "pruned" else TrialState.FAIL)
-
-    def skip(self, trial: Trial, outcome: str, reason: str, excess: float) -> None:
-        """Write down a configuration that is not trained. Raises ValueError after GIVE_UP_AFTER in a row."""
-        self.infeasible_in_a_row += 1
-        self.oversized_in_a_row += outcome == "oversized"
-        trial.set_user_attr("outcome", outcome)
-        trial.set_user_attr("reason", reason)
-        tell_infeasible(self.study, trial, self.options.sampler, excess,
-                        self.oversized_in_a_row if outcome == "oversized" else 0)
-        if self.infeasible_in_a_row >= GIVE_UP_AFTER:
-            raise ValueError(f"{GIVE_UP_AFTER} configurations in a row were not to be trained, the last because "
-                             f"{reason}: allow more with --ram-limit, shrink them with --on-exceed shrink, or narrow "
-                             "the space")
-
-    def follow(self, job: Job) -> None:
-        """Report a run's evaluations, and end it where it is hopeless."""
-        column = self.options.objective[0]
-        for line in job.reader.new_lines() if job.phase == "training" else ():
-            if column not in line or "val_loss" not in line or self.options.settled_pruner in ("none", "wilcoxon"):
-                continue
-            at = mark(self.options, self.base, job.cfg, line)
-            if at > job.reported and math.isfinite(line[column]):
-                job.trial.report(line[column], at)
-                job.reported = at
-                if line["step"] < job.cfg.train.steps and job.trial.should_prune():
-                    job.send(signal.SIGTERM, "pruning")
-
-    def is_worse_over_seeds(self, job: Job) -> bool:
-        """Whether the seeds so far tell that a trial is worse than the best."""
-        if self.options.settled_pruner != "wilcoxon":
-            return False
-        job.trial.report(job.values[-1][0], len(job.values) - 1)
-        return job.trial.should_prune()
+        self.book.tell(job, found)
 
     def abandon(self, reason: str) -> None:
         """End what runs; it is lost, and will be trained when the search goes on."""

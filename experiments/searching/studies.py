@@ -14,7 +14,7 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from searching.options import Options
 from searching.space import Space
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from config import to_dict
 from runs import MODELS
@@ -106,8 +106,17 @@ def open_study(options: Options, space: Space, limit_bytes: int, baseline_bytes:
                              "choose another --study")
     for key, value in (wanted | {"baseline_bytes": baseline_bytes}).items():
         if key not in study.user_attrs:
-            study.set_user_attr(key, value)
+            _set_once(study, key, value)
     return study
+
+
+def _set_once(study: optuna.Study, key: str, value: Any) -> None:
+    """Set an attribute, unless another process does so this moment."""
+    try:
+        study.set_user_attr(key, value)
+    except (StorageInternalError, IntegrityError):
+        if key not in study.user_attrs:
+            raise
 
 
 def plain(value: Any) -> Any:

@@ -1,0 +1,51 @@
+"""What is written down of a trial, and told to the sampler, when it has come to an end."""
+
+import statistics
+
+from optuna.study import Study
+from optuna.trial import Trial, TrialState
+from searching import tickets
+from searching.jobs import Ending, Job
+from searching.options import Options
+from searching.samplers import tell_infeasible
+
+GIVE_UP_AFTER = 200  # infeasible configurations in a row
+
+
+class Book:
+    """The ends of this process's trials."""
+
+    def __init__(self, options: Options, study: Study):
+        self._options, self._study = options, study
+        self._oversized_in_a_row = self._infeasible_in_a_row = 0
+
+    def tell(self, job: Job, found: Ending) -> None:
+        """Write down what became of a trial that was trained, or was to be."""
+        if found.outcome == "lost":
+            tickets.tell_lost(self._study, job.trial, found.reason)
+            return tickets.queue_lost(self._study)
+        attributes = {"outcome": found.outcome, "reason": found.reason, "seconds": job.child_seconds,
+                      "peak_bytes": job.peak_bytes}
+        for name, value in attributes.items():
+            job.trial.set_user_attr(name, value)
+        if found.outcome == "done":
+            self._study.tell(job.trial, [statistics.fmean(values) for values in zip(*job.values, strict=True)])
+        else:
+            self._study.tell(job.trial, state=TrialState.PRUNED if found.outcome == "pruned" else TrialState.FAIL)
+
+    def trains(self) -> None:
+        """A configuration fits."""
+        self._oversized_in_a_row = self._infeasible_in_a_row = 0
+
+    def skip(self, trial: Trial, outcome: str, reason: str, excess: float) -> None:
+        """Write down a configuration that is not trained. Raises ValueError after GIVE_UP_AFTER in a row."""
+        self._infeasible_in_a_row += 1
+        self._oversized_in_a_row += outcome == "oversized"
+        trial.set_user_attr("outcome", outcome)
+        trial.set_user_attr("reason", reason)
+        tell_infeasible(self._study, trial, self._options.sampler, excess,
+                        self._oversized_in_a_row if outcome == "oversized" else 0)
+        if self._infeasible_in_a_row >= GIVE_UP_AFTER:
+            raise ValueError(f"{GIVE_UP_AFTER} configurations in a row were not to be trained, the last because "
+                             f"{reason}: allow more with --ram-limit, shrink them with --on-exceed shrink, or narrow "
+                             "the space")
