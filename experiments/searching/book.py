@@ -24,8 +24,8 @@ class Book:
         if found.outcome == "lost":
             tickets.tell_lost(self._study, job.trial, found.reason)
             return tickets.queue_lost(self._study)
-        attributes = {"outcome": found.outcome, "reason": found.reason, "seconds": job.child_seconds,
-                      "peak_bytes": job.peak_bytes}
+        attributes = {"seconds": job.child_seconds, "peak_bytes": job.peak_bytes, "reason": found.reason,
+                      "outcome": found.outcome}  # which says that the others are there
         for name, value in attributes.items():
             job.trial.set_user_attr(name, value)
         if found.outcome == "done":

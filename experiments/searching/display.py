@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from optuna.trial import TrialState
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
@@ -59,7 +60,8 @@ def picture(snapshot: Snapshot, options: Options) -> Group:
     for job in snapshot.running:
         table.add_row(*row(job, options))
     parts = [table, Text(counts_line(snapshot.counts) or "no trial has come to an end")]
-    done = [trial for trial in snapshot.study.get_trials(deepcopy=False) if trial.user_attrs.get("outcome") == "done"]
+    done = [trial for trial in snapshot.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+            if trial.user_attrs.get("outcome") == "done"]
     if done and len(options.objective) == 1:
         best = (min if options.directions == ["minimize"] else max)(done, key=lambda trial: trial.value)
         parts.append(Text(f"best: trial {best.number}, {values_line(options, best.values)}  "

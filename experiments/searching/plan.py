@@ -66,7 +66,7 @@ class Plan:
     def expected_seconds(self) -> float:
         """Of a trial, by those that are done."""
         seen = [trial.user_attrs["seconds"] for trial in self.study.get_trials(deepcopy=False)
-                if trial.user_attrs.get("outcome") == "done"]
+                if trial.user_attrs.get("outcome") == "done"]  # of which another process may be about to tell
         return statistics.median(seen) if seen else 1.5 * (self.options.trial_seconds or 0.0) * self.options.seeds
 
     def _reserved_seconds(self) -> float:
