@@ -1,0 +1,122 @@
+"""What became of a study's trials, read from the attributes that the search leaves on them.
+
+A trial's state alone does not tell: how Optuna is told of a configuration that was skipped for memory depends on the
+sampler. The attribute `outcome` does: done, pruned, oversized, invalid, or a way to fail. Trials that repeat another
+with a further seed are no configurations of their own.
+"""
+
+import json
+import math
+from collections import Counter
+from statistics import fmean
+from typing import Any
+
+import optuna
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+FAILED = ("out of memory", "crashed", "diverged", "lost")
+OUTCOMES = ("done", "repeat", "pruned", "oversized", "invalid", *FAILED, "queued twice", "running", "waiting")
+UNTOLD = {TrialState.COMPLETE: "done", TrialState.PRUNED: "pruned", TrialState.FAIL: "crashed",
+          TrialState.RUNNING: "running", TrialState.WAITING: "waiting"}
+
+
+def outcome(trial: FrozenTrial) -> str:
+    """One of OUTCOMES."""
+    found = trial.user_attrs.get("outcome", UNTOLD[trial.state]) if trial.state.is_finished() else UNTOLD[trial.state]
+    if "twice" in trial.user_attrs:
+        return "queued twice"
+    return "repeat" if found == "done" and "repeat_of" in trial.user_attrs else found
+
+
+def columns(study: optuna.Study) -> list[str]:
+    """The names of the objectives."""
+    return [objective["column"] for objective in study.user_attrs["objectives"]]
+
+
+def signs(study: optuna.Study) -> list[int]:
+    """For each objective 1 where less is better, -1 where more is."""
+    return [-1 if direction == StudyDirection.MAXIMIZE else 1 for direction in study.directions]
+
+
+def flags(trial: FrozenTrial) -> dict[str, Any]:
+    """What the trial changed on the base, with what was shrunk to make it fit."""
+    return trial.user_attrs.get("flags", trial.params) | trial.user_attrs.get("shrunk", {})
+
+
+def varying(trials: list[FrozenTrial]) -> list[str]:
+    """The flags that are not the same in all trials."""
+    seen = [{name: json.dumps(value) for name, value in flags(trial).items()} for trial in trials]
+    names = dict.fromkeys(name for one in seen for name in one)
+    return [name for name in names if len({one.get(name) for one in seen}) > 1]
+
+
+def measured(study: optuna.Study) -> optuna.Study:
+    """A copy in memory with the same numbers and attributes, in which only trials that are done are complete.
+
+    What a sampler was told of configurations that never ran is left out. The attribute `by_seed` has the values of the
+    first objective over a trial's seeds, and the trial's value is their mean.
+    """
+    trials = study.get_trials(deepcopy=False)
+    copy = optuna.create_study(study_name=study.study_name, directions=study.directions)
+    for name, value in study.user_attrs.items():
+        copy.set_user_attr(name, value)
+    repeats: dict[int, list[float]] = {}
+    for trial in trials:
+        if outcome(trial) == "repeat":
+            repeats.setdefault(trial.user_attrs["repeat_of"], []).append(trial.values[0])
+    for trial in trials:
+        copy.add_trial(_as_it_ended(trial, repeats.get(trial.number, [])))
+    return copy
+
+
+def _as_it_ended(trial: FrozenTrial, repeats: list[float]) -> FrozenTrial:
+    found, values, attrs = outcome(trial), None, trial.user_attrs | {"outcome": outcome(trial)}
+    attrs["by_seed"] = [trial.values[0], *repeats] if found in ("done", "repeat") else []
+    if found == "done":
+        values = [fmean(attrs["by_seed"]), *trial.values[1:]]
+    states = {"done": TrialState.COMPLETE, "pruned": TrialState.PRUNED}
+    return optuna.trial.create_trial(
+        state=states.get(found, TrialState.FAIL), values=values, params=trial.params,
+        distributions=trial.distributions, user_attrs=attrs,
+        intermediate_values=trial.intermediate_values if found in states else None)
+
+
+def done_trials(results: optuna.Study) -> list[FrozenTrial]:
+    """Of a `measured` study the trials with finite values, in the order of time."""
+    return [trial for trial in results.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
+            if all(map(math.isfinite, trial.values))]
+
+
+def ended(results: optuna.Study, *outcomes: str) -> list[FrozenTrial]:
+    """Of a `measured` study the trials with one of these outcomes."""
+    return [trial for trial in results.get_trials(deepcopy=False) if trial.user_attrs["outcome"] in outcomes]
+
+
+def best_trials(results: optuna.Study) -> list[FrozenTrial]:
+    """Of a `measured` study the trials that are done, best first.
+
+    Those repeated over further seeds stand before the others: one value alone may be luck. With several objectives
+    only those that no other beats in all of them, by the first.
+    """
+    (sign, *more) = signs(results)
+    if more:
+        return sorted(results.best_trials, key=lambda trial: sign * trial.values[0])
+    return sorted(done_trials(results), key=lambda trial: (len(trial.user_attrs["by_seed"]) == 1, sign * trial.value))
+
+
+def count(results: optuna.Study) -> dict[str, int]:
+    """How many trials of a `measured` study had each outcome, in the order of OUTCOMES; none of it, no entry."""
+    numbers = Counter(trial.user_attrs["outcome"] for trial in results.get_trials(deepcopy=False))
+    return {name: numbers[name] for name in OUTCOMES if numbers[name]}
+
+
+def spent(trials: list[FrozenTrial]) -> float:
+    """Seconds that trials cost: their predictions, their processes."""
+    return sum(trial.user_attrs.get("predict_seconds", 0.0) + trial.user_attrs.get("seconds", 0.0) for trial in trials)
+
+
+def oversized_share(results: optuna.Study) -> float:
+    """The part of all seconds that went to configurations skipped for memory; 0 where nothing was spent."""
+    total = spent(results.get_trials(deepcopy=False))
+    return spent(ended(results, "oversized")) / total if total else 0.0

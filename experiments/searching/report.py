@@ -1,0 +1,113 @@
+"""What a search leaves behind: the best configurations, a table of the trials, pictures.
+
+    experiments/results/<study>/
+        best.json  best-2.json ...   for `python train.py --config FILE`, best first; of several objectives the front
+        trials.md  trials.csv        every trial: its value, sizes, time, flags, why it was skipped or failed
+        history.png  importances.png  slice.png  contour.png  memory.png  pareto.png
+        plots.html                   Optuna's own plots, interactive, on one page
+"""
+
+import io
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import optuna
+import pandas as pd
+from matplotlib.figure import Figure
+from optuna.trial import FrozenTrial
+from searching import pictures
+from searching.importance import NothingToDraw, by_importance
+from searching.outcomes import best_trials, columns, flags, measured, oversized_share
+from searching.pages import page
+from searching.parameter_pictures import draw_contour, draw_slices
+from searching.tables import describe, trial_table, trials_page
+
+from config import Config, from_dict, override, to_dict
+from training.checkpoint import write_bytes, write_text
+
+TOP = 5  # configurations written where there is one objective
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What `write_report` found and wrote."""
+
+    summary: str  # how many trials came to what, in a few sentences
+    table: pd.DataFrame  # a row for each trial, as in trials.csv
+    best: tuple[FrozenTrial, ...]  # best first
+    configs: tuple[Path, ...]  # their files
+    files: tuple[Path, ...]  # tables and pictures
+    left_out: dict[str, str]  # picture -> why there is none
+    oversized_share: float  # of the time that all trials cost
+
+
+def write_report(study: optuna.Study, folder: Path) -> Report:
+    """Write a study's results into a folder, in place of those of last time.
+
+    Raises ValueError where a trial's flags make no configuration.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    results = measured(study)
+    best = best_trials(results)
+    table = trial_table(results)
+    write_text(folder / "trials.csv", table.to_csv(index=False))
+    write_text(folder / "trials.md", trials_page(results, best))
+    configs = _write_configs(results, best if len(columns(results)) > 1 else best[:TOP], folder)
+    drawn, left_out = _write_pictures(results, folder)
+    return Report(
+        summary=describe(results), table=table, best=tuple(best), configs=tuple(configs),
+        files=(folder / "trials.md", folder / "trials.csv", *drawn), left_out=left_out,
+        oversized_share=oversized_share(results))
+
+
+def best_config(results: optuna.Study, trial: FrozenTrial) -> Config:
+    """A trial's configuration, to be trained again: without its name and limit, with the seed of the base."""
+    base = from_dict(results.user_attrs["base"])
+    kept = {"train.name": None, "train.seed": base.train.seed}
+    if hasattr(base.train, "memory_limit"):
+        kept["train.memory_limit"] = None
+    return override(base, flags(trial) | kept)
+
+
+def _write_configs(results: optuna.Study, trials: list[FrozenTrial], folder: Path) -> list[Path]:
+    for old in (folder / "best.json", *folder.glob("best-*.json")):
+        old.unlink(missing_ok=True)
+    paths = [folder / ("best.json" if place == 1 else f"best-{place}.json") for place in range(1, len(trials) + 1)]
+    for path, trial in zip(paths, trials, strict=True):
+        write_text(path, json.dumps(to_dict(best_config(results, trial)), indent=2) + "\n")
+    return paths
+
+
+def _write_pictures(results: optuna.Study, folder: Path) -> tuple[list[Path], dict[str, str]]:
+    """The pictures that there are, and why the others are not."""
+    drawn, left_out = [], {}
+    for name, draw in _pictures(results):
+        path = folder / name
+        path.unlink(missing_ok=True)
+        try:
+            write_bytes(path, draw())
+            drawn.append(path)
+        except NothingToDraw as reason:
+            left_out[name] = str(reason)
+    return drawn, left_out
+
+
+def _pictures(results: optuna.Study) -> Iterator[tuple[str, Callable[[], bytes]]]:
+    by_objective = {"history": pictures.draw_history, "importances": pictures.draw_importances,
+                    "slice": draw_slices, "contour": draw_contour}
+    for place, column in enumerate(columns(results)):
+        for name, draw in by_objective.items():
+            suffix = f"-{column}" if place else ""
+            yield f"{name}{suffix}.png", partial(_png, partial(draw, results, place))
+    yield "memory.png", partial(_png, partial(pictures.draw_memory, results))
+    yield "pareto.png", partial(_png, partial(pictures.draw_pareto, results))
+    yield "plots.html", lambda: page(results, by_importance(results)).encode()
+
+
+def _png(draw: Callable[[], Figure]) -> bytes:
+    picture = io.BytesIO()
+    draw().savefig(picture, dpi=130)
+    return picture.getvalue()
