@@ -3,6 +3,12 @@
 import json
 import math
 import re
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
 
 import numpy as np
 import pandas as pd
@@ -10,6 +16,8 @@ import pytest
 from made_studies import LIMIT, MB, add, empty_study, searched
 from matplotlib.image import imread
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 from searching.importance import NothingToDraw, importances
 from searching.outcomes import measured
@@ -62,14 +70,14 @@ def test_a_flag_that_is_a_list_comes_back_as_the_config_holds_it(tmp_path):
 
 def test_no_more_than_the_top_are_written_and_those_of_last_time_are_gone(tmp_path):
     (tmp_path / "best-99.json").write_text("{}")
-    (tmp_path / "pareto.png").write_text("old")
+    (tmp_path / "contour.png").write_text("old")
     study = empty_study()
     for number in range(TOP + 2):
         add(study, "done", 1.0 - number / 100, params=rate(0.001 * (number + 1)))
     report = write_report(study, tmp_path)
     assert [trial.number for trial in report.best][:3] == [TOP + 1, TOP, TOP - 1]
     assert sorted(tmp_path.glob("best*.json")) == sorted(report.configs) and len(report.configs) == TOP
-    assert not (tmp_path / "pareto.png").exists()
+    assert not (tmp_path / "contour.png").exists()
 
 
 def test_more_is_better_where_the_study_says_so(tmp_path):
@@ -99,6 +107,16 @@ def test_of_several_objectives_the_best_are_those_that_no_other_beats(tmp_path):
     for values in ((0.5, 100), (0.4, 200), (0.6, 150), (0.3, 900), (0.3, 950)):
         add(study, "done", *values)
     assert [trial.number for trial in write_report(study, tmp_path).best] == [3, 1, 0]
+
+
+def test_the_report_says_what_is_best_and_how_to_train_it(tmp_path):
+    study = empty_study()
+    add(study, "done", 0.51234, params=rate(0.0123456))
+    lines = str(write_report(study, tmp_path)).splitlines()
+    assert lines[-3:] == ["best: trial 0, 0.5123: train.lr=0.01235",
+                          f"train it: python train.py --config {tmp_path / 'best.json'} --train.name NAME",
+                          f"tables and pictures: {tmp_path}"]
+    assert "no importances.png: importances need 5 trials that are done, and there are 1" in lines
 
 
 # ---- what counts as measured ----
@@ -191,7 +209,7 @@ def test_failures_and_invalid_flags_are_told_with_their_reasons(tmp_path):
 
 def test_a_search_gives_every_picture(tmp_path):
     report = write_report(searched(40), tmp_path)
-    assert set(report.left_out) - {"plots.html"} == {"pareto.png"}
+    assert set(report.left_out) <= {"plots.html"}  # where plotly is not installed
     assert {path.name for path in report.files} >= PICTURES | {"trials.csv", "trials.md"}
     for name in PICTURES:
         assert imread(tmp_path / name)[..., :3].std() > 0.05  # not a blank page
@@ -215,9 +233,7 @@ def test_without_a_trial_that_is_done_there_are_tables_and_a_sentence_for_each_p
     make(study)
     report = write_report(study, tmp_path)
     assert [path.name for path in report.files] == ["trials.md", "trials.csv"] and report.configs == ()
-    assert set(report.left_out) == PICTURES | {"pareto.png", "plots.html"}
-    assert all(re.search("no trial is done|plotly is not installed|one objective", why)
-               for why in report.left_out.values())
+    assert report.left_out == dict.fromkeys(PICTURES | {"plots.html"}, "no trial is done")
 
 
 @pytest.mark.parametrize("count", [1, 2, 4])
@@ -389,3 +405,43 @@ def test_optunas_plots_are_on_one_page_that_needs_no_network(tmp_path):
     assert not re.search(r'<(script|link)[^>]+(src|href)=', page)
     assert page.count("Plotly.newPlot(") == len(titles) and 3e6 < len(page) < 8e6
     assert "<h2>Pareto front</h2>" in (tmp_path / "several" / "plots.html").read_text()
+
+
+@pytest.fixture
+def dashboard(tmp_path):
+    """The address of an optuna-dashboard that shows a search's journal."""
+    pytest.importorskip("optuna_dashboard")
+    journal = tmp_path / "journal.log"
+    searched(20, storage=JournalStorage(JournalFileBackend(str(journal))))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = "from importlib.metadata import entry_points; list(entry_points(name='optuna-dashboard'))[0].load()()"
+    with (tmp_path / "said.txt").open("w") as said, subprocess.Popen(
+            [sys.executable, "-c", command, str(journal), "--port", str(port)], stdout=said, stderr=said) as process:
+        yield f"http://127.0.0.1:{port}"
+        process.kill()
+
+
+def fetch(address: str) -> bytes:
+    """A page, from a server that may still be starting."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    for _ in range(300):
+        try:
+            return opener.open(address, timeout=10).read()
+        except urllib.error.URLError as error:
+            if not isinstance(error.reason, ConnectionRefusedError):
+                raise
+            time.sleep(0.1)
+    raise TimeoutError(address)
+
+
+@pytest.mark.slow
+def test_optuna_dashboard_opens_the_study(dashboard):
+    (study,) = json.loads(fetch(f"{dashboard}/api/studies"))["study_summaries"]
+    assert study["study_name"] == "made"
+    trials = json.loads(fetch(f"{dashboard}/api/studies/{study['study_id']}?after=0"))["trials"]
+    states = [trial["state"] for trial in trials]
+    assert len(trials) == 20 and {"Complete", "Pruned", "Fail"} == set(states)
+    assert {attr["key"] for attr in trials[0]["user_attrs"]} >= {"outcome", "predicted_low_bytes"}
+    assert b"<html" in fetch(f"{dashboard}/dashboard").lower()

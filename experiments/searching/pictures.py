@@ -70,10 +70,8 @@ def draw_memory(results: optuna.Study) -> Figure:
 
 
 def draw_pareto(results: optuna.Study) -> Figure:
-    """The first objective against each of the others, with the trials that no other beats in all of them."""
+    """The first of several objectives against each of the others, with the trials that no other beats in all."""
     names, trials, front = columns(results), done_or_nothing(results), best_trials(results)
-    if len(names) < 2:
-        raise NothingToDraw("there is one objective, and so no front")
     figure = Figure(figsize=(6 * (len(names) - 1) + 1, 4.5), layout="constrained")
     grid = figure.subplots(1, len(names) - 1, squeeze=False)[0]
     for place, axes in enumerate(grid, 1):

@@ -23,25 +23,37 @@ from searching.importance import NothingToDraw, by_importance
 from searching.outcomes import best_trials, columns, flags, measured, oversized_share
 from searching.pages import page
 from searching.parameter_pictures import draw_contour, draw_slices
-from searching.tables import describe, trial_table, trials_page
+from searching.tables import describe, figure, trial_table, trials_page
 
 from config import Config, from_dict, override, to_dict
 from training.checkpoint import write_bytes, write_text
+from training.report import shown
 
 TOP = 5  # configurations written where there is one objective
 
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """What `write_report` found and wrote."""
+    """What `write_report` found and wrote; as a text, what to say at the end of a search."""
 
-    summary: str  # how many trials came to what, in a few sentences
+    folder: Path
+    summary: str  # how many trials came to what, and what they cost
     table: pd.DataFrame  # a row for each trial, as in trials.csv
     best: tuple[FrozenTrial, ...]  # best first
     configs: tuple[Path, ...]  # their files
     files: tuple[Path, ...]  # tables and pictures
     left_out: dict[str, str]  # picture -> why there is none
     oversized_share: float  # of the time that all trials cost
+
+    def __str__(self) -> str:
+        lines = [self.summary, *(f"no {name}: {why}" for name, why in self.left_out.items())]
+        if self.best:
+            changed = " ".join(f"{name}={figure(value)}" for name, value in flags(self.best[0]).items())
+            values = ", ".join(map(figure, self.best[0].values))
+            others = f"; {len(self.best) - 1} more on the front" if len(self.best[0].values) > 1 else ""
+            lines += [f"best: trial {self.best[0].number}, {values}{others}: {changed}",
+                      f"train it: python train.py --config {shown(self.configs[0])} --train.name NAME"]
+        return "\n".join([*lines, f"tables and pictures: {shown(self.folder)}"])
 
 
 def write_report(study: optuna.Study, folder: Path) -> Report:
@@ -58,7 +70,7 @@ def write_report(study: optuna.Study, folder: Path) -> Report:
     configs = _write_configs(results, best if len(columns(results)) > 1 else best[:TOP], folder)
     drawn, left_out = _write_pictures(results, folder)
     return Report(
-        summary=describe(results), table=table, best=tuple(best), configs=tuple(configs),
+        folder=folder, summary=describe(results), table=table, best=tuple(best), configs=tuple(configs),
         files=(folder / "trials.md", folder / "trials.csv", *drawn), left_out=left_out,
         oversized_share=oversized_share(results))
 
@@ -103,7 +115,8 @@ def _pictures(results: optuna.Study) -> Iterator[tuple[str, Callable[[], bytes]]
             suffix = f"-{column}" if place else ""
             yield f"{name}{suffix}.png", partial(_png, partial(draw, results, place))
     yield "memory.png", partial(_png, partial(pictures.draw_memory, results))
-    yield "pareto.png", partial(_png, partial(pictures.draw_pareto, results))
+    if len(columns(results)) > 1:
+        yield "pareto.png", partial(_png, partial(pictures.draw_pareto, results))
     yield "plots.html", lambda: page(results, by_importance(results)).encode()
 
 
