@@ -57,7 +57,7 @@ def test_a_notebook_calls_functions_and_defines_none(name):
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_a_notebook_runs_in_a_fresh_copy_of_the_project(name, tmp_path, monkeypatch):
     project, runs = tmp_path / "project", tmp_path / "runs"
-    shutil.copytree(ROOT, project, ignore=shutil.ignore_patterns(".*", "tests", "models", "__pycache__"))
+    shutil.copytree(ROOT, project, ignore=shutil.ignore_patterns(".*", "tests", "models", "results", "__pycache__"))
     environment = {"SHAPESHIFTER_MODELS": runs, "OMP_NUM_THREADS": 1, "IPYTHONDIR": tmp_path / "ipython",
                    "JUPYTER_DATA_DIR": tmp_path / "jupyter"}  # no kernel or setting of the user's
     for variable, value in environment.items():

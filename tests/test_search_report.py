@@ -256,6 +256,16 @@ def test_one_parameter_has_a_slice_and_no_contour(tmp_path):
     assert (tmp_path / "slice.png").exists() and (tmp_path / "importances.png").exists()
 
 
+def test_a_conditional_parameter_with_one_value_so_far_is_in_no_picture(tmp_path):
+    study = empty_study()
+    for number in range(8):
+        width = {"model.hidden_dim": (DIM, 32)} if number % 2 else {}
+        add(study, "done", 0.5 - number / 100, params=rate(0.001 * (1 + number)) | width)
+    report = write_report(study, tmp_path)
+    assert list(importances(measured(study))) == ["train.lr"]
+    assert "two parameters" in report.left_out["contour.png"] and (tmp_path / "slice.png").exists()
+
+
 def test_choices_alone_have_their_pictures(tmp_path):
     study = empty_study()
     for number in range(8):
@@ -352,13 +362,15 @@ def test_the_memory_picture_has_prediction_measurement_limit_and_what_was_skippe
     assert [[end[0] / MB for end in one] for one in axes.collections[0].get_segments()] == [[400, 800], [600, 1200]]
 
 
-def test_the_front_goes_through_the_trials_that_no_other_beats():
-    study = empty_study("accuracy", "parameters")
-    for values in ((0.5, 100), (0.6, 200), (0.4, 150), (0.7, 900)):
-        add(study, "done", *values)
+@pytest.mark.parametrize(("first", "better"), [("accuracy", 1), ("bits_per_byte", -1)])
+def test_the_front_goes_through_the_trials_that_no_other_beats(first, better):
+    study = empty_study(first, "parameters")
+    for value, parameters in ((0.5, 100), (0.6, 200), (0.4, 150), (0.7, 900)):
+        add(study, "done", 1 + better * value, parameters)
     (axes,) = draw_pareto(measured(study)).axes
     front = axes.lines[1]
-    assert list(zip(front.get_xdata(), front.get_ydata(), strict=True)) == [(100, 0.5), (200, 0.6), (900, 0.7)]
+    assert list(front.get_xdata()) == [100, 200, 900]
+    assert list(front.get_ydata()) == [1 + better * value for value in (0.5, 0.6, 0.7)]
     assert [text.get_text() for text in axes.texts] == ["0", "1", "3"]
 
 

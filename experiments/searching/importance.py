@@ -24,8 +24,11 @@ def done_or_nothing(results: optuna.Study) -> list[FrozenTrial]:
 
 def varied(trials: Sequence[FrozenTrial]) -> list[str]:
     """The parameters of which the trials have more than one value."""
-    names = dict.fromkeys(name for trial in trials for name in trial.params)
-    return [name for name in names if len({str(trial.params.get(name)) for trial in trials}) > 1]
+    values: dict[str, set[str]] = {}
+    for trial in trials:
+        for name, value in trial.params.items():
+            values.setdefault(name, set()).add(str(value))
+    return [name for name, seen in values.items() if len(seen) > 1]
 
 
 def importances(results: optuna.Study, place: int = 0) -> dict[str, float]:

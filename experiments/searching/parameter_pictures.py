@@ -65,10 +65,10 @@ def draw_contour(results: optuna.Study, place: int = 0) -> Figure:
     if len(pair) < 2 or len(trials) < LEAST_TRIALS:
         raise NothingToDraw(f"a contour needs two parameters that vary, and {LEAST_TRIALS} trials with both")
     figure = Figure(figsize=(7, 5), layout="constrained")
-    axes, (across, up) = figure.subplots(), pair
+    axes, (across, up), sign = figure.subplots(), pair, signs(results)[place]
     values = [trial.values[place] for trial in trials]
-    few = np.quantile(values, 0.9 if signs(results)[place] == 1 else 0.1)  # the worst tenth takes no colours away
-    colours = Normalize(*(min(values), few) if signs(results)[place] == 1 else (few, max(values)))
+    ends = (min(values), np.quantile(values, 0.9)) if sign == 1 else (np.quantile(values, 0.1), max(values))
+    colours = Normalize(*ends)  # the worst tenth takes no colours away from the others
     drawn = _draw_field(axes, across, up, trials, values, cmap="viridis", norm=colours)
     axes.plot(across.positions(skipped), up.positions(skipped, 0.755), "x", color="black", markersize=5, alpha=0.6)
     across.label(axes.xaxis)

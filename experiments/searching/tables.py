@@ -33,8 +33,8 @@ def describe(results: optuna.Study) -> str:
     sought = " and ".join(f"{column} ({directions[sign]})"
                           for column, sign in zip(columns(results), signs(results), strict=True))
     limit, idle = results.user_attrs.get("limit_bytes"), results.user_attrs.get("baseline_bytes")
-    bound = f"limit {size(limit)} a process" if limit else "no memory limit"
-    bound += f", of which an idle one holds {size(idle)}" if limit and idle else ""
+    bound = f"limit {size(limit)}" if limit else "no memory limit"
+    bound += f", of which an idle process holds {size(idle)}" if limit and idle else ""
     numbers = count(results)
     said = {"oversized": "skipped for memory"}
     ends = ", ".join(f"{number} {said.get(name, name)}" for name, number in numbers.items()) or "none yet"
@@ -129,5 +129,5 @@ def size(num_bytes: float | None) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """What a table's cell can hold."""
-    return value if isinstance(value, str | int | float | None) else json.dumps(value)
+    """What a table's cell can hold; nothing for an empty list or mapping."""
+    return value if isinstance(value, str | int | float | None) else json.dumps(value) if value else None
