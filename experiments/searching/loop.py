@@ -178,9 +178,8 @@ class Search:
             return self.fork(job, "searching.timing:main", words)
         name, flags = job.run_name(self.study.study_name), length(self.options, self.base, job.cfg, job.step_seconds)
         job.phase, job.reader = "training", LogReader(name)
-        has_limit = hasattr(job.cfg.train, "memory_limit")
-        limit = {"train.memory_limit": f"{job.granted_bytes // 10**6}MB"} if has_limit else {}
-        job.cfg = override(job.cfg, flags | {"train.name": name} | limit)
+        limit = f"{job.granted_bytes // 10**6}MB"
+        job.cfg = override(job.cfg, flags | {"train.name": name, "train.memory_limit": limit})
         if not job.values:
             steps = {"train.steps": flags["train.steps"]} if flags["train.steps"] != self.base.train.steps else {}
             job.trial.set_user_attr("flags", plain(job.flags | steps))

@@ -78,9 +78,7 @@ def write_report(study: optuna.Study, folder: Path) -> Report:
 def best_config(results: optuna.Study, trial: FrozenTrial) -> Config:
     """A trial's configuration, to be trained again: without its name and limit, with the seed of the base."""
     base = from_dict(results.user_attrs["base"])
-    kept = {"train.name": None, "train.seed": base.train.seed}
-    if hasattr(base.train, "memory_limit"):
-        kept["train.memory_limit"] = None
+    kept = {"train.name": None, "train.seed": base.train.seed, "train.memory_limit": None}
     return override(base, flags(trial) | kept)
 
 
