@@ -11,6 +11,7 @@ import signal
 import sys
 
 import torch
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -26,6 +27,7 @@ from presets import parse_command_line
 __all__ = ["Prediction", "Room", "cheaper", "largest", "predict"]
 
 CONTEXT = "300 to 500 MB for the context of CUDA, and about a tenth for blocks that are kept free"  # nvidia-smi shows
+WIDTH = 100  # of the table, in characters
 OPTIONS = {
     "limit": "SIZE: what a process may take, e.g. 2GB; say whether the run fits, what would make it fit, and the "
              "largest batch and width that do",
@@ -46,6 +48,7 @@ def main() -> None:
         if cfg.model.vocab_size is None:
             cfg = override(cfg, {"model.vocab_size": cfg.tokenizer.vocab_size or 4096})
         console = Console(highlight=False, soft_wrap=True)
+        console.width = max(console.width, WIDTH)
         prediction = predict(cfg, device=device)
         base = child_baseline_bytes() or 0 if device == "cpu" else 0
         show(console, cfg, prediction, base)
@@ -78,16 +81,16 @@ def show(console: Console, cfg: Config, prediction: Prediction, base: int) -> No
 def parts_table(prediction: Prediction) -> Table:
     """What is alive at the peak, by module and part."""
     shown = [part for part in PARTS if prediction.by_part[part]]
-    table = Table("at the peak, MB", *shown, "total", title_justify="left")
+    table = Table("MB at the peak", *shown, "total", box=SIMPLE_HEAD)
     for column in table.columns[1:]:
         column.justify = "right"
 
     def row(name: str, numbers: list[int]) -> None:
-        cells = [f"{number / 1e6:,.1f}" if number else "" for number in numbers]
+        cells = [f"{number / 1e6:,.1f}" if number >= 5e4 else "" for number in numbers]
         table.add_row(name, *cells, f"{sum(numbers) / 1e6:,.1f}")
 
     for module in sorted(prediction.by_module, key=prediction.by_module.get, reverse=True):
-        row(module or "(no module)", [prediction.peak.parts[module, part] for part in shown])
+        row(module or "none of them", [prediction.peak.parts[module, part] for part in shown])
     table.add_section()
     row("all", [prediction.by_part[part] for part in shown])
     return table

@@ -13,7 +13,7 @@ from tools import LoggingModule, log_io
 class KVCache:
     """Keys, values and positions of the tokens a layer has seen, in room for `max_len` of them.
 
-    Shape: keys and values (b, g, s, p), positions (s,) or (b, s).
+    Shape: keys and values (b, g, s, p), each with its own p; positions (s,) or (b, s).
     """
 
     def __init__(self, max_len: int):
@@ -26,8 +26,7 @@ class KVCache:
         if stop > self.max_len:
             raise ValueError(f"the cache holds {self.max_len} tokens, not {stop}")
         if self.keys is None:
-            b, g, _, p = k.shape
-            self.keys, self.values = k.new_empty(b, g, self.max_len, p), v.new_empty(b, g, self.max_len, p)
+            self.keys, self.values = (x.new_empty(*x.shape[:2], self.max_len, x.shape[3]) for x in (k, v))
             self.positions = positions.new_empty(*positions.shape[:-1], self.max_len)
         self.keys[:, :, start:stop], self.values[:, :, start:stop] = k, v
         self.positions[..., start:stop] = positions

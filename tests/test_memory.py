@@ -1,0 +1,237 @@
+"""What a run will take, before it takes it."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from helpers import small_config
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.distributed._tools.mem_tracker import MemTracker
+
+import memory
+from config import Config, override
+from footprint import prediction
+from footprint.fitting import Room, cheaper, in_words, largest
+from footprint.prediction import predict
+from footprint.process import peak_rss_bytes, reset_peak_rss, rss_bytes
+from footprint.rehearsal import rehearse, sequence_bytes, some_batch
+from model import Model
+from modules.mlp import MLPS
+from presets import load_preset
+from tools import LoggingModule, log_io
+from training.step import Learner
+
+MB = 10**6
+BASE = {"model.vocab_size": 512, "model.dim": 64, "model.num_layers": 2, "model.max_seq_len": 64,
+        "train.precision": "float32", "train.graded_stories": 0}
+
+
+def configured(changes: dict | None = None) -> Config:
+    return override(Config(), BASE | (changes or {}))
+
+
+KINDS = {
+    "default": {}, "adamw": {"train.optimizer": "adamw"}, "sgd": {"train.optimizer": "sgd", "train.lr": 0.1},
+    "lion": {"train.optimizer": "lion"}, "adafactor": {"train.optimizer": "adafactor"},
+    "documents": {"data.packing": "documents"}, "checkpointed": {"train.checkpoint_activations": True},
+    "chunked": {"train.loss_chunk": 16}, "bfloat16": {"train.precision": "bfloat16"},
+    "explicit attention": {"model.attn_kernel": "explicit"}, "alibi": {"model.position": "alibi"},
+    "gated": {"model.mlp": "glu", "model.norm": "layer"}, "tied": {"model.tie_embeddings": True},
+    "large vocabulary": {"model.vocab_size": 20_000, "model.pointer": False},
+    "average": {"train.ema_decay": 0.9}, "window": {"model.window": 8, "model.residual": "sandwich"},
+}
+
+
+def tracked(cfg: Config) -> int:
+    """The peak of the same two steps by torch's own tracker."""
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        tracker = MemTracker()
+        with tracker, pytest.MonkeyPatch.context() as patch:
+            patch.setattr(torch.Tensor, "item", lambda self: 1.0)
+            model = Model(cfg.model, checkpoint_activations=cfg.train.checkpoint_activations,
+                          loss_chunk=cfg.train.loss_chunk)
+            learner = Learner(model, cfg.train)
+            tracker.track_external(model, *learner.optimizer.parts)
+            batch = some_batch(cfg, cfg.train.batch_size)
+            for number in (1, 2):
+                learner.step([batch], number=number, lr=0.0, noise=[])
+                tracker.reset_mod_stats()  # what it knows of each module is of one pass
+        peak = tracker.get_tracker_snapshot("peak")
+    return sum(kinds["Total"] for kinds in peak.values())
+
+
+# its hooks hold on to what is made again for the gradient
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ("checkpointed", "chunked")])
+def test_the_steps_peak_where_torchs_own_tracker_sees_it(kind):
+    cfg = configured(KINDS[kind])
+    moments = rehearse(cfg, rows=cfg.train.batch_size, num_texts=0)
+    peak = max(m.num_bytes for (phase, _), m in moments.items() if phase != "evaluation")
+    assert peak == pytest.approx(tracked(cfg), rel=2e-3)
+
+
+@pytest.mark.parametrize("changes", KINDS.values(), ids=KINDS)
+def test_what_is_alive_at_the_peak_adds_up_to_it(changes):
+    found = predict(configured(changes))
+    assert sum(found.by_part.values()) == sum(found.by_module.values()) == found.peak_bytes
+    assert found.how == "exact" and 0 < found.peak_bytes < found.low_bytes < found.high_bytes
+    weights = 4 * Model(configured(changes).model).num_parameters()
+    assert weights <= found.by_part["weights"] <= 1.1 * weights + 64 * 100
+
+
+def test_the_optimizer_and_the_average_are_told_from_the_rest():
+    weights = predict(configured()).by_part["weights"]
+    adamw = predict(configured({"train.optimizer": "adamw", "train.ema_decay": 0.9})).by_part
+    assert adamw["optimizer"] == pytest.approx(2 * weights, rel=0.02)
+    assert adamw["average"] == pytest.approx(weights, rel=0.02)
+    assert predict(configured({"train.optimizer": "sgd", "train.momentum": 0.0})).by_part["optimizer"] < 0.02 * weights
+
+
+@pytest.mark.parametrize("changes", [
+    {}, {"train.batch_size": 1}, {"model.window": 8, "model.window_pattern": "SSF"},
+    {"train.checkpoint_activations": True, "train.batch_size": 32}, {"model.mixers": ("attention", "none")},
+], ids=str)
+def test_many_layers_are_predicted_from_few(changes, monkeypatch):
+    cfg = configured({"model.num_layers": 10} | changes)
+    fast = predict(cfg)
+    monkeypatch.setattr(prediction, "DEEP", 10)
+    whole = predict(cfg)
+    assert (fast.how, whole.how) == ("from two depths", "exact")
+    assert fast.peak_bytes == pytest.approx(whole.peak_bytes, rel=1e-3) and fast.where == whole.where
+    for part, num_bytes in whole.by_part.items():
+        assert fast.by_part[part] == pytest.approx(num_bytes, rel=0.01, abs=10_000)
+
+
+# ---- parts whose memory depends on data ----
+
+
+class Experts(LoggingModule):
+    """Each token goes to one of four MLPs, as its router says. Shape: (b, t, d) -> (b, t, d)."""
+
+    def __init__(self, dim: int):
+        super().__init__()
+        self.router = nn.Linear(dim, 4)
+        self.experts = nn.ModuleList(nn.Sequential(nn.Linear(dim, 4 * dim), nn.ReLU(), nn.Linear(4 * dim, dim))
+                                     for _ in range(4))
+
+    @classmethod
+    def from_config(cls, cfg):
+        return cls(cfg.dim)
+
+    @log_io
+    def forward(self, x):
+        flat, weights = x.flatten(0, 1), self.router(x.flatten(0, 1)).softmax(-1)
+        out, chosen = torch.zeros_like(flat), weights.argmax(-1)
+        for number, expert in enumerate(self.experts):
+            (tokens,) = (chosen == number).nonzero(as_tuple=True)
+            out = out.index_add(0, tokens, expert(flat[tokens]) * weights[tokens, number, None])
+        return out.view_as(x)
+
+
+class Asks(Experts):
+    """Doubles what it gets where a number of it is large."""
+
+    def forward(self, x):
+        return 2 * x if self.router(x).abs().max().item() > 3 else x * self.router(x).sum()
+
+
+@pytest.mark.parametrize("part", [Experts, Asks])
+def test_a_part_that_looks_at_its_data_is_predicted_from_a_trial(part, monkeypatch):
+    monkeypatch.setitem(MLPS, "mlp", part)
+    cfg = configured({"train.batch_size": 16})
+    found = predict(cfg)
+    assert found.how == "from a trial"
+    real = rehearse(cfg, rows=16, num_texts=3, fake=False)
+    assert found.peak_bytes == pytest.approx(max(moment.num_bytes for moment in real.values()), rel=0.03)
+
+
+# ---- nothing is taken ----
+
+
+def test_a_model_of_a_billion_parameters_is_predicted_in_little_memory():
+    predict(configured())
+    if not reset_peak_rss():
+        pytest.skip("the peak of a process is read from /proc")
+    before = rss_bytes()
+    found = predict(override(load_preset("llama3"), {"model.num_layers": 4, "train.batch_size": 1}))
+    assert found.peak_bytes > 30e9 and peak_rss_bytes() - before < 50 * MB
+
+
+def test_predicting_moves_no_random_state():
+    state = torch.get_rng_state()
+    predict(configured())
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_model_without_a_vocabulary_cannot_be_predicted():
+    with pytest.raises(ValueError, match="^model.vocab_size=None: give a number"):
+        predict(Config())
+
+
+# ---- generation ----
+
+
+@pytest.mark.parametrize(("kv_heads", "pointer"), [(4, False), (1, False), (2, True)])
+def test_each_text_keeps_its_keys_and_values(kv_heads, pointer):
+    model = small_config(dim=64, num_layers=3, num_heads=4, num_kv_heads=kv_heads, max_seq_len=64, pointer=pointer)
+    keys_and_values = 3 * 2 * kv_heads * 16 * 64 * 4
+    copied = 64 * (64 * 4 + 8) if pointer else 0  # the pointer's keys, and the tokens
+    positions = (3 + pointer) * 64 * 8
+    assert sequence_bytes(Config(model=model)) == keys_and_values + copied + positions
+
+
+# ---- what fits ----
+
+
+def test_the_largest_that_fits_does_and_the_next_does_not():
+    cfg, room = configured(), Room(300 * MB, 100 * MB)
+    rows = largest(cfg, "train.batch_size", 1, lambda found: room.zone(found) is not None)
+    assert room.zone(predict(override(cfg, {"train.batch_size": rows}))) == "pinned"
+    assert room.zone(predict(override(cfg, {"train.batch_size": rows + max(1, rows // 50)}))) is None
+    assert largest(cfg, "train.batch_size", 1, lambda found: False) is None
+
+
+def test_three_changes_that_make_a_run_fit_are_found_and_they_do():
+    cfg = configured({"train.batch_size": 64, "model.num_layers": 4})
+    room = Room(predict(cfg).low_bytes // 2, 0)
+    assert room.zone(predict(cfg)) is None
+    found = list(cheaper(cfg, room))
+    assert len(found) == 3 == len({str(changes) for changes, _ in found})
+    for changes, predicted in found:
+        assert room.zone(predict(override(cfg, changes))) is not None
+        assert predict(override(cfg, changes)).low_bytes == predicted.low_bytes
+    assert len(in_words(cfg, room)) == 3 and all(word.startswith("--train.") for word in in_words(cfg, room))
+
+
+def test_a_device_that_is_not_here_is_predicted_with_its_blocks_and_workspace():
+    cfg = configured({"train.optimizer": "adamw"})
+    here, there = predict(cfg), predict(cfg, device="cuda")
+    assert there.low_bytes == there.high_bytes > there.peak_bytes
+    assert here.peak_bytes <= there.peak_bytes < 1.05 * here.peak_bytes  # blocks of 512 bytes, not 64
+
+
+# ---- the command ----
+
+
+def run(*words: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, memory.__file__, *words], capture_output=True, text=True)
+
+
+def test_the_command_shows_the_parts_and_what_fits():
+    done = run("gpt2", "--model.num-layers", "2", "--train.batch-size", "1", "--limit", "1GB", "--model.dim", "192")
+    assert (done.returncode, done.stderr) == (0, "")
+    for word in ("most is alive in", "weights", "blocks.mixer", "generation:", "does not fit into 1.00 GB",
+                 "it would with --train", "largest train.batch_size that fits: none", "largest model.dim that fits: "):
+        assert word in done.stdout
+
+
+@pytest.mark.parametrize(("words", "sentence"), [
+    (("--limit", "lots"), "error: --limit lots is no size: use e.g. 800MB or 2GB\n"),
+    (("--device", "tpu"), "error: --device tpu is not known: use cpu or cuda\n"),
+])
+def test_a_wrong_word_is_one_sentence(words, sentence, monkeypatch, capfd):
+    monkeypatch.setattr(sys, "argv", ["memory.py", *words])
+    with pytest.raises(SystemExit, match="2"):
+        memory.main()
+    assert capfd.readouterr() == ("", sentence)
