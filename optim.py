@@ -215,7 +215,9 @@ class MovingAverage:
     """
 
     def __init__(self, model: nn.Module, decay: float):
-        self.model, self.decay = copy.deepcopy(model).requires_grad_(False), decay
+        copies = {id(p): nn.Parameter(p.detach().clone(), requires_grad=False) for p in model.parameters()}
+        copies |= {id(buffer): buffer.clone() for buffer in model.buffers()}  # deepcopy reads data, fake ones have none
+        self.model, self.decay = copy.deepcopy(model, copies), decay
 
     @torch.no_grad()
     def update(self, model: nn.Module, steps: int) -> None:

@@ -12,6 +12,7 @@ import torch
 from helpers import small_config
 from rich.console import Console
 from small_runs import assert_same_run, small_run_config, weights
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 import inference
 import runs
@@ -335,6 +336,16 @@ STATES = {**{kind: flags_of(kind) | {"lr": RATES[kind]} for kind in OPTIMIZERS},
           "ema": {"ema_decay": 0.7},
           "ramp": {"batch_size": 2, "accumulation": 3, "ramp_tokens": 500, "schedule": "cosine",
                    "schedule_unit": "tokens", "log_noise_scale": True, "log_grad_norms": True}}
+
+
+@pytest.mark.parametrize("flags", [{"norm": "cosine"}, {"position": "alibi"}, {"tie_embeddings": True}], ids=str)
+def test_a_moving_average_can_be_made_of_tensors_without_data(flags):
+    with FakeTensorMode():
+        model = Model(small_config(**flags))
+        average = MovingAverage(model, 0.8)
+        average.update(model, 1)
+    assert average.model.num_parameters() == model.num_parameters()
+    assert not {id(p) for p in model.parameters()} & {id(p) for p in average.model.parameters()}
 
 
 @pytest.mark.parametrize("flags", STATES.values(), ids=STATES)
