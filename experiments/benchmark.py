@@ -4,6 +4,7 @@
     optimizer-steps  how long an optimizer's step takes, beside torch's own AdamW and Muon
     tokenizers       MB of text per second, of each kind of tokenizer beside the bare library beneath it
     encode           tokens per second from text to files beside the bare tokenizer library, and peak memory
+    memory           predicted memory beside what a fresh process took
     loader           how much of a training step waits for its batch
 """
 
@@ -20,6 +21,7 @@ import torch
 import tyro
 from encoding import Encode
 from loader_speed import Loader
+from memory_accuracy import Memory
 from rich.console import Console
 from rich.table import Table
 from tokenizer_speed import Tokenizers
@@ -156,7 +158,7 @@ class OptimizerSteps:
 
 
 BENCHMARKS = {"tokens-to-loss": TokensToLoss, "optimizer-steps": OptimizerSteps, "tokenizers": Tokenizers,
-              "encode": Encode, "loader": Loader}
+              "encode": Encode, "loader": Loader, "memory": Memory}
 
 
 def main() -> None:

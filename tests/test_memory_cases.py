@@ -1,0 +1,44 @@
+"""The configurations whose memory is measured: they span the menus, and a draw can be repeated."""
+
+from itertools import islice
+from typing import get_args
+
+import pytest
+
+import config
+from experiments.memory_cases import drawn_cases, named_cases
+
+MENUS = {"mlp": config.Mlp, "norm": config.Norm, "residual": config.Residual, "position": config.Position,
+         "attn_kernel": config.AttentionKernel, "mixers": config.Mixer, "optimizer": config.Optimizer,
+         "packing": config.Packing}
+BESIDES = {"mlp": set(), "norm": {"none"}, "residual": {"none"}, "position": {"none"}, "attn_kernel": set(),
+           "mixers": set(), "optimizer": {"adam"}, "packing": set()}  # nothing that takes memory of its own
+
+
+def settings(name):
+    """What the named cases choose for a flag."""
+    for cfg in named_cases().values():
+        value = next(getattr(part, name) for part in (cfg.model, cfg.train, cfg.data) if hasattr(part, name))
+        yield from value if isinstance(value, tuple) else (value,)
+
+
+def test_thirty_configurations_are_measured():
+    assert len(named_cases()) == 30
+
+
+@pytest.mark.parametrize("name", MENUS)
+def test_they_span_each_menu(name):
+    assert set(get_args(MENUS[name])) - BESIDES[name] <= set(settings(name))
+
+
+@pytest.mark.parametrize(("name", "least"), [
+    ("checkpoint_activations", 2), ("loss_chunk", 2), ("accumulation", 2), ("precision", 2), ("vocab_size", 6),
+    ("ema_decay", 2), ("z_loss", 2), ("residual_dropout", 2), ("pointer", 2), ("log_noise_scale", 2),
+])
+def test_they_differ_in_what_takes_memory(name, least):
+    assert len(set(settings(name))) >= least
+
+
+def test_a_draw_is_that_of_its_seed():
+    first, again, other = (list(islice(drawn_cases(seed), 20)) for seed in (1, 1, 2))
+    assert first == again != other
