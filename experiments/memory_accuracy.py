@@ -21,9 +21,9 @@ from rich.table import Table
 
 from config import Config, from_dict, replace, to_dict
 from data import IGNORED, Batch
+from footprint.prediction import Prediction, num_texts, predict
 from footprint.process import choose_allocator, peak_rss_bytes, reset_peak_rss, rss_bytes, warm_up
 from footprint.rehearsal import begin_texts
-from memory import Prediction, num_texts, predict
 from model import Model
 from tools import seed_everything
 from training.evaluation import predict_batch

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from config import Config, override
+from config import Config, TrainConfig, override
 from footprint.process import free_bytes
 from footprint.rehearsal import PARTS, DataDecides, Moment, Moments, rehearse
 from model import Model
@@ -17,10 +17,13 @@ from tools import has_fast_bfloat16
 
 MB = 2**20
 # what a process takes besides its tensors, measured: see experiments/memory_accuracy.py
-LIBRARIES = 3 * MB  # scratch of the kernels
-LIBRARIES_PER_THREAD = 3.5 * MB  # the same, of each further thread
-LIBRARIES_BFLOAT16 = 8.5 * MB  # weights that oneDNN puts into another order
-FAST_ALLOCATOR = 1.75  # x the tensors: what an allocator that gives nothing back may leave unused between them
+LIBRARIES = 10 * MB  # code and scratch of the kernels, ends of pages
+LIBRARIES_PER_THREAD = 3 * MB  # the same, of each further thread
+LIBRARIES_BFLOAT16 = 9 * MB  # weights that oneDNN puts into another order
+IMPORTED = dict.fromkeys(("lion", "soap", "schedule_free"), 19 * MB)  # optimizer -> code of pytorch_optimizer
+# x the tensors: what an allocator that gives nothing back may leave unused between them; the second where
+# activations or logits are made again for the gradient
+FAST_ALLOCATOR, FAST_ALLOCATOR_AGAIN = 1.8, 2.75
 WORKSPACE = {"cuda": 33 * MB}  # cuBLAS takes it at the first product
 DEEP = 6  # layers; a deeper model is predicted from two shallow ones
 
@@ -33,7 +36,11 @@ class Prediction:
     how: str  # exact, from two depths, or from a trial: see predict
     device: str
     threads: int
-    bfloat16: bool
+    train: TrainConfig
+
+    @property
+    def bfloat16(self) -> bool:
+        return self.train.precision == "bfloat16"
 
     @cached_property
     def where(self) -> tuple[str, str]:
@@ -55,12 +62,14 @@ class Prediction:
         if self.device != "cpu":
             return round(self.peak_bytes + WORKSPACE[self.device])
         own = LIBRARIES + LIBRARIES_PER_THREAD * (self.threads - 1) + LIBRARIES_BFLOAT16 * self.bfloat16
-        return round(self.peak_bytes + own)
+        return round(self.peak_bytes + own + IMPORTED.get(self.train.optimizer, 0))
 
     @property
     def high_bytes(self) -> int:
         """The most that a process grows by, with the allocator that is fast."""
-        return self.low_bytes + round((FAST_ALLOCATOR - 1) * self.peak_bytes if self.device == "cpu" else 0)
+        again = self.train.checkpoint_activations or self.train.loss_chunk is not None
+        factor = FAST_ALLOCATOR_AGAIN if again else FAST_ALLOCATOR
+        return self.low_bytes + round((factor - 1) * self.peak_bytes if self.device == "cpu" else 0)
 
     def bytes_with(self, zone: str) -> int:
         """The most that a process grows by, with the allocator of a zone: "fast" or "pinned"."""
@@ -109,7 +118,7 @@ def predict(cfg: Config, *, device: str = "cpu", threads: int | None = None) -> 
         trained, written = (extrapolate(one, two, number - 1) for number in (rows, texts))
         moments = {where: (written if where[0] == "sampling" else trained)[where] for where in trained}
         how = "from a trial"
-    return Prediction(moments=moments, how=how, device=device, bfloat16=cfg.train.precision == "bfloat16",
+    return Prediction(moments=moments, how=how, device=device, train=cfg.train,
                       threads=torch.get_num_threads() if threads is None else threads)
 
 
