@@ -30,7 +30,7 @@ from training.evaluation import predict_batch
 from training.step import Learner
 
 MB = 2**20
-SMALLEST, LARGEST = MB, 2**31  # bytes of those drawn
+SMALLEST, LARGEST = 48 * MB, 2**31  # bytes of those drawn; of smaller ones most is what the libraries take
 GPT2 = "gpt2 124M"
 
 

@@ -17,9 +17,10 @@ from tools import has_fast_bfloat16
 
 MB = 2**20
 # what a process takes besides its tensors, measured: see experiments/memory_accuracy.py
-LIBRARIES = 10 * MB  # code and scratch of the kernels, ends of pages
+LIBRARIES = 5 * MB  # code and scratch of the kernels
 LIBRARIES_PER_THREAD = 3 * MB  # the same, of each further thread
-LIBRARIES_BFLOAT16 = 9 * MB  # weights that oneDNN puts into another order
+LIBRARIES_PER_BLOCK = 24 * 1024  # ends of pages, and what autograd writes down
+LIBRARIES_BFLOAT16 = 5 * MB, 0.015  # matrices that oneDNN puts into another order: at least, and x the tensors
 IMPORTED = dict.fromkeys(("lion", "soap", "schedule_free"), 19 * MB)  # optimizer -> code of pytorch_optimizer
 # x the tensors: what an allocator that gives nothing back may leave unused between them; the second where
 # activations or logits are made again for the gradient
@@ -61,7 +62,10 @@ class Prediction:
         """The least that a process grows by: its tensors, and what the libraries take for themselves."""
         if self.device != "cpu":
             return round(self.peak_bytes + WORKSPACE[self.device])
-        own = LIBRARIES + LIBRARIES_PER_THREAD * (self.threads - 1) + LIBRARIES_BFLOAT16 * self.bfloat16
+        own = LIBRARIES + LIBRARIES_PER_THREAD * (self.threads - 1) + LIBRARIES_PER_BLOCK * self.peak.num_blocks
+        if self.bfloat16:
+            least, share = LIBRARIES_BFLOAT16
+            own += least + share * self.peak_bytes
         return round(self.peak_bytes + own + IMPORTED.get(self.train.optimizer, 0))
 
     @property
@@ -158,8 +162,9 @@ def extrapolate(one: Moments, two: Moments, steps: float) -> Moments:
     def go_on(where: tuple[str, str]) -> Moment:
         a, b = one[where], two[where]
         parts = {key: a.parts[key] + steps * (b.parts[key] - a.parts[key]) for key in a.parts | b.parts}
-        return Moment(round(a.num_bytes + steps * (b.num_bytes - a.num_bytes)), b.operation,
-                      Counter({key: round(num_bytes) for key, num_bytes in parts.items() if num_bytes > 0}))
+        parts = Counter({key: round(num_bytes) for key, num_bytes in parts.items() if num_bytes > 0})
+        return Moment(round(a.num_bytes + steps * (b.num_bytes - a.num_bytes)), b.operation, parts,
+                      round(a.num_blocks + steps * (b.num_blocks - a.num_blocks)))
 
     return {where: go_on(where) for where in one if where in two}
 

@@ -20,7 +20,7 @@ from torch._subclasses.fake_tensor import (
 
 from config import Config, replace
 from data import Batch
-from footprint.live import LiveStorages
+from footprint.live import LiveStorages, Peak
 from model import Model
 from sampling import stream
 from training.evaluation import predict_batch
@@ -28,6 +28,7 @@ from training.step import Learner
 
 PARTS = ("weights", "gradients", "optimizer", "average", "activations", "loss", "temporaries")
 LOSS = {"head", "pointer", "loss"}  # modules that make logits, or something of their size
+BLOCK = 2**17  # bytes
 SHORT_PROMPT = 16  # tokens of a prompt as people give it
 NO_VALUE = (torch.ops.aten._local_scalar_dense.default,)  # what asks a tensor for its number
 
@@ -43,6 +44,7 @@ class Moment:
     num_bytes: int
     operation: str
     parts: Counter  # (module, part) -> bytes; the module "" is none of them
+    num_blocks: int  # of 128 kB or more, each of which the system maps for itself
 
 
 Moments = dict[tuple[str, str], Moment]  # by phase and module
@@ -94,8 +96,7 @@ def _rehearse(cfg: Config, rows: int, num_texts: int, live: LiveStorages) -> Mom
             live.phase = "sampling"
             begin_texts(cfg, model, num_texts)
         owners = dict(owned(learner, live)) | gradients
-        return {where: Moment(peak.num_bytes, peak.operation, parts(live, peak.place, owners))
-                for where, peak in live.peaks.items()}
+        return {where: moment(live, peak, owners) for where, peak in live.peaks.items()}
 
 
 def num_steps(cfg: Config) -> int:
@@ -162,10 +163,10 @@ def owned(learner: Learner, live: LiveStorages) -> Iterable[tuple[int, tuple[str
                     yield live.key_of(value), (names.get(id(parameter), ""), "optimizer")
 
 
-def parts(live: LiveStorages, place: int, owners: dict[int, tuple[str, str]]) -> Counter:
-    """What is alive at a place of the log: bytes by (module, part)."""
-    table = Counter()
-    for key, num_bytes in live.alive_at(place).items():
+def moment(live: LiveStorages, peak: Peak, owners: dict[int, tuple[str, str]]) -> Moment:
+    """What is alive at a peak, by module and part."""
+    table, alive = Counter(), live.alive_at(peak.place)
+    for key, num_bytes in alive.items():
         storage = live.storages[key]
         if storage.module in LOSS:
             part = "loss"
@@ -174,7 +175,7 @@ def parts(live: LiveStorages, place: int, owners: dict[int, tuple[str, str]]) ->
         else:
             part = "temporaries"
         table[owners.get(key, (storage.module, part))] += num_bytes
-    return table
+    return Moment(peak.num_bytes, peak.operation, table, sum(num_bytes >= BLOCK for num_bytes in alive.values()))
 
 
 def sequence_bytes(cfg: Config) -> int:
