@@ -14,6 +14,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook, register_op
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+PRODUCTS = (torch.ops.aten.mm.default, torch.ops.aten.bmm.default, torch.ops.aten.addmm.default)
 ALIGNMENT = {"cpu": 64, "cuda": 512}  # bytes that an allocation is rounded up to
 
 
@@ -48,6 +49,7 @@ class LiveStorages(TorchDispatchMode):
         self.phase, self.live = "build", 0
         self.storages: dict[int, Storage] = {}
         self.log: list[int] = []
+        self.products: set[tuple] = set()  # of bfloat16 matrices, by shape: oneDNN keeps a program for each
         self.keys: dict[int, int] = {}  # of storages alive: their address -> their key
         self.peaks: dict[tuple[str, str], Peak] = {}
         self.modules: list[str] = []  # that are running, the innermost last
@@ -106,6 +108,8 @@ class LiveStorages(TorchDispatchMode):
                 result = function.decompose(*args, **kwargs or {})
             if result is not NotImplemented:
                 return result
+        if function in PRODUCTS and args[-1].dtype == torch.bfloat16:
+            self.products.add((function, *(x.shape for x in args)))
         result = self.run(function, args, kwargs or {})
         before = len(self.log)
         for x in tree_leaves(result):

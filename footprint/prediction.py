@@ -20,7 +20,7 @@ MB = 2**20
 LIBRARIES = 5 * MB  # code and scratch of the kernels
 LIBRARIES_PER_THREAD = 3 * MB  # the same, of each further thread
 LIBRARIES_PER_BLOCK = 24 * 1024  # ends of pages, and what autograd writes down
-LIBRARIES_BFLOAT16 = 5 * MB, 0.015  # matrices that oneDNN puts into another order: at least, and x the tensors
+LIBRARIES_PER_PRODUCT = 0.68 * MB  # of bfloat16 matrices, equal shapes once: oneDNN compiles a program for each
 IMPORTED = dict.fromkeys(("lion", "soap", "schedule_free"), 19 * MB)  # optimizer -> code of pytorch_optimizer
 # x the tensors: what an allocator that gives nothing back may leave unused between them; the second where
 # activations or logits are made again for the gradient
@@ -63,9 +63,7 @@ class Prediction:
         if self.device != "cpu":
             return round(self.peak_bytes + WORKSPACE[self.device])
         own = LIBRARIES + LIBRARIES_PER_THREAD * (self.threads - 1) + LIBRARIES_PER_BLOCK * self.peak.num_blocks
-        if self.bfloat16:
-            least, share = LIBRARIES_BFLOAT16
-            own += least + share * self.peak_bytes
+        own += LIBRARIES_PER_PRODUCT * self.peak.num_products
         return round(self.peak_bytes + own + IMPORTED.get(self.train.optimizer, 0))
 
     @property
@@ -164,7 +162,8 @@ def extrapolate(one: Moments, two: Moments, steps: float) -> Moments:
         parts = {key: a.parts[key] + steps * (b.parts[key] - a.parts[key]) for key in a.parts | b.parts}
         parts = Counter({key: round(num_bytes) for key, num_bytes in parts.items() if num_bytes > 0})
         return Moment(round(a.num_bytes + steps * (b.num_bytes - a.num_bytes)), b.operation, parts,
-                      round(a.num_blocks + steps * (b.num_blocks - a.num_blocks)))
+                      round(a.num_blocks + steps * (b.num_blocks - a.num_blocks)),
+                      round(a.num_products + steps * (b.num_products - a.num_products)))
 
     return {where: go_on(where) for where in one if where in two}
 

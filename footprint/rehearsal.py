@@ -45,6 +45,7 @@ class Moment:
     operation: str
     parts: Counter  # (module, part) -> bytes; the module "" is none of them
     num_blocks: int  # of 128 kB or more, each of which the system maps for itself
+    num_products: int  # of bfloat16 matrices, in the whole run, equal ones once
 
 
 Moments = dict[tuple[str, str], Moment]  # by phase and module
@@ -175,7 +176,8 @@ def moment(live: LiveStorages, peak: Peak, owners: dict[int, tuple[str, str]]) -
         else:
             part = "temporaries"
         table[owners.get(key, (storage.module, part))] += num_bytes
-    return Moment(peak.num_bytes, peak.operation, table, sum(num_bytes >= BLOCK for num_bytes in alive.values()))
+    num_blocks = sum(num_bytes >= BLOCK for num_bytes in alive.values())
+    return Moment(peak.num_bytes, peak.operation, table, num_blocks, len(live.products))
 
 
 def sequence_bytes(cfg: Config) -> int:
