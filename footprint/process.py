@@ -49,6 +49,11 @@ def data_bytes(pid: int | None = None) -> int | None:
     return _status("VmData", pid)
 
 
+def file_bytes() -> int | None:
+    """What of this process is resident as pages of files: code, above all. No limit on data counts it."""
+    return _status("RssFile", None)
+
+
 def reset_peak_rss() -> bool:
     """Let this process's peak begin anew at what it holds now; false where the kernel cannot."""
     try:

@@ -20,6 +20,7 @@ from footprint.process import (
     Watchdog,
     baseline_bytes,
     choose_allocator,
+    file_bytes,
     free_bytes,
     is_out_of_memory,
     limit_growth,
@@ -31,6 +32,7 @@ from training.checkpoint import write_text
 
 FILE = "memory.json"
 EXIT_OUT_OF_MEMORY, EXIT_WATCHDOG = 76, 77
+CODE_BYTES = 80 * 2**20  # resident code of a process in training; a fork has touched half of it when it begins
 WATCHED = 1.03  # x the limit: what the kernel counts, but the limit on data does not, such as the pages of files
 
 
@@ -77,7 +79,8 @@ class Budget:
         reset_peak_rss()
         with contextlib.ExitStack() as stack:
             if self.enforced and self.device.type == "cpu" and rss_bytes() is not None:
-                stack.callback(limit_growth(max(0, int(self.room.limit) - rss_bytes())))
+                code = max(0, CODE_BYTES - file_bytes())
+                stack.callback(limit_growth(max(0, int(self.room.limit) - rss_bytes() - code)))
                 stack.enter_context(Watchdog(None, round(WATCHED * self.room.limit), self._end_at_once))
             elif self.enforced and self.device.type == "cuda":
                 total = torch.cuda.get_device_properties(self.device).total_memory

@@ -135,8 +135,8 @@ def ending(job: Job, status: int, log: Path, column: str | None) -> Ending:
             return Ending("diverged", said.removeprefix("error: "))
         case 2:
             return Ending("invalid", said.removeprefix("error: "))
-        case -9 if job.peak_bytes > 0.95 * job.granted_bytes:
-            return Ending("out of memory", f"killed at {megabytes(job.peak_bytes)}: {granted(job)}")
+        case -6 | -9 | -11 if job.peak_bytes > 0.9 * job.granted_bytes:  # some libraries do not check what they get
+            return Ending("out of memory", f"ended by signal {-status} at {megabytes(job.peak_bytes)}: {granted(job)}")
         case -9 | 143 | 130 | -15:
             return Ending("lost", "its process was ended from outside")
         case _:

@@ -4,12 +4,13 @@ import contextlib
 import fcntl
 import os
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.exceptions import StorageInternalError
+from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from searching.options import Options
@@ -107,7 +108,16 @@ def open_study(options: Options, space: Space, limit_bytes: int, baseline_bytes:
     for key, value in (wanted | {"baseline_bytes": baseline_bytes}).items():
         if key not in study.user_attrs:
             _set_once(study, key, value)
+    if study.metric_names is None:
+        _name_objectives(study, list(options.objective))
     return study
+
+
+def _name_objectives(study: optuna.Study, names: list[str]) -> None:
+    """Have optuna-dashboard call the objectives by their columns."""
+    with warnings.catch_warnings(), contextlib.suppress(StorageInternalError, IntegrityError):  # another just has
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        study.set_metric_names(names)
 
 
 def _set_once(study: optuna.Study, key: str, value: Any) -> None:
