@@ -2,7 +2,6 @@
 
 import bisect
 import weakref
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import NamedTuple
@@ -70,16 +69,18 @@ class LiveStorages(TorchDispatchMode):
             yield stack.enter_context(self)
 
     def _enter(self, module: nn.Module, _) -> None:
-        outer = self.modules[-1] if self.modules else ""
-        self._go_to(self.names.get(id(module), outer))
+        self.modules.append(self.names.get(id(module), self._module()))
+        self._note_module()
 
     def _leave(self, *_) -> None:
         self.modules.pop()
-        self.begun.append((torch._C._autograd._get_sequence_nr(), self.modules[-1] if self.modules else ""))
+        self._note_module()
 
-    def _go_to(self, name: str) -> None:
-        self.modules.append(name)
-        self.begun.append((torch._C._autograd._get_sequence_nr(), name))
+    def _module(self) -> str:
+        return self.modules[-1] if self.modules else ""
+
+    def _note_module(self) -> None:
+        self.begun.append((torch._C._autograd._get_sequence_nr(), self._module()))
 
     def _begin_step(self, *_) -> None:
         self._outer, self.phase = self.phase, "optimizer"
@@ -90,7 +91,7 @@ class LiveStorages(TorchDispatchMode):
     def where(self) -> tuple[str, str]:
         """The phase and the module of what happens now."""
         if torch._C._current_graph_task_id() == -1:
-            module = self.modules[-1] if self.modules else ""
+            module = self._module()
             return "forward" if module and self.phase == "step" else self.phase, module
         if self.modules:  # computed again for the gradient
             return "backward", self.modules[-1]
@@ -150,12 +151,12 @@ class LiveStorages(TorchDispatchMode):
         """The storage of a tensor, if it was made here."""
         return self.keys.get(x.untyped_storage()._cdata)
 
-    def alive_at(self, place: int) -> Counter:
-        """The storages alive after so many entries of the log, by key."""
-        alive: dict[int, None] = {}
+    def alive_at(self, place: int) -> dict[int, int]:
+        """The bytes of the storages alive after so many entries of the log, by key."""
+        alive: dict[int, int] = {}
         for entry in self.log[:place]:
             if entry > 0:
-                alive[entry] = None
+                alive[entry] = self.storages[entry].num_bytes
             else:
                 del alive[-entry]
-        return Counter({key: self.storages[key].num_bytes for key in alive})
+        return alive

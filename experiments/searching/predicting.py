@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 from config import Config, from_dict, override, to_dict
+from footprint.fitting import Room
 from footprint.process import baseline_bytes, choose_allocator
 from model import Model
 from text.corpora import load_corpus
@@ -83,9 +84,8 @@ class Predictor:
     def sizes(self, cfg: Config, limit_bytes: int) -> dict[str, Any]:
         """The totals of a training process, and the allocator with which it fits; None = it does not."""
         predicted = self._predict(cfg, device=pick_device(cfg.train.device).type)
-        low, high = self._baseline + predicted.low_bytes, self._baseline + predicted.high_bytes
-        allocator = "fast" if high <= limit_bytes else "pinned" if low <= limit_bytes else None
-        return {"low_bytes": low, "high_bytes": high, "allocator": allocator}
+        return {"low_bytes": self._baseline + predicted.low_bytes, "high_bytes": self._baseline + predicted.high_bytes,
+                "allocator": Room(limit_bytes, self._baseline).zone(predicted)}
 
 
 def smaller_step(cfg: Config) -> dict[str, Any]:

@@ -33,7 +33,6 @@ CONSTRAINT = "fits"  # predicted / limit - 1; 1 where the flags contradict each 
 PRUNED_EVERY = 4  # tpe: so many infeasible points in a row
 
 
-
 class SeededByTrial(BaseSampler):
     """Draw each trial with random numbers of its own, that follow from the seed and the trial's number.
 

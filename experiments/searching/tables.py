@@ -9,6 +9,8 @@ import pandas as pd
 from optuna.trial import FrozenTrial
 from searching.outcomes import FAILED, columns, count, ended, flags, oversized_share, signs, spent, varying
 
+from command_line import spell_bytes
+
 FACTS = ("parameters", "predicted_low_bytes", "predicted_high_bytes", "allocator", "peak_bytes", "seconds",
          "predict_seconds", "run", "seed", "repeat_of", "by_seed", "shrunk", "reason")
 
@@ -123,9 +125,7 @@ def figure(value: Any) -> str:
 
 def size(num_bytes: float | None) -> str:
     """Bytes as MB or GB of 10^6 and 10^9; nothing for None."""
-    if num_bytes is None:
-        return ""
-    return f"{num_bytes / 1e9:.2f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.0f} MB"
+    return "" if num_bytes is None else spell_bytes(num_bytes)
 
 
 def _plain(value: Any) -> Any:
