@@ -386,7 +386,7 @@ class TrainConfig:
 
     @property
     def time_limit_seconds(self) -> float | None:
-        return None if self.time_limit is None else _seconds(self.time_limit)
+        return None if self.time_limit is None else parse_seconds(self.time_limit)
 
     @property
     def memory_limit_bytes(self) -> int | None:
@@ -417,7 +417,7 @@ class TrainConfig:
         _check_optimizer(self)
         if self.warmup_steps == 0 and self.schedule_unit == "tokens":  # 0 asks for something, unlike other flags'
             raise ValueError("warmup_steps=0 would change nothing with schedule_unit=tokens: use warmup_tokens=0")
-        if self.time_limit is not None and not 0 < _seconds(self.time_limit) < math.inf:
+        if self.time_limit is not None and not 0 < parse_seconds(self.time_limit) < math.inf:
             raise ValueError(f"time_limit={self.time_limit} is no time: use e.g. 90s, 50m or 1.5h")
         if self.memory_limit is not None and not self.memory_limit_bytes:
             raise ValueError(f"memory_limit={self.memory_limit} is no size: use e.g. 800MB or 2GB")
@@ -610,7 +610,7 @@ def parse_bytes(size: str) -> int:
         return 0
 
 
-def _seconds(duration: str) -> float:
+def parse_seconds(duration: str) -> float:
     """The seconds in e.g. "50m"; 0 where it is no duration."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", duration)
     return float(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2]] if found else 0.0

@@ -278,6 +278,18 @@ def test_a_lost_trial_is_queued_once_with_its_parameters_by_any_number_of_search
     assert again.suggest_float("train.lr", 0.1, 0.2) == lr and not tickets.is_second(study, again)
 
 
+def test_the_base_is_trained_first_and_once(study):
+    space = Space.from_plain({"search": {"train.lr": [0.1, Config().train.lr]}})
+    for _ in range(2):
+        tickets.queue_base(study, space)
+    assert states(study) == ["WAITING"]
+    trial = study.ask()
+    assert space.suggest(trial) == {"train.lr": Config().train.lr}
+    tickets.tell_lost(study, trial, "gone")
+    tickets.queue_lost(study)
+    assert study.ask().user_attrs["is_base"]  # which it stays when it is trained again
+
+
 def test_of_two_that_were_queued_at_once_the_second_is_dropped(study):
     for _ in range(2):
         study.enqueue_trial({"train.lr": 0.1}, user_attrs={"ticket": "again 7"})

@@ -119,6 +119,14 @@ def test_the_report_says_what_is_best_and_how_to_train_it(tmp_path):
     assert "no importances.png: importances need 5 trials that are done, and there are 1" in lines
 
 
+@pytest.mark.parametrize(("value", "said"), [(0.3, "the base: trial 1, not beaten"), (0.7, "the base: trial 1, 0.7")])
+def test_the_report_says_how_the_base_did(tmp_path, value, said):
+    study = empty_study()
+    add(study, "done", 0.5, params=rate(0.01))
+    add(study, "done", value, params=rate(0.02), is_base=True)
+    assert said in str(write_report(study, tmp_path)).splitlines()
+
+
 # ---- what counts as measured ----
 
 

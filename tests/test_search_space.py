@@ -133,3 +133,21 @@ def test_a_base_may_change_what_is_not_searched_only():
     assert space.on(override(space.base, {"train.steps": 7})).base.train.steps == 7
     with pytest.raises(ValueError, match="train.lr is searched by the space: leave the flag out"):
         space.on(override(space.base, {"train.lr": 0.5}))
+
+
+@pytest.mark.parametrize(("search", "point"), [
+    ({"train.lr": {"float": ["1e-3", "1e-1"], "log": True}, "model.mlp": ["glu", "mlp"]},
+     {"train.lr": 0.006, "model.mlp": "mlp"}),
+    ({"model.mixers": [["none"], ["attention"]]}, {"model.mixers": '["attention"]'}),
+    ({"model.mlp": ["glu", "mlp"], "model.activation": {"choice": ["silu"], "when": {"model.mlp": "glu"}}},
+     {"model.mlp": "mlp"}),
+    ({"model.dim": {"int": [64, 256], "step": 32}}, {"model.dim": 128}),
+    ({"model.dim": {"int": [64, 256], "step": 48}}, None),
+    ({"model.dim": {"int": [16, 64]}}, None),
+    ({"train.decay_fraction": {"float": [0.1, 1.0], "step": 0.1}}, {"train.decay_fraction": 0.5}),
+    ({"train.decay_fraction": {"float": [0.1, 1.0], "step": 0.3}}, None),
+    ({"model.window": {"int": [8, 16]}}, None),
+    ({"model.mlp": ["glu"]}, None)])
+def test_the_base_is_a_point_where_the_space_holds_all_its_values(search, point):
+    base = {"model.dim": 128, "model.mlp": "mlp", "train.lr": 0.006, "train.decay_fraction": 0.5}
+    assert Space.from_plain({"set": base, "search": search}).base_point() == point

@@ -14,6 +14,7 @@ from typing import Any
 from optuna.trial import Trial
 
 import runs
+from command_line import spell_bytes
 from config import Config
 from footprint.process import Watchdog
 
@@ -125,7 +126,7 @@ def ending(job: Job, status: int, log: Path, column: str | None) -> Ending:
         value = job.reader.last.get(column, 0.0) if job.reader and column else 0.0
         return Ending("done") if math.isfinite(value) else Ending("diverged", f"{column} is {value}")
     if job.ended_by == "watchdog":
-        return Ending("out of memory", f"it held {megabytes(job.peak_bytes)} and was ended: {granted(job)}")
+        return Ending("out of memory", f"it held {spell_bytes(job.peak_bytes)} and was ended: {granted(job)}")
     if job.ended_by == "pruning":
         return Ending("pruned", "worse than the trials before it at the same point")
     match status:
@@ -136,7 +137,8 @@ def ending(job: Job, status: int, log: Path, column: str | None) -> Ending:
         case 2:
             return Ending("invalid", said.removeprefix("error: "))
         case -6 | -9 | -11 if job.peak_bytes > 0.9 * job.granted_bytes:  # some libraries do not check what they get
-            return Ending("out of memory", f"ended by signal {-status} at {megabytes(job.peak_bytes)}: {granted(job)}")
+            held = f"ended by signal {-status} at {spell_bytes(job.peak_bytes)}"
+            return Ending("out of memory", f"{held}: {granted(job)}")
         case -9 | 143 | 130 | -15:
             return Ending("lost", "its process was ended from outside")
         case _:
@@ -144,11 +146,7 @@ def ending(job: Job, status: int, log: Path, column: str | None) -> Ending:
 
 
 def granted(job: Job) -> str:
-    return f"{megabytes(job.granted_bytes)} were granted, {megabytes(job.prediction['low_bytes'])} predicted"
-
-
-def megabytes(num_bytes: float) -> str:
-    return f"{num_bytes / 1e6:,.0f} MB"
+    return f"{spell_bytes(job.granted_bytes)} were granted, {spell_bytes(job.prediction['low_bytes'])} predicted"
 
 
 def last_line(log: Path) -> str:

@@ -22,6 +22,7 @@ from searching.signals import Signals
 from searching.space import Space
 from searching.studies import open_study, plain
 
+from command_line import spell_bytes
 from config import Config, override, save_config, to_dict
 from footprint.process import free_bytes
 
@@ -63,7 +64,7 @@ class Search:
         self.space = Space.load(options.space).on(base)
         self.base, self.sampler, self.logs = self.space.base, make_sampler(options, self.space), options.folder / "logs"
         self.logs.mkdir(parents=True, exist_ok=True)
-        modules = [trainer.partition(":")[0], "searching.timing"]
+        modules = [trainer.partition(":")[0], "searching.timing", "torch._dynamo"]  # optimizers import that late
         self.starter = Service("searching.starter", *modules, threads=options.threads, log=self.logs / "starter.txt")
         self.predictor = Service("searching.predicting", predictor, threads=options.threads,
                                  log=self.logs / "predictor.txt")
@@ -117,6 +118,8 @@ class Search:
         tickets.queue_lost(self.study)
         if self.options.sampler == "grid":
             tickets.queue_grid(self.study, self.space)
+        else:
+            tickets.queue_base(self.study, self.space)
 
     def ask(self) -> None:
         """Draw a configuration, and have its memory predicted."""
@@ -153,7 +156,7 @@ class Search:
             job.trial.set_user_attr(name, value)
         if answer["allocator"] is None:
             self.jobs.remove(job)
-            reason = f"{low / 1e6:,.0f} MB predicted, over the {self.limit_bytes / 1e6:,.0f} MB allowed"
+            reason = f"{spell_bytes(low)} predicted, over the {spell_bytes(self.limit_bytes)} allowed"
             return self.book.skip(job.trial, "oversized", reason, low / self.limit_bytes - 1)
         set_constraint(job.trial, self.options.sampler, low / self.limit_bytes - 1)
         self.book.trains()

@@ -1,13 +1,12 @@
 """What a search is told on its command line."""
 
 import os
-import re
 from pathlib import Path
 from typing import Literal
 
 from pydantic.dataclasses import dataclass
 
-from config import CHECKED, Names
+from config import CHECKED, Names, parse_bytes, parse_seconds
 from runs import COLUMNS, ROOT
 
 RESULTS = Path(os.environ.get("SHAPESHIFTER_RESULTS", ROOT / "experiments" / "results"))  # the tests' go elsewhere
@@ -51,11 +50,11 @@ class Options:
 
     @property
     def budget_seconds(self) -> float | None:
-        return None if self.budget is None else _number(self.budget, {"s": 1, "m": 60, "h": 3600})
+        return None if self.budget is None else parse_seconds(self.budget)
 
     @property
     def limit_bytes(self) -> int | None:
-        return None if self.ram_limit is None else round(_number(self.ram_limit, SIZES))
+        return None if self.ram_limit is None else parse_bytes(self.ram_limit)
 
     @property
     def directions(self) -> list[str]:
@@ -104,12 +103,3 @@ class Options:
             raise ValueError(f"pruner=wilcoxon compares seeds, of which {self.seeds} are too few: use seeds=4 or more")
         if self.pruner != "wilcoxon" and self.seeds > 1:
             raise ValueError(f"pruner={self.pruner} follows one run: use pruner=wilcoxon, or seeds=1")
-
-
-SIZES = {"B": 1, "KB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
-
-
-def _number(text: str, units: dict[str, float]) -> float:
-    """E.g. "20m" in seconds; 0 where it has no such unit."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?([A-Za-z]+)", text)
-    return float(found[1]) * units.get(found[2], 0) if found else 0.0

@@ -51,9 +51,15 @@ class Report:
             changed = " ".join(f"{name}={figure(value)}" for name, value in flags(self.best[0]).items())
             values = ", ".join(map(figure, self.best[0].values))
             others = f"; {len(self.best) - 1} more on the front" if len(self.best[0].values) > 1 else ""
-            lines += [f"best: trial {self.best[0].number}, {values}{others}: {changed}",
+            lines += [f"best: trial {self.best[0].number}, {values}{others}: {changed}", *self._against_base(),
                       f"train it: python train.py --config {shown(self.configs[0])} --train.name NAME"]
         return "\n".join([*lines, f"tables and pictures: {shown(self.folder)}"])
+
+    def _against_base(self) -> list[str]:
+        base = next((trial for trial in self.best if trial.user_attrs.get("is_base")), None)
+        if base is None or len(base.values) > 1:
+            return []
+        return [f"the base: trial {base.number}, " + ("not beaten" if base is self.best[0] else figure(base.value))]
 
 
 def write_report(study: optuna.Study, folder: Path) -> Report:

@@ -67,7 +67,7 @@ class Space:
         if unknown := sorted(set(declared) - {"base", "set", "search", "forbid"}):
             raise ValueError(f"{unknown[0]!r} is not known: use base, set, search and forbid")
         base = base or override(_base(declared.get("base", "default")), declared.get("set") or {})
-        flags = {f"{section}.{name}" for section, tree in to_dict(base).items() for name in tree}
+        flags = set(_flat(base))
         parameters, when = {}, {}
         for flag, spec in declared["search"].items():
             if flag not in flags:
@@ -102,8 +102,7 @@ class Space:
 
     def problem(self, flags: Mapping[str, Any]) -> str | None:
         """Why the space forbids a point; None where it does not."""
-        everything = {f"{section}.{name}": value for section, tree in to_dict(self.base).items()
-                      for name, value in tree.items()} | dict(flags)
+        everything = _flat(self.base) | dict(flags)
         for one in self.forbidden:
             if holds(one, everything):
                 return "the space forbids " + ", ".join(f"{flag}={everything[flag]}" for flag in one)
@@ -122,6 +121,16 @@ class Space:
                 point = {name: self.parameters[name].label(value) for name, value in flags.items()}
                 points[json.dumps(point)] = point
         return list(points.values())
+
+    def base_point(self) -> dict[str, Any] | None:
+        """The base's own values, as Optuna names them; None where it lies outside of the space."""
+        base, flags = _flat(self.base), {}
+        for name, parameter in self.parameters.items():
+            if holds(self.when.get(name, {}), flags):
+                if not parameter.contains(base[name]):
+                    return None
+                flags[name] = base[name]
+        return {name: self.parameters[name].label(value) for name, value in flags.items()}
 
     def _require_usable(self) -> None:
         """Raise ValueError naming a value that no point of the space can have."""
@@ -155,3 +164,9 @@ class Space:
 def _base(name: str) -> Config:
     """A preset's configuration, or a file's."""
     return load_preset(name) if name in PRESETS else load_config(Path(name))
+
+
+def _flat(cfg: Config) -> dict[str, Any]:
+    """Every flag by its dotted name, with a value as a file would have it."""
+    tree = json.loads(json.dumps(to_dict(cfg)))
+    return {f"{section}.{name}": value for section, flags in tree.items() for name, value in flags.items()}

@@ -1,4 +1,4 @@
-"""Who works on which trial, and what must still be trained: lost trials, the points of a grid, repeats.
+"""Who works on which trial, and what must still be trained: lost trials, the base, the points of a grid, repeats.
 
 What must be trained waits in the study with a ticket. Whoever takes a ticket that an older trial has drops it, so
 processes may queue the same at once.
@@ -82,7 +82,7 @@ def queue_lost(study: Study) -> None:
     for trial in study.get_trials(deepcopy=False, states=(TrialState.FAIL,)):
         attributes, lives = trial.user_attrs, trial.user_attrs.get("life", 1)
         if attributes.get("outcome") == "lost" and "twice" not in attributes and lives < LIVES:
-            kept = {key: attributes[key] for key in ("repeat_of", "seed") if key in attributes}
+            kept = {key: attributes[key] for key in ("repeat_of", "seed", "is_base") if key in attributes}
             parameters = trial.system_attrs.get("fixed_params", {}) | trial.params
             if parameters:
                 points[f"again {trial.number}"] = (parameters, kept | {"life": lives + 1})
@@ -92,6 +92,12 @@ def queue_lost(study: Study) -> None:
 def queue_grid(study: Study, space: Space) -> None:
     """Have every point of the grid trained."""
     queue(study, {f"grid {number}": (point, {}) for number, point in enumerate(space.grid())})
+
+
+def queue_base(study: Study, space: Space) -> None:
+    """Have the base itself trained, where it is a point of the space: what is found is to be better than that."""
+    if point := space.base_point():
+        queue(study, {"base": (point, {"is_base": True})})
 
 
 def queue_repeats(study: Study, best: list[FrozenTrial], seeds: list[int]) -> None:

@@ -1,6 +1,7 @@
 """The values that a flag may take in a search, and how a space's file declares them."""
 
 import json
+import math
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -49,6 +50,9 @@ class Choice:
         """What Optuna calls a value."""
         return next(label for label, known in self._by_label.items() if known == value)
 
+    def contains(self, value: Any) -> bool:
+        return value in self.values
+
     def extremes(self) -> list:
         return self.values
 
@@ -73,6 +77,12 @@ class Range:
 
     def label(self, value: float) -> float:
         return value
+
+    def contains(self, value: Any) -> bool:
+        if not isinstance(value, int | float) or not self.low <= value <= self.high:
+            return False
+        steps = (value - self.low) / (self.step or 1)
+        return math.isclose(steps, round(steps)) or self.step is None and self.kind == "float"
 
     def extremes(self) -> list:
         return [self.low, self.high]
