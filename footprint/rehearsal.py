@@ -87,8 +87,10 @@ def _rehearse(cfg: Config, rows: int, num_texts: int, live: LiveStorages) -> Mom
             parameter.register_post_accumulate_grad_hook(_noting(gradients, live, group(name)))
         batches = [some_batch(cfg, rows) for _ in range(min(2, train.accumulation))]
         live.phase = "step"
-        for number in range(1, num_steps(cfg) + 1):
-            learner.step(batches, number=number, lr=0.0, noise=[])
+        last = num_steps(cfg)
+        for number in range(1, last):
+            fill_states(learner, number)
+        learner.step(batches, number=last, lr=0.0, noise=[])
         live.phase = "evaluation"
         learner.optimizer.eval()
         with learner.precision:
@@ -103,6 +105,16 @@ def _rehearse(cfg: Config, rows: int, num_texts: int, live: LiveStorages) -> Mom
 def num_steps(cfg: Config) -> int:
     """Steps until nothing new can happen: with the states of the optimizer made, and used."""
     return 3 if cfg.train.optimizer == "soap" else 2
+
+
+def fill_states(learner: Learner, number: int) -> None:
+    """What a step leaves to the next one, without its forward and backward pass, which take most of the time."""
+    for parameter in learner.model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    learner.optimizer.step()
+    learner.optimizer.zero_grad()
+    if learner.average:
+        learner.average.update(learner.model, number)
 
 
 def some_batch(cfg: Config, rows: int) -> Batch:

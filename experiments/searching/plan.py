@@ -23,12 +23,18 @@ class Plan:
 
     def is_over(self) -> bool:
         """Whether no more trials are to begin; has the best ones repeated when the others are done."""
-        waiting = self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
-        if self.num_trials() < self.options.trials:
-            if self.options.sampler == "grid" and not waiting:
-                return not self._may_repeat()
-            return self.seconds_left() < self.expected_seconds() + self._reserved_seconds()
-        return not self._may_repeat()
+        return not self._may_draw() and not self._may_repeat()
+
+    def _may_draw(self) -> bool:
+        """Whether a trial that is no repeat may begin."""
+        if self.num_trials() >= self.options.trials:
+            return False
+        if self.options.sampler == "grid" and not self._waiting():
+            return False
+        return self.seconds_left() >= self.expected_seconds() + self._reserved_seconds()
+
+    def _waiting(self) -> list[FrozenTrial]:
+        return self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
 
     def num_trials(self, before: float = math.inf) -> int:
         """Trials that count, of those with a number below `before`: trained, or under way here or elsewhere."""
@@ -50,8 +56,7 @@ class Plan:
         first = self._first_further_seed
         tickets.queue_repeats(self.study, self.best()[:self.options.repeat_best],
                               list(range(first, first + self.options.repeat_seeds)))
-        return any("repeat_of" in trial.user_attrs
-                   for trial in self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
+        return any("repeat_of" in trial.user_attrs for trial in self._waiting())
 
     def best(self) -> list[FrozenTrial]:
         """The trials that are done, best first; without the repeats."""
