@@ -324,8 +324,18 @@ def test_no_trial_begins_that_the_budget_would_cut(study):
     study.tell(trial, 1.0)
     assert not Plan(options(budget="60s"), Config(), study, began=time.monotonic() - 20).is_over()
     assert Plan(options(budget="60s"), Config(), study, began=time.monotonic() - 40).is_over()
-    assert Plan(options(budget="60s", repeat_best=1, repeat_seeds=1), Config(), study,
-                began=time.monotonic() - 20).is_over()  # the rest is for the repeat
+
+
+def test_what_is_left_of_the_budget_is_for_the_repeats(study):
+    trial = study.ask()
+    trial.set_user_attr("outcome", "done")
+    trial.set_user_attr("seconds", 30.0)
+    trial.set_user_attr("worker", tickets.this_worker())
+    study.tell(trial, 1.0)
+    plan = Plan(options(budget="60s", repeat_best=1, repeat_seeds=1), Config(), study, began=time.monotonic() - 20)
+    assert not plan.is_over()
+    assert study.ask().user_attrs["repeat_of"] == trial.number
+    assert plan.is_over()
 
 
 def test_a_study_goes_on_only_with_the_same_question(study):
