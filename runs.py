@@ -121,10 +121,11 @@ class Run:
         return load_tokenizer(self.path / "tokenizer")
 
     def log(self) -> pd.DataFrame:
-        """The log's lines, one a row. Raises ValueError where there is none, or it is damaged."""
+        """The log's whole lines, one a row. Raises ValueError where there is none, or it is damaged."""
         try:
-            return pd.read_csv(self.path / "log.csv", float_precision="round_trip")
-        except (OSError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+            text = "".join(whole_lines(self.path / "log.csv"))
+            return pd.read_csv(io.StringIO(text), float_precision="round_trip")
+        except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
             raise ValueError(f"{self.path / 'log.csv'} cannot be read: {error}") from None
 
     def checkpoints(self) -> list[Checkpoint]:

@@ -1,0 +1,119 @@
+"""The curves that words on a command line name: saved runs, and the logs of others."""
+
+import glob
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import pandas as pd
+from comparing.foreign import event_folders, name_of, read_log
+
+import runs
+from runs import Run
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """One curve."""
+
+    name: str  # the run's name or the file's, and as much of its path as tells it from the others
+    table: pd.DataFrame  # its log by "step", ascending; runs.COLUMNS under those names, the others under their own
+    run: Run | None  # None = somebody else's log
+    path: Path
+
+
+def find(words: Sequence[str]) -> tuple[list[Source], list[str]]:
+    """The curves of runs, CSVs, printed logs and TensorBoard's event files, each once, in the order they are named.
+
+    A word is a run's name or path, a file, a folder of any of these, or a pattern (`tiny-*`) over names or else over
+    paths. The second result is a sentence on each that is broken or half-written, and was left out.
+    Raises ValueError where nothing is found at all.
+    """
+    sources, problems = [], []
+    paths: dict[Path, None] = {}
+    for word in words:
+        named = places(word)
+        if not named:
+            problems.append(f"{word} is no run, file or folder, and no pattern for one")
+        paths |= dict.fromkeys(path.resolve() for path in named)
+    for path in paths:
+        try:
+            sources += read(path)
+        except OSError as error:
+            problems.append(f"{path} cannot be read: {error.strerror or error}")
+        except ValueError as error:
+            problems.append(str(error))
+    if not sources:
+        there = ", ".join(runs.saved_runs()) or "no runs yet"
+        raise ValueError(f"there is nothing to compare: {'; '.join(problems) or 'name a run'}; there are {there}")
+    return with_own_names(sources), problems
+
+
+def places(word: str) -> list[Path]:
+    """Where what a word names lies: folders of runs, whole or not, and the files and folders of other logs."""
+    path, in_models = Path(word).expanduser(), runs.MODELS / word
+    if is_run(path):
+        return [path]
+    if is_run(in_models):
+        return [in_models]
+    if path.exists():
+        return inside(path) or [path]
+    if in_models.exists():
+        return [in_models]
+    if names := [folder for folder in run_folders(runs.MODELS) if fnmatchcase(folder.name, word)]:
+        return names
+    return [place for found in sorted(glob.glob(str(path), recursive=True)) for place in inside(Path(found))]
+
+
+def inside(path: Path) -> list[Path]:
+    """The curves that a folder holds; a run's folder or a file is one itself."""
+    if path.is_file() or is_run(path):
+        return [path]
+    folders = run_folders(path)
+    if any(is_run(folder) for folder in folders):
+        return folders
+    return event_folders(path) + sorted(path.glob("*.csv"))
+
+
+def is_run(path: Path) -> bool:
+    """Whether a folder was made as a run, though it may be broken."""
+    return (path / "config.json").is_file() or (path / "environment.json").is_file()
+
+
+def run_folders(folder: Path) -> list[Path]:
+    """The folders of a folder of runs; what stands in one may be broken."""
+    return sorted(path for path in folder.glob("[!.]*") if path.is_dir())
+
+
+def read(path: Path) -> list[Source]:
+    """A run's curve, or those of another log. Raises ValueError or OSError where it is broken or half-written."""
+    if is_run(path) or (path.is_dir() and path not in event_folders(path)):
+        return [read_run(path)]
+    return [Source(name=name or name_of(path), table=table, run=None, path=path)
+            for name, table in read_log(path).items()]
+
+
+def read_run(path: Path) -> Source:
+    """A saved run, which others may go on to ask for all that is in its folder."""
+    if not (path / "config.json").is_file():
+        raise ValueError(f"{path} is no run (it has no config.json), and holds no log of others")
+    run = Run(path)
+    table = run.log()
+    if table.empty:
+        raise ValueError(f"{path} has no line in its log yet")
+    if "step" not in table:
+        raise ValueError(f"{path / 'log.csv'} cannot be read: it has no column step")
+    assert run.config and run.data  # both are read here, so that what is broken is told here
+    return Source(name=run.name, table=table, run=run, path=path)
+
+
+def with_own_names(sources: list[Source]) -> list[Source]:
+    """Where names are the same: as much of the paths as it takes to tell them apart, or else a number."""
+    names = [source.name for source in sources]
+    for length in range(2, max(len(source.path.parts) for source in sources) + 1):
+        times = Counter(names)
+        names = [name if times[name] == 1 else "/".join(source.path.parts[-length:])
+                 for name, source in zip(names, sources, strict=True)]
+    return [replace(source, name=name) for source, name in zip(sources, names, strict=True)]
