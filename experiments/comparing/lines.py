@@ -1,0 +1,102 @@
+"""Runs as the lines of a picture: those that differ in their seed alone become one, with the band of its mean."""
+
+import json
+import math
+import os
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from comparing.sources import Source
+from scipy import stats
+
+from config import to_dict
+
+AXES = {"step": "steps", "tokens": "tokens", "seconds": "seconds", "flops": "FLOPs"}
+COLUMNS = {  # what is measured along the way; others go by their own names
+    "bits_per_byte": "validation, bits per byte",
+    "bits_over_floor": "validation, bits per byte over the floor",
+    "train_bits_per_byte": "training, bits per byte",
+    "val_loss": "validation loss, nats per token",
+    "train_loss": "training loss, nats per token",
+    "ema_val_loss": "validation loss of the averaged weights, nats per token",
+    "perplexity": "validation perplexity per token",
+    "accuracy": "validation, share of tokens that were the likeliest",
+    "lr": "learning rate",
+    "grad_norm": "norm of the gradient",
+    "tokens_per_second": "tokens per second",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Line:
+    """What is drawn as one line: a run, or runs that differ in nothing but train.seed and train.name."""
+
+    name: str
+    members: tuple[Source, ...]
+    table: pd.DataFrame  # the mean over the members at the steps they have in common, in the order of the steps
+    low: pd.DataFrame | None  # 95 % interval of the mean by Student's t, at the same rows; None = one member
+    high: pd.DataFrame | None
+
+
+def lines(sources: Iterable[Source]) -> list[Line]:
+    """The lines, in the order in which their first members come; somebody else's log is always one of its own.
+
+    A run that stopped earlier than the others of its configuration is a line of its own too: a mean would end with it.
+    """
+    groups: dict[str, list[Source]] = {}
+    for source in sources:
+        groups.setdefault(_key(source), []).append(source)
+    names = _names([[source.name for source in group] for group in groups.values()])
+    return [_line(name, group) for name, group in zip(names, groups.values(), strict=True)]
+
+
+def curve(source: Source) -> pd.DataFrame:
+    """A log's numbers by "step", and in bits per byte what the run's tokenizer and text allow."""
+    table = source.table.select_dtypes("number").sort_values("step", ignore_index=True)
+    if source.run is None:
+        return table
+    more, data = {}, source.run.data
+    if "train_loss" in table:
+        more["train_bits_per_byte"] = table["train_loss"] * data["val_tokens_per_byte"] / math.log(2)
+    if "bits_per_byte" in table and data["floor_bits_per_byte"] is not None:
+        more["bits_over_floor"] = table["bits_per_byte"] - data["floor_bits_per_byte"]
+    return table.assign(**more)
+
+
+def _key(source: Source) -> str:
+    """Equal for the members of a line."""
+    if source.run is None:
+        return f"{source.path} {source.name}"
+    tree = to_dict(source.run.config)
+    del tree["train"]["seed"], tree["train"]["name"]
+    return json.dumps([tree, source.run.data["fingerprint"], int(source.table["step"].max())])
+
+
+def _line(name: str, members: Sequence[Source]) -> Line:
+    tables = [curve(member).set_index("step") for member in members]
+    if len(tables) == 1:
+        return Line(name, tuple(members), tables[0].reset_index(), None, None)
+    steps, columns = tables[0].index, tables[0].columns
+    for table in tables[1:]:
+        steps, columns = steps.intersection(table.index), columns.intersection(table.columns, sort=False)
+    values = np.stack([table.loc[steps, columns].to_numpy(float) for table in tables])
+    mean = values.mean(0)
+    half = values.std(0, ddof=1) / math.sqrt(len(values)) * stats.t.ppf(0.975, len(values) - 1)
+    frames = (pd.DataFrame(part, steps, columns).reset_index() for part in (mean, mean - half, mean + half))
+    return Line(name, tuple(members), *frames)
+
+
+def _names(groups: Sequence[Sequence[str]]) -> list[str]:
+    """A name for each group of runs: what their names have in common, where no other line has that."""
+    names = [group[0] if len(group) == 1 else _stem(group) for group in groups]
+    return [name if name and names.count(name) == 1 else f"{group[0]} and {len(group) - 1} more" if len(group) > 1
+            else name for name, group in zip(names, groups, strict=True)]
+
+
+def _stem(names: Sequence[str]) -> str:
+    """The words with which all names begin, without the word "seed" at the end: tiny-seed-0, tiny-seed-1 -> tiny."""
+    common = "".join(os.path.commonprefix([re.split(r"([-_. ]+)", name) for name in names]))
+    return re.sub(r"([-_. ]+(seed|s))?[-_. ]*$", "", common)
