@@ -78,6 +78,11 @@ class Checkpoint:
         restore_random(state["random"])
         return self.progress
 
+    @property
+    def fingerprint(self) -> str:
+        """What its files were saved as, in one SHA-256 (hex). Raises ValueError where that cannot be read."""
+        return hashlib.sha256(json.dumps(self._sums()).encode()).hexdigest()
+
     def problem(self) -> str | None:
         """What is wrong with its files; None = all are what was saved."""
         try:
