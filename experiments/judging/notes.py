@@ -1,0 +1,36 @@
+"""Findings that outlive the process that made them: lines of JSON in a file that only grows."""
+
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+from training.journal import append_whole
+
+
+class Notes:
+    """A mapping in a file, shared by threads. What a kill left half-written is passed over, and spoils nothing."""
+
+    def __init__(self, path: Path):
+        self._path, self._lock, self._known = path, threading.Lock(), {}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+        for line in text.splitlines():
+            try:
+                key, value = json.loads(line)
+            except (TypeError, ValueError):  # half a line, or not of this file
+                continue
+            self._known[key] = value
+        if text and not text.endswith("\n"):
+            append_whole(path, b"\n")  # lest the next line be glued to the half one
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._known
+
+    def __getitem__(self, key: str) -> Any:
+        return self._known[key]
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        with self._lock:
+            self._known[key] = value
+            append_whole(self._path, (json.dumps([key, value]) + "\n").encode())
