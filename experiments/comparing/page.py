@@ -1,0 +1,222 @@
+"""A comparison as one HTML page that needs no network: curves to zoom and switch, tables, texts side by side.
+
+page.html is its frame, page.css its looks, page.js its curves. Names and texts are anybody's: they are escaped, and
+the page's policy lets no script run but Plotly and page.js, nor anything be fetched.
+"""
+
+import base64
+import hashlib
+import html
+import json
+import math
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from comparing.lines import Line
+from plotly.offline import get_plotlyjs
+
+from training.checkpoint import write_text
+
+AXES = {"step": "steps", "tokens": "tokens", "seconds": "seconds", "flops": "FLOPs"}
+COLUMNS = {  # in this order; others follow under their own names
+    "bits_per_byte": "validation, bits per byte",
+    "bits_over_floor": "validation, bits per byte over the floor",
+    "train_bits_per_byte": "training, bits per byte",
+    "val_loss": "validation loss, nats per token",
+    "train_loss": "training loss, nats per token",
+    "perplexity": "perplexity per token",
+    "accuracy": "top-1 accuracy, validation",
+    "lr": "learning rate",
+    "grad_norm": "gradient norm",
+    "tokens_per_second": "tokens per second",
+}
+LOGARITHMIC = {"bits_per_byte", "bits_over_floor", "train_bits_per_byte", "val_loss", "train_loss", "perplexity"}
+FLOORED = {"bits_per_byte", "train_bits_per_byte"}
+MAX_ROWS = 4000  # of a curve; of a longer log, neighbours are averaged
+DIGITS = 8
+NUM_COLORS, DASHES = 7, ("solid", "dash", "dot")
+HERE = Path(__file__).resolve().parent
+
+
+def write_page(
+    path: Path, *, title: str, lines: Sequence[Line], table: pd.DataFrame, differences: pd.DataFrame,
+    remarks: Sequence[str], samples: Mapping[str, Sequence[Mapping[str, str]]], floor: float | None,
+) -> None:
+    """Write the page, whole or not at all.
+
+    `table` has a row of formatted strings for each line, `differences` a row for each flag and a column for each line;
+    `remarks` are sentences; `samples` are texts by line, of the same prompts in each; `floor` is the text's entropy in
+    bits per byte, None = unknown. Raises ValueError where no line has a curve.
+    """
+    keys = {line.name: place for place, line in enumerate(lines)}
+    sections = [section("The runs", runs_html(table, keys)),
+                section("The flags in which they differ", flags_html(differences, keys)),
+                section("The same prompts, continued", samples_html(samples, keys))]
+    script, plotly = (HERE / "page.js").read_text(encoding="utf-8"), get_plotlyjs()
+    runs = sum(len(line.members) for line in lines)
+    said = "".join(f"<li>{html.escape(remark)}</li>" for remark in remarks)
+    page = Template((HERE / "page.html").read_text(encoding="utf-8")).substitute(
+        title=html.escape(title), style=(HERE / "page.css").read_text(encoding="utf-8"), policy=policy(plotly, script),
+        count=f"{counted(len(lines), 'curve')} of {counted(runs, 'run')}", sections="\n".join(filter(None, sections)),
+        remarks=f'<ul class="remarks">{said}</ul>' if said else "", data=embedded(curves(lines, floor)),
+        plotly=plotly, script=script)
+    write_text(Path(path), page)
+
+
+def policy(*scripts: str) -> str:
+    """A content security policy under which these scripts run, and nothing is fetched."""
+    digests = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts)
+    allowed = " ".join(f"'sha256-{digest}'" for digest in digests)
+    return (f"default-src 'none'; style-src 'unsafe-inline'; img-src data: blob:; form-action 'none'; "
+            f"base-uri 'none'; script-src {allowed}")
+
+
+def embedded(value: Any) -> str:
+    """JSON that no text in it can end: it stands in a script element."""
+    return json.dumps(value, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+
+
+def counted(number: int, word: str) -> str:
+    return f"{number} {word}{'' if number == 1 else 's'}"
+
+
+# ---- curves ----
+
+
+def curves(lines: Sequence[Line], floor: float | None) -> dict[str, Any]:
+    """What page.js draws: the lines' values, and the columns and axes that any of them has."""
+    drawn = [curve(place, line, floor) for place, line in enumerate(lines)]
+    found = {name for line in drawn for name in line["mean"]}
+    axes = [{"name": name, "label": label} for name, label in AXES.items() if name in found]
+    names = [*filter(found.__contains__, COLUMNS), *sorted(found - COLUMNS.keys() - AXES.keys())]
+    if not axes or not names:
+        raise ValueError("none of the runs has a curve: train one first")
+    columns = [{"name": name, "label": COLUMNS.get(name, name), "log": name in LOGARITHMIC,
+                "floored": name in FLOORED and floor is not None} for name in names]
+    shown = [line["mean"] for line in drawn if names[0] in line["mean"]]
+    first = "tokens" if all("tokens" in values for values in shown) else axes[0]["name"]
+    return {"lines": drawn, "columns": columns, "axes": axes, "floor": floor, "column": 0,
+            "axis": [axis["name"] for axis in axes].index(first)}
+
+
+def curve(place: int, line: Line, floor: float | None) -> dict[str, Any]:
+    """A line's values and looks."""
+    frames = {"mean": line.table, "low": line.low, "high": line.high}
+    values = {name: None if frame is None else listed(derived(frame, line, floor)) for name, frame in frames.items()}
+    return {"name": line.name, "count": len(line.members), "color": color(place), "dash": dash(place), **values}
+
+
+def color(place: int) -> str:
+    """The CSS variable of a line's colour."""
+    return f"--c{place % NUM_COLORS}"
+
+
+def dash(place: int) -> str:
+    """How a line is drawn: solid until the colours have all been used."""
+    return DASHES[place // NUM_COLORS % len(DASHES)]
+
+
+def derived(frame: pd.DataFrame, line: Line, floor: float | None) -> pd.DataFrame:
+    """The frame with what follows from its columns where the run's tokenizer and floor are known."""
+    run = line.members[0].run
+    if run is None:
+        return frame
+    more = {}
+    if floor is not None and "bits_per_byte" in frame:
+        more["bits_over_floor"] = frame["bits_per_byte"] - floor
+    if "train_loss" in frame and (tokens_per_byte := run.data.get("val_tokens_per_byte")):
+        more["train_bits_per_byte"] = frame["train_loss"] * tokens_per_byte / math.log(2)
+    return frame.assign(**more)
+
+
+def listed(frame: pd.DataFrame) -> dict[str, list[float | None]]:
+    """The columns of numbers that have any, short enough to draw; None = not measured, or not finite."""
+    numbers = frame.select_dtypes("number").astype(float).replace([np.inf, -np.inf], np.nan).dropna(axis=1, how="all")
+    if len(numbers) > MAX_ROWS:
+        numbers = numbers.groupby(np.arange(len(numbers)) * MAX_ROWS // len(numbers)).mean()
+    return {str(name): [None if math.isnan(x) else float(f"{x:.{DIGITS}g}") for x in column]
+            for name, column in numbers.items()}
+
+
+# ---- tables and texts ----
+
+
+def section(title: str, content: str) -> str:
+    return f"<section>\n<h2>{title}</h2>\n{content}\n</section>" if content else ""
+
+
+def element(tag: str, content: str, **attributes: Any) -> str:
+    """An element around HTML; attributes that are None are left out, and class_ is class."""
+    spelled = "".join(f' {name.rstrip("_").replace("_", "-")}="{html.escape(str(value))}"'
+                      for name, value in attributes.items() if value is not None)
+    return f"<{tag}{spelled}>{content}</{tag}>"
+
+
+def runs_html(table: pd.DataFrame, keys: Mapping[str, int]) -> str:
+    """A row for each line."""
+    heads = "".join(element("th", text(name), scope="col") for name in table.columns)
+    rows = [head(name, keys, "row") + "".join(element("td", text(value), data_line=keys.get(name)) for value in values)
+            for name, values in zip(table.index, table.itertuples(index=False, name=None), strict=True)]
+    return table_html(heads, rows, "runs")
+
+
+def flags_html(differences: pd.DataFrame, keys: Mapping[str, int]) -> str:
+    """A row for each flag, a column for each line; values that are not the first line's stand out."""
+    heads = "".join(head(name, keys, "col") for name in differences.columns)
+    rows = []
+    for flag, values in zip(differences.index, differences.itertuples(index=False, name=None), strict=True):
+        cells = (element("td", text(value), data_line=keys.get(name),
+                         class_="other" if text(value) != text(values[0]) else None)
+                 for name, value in zip(differences.columns, values, strict=True))
+        rows.append(element("th", text(flag), scope="row") + "".join(cells))
+    return table_html(heads, rows, "flags")
+
+
+def table_html(heads: str, rows: Sequence[str], kind: str) -> str:
+    if not rows:
+        return ""
+    body = "\n".join(element("tr", row) for row in rows)
+    return (f'<div class="scroll" tabindex="0"><table class="{kind}">\n<thead><tr><td></td>{heads}</tr></thead>\n'
+            f"<tbody>\n{body}\n</tbody></table></div>")
+
+
+def head(name: str, keys: Mapping[str, int], scope: str) -> str:
+    """The head of a line's row or column, with its curve's key."""
+    mark = key(keys[name]) + " " if name in keys else ""
+    return element("th", mark + text(name), scope=scope, title=name, data_line=keys.get(name))
+
+
+def text(value: Any) -> str:
+    """A value as HTML; what is not known is empty."""
+    return "" if isinstance(value, float) and math.isnan(value) else html.escape(str(value))
+
+
+def key(place: int) -> str:
+    """A line's colour and dash, drawn."""
+    return element("i", "", class_=f"key {dash(place)}", style=f"--key:var({color(place)})")
+
+
+def samples_html(samples: Mapping[str, Sequence[Mapping[str, str]]], keys: Mapping[str, int]) -> str:
+    """Under each prompt, the lines' texts side by side."""
+    longest = max(map(len, samples.values()), default=0)
+    rows = [[(name, texts[place]) for name, texts in samples.items() if place < len(texts)] for place in range(longest)]
+    parts = []
+    for prompt, group in groupby(rows, key=lambda row: row[0][1]["prompt"]):
+        parts.append(element("h3", f"“{text(prompt)}”" if prompt else "From nothing"))
+        for row in group:
+            cards = "".join(card(name, sample, keys[name]) for name, sample in row)
+            parts.append(element("div", cards, class_="cards", tabindex=0))
+    return "\n".join(parts)
+
+
+def card(name: str, sample: Mapping[str, str], place: int) -> str:
+    """A line's text; the prompt in it stands out."""
+    prompt = sample["prompt"] if sample["text"].startswith(sample["prompt"]) else ""
+    written = element("b", text(prompt)) + text(sample["text"].removeprefix(prompt))
+    return element("article", element("h4", text(name)) + element("p", written),
+                   class_="card", data_line=place, style=f"--key:var({color(place)})")
