@@ -35,8 +35,12 @@ class Browser:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.process.kill()
-        self.process.wait()
+        try:
+            self.call("Browser.close")  # ends its children, too
+            self.process.wait(PATIENCE)
+        finally:
+            self.process.kill()
+            self.process.wait()
         os.close(self.reads)
         os.close(self.writes)
 

@@ -29,8 +29,11 @@ def log(last: float, num_rows: int = 20) -> pd.DataFrame:
                          "train_loss": 2 + np.sin(steps), "bits_per_byte": bits, "lr": 0.01})
 
 
-def line(name: str, table: pd.DataFrame, num_seeds: int = 1, *, foreign: bool = False) -> Line:
-    run = None if foreign else SimpleNamespace(data={"val_tokens_per_byte": TOKENS_PER_BYTE})
+def line(
+    name: str, table: pd.DataFrame, num_seeds: int = 1, *, foreign: bool = False, tokenizer: str = "bpe",
+) -> Line:
+    run = None if foreign else SimpleNamespace(data={"val_tokens_per_byte": TOKENS_PER_BYTE},
+                                               tokenizer=lambda: SimpleNamespace(fingerprint=tokenizer))
     members = tuple(Source(f"{name}-{seed}", table, run, Path(name)) for seed in range(num_seeds))
     axes = ["step", "tokens", "seconds", "flops"]
     low, high = ((table * factor).assign(**table[axes]) if num_seeds > 1 else None for factor in (0.9, 1.1))
@@ -47,13 +50,13 @@ def lines() -> list[Line]:
 def write(tmp_path, lines):
     def page(**changes) -> Path:
         names = [one.name for one in changes.get("lines", lines)]
-        story = "Once there was a hen.\nShe ran."
+        texts = [{"prompt": "Once", "text": "Once there was a hen.\nShe ran."}, {"prompt": "", "text": HOSTILE}]
         content = {
             "title": "Is it better?", "lines": lines, "floor": FLOOR, "remarks": [f"{HOSTILE} was skipped."],
             "table": pd.DataFrame({"tokens": "20,000", "bits/byte": "0.4000"}, index=names),
             "differences": pd.DataFrame([["rms", "layer", math.nan]], index=["model.norm"],
                                         columns=[one.name for one in lines]),
-            "samples": {name: [{"prompt": "Once", "text": story}, {"prompt": "", "text": HOSTILE}] for name in names[:2]}}
+            "samples": dict.fromkeys(names[:2], texts)}
         write_page(tmp_path / "page.html", **content | changes)
         return tmp_path / "page.html"
 
@@ -122,7 +125,7 @@ def test_no_text_becomes_an_element_or_ends_the_script(write, lines):
 
 def test_the_page_names_no_address_and_allows_none(write):
     page = Reading(write())
-    policy = next(attributes["content"] for tag, attributes in page.elements if tag == "meta" and "content" in attributes)
+    policy = next(attributes["content"] for tag, attributes in page.elements if "http-equiv" in attributes)
     assert policy.startswith("default-src 'none'; ") and "unsafe-eval" not in policy
     assert re.fullmatch(r".*script-src 'sha256-\S{43}=' 'sha256-\S{43}='", policy)
     assert not [tag for tag, attributes in page.elements if {"src", "href"} & attributes.keys()]
@@ -143,6 +146,14 @@ def test_curves_hold_the_logs_and_what_follows_from_them(write, lines):
     assert theirs == {"step": [0, 100, 200], "train_loss": [4, 3, 2.5], "mfu": [31, 32, 33]}
     assert [column["name"] for column in data["columns"]] == [
         "bits_per_byte", "bits_over_floor", "train_bits_per_byte", "train_loss", "lr", "mfu"]
+
+
+def test_with_different_tokenizers_no_loss_per_token_can_be_chosen(write):
+    bare = log(0.5)[["step", "train_loss", "lr"]]
+    data = embedded(write(lines=[line("bpe", bare), line("bytes", bare, tokenizer="byte")]))
+    assert {column["name"]: column["barred"] for column in data["columns"]} == {
+        "train_bits_per_byte": False, "train_loss": True, "lr": False}
+    assert not any(column["barred"] for column in embedded(write())["columns"])
 
 
 def test_what_is_not_finite_is_a_gap(write):
@@ -362,11 +373,15 @@ def test_the_band_of_several_seeds_is_drawn_and_told(open_page, lines):
 @in_chromium
 def test_the_floor_is_drawn_where_the_column_has_one(open_page):
     page = open_page()
-    shapes = "byId('plot').layout.shapes.map(({y0, label}) => [y0, label.text])"
-    assert page.evaluate(shapes) == [[FLOOR, "entropy of the text, 0.25"]]
-    assert page.axis("y")[0][0] < math.log10(FLOOR)
+    assert page.evaluate("byId('plot').layout.shapes[0].y0") == FLOOR
+    assert "entropy of the text, 0.25" in page.evaluate("document.querySelector('.shapelayer').textContent")
+    for which in ("log", "linear"):
+        (low, high), scale, _ = page.axis("y")
+        floor = math.log10(FLOOR) if scale == "log" else FLOOR
+        assert scale == which and low + 0.03 * (high - low) < floor < low + 0.15 * (high - low)
+        page.click("#log-y")
     page.choose("column", "lr")
-    assert page.evaluate(shapes) == []
+    assert page.evaluate("byId('plot').layout.shapes") == []
 
 
 @in_chromium
@@ -392,5 +407,6 @@ def test_dark_is_dark_and_paper_is_light(open_page):
 
 @in_chromium
 def test_no_button_sends_the_curves_away(open_page):
-    titles = open_page().evaluate("[...document.querySelectorAll('.modebar-btn')].map((button) => button.dataset.title)")
+    page = open_page()
+    titles = page.evaluate("[...document.querySelectorAll('.modebar-btn')].map((button) => button.dataset.title)")
     assert titles == ["Download plot as a PNG", "Zoom", "Pan", "Zoom in", "Zoom out", "Reset axes"]

@@ -52,24 +52,27 @@ function traces(line, points, weight, opacity) {
   return drawn;
 }
 
-/** The whole picture's frame: axes, the floor, colours. */
-function layout(column, axis) {
+/** The whole picture's frame: axes, the floor with some room below it, colours. */
+function layout(column, axis, drawn) {
   const ink = themed("--ink"), grid = themed("--line"), soft = themed("--soft");
   const look = { gridcolor: grid, linecolor: soft, tickcolor: soft, zeroline: false, showline: true, automargin: true };
+  const isLog = byId("log-y").checked, most = drawn.flatMap((trace) => trace.y).reduce((a, b) => Math.max(a, b), data.floor);
+  const below = isLog ? data.floor * (data.floor / most) ** 0.06 : data.floor - 0.06 * (most - data.floor);
   const floor = { type: "line", xref: "paper", x0: 0, x1: 1, y0: data.floor, y1: data.floor, layer: "below",
                   line: { color: ink, width: 1.3, dash: "dash" },
                   label: { text: `entropy of the text, ${spelled(data.floor ?? 0)}`, textposition: "start", yanchor: "bottom",
                            font: { color: soft, size: 12 } } };
+  const room = { ...floor, y0: below, y1: below, line: { width: 0 }, label: {} }; // the axis makes room for shapes
   return {
     xaxis: { ...look, type: byId("log-x").checked ? "log" : "linear", title: { text: axis.label }, tickformat: "~s" },
-    yaxis: { ...look, type: byId("log-y").checked ? "log" : "linear", title: { text: plain(column.label), standoff: 14 },
-             tickformat: "~g", nticks: 9, autorangeoptions: { include: column.floored ? [0.98 * data.floor] : [] } },
-    shapes: column.floored ? [floor] : [], showlegend: false, hovermode: "x unified", hoverdistance: -1,
+    yaxis: { ...look, type: isLog ? "log" : "linear", title: { text: plain(column.label), standoff: 14 },
+             tickformat: "~g", nticks: 9 },
+    shapes: column.floored ? [floor, room] : [], showlegend: false, hovermode: "x unified", hoverdistance: -1,
     hoverlabel: { bgcolor: themed("--wash"), bordercolor: grid, font: { color: ink, size: 12.5 }, namelength: 40 },
     font: { family: getComputedStyle(document.body).fontFamily, color: soft, size: 13 },
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", margin: { l: 12, r: 14, t: 30, b: 12 },
     modebar: { bgcolor: "rgba(0,0,0,0)", color: soft, activecolor: ink },
-    uirevision: [column.name, axis.name, byId("from").value, byId("log-x").checked, byId("log-y").checked].join(), // keeps a zoom
+    uirevision: [column.name, axis.name, byId("from").value, byId("log-x").checked, isLog].join(), // keeps a zoom
   };
 }
 
@@ -84,7 +87,7 @@ function draw() {
     off.has(place) ? [] : traces(line, points[place].filter((p) => p.x >= start), weight,
                                  emphasized === null || emphasized === place || off.has(emphasized) ? 1 : 0.2));
   showLegend(points, column, axis);
-  return Plotly.react(byId("plot"), drawn, layout(column, axis), CONFIG);
+  return Plotly.react(byId("plot"), drawn, layout(column, axis, drawn), CONFIG);
 }
 
 /** Each name with the last value of its curve, or what its log lacks; what is switched off pales everywhere. */
@@ -129,8 +132,9 @@ function legendButton(line, place) {
 
 function fill(select, choices, chosen) {
   choices.forEach((choice, place) => {
-    const option = new Option(choice.label, place, place === chosen, place === chosen);
-    option.disabled = Boolean(choice.disabled);
+    const label = choice.barred ? `${choice.label} (the tokenizers differ)` : choice.label;
+    const option = new Option(label, place, place === chosen, place === chosen);
+    option.disabled = Boolean(choice.barred);
     select.add(option);
   });
 }

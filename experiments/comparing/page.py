@@ -36,6 +36,7 @@ COLUMNS = {  # in this order; others follow under their own names
     "tokens_per_second": "tokens per second",
 }
 LOGARITHMIC = {"bits_per_byte", "bits_over_floor", "train_bits_per_byte", "val_loss", "train_loss", "perplexity"}
+PER_TOKEN = {"val_loss", "train_loss", "perplexity", "accuracy", "ema_val_loss"}  # means nothing between tokenizers
 FLOORED = {"bits_per_byte", "train_bits_per_byte"}
 MAX_ROWS = 4000  # of a curve; of a longer log, neighbours are averaged
 DIGITS = 8
@@ -96,12 +97,20 @@ def curves(lines: Sequence[Line], floor: float | None) -> dict[str, Any]:
     names = [*filter(found.__contains__, COLUMNS), *sorted(found - COLUMNS.keys() - AXES.keys())]
     if not axes or not names:
         raise ValueError("none of the runs has a curve: train one first")
-    columns = [{"name": name, "label": COLUMNS.get(name, name), "log": name in LOGARITHMIC,
+    barred = PER_TOKEN if tokenizers_differ(lines) else set()
+    columns = [{"name": name, "label": COLUMNS.get(name, name), "log": name in LOGARITHMIC, "barred": name in barred,
                 "floored": name in FLOORED and floor is not None} for name in names]
-    shown = [line["mean"] for line in drawn if names[0] in line["mean"]]
-    first = "tokens" if all("tokens" in values for values in shown) else axes[0]["name"]
-    return {"lines": drawn, "columns": columns, "axes": axes, "floor": floor, "column": 0,
+    shown = next((place for place, name in enumerate(names) if name not in barred), 0)
+    alike = all("tokens" in line["mean"] for line in drawn if names[shown] in line["mean"])
+    first = "tokens" if alike else axes[0]["name"]
+    return {"lines": drawn, "columns": columns, "axes": axes, "floor": floor, "column": shown,
             "axis": [axis["name"] for axis in axes].index(first)}
+
+
+def tokenizers_differ(lines: Sequence[Line]) -> bool:
+    """Whether two of the runs have different tokenizers; those of foreign logs are not known."""
+    runs = [line.members[0].run for line in lines if line.members[0].run is not None]
+    return len({run.tokenizer().fingerprint for run in runs}) > 1
 
 
 def curve(place: int, line: Line, floor: float | None) -> dict[str, Any]:

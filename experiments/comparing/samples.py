@@ -1,6 +1,5 @@
 """Texts that the runs of a comparison write after the same prompts."""
 
-import math
 from collections.abc import Sequence
 
 from comparing.lines import Line
@@ -31,9 +30,9 @@ def same_prompts(
         prompts = _openings(runs, tokenizers)
     texts = {}
     for name, run in runs.items():
-        tokens = math.ceil(num_bytes * run.data["val_tokens_per_byte"])
-        cfg = SampleConfig(prompts=tuple(prompts), num_samples=num, max_new_tokens=max(1, tokens),
-                           temperature=temperature, seed=seed)
+        tokens = max(1, round(num_bytes * run.data["val_tokens_per_byte"]))
+        cfg = SampleConfig(prompts=tuple(prompts), num_samples=num, max_new_tokens=tokens, temperature=temperature,
+                           seed=seed)
         try:
             texts[name] = _continued(run, tokenizers[name], cfg, checkpoint, device)
         except ValueError as error:
