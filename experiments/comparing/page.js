@@ -4,6 +4,7 @@ const byId = (id) => document.getElementById(id);
 const data = JSON.parse(byId("data").textContent);
 const off = new Set(); // places in data.lines
 let emphasized = null; // one of them
+const MOST_TOLD = 10; // values in one box beside the pointer
 const BUTTONS = [["toImage"], ["zoom2d", "pan2d"], ["zoomIn2d", "zoomOut2d", "resetScale2d"]]; // none that sends the data away
 const CONFIG = { responsive: true, displaylogo: false, modeBarButtons: BUTTONS };
 const controls = ["column", "axis", "log-x", "log-y", "smoothing", "from"];
@@ -37,15 +38,15 @@ function traces(line, points, weight, opacity) {
   if (!points.length) return [];
   const color = themed(line.color), x = points.map((p) => p.x), y = points.map((p) => p.y);
   const drawn = [], quiet = { hoverinfo: "skip", showlegend: false, meta: line.name };
-  const sure = points.filter((p) => p.low !== null && p.high !== null);
+  const sure = points.filter((p) => p.low !== null && p.high !== null), spread = new Map();
   if (sure.length > 1) {
-    const edge = (side) => smoothed(sure.map((p) => p[side]), weight);
-    drawn.push({ ...quiet, x: [...sure, ...[...sure].reverse()].map((p) => p.x), y: [...edge("high"), ...edge("low").reverse()],
+    const low = smoothed(sure.map((p) => p.low), weight), high = smoothed(sure.map((p) => p.high), weight);
+    sure.forEach((p, i) => spread.set(p, ` (${spelled(low[i])} to ${spelled(high[i])})`));
+    drawn.push({ ...quiet, x: [...sure, ...[...sure].reverse()].map((p) => p.x), y: [...high, ...low.reverse()],
                  mode: "lines", fill: "toself", fillcolor: color, opacity: 0.18 * opacity, line: { width: 0 } });
   }
   if (weight > 0) drawn.push({ ...quiet, x, y, mode: "lines", opacity: 0.3 * opacity, line: { color, width: 1 } });
-  const spread = points.map((p) => (p.low === null ? "" : ` (${spelled(p.low)} to ${spelled(p.high)})`));
-  drawn.push({ x, y: smoothed(y, weight), name: plain(line.name), meta: line.name, customdata: spread, opacity,
+  drawn.push({ x, y: smoothed(y, weight), name: plain(line.name), meta: line.name, customdata: points.map((p) => spread.get(p) ?? ""), opacity,
                mode: points.length > 40 ? "lines" : "lines+markers", marker: { size: 5, color },
                line: { color, width: 2.2, dash: line.dash },
                hovertemplate: `%{y:.4~g}%{customdata}<extra>${plain(line.name)}</extra>` });
@@ -67,7 +68,7 @@ function layout(column, axis, drawn) {
     xaxis: { ...look, type: byId("log-x").checked ? "log" : "linear", title: { text: axis.label }, tickformat: "~s" },
     yaxis: { ...look, type: isLog ? "log" : "linear", title: { text: plain(column.label), standoff: 14 },
              tickformat: "~g", nticks: 9 },
-    shapes: column.floored ? [floor, room] : [], showlegend: false, hovermode: "x unified", hoverdistance: -1,
+    shapes: column.floored ? [floor, room] : [], showlegend: false, hovermode: data.lines.length > MOST_TOLD ? "closest" : "x unified", hoverdistance: -1,
     hoverlabel: { bgcolor: themed("--wash"), bordercolor: grid, font: { color: ink, size: 12.5 }, namelength: 40 },
     font: { family: getComputedStyle(document.body).fontFamily, color: soft, size: 13 },
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", margin: { l: 12, r: 14, t: 30, b: 12 },
