@@ -16,7 +16,7 @@ from comparing.page import MAX_ROWS, write_page
 from comparing.sources import Source
 
 in_chromium = pytest.mark.skipif(CHROMIUM is None, reason="the page is opened in Chromium: install chromium")
-FLOOR, TOKENS_PER_BYTE = 0.25, 0.5
+FLOOR = 0.25
 HOSTILE = "</script><img src=x onerror=alert(1)><b>bold</b> & \"'%{y}"
 
 
@@ -32,8 +32,8 @@ def log(last: float, num_rows: int = 20) -> pd.DataFrame:
 def line(
     name: str, table: pd.DataFrame, num_seeds: int = 1, *, foreign: bool = False, tokenizer: str = "bpe",
 ) -> Line:
-    run = None if foreign else SimpleNamespace(data={"val_tokens_per_byte": TOKENS_PER_BYTE},
-                                               tokenizer=lambda: SimpleNamespace(fingerprint=tokenizer))
+    kind = SimpleNamespace(fingerprint=tokenizer, kind=tokenizer, vocab_size=300)
+    run = None if foreign else SimpleNamespace(tokenizer=lambda: kind)
     members = tuple(Source(f"{name}-{seed}", table, run, Path(name)) for seed in range(num_seeds))
     axes = ["step", "tokens", "seconds", "flops"]
     low, high = ((table * factor).assign(**table[axes]) if num_seeds > 1 else None for factor in (0.9, 1.1))
@@ -135,31 +135,35 @@ def test_the_same_comparison_gives_the_same_page(write):
     assert write().read_bytes() == write().read_bytes()
 
 
-def test_curves_hold_the_logs_and_what_follows_from_them(write, lines):
+def test_curves_hold_the_logs(write, lines):
     data = embedded(write())
-    mean, theirs = data["lines"][0]["mean"], data["lines"][2]["mean"]
+    base, _, theirs = data["lines"]
     table = lines[0].table
-    assert mean["bits_per_byte"] == [None if math.isnan(x) else pytest.approx(x) for x in table.bits_per_byte]
-    assert mean["bits_over_floor"][1] == pytest.approx(table.bits_per_byte[1] - FLOOR)
-    assert mean["train_bits_per_byte"] == pytest.approx((table.train_loss * TOKENS_PER_BYTE / math.log(2)).tolist())
-    assert data["lines"][0]["low"]["train_bits_per_byte"][0] == pytest.approx(0.9 * mean["train_bits_per_byte"][0])
-    assert theirs == {"step": [0, 100, 200], "train_loss": [4, 3, 2.5], "mfu": [31, 32, 33]}
-    assert [column["name"] for column in data["columns"]] == [
-        "bits_per_byte", "bits_over_floor", "train_bits_per_byte", "train_loss", "lr", "mfu"]
+    assert base["mean"]["bits_per_byte"] == [None if math.isnan(x) else pytest.approx(x) for x in table.bits_per_byte]
+    assert base["low"]["train_loss"] == pytest.approx((0.9 * table.train_loss).tolist())
+    assert theirs["mean"] == {"step": [0, 100, 200], "train_loss": [4, 3, 2.5], "mfu": [31, 32, 33]}
+    assert theirs["low"] is None and base["count"] == 3
+    assert [column["name"] for column in data["columns"]] == ["bits_per_byte", "train_loss", "lr", "mfu"]
+
+
+def test_the_view_to_begin_with_is_the_callers(write):
+    data = embedded(write(column="lr", axis="flops"))
+    assert (data["columns"][data["column"]]["name"], data["axes"][data["axis"]]["name"]) == ("lr", "flops")
 
 
 def test_with_different_tokenizers_no_loss_per_token_can_be_chosen(write):
     bare = log(0.5)[["step", "train_loss", "lr"]]
     data = embedded(write(lines=[line("bpe", bare), line("bytes", bare, tokenizer="byte")]))
     assert {column["name"]: column["barred"] for column in data["columns"]} == {
-        "train_bits_per_byte": False, "train_loss": True, "lr": False}
+        "train_loss": True, "lr": False}
     assert not any(column["barred"] for column in embedded(write())["columns"])
 
 
 def test_what_is_not_finite_is_a_gap(write):
-    broken = pd.DataFrame({"step": [1, 2, 3], "val_loss": [math.inf, math.nan, 1.5], "note": ["a", "b", "c"]})
+    broken = pd.DataFrame({"step": [1, 2, 3, 4], "val_loss": [math.inf, math.nan, -math.inf, 1.5],
+                           "note": ["a", "b", "c", "d"]})
     (only,) = embedded(write(lines=[line("broken", broken)]))["lines"]
-    assert only["mean"] == {"step": [1, 2, 3], "val_loss": [None, None, 1.5]}
+    assert only["mean"] == {"step": [1, 2, 3, 4], "val_loss": [None, None, None, 1.5]}
 
 
 def test_a_long_log_is_drawn_from_means_of_neighbours(write):
@@ -193,8 +197,9 @@ def open_page(browser, write):
     """The page in a tab of its own, which must have nothing to complain of when the test ends."""
     tabs = []
 
-    def opened(width: int = 1060, **media) -> "Page":
-        tabs.append(Page(browser.open(write(), width, 900, **media)))
+    def opened(width: int = 1060, scheme: str = "light", **changes) -> "Page":
+        view = {"column": "bits_per_byte", "axis": "tokens"}
+        tabs.append(Page(browser.open(write(**view | changes), width, 900, prefers_color_scheme=scheme)))
         return tabs[-1]
 
     yield opened
@@ -209,6 +214,10 @@ class Page:
 
     def __init__(self, tab):
         self.tab, self.evaluate = tab, tab.evaluate
+
+    def settle(self) -> None:
+        """Let what takes its time be done."""
+        self.evaluate("new Promise((done) => setTimeout(done, 500))")
 
     def names(self) -> list[str]:
         """The curves drawn."""
@@ -242,9 +251,6 @@ class Page:
         """Range, type and title."""
         return tuple(self.evaluate(f"(({{range, type, title}}) => [range, type, title.text])("
                                    f"byId('plot')._fullLayout.{which}axis)"))
-
-    def log(self, name: str, line: Line) -> np.ndarray:
-        return line.table[name].dropna().to_numpy()
 
 
 @in_chromium
@@ -285,7 +291,7 @@ def test_names_are_shown_as_they_are(open_page):
     assert page.evaluate("byId('legend').children[1].children[1].textContent") == HOSTILE
     x, y, width, height = page.box("#plot .nsewdrag")
     page.tab.hover(x + width / 2, y + height / 2)
-    page.evaluate("new Promise((done) => setTimeout(done, 200))")
+    page.settle()
     shown = page.evaluate("document.querySelector('.hoverlayer').textContent")
     assert "<b>bold</b> &" in shown and page.evaluate("document.querySelector('#plot b, #plot img')") is None
 
@@ -302,7 +308,7 @@ def test_dragging_zooms_until_a_double_click_and_a_switch_keeps_it(open_page):
     assert page.axis("x")[0] == zoomed
     page.click("#legend button:nth-child(1)")
     page.tab.click(x + width / 2, y + height / 2, count=2)
-    page.evaluate("new Promise((done) => setTimeout(done, 500))")
+    page.settle()
     assert page.axis("x")[0] == pytest.approx(before)
 
 
@@ -371,6 +377,18 @@ def test_the_band_of_several_seeds_is_drawn_and_told(open_page, lines):
 
 
 @in_chromium
+def test_a_band_wider_than_the_picture_leaves_the_curves_their_room(open_page, lines, write):
+    wide = lines[0]
+    low, high = (wide.table.assign(bits_per_byte=wide.table.bits_per_byte + by) for by in (-9, 9))
+    page = open_page(lines=[Line(wide.name, wide.members, wide.table, low, high)])
+    for _ in ("log", "linear"):
+        (bottom, top), scale, _ = page.axis("y")
+        ends = [math.log10(x) if scale == "log" else x for x in (FLOOR, wide.table.bits_per_byte.max())]
+        assert bottom < ends[0] and ends[1] < top and ends[1] - ends[0] > 0.8 * (top - bottom)
+        page.click("#log-y")
+
+
+@in_chromium
 def test_the_floor_is_drawn_where_the_column_has_one(open_page):
     page = open_page()
     assert page.evaluate("byId('plot').layout.shapes[0].y0") == FLOOR
@@ -390,17 +408,18 @@ def test_nothing_is_wider_than_the_window(open_page, width):
     page = open_page(width)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert page.box("#plot")[2] > 0.8 * width
+    page.evaluate("document.querySelector('.runs').style.width = '3000px'")
     page.evaluate("document.querySelector('.runs').parentElement.scrollLeft = 500")
     assert page.box(".runs tbody th")[0] == pytest.approx(page.box(".scroll")[0], abs=2)
 
 
 @in_chromium
 def test_dark_is_dark_and_paper_is_light(open_page):
-    page = open_page(prefers_color_scheme="dark")
+    page = open_page(scheme="dark")
     colors = "[getComputedStyle(document.body).backgroundColor, byId('plot').data[0].fillcolor]"
     assert page.evaluate(colors) == ["rgb(18, 22, 30)", "#4aa8e8"]
     page.tab.emulate("print", prefers_color_scheme="dark")
-    page.evaluate("new Promise(requestAnimationFrame)")
+    page.settle()
     assert page.evaluate(colors) == ["rgb(255, 255, 255)", "#0072b2"]
     assert page.evaluate("document.querySelector('.controls').offsetHeight") == 0
 

@@ -5,6 +5,7 @@ const data = JSON.parse(byId("data").textContent);
 const off = new Set(); // places in data.lines
 let emphasized = null; // one of them
 const MOST_TOLD = 10; // values in one box beside the pointer
+const FEW = 60; // points, up to which each is marked
 const BUTTONS = [["toImage"], ["zoom2d", "pan2d"], ["zoomIn2d", "zoomOut2d", "resetScale2d"]]; // none that sends the data away
 const CONFIG = { responsive: true, displaylogo: false, modeBarButtons: BUTTONS };
 const controls = ["column", "axis", "log-x", "log-y", "smoothing", "from"];
@@ -14,60 +15,67 @@ const plain = (text) => text.replace(/&/g, "&amp;").replace(/</g, "&lt;"); // Pl
 const spelled = (value) => value.toLocaleString("en", { maximumSignificantDigits: 4 });
 const percent = (share) => `${Math.round(100 * share)} %`;
 
-/** The rows in which both columns were measured. */
-function rows(line, axis, column) {
-  const { mean, low, high } = line;
-  return (mean[axis] ?? []).flatMap((x, i) => {
-    const y = mean[column]?.[i] ?? null;
-    return x === null || y === null ? [] : [{ x, y, low: low?.[column]?.[i] ?? null, high: high?.[column]?.[i] ?? null }];
-  });
-}
-
-/** Exponential moving average, in which the first value weighs no more than the others. */
+/** Exponential moving average, in which the first value weighs no more than the others; null stays. */
 function smoothed(values, weight) {
   let sum = 0, total = 0;
   return values.map((value) => {
+    if (value === null) return null;
     sum = weight * sum + (1 - weight) * value;
     total = weight * total + 1 - weight;
     return sum / total;
   });
 }
 
+/** The rows in which both columns were measured: x, y, and smoothed the same with its band's low and high. */
+function rows(line, axis, column, weight) {
+  const xs = line.mean[axis] ?? [], ys = line.mean[column] ?? [];
+  const places = xs.flatMap((x, i) => (x === null || (ys[i] ?? null) === null ? [] : [i]));
+  const [mean, low, high] = [line.mean, line.low, line.high].map((values) =>
+    smoothed(places.map((i) => values?.[column]?.[i] ?? null), weight));
+  return places.map((i, row) => ({ x: xs[i], y: ys[i], mean: mean[row], low: low[row], high: high[row] }));
+}
+
+/** What the y-axis shows: all curves, the floor, a little room; but not all of a band, which of two seeds is wide. */
+function limits(points, floor, isLog) {
+  const values = points.map((p) => p.mean).concat(floor).filter((y) => !isLog || y > 0);
+  if (!values.length) return [];
+  const low = values.reduce((a, b) => Math.min(a, b), Infinity), high = values.reduce((a, b) => Math.max(a, b), -Infinity);
+  const room = isLog ? (high / low) ** 0.06 : 0.06 * (high - low);
+  return isLog ? [low / room, high * room] : [low - room, high + room];
+}
+
 /** What is drawn of a line: its band, the rough curve behind a smoothed one, the curve. */
-function traces(line, points, weight, opacity) {
+function traces(line, points, { weight, opacity, lowest }) {
   if (!points.length) return [];
-  const color = themed(line.color), x = points.map((p) => p.x), y = points.map((p) => p.y);
-  const drawn = [], quiet = { hoverinfo: "skip", showlegend: false, meta: line.name };
-  const sure = points.filter((p) => p.low !== null && p.high !== null), spread = new Map();
+  const color = themed(line.color), x = points.map((p) => p.x), drawn = [];
+  const quiet = { hoverinfo: "skip", meta: line.name, mode: "lines" };
+  const sure = points.filter((p) => p.low !== null && p.high !== null), back = [...sure].reverse();
   if (sure.length > 1) {
-    const low = smoothed(sure.map((p) => p.low), weight), high = smoothed(sure.map((p) => p.high), weight);
-    sure.forEach((p, i) => spread.set(p, ` (${spelled(low[i])} to ${spelled(high[i])})`));
-    drawn.push({ ...quiet, x: [...sure, ...[...sure].reverse()].map((p) => p.x), y: [...high, ...low.reverse()],
-                 mode: "lines", fill: "toself", fillcolor: color, opacity: 0.18 * opacity, line: { width: 0 } });
+    drawn.push({ ...quiet, x: [...sure, ...back].map((p) => p.x), fill: "toself", fillcolor: color, opacity: 0.18 * opacity,
+                 y: [...sure.map((p) => p.high), ...back.map((p) => Math.max(p.low, lowest))], line: { width: 0 } });
   }
-  if (weight > 0) drawn.push({ ...quiet, x, y, mode: "lines", opacity: 0.3 * opacity, line: { color, width: 1 } });
-  drawn.push({ x, y: smoothed(y, weight), name: plain(line.name), meta: line.name, customdata: points.map((p) => spread.get(p) ?? ""), opacity,
-               mode: points.length > 40 ? "lines" : "lines+markers", marker: { size: 5, color },
+  if (weight > 0) drawn.push({ ...quiet, x, y: points.map((p) => p.y), opacity: 0.3 * opacity, line: { color, width: 1 } });
+  drawn.push({ x, y: points.map((p) => p.mean), name: plain(line.name), meta: line.name, opacity,
+               customdata: points.map((p) => (p.low === null ? "" : ` (${spelled(p.low)} to ${spelled(p.high)})`)),
+               mode: points.length > FEW ? "lines" : "lines+markers", marker: { size: 5, color },
                line: { color, width: 2.2, dash: line.dash },
                hovertemplate: `%{y:.4~g}%{customdata}<extra>${plain(line.name)}</extra>` });
   return drawn;
 }
 
-/** The whole picture's frame: axes, the floor with some room below it, colours. */
-function layout(column, axis, drawn) {
+/** The whole picture's frame: axes, the floor, colours. */
+function layout(column, axis, isLog, [low, high]) {
   const ink = themed("--ink"), grid = themed("--line"), soft = themed("--soft");
   const look = { gridcolor: grid, linecolor: soft, tickcolor: soft, zeroline: false, showline: true, automargin: true };
-  const isLog = byId("log-y").checked, most = drawn.flatMap((trace) => trace.y).reduce((a, b) => Math.max(a, b), data.floor);
-  const below = isLog ? data.floor * (data.floor / most) ** 0.06 : data.floor - 0.06 * (most - data.floor);
   const floor = { type: "line", xref: "paper", x0: 0, x1: 1, y0: data.floor, y1: data.floor, layer: "below",
                   line: { color: ink, width: 1.3, dash: "dash" },
                   label: { text: `entropy of the text, ${spelled(data.floor ?? 0)}`, textposition: "start", yanchor: "bottom",
                            font: { color: soft, size: 12 } } };
-  const room = { ...floor, y0: below, y1: below, line: { width: 0 }, label: {} }; // the axis makes room for shapes
+  const room = { ...floor, y0: low, y1: low, line: { width: 0 }, label: {} }; // the axis reaches down to it
   return {
     xaxis: { ...look, type: byId("log-x").checked ? "log" : "linear", title: { text: axis.label }, tickformat: "~s" },
     yaxis: { ...look, type: isLog ? "log" : "linear", title: { text: plain(column.label), standoff: 14 },
-             tickformat: "~g", nticks: 9 },
+             tickformat: "~g", nticks: 9, autorangeoptions: { clipmin: low, clipmax: high } },
     shapes: column.floored ? [floor, room] : [], showlegend: false, hovermode: data.lines.length > MOST_TOLD ? "closest" : "x unified", hoverdistance: -1,
     hoverlabel: { bgcolor: themed("--wash"), bordercolor: grid, font: { color: ink, size: 12.5 }, namelength: 40 },
     font: { family: getComputedStyle(document.body).fontFamily, color: soft, size: 13 },
@@ -78,17 +86,19 @@ function layout(column, axis, drawn) {
 }
 
 function draw() {
-  const column = data.columns[byId("column").value], axis = data.axes[byId("axis").value];
+  const column = data.columns[byId("column").value], axis = data.axes[byId("axis").value], isLog = byId("log-y").checked;
   const weight = Number(byId("smoothing").value), share = Number(byId("from").value);
   byId("smoothing").nextElementSibling.value = weight ? weight.toFixed(2) : "off";
   byId("from").nextElementSibling.value = percent(share);
-  const points = data.lines.map((line) => rows(line, axis.name, column.name));
+  const points = data.lines.map((line) => rows(line, axis.name, column.name, weight));
   const start = share * points.flat().reduce((most, p) => Math.max(most, p.x), 0);
+  const shown = points.map((some, place) => (off.has(place) ? [] : some.filter((p) => p.x >= start)));
+  const [low, high] = limits(shown.flat(), column.floored ? [data.floor] : [], isLog);
+  const isPale = (place) => emphasized !== null && emphasized !== place && !off.has(emphasized);
   const drawn = data.lines.flatMap((line, place) =>
-    off.has(place) ? [] : traces(line, points[place].filter((p) => p.x >= start), weight,
-                                 emphasized === null || emphasized === place || off.has(emphasized) ? 1 : 0.2));
+    traces(line, shown[place], { weight, opacity: isPale(place) ? 0.2 : 1, lowest: isLog ? low / 10 : -Infinity }));
   showLegend(points, column, axis);
-  return Plotly.react(byId("plot"), drawn, layout(column, axis, drawn), CONFIG);
+  return Plotly.react(byId("plot"), drawn, layout(column, axis, isLog, [low, high]), CONFIG);
 }
 
 /** Each name with the last value of its curve, or what its log lacks; what is switched off pales everywhere. */

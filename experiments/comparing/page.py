@@ -17,27 +17,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from comparing.lines import Line
+from comparing.differences import PER_TOKEN, tokenizers
+from comparing.lines import AXES, COLUMNS, Line
+from comparing.pictures import FLOORED, default_axis, default_column
 from plotly.offline import get_plotlyjs
 
 from training.checkpoint import write_text
 
-AXES = {"step": "steps", "tokens": "tokens", "seconds": "seconds", "flops": "FLOPs"}
-COLUMNS = {  # in this order; others follow under their own names
-    "bits_per_byte": "validation, bits per byte",
-    "bits_over_floor": "validation, bits per byte over the floor",
-    "train_bits_per_byte": "training, bits per byte",
-    "val_loss": "validation loss, nats per token",
-    "train_loss": "training loss, nats per token",
-    "perplexity": "perplexity per token",
-    "accuracy": "top-1 accuracy, validation",
-    "lr": "learning rate",
-    "grad_norm": "gradient norm",
-    "tokens_per_second": "tokens per second",
-}
 LOGARITHMIC = {"bits_per_byte", "bits_over_floor", "train_bits_per_byte", "val_loss", "train_loss", "perplexity"}
-PER_TOKEN = {"val_loss", "train_loss", "perplexity", "accuracy", "ema_val_loss"}  # means nothing between tokenizers
-FLOORED = {"bits_per_byte", "train_bits_per_byte"}
 MAX_ROWS = 4000  # of a curve; of a longer log, neighbours are averaged
 DIGITS = 8
 NUM_COLORS, DASHES = 7, ("solid", "dash", "dot")
@@ -47,12 +34,13 @@ HERE = Path(__file__).resolve().parent
 def write_page(
     path: Path, *, title: str, lines: Sequence[Line], table: pd.DataFrame, differences: pd.DataFrame,
     remarks: Sequence[str], samples: Mapping[str, Sequence[Mapping[str, str]]], floor: float | None,
+    column: str | None = None, axis: str | None = None,
 ) -> None:
     """Write the page, whole or not at all.
 
     `table` has a row of formatted strings for each line, `differences` a row for each flag and a column for each line;
     `remarks` are sentences; `samples` are texts by line, of the same prompts in each; `floor` is the text's entropy in
-    bits per byte, None = unknown. Raises ValueError where no line has a curve.
+    bits per byte, None = unknown; `column` and `axis` are drawn first. Raises ValueError where no line has a curve.
     """
     keys = {line.name: place for place, line in enumerate(lines)}
     sections = [section("The runs", runs_html(table, keys)),
@@ -64,7 +52,7 @@ def write_page(
     page = Template((HERE / "page.html").read_text(encoding="utf-8")).substitute(
         title=html.escape(title), style=(HERE / "page.css").read_text(encoding="utf-8"), policy=policy(plotly, script),
         count=f"{counted(len(lines), 'curve')} of {counted(runs, 'run')}", sections="\n".join(filter(None, sections)),
-        remarks=f'<ul class="remarks">{said}</ul>' if said else "", data=embedded(curves(lines, floor)),
+        remarks=f'<ul class="remarks">{said}</ul>' if said else "", data=embedded(curves(lines, floor, column, axis)),
         plotly=plotly, script=script)
     write_text(Path(path), page)
 
@@ -89,34 +77,31 @@ def counted(number: int, word: str) -> str:
 # ---- curves ----
 
 
-def curves(lines: Sequence[Line], floor: float | None) -> dict[str, Any]:
+def curves(lines: Sequence[Line], floor: float | None, column: str | None, axis: str | None) -> dict[str, Any]:
     """What page.js draws: the lines' values, and the columns and axes that any of them has."""
-    drawn = [curve(place, line, floor) for place, line in enumerate(lines)]
+    drawn = [curve(place, line) for place, line in enumerate(lines)]
     found = {name for line in drawn for name in line["mean"]}
-    axes = [{"name": name, "label": label} for name, label in AXES.items() if name in found]
+    axes = [name for name in AXES if name in found]
     names = [*filter(found.__contains__, COLUMNS), *sorted(found - COLUMNS.keys() - AXES.keys())]
     if not axes or not names:
         raise ValueError("none of the runs has a curve: train one first")
-    barred = PER_TOKEN if tokenizers_differ(lines) else set()
+    barred = PER_TOKEN if len(tokenizers(lines)) > 1 else ()
     columns = [{"name": name, "label": COLUMNS.get(name, name), "log": name in LOGARITHMIC, "barred": name in barred,
                 "floored": name in FLOORED and floor is not None} for name in names]
-    shown = next((place for place, name in enumerate(names) if name not in barred), 0)
-    alike = all("tokens" in line["mean"] for line in drawn if names[shown] in line["mean"])
-    first = "tokens" if alike else axes[0]["name"]
-    return {"lines": drawn, "columns": columns, "axes": axes, "floor": floor, "column": shown,
-            "axis": [axis["name"] for axis in axes].index(first)}
+    return {"lines": drawn, "floor": floor, "columns": columns, "axes": [{"name": x, "label": AXES[x]} for x in axes],
+            "column": place_of(column or default_column(lines), names),
+            "axis": place_of(axis or default_axis(lines), axes)}
 
 
-def tokenizers_differ(lines: Sequence[Line]) -> bool:
-    """Whether two of the runs have different tokenizers; those of foreign logs are not known."""
-    runs = [line.members[0].run for line in lines if line.members[0].run is not None]
-    return len({run.tokenizer().fingerprint for run in runs}) > 1
+def place_of(name: str, names: Sequence[str]) -> int:
+    """Where it stands; the first where it does not."""
+    return names.index(name) if name in names else 0
 
 
-def curve(place: int, line: Line, floor: float | None) -> dict[str, Any]:
+def curve(place: int, line: Line) -> dict[str, Any]:
     """A line's values and looks."""
     frames = {"mean": line.table, "low": line.low, "high": line.high}
-    values = {name: None if frame is None else listed(derived(frame, line, floor)) for name, frame in frames.items()}
+    values = {name: None if frame is None else listed(frame) for name, frame in frames.items()}
     return {"name": line.name, "count": len(line.members), "color": color(place), "dash": dash(place), **values}
 
 

@@ -9,11 +9,12 @@ from config import SampleConfig
 from inference import continue_prompts, prompts_or_opening
 from runs import Run
 from tokenizer import Tokenizer
+from tools import pick_device
 
 
 def same_prompts(
     lines: Sequence[Line], prompts: Sequence[str] = (), *, num: int = 1, num_bytes: int = 600, temperature: float = 0.8,
-    seed: int = 0, checkpoint: str = "best", device: str = "cpu",
+    seed: int = 0, checkpoint: str = "best", device: str = "auto",
 ) -> dict[str, list[dict[str, str]]]:
     """By line, its first member's `num` texts after each prompt, about `num_bytes` long, with the same draws for each.
 
@@ -42,7 +43,7 @@ def same_prompts(
 
 def _continued(run: Run, tokenizer: Tokenizer, cfg: SampleConfig, checkpoint: str, device: str) -> list[dict[str, str]]:
     """As a run's own samples: the prompt, and the text that begins with it."""
-    new = continue_prompts(run.load_model(checkpoint, device), tokenizer, cfg)
+    new = continue_prompts(run.load_model(checkpoint, pick_device(device)), tokenizer, cfg)
     begun = [prompt for prompt in cfg.prompts for _ in range(cfg.num_samples)]
     return [{"prompt": prompt, "text": prompt + text} for prompt, text in zip(begun, new, strict=True)]
 
