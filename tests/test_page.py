@@ -57,8 +57,8 @@ def write(tmp_path, lines):
             "differences": pd.DataFrame([["rms", "layer", math.nan]], index=["model.norm"],
                                         columns=[one.name for one in lines]),
             "samples": dict.fromkeys(names[:2], texts)}
-        write_page(tmp_path / "page.html", **content | changes)
-        return tmp_path / "page.html"
+        write_page(tmp_path / "pages" / "page.html", **content | changes)
+        return tmp_path / "pages" / "page.html"
 
     return page
 

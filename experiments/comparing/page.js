@@ -6,8 +6,10 @@ const off = new Set(); // places in data.lines
 let emphasized = null; // one of them
 const MOST_TOLD = 10; // values in one box beside the pointer
 const FEW = 60; // points, up to which each is marked
-const BUTTONS = [["toImage"], ["zoom2d", "pan2d"], ["zoomIn2d", "zoomOut2d", "resetScale2d"]]; // none that sends the data away
-const CONFIG = { responsive: true, displaylogo: false, modeBarButtons: BUTTONS };
+const CONFIG = {
+  responsive: true, displaylogo: false, // and no button that sends the data away
+  modeBarButtons: [["toImage"], ["zoom2d", "pan2d"], ["zoomIn2d", "zoomOut2d", "resetScale2d"]],
+};
 const controls = ["column", "axis", "log-x", "log-y", "smoothing", "from"];
 
 const themed = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
@@ -39,7 +41,7 @@ function rows(line, axis, column, weight) {
 function limits(points, floor, isLog) {
   const values = points.map((p) => p.mean).concat(floor).filter((y) => !isLog || y > 0);
   if (!values.length) return [];
-  const low = values.reduce((a, b) => Math.min(a, b), Infinity), high = values.reduce((a, b) => Math.max(a, b), -Infinity);
+  const low = values.reduce((a, b) => Math.min(a, b)), high = values.reduce((a, b) => Math.max(a, b));
   const room = isLog ? (high / low) ** 0.06 : 0.06 * (high - low);
   return isLog ? [low / room, high * room] : [low - room, high + room];
 }
@@ -51,10 +53,13 @@ function traces(line, points, { weight, opacity, lowest }) {
   const quiet = { hoverinfo: "skip", meta: line.name, mode: "lines" };
   const sure = points.filter((p) => p.low !== null && p.high !== null), back = [...sure].reverse();
   if (sure.length > 1) {
-    drawn.push({ ...quiet, x: [...sure, ...back].map((p) => p.x), fill: "toself", fillcolor: color, opacity: 0.18 * opacity,
-                 y: [...sure.map((p) => p.high), ...back.map((p) => Math.max(p.low, lowest))], line: { width: 0 } });
+    const edge = [...sure.map((p) => p.high), ...back.map((p) => Math.max(p.low, lowest))];
+    drawn.push({ ...quiet, x: [...sure, ...back].map((p) => p.x), y: edge, opacity: 0.18 * opacity,
+                 fill: "toself", fillcolor: color, line: { width: 0 } });
   }
-  if (weight > 0) drawn.push({ ...quiet, x, y: points.map((p) => p.y), opacity: 0.3 * opacity, line: { color, width: 1 } });
+  if (weight > 0) {
+    drawn.push({ ...quiet, x, y: points.map((p) => p.y), opacity: 0.3 * opacity, line: { color, width: 1 } });
+  }
   drawn.push({ x, y: points.map((p) => p.mean), name: plain(line.name), meta: line.name, opacity,
                customdata: points.map((p) => (p.low === null ? "" : ` (${spelled(p.low)} to ${spelled(p.high)})`)),
                mode: points.length > FEW ? "lines" : "lines+markers", marker: { size: 5, color },
@@ -69,25 +74,26 @@ function layout(column, axis, isLog, [low, high]) {
   const look = { gridcolor: grid, linecolor: soft, tickcolor: soft, zeroline: false, showline: true, automargin: true };
   const floor = { type: "line", xref: "paper", x0: 0, x1: 1, y0: data.floor, y1: data.floor, layer: "below",
                   line: { color: ink, width: 1.3, dash: "dash" },
-                  label: { text: `entropy of the text, ${spelled(data.floor ?? 0)}`, textposition: "start", yanchor: "bottom",
-                           font: { color: soft, size: 12 } } };
+                  label: { text: `entropy of the text, ${spelled(data.floor ?? 0)}`, textposition: "start",
+                           yanchor: "bottom", padding: 5, font: { color: soft, size: 12 } } };
   const room = { ...floor, y0: low, y1: low, line: { width: 0 }, label: {} }; // the axis reaches down to it
   return {
     xaxis: { ...look, type: byId("log-x").checked ? "log" : "linear", title: { text: axis.label }, tickformat: "~s" },
     yaxis: { ...look, type: isLog ? "log" : "linear", title: { text: plain(column.label), standoff: 14 },
              tickformat: "~g", nticks: 9, autorangeoptions: { clipmin: low, clipmax: high } },
-    shapes: column.floored ? [floor, room] : [], showlegend: false, hovermode: data.lines.length > MOST_TOLD ? "closest" : "x unified", hoverdistance: -1,
+    hovermode: data.lines.length > MOST_TOLD ? "closest" : "x unified", hoverdistance: -1,
     hoverlabel: { bgcolor: themed("--wash"), bordercolor: grid, font: { color: ink, size: 12.5 }, namelength: 40 },
     font: { family: getComputedStyle(document.body).fontFamily, color: soft, size: 13 },
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", margin: { l: 12, r: 14, t: 30, b: 12 },
     modebar: { bgcolor: "rgba(0,0,0,0)", color: soft, activecolor: ink },
+    shapes: column.floored ? [floor, room] : [], showlegend: false,
     uirevision: [column.name, axis.name, byId("from").value, byId("log-x").checked, isLog].join(), // keeps a zoom
   };
 }
 
 function draw() {
-  const column = data.columns[byId("column").value], axis = data.axes[byId("axis").value], isLog = byId("log-y").checked;
-  const weight = Number(byId("smoothing").value), share = Number(byId("from").value);
+  const column = data.columns[byId("column").value], axis = data.axes[byId("axis").value];
+  const weight = Number(byId("smoothing").value), share = Number(byId("from").value), isLog = byId("log-y").checked;
   byId("smoothing").nextElementSibling.value = weight ? weight.toFixed(2) : "off";
   byId("from").nextElementSibling.value = percent(share);
   const points = data.lines.map((line) => rows(line, axis.name, column.name, weight));
@@ -122,13 +128,13 @@ function emphasize(place) {
 }
 
 function legendButton(line, place) {
-  const button = document.createElement("button"), key = document.createElement("i"), name = document.createElement("b");
+  const [button, key, name, value] = ["button", "i", "b", "span"].map((tag) => document.createElement(tag));
   key.className = `key ${line.dash}`;
   key.style.setProperty("--key", `var(${line.color})`);
   name.textContent = line.count > 1 ? `${line.name} (${line.count} seeds)` : line.name;
   button.type = "button";
   button.title = line.name;
-  button.append(key, name, document.createElement("span"));
+  button.append(key, name, value);
   button.addEventListener("click", () => { off.delete(place) || off.add(place); draw(); });
   button.addEventListener("pointerenter", () => emphasize(place));
   button.addEventListener("pointerleave", () => emphasize(null));

@@ -54,7 +54,8 @@ def write_page(
         count=f"{counted(len(lines), 'curve')} of {counted(runs, 'run')}", sections="\n".join(filter(None, sections)),
         remarks=f'<ul class="remarks">{said}</ul>' if said else "", data=embedded(curves(lines, floor, column, axis)),
         plotly=plotly, script=script)
-    write_text(Path(path), page)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, page)
 
 
 def policy(*scripts: str) -> str:
@@ -168,7 +169,8 @@ def flags_html(differences: pd.DataFrame, keys: Mapping[str, int]) -> str:
                          class_="other" if text(value) != text(values[0]) else None)
                  for name, value in zip(differences.columns, values, strict=True))
         rows.append(element("th", text(flag), scope="row") + "".join(cells))
-    return table_html(heads, rows, "flags")
+    said = element("p", "In bold: what is not as in the first.", class_="soft")
+    return table_html(heads, rows, "flags") + (said if rows else "")
 
 
 def table_html(heads: str, rows: Sequence[str], kind: str) -> str:
