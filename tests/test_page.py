@@ -126,7 +126,7 @@ def test_no_text_becomes_an_element_or_ends_the_script(write, lines):
 def test_the_page_names_no_address_and_allows_none(write):
     page = Reading(write())
     policy = next(attributes["content"] for tag, attributes in page.elements if "http-equiv" in attributes)
-    assert policy.startswith("default-src 'none'; ") and "unsafe-eval" not in policy
+    assert policy.startswith("default-src 'none'; ") and "form-action 'none'; base-uri 'none'; " in policy
     assert re.fullmatch(r".*script-src 'sha256-\S{43}=' 'sha256-\S{43}='", policy)
     assert not [tag for tag, attributes in page.elements if {"src", "href"} & attributes.keys()]
 
