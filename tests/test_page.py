@@ -16,7 +16,7 @@ from comparing.page import MAX_ROWS, write_page
 from comparing.sources import Source
 
 in_chromium = pytest.mark.skipif(CHROMIUM is None, reason="the page is opened in Chromium: install chromium")
-FLOOR = 0.25
+FLOOR = 0.36
 HOSTILE = "</script><img src=x onerror=alert(1)><b>bold</b> & \"'%{y}"
 
 
@@ -383,7 +383,8 @@ def test_a_band_wider_than_the_picture_leaves_the_curves_their_room(open_page, l
     page = open_page(lines=[Line(wide.name, wide.members, wide.table, low, high)])
     for _ in ("log", "linear"):
         (bottom, top), scale, _ = page.axis("y")
-        ends = [math.log10(x) if scale == "log" else x for x in (FLOOR, wide.table.bits_per_byte.max())]
+        bits = wide.table.bits_per_byte
+        ends = [math.log10(x) if scale == "log" else x for x in (bits.min(), bits.max())]
         assert bottom < ends[0] and ends[1] < top and ends[1] - ends[0] > 0.8 * (top - bottom)
         page.click("#log-y")
 
@@ -392,7 +393,7 @@ def test_a_band_wider_than_the_picture_leaves_the_curves_their_room(open_page, l
 def test_the_floor_is_drawn_where_the_column_has_one(open_page):
     page = open_page()
     assert page.evaluate("byId('plot').layout.shapes[0].y0") == FLOOR
-    assert "entropy of the text, 0.25" in page.evaluate("document.querySelector('.shapelayer').textContent")
+    assert "entropy of the text, 0.36" in page.evaluate("document.querySelector('.shapelayer').textContent")
     for which in ("log", "linear"):
         (low, high), scale, _ = page.axis("y")
         floor = math.log10(FLOOR) if scale == "log" else FLOOR
@@ -400,6 +401,13 @@ def test_the_floor_is_drawn_where_the_column_has_one(open_page):
         page.click("#log-y")
     page.choose("column", "lr")
     assert page.evaluate("byId('plot').layout.shapes") == []
+
+
+@in_chromium
+def test_a_floor_far_below_the_curves_leaves_them_their_room(open_page):
+    page = open_page(floor=0.001)
+    (low, high), _, _ = page.axis("y")
+    assert math.log10(0.3) < low < math.log10(0.4) < high
 
 
 @in_chromium

@@ -37,11 +37,13 @@ function rows(line, axis, column, weight) {
   return places.map((i, row) => ({ x: xs[i], y: ys[i], mean: mean[row], low: low[row], high: high[row] }));
 }
 
-/** What the y-axis shows: all curves, the floor, a little room; but not all of a band, which of two seeds is wide. */
+/** What the y-axis shows: all curves, a floor that is near, a little room; a band of two seeds is too wide for it. */
 function limits(points, floor, isLog) {
-  const values = points.map((p) => p.mean).concat(floor).filter((y) => !isLog || y > 0);
+  const values = points.map((p) => p.mean).filter((y) => !isLog || y > 0);
   if (!values.length) return [];
-  const low = values.reduce((a, b) => Math.min(a, b)), high = values.reduce((a, b) => Math.max(a, b));
+  const high = values.reduce((a, b) => Math.max(a, b)), least = values.reduce((a, b) => Math.min(a, b));
+  const isNear = floor !== null && (isLog ? least / floor <= high / least : least - floor <= high - least);
+  const low = isNear ? Math.min(floor, least) : least;
   const room = isLog ? (high / low) ** 0.06 : 0.06 * (high - low);
   return isLog ? [low / room, high * room] : [low - room, high + room];
 }
@@ -99,7 +101,7 @@ function draw() {
   const points = data.lines.map((line) => rows(line, axis.name, column.name, weight));
   const start = share * points.flat().reduce((most, p) => Math.max(most, p.x), 0);
   const shown = points.map((some, place) => (off.has(place) ? [] : some.filter((p) => p.x >= start)));
-  const [low, high] = limits(shown.flat(), column.floored ? [data.floor] : [], isLog);
+  const [low, high] = limits(shown.flat(), column.floored ? data.floor : null, isLog);
   const isPale = (place) => emphasized !== null && emphasized !== place && !off.has(emphasized);
   const drawn = data.lines.flatMap((line, place) =>
     traces(line, shown[place], { weight, opacity: isPale(place) ? 0.2 : 1, lowest: isLog ? low / 10 : -Infinity }));
