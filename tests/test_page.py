@@ -94,9 +94,15 @@ def embedded(path: Path) -> dict:
 
 def test_the_tables_say_what_they_were_given(write):
     assert Reading(write(), "th", "td").texts == [
-        "", "tokens", "bits/byte", " base", "20,000", "0.4000", f" {HOSTILE}", "20,000", "0.4000",
-        " theirs.csv", "20,000", "0.4000",
+        "", " base", f" {HOSTILE}", " theirs.csv", "tokens", "20,000", "20,000", "20,000",
+        "bits/byte", "0.4000", "0.4000", "0.4000",
         "", " base", f" {HOSTILE}", " theirs.csv", "model.norm", "rms", "layer", ""]
+
+
+def test_many_runs_are_the_rows_of_their_table(write):
+    many = [line(f"run-{number}", log(0.5)) for number in range(7)]
+    page = Reading(write(lines=many, differences=pd.DataFrame()), "th", "td")
+    assert page.texts[:6] == ["", "tokens", "bits/byte", " run-0", "20,000", "0.4000"]
 
 
 def test_what_is_not_the_first_lines_value_stands_out(write):
@@ -418,6 +424,7 @@ def test_nothing_is_wider_than_the_window(open_page, width):
     assert page.box("#plot")[2] > 0.8 * width
     page.evaluate("document.querySelector('.runs').style.width = '3000px'")
     page.evaluate("document.querySelector('.runs').parentElement.scrollLeft = 500")
+    assert page.evaluate("document.querySelector('.runs').parentElement.scrollLeft") == 500
     assert page.box(".runs tbody th")[0] == pytest.approx(page.box(".scroll")[0], abs=2)
 
 

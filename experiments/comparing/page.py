@@ -28,6 +28,8 @@ LOGARITHMIC = {"bits_per_byte", "bits_over_floor", "train_bits_per_byte", "val_l
 MAX_ROWS = 4000  # of a curve; of a longer log, neighbours are averaged
 DIGITS = 8
 NUM_COLORS, DASHES = 7, ("solid", "dash", "dot")
+FEW = 6  # lines, up to which each is a column of the table of runs
+LEGEND = '<p class="soft">In bold: what is not as in the first.</p>'
 HERE = Path(__file__).resolve().parent
 
 
@@ -43,8 +45,9 @@ def write_page(
     bits per byte, None = unknown; `column` and `axis` are drawn first. Raises ValueError where no line has a curve.
     """
     keys = {line.name: place for place, line in enumerate(lines)}
-    sections = [section("The runs", runs_html(table, keys)),
-                section("The flags in which they differ", flags_html(differences, keys)),
+    flags = table_html(differences, keys, "flags")
+    sections = [section("The runs", table_html(table.T if len(table) <= FEW else table, keys, "runs")),
+                section("The flags in which they differ", flags and f"{flags}\n{LEGEND}"),
                 section("The same prompts, continued", samples_html(samples, keys))]
     script, plotly = (HERE / "page.js").read_text(encoding="utf-8"), get_plotlyjs()
     runs = sum(len(line.members) for line in lines)
@@ -152,37 +155,22 @@ def element(tag: str, content: str, **attributes: Any) -> str:
     return f"<{tag}{spelled}>{content}</{tag}>"
 
 
-def runs_html(table: pd.DataFrame, keys: Mapping[str, int]) -> str:
-    """A row for each line."""
-    heads = "".join(element("th", text(name), scope="col") for name in table.columns)
-    rows = [head(name, keys, "row") + "".join(element("td", text(value), data_line=keys.get(name)) for value in values)
-            for name, values in zip(table.index, table.itertuples(index=False, name=None), strict=True)]
-    return table_html(heads, rows, "runs")
-
-
-def flags_html(differences: pd.DataFrame, keys: Mapping[str, int]) -> str:
-    """A row for each flag, a column for each line; values that are not the first line's stand out."""
-    heads = "".join(head(name, keys, "col") for name in differences.columns)
+def table_html(frame: pd.DataFrame, keys: Mapping[str, int], kind: str) -> str:
+    """A table in which the lines' names carry their curves' keys; of flags, those unlike the first line's stand out."""
+    heads = "".join(head(name, keys, "col") for name in frame.columns)
     rows = []
-    for flag, values in zip(differences.index, differences.itertuples(index=False, name=None), strict=True):
-        cells = (element("td", text(value), data_line=keys.get(name),
-                         class_="other" if text(value) != text(values[0]) else None)
-                 for name, value in zip(differences.columns, values, strict=True))
-        rows.append(element("th", text(flag), scope="row") + "".join(cells))
-    said = element("p", "In bold: what is not as in the first.", class_="soft")
-    return table_html(heads, rows, "flags") + (said if rows else "")
-
-
-def table_html(heads: str, rows: Sequence[str], kind: str) -> str:
-    if not rows:
-        return ""
-    body = "\n".join(element("tr", row) for row in rows)
+    for name, values in zip(frame.index, frame.itertuples(index=False, name=None), strict=True):
+        cells = (element("td", text(value), data_line=keys.get(column, keys.get(name)),
+                         class_="other" if kind == "flags" and text(value) != text(values[0]) else None)
+                 for column, value in zip(frame.columns, values, strict=True))
+        rows.append(element("tr", head(name, keys, "row") + "".join(cells)))
+    body = "\n".join(rows)
     return (f'<div class="scroll" tabindex="0"><table class="{kind}">\n<thead><tr><td></td>{heads}</tr></thead>\n'
-            f"<tbody>\n{body}\n</tbody></table></div>")
+            f"<tbody>\n{body}\n</tbody></table></div>") if rows else ""
 
 
 def head(name: str, keys: Mapping[str, int], scope: str) -> str:
-    """The head of a line's row or column, with its curve's key."""
+    """The head of a row or column; a line's has its curve's key."""
     mark = key(keys[name]) + " " if name in keys else ""
     return element("th", mark + text(name), scope=scope, title=name, data_line=keys.get(name))
 
