@@ -1,5 +1,7 @@
 """A saved run: a folder with its configuration, tokenizer, log, samples and checkpoints.
 
+    python runs.py list|show|rm|prune
+
     models/<name>/
         config.json  data.json  environment.json  tokenizer/     what it was
         log.csv  samples.jsonl  grades.json  loss.png            how it went
@@ -7,11 +9,15 @@
         checkpoints/step_00000500/                               see checkpoint.py
 """
 
+if __name__ == "__main__":  # the program needs no torch, whose import alone takes longer than a thousand runs
+    from shelf.commands import main
+
+    raise SystemExit(main())
+
 import contextlib
 import csv
 import io
 import json
-import os
 import platform
 import shutil
 import subprocess
@@ -27,17 +33,13 @@ from torch import nn
 from command_line import warn
 from config import Config, load_config, save_config, to_dict
 from model import Model
+from shelf.entries import MODELS, fcntl, locked, step_folders, whole_lines
+from shelf.tidying import remove
 from tokenizer import Tokenizer, load_tokenizer
-from training.checkpoint import Checkpoint, Progress, best_of, publish, put_back, remove, save, write_text
+from training.checkpoint import Checkpoint, Progress, best_of, publish, put_back, save, write_text
 from training.journal import Journal
 
-try:
-    import fcntl
-except ModuleNotFoundError:  # Windows, where runs can be read, not trained
-    fcntl = None
-
 ROOT = Path(__file__).resolve().parent
-MODELS = Path(os.environ.get("SHAPESHIFTER_MODELS", ROOT / "models"))  # the tests' runs go elsewhere
 COLUMNS = ("step", "tokens", "seconds", "flops", "train_loss", "val_loss", "bits_per_byte", "perplexity",
            "accuracy", "lr", "grad_norm", "tokens_per_second")
 ASKED = ("grad_signal", "grad_noise", "noise_scale", "ema_val_loss")  # more, where flags ask; and grad_norm.LAYER
@@ -102,13 +104,10 @@ class Run:
 
         Raises ValueError where another holds it.
         """
-        # data.json is never replaced; for writing, though nothing is written: NFS asks for it
-        with (self.path / "data.json").open("r+") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+        with locked(self.path) as is_ours:
+            if not is_ours:
                 raise ValueError(f"{self.name} is being trained by another process: wait until that has ended, "
-                                 "or stop it first") from None
+                                 "or stop it first")
             yield
 
     def change(self, cfg: Config) -> None:
@@ -130,8 +129,7 @@ class Run:
 
     def checkpoints(self) -> list[Checkpoint]:
         """Oldest first. A save that was cut short never got its name."""
-        folders = [path for path in self.path.glob("checkpoints/step_*") if path.name[5:].isdecimal()]
-        return sorted(map(Checkpoint, folders), key=lambda c: c.step)
+        return list(map(Checkpoint, step_folders(self.path)))
 
     def checkpoint(self, which: str = "best") -> Checkpoint:
         """The one with the lowest validation loss ("best"), the newest ("last"), or a step's number.
@@ -274,8 +272,3 @@ def environment() -> dict[str, Any]:
     return {"python": platform.python_version(), "torch": torch.__version__, "platform": platform.platform(),
             "processor": platform.machine(), "threads": torch.get_num_threads(), "commit": commit or None,
             "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None}
-
-
-def whole_lines(path: Path) -> list[str]:
-    """A file's lines with their ends; the last is left out where a kill cut it short."""
-    return [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]

@@ -194,12 +194,6 @@ def put_back(folder: Path) -> None:
             before.rename(path)
 
 
-def remove(folder: Path) -> None:
-    """Delete a checkpoint, so that nobody ever sees half of it."""
-    doomed = folder.rename(folder.with_name(f".{folder.name}.old.tmp"))
-    shutil.rmtree(doomed)
-
-
 def sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

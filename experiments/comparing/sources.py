@@ -4,7 +4,6 @@ import glob
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pandas as pd
@@ -12,6 +11,7 @@ from comparing.foreign import event_folders, name_of, read_log
 
 import runs
 from runs import Run
+from shelf.entries import is_run, run_folders
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,8 +62,8 @@ def places(word: str) -> list[Path]:
         return inside(path) or [path]
     if in_models.exists():
         return [in_models]
-    if names := [folder for folder in run_folders(runs.MODELS) if fnmatchcase(folder.name, word)]:
-        return names
+    if named := run_folders(runs.MODELS, [word]):
+        return named
     return [place for found in sorted(glob.glob(str(path), recursive=True)) for place in inside(Path(found))]
 
 
@@ -71,20 +71,7 @@ def inside(path: Path) -> list[Path]:
     """The curves that a folder holds; a run's folder or a file is one itself."""
     if path.is_file() or is_run(path):
         return [path]
-    folders = run_folders(path)
-    if any(is_run(folder) for folder in folders):
-        return folders
-    return event_folders(path) + sorted(path.glob("*.csv"))
-
-
-def is_run(path: Path) -> bool:
-    """Whether a folder was made as a run, though it may be broken."""
-    return (path / "config.json").is_file() or (path / "environment.json").is_file()
-
-
-def run_folders(folder: Path) -> list[Path]:
-    """The folders of a folder of runs; what stands in one may be broken."""
-    return sorted(path for path in folder.glob("[!.]*") if path.is_dir())
+    return run_folders(path) or event_folders(path) + sorted(path.glob("*.csv"))
 
 
 def read(path: Path) -> list[Source]:

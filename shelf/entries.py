@@ -1,0 +1,196 @@
+"""What the files of a run say about it, read without loading a model."""
+
+import contextlib
+import csv
+import json
+import os
+import struct
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from math import prod
+from pathlib import Path
+from typing import IO, Any
+
+from config import Config, from_dict
+
+try:
+    import fcntl
+except ModuleNotFoundError:  # Windows, where runs can be read, not trained
+    fcntl = None
+
+MODELS = Path(os.environ.get("SHAPESHIFTER_MODELS", Path(__file__).resolve().parent.parent / "models"))
+PATIENCE = 0.1  # seconds; whoever looks whether a run is being trained holds its lock for a moment
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A line of the list; None = not known."""
+
+    name: str
+    when: float  # of its last change, in seconds since 1970
+    state: str  # finished, training, interrupted or broken
+    parameters: int | None
+    data: str | None
+    step: int  # the last one logged or saved
+    steps: int | None  # asked for
+    tokens: int | None
+    best: float | None  # of all validation losses in bits per byte
+    last: float | None
+    num_bytes: int  # on the disk
+    problem: str | None = None  # why it is broken
+
+
+def is_run(path: Path) -> bool:
+    """Whether a folder was made as a run, though it may be broken."""
+    return (path / "config.json").is_file() or (path / "environment.json").is_file()
+
+
+def run_folders(models: Path, patterns: Sequence[str] = ()) -> list[Path]:
+    """The runs in a folder, whole or broken, by name; only those that a pattern fits, where there are any."""
+    folders = (path for path in models.glob("[!.]*") if is_run(path))
+    return sorted(path for path in folders if not patterns or any(fnmatchcase(path.name, p) for p in patterns))
+
+
+def read_entry(path: Path) -> Entry:
+    """What there is to say of a run; a broken one has a problem."""
+    problems: list[str] = []
+    checkpoints = step_folders(path)
+    config = attempt(problems, read_config, path)
+    data = attempt(problems, read_json, path / "data.json") or {}
+    log = attempt(problems, read_log, path / "log.csv") or {}
+    parameters = attempt(problems, num_parameters, checkpoints[-1] / "model.safetensors") if checkpoints else None
+    return Entry(
+        name=path.name, when=last_change(path), state="broken" if problems else state_of(path), parameters=parameters,
+        data=data.get("name"), steps=config and config.train.steps, tokens=log.get("tokens"),
+        step=max([log.get("step", 0), *map(step_of, checkpoints[-1:])]), best=log.get("best"), last=log.get("last"),
+        num_bytes=num_bytes(path), problem="; ".join(problems) or None)
+
+
+def attempt(problems: list[str], read: Callable[[Path], Any], path: Path) -> Any:
+    """What `read` gives; None where it cannot be read, and the reason is added to the problems."""
+    try:
+        return read(path)
+    except ValueError as error:
+        problems.append(str(error))
+        return None
+
+
+def state_of(path: Path) -> str:
+    if (path / "loss.png").exists():
+        return "finished"
+    return "training" if is_being_trained(path) else "interrupted"
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Raises ValueError where it cannot be read, or is no table of names."""
+    try:
+        tree = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"{path.name} is missing") from None
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path.name} cannot be read: {error}") from None
+    if not isinstance(tree, dict):
+        raise ValueError(f"{path.name} cannot be read: it holds no names with values")
+    return tree
+
+
+def read_config(path: Path) -> Config:
+    """Raises ValueError where it cannot be read, or has a flag that is not known."""
+    try:
+        return from_dict(read_json(path / "config.json"))
+    except ValueError as error:
+        said = str(error)
+        raise ValueError(said if said.startswith("config.json") else f"config.json: {said}") from None
+
+
+def read_log(path: Path) -> dict[str, Any]:
+    """The last step and its tokens, the best and the last bits per byte; nothing where nothing was logged yet."""
+    try:
+        header, *rows = csv.reader(whole_lines(path)) if path.exists() else [[]]
+        if not rows:
+            return {}
+        step, tokens, bits = (header.index(name) for name in ("step", "tokens", "bits_per_byte"))
+        measured = [float(row[bits]) for row in rows if row[bits]]
+        return {"step": int(rows[-1][step]), "tokens": int(rows[-1][tokens]),
+                "best": min(measured, default=None), "last": measured[-1] if measured else None}
+    except (OSError, ValueError, IndexError, csv.Error):
+        raise ValueError("log.csv is damaged") from None
+
+
+def whole_lines(path: Path) -> list[str]:
+    """A file's lines with their ends; the last is left out where a kill cut it short."""
+    return [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
+
+
+def num_parameters(weights: Path) -> int:
+    """Of a file of safetensors, by its header, where shared ones stand once."""
+    try:
+        with weights.open("rb") as file:
+            header = json.loads(file.read(struct.unpack("<Q", file.read(8))[0]))
+        return sum(prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
+    except (OSError, ValueError, struct.error, KeyError, TypeError) as error:
+        raise ValueError(f"{weights.parent.name}/{weights.name} cannot be read: {error}") from None
+
+
+def step_folders(path: Path) -> list[Path]:
+    """The folders of a run's checkpoints, oldest first."""
+    return sorted((folder for folder in path.glob("checkpoints/step_*") if folder.name[5:].isdecimal()), key=step_of)
+
+
+def step_of(folder: Path) -> int:
+    return int(folder.name.removeprefix("step_"))
+
+
+def last_change(path: Path) -> float:
+    """Of the log, or of the folder where there is none; seconds since 1970."""
+    log = path / "log.csv"
+    return (log if log.exists() else path).stat().st_mtime
+
+
+def num_bytes(path: Path) -> int:
+    """Of all files in a folder."""
+    total = 0
+    for folder, _, names in os.walk(path):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):  # of a run that is being trained
+                total += os.lstat(os.path.join(folder, name)).st_size
+    return total
+
+
+# ---- the lock ----
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[bool]:
+    """Be the only one who changes a run, or see that another is: then it yields False.
+
+    The system lets go of the lock when a process dies, however it does. A run without data.json cannot be trained.
+    """
+    if fcntl is None or not (path / "data.json").is_file():
+        yield True
+        return
+    # data.json is never replaced; for writing, though nothing is written: NFS asks for it
+    with (path / "data.json").open("r+") as file:
+        is_ours = take(file, fcntl.LOCK_EX)
+        if not is_ours:
+            time.sleep(PATIENCE)
+            is_ours = take(file, fcntl.LOCK_EX)
+        yield is_ours
+
+
+def take(file: IO, kind: int) -> bool:
+    """Hold a lock until the file is closed; False where another holds it."""
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def is_being_trained(path: Path) -> bool:
+    if fcntl is None or not (path / "data.json").is_file():
+        return False
+    with (path / "data.json").open() as file:
+        return not take(file, fcntl.LOCK_SH)

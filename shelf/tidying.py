@@ -1,0 +1,91 @@
+"""Removing runs whole, and what is left over in them and between them."""
+
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from shelf.entries import locked, num_bytes, read_entry, read_json, run_folders, step_folders
+
+LEFT_ALONE = 60  # seconds: what is younger may be about to get its name
+
+
+@dataclass(frozen=True)
+class Removal:
+    """A folder that can go."""
+
+    path: Path
+    why: str
+    run: Path | None = None  # which it is, or is a part of
+
+    @property
+    def num_bytes(self) -> int:
+        return num_bytes(self.path)
+
+    def carry_out(self) -> None:
+        """Delete it. Raises ValueError where its run is being trained."""
+        if self.run is None:
+            return remove(self.path)
+        with locked(self.run) as is_ours:
+            if not is_ours:
+                raise busy(self.run)
+            remove(self.path)
+
+
+def busy(run: Path) -> ValueError:
+    return ValueError(f"{run.name} is being trained: wait until that has ended, or stop it first")
+
+
+def remove(folder: Path) -> None:
+    """Delete a folder, so that nobody ever sees half of it."""
+    doomed = folder if folder.name.endswith(".tmp") else folder.rename(folder.with_name(f".{folder.name}.old.tmp"))
+    if doomed.is_symlink():
+        doomed.unlink()
+    else:
+        shutil.rmtree(doomed)
+
+
+def leftovers(models: Path, patterns: Sequence[str] = ()) -> Iterator[Removal]:
+    """What can go without a loss: half-made folders, broken runs that have learned nothing, checkpoints between.
+
+    Of a finished run the best and the last checkpoint stay. A run that is being trained is left alone.
+    """
+    if not patterns:
+        yield from unfinished(models, None)
+    for path in run_folders(models, patterns):
+        entry = read_entry(path)
+        if entry.state == "broken" and not (path / "log.csv").exists() and not step_folders(path):
+            yield Removal(path, f"broken, with neither log nor checkpoint: {entry.problem}", run=path)
+        if entry.state in ("finished", "interrupted"):
+            yield from unfinished(path / "checkpoints", path)
+        if entry.state == "finished":
+            for folder in superseded(path):
+                yield Removal(folder, "neither the best nor the last", run=path)
+
+
+def unfinished(folder: Path, run: Path | None) -> Iterator[Removal]:
+    """Folders that never got their name, or have given it up."""
+    for path in sorted(folder.glob(".*.tmp")):
+        if path.is_dir() and time.time() - path.stat().st_mtime > LEFT_ALONE:
+            yield Removal(path, "half-made or half-deleted", run=run)
+
+
+def superseded(path: Path) -> list[Path]:
+    """The checkpoints of a run that are neither its best nor its last; none where one of them is damaged."""
+    folders = step_folders(path)
+    try:
+        best = best_of(val_losses(folders))
+    except ValueError:
+        return []
+    return [folder for folder in folders[:-1] if folder != best]
+
+
+def val_losses(checkpoints: Sequence[Path]) -> dict[Path, float | None]:
+    """Each one's validation loss on the same tokens; None = not evaluated. Raises ValueError where one is damaged."""
+    return {folder: read_json(folder / "progress.json").get("val_loss") for folder in checkpoints}
+
+
+def best_of(losses: Mapping[Path, float | None]) -> Path | None:
+    """The lowest, the earliest of equals; None where none was evaluated."""
+    return min((folder for folder in losses if losses[folder] is not None), key=losses.get, default=None)

@@ -1,0 +1,403 @@
+"""`python runs.py` lists a thousand runs without torch; what it removes is gone whole, and is what was meant."""
+
+import csv
+import fcntl
+import io
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from small_runs import content
+
+import runs
+from config import Config, override
+from presets import load_preset
+from runs import Run
+from shelf import commands, tidying
+from shelf.entries import locked, read_entry
+from tokenizer import ByteTokenizer
+
+LOSSES = {100: 3.0, 200: 2.0, 300: 2.5}  # the best is neither the first nor the last
+
+
+@pytest.fixture(autouse=True)
+def place(models, monkeypatch):
+    """The folder of the runs, for the command too."""
+    monkeypatch.setattr(commands, "MODELS", models)
+    models.mkdir()
+    return models
+
+
+@pytest.fixture
+def command(monkeypatch, capfd):
+    """`python runs.py ...` in this process, nobody at the terminal: (exit status, standard output, standard error)."""
+    def run(*words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["runs.py", *words])
+        status = 0
+        try:
+            commands.main()
+        except SystemExit as stop:
+            status = stop.code
+        return status, *capfd.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def answer(monkeypatch):
+    """Somebody sits at the terminal, and will say this."""
+    def say(word: str) -> None:
+        monkeypatch.setattr(sys, "stdin", io.StringIO(f"{word}\n"))
+        monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
+
+    return say
+
+
+def make_run(name: str, *, finished: bool = True, losses: dict[int, float] = LOSSES, base: Config | None = None) -> Run:
+    """A run whose log and checkpoints tell these losses, and which has trained nothing."""
+    base = base or Config()
+    cfg = override(base, {"model.dim": 16, "model.num_heads": 2, "model.vocab_size": 259, "train.name": name,
+                          "train.steps": 300})
+    run = Run.create(name, cfg, ByteTokenizer(), {"name": "text"})
+    for step, loss in losses.items():
+        run.append({"step": step, "tokens": 8 * step, "val_loss": loss, "bits_per_byte": loss / 2})
+        folder = run.path / "checkpoints" / f"step_{step:08d}"
+        folder.mkdir(parents=True)
+        save_file({"a": torch.zeros(3, 5), "b": torch.zeros(7)}, folder / "model.safetensors")
+        (folder / "progress.json").write_text(json.dumps({"step": step, "val_loss": loss}))
+    run.append_samples(300, [{"prompt": "Once", "text": "Once there was a fox."}])
+    if finished:
+        (run.path / "loss.png").write_bytes(b"a picture")
+    return run
+
+
+def make_old(path: Path) -> None:
+    """As if nobody had touched it for an hour."""
+    os.utime(path, (time.time() - 3600, time.time() - 3600))
+
+
+def steps(run: Run) -> list[int]:
+    return [checkpoint.step for checkpoint in run.checkpoints()]
+
+
+# ---- list ----
+
+
+def test_a_trained_run_is_listed_with_what_it_is_and_how_far_it_came(reference, command, monkeypatch):
+    monkeypatch.setattr(commands, "MODELS", reference.path.parent)
+    (entry,) = json.loads(command("list", "--json")[1])
+    log = reference.log()
+    assert entry == {
+        "name": "toy", "when": (reference.path / "log.csv").stat().st_mtime, "state": "finished",
+        "parameters": reference.load_model().num_parameters(), "data": reference.data["name"], "step": 24, "steps": 24,
+        "tokens": log.tokens.iloc[-1], "best": log.bits_per_byte.min(),
+        "last": log.bits_per_byte.dropna().iloc[-1], "problem": None,
+        "num_bytes": sum(path.stat().st_size for path in reference.path.rglob("*") if path.is_file())}
+
+
+def test_a_run_is_finished_interrupted_being_trained_or_broken(command):
+    make_run("done")
+    make_run("new", finished=False, losses={})
+    make_run("stopped", finished=False)
+    (make_run("bad").path / "config.json").write_text("{")
+    with make_run("busy", finished=False).locked():
+        status, output, errors = command("list", "--sort", "name")
+    assert (status, errors) == (0, "")
+    heading, *lines, problem = output.splitlines()
+    assert heading.split() == ["name", "when", "state", "parameters", "data", "step", "tokens", "best", "last", "size"]
+    told = [line.split() for line in lines]  # the date has a space within
+    assert [(line[0], line[3]) for line in told] == [
+        ("bad", "broken"), ("busy", "training"), ("done", "finished"), ("new", "interrupted"),
+        ("stopped", "interrupted")]
+    assert told[2][4:9] == ["22", "text", "300/300", "2,400", "1.0000"] and told[2][9] == "1.2500"
+    assert told[3][4:10] == ["-", "text", "0/300", "-", "-", "-"]
+    assert problem.startswith("bad is broken: config.json cannot be read")
+
+
+DAMAGE = {
+    "no config": ("config.json", None, "config.json is missing"),
+    "cut config": ("config.json", "{", "config.json cannot be read"),
+    "no sections": ("config.json", "[]", "config.json cannot be read: it holds no names"),
+    "unknown flag": ("config.json", '{"model": {"dimm": 3}}', "config.json: model.dimm is no flag"),
+    "no data": ("data.json", None, "data.json is missing"),
+    "cut data": ("data.json", "{", "data.json cannot be read"),
+    "no number": ("log.csv", "step,tokens,bits_per_byte\nx,1,2\n", "log.csv is damaged"),
+    "no columns": ("log.csv", "a,b\n1,2\n", "log.csv is damaged"),
+    "cut weights": ("checkpoints/step_00000300/model.safetensors", "abc", "step_00000300/model.safetensors cannot be"),
+}
+
+
+@pytest.mark.parametrize(("name", "text", "said"), DAMAGE.values(), ids=DAMAGE)
+def test_a_broken_run_is_listed_and_shown_with_the_reason(command, name, text, said):
+    path = make_run("bad").path / name
+    path.unlink() if text is None else path.write_text(text)
+    (entry,) = json.loads(command("list", "--json")[1])
+    assert entry["state"] == "broken" and said in entry["problem"]
+    status, output, errors = command("show", "bad")
+    assert (status, errors) == (0, "") and f"broken: {entry['problem']}" in output
+
+
+def test_a_line_of_the_log_that_a_kill_cut_short_does_not_count():
+    run = make_run("cut", finished=False, losses={})
+    run.append({"step": 5, "tokens": 40, "bits_per_byte": 2.5})
+    with (run.path / "log.csv").open("a") as log:
+        log.write("10,8")
+    entry = read_entry(run.path)
+    assert (entry.state, entry.step, entry.tokens, entry.last) == ("interrupted", 5, 40, 2.5)
+
+
+def test_the_list_is_sorted_by_any_column_and_what_is_not_known_comes_last(command):
+    make_run("b", losses={100: 3.0})
+    make_run("a", losses={100: 2.0})
+    make_run("c", losses={})
+    def names(*words):
+        return [entry["name"] for entry in json.loads(command("list", "--json", *words)[1])]
+    assert names("--sort", "best") == ["a", "b", "c"]
+    assert names("--sort", "best", "--reverse") == ["b", "a", "c"]
+    assert names("--sort", "name", "--reverse") == ["c", "b", "a"]
+    make_old(Path(runs.MODELS / "b" / "log.csv"))
+    assert names()[0] == "b"
+    assert names("--sort", "name", "[ac]", "b") == ["a", "b", "c"]
+    assert names("c") == ["c"]
+
+
+def test_csv_and_json_say_the_same(command):
+    make_run("toy")
+    (line,) = csv.DictReader(io.StringIO(command("list", "--csv")[1]))
+    (entry,) = json.loads(command("list", "--json")[1])
+    assert line == {name: "" if value is None else str(value) for name, value in entry.items()}
+
+
+def test_a_terminal_gets_a_table_as_wide_as_it_is_and_a_pipe_the_whole_names(command, monkeypatch):
+    name = "a-long-name-" * 12
+    make_run(name)
+    assert name in command("list")[1]
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "90")
+    assert name not in (shown := command("list")[1])
+    assert "finished" in shown and "\x1b[1m" in shown
+
+
+def test_no_runs_are_no_mistake(command):
+    assert command("list") == (0, f"no runs in {runs.MODELS}\n", "")
+    assert command("list", "--json") == (0, "[]\n", "")
+
+
+LISTING = """
+import json, runpy, sys
+opened = []
+sys.addaudithook(lambda event, args: opened.append(str(args[0])) if event == "open" else None)
+sys.argv = ["runs.py", "list"]
+try:
+    runpy.run_path(sys.argv[0], run_name="__main__")
+except SystemExit:
+    print(json.dumps({"modules": list(sys.modules), "opened": opened}))
+"""
+
+
+def test_a_thousand_runs_are_listed_without_torch_and_five_files_of_each_are_opened(place):
+    made = make_run("run-0000", finished=False).path
+    files = {path.relative_to(made): path.read_bytes() for path in made.rglob("*") if path.is_file()}
+    for number in range(1, 1000):
+        for name, data in files.items():
+            path = place / f"run-{number:04d}" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+    listing = subprocess.run([sys.executable, "-c", LISTING], cwd=runs.ROOT, text=True, capture_output=True, check=True,
+                             env=os.environ | {"SHAPESHIFTER_MODELS": str(place)}).stdout.splitlines()
+    assert len(listing) == 1 + 1000 + 1
+    work = json.loads(listing[-1])
+    assert not {"torch", "pandas", "matplotlib", "model", "tokenizer"} & set(work["modules"])
+    assert len([name for name in work["opened"] if name.startswith(str(place))]) == 5 * 1000
+
+
+# ---- show ----
+
+
+def test_show_tells_the_nearest_preset_the_flags_that_differ_the_checkpoints_and_the_samples(command):
+    make_run("toy", base=override(load_preset("gpt2"), {"train.lr": 0.125}))
+    status, output, errors = command("show", "toy")
+    assert (status, errors) == (0, "")
+    parts = {part.partition("\n")[0]: part for part in output.split("\n\n")}
+    assert "22 parameters, data text, step 300 of 300, 2,400 tokens, bits per byte 1.0000 at best, 1.2500" in output
+    flags = [line.split() for line in parts["flags"].splitlines()[1:]]
+    assert flags[0] == ["preset", "gpt2"]
+    assert [(flag, value, before) for flag, value, before in flags[1:]] == [
+        ("model.dim", "16", "(768)"), ("model.num_heads", "2", "(12)"), ("model.vocab_size", "259", "(50257)"),
+        ("train.steps", "300", "(2000)"), ("train.lr", "0.125", "(0.0006)")]
+    marks = [line.split(" bytes")[-1].split() for line in parts["checkpoints"].splitlines()[1:]]
+    assert marks == [[], ["best"], ["last"]]
+    assert "bits_per_byte  1.25" in parts["last line of the log"]
+    assert f"torch      {torch.__version__}" in parts["made with"]
+    assert parts["newest samples"].endswith("Once there was a fox.\n")
+
+
+def test_show_takes_a_path_and_a_pattern_that_means_one_run(command, tmp_path):
+    run = make_run("toy")
+    elsewhere = run.path.rename(tmp_path / "elsewhere")
+    assert command("show", str(elsewhere))[1].startswith("elsewhere: finished")
+    for name in ("one", "two"):
+        make_run(name)
+    assert command("show", "tw*")[1].startswith("two: finished")
+    assert command("show", "*") == (2, "", "error: * means 2 runs (one, two): name one\n")
+
+
+# ---- rm ----
+
+
+def test_rm_removes_what_is_named_and_nothing_else(command, place):
+    for name in ("a-1", "a-2", "b", "c"):
+        make_run(name)
+    status, output, errors = command("rm", "a-*", str(place / "b"), "--yes")
+    assert (status, errors) == (0, "")
+    assert [path.name for path in place.iterdir()] == ["c"]
+    assert output.endswith("bytes\n") and "removed 3, " in output
+
+
+@pytest.mark.parametrize(("word", "is_removed"), [("y", True), ("YES", True), ("n", False), ("", False)])
+def test_rm_asks_first(command, answer, word, is_removed):
+    run = make_run("toy")
+    answer(word)
+    status, output, errors = command("rm", "toy")
+    assert (status, errors, run.path.exists()) == (0, "", not is_removed)
+    assert "remove 1, " in output and ("nothing is removed" in output) == (not is_removed)
+
+
+REFUSED = {
+    "nobody to ask": (["good"], "nobody is there to be asked: use --yes"),
+    "no name": (["--yes"], "NAME is missing"),
+    "no run": (["good", "plain", "--yes"], "plain is no run in "),
+    "no such run": (["good", "nowhere", "--yes"], "nowhere is no run in "),
+    "no match": (["good", "x*", "--yes"], "x* is no run in "),
+    "the folder of all": ([".", "--yes"], ". is no run in "),
+    "above it": (["..", "--yes"], ".. is no run in "),
+    "within a run": (["good/checkpoints", "--yes"], "good/checkpoints is no run in "),
+    "hidden": ([".half.tmp", "--yes"], ".half.tmp is no run in "),
+    "being trained": (["good", "busy", "--yes"], "busy is being trained: wait until"),
+    "being trained and broken": (["good", "worse", "--yes"], "worse is being trained: wait until"),
+}
+
+
+@pytest.mark.parametrize(("words", "said"), REFUSED.values(), ids=REFUSED)
+def test_rm_refuses_in_one_sentence_and_removes_nothing(command, place, monkeypatch, words, said):
+    make_run("good")
+    (place / "plain").mkdir()
+    (place / "plain" / "notes.txt").write_text("mine")
+    make_run("half").path.rename(place / ".half.tmp")
+    busy, worse = make_run("busy", finished=False), make_run("worse", finished=False)
+    (worse.path / "config.json").unlink()
+    before = content(place)
+    monkeypatch.chdir(place)
+    with busy.locked(), locked(worse.path):
+        status, output, errors = command("rm", *words)
+    assert status == 2 and errors.startswith("error: ") and said in errors and errors.count("\n") == 1
+    assert content(place) == before
+
+
+def test_rm_that_is_cut_short_leaves_no_half_of_a_run_and_prune_ends_it(command, place, monkeypatch):
+    make_run("toy")
+
+    def fail(path):
+        raise OSError(5, "Input/output error", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tidying.shutil, "rmtree", fail)
+        status, _, errors = command("rm", "toy", "--yes")
+    assert status == 2 and errors.endswith(": Input/output error\n")
+    assert command("list")[1].startswith("no runs")
+    (rest,) = place.iterdir()
+    make_old(rest)
+    assert command("prune", "--yes")[0] == 0
+    assert not list(place.iterdir())
+
+
+# ---- prune ----
+
+
+def untidy(place: Path) -> set[Path]:
+    """Runs and folders of every kind; what of them may go."""
+    done, stopped, damaged = make_run("done"), make_run("stopped", finished=False), make_run("damaged")
+    (damaged.path / "checkpoints" / "step_00000100" / "progress.json").write_text("{")
+    (make_run("trained").path / "config.json").unlink()  # broken, but there is something in it
+    empty, torn = make_run("empty", losses={}), stopped.path / "checkpoints" / ".step_00000400.tmp"
+    (empty.path / "config.json").unlink()
+    torn.mkdir()
+    (torn / "model.safetensors").write_bytes(b"abc")
+    half, young = make_run("half").path.rename(place / ".half.tmp"), make_run("y").path.rename(place / ".young.tmp")
+    (place / "plain").mkdir()
+    for path in (torn, half):
+        make_old(path)
+    assert young.exists()
+    return {done.path / "checkpoints" / "step_00000100", empty.path, torn, half}
+
+
+def test_prune_removes_what_can_go_and_says_how_many_bytes(command, place):
+    gone = untidy(place)
+    before = content(place)
+    sizes = [path.stat().st_size for folder in gone for path in folder.rglob("*") if path.is_file()]
+    status, output, errors = command("prune", "--dry-run")
+    assert (status, errors, content(place)) == (0, "", before)
+    assert {Path(line.partition("  ")[0]) for line in output.splitlines()[:-1]} == gone
+    assert output.splitlines()[-1] == f"{sum(sizes):,} bytes would be given back"
+    status, output, errors = command("prune", "--yes")
+    assert (status, errors) == (0, "") and f"removed 4, {sum(sizes):,} bytes" in output
+    left = {name: sha for name, sha in before.items() if not any((place / name).is_relative_to(g) for g in gone)}
+    assert content(place) == left and not any(path.exists() for path in gone)
+    assert (steps(Run("done")), steps(Run("stopped")), steps(Run("damaged"))) == ([200, 300], [100, 200, 300],
+                                                                                [100, 200, 300])
+    assert command("prune", "--yes") == (0, "there is nothing to remove\n", "")
+
+
+def test_after_prune_the_best_and_the_last_checkpoint_are_what_they_were(command):
+    run = make_run("toy", losses={100: 3.0, 200: 2.0, 300: 2.0, 400: 2.5})
+    (run.path / "checkpoints" / "step_00000100" / "progress.json").write_text('{"step": 100, "val_loss": null}')
+    assert command("prune", "--yes")[0] == 0
+    assert steps(run) == [200, 400]
+
+
+def test_prune_takes_names_and_leaves_the_others(command, place):
+    make_run("a")
+    make_run("b")
+    make_old(make_run("half").path.rename(place / ".half.tmp"))
+    assert command("prune", "a", "--yes")[0] == 0
+    assert (steps(Run("a")), steps(Run("b")), (place / ".half.tmp").exists()) == ([200, 300], [100, 200, 300], True)
+
+
+def test_prune_asks_first_and_leaves_alone_what_is_being_trained(command, answer, place):
+    run = make_run("toy")
+    assert command("prune")[0] == 2
+    answer("n")
+    assert command("prune")[1].endswith("nothing is removed\n")
+    with run.locked():
+        status, _, errors = command("prune", "--yes")
+    assert (status, steps(run)) == (2, [100, 200, 300]) and "toy is being trained" in errors
+
+
+# ---- beside training ----
+
+
+def test_who_looks_whether_a_run_is_being_trained_keeps_nobody_from_training_it():
+    run = make_run("toy", finished=False)
+    with (run.path / "data.json").open() as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        threading.Timer(0.02, lambda: fcntl.flock(file, fcntl.LOCK_UN)).start()
+        with run.locked():
+            assert read_entry(run.path).state == "training"
+    assert read_entry(run.path).state == "interrupted"
+
+
+@pytest.mark.parametrize(("words", "said"), [
+    ("", "Expected one of"), ("lst", "use one of list, show, rm, prune"), ("list --sort size2", "--sort"),
+    ("list --json --csv", "--json and --csv are two formats"), ("list nowhere", "nowhere is no run in"),
+    ("show", "NAME is missing"), ("show nowhere", "nowhere is no run in"), ("prune nowhere", "nowhere is no run in")])
+def test_a_mistake_is_one_sentence(command, words, said):
+    status, output, errors = command(*words.split())
+    assert (status, output) == (2, "") and errors.startswith("error: ")
+    assert said in errors and errors.count("\n") == 1
