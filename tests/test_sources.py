@@ -106,9 +106,11 @@ def test_what_has_the_same_name_is_told_apart_by_its_path(place):
         (place / folder).mkdir()
         (place / folder / "gpt.csv").write_text("step,loss\n1,2.5\n")
         (place / folder / "log.csv").write_text("step,loss\n1,2.5\n")
-    (place / "other.csv").write_text("step,loss\n1,2.5\n")
-    assert names(["gpt", "a/gpt.csv", "b/gpt.csv", "a/log.csv", "other.csv"]) == [
-        "models/gpt", "a/gpt.csv", "b/gpt.csv", "a", "other"]
+        (place / folder / "chart.csv").write_text("Step,wide - loss,deep - loss\n1,2.5,3.5\n")
+    assert names(["gpt", "a/gpt.csv", "b/gpt.csv", "a/log.csv", "a/chart.csv", "b/chart.csv"]) == [
+        "models/gpt", "a/gpt", "b/gpt", "a", "a/chart/wide", "a/chart/deep", "b/chart/wide", "b/chart/deep"]
+    (place / "a" / "log.txt").write_text("iter 1: loss 2.5\n")
+    assert names(["a/log.csv", "a/log.txt"])[1] == f"{names(['a/log.csv', 'a/log.txt'])[0]} (2)"
 
 
 # ---- nanoGPT and templateGPT ----
@@ -142,9 +144,9 @@ def test_nanogpts_history_on_weights_and_biases_is_read_by_its_iterations(place)
 
 
 def test_a_chart_of_weights_and_biases_gives_each_of_its_runs(place):
-    metrics = ["gpt2 - 124M - val/loss", "wide - val/loss"]
+    metrics = ["gpt2 - 124M - val/loss", "wide - val/loss", "crashed - val/loss"]
     columns = [column + end for column in metrics for end in ("", "__MIN", "__MAX")]
-    rows = [[step, loss, loss, loss, "" if step == 0 else 2 * loss, "", ""] for step, loss in LOSSES.items()]
+    rows = [[step, loss, loss, loss, "" if step == 0 else 2 * loss, "", "", *[""] * 3] for step, loss in LOSSES.items()]
     with (place / "wandb_export.csv").open("w", newline="") as file:
         csv.writer(file, quoting=csv.QUOTE_ALL).writerows([["Step", *columns], *rows])
     sources, _ = find(["wandb_export.csv"])
@@ -213,6 +215,12 @@ def test_a_step_has_many_names(place, column):
 def test_a_column_of_ours_is_known_by_other_names(place, theirs, ours):
     (place / "log.csv").write_text(f"step,{theirs}\n3,2.5\n")
     assert list(only("log.csv")) == ["step", ours]
+
+
+def test_a_second_step_column_stays_under_its_own_name(place):
+    (place / "log.csv").write_text("Step,step,_step,loss\n0,10,0,2.5\n1,20,1,1.5\n")
+    table = only("log.csv")
+    assert (table.step.tolist(), table.Step.tolist(), table._step.tolist()) == ([10, 20], [0, 1], [0, 1])
 
 
 def test_the_first_of_two_names_for_one_column_is_taken_and_the_other_stays(place):

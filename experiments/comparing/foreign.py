@@ -39,11 +39,11 @@ BARE_LINE = re.compile(rf"(\d+) (\w+ {NUMBER})", re.IGNORECASE)  # "250 val 3.28
 EXPORTED = re.compile(r"(.+) - (.+?)(__MIN|__MAX)?")  # a column of a chart that Weights & Biases exports
 
 
-def name_of(path: Path) -> str:
-    """What a log is called: as its file or folder, or as the folder around where that says nothing."""
+def goes_by(path: Path) -> Path:
+    """The path whose name is the log's: without its suffix, or the folder around where its own name says nothing."""
     if is_event_file(path) or path.stem.lower() in UNNAMED:
-        return path.parent.name
-    return path.stem if path.is_file() else path.name
+        return path.parent
+    return path.with_suffix("") if path.is_file() else path
 
 
 def read_log(path: Path) -> dict[str, pd.DataFrame]:
@@ -69,7 +69,7 @@ def read_log(path: Path) -> dict[str, pd.DataFrame]:
 
 def tidy(table: pd.DataFrame, path: Path) -> pd.DataFrame:
     """One row for each step, ascending, under our names: of what stands there twice the last; numbers only."""
-    lower = {name.strip().lower(): name for name in reversed(table.columns)}
+    lower = {name.strip().lower(): name for name in reversed(table.columns)} | {name: name for name in table.columns}
     step = next(lower[name] for name in STEPS if name in lower)
     numbers = table.rename(columns={step: "step"}).apply(to_numbers).dropna(subset="step")
     numbers = numbers.groupby("step").last().dropna(axis=0, how="all").dropna(axis=1, how="all").reset_index()
@@ -131,7 +131,9 @@ def exported_runs(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
     for column, part in zip(others, parts, strict=True):
         if not part[3] and part[2] != "_step":
             found.setdefault(part[1], {})[column] = part[2]
-    return {run: table[[step, *names]].rename(columns=names) for run, names in found.items()}
+    curves = {run: table[[step, *names]].rename(columns=names) for run, names in found.items()
+              if table[list(names)].notna().any(axis=None)}
+    return curves or {"": table}
 
 
 def printed_rows(text: str) -> Iterator[dict[str, str]]:

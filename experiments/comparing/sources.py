@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
-from comparing.foreign import event_folders, name_of, read_log
+from comparing.foreign import event_folders, goes_by, read_log
 
 import runs
 from runs import Run
@@ -78,7 +78,7 @@ def read(path: Path) -> list[Source]:
     """A run's curve, or those of another log. Raises ValueError or OSError where it is broken or half-written."""
     if is_run(path) or (path.is_dir() and path not in event_folders(path)):
         return [read_run(path)]
-    return [Source(name=name or name_of(path), table=table, run=None, path=path)
+    return [Source(name=name or goes_by(path).name, table=table, run=None, path=path)
             for name, table in read_log(path).items()]
 
 
@@ -87,20 +87,28 @@ def read_run(path: Path) -> Source:
     if not (path / "config.json").is_file():
         raise ValueError(f"{path} is no run (it has no config.json), and holds no log of others")
     run = Run(path)
-    table = run.log()
+    table, _, _ = run.log(), run.config, run.data  # whoever compares reads all three: what is broken is told here
     if table.empty:
         raise ValueError(f"{path} has no line in its log yet")
     if "step" not in table:
         raise ValueError(f"{path / 'log.csv'} cannot be read: it has no column step")
-    assert run.config and run.data  # both are read here, so that what is broken is told here
     return Source(name=run.name, table=table, run=run, path=path)
 
 
 def with_own_names(sources: list[Source]) -> list[Source]:
     """Where names are the same: as much of the paths as it takes to tell them apart, or else a number."""
+    paths = [path_of_name(source) for source in sources]
     names = [source.name for source in sources]
-    for length in range(2, max(len(source.path.parts) for source in sources) + 1):
+    for length in range(2, max(len(path.parts) for path in paths) + 1):
         times = Counter(names)
-        names = [name if times[name] == 1 else "/".join(source.path.parts[-length:])
-                 for name, source in zip(names, sources, strict=True)]
-    return [replace(source, name=name) for source, name in zip(sources, names, strict=True)]
+        names = [name if times[name] == 1 else "/".join(path.parts[-length:])
+                 for name, path in zip(names, paths, strict=True)]
+    before = [names[:place].count(name) for place, name in enumerate(names)]
+    return [replace(source, name=name if count == 0 else f"{name} ({count + 1})")
+            for source, name, count in zip(sources, names, before, strict=True)]
+
+
+def path_of_name(source: Source) -> Path:
+    """A path that ends in the source's name; each run of a chart has one below the file's."""
+    path = source.path if source.run else goes_by(source.path)
+    return path if path.name == source.name else path / source.name
