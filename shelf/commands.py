@@ -1,7 +1,9 @@
 """Saved runs: list them, show one, remove some, and prune what is left over."""
 
+import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from csv import DictWriter
 from dataclasses import asdict, fields
 from datetime import datetime
@@ -41,7 +43,10 @@ def list_runs(
     """
     if json and csv:
         raise ValueError("--json and --csv are two formats: use one of them")
-    entries = [read_entry(path) for path in chosen(names)]
+    entries = []
+    for path in chosen(names):
+        with suppress(FileNotFoundError):  # removed meanwhile
+            entries.append(read_entry(path))
     known = [entry for entry in entries if sort_key(entry, sort) is not None]
     unknown = [entry for entry in entries if sort_key(entry, sort) is None]
     entries = sorted(known, key=lambda entry: sort_key(entry, sort), reverse=reverse) + unknown
@@ -206,6 +211,10 @@ def main() -> None:
     try:
         parse_command(sys.argv[1:], {"list": list_runs, "show": show, "rm": rm, "prune": prune},
                       "runs.py", __doc__)()
+        sys.stdout.flush()
+    except BrokenPipeError:  # `| head` has seen enough; what is left must not be written at exit either
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from None
     except (ValueError, OSError) as error:
         fail(error)
     except KeyboardInterrupt:

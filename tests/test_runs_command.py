@@ -5,6 +5,7 @@ import fcntl
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -70,7 +71,7 @@ def make_run(name: str, *, finished: bool = True, losses: dict[int, float] = LOS
         run.append({"step": step, "tokens": 8 * step, "val_loss": loss, "bits_per_byte": loss / 2})
         folder = run.path / "checkpoints" / f"step_{step:08d}"
         folder.mkdir(parents=True)
-        save_file({"a": torch.zeros(3, 5), "b": torch.zeros(7)}, folder / "model.safetensors")
+        save_file({"a": torch.zeros(3, 5), "b": torch.zeros(7)}, folder / "model.safetensors", {"format": "pt"})
         (folder / "progress.json").write_text(json.dumps({"step": step, "val_loss": loss}))
     run.append_samples(300, [{"prompt": "Once", "text": "Once there was a fox."}])
     if finished:
@@ -190,6 +191,12 @@ def test_no_runs_are_no_mistake(command):
     assert command("list", "--json") == (0, "[]\n", "")
 
 
+def test_a_run_that_is_removed_meanwhile_is_not_listed(command, place, monkeypatch):
+    make_run("toy")
+    monkeypatch.setattr(commands, "run_folders", lambda models: [models / "gone", models / "toy"])
+    assert [entry["name"] for entry in json.loads(command("list", "--json")[1])] == ["toy"]
+
+
 LISTING = """
 import json, runpy, sys
 opened = []
@@ -216,6 +223,17 @@ def test_a_thousand_runs_are_listed_without_torch_and_five_files_of_each_are_ope
     work = json.loads(listing[-1])
     assert not {"torch", "pandas", "matplotlib", "model", "tokenizer"} & set(work["modules"])
     assert len([name for name in work["opened"] if name.startswith(str(place))]) == 5 * 1000
+
+
+def test_a_reader_that_has_seen_enough_is_no_mistake(place):
+    for number in range(3):
+        make_run("a-long-name-" * 16 + str(number))
+    reader, writer = os.pipe()
+    os.close(reader)
+    listing = subprocess.run([sys.executable, "runs.py", "list"], cwd=runs.ROOT, text=True, stdout=writer,
+                             stderr=subprocess.PIPE, env=os.environ | {"SHAPESHIFTER_MODELS": str(place)})
+    os.close(writer)
+    assert (listing.returncode, listing.stderr) == (1, "")
 
 
 # ---- show ----
@@ -325,7 +343,10 @@ def untidy(place: Path) -> set[Path]:
     """Runs and folders of every kind; what of them may go."""
     done, stopped, damaged = make_run("done"), make_run("stopped", finished=False), make_run("damaged")
     (damaged.path / "checkpoints" / "step_00000100" / "progress.json").write_text("{")
-    (make_run("trained").path / "config.json").unlink()  # broken, but there is something in it
+    for name in ("logged", "trained"):  # broken, but there is something in them
+        (make_run(name).path / "config.json").unlink()
+    shutil.rmtree(place / "logged" / "checkpoints")
+    (place / "trained" / "log.csv").unlink()
     empty, torn = make_run("empty", losses={}), stopped.path / "checkpoints" / ".step_00000400.tmp"
     (empty.path / "config.json").unlink()
     torn.mkdir()
@@ -383,10 +404,11 @@ def test_prune_asks_first_and_leaves_alone_what_is_being_trained(command, answer
 # ---- beside training ----
 
 
-def test_who_looks_whether_a_run_is_being_trained_keeps_nobody_from_training_it():
+def test_who_looks_whether_a_run_is_being_trained_keeps_nobody_from_training_it_or_looking():
     run = make_run("toy", finished=False)
     with (run.path / "data.json").open() as file:
         fcntl.flock(file, fcntl.LOCK_SH)
+        assert read_entry(run.path).state == "interrupted"
         threading.Timer(0.02, lambda: fcntl.flock(file, fcntl.LOCK_UN)).start()
         with run.locked():
             assert read_entry(run.path).state == "training"
