@@ -21,7 +21,7 @@ import json
 import platform
 import shutil
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -98,17 +98,12 @@ class Run:
         """Whether its last step has been reported; the loss curve is written last of all."""
         return (self.path / "loss.png").exists()
 
-    @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self) -> contextlib.AbstractContextManager[None]:
         """Be the only one who trains it; the system lets go of the lock when a process dies, however it does.
 
         Raises ValueError where another holds it.
         """
-        with locked(self.path) as is_ours:
-            if not is_ours:
-                raise ValueError(f"{self.name} is being trained by another process: wait until that has ended, "
-                                 "or stop it first")
-            yield
+        return locked(self.path)
 
     def change(self, cfg: Config) -> None:
         """Go on as `cfg` says."""

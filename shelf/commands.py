@@ -9,19 +9,19 @@ from dataclasses import asdict, fields
 from datetime import datetime
 from json import dumps
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import tyro
 from rich.console import Console
 from rich.table import Table
 
 from command_line import fail, parse_command
-from shelf.entries import MODELS, Entry, is_being_trained, is_run, read_entry, run_folders
+from shelf.entries import MODELS, Entry, is_run, locked, read_entry, run_folders
 from shelf.portrait import portrait
-from shelf.tidying import Removal, busy, leftovers
+from shelf.tidying import Removal, leftovers
 
 Column = Literal["name", "when", "state", "parameters", "data", "step", "tokens", "best", "last", "size"]
-HEADINGS = ("name", "when", "state", "parameters", "data", "step", "tokens", "best", "last", "size")
+HEADINGS = get_args(Column)
 LEFT = ("name", "when", "state", "data")  # the other columns are numbers
 Names = Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="NAME")]
 
@@ -131,8 +131,8 @@ def rm(names: Names, *, yes: bool = False) -> None:
         raise ValueError("NAME is missing: name the runs to remove")
     paths = chosen(names)
     for path in paths:
-        if is_being_trained(path):
-            raise busy(path)
+        with locked(path):  # better said before anything is asked
+            pass
     carry_out([Removal(path, read_entry(path).state, run=path) for path in paths], yes=yes)
 
 
@@ -186,9 +186,9 @@ def chosen(names: Sequence[str]) -> list[Path]:
 
 def named(name: str) -> list[Path]:
     """Raises ValueError where no run in models/ is meant."""
-    path = Path(name)
-    if path.resolve().parent == MODELS.resolve():
-        name = path.resolve().name
+    path = Path(name).absolute()
+    if path.parent.resolve() == MODELS.resolve():
+        name = path.name  # of a link, too: what it leads to is not meant
     if set(name) & set("*?["):
         if found := run_folders(MODELS, [name]):
             return found

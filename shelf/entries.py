@@ -20,6 +20,7 @@ try:
 except ModuleNotFoundError:  # Windows, where runs can be read, not trained
     fcntl = None
 
+# where runs are saved; the tests' go elsewhere
 MODELS = Path(os.environ.get("SHAPESHIFTER_MODELS", Path(__file__).resolve().parent.parent / "models"))
 PATIENCE = 0.1  # seconds; whoever looks whether a run is being trained holds its lock for a moment
 
@@ -108,9 +109,10 @@ def read_config(path: Path) -> Config:
 def read_log(path: Path) -> dict[str, Any]:
     """The last step and its tokens, the best and the last bits per byte; nothing where nothing was logged yet."""
     try:
-        header, *rows = csv.reader(whole_lines(path)) if path.exists() else [[]]
-        if not rows:
+        lines = list(csv.reader(whole_lines(path))) if path.exists() else []
+        if len(lines) < 2:
             return {}
+        header, *rows = lines
         step, tokens, bits = (header.index(name) for name in ("step", "tokens", "bits_per_byte"))
         measured = [float(row[bits]) for row in rows if row[bits]]
         return {"step": int(rows[-1][step]), "tokens": int(rows[-1][tokens]),
@@ -163,21 +165,22 @@ def num_bytes(path: Path) -> int:
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[bool]:
-    """Be the only one who changes a run, or see that another is: then it yields False.
+def locked(path: Path) -> Iterator[None]:
+    """Be the only one who changes a run; the system lets go of the lock when a process dies, however it does.
 
-    The system lets go of the lock when a process dies, however it does. A run without data.json cannot be trained.
+    Raises ValueError where another holds it. A run without data.json cannot be trained, so there is nothing to hold.
     """
     if fcntl is None or not (path / "data.json").is_file():
-        yield True
+        yield
         return
     # data.json is never replaced; for writing, though nothing is written: NFS asks for it
     with (path / "data.json").open("r+") as file:
-        is_ours = take(file, fcntl.LOCK_EX)
-        if not is_ours:
+        if not take(file, fcntl.LOCK_EX):
             time.sleep(PATIENCE)
-            is_ours = take(file, fcntl.LOCK_EX)
-        yield is_ours
+            if not take(file, fcntl.LOCK_EX):
+                raise ValueError(f"{path.name} is being trained by another process: wait until that has ended, "
+                                 "or stop it first")
+        yield
 
 
 def take(file: IO, kind: int) -> bool:

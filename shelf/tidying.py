@@ -3,6 +3,7 @@
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,16 +26,8 @@ class Removal:
 
     def carry_out(self) -> None:
         """Delete it. Raises ValueError where its run is being trained."""
-        if self.run is None:
-            return remove(self.path)
-        with locked(self.run) as is_ours:
-            if not is_ours:
-                raise busy(self.run)
+        with locked(self.run) if self.run else nullcontext():
             remove(self.path)
-
-
-def busy(run: Path) -> ValueError:
-    return ValueError(f"{run.name} is being trained: wait until that has ended, or stop it first")
 
 
 def remove(folder: Path) -> None:
@@ -65,9 +58,10 @@ def leftovers(models: Path, patterns: Sequence[str] = ()) -> Iterator[Removal]:
 
 
 def unfinished(folder: Path, run: Path | None) -> Iterator[Removal]:
-    """Folders that never got their name, or have given it up."""
+    """Folders that never got their name, or have given it up; not those that will get it back (.NAME.before.tmp)."""
     for path in sorted(folder.glob(".*.tmp")):
-        if path.is_dir() and time.time() - path.stat().st_mtime > LEFT_ALONE:
+        is_old = path.is_dir() and time.time() - path.stat().st_mtime > LEFT_ALONE
+        if is_old and not path.name.endswith(".before.tmp"):
             yield Removal(path, "half-made or half-deleted", run=run)
 
 

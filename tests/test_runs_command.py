@@ -298,8 +298,8 @@ REFUSED = {
     "above it": (["..", "--yes"], ".. is no run in "),
     "within a run": (["good/checkpoints", "--yes"], "good/checkpoints is no run in "),
     "hidden": ([".half.tmp", "--yes"], ".half.tmp is no run in "),
-    "being trained": (["good", "busy", "--yes"], "busy is being trained: wait until"),
-    "being trained and broken": (["good", "worse", "--yes"], "worse is being trained: wait until"),
+    "being trained": (["good", "busy", "--yes"], "busy is being trained by another process: wait until"),
+    "being trained and broken": (["good", "worse", "--yes"], "worse is being trained by another process: wait until"),
 }
 
 
@@ -317,6 +317,14 @@ def test_rm_refuses_in_one_sentence_and_removes_nothing(command, place, monkeypa
         status, output, errors = command("rm", *words)
     assert status == 2 and errors.startswith("error: ") and said in errors and errors.count("\n") == 1
     assert content(place) == before
+
+
+def test_rm_of_a_link_leaves_what_it_leads_to(command, place, tmp_path):
+    inside, outside = make_run("inside"), make_run("outside").path.rename(tmp_path / "outside")
+    (place / "one").symlink_to(outside)
+    (place / "two").symlink_to(inside.path)
+    assert command("rm", "one", str(place / "two"), "--yes")[0] == 0
+    assert [path.name for path in place.iterdir()] == ["inside"] and (outside / "config.json").exists()
 
 
 def test_rm_that_is_cut_short_leaves_no_half_of_a_run_and_prune_ends_it(command, place, monkeypatch):
@@ -351,11 +359,14 @@ def untidy(place: Path) -> set[Path]:
     (empty.path / "config.json").unlink()
     torn.mkdir()
     (torn / "model.safetensors").write_bytes(b"abc")
-    half, young = make_run("half").path.rename(place / ".half.tmp"), make_run("y").path.rename(place / ".young.tmp")
+    before = stopped.path / "checkpoints" / ".step_00000100.before.tmp"  # what a save that was cut short will need
+    before.mkdir()
+    (before / "model.safetensors").write_bytes(b"abc")
+    half = make_run("half").path.rename(place / ".half.tmp")
+    make_run("young").path.rename(place / ".young.tmp")
     (place / "plain").mkdir()
-    for path in (torn, half):
+    for path in (torn, before, half):
         make_old(path)
-    assert young.exists()
     return {done.path / "checkpoints" / "step_00000100", empty.path, torn, half}
 
 
