@@ -226,6 +226,8 @@ def test_a_second_step_column_stays_under_its_own_name(place):
 def test_the_first_of_two_names_for_one_column_is_taken_and_the_other_stays(place):
     (place / "log.csv").write_text("step,loss,train/loss,val_loss,eval_loss\n3,1,2,3,4\n")
     assert only("log.csv").iloc[0].to_dict() == {"step": 3, "loss": 1, "train_loss": 2, "val_loss": 3, "eval_loss": 4}
+    (place / "log.csv").write_text("step,val/loss,Loss/val\n3,1,2\n")
+    assert only("log.csv").iloc[0].to_dict() == {"step": 3, "val_loss": 1, "Loss/val": 2}
 
 
 def test_of_a_step_that_stands_there_twice_each_columns_last_number_counts(place):

@@ -90,12 +90,12 @@ def to_numbers(column: pd.Series) -> pd.Series:
 def our_names(columns: list[str]) -> dict[str, str]:
     """Which columns are some of ours under another name: {"Loss/train": "train_loss"}."""
     spelled = {column: frozenset(SAME.get(word, word) for word in re.findall("[a-z0-9]+", column.lower()))
-               for column in reversed(columns) if column not in COLUMNS}
+               for column in columns if column not in COLUMNS}
     ours = {}
     for name in set(CALLED) - set(columns):
         for words in CALLED[name]:
             if meant := [column for column, spelling in spelled.items() if spelling == frozenset(words.split())]:
-                ours[meant[-1]] = name
+                ours[meant[0]] = name
                 break
     return ours
 
