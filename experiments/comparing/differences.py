@@ -1,0 +1,95 @@
+"""In which flags runs differ, and what keeps their numbers from being compared."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+from comparing.lines import Line
+from comparing.sources import Source
+
+from config import to_dict
+
+PER_TOKEN = ("val_loss", "train_loss", "ema_val_loss", "perplexity", "accuracy")  # depend on the tokenizer
+
+
+def differences(lines: Sequence[Line]) -> pd.DataFrame:
+    """A row for each flag in which the lines differ, train.name left out, and a column for each line.
+
+    Of several runs all values are told. The logs of others have no flags.
+    """
+    flags = {line.name: [_flags(member) for member in line.members if member.run] for line in lines}
+    rows = {}
+    for flag in dict.fromkeys(name for members in flags.values() for member in members for name in member):
+        cells = {line: ", ".join(dict.fromkeys(spelled(member[flag]) for member in members))
+                 for line, members in flags.items()}
+        if len({cell for line, cell in cells.items() if flags[line]}) > 1:
+            rows[flag] = cells
+    return pd.DataFrame.from_dict(rows, orient="index", columns=[line.name for line in lines])
+
+
+def _flags(source: Source) -> dict[str, Any]:
+    tree = to_dict(source.run.config)
+    del tree["train"]["name"]
+    return {f"{section}.{flag}": value for section, flags in tree.items() for flag, value in flags.items()}
+
+
+def spelled(value: Any) -> str:
+    """A flag's value as the command line takes it; () for an empty list."""
+    if isinstance(value, list | tuple):
+        return " ".join(map(spelled, value)) or "()"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def tokenizers(lines: Sequence[Line]) -> dict[str, list[str]]:
+    """The lines that share a tokenizer, by what it is; the logs of others, where it is not known, are left out."""
+    found: dict[str, tuple[str, list[str]]] = {}
+    for line in lines:
+        if run := line.members[0].run:
+            tokenizer = run.tokenizer()
+            spoken = f"{tokenizer.kind}, {tokenizer.vocab_size:,} ids"
+            found.setdefault(tokenizer.fingerprint, (spoken, []))[1].append(line.name)
+    spoken = [said for said, _ in found.values()]
+    return {said if spoken.count(said) == 1 else f"{said}, {print[:8]}": names
+            for print, (said, names) in found.items()}
+
+
+def val_texts(lines: Sequence[Line]) -> list[list[str]]:
+    """The lines that were validated on the same text."""
+    found: dict[Any, list[str]] = {}
+    for line in lines:
+        if run := line.members[0].run:
+            found.setdefault(val_text(run.data), []).append(line.name)
+    return list(found.values())
+
+
+def val_text(data: Mapping[str, Any]) -> Any:
+    """Equal for runs that are validated on the same text."""
+    floor = data["floor_bits_per_byte"]  # of the very text, so it names it, whatever there was to learn from
+    return data["fingerprint"] if floor is None else (data["val_bytes"], floor)
+
+
+def common_floor(lines: Sequence[Line]) -> float | None:
+    """The entropy of the text in bits per byte; None where it is not known, or not the same for all runs."""
+    floors = {member.run.data["floor_bits_per_byte"] for line in lines for member in line.members if member.run}
+    return floors.pop() if len(floors) == 1 else None
+
+
+def remarks(lines: Sequence[Line]) -> list[str]:
+    """A sentence on each thing to know before the lines' numbers are compared."""
+    said, by_tokenizer, by_text = [], tokenizers(lines), val_texts(lines)
+    if len(by_tokenizer) > 1:
+        groups = "; ".join(f"{', '.join(names)}: {what}" for what, names in by_tokenizer.items())
+        said.append(f"The tokenizers differ ({groups}): the runs are compared in bits per byte. Loss and perplexity "
+                    "per token are left out; accuracy is of each one's own tokens.")
+    if len(by_text) > 1:
+        groups = " and ".join(", ".join(names) for names in by_text)
+        said.append(f"{groups} were validated on different texts: their curves do not compare, only what is measured "
+                    "on the same text does.")
+    if foreign := [line.name for line in lines if line.members[0].run is None]:
+        said.append(f"Of {', '.join(foreign)} there is a log alone: a loss per token compares with the others' only "
+                    "where text and tokenizer are theirs.")
+    for member in (member for line in lines for member in line.members if member.run):
+        reached, asked = int(member.table["step"].max()), member.run.config.train.steps
+        if reached < asked:
+            said.append(f"{member.name} stopped at step {reached:,} of {asked:,}.")
+    return said

@@ -1,0 +1,192 @@
+"""How far a line is from another: with how sure that is, and in tokens."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+from comparing.differences import tokenizers, val_texts
+from comparing.lines import Line
+from comparing.measures import HeldOut, Measures
+from comparing.sources import Source
+from comparing.statistics import Difference, holm, welch
+
+UNITS = {"bits_per_byte": "bits per byte", "val_loss": "nats per token"}
+RESAMPLES = 10_000
+LEVEL = 0.05  # below it a difference is taken for one
+
+
+@dataclass(frozen=True)
+class Saved:
+    """How many fewer tokens the better line needs to reach the other's final loss; negative where it needs more.
+
+    The interval is over seeds, nan with one each. By then the better one has not lowered its learning rate as far as
+    the other had, so trained for that long from the start it would save more.
+    """
+
+    tokens: float
+    low: float
+    high: float
+    of: float  # tokens that the other has seen
+
+
+@dataclass(frozen=True)
+class Gap:
+    """A line less the base: negative where it is better."""
+
+    line: str
+    base: str
+    difference: Difference  # p is corrected for the number of gaps; nan where seeds are too few to tell
+    column: str
+    how: str  # what the interval is over
+    is_sure: bool | None  # None = nothing to tell it by
+    saved: Saved | None  # None = never there, or tokens are not known
+
+    def __str__(self) -> str:
+        mean, low, high, p = self.difference
+        if mean == 0:
+            return f"{self.line} and {self.base} are equal."
+        if mean < 0:
+            low, high = -high, -low
+        unit = UNITS[self.column]
+        said = f"{self.line} is {'better' if mean < 0 else 'worse'} than {self.base} by {abs(mean):.4f} {unit}"
+        if self.is_sure is None:
+            return f"{said}, {self.how}."
+        said += f" (95 % interval {low:.4f} to {high:.4f}, {self.how}{'' if math.isnan(p) else f', p = {p:.2g}'})"
+        return f"{said}{self._in_tokens()}." if self.is_sure else f"{said}: inside the noise."
+
+    def _in_tokens(self) -> str:
+        better, other = (self.line, self.base) if self.difference.mean < 0 else (self.base, self.line)
+        if self.saved is None:
+            return ""
+        tokens, low, high, of = self.saved.tokens, self.saved.low, self.saved.high, self.saved.of
+        sure = "" if math.isnan(low) else f"; 95 % interval {low / of:.0%} to {high / of:.0%}"
+        if tokens < 0:
+            return f"; {better} needs {-tokens:,.0f} tokens more to {other}'s final loss, after {of:,.0f}{sure}"
+        return f"; {better} saves {tokens:,.0f} ({tokens / of:.0%}{sure}) of the {of:,.0f} tokens to {other}'s final loss"
+
+
+def gaps(lines: Sequence[Line], measured: Mapping[Source, Measures], text: HeldOut | None) -> list[Gap]:
+    """Each line against the first. Nothing is told of a line that has no loss in common with it.
+
+    Over seeds the final losses of the logs count, by Welch's test, corrected for the number of lines (Holm); what is
+    `measured` on the same text where the logs' texts differ. With one seed on a side it is that text's blocks, by a
+    paired bootstrap.
+    """
+    base, *others = lines
+    found = [gap for line in others if (gap := _gap(line, base, measured, text))]
+    corrected = holm([gap.difference.p for gap in found])
+    return [_judged(gap, p, corrected) for gap, p in zip(found, corrected, strict=True)]
+
+
+def _judged(gap: Gap, p: float, all_p: Sequence[float]) -> Gap:
+    if math.isnan(p):
+        return gap
+    tests = sum(not math.isnan(other) for other in all_p)
+    how = f"{gap.how}, corrected for {tests} comparisons" if tests > 1 else gap.how
+    return replace(gap, difference=gap.difference._replace(p=p), how=how, is_sure=p < LEVEL)
+
+
+def _gap(line: Line, base: Line, measured: Mapping[Source, Measures], text: HeldOut | None) -> Gap | None:
+    same_text = len(val_texts([line, base])) < 2
+    column = _common(line, base)
+    on_text = _on_text(line, measured, text), _on_text(base, measured, text)
+    if same_text and column:
+        values = [[last(member, column) for member in side.members] for side in (line, base)]
+    elif all(on_text):
+        column, values = "bits_per_byte", on_text
+    else:
+        return None
+    difference, how, is_sure = welch(*values), f"Welch's test over {len(values[0])} and {len(values[1])} seeds", None
+    saved = tokens_saved(line, base, column) if same_text and column in UNITS else None
+    if not math.isnan(difference.p):
+        return Gap(line.name, base.name, difference, column, how, is_sure, saved)
+    if not all(on_text):
+        how = "which may be noise: one seed says nothing of another, and the models were not measured on one text"
+        return Gap(line.name, base.name, difference, column, how, None, saved)
+    low, high = bootstrap(*([measured[member].block_nats for member in side.members] for side in (line, base)), text)
+    mean = float(np.mean(on_text[0]) - np.mean(on_text[1]))
+    how = f"over {len(text.block_bytes)} stretches of the same text; how much another seed would change is not known"
+    return Gap(line.name, base.name, Difference(mean, low, high, math.nan), "bits_per_byte", how, low * high > 0, saved)
+
+
+def _common(line: Line, base: Line) -> str | None:
+    """The loss that both have, in bits per byte if possible."""
+    usable = ("bits_per_byte", "val_loss") if len(tokenizers([line, base])) < 2 else ("bits_per_byte",)
+    return next((column for column in usable if all(
+        column in side.table and side.table[column].notna().any() for side in (line, base))), None)
+
+
+def _on_text(line: Line, measured: Mapping[Source, Measures], text: HeldOut | None) -> list[float]:
+    """Bits per byte of each member on the text; none where one has not been measured."""
+    if text is None or not all(member in measured for member in line.members):
+        return []
+    return [measured[member].bits_per_byte(text) for member in line.members]
+
+
+def last(source: Source, column: str) -> float:
+    """The last value that was measured."""
+    return float(source.table[column].dropna().iloc[-1])
+
+
+def bootstrap(
+    nats: Sequence[Sequence[float]], base: Sequence[Sequence[float]], text: HeldOut, *, seed: int = 0,
+) -> tuple[float, float]:
+    """95 % interval of the difference in bits per byte, as if the text were drawn again, block by block.
+
+    Both sides see the same draws, and each is the mean of its runs. Shape: nats and base (runs, blocks).
+    """
+    difference = np.mean(nats, axis=0) - np.mean(base, axis=0)
+    draws = np.random.default_rng(seed).multinomial(len(difference), np.full_like(difference, 1 / len(difference)),
+                                                    size=RESAMPLES)  # how often each block is drawn
+    bits = draws @ difference / math.log(2) / (draws @ text.block_bytes)
+    return tuple(float(end) for end in np.quantile(bits, (0.025, 0.975)))
+
+
+# ---- in tokens ----
+
+
+def tokens_saved(line: Line, base: Line, column: str) -> Saved | None:
+    """Between two lines, whichever is better; None where a log has no tokens, or a seed never gets there."""
+    curves = [[_losses(member, column) for member in side.members] for side in (line, base)]
+    if any("tokens" not in curve for side in curves for curve in side):
+        return None
+    better, other = sorted(curves, key=lambda side: np.mean([curve[column].iloc[-1] for curve in side]))
+    saved = np.array([[end.tokens - tokens_to(curve, column, end[column]) for end in
+                       (curve.iloc[-1] for curve in other)] for curve in better])  # (better, other)
+    if not np.isfinite(saved).all():
+        return None
+    # the effect of a member of either side is its mean over the other side's
+    spread = welch(saved.mean(1), saved.mean() - saved.mean(0))
+    seen = np.mean([curve.tokens.iloc[-1] for curve in other])
+    return Saved(float(saved.mean()), spread.low, spread.high, float(seen))
+
+
+def tokens_to(curve: pd.DataFrame, column: str, target: float) -> float:
+    """The tokens after which a curve first reaches a loss, between two measurements by a straight line; inf = never."""
+    reached = np.flatnonzero(curve[column] <= target)
+    if not len(reached):
+        return math.inf
+    place = reached[0]
+    if place == 0:
+        return float(curve.tokens.iloc[0])
+    (early, high), (late, low) = curve[["tokens", column]].iloc[[place - 1, place]].to_numpy()
+    return float(early + (late - early) * (high - target) / (high - low))
+
+
+def _losses(source: Source, column: str) -> pd.DataFrame:
+    """A run's evaluations, all on the same tokens: the last line of its log is of the whole text, unlike the others.
+
+    As logged where its last checkpoint is not whole, or not of the last evaluation.
+    """
+    seen = source.table.sort_values("step").dropna(subset=column)
+    saved = source.run.checkpoints()[-1:] if source.run else []
+    if len(seen) < 2 or not saved or saved[0].step != seen["step"].iloc[-1]:
+        return seen
+    try:
+        loss = saved[0].progress.val_loss
+    except ValueError:
+        return seen
+    per_loss = (seen[column] / seen["val_loss"]).iloc[0]
+    return seen if loss is None else seen.assign(**{column: [*seen[column].iloc[:-1], loss * per_loss]})

@@ -1,0 +1,208 @@
+"""How well the models of several runs predict one and the same text."""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from comparing.lines import Line
+from comparing.sources import Source
+from torch import nn
+
+from command_line import warn
+from data import IGNORED, eval_batches
+from inference import EncodedText, read_text
+from model import Model
+from runs import Run
+from text.corpora import load_corpus
+from text.reading import digest
+from text.shards import prepare
+from tokenizer import Tokenizer
+from tools import pick_device
+from training.checkpoint import write_text
+
+CACHE = "held_out.json"  # in the run's folder; may be deleted at any time
+BLOCK_BYTES = 2048  # a longer document counts as several blocks
+MAX_LOGITS = 2**24  # alive at a time
+TOP = (1, 5)
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """A text to measure on."""
+
+    documents: tuple[str, ...]
+    origin: str  # where it is from, in words
+
+    def __str__(self) -> str:
+        return (f"The same text for all, in the columns that say so: {self.num_bytes:,} bytes {self.origin}, "
+                "as the best checkpoints predict them.")
+
+    @cached_property
+    def num_bytes(self) -> int:
+        """Of UTF-8."""
+        return int(self.block_bytes.sum())
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 (hex) of the documents."""
+        return digest(*self.documents)
+
+    @cached_property
+    def blocks(self) -> tuple[np.ndarray, ...]:
+        """For each document the bytes of its blocks: itself, or equal pieces where it is long."""
+        sizes = [len(document.encode()) for document in self.documents]
+        return tuple(np.diff(np.linspace(0, size, max(1, size // BLOCK_BYTES) + 1).astype(int)) for size in sizes)
+
+    @cached_property
+    def block_bytes(self) -> np.ndarray:
+        """Shape: (blocks,)."""
+        return np.concatenate(self.blocks)
+
+    def blocks_of(self, tokenizer: Tokenizer, encoded: Sequence[Sequence[int]]) -> np.ndarray:
+        """The block in which each token of all documents begins, whatever the tokenizer. Shape: (tokens,)."""
+        found, first = [], 0
+        for ids, sizes in zip(encoded, self.blocks, strict=True):
+            lengths = tokenizer.byte_lengths[list(ids)]
+            begins = np.cumsum(lengths) - lengths
+            place = np.searchsorted(np.cumsum(sizes), begins, side="right")
+            found.append(first + np.minimum(place, len(sizes) - 1))  # the end-of-text token begins behind the last
+            first += len(sizes)
+        return np.concatenate(found)
+
+
+@dataclass(frozen=True)
+class Measures:
+    """What a checkpoint's model makes of a text; the end-of-text tokens count."""
+
+    step: int  # of the checkpoint
+    num_tokens: int
+    accuracy: dict[int, float]  # k: share of tokens among the k likeliest
+    block_nats: tuple[float, ...]  # of each of the text's blocks
+
+    def bits_per_byte(self, text: HeldOut) -> float:
+        return sum(self.block_nats) / math.log(2) / text.num_bytes
+
+
+def held_out(lines: Sequence[Line], max_bytes: int, path: Path | None = None) -> tuple[HeldOut | None, list[str]]:
+    """The file's text, or what is held out for the first run whose text is there; and why others' is not.
+
+    None where `max_bytes` is 0, or there is no such run. Raises ValueError where the file has no text.
+    """
+    problems = []
+    if path is not None:
+        return text_file(path, max_bytes), problems
+    for run in (member.run for line in lines for member in line.members if member.run and max_bytes):
+        try:
+            return held_out_text(run, max_bytes), problems
+        except ValueError as error:
+            problems.append(f"What is held out for {run.name} cannot be had: {error}.")
+    return None, problems
+
+
+def measure_all(
+    lines: Sequence[Line], text: HeldOut | None, *, device: str = "auto",
+) -> tuple[dict[Source, Measures], list[str]]:
+    """Each run's best checkpoint on the text, where there is one; and a sentence on each that cannot be measured."""
+    measured, problems = {}, []
+    for source in (member for line in lines for member in line.members if member.run and text):
+        try:
+            measured[source] = measure(source.run, text, device=device)
+        except ValueError as error:
+            problems.append(f"{source.name} is not measured: {error}.")
+    return measured, problems
+
+
+def held_out_text(run: Run, max_bytes: int) -> HeldOut:
+    """The first documents that are held out for a run, up to `max_bytes` of them.
+
+    Raises ValueError where the text is not there, or no longer what the run was trained on.
+    """
+    corpus, tokenizer = load_corpus(run.config.data), run.tokenizer()
+    if corpus.fingerprint != run.data["fingerprint"]:
+        raise ValueError(f"data.name={corpus.name} has changed since {run.name} was trained: put the text back as it "
+                         "was, or give a text to measure on")
+    _, part = prepare(corpus, tokenizer, run.config.data.cache_path, workers=run.config.data.workers)
+    starts = np.append(part.document_starts, part.num_tokens)
+    documents = (tokenizer.decode(part.tokens[begin:end]) for begin, end in zip(starts[:-1], starts[1:], strict=True))
+    return HeldOut(_up_to(documents, max_bytes), f"held out for {run.name}")
+
+
+def text_file(path: Path, max_bytes: int) -> HeldOut:
+    """A file's first `max_bytes` as one document. Raises ValueError where there is no text to read."""
+    return HeldOut(_up_to([read_text(str(path))], max_bytes), f"of {path.name}")
+
+
+def _up_to(documents, max_bytes: int) -> tuple[str, ...]:
+    """The first documents that fit; of the first one what fits."""
+    taken, room = [], max_bytes
+    for document in documents:
+        data = document.encode()
+        if len(data) > room:
+            break
+        taken.append(document)
+        room -= len(data)
+    return tuple(taken) or (data[:max_bytes].decode(errors="ignore"),)
+
+
+def measure(run: Run, text: HeldOut, *, checkpoint: str = "best", device: str = "auto") -> Measures:
+    """Measure a checkpoint on the text, or read what was measured before from the run's folder.
+
+    Documents lie in rows as in the run's own evaluations. Raises ValueError where there is no such checkpoint, or the
+    tokenizer cannot encode the text.
+    """
+    saved = run.checkpoint(checkpoint)
+    key = digest(saved.fingerprint, text.digest, BLOCK_BYTES, TOP)
+    cached = _read_cache(run)
+    if key not in cached:
+        model = run.load_model(str(saved.step), pick_device(device))
+        found = predict(model, run.tokenizer(), text, packing=run.config.data.packing)
+        cached[key] = {"step": saved.step, **found}
+        _write_cache(run, cached)
+    known = dict(cached[key])
+    known["accuracy"] = {int(k): share for k, share in known["accuracy"].items()}
+    return Measures(**known)
+
+
+@torch.inference_mode()
+def predict(model: Model, tokenizer: Tokenizer, text: HeldOut, *, packing: str) -> dict:
+    """The figures of Measures, but for the step."""
+    encoded = [[tokenizer.bos_id, *ids, tokenizer.eos_id] for ids in tokenizer.encode_batch(list(text.documents))]
+    ids, starts = np.concatenate(encoded), np.cumsum([0, *map(len, encoded[:-1])])
+    seq_len = min(model.cfg.max_seq_len, len(ids) - 1)
+    rows = max(1, MAX_LOGITS // (seq_len * model.cfg.padded_vocab_size))
+    # the same rows twice: of the tokens, and of the blocks that they are in
+    batches, places = (eval_batches(EncodedText(values, starts, len(ids), tokenizer.pad_id), rows, seq_len, packing)
+                       for values in (ids, text.blocks_of(tokenizer, encoded)))
+    nats, hits, count = np.zeros(len(text.block_bytes)), dict.fromkeys(TOP, 0), 0
+    device = next(model.parameters()).device
+    for batch, place in zip(batches, places, strict=True):
+        batch, where = batch.to(device), place.y[place.y != IGNORED].numpy()
+        counts = batch.y != IGNORED
+        logits, targets = model(batch.x, documents=batch.documents)[counts], batch.y[counts]  # (n, v), (n,)
+        each = nn.functional.cross_entropy(logits, targets, reduction="none").cpu().double().numpy()
+        nats += np.bincount(where, each, len(nats))
+        likeliest = logits.topk(min(max(TOP), logits.shape[-1])).indices == targets[:, None]
+        hits = {k: hits[k] + int(likeliest[:, :k].sum()) for k in TOP}
+        count += len(targets)
+    return {"num_tokens": count, "accuracy": {str(k): number / count for k, number in hits.items()},
+            "block_nats": nats.tolist()}
+
+
+def _read_cache(run: Run) -> dict:
+    """What was measured before; nothing where the file is not there, or damaged."""
+    try:
+        return json.loads((run.path / CACHE).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return {}
+
+
+def _write_cache(run: Run, cached: dict) -> None:
+    try:
+        write_text(run.path / CACHE, json.dumps(cached) + "\n")
+    except OSError as error:  # somebody else's run, perhaps
+        warn(f"{error.filename} cannot be written ({error.strerror}): the run is measured again next time")

@@ -1,0 +1,163 @@
+"""What became of each run, in numbers: one row a run for programs, one row a line for people."""
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from comparing.differences import PER_TOKEN, tokenizers
+from comparing.grades import grade_run
+from comparing.lines import Line
+from comparing.measures import HeldOut, Measures
+from comparing.sources import Source
+from comparing.statistics import mean_interval
+
+from command_line import spell_bytes
+from model import Model
+from runs import Run
+
+UNITS = ("", "k", "M", "G", "T", "P", "E")
+
+
+def whole(value: float) -> str:
+    return f"{value:,.0f}"
+
+
+def short(value: float) -> str:
+    """With a letter for the thousands: 301G."""
+    power = 0 if value < 1000 else min(len(UNITS) - 1, int(math.log10(value)) // 3)
+    return f"{value / 1000**power:.3g}{UNITS[power]}"
+
+
+def loss(value: float) -> str:
+    return f"{value:.4f}"
+
+
+def share(value: float) -> str:
+    return f"{value:.1%}"
+
+
+def digits(value: float) -> str:
+    return f"{value:.4g}"
+
+
+HEADINGS: dict[str, tuple[str, Callable[[float], str]]] = {  # column -> its heading, how its numbers are written
+    "parameters": ("parameters", whole),
+    "steps": ("steps", whole),
+    "tokens": ("tokens", whole),
+    "flops": ("FLOPs", short),
+    "seconds": ("seconds", whole),
+    "val_loss": ("final val loss", loss),
+    "best_val_loss": ("best val loss", loss),
+    "perplexity": ("perplexity", digits),
+    "bits_per_byte": ("final bits/byte", loss),
+    "best_bits_per_byte": ("best bits/byte", loss),
+    "bits_over_floor": ("bits/byte over the floor", loss),
+    "text_bits_per_byte": ("bits/byte, same text", loss),
+    "top_1": ("top-1, same text", share),
+    "top_5": ("top-5, same text", share),
+    "stories": ("whole stories", share),
+    "tokens_per_second": ("tokens/s", whole),
+    "peak_bytes": ("peak memory", spell_bytes),
+}
+UNCERTAIN = {loss, share, digits}  # what seeds change: the mean has an interval
+
+
+def run_table(
+    lines: Sequence[Line], measured: Mapping[Source, Measures], text: HeldOut | None,
+    stories: Mapping[Source, float] | None = None,
+) -> pd.DataFrame:
+    """A row for each run, under its name: its line, and the columns of HEADINGS; nan where one is not known.
+
+    Losses are those of the log, final and least; bits_over_floor is the final one. text_ and top_ are what the best
+    checkpoint was `measured` to make of the same text, `stories` the share that are whole.
+    """
+    rows = {source.name: {"line": line.name} | figures(source, measured.get(source), text, (stories or {}).get(source))
+            for line in lines for source in line.members}
+    return pd.DataFrame.from_dict(rows, orient="index", columns=["line", *HEADINGS])
+
+
+def figures(source: Source, measures: Measures | None, text: HeldOut | None, stories: float | None) -> dict[str, Any]:
+    """A run's row, without what is not known."""
+    found = of_log(source.table)
+    if source.run:
+        found |= of_run(source.run, found.get("bits_per_byte"))
+    if measures:
+        found |= {"text_bits_per_byte": measures.bits_per_byte(text)}
+        found |= {f"top_{k}": correct for k, correct in measures.accuracy.items()}
+    return found if stories is None else found | {"stories": stories}
+
+
+def of_log(table: pd.DataFrame) -> dict[str, float]:
+    """What a log tells of its run."""
+    known = [name for name in table if pd.api.types.is_numeric_dtype(table[name]) and table[name].notna().any()]
+    values = {name: table[name].dropna() for name in known}
+    found = {"steps": float(values["step"].max())}
+    found |= {name: float(values[name].max()) for name in ("tokens", "flops", "seconds") if name in values}
+    for name in ("val_loss", "bits_per_byte"):
+        if name in values:
+            found |= {name: float(values[name].iloc[-1]), f"best_{name}": float(values[name].min())}
+    if "val_loss" in found:
+        found["perplexity"] = math.exp(min(found["val_loss"], 700))
+    if "tokens_per_second" in values:
+        found["tokens_per_second"] = float(values["tokens_per_second"].median())
+    return found
+
+
+def of_run(run: Run, bits_per_byte: float | None) -> dict[str, float]:
+    """What the rest of its folder tells."""
+    found, floor = {"parameters": num_parameters(run)}, run.data["floor_bits_per_byte"]
+    if floor is not None and bits_per_byte is not None:
+        found["bits_over_floor"] = bits_per_byte - floor
+    memory = run.path / "memory.json"
+    if memory.exists() and (peak := json.loads(memory.read_text(encoding="utf-8"))["peak_bytes"]):
+        found["peak_bytes"] = peak
+    return found
+
+
+def num_parameters(run: Run) -> int:
+    """Of its model, shared ones once."""
+    with torch.device("meta"):
+        return Model(run.config.model).num_parameters()
+
+
+def line_table(runs: pd.DataFrame, lines: Sequence[Line]) -> pd.DataFrame:
+    """`run_table` for people: a row for each line, the mean over its runs +- half the 95 % interval of the mean.
+
+    Without columns that no line has; and without the losses per token where tokenizers differ.
+    """
+    hidden = {name for name in HEADINGS if len(tokenizers(lines)) > 1 and name.removeprefix("best_") in PER_TOKEN}
+    kept = [name for name in HEADINGS if name not in hidden and runs[name].notna().any()]
+    rows = {}
+    for line in lines:
+        mine = runs[runs["line"] == line.name]
+        seeds = {"seeds": str(len(mine))} if len(runs) > len(lines) else {}
+        rows[line.name] = seeds | {HEADINGS[name][0]: cell(mine[name], HEADINGS[name][1]) for name in kept}
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def cell(values: pd.Series, write: Callable[[float], str]) -> str:
+    """The mean of a column over some runs; nothing where one of them does not have it."""
+    if values.isna().any():
+        return ""
+    found = mean_interval(values.astype(float))
+    wide = write in UNCERTAIN and np.isfinite(found.high) and found.std > 0
+    return f"{write(found.mean)} ± {write(found.high - found.mean)}" if wide else write(found.mean)
+
+
+def graded(lines: Sequence[Line], num_stories: int = 0, *, device: str = "auto") -> dict[Source, float]:
+    """The share of whole, consistent stories of the runs of tales: of those that each writes now, by its best
+    checkpoint, or with 0 of those that were graded at the end of its training."""
+    shares = {}
+    for source in (member for line in lines for member in line.members if member.run):
+        path = source.run.path / "grades.json"
+        if num_stories:
+            if grades := grade_run(source.run, num_stories=num_stories, device=device):
+                shares[source] = grades.share
+        elif path.exists():
+            passed = [grade["passed"] for grade in json.loads(path.read_text(encoding="utf-8"))]
+            shares[source] = sum(passed) / len(passed)
+    return shares
