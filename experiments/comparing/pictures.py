@@ -42,7 +42,7 @@ def draw_lines(
     if smooth is not None:
         panels[0].set_title(f"smoothed: {spelled(smooth)}", loc="left", fontsize="small", color="gray")
     found = {label: handle for axes in panels for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
-    across = max(1, 90 // (8 + max(map(len, found))))
+    across = max(1, 105 // (7 + max(map(len, found))))
     figure.legend(found.values(), found.keys(), loc="outside upper left", ncols=across, frameon=False)
     return figure
 
