@@ -32,6 +32,7 @@ from searching.options import RESULTS
 
 from command_line import fail, parse_flags, warn
 from config import CHECKED, parse_bytes
+from tools import pick_device
 from training.checkpoint import write_bytes, write_text
 from training.report import shown
 
@@ -93,8 +94,8 @@ def compare(options: Options, sources: Sequence[Source]) -> Comparison:
     measured, unmeasured = measure_all(compared, text, device=options.device)
     stories = graded(compared, options.stories, device=options.device)
     runs = run_table(compared, measured, text, stories)
-    said = [*remarks(compared), *not_drawn(compared, y, x), *problems, *unmeasured, *([str(text)] if measured else []),
-            *map(str, gaps(compared, measured, text))]
+    said = [*map(str, gaps(compared, measured, text)), *remarks(compared), *not_drawn(compared, y, x), *problems,
+            *unmeasured, *([str(text)] if measured else [])]
     return Comparison(compared, runs, line_table(runs, compared), differences(compared), said)
 
 
@@ -121,7 +122,7 @@ def write_html(options: Options, found: Comparison) -> None:
 
     write_page(options.html, title=" · ".join(line.name for line in found.lines), lines=found.lines, table=found.table,
                differences=found.differences, remarks=found.remarks, floor=common_floor(found.lines),
-               samples=same_prompts(found.lines, options.prompts, device=options.device))
+               samples=same_prompts(found.lines, options.prompts, device=str(pick_device(options.device))))
 
 
 def show(console: Console, found: Comparison) -> None:
@@ -141,9 +142,9 @@ def print_table(console: Console, frame: pd.DataFrame) -> None:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("")
     for name in frame.columns:
-        table.add_column(Text(str(name)), justify="right", overflow="fold")
+        table.add_column(Text(name), justify="right", overflow="fold")
     for name, row in zip(frame.index, frame.itertuples(index=False, name=None), strict=True):
-        table.add_row(*map(Text, (str(name), *("" if pd.isna(value) else str(value) for value in row))))
+        table.add_row(*map(Text, (name, *row)))
     console.print(table, width=None if console.is_terminal else console.measure(table).maximum, crop=False)
 
 

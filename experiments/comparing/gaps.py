@@ -14,6 +14,7 @@ from comparing.statistics import Difference, holm, welch
 
 UNITS = {"bits_per_byte": "bits per byte", "val_loss": "nats per token"}
 RESAMPLES = 10_000
+MIN_BLOCKS = 20  # of a text, from which on a bootstrap tells something
 LEVEL = 0.05  # below it a difference is taken for one
 
 
@@ -57,14 +58,13 @@ class Gap:
         return f"{said}{self._in_tokens()}." if self.is_sure else f"{said}: inside the noise."
 
     def _in_tokens(self) -> str:
-        better, other = (self.line, self.base) if self.difference.mean < 0 else (self.base, self.line)
         if self.saved is None:
             return ""
-        tokens, low, high, of = self.saved.tokens, self.saved.low, self.saved.high, self.saved.of
+        better, other = (self.line, self.base) if self.difference.mean < 0 else (self.base, self.line)
+        tokens, low, high, of = (getattr(self.saved, name) for name in ("tokens", "low", "high", "of"))
         sure = "" if math.isnan(low) else f"; 95 % interval {low / of:.0%} to {high / of:.0%}"
-        if tokens < 0:
-            return f"; {better} needs {-tokens:,.0f} tokens more to {other}'s final loss, after {of:,.0f}{sure}"
-        return f"; {better} saves {tokens:,.0f} ({tokens / of:.0%}{sure}) of the {of:,.0f} tokens to {other}'s final loss"
+        said = f"saves {tokens:,.0f}" if tokens >= 0 else f"needs {-tokens:,.0f} more"
+        return f"; {better} {said} ({abs(tokens) / of:.0%}{sure}) of the {of:,.0f} tokens to {other}'s final loss"
 
 
 def gaps(lines: Sequence[Line], measured: Mapping[Source, Measures], text: HeldOut | None) -> list[Gap]:
@@ -102,8 +102,9 @@ def _gap(line: Line, base: Line, measured: Mapping[Source, Measures], text: Held
     saved = tokens_saved(line, base, column) if same_text and column in UNITS else None
     if not math.isnan(difference.p):
         return Gap(line.name, base.name, difference, column, how, is_sure, saved)
-    if not all(on_text):
-        how = "which may be noise: one seed says nothing of another, and the models were not measured on one text"
+    if not all(on_text) or len(text.block_bytes) < MIN_BLOCKS:
+        how = ("which may be noise: one seed says nothing of another, and there is too little of a text that both were "
+               "measured on")
         return Gap(line.name, base.name, difference, column, how, None, saved)
     low, high = bootstrap(*([measured[member].block_nats for member in side.members] for side in (line, base)), text)
     mean = float(np.mean(on_text[0]) - np.mean(on_text[1]))

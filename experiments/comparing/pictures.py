@@ -16,6 +16,7 @@ DASHES = ("-", "--", ":")
 FLOORED = {"bits_per_byte", "train_bits_per_byte"}
 MARGIN = 0.05  # above and below the curves, as a share of them
 FEW = 60  # points, up to which each is marked
+WIDTH, MARK = 105, 7  # of a legend's row, and of a line's mark in it, in characters
 
 
 def draw_lines(
@@ -41,9 +42,7 @@ def draw_lines(
         _finish(axes, lines, column, x, log_x=log_x, log_y=log_y)
     if smooth is not None:
         panels[0].set_title(f"smoothed: {spelled(smooth)}", loc="left", fontsize="small", color="gray")
-    found = {label: handle for axes in panels for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
-    across = max(1, 105 // (7 + max(map(len, found))))
-    figure.legend(found.values(), found.keys(), loc="outside upper left", ncols=across, frameon=False)
+    _legend(figure, panels)
     return figure
 
 
@@ -128,14 +127,16 @@ def _draw(
 def _finish(axes: Axes, lines: Sequence[Line], column: str, x: str, *, log_x: bool, log_y: bool) -> None:
     """Scales, labels, the entropy, and limits by the curves: a band of two seeds is wide."""
     values = pd.concat([pd.Series(line.get_ydata()) for line in axes.get_lines()])
-    floor = common_floor(lines) if column in FLOORED else None
-    low, high = values.min() if floor is None else min(floor, values.min()), values.max()
+    low, high = values.min(), values.max()
     log_y = log_y and low > 0
+    if column in FLOORED and (floor := common_floor(lines)) is not None:
+        label = f"entropy of the text, {floor:.3f}"
+        is_near = low / floor <= high / low if log_y else low - floor <= high - low
+        axes.axhline(floor, color="black", linestyle="--", linewidth=1, label=label if is_near else f"{label} (below)")
+        low = min(low, floor) if is_near else low
     if high > low:
         room = (high / low) ** MARGIN if log_y else MARGIN * (high - low)
         axes.set_ylim(*((low / room, high * room) if log_y else (low - room, high + room)))
-    if floor is not None:
-        axes.axhline(floor, color="black", linestyle="--", linewidth=1, label=f"entropy of the text, {floor:.3f}")
     if log_y:
         logarithmic(axes.yaxis)
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
@@ -144,3 +145,11 @@ def _finish(axes: Axes, lines: Sequence[Line], column: str, x: str, *, log_x: bo
     axes.set(xlabel=AXES[x], ylabel=COLUMNS.get(column, column))
     axes.grid(alpha=0.25, which="both")
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def _legend(figure: Figure, panels: Sequence[Axes]) -> None:
+    """One for all panels, in a row where there is room."""
+    found = {label: handle for axes in panels for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    widths = [len(label) + MARK for label in found]
+    across = len(found) if sum(widths) <= WIDTH else max(1, WIDTH // max(widths))
+    figure.legend(found.values(), found.keys(), loc="outside upper left", ncols=across, frameon=False)
