@@ -14,7 +14,8 @@ from comparing.sources import Source
 from config import Config, override
 from tokenizer import ByteTokenizer, CharTokenizer
 
-DATA = {"fingerprint": "f", "val_bytes": 100, "floor_bits_per_byte": None, "val_tokens_per_byte": 1.0}
+DATA = {"fingerprint": "f", "val_bytes": 100, "floor_bits_per_byte": None, "val_tokens_per_byte": 1.0,
+        "train_bytes": 2, "train_tokens": 1}
 
 
 def source(name: str, *, tokenizer=None, changes=None, steps: int = 4, **data) -> Source:
@@ -25,7 +26,7 @@ def source(name: str, *, tokenizer=None, changes=None, steps: int = 4, **data) -
 
 
 def line(name: str, *members: Source, band: float | None = None, **columns) -> Line:
-    table = pd.DataFrame({"step": [1, 2, 3, 4], "tokens": [10, 20, 30, 40]} | columns)
+    table = pd.DataFrame({"step": [1, 2, 3, 4], "tokens": [10, 20, 30, 40], "bytes": [20, 40, 60, 80]} | columns)
     ends = [None, None] if band is None else [table + sign * band * (table.columns != "tokens") for sign in (-1, 1)]
     return Line(name, members or (Source(name, table, None, Path(name)),), table, *ends)
 
@@ -103,6 +104,7 @@ def test_a_loss_per_token_is_refused_between_tokenizers_and_left_by_the_default(
     columns = LOSS | {"val_loss": [4.0, 3.0, 2.0, 1.0]}
     two = [line("a", source("a"), **columns), line("b", source("b", tokenizer=CharTokenizer("abc")), **columns)]
     theirs = line("c", val_loss=[4.0, 3.0, 2.0, 1.0])
+    assert drawn(draw_lines(two))["a"][0] == [20, 4.0]  # against bytes of text, for a token is not the same for both
     with pytest.raises(ValueError, match="y=val_loss counts tokens, and the runs have different tokenizers"):
         draw_lines(two, y=["val_loss"])
     assert list(drawn(draw_lines([*two, theirs]))) == ["a", "b"]

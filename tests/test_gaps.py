@@ -13,7 +13,11 @@ from comparing.measures import HeldOut, Measures
 from comparing.sources import Source
 from comparing.statistics import holm, welch
 
+from tokenizer import ByteTokenizer, CharTokenizer
+
 TEXT = HeldOut(tuple("x" * (100 + number) for number in range(40)), "made")
+DATA = {"fingerprint": "f", "val_tokens_per_byte": 1.0, "floor_bits_per_byte": None, "train_bytes": 9,
+        "train_tokens": 3}
 TOKENS = np.arange(1, 11) * 1000.0
 
 
@@ -109,28 +113,26 @@ def test_the_bootstrap_is_paired_and_as_wide_as_theory_has_it():
 
 def test_tokens_saved_are_counted_to_where_the_better_curve_crosses_the_others_end():
     saved = tokens_saved(line("a", falling(1.5)), line("b", falling(2.0)), "val_loss")
-    assert (saved.tokens, saved.of) == (pytest.approx(500), 10_000)  # it falls by 1 in 1,000 tokens
+    assert (saved.amount, saved.of) == (pytest.approx(500), 10_000)  # it falls by 1 in 1,000 tokens
     assert math.isnan(saved.low)
-    turned = tokens_saved(line("b", falling(2.0)), line("a", falling(1.5)), "val_loss")
-    assert (turned.tokens, turned.of) == (saved.tokens, saved.of)
 
 
 def test_a_curve_that_rises_again_counts_from_when_it_was_there_first():
     dip = [9.0, 1.0, 5.0, 4.0, 3.0, 1.9]
-    assert tokens_saved(line("a", dip), line("b", falling(2.0)), "val_loss").tokens == pytest.approx(10_000 - 1875)
+    assert tokens_saved(line("a", dip), line("b", falling(2.0)), "val_loss").amount == pytest.approx(10_000 - 1875)
 
 
 def test_tokens_saved_have_an_interval_over_the_seeds_of_both_sides():
     better, other = [1.4, 1.5, 1.7], [2.0, 2.2]
     saved = tokens_saved(line("a", *map(falling, better)), line("b", *map(falling, other)), "val_loss")
     expected = welch([-1000 * end for end in better], [-1000 * end for end in other])
-    assert (saved.tokens, saved.low, saved.high) == pytest.approx(expected[:3])
+    assert (saved.amount, saved.low, saved.high) == pytest.approx(expected[:3])
 
 
 def test_more_training_for_a_better_end_can_cost_tokens():
     slow = log("slow", falling(1.0), 10 * TOKENS)
     saved = tokens_saved(Line("slow", (slow,), slow.table, None, None), line("b", falling(2.0)), "val_loss")
-    assert saved.tokens == pytest.approx(10_000 - 90_000)
+    assert saved.amount == pytest.approx(10_000 - 90_000)
 
 
 def test_no_tokens_are_saved_where_a_seed_never_gets_there_or_a_log_does_not_count_them():
@@ -140,11 +142,23 @@ def test_no_tokens_are_saved_where_a_seed_never_gets_there_or_a_log_does_not_cou
     assert tokens_saved(Line("bare", (bare,), bare.table, None, None), line("b", falling(2.0)), "val_loss") is None
 
 
-def test_the_last_evaluation_counts_on_the_same_tokens_as_those_before(monkeypatch):
+def test_the_last_evaluation_counts_on_the_same_tokens_as_those_before():
     run = log("a", [5.0, 4.0, 2.5])
     run.table["bits_per_byte"] = run.table["val_loss"] * 0.5
     progress = SimpleNamespace(val_loss=3.0)  # on the tokens of the others; of the whole text it is 2.5
-    ours = Source("a", run.table, SimpleNamespace(checkpoints=lambda: [SimpleNamespace(step=3, progress=progress)]),
-                  Path("a"))
+    checkpoint = SimpleNamespace(step=3, progress=progress)
+    folder = SimpleNamespace(checkpoints=lambda: [checkpoint], data=DATA, tokenizer=ByteTokenizer)
+    ours = Source("a", run.table, folder, Path("a"))
     saved = tokens_saved(Line("a", (ours,), ours.table, None, None), line("b", [6.0, 5.5, 3.5]), "val_loss")
-    assert saved.tokens == pytest.approx(3000 - 2500)
+    assert saved.amount == pytest.approx(3000 - 2500)
+
+
+def test_between_tokenizers_bytes_of_text_are_saved():
+    lines = []
+    for name, tokenizer, end, bytes_per_token in (("a", ByteTokenizer(), 1.5, 1), ("b", CharTokenizer("abc"), 2.0, 3)):
+        data = DATA | {"train_bytes": 3 * bytes_per_token}
+        run = SimpleNamespace(checkpoints=list, data=data, tokenizer=lambda tokenizer=tokenizer: tokenizer)
+        table = log(name, falling(end)).table.rename(columns={"val_loss": "bits_per_byte"})
+        lines.append(Line(name, (Source(name, table, run, Path(name)),), table, None, None))
+    saved = tokens_saved(*lines, "bits_per_byte")
+    assert (saved.amount, saved.of, saved.unit) == (pytest.approx(30_000 - 9_500), 30_000, "bytes of text")

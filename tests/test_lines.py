@@ -17,7 +17,8 @@ from config import override
 from runs import Run
 from tokenizer import ByteTokenizer
 
-DATA = {"fingerprint": "f", "val_tokens_per_byte": 0.5, "floor_bits_per_byte": 0.4}
+DATA = {"fingerprint": "f", "val_tokens_per_byte": 0.5, "floor_bits_per_byte": 0.4, "train_bytes": 300,
+        "train_tokens": 100}
 
 
 @pytest.fixture
@@ -83,6 +84,7 @@ def test_curves_are_in_the_order_of_steps_and_in_bits_per_byte_where_the_tokeniz
     ours, theirs = lines([run, foreign])
     assert list(ours.table.step) == [1, 2]
     assert list(ours.table.train_bits_per_byte) == pytest.approx([3 * 0.5 / math.log(2), 2 * 0.5 / math.log(2)])
+    assert list(ours.table.bytes) == [64 * 3, 128 * 3]
     assert list(ours.table.bits_over_floor) == pytest.approx([1.5 - 0.4, 1.0 - 0.4])
     assert list(theirs.table.columns) == ["step", "train_loss"]
 

@@ -1,6 +1,7 @@
 """In which flags runs differ, and what keeps their numbers from being compared."""
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import pandas as pd
@@ -40,14 +41,20 @@ def spelled(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
+@lru_cache(1000)
+def _tokenizer(source: Source) -> tuple[str, str]:
+    """What it is, in words, and its fingerprint."""
+    tokenizer = source.run.tokenizer()
+    return f"{tokenizer.kind}, {tokenizer.vocab_size:,} ids", tokenizer.fingerprint
+
+
 def tokenizers(lines: Sequence[Line]) -> dict[str, list[str]]:
     """The lines that share a tokenizer, by what it is; the logs of others, where it is not known, are left out."""
     found: dict[str, tuple[str, list[str]]] = {}
     for line in lines:
-        if run := line.members[0].run:
-            tokenizer = run.tokenizer()
-            spoken = f"{tokenizer.kind}, {tokenizer.vocab_size:,} ids"
-            found.setdefault(tokenizer.fingerprint, (spoken, []))[1].append(line.name)
+        if line.members[0].run:
+            said, fingerprint = _tokenizer(line.members[0])
+            found.setdefault(fingerprint, (said, []))[1].append(line.name)
     spoken = [said for said, _ in found.values()]
     return {said if spoken.count(said) == 1 else f"{said}, {print[:8]}": names
             for print, (said, names) in found.items()}
@@ -80,7 +87,7 @@ def remarks(lines: Sequence[Line]) -> list[str]:
     if len(by_tokenizer) > 1:
         groups = "; ".join(f"{', '.join(names)}: {what}" for what, names in by_tokenizer.items())
         said.append(f"The tokenizers differ ({groups}): the runs are compared in bits per byte. Loss and perplexity "
-                    "per token are left out; accuracy is of each one's own tokens.")
+                    "per token are left out; accuracy and speed are of each one's own tokens.")
     if len(by_text) > 1:
         groups = " and ".join(", ".join(names) for names in by_text)
         said.append(f"{groups} were validated on different texts: their curves do not compare, only what is measured "

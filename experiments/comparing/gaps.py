@@ -2,12 +2,12 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 
 import numpy as np
 import pandas as pd
 from comparing.differences import tokenizers, val_texts
-from comparing.lines import Line
+from comparing.lines import AXES, Line, curve
 from comparing.measures import HeldOut, Measures
 from comparing.sources import Source
 from comparing.statistics import Difference, holm, welch
@@ -20,16 +20,17 @@ LEVEL = 0.05  # below it a difference is taken for one
 
 @dataclass(frozen=True)
 class Saved:
-    """How many fewer tokens the better line needs to reach the other's final loss; negative where it needs more.
+    """How much less text the better line needs to reach the other's final loss; negative where it needs more.
 
     The interval is over seeds, nan with one each. By then the better one has not lowered its learning rate as far as
     the other had, so trained for that long from the start it would save more.
     """
 
-    tokens: float
+    amount: float
     low: float
     high: float
-    of: float  # tokens that the other has seen
+    of: float  # what the other has seen
+    unit: str = "tokens"  # or bytes of text, where a token is not the same for both
 
 
 @dataclass(frozen=True)
@@ -61,10 +62,10 @@ class Gap:
         if self.saved is None:
             return ""
         better, other = (self.line, self.base) if self.difference.mean < 0 else (self.base, self.line)
-        tokens, low, high, of = (getattr(self.saved, name) for name in ("tokens", "low", "high", "of"))
+        amount, low, high, of, unit = astuple(self.saved)
         sure = "" if math.isnan(low) else f"; 95 % interval {low / of:.0%} to {high / of:.0%}"
-        said = f"saves {tokens:,.0f}" if tokens >= 0 else f"needs {-tokens:,.0f} more"
-        return f"; {better} {said} ({abs(tokens) / of:.0%}{sure}) of the {of:,.0f} tokens to {other}'s final loss"
+        said = f"saves {amount:,.0f}" if amount >= 0 else f"needs {-amount:,.0f} more"
+        return f"; {better} {said} ({abs(amount) / of:.0%}{sure}) of the {of:,.0f} {unit} to {other}'s final loss"
 
 
 def gaps(lines: Sequence[Line], measured: Mapping[Source, Measures], text: HeldOut | None) -> list[Gap]:
@@ -89,31 +90,31 @@ def _judged(gap: Gap, p: float, all_p: Sequence[float]) -> Gap:
 
 
 def _gap(line: Line, base: Line, measured: Mapping[Source, Measures], text: HeldOut | None) -> Gap | None:
-    same_text = len(val_texts([line, base])) < 2
-    column = _common(line, base)
-    on_text = _on_text(line, measured, text), _on_text(base, measured, text)
-    if same_text and column:
-        values = [[last(member, column) for member in side.members] for side in (line, base)]
-    elif all(on_text):
-        column, values = "bits_per_byte", on_text
-    else:
+    sides, column = (line, base), _common(line, base)
+    on_text = [_on_text(side, measured, text) for side in sides]
+    values = [[last(member, column) for member in side.members] for side in sides] if column else on_text
+    if not all(values):
         return None
-    difference, how, is_sure = welch(*values), f"Welch's test over {len(values[0])} and {len(values[1])} seeds", None
-    saved = tokens_saved(line, base, column) if same_text and column in UNITS else None
+    difference, unit, is_sure = welch(*values), column or "bits_per_byte", None
     if not math.isnan(difference.p):
-        return Gap(line.name, base.name, difference, column, how, is_sure, saved)
-    if not all(on_text) or len(text.block_bytes) < MIN_BLOCKS:
+        how = f"Welch's test over {len(line.members)} and {len(base.members)} seeds"
+    elif all(on_text) and len(text.block_bytes) >= MIN_BLOCKS:
+        nats = [[measured[member].block_nats for member in side.members] for side in sides]
+        difference, unit = Difference(welch(*on_text).mean, *bootstrap(*nats, text), math.nan), "bits_per_byte"
+        how = (f"over {len(text.block_bytes)} stretches of the same text; how much another seed would change is not "
+               "known")
+        is_sure = difference.low * difference.high > 0
+    else:
         how = ("which may be noise: one seed says nothing of another, and there is too little of a text that both were "
                "measured on")
-        return Gap(line.name, base.name, difference, column, how, None, saved)
-    low, high = bootstrap(*([measured[member].block_nats for member in side.members] for side in (line, base)), text)
-    mean = float(np.mean(on_text[0]) - np.mean(on_text[1]))
-    how = f"over {len(text.block_bytes)} stretches of the same text; how much another seed would change is not known"
-    return Gap(line.name, base.name, Difference(mean, low, high, math.nan), "bits_per_byte", how, low * high > 0, saved)
+    better, other = sides if difference.mean < 0 else (base, line)
+    return Gap(line.name, base.name, difference, unit, how, is_sure, column and tokens_saved(better, other, column))
 
 
 def _common(line: Line, base: Line) -> str | None:
-    """The loss that both have, in bits per byte if possible."""
+    """The loss of the same text that both logs have, in bits per byte if possible."""
+    if len(val_texts([line, base])) > 1:
+        return None
     usable = ("bits_per_byte", "val_loss") if len(tokenizers([line, base])) < 2 else ("bits_per_byte",)
     return next((column for column in usable if all(
         column in side.table and side.table[column].notna().any() for side in (line, base))), None)
@@ -148,31 +149,31 @@ def bootstrap(
 # ---- in tokens ----
 
 
-def tokens_saved(line: Line, base: Line, column: str) -> Saved | None:
-    """Between two lines, whichever is better; None where a log has no tokens, or a seed never gets there."""
-    curves = [[_losses(member, column) for member in side.members] for side in (line, base)]
-    if any("tokens" not in curve for side in curves for curve in side):
+def tokens_saved(better: Line, other: Line, column: str) -> Saved | None:
+    """To the other's final loss; None where a log has no tokens, or a seed never gets there."""
+    axis = "bytes" if len(tokenizers([better, other])) > 1 else "tokens"
+    ours, theirs = ([_losses(member, column) for member in side.members] for side in (better, other))
+    if any(axis not in log for log in (*ours, *theirs)):
         return None
-    better, other = sorted(curves, key=lambda side: np.mean([curve[column].iloc[-1] for curve in side]))
-    saved = np.array([[end.tokens - tokens_to(curve, column, end[column]) for end in
-                       (curve.iloc[-1] for curve in other)] for curve in better])  # (better, other)
+    ends = [log.iloc[-1] for log in theirs]
+    saved = np.array([[end[axis] - reached(log, axis, column, end[column]) for end in ends] for log in ours])
     if not np.isfinite(saved).all():
         return None
-    # the effect of a member of either side is its mean over the other side's
+    # (ours, theirs): the effect of a member of either side is its mean over the other side's
     spread = welch(saved.mean(1), saved.mean() - saved.mean(0))
-    seen = np.mean([curve.tokens.iloc[-1] for curve in other])
-    return Saved(float(saved.mean()), spread.low, spread.high, float(seen))
+    seen = float(np.mean([end[axis] for end in ends]))
+    return Saved(float(saved.mean()), spread.low, spread.high, seen, AXES[axis])
 
 
-def tokens_to(curve: pd.DataFrame, column: str, target: float) -> float:
-    """The tokens after which a curve first reaches a loss, between two measurements by a straight line; inf = never."""
-    reached = np.flatnonzero(curve[column] <= target)
-    if not len(reached):
+def reached(log: pd.DataFrame, axis: str, column: str, target: float) -> float:
+    """Where on the axis a curve first reaches a loss, between two measurements by a straight line; inf = never."""
+    places = np.flatnonzero(log[column] <= target)
+    if not len(places):
         return math.inf
-    place = reached[0]
+    place = places[0]
     if place == 0:
-        return float(curve.tokens.iloc[0])
-    (early, high), (late, low) = curve[["tokens", column]].iloc[[place - 1, place]].to_numpy()
+        return float(log[axis].iloc[0])
+    (early, high), (late, low) = log[[axis, column]].iloc[[place - 1, place]].to_numpy()
     return float(early + (late - early) * (high - target) / (high - low))
 
 
@@ -181,7 +182,7 @@ def _losses(source: Source, column: str) -> pd.DataFrame:
 
     As logged where its last checkpoint is not whole, or not of the last evaluation.
     """
-    seen = source.table.sort_values("step").dropna(subset=column)
+    seen = curve(source).dropna(subset=column)
     saved = source.run.checkpoints()[-1:] if source.run else []
     if len(seen) < 2 or not saved or saved[0].step != seen["step"].iloc[-1]:
         return seen

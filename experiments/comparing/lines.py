@@ -14,7 +14,7 @@ from scipy import stats
 
 from config import to_dict
 
-AXES = {"step": "steps", "tokens": "tokens", "seconds": "seconds", "flops": "FLOPs"}
+AXES = {"step": "steps", "tokens": "tokens", "bytes": "bytes of text", "seconds": "seconds", "flops": "FLOPs"}
 COLUMNS = {  # what is measured along the way; others go by their own names
     "bits_per_byte": "validation, bits per byte",
     "bits_over_floor": "validation, bits per byte over the floor",
@@ -54,11 +54,13 @@ def lines(sources: Iterable[Source]) -> list[Line]:
 
 
 def curve(source: Source) -> pd.DataFrame:
-    """A log's numbers by "step", and in bits per byte what the run's tokenizer and text allow."""
+    """A log's numbers by "step", and in bytes and bits per byte what the run's tokenizer and text allow."""
     table = source.table.select_dtypes("number").sort_values("step", ignore_index=True)
     if source.run is None:
         return table
     more, data = {}, source.run.data
+    if "tokens" in table:
+        more["bytes"] = table["tokens"] * (data["train_bytes"] / data["train_tokens"])
     if "train_loss" in table:
         more["train_bits_per_byte"] = table["train_loss"] * data["val_tokens_per_byte"] / math.log(2)
     if "bits_per_byte" in table and data["floor_bits_per_byte"] is not None:

@@ -26,9 +26,9 @@ def draw_lines(
     """A panel for each column `y`, against steps, tokens, seconds or FLOPs, from `start` on; the entropy where known.
 
     Runs that differ in their seed are their mean with its 95 % band. `smooth` below 1 is the weight that an exponential
-    mean gives to the past; from 2 on, the rows of a centred window. None given: x = tokens where all have them, y = the
-    validation loss that all have. Raises ValueError for a column that no line has, and for a loss per token of runs
-    whose tokenizers differ.
+    mean gives to the past; from 2 on, the rows of a centred window. None given: x = tokens where all have them, bytes
+    of text where tokenizers differ; y = the validation loss that all have. Raises ValueError for a column that no line
+    has, and for a loss per token of runs whose tokenizers differ.
     """
     x, y = x or default_axis(lines), tuple(y) or (default_column(lines),)
     for column in y:
@@ -50,8 +50,9 @@ def draw_lines(
 
 
 def default_axis(lines: Sequence[Line]) -> str:
-    """Tokens where all have them."""
-    return "tokens" if all("tokens" in line.table for line in lines) else "step"
+    """Tokens where all have them, as bytes where a token is not the same for all."""
+    name = "bytes" if len(tokenizers(lines)) > 1 else "tokens"
+    return name if all(_has(line, name) for line in lines) else "step"
 
 
 def default_column(lines: Sequence[Line]) -> str:

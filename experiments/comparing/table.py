@@ -5,7 +5,6 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 from comparing.differences import PER_TOKEN, tokenizers
@@ -63,7 +62,7 @@ HEADINGS: dict[str, tuple[str, Callable[[float], str]]] = {  # column -> its hea
     "tokens_per_second": ("tokens/s", whole),
     "peak_bytes": ("peak memory", spell_bytes),
 }
-UNCERTAIN = {loss, share, digits}  # what seeds change: the mean has an interval
+PLAIN = ("parameters", "steps", "tokens", "flops", "seconds", "tokens_per_second", "peak_bytes")  # means alone
 
 
 def run_table(
@@ -135,17 +134,17 @@ def line_table(runs: pd.DataFrame, lines: Sequence[Line]) -> pd.DataFrame:
     for line in lines:
         mine = runs[runs["line"] == line.name]
         seeds = {"seeds": str(len(mine))} if len(runs) > len(lines) else {}
-        rows[line.name] = seeds | {HEADINGS[name][0]: cell(mine[name], HEADINGS[name][1]) for name in kept}
+        rows[line.name] = seeds | {HEADINGS[name][0]: cell(mine[name]) for name in kept}
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
-def cell(values: pd.Series, write: Callable[[float], str]) -> str:
+def cell(values: pd.Series) -> str:
     """The mean of a column over some runs; nothing where one of them does not have it."""
     if values.isna().any():
         return ""
-    found = mean_interval(values.astype(float))
-    wide = write in UNCERTAIN and np.isfinite(found.high) and found.std > 0
-    return f"{write(found.mean)} ± {write(found.high - found.mean)}" if wide else write(found.mean)
+    found, write = mean_interval(values.astype(float)), HEADINGS[values.name][1]
+    has_interval = values.name not in PLAIN and found.std > 0  # nan of one run
+    return f"{write(found.mean)} ± {write(found.high - found.mean)}" if has_interval else write(found.mean)
 
 
 def graded(lines: Sequence[Line], num_stories: int = 0, *, device: str = "auto") -> dict[Source, float]:
