@@ -46,7 +46,7 @@ class Options:
 
     runs: tyro.conf.Positional[tuple[str, ...]] = ()  # names in models/, paths, files, patterns; the first is the base
     y: tuple[str, ...] = ()  # columns of the log, a panel for each; none given = the validation loss
-    x: str | None = None  # step, tokens, seconds or flops; None = tokens where all have them
+    x: str | None = None  # step, tokens, bytes, seconds or flops; None = tokens, or bytes where tokenizers differ
     smooth: float | None = None  # below 1: exponential mean, its weight for the past; from 2: window of so many rows
     log_x: bool = False  # logarithmic x
     log_y: bool = True  # logarithmic y, where all of it is above zero
@@ -92,10 +92,10 @@ def compare(options: Options, sources: Sequence[Source]) -> Comparison:
         require(compared, column, x)
     text, problems = held_out(compared, options.held_out_bytes, options.text)
     measured, unmeasured = measure_all(compared, text, device=options.device)
-    stories = graded(compared, options.stories, device=options.device)
+    stories, ungraded = graded(compared, options.stories, device=options.device)
     runs = run_table(compared, measured, text, stories)
     said = [*map(str, gaps(compared, measured, text)), *remarks(compared), *not_drawn(compared, y, x), *problems,
-            *unmeasured, *([str(text)] if measured else [])]
+            *unmeasured, *ungraded, *([str(text)] if measured else [])]
     return Comparison(compared, runs, line_table(runs, compared), differences(compared), said)
 
 
@@ -148,10 +148,18 @@ def print_table(console: Console, frame: pd.DataFrame) -> None:
     console.print(table, width=None if console.is_terminal else console.measure(table).maximum, crop=False)
 
 
+def parse(words: Sequence[str]) -> Options:
+    """The command line. Raises ValueError with the mistake in one sentence."""
+    try:
+        return parse_flags(words, Options(), "python experiments/compare.py", __doc__)
+    except ValueError as error:
+        raise ValueError(str(error).removeprefix("Options.")) from None
+
+
 def main() -> None:
     console = Console()
     try:
-        options = parse_flags(sys.argv[1:], Options(), "python experiments/compare.py", __doc__)
+        options = parse(sys.argv[1:])
         sources, problems = find(options.runs)
         for problem in problems:
             warn(f"skipped: {problem}")

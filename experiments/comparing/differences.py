@@ -91,7 +91,7 @@ def remarks(lines: Sequence[Line]) -> list[str]:
     if len(by_text) > 1:
         groups = " and ".join(", ".join(names) for names in by_text)
         said.append(f"{groups} were validated on different texts: their curves do not compare, only what is measured "
-                    "on the same text does.")
+                    "on the same text does, and that only where none of them has learned it.")
     if foreign := [line.name for line in lines if line.members[0].run is None]:
         said.append(f"Of {', '.join(foreign)} there is a log alone: a loss per token compares with the others' only "
                     "where text and tokenizer are theirs.")

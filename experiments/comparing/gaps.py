@@ -39,11 +39,12 @@ class Gap:
 
     line: str
     base: str
-    difference: Difference  # p is corrected for the number of gaps; nan where seeds are too few to tell
+    difference: Difference  # p is corrected for the number of tests; nan where seeds are too few to tell
     column: str
     how: str  # what the interval is over
     is_sure: bool | None  # None = nothing to tell it by
     saved: Saved | None  # None = never there, or tokens are not known
+    tests: int = 1  # that p is corrected for
 
     def __str__(self) -> str:
         mean, low, high, p = self.difference
@@ -55,7 +56,9 @@ class Gap:
         said = f"{self.line} is {'better' if mean < 0 else 'worse'} than {self.base} by {abs(mean):.4f} {unit}"
         if self.is_sure is None:
             return f"{said}, {self.how}."
-        said += f" (95 % interval {low:.4f} to {high:.4f}, {self.how}{'' if math.isnan(p) else f', p = {p:.2g}'})"
+        chance = "" if math.isnan(p) else f", p = {p:.2g}"
+        chance += f" corrected for {self.tests} comparisons" if self.tests > 1 else ""
+        said += f" (95 % interval {low:.4f} to {high:.4f}, {self.how}{chance})"
         return f"{said}{self._in_tokens()}." if self.is_sure else f"{said}: inside the noise."
 
     def _in_tokens(self) -> str:
@@ -78,15 +81,9 @@ def gaps(lines: Sequence[Line], measured: Mapping[Source, Measures], text: HeldO
     base, *others = lines
     found = [gap for line in others if (gap := _gap(line, base, measured, text))]
     corrected = holm([gap.difference.p for gap in found])
-    return [_judged(gap, p, corrected) for gap, p in zip(found, corrected, strict=True)]
-
-
-def _judged(gap: Gap, p: float, all_p: Sequence[float]) -> Gap:
-    if math.isnan(p):
-        return gap
-    tests = sum(not math.isnan(other) for other in all_p)
-    how = f"{gap.how}, corrected for {tests} comparisons" if tests > 1 else gap.how
-    return replace(gap, difference=gap.difference._replace(p=p), how=how, is_sure=p < LEVEL)
+    tests = sum(not math.isnan(p) for p in corrected)
+    return [gap if math.isnan(p) else replace(gap, difference=gap.difference._replace(p=p), tests=tests,
+                                              is_sure=p < LEVEL) for gap, p in zip(found, corrected, strict=True)]
 
 
 def _gap(line: Line, base: Line, measured: Mapping[Source, Measures], text: HeldOut | None) -> Gap | None:

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,11 +15,11 @@ from torch import nn
 
 from command_line import warn
 from data import IGNORED, eval_batches
-from inference import EncodedText, read_text
+from inference import EncodedText
 from model import Model
 from runs import Run
 from text.corpora import load_corpus
-from text.reading import digest
+from text.reading import digest, text_blocks
 from text.shards import prepare
 from tokenizer import Tokenizer
 from tools import pick_device
@@ -133,11 +133,15 @@ def held_out_text(run: Run, max_bytes: int) -> HeldOut:
 
 
 def text_file(path: Path, max_bytes: int) -> HeldOut:
-    """A file's first `max_bytes` as one document. Raises ValueError where there is no text to read."""
-    return HeldOut(_up_to([read_text(str(path))], max_bytes), f"of {path.name}")
+    """A UTF-8 file's first `max_bytes` as one document. Raises ValueError or OSError where there is no text to read."""
+    with path.open("rb") as file:
+        text = "".join(text_blocks(file, path))
+    if not text.strip():
+        raise ValueError(f"text={path} is empty: give a file with some text to measure on")
+    return HeldOut(_up_to([text], max_bytes), f"of {path.name}")
 
 
-def _up_to(documents, max_bytes: int) -> tuple[str, ...]:
+def _up_to(documents: Iterable[str], max_bytes: int) -> tuple[str, ...]:
     """The first documents that fit; of the first one what fits."""
     taken, room = [], max_bytes
     for document in documents:

@@ -35,7 +35,7 @@ def loss(value: float) -> str:
     return f"{value:.4f}"
 
 
-def share(value: float) -> str:
+def percent(value: float) -> str:
     return f"{value:.1%}"
 
 
@@ -56,9 +56,9 @@ HEADINGS: dict[str, tuple[str, Callable[[float], str]]] = {  # column -> its hea
     "best_bits_per_byte": ("best bits/byte", loss),
     "bits_over_floor": ("bits/byte over the floor", loss),
     "text_bits_per_byte": ("bits/byte, same text", loss),
-    "top_1": ("top-1, same text", share),
-    "top_5": ("top-5, same text", share),
-    "stories": ("whole stories", share),
+    "top_1": ("top-1, same text", percent),
+    "top_5": ("top-5, same text", percent),
+    "stories": ("whole stories", percent),
     "tokens_per_second": ("tokens/s", whole),
     "peak_bytes": ("peak memory", spell_bytes),
 }
@@ -147,16 +147,29 @@ def cell(values: pd.Series) -> str:
     return f"{write(found.mean)} ± {write(found.high - found.mean)}" if has_interval else write(found.mean)
 
 
-def graded(lines: Sequence[Line], num_stories: int = 0, *, device: str = "auto") -> dict[Source, float]:
-    """The share of whole, consistent stories of the runs of tales: of those that each writes now, by its best
-    checkpoint, or with 0 of those that were graded at the end of its training."""
-    shares = {}
+def graded(
+    lines: Sequence[Line], num_stories: int = 0, *, device: str = "auto",
+) -> tuple[dict[Source, float], list[str]]:
+    """The share of whole, consistent stories of each run of tales; and a sentence on each that cannot write any.
+
+    Of so many stories that its best checkpoint writes; with 0 of those that were graded at the end of its training.
+    """
+    shares, problems = {}, []
     for source in (member for line in lines for member in line.members if member.run):
-        path = source.run.path / "grades.json"
-        if num_stories:
-            if grades := grade_run(source.run, num_stories=num_stories, device=device):
-                shares[source] = grades.share
-        elif path.exists():
-            passed = [grade["passed"] for grade in json.loads(path.read_text(encoding="utf-8"))]
-            shares[source] = sum(passed) / len(passed)
-    return shares
+        try:
+            if (share := _share(source.run, num_stories, device)) is not None:
+                shares[source] = share
+        except ValueError as error:
+            problems.append(f"The stories of {source.name} are not graded: {error}.")
+    return shares, problems
+
+
+def _share(run: Run, num_stories: int, device: str) -> float | None:
+    path = run.path / "grades.json"
+    if num_stories:
+        grades = grade_run(run, num_stories=num_stories, device=device)
+        return grades and grades.share
+    if not path.exists():
+        return None
+    passed = [grade["passed"] for grade in json.loads(path.read_text(encoding="utf-8"))]
+    return sum(passed) / len(passed)
