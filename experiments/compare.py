@@ -24,10 +24,7 @@ from comparing.pictures import default_axis, default_column, draw_lines, not_dra
 from comparing.sources import Source, find
 from comparing.table import graded, line_table, run_table
 from pydantic.dataclasses import dataclass
-from rich import box
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 from searching.options import RESULTS
 
 from command_line import fail, parse_flags, warn
@@ -130,22 +127,15 @@ def show(console: Console, found: Comparison) -> None:
     is_tall = len(found.lines) <= FEW
     print_table(console, found.table.T if is_tall else found.table)
     if len(found.differences):
-        console.print()
         print_table(console, found.differences if is_tall else found.differences.T)
-    console.print()
     for remark in found.remarks:
         console.print(f"- {remark}", markup=False, highlight=False, soft_wrap=True)
 
 
 def print_table(console: Console, frame: pd.DataFrame) -> None:
-    """A table of texts, as wide as it needs to be where no terminal limits it."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("")
-    for name in frame.columns:
-        table.add_column(Text(name), justify="right", overflow="fold")
-    for name, row in zip(frame.index, frame.itertuples(index=False, name=None), strict=True):
-        table.add_row(*map(Text, (name, *row)))
-    console.print(table, width=None if console.is_terminal else console.measure(table).maximum, crop=False)
+    """A table of texts; columns beyond a terminal's width come below the others."""
+    text = frame.to_string(line_width=console.width if console.is_terminal else None)
+    console.print(f"{text}\n", markup=False, highlight=False, soft_wrap=True)
 
 
 def parse(words: Sequence[str]) -> Options:

@@ -102,8 +102,7 @@ def _gap(line: Line, base: Line, measured: Mapping[Source, Measures], text: Held
                "known")
         is_sure = difference.low * difference.high > 0
     else:
-        how = ("which may be noise: one seed says nothing of another, and there is too little of a text that both were "
-               "measured on")
+        how = "which may be noise: one seed says nothing of another, and no text was measured on that is long enough"
     better, other = sides if difference.mean < 0 else (base, line)
     return Gap(line.name, base.name, difference, unit, how, is_sure, column and tokens_saved(better, other, column))
 

@@ -34,7 +34,7 @@ def draw_lines(
     for column in y:
         require(lines, column, x)
     figure = Figure(figsize=(8.5, 4.6 * len(y)), layout="constrained")
-    panels = figure.subplots(len(y), squeeze=False)[:, 0]
+    panels = figure.subplots(len(y), squeeze=False, sharex=True)[:, 0]
     for axes, column in zip(panels, y, strict=True):
         for place, line in enumerate(lines):
             _draw(axes, line, column, x, smooth, start, color=COLORS[place % len(COLORS)],
@@ -144,6 +144,7 @@ def _finish(axes: Axes, lines: Sequence[Line], column: str, x: str, *, log_x: bo
     if log_x:
         axes.set_xscale("log")
     axes.set(xlabel=AXES[x], ylabel=COLUMNS.get(column, column))
+    axes.label_outer()
     axes.grid(alpha=0.25, which="both")
     axes.spines[["top", "right"]].set_visible(False)
 
