@@ -52,8 +52,8 @@ class Gap:
             return f"{self.line} and {self.base} are equal."
         if mean < 0:
             low, high = -high, -low
-        unit = UNITS[self.column]
-        said = f"{self.line} is {'better' if mean < 0 else 'worse'} than {self.base} by {abs(mean):.4f} {unit}"
+        verb = ("is better than", "is worse than") if self.is_sure else ("lies below", "lies above")
+        said = f"{self.line} {verb[mean > 0]} {self.base} by {abs(mean):.4f} {UNITS[self.column]}"
         if self.is_sure is None:
             return f"{said}, {self.how}."
         chance = "" if math.isnan(p) else f", p = {p:.2g}"
