@@ -29,7 +29,6 @@ from searching.options import RESULTS
 
 from command_line import fail, parse_flags, warn
 from config import CHECKED, parse_bytes
-from tools import pick_device
 from training.checkpoint import write_bytes, write_text
 from training.report import shown
 
@@ -119,7 +118,8 @@ def write_html(options: Options, found: Comparison) -> None:
 
     write_page(options.html, title=" · ".join(line.name for line in found.lines), lines=found.lines, table=found.table,
                differences=found.differences, remarks=found.remarks, floor=common_floor(found.lines),
-               samples=same_prompts(found.lines, options.prompts, device=str(pick_device(options.device))))
+               samples=same_prompts(found.lines, options.prompts, device=options.device),
+               column=options.y[0] if options.y else None, axis=options.x)
 
 
 def show(console: Console, found: Comparison) -> None:

@@ -172,9 +172,18 @@ def test_a_log_of_others_joins_with_what_it_has(command, tmp_path):
     log.write_text("step,train_loss,val_loss,lr\n1,5.0,5.5,0.1\n2,4.0,4.5,0.1\n")
     status, said, _ = command("wide", str(log), "--y", "val_loss", "lr", "--held-out", "0")
     assert status == 0
-    assert "Of theirs there is a log alone" in said
+    assert "There is only a log of theirs" in said
     rows = printed(said)
     assert [rows[name][-1] for name in ("final val loss", "perplexity", "steps")] == ["4.5000", "90.02", "2"]
+
+
+def test_the_page_has_the_lines_their_gaps_and_what_each_writes(command, tmp_path):
+    status, said, _ = command("tiny-*", "wide", "--held-out", "0", "--prompts", "Once upon", "--html",
+                              str(tmp_path / "page.html"))
+    page = (tmp_path / "page.html").read_text()
+    assert status == 0 and f"wrote {tmp_path / 'page.html'}" in said
+    for words in ("tiny", "wide", "model.dim", "wide lies ", "Once upon", "final bits/byte"):
+        assert words in page
 
 
 @pytest.mark.parametrize(("words", "sentence"), [

@@ -93,7 +93,7 @@ def remarks(lines: Sequence[Line]) -> list[str]:
         said.append(f"{groups} were validated on different texts: their curves do not compare, only what is measured "
                     "on the same text does, and that only where none of them has learned it.")
     if foreign := [line.name for line in lines if line.members[0].run is None]:
-        said.append(f"Of {', '.join(foreign)} there is a log alone: a loss per token compares with the others' only "
+        said.append(f"There is only a log of {' and of '.join(foreign)}: its loss per token compares with the others' "
                     "where text and tokenizer are theirs.")
     for member in (member for line in lines for member in line.members if member.run):
         reached, asked = int(member.table["step"].max()), member.run.config.train.steps
