@@ -70,6 +70,7 @@ class Options:
         if self.stories < 0:
             raise ValueError(f"stories={self.stories} is below 0: use 0 for those that training graded")
 
+
 class Comparison(NamedTuple):
     """All that can be told of some runs."""
 
@@ -85,7 +86,7 @@ def compare(options: Options, sources: Sequence[Source]) -> Comparison:
     compared = lines(sources)
     x, y = options.x or default_axis(compared), options.y or (default_column(compared),)
     for column in y:
-        require(compared, column, x)
+        require(compared, column, x, options.start)
     text, problems = held_out(compared, options.held_out_bytes, options.text)
     measured, unmeasured = measure_all(compared, text, device=options.device)
     stories, ungraded = graded(compared, options.stories, device=options.device)

@@ -32,7 +32,7 @@ def draw_lines(
     """
     x, y = x or default_axis(lines), tuple(y) or (default_column(lines),)
     for column in y:
-        require(lines, column, x)
+        require(lines, column, x, start)
     figure = Figure(figsize=(8.5, 4.6 * len(y)), layout="constrained")
     panels = figure.subplots(len(y), squeeze=False, sharex=True)[:, 0]
     for axes, column in zip(panels, y, strict=True):
@@ -64,16 +64,20 @@ def default_column(lines: Sequence[Line]) -> str:
     return max(usable, key=have)
 
 
-def require(lines: Sequence[Line], column: str, x: str) -> None:
-    """Raise ValueError where a column cannot be drawn, or says nothing."""
+def require(lines: Sequence[Line], column: str, x: str, start: float | None = None) -> None:
+    """Raise ValueError where a column cannot be drawn from `start` on, or says nothing."""
     if x not in AXES:
         raise ValueError(f"x={x} is no axis: use one of {', '.join(AXES)}")
     if column in PER_TOKEN and len(tokenizers(lines)) > 1:
         raise ValueError(f"y={column} counts tokens, and the runs have different tokenizers: use bits_per_byte, or for "
                          "training train_bits_per_byte")
-    if not any(_has(line, column) and _has(line, x) for line in lines):
+    drawn = [line.table.loc[line.table[column].notna(), x] for line in lines if _has(line, column) and _has(line, x)]
+    if not drawn:
         there = dict.fromkeys(name for line in lines for name in line.table if name not in AXES and _has(line, name))
         raise ValueError(f"y={column} against x={x} is in no log: use y of {', '.join(there)}")
+    end = max(places.max() for places in drawn)
+    if start is not None and start > end:
+        raise ValueError(f"from={start:g} leaves nothing of {column}, which ends at {end:g} {AXES[x]}: use less")
 
 
 def not_drawn(lines: Sequence[Line], columns: Sequence[str], x: str) -> list[str]:
@@ -140,9 +144,9 @@ def _finish(axes: Axes, lines: Sequence[Line], column: str, x: str, *, log_x: bo
         axes.set_ylim(*((low / room, high * room) if log_y else (low - room, high + room)))
     if log_y:
         logarithmic(axes.yaxis)
-    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     if log_x:
-        axes.set_xscale("log")
+        logarithmic(axes.xaxis)
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.set(xlabel=AXES[x], ylabel=COLUMNS.get(column, column))
     axes.label_outer()
     axes.grid(alpha=0.25, which="both")
@@ -153,5 +157,5 @@ def _legend(figure: Figure, panels: Sequence[Axes]) -> None:
     """One for all panels, in a row where there is room."""
     found = {label: handle for axes in panels for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
     widths = [len(label) + MARK for label in found]
-    across = len(found) if sum(widths) <= WIDTH else max(1, WIDTH // max(widths))
+    across = max(1, len(found) if sum(widths) <= WIDTH else WIDTH // max(widths))
     figure.legend(found.values(), found.keys(), loc="outside upper left", ncols=across, frameon=False)
