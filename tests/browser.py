@@ -72,10 +72,7 @@ class Browser:
         tab.resize(width, height)
         tab.emulate(**media)
         tab.call("Page.navigate", url=path.resolve().as_uri())
-        until = time.monotonic() + PATIENCE
-        while tab.evaluate("document.readyState + location.protocol") != "completefile:":
-            assert time.monotonic() < until, f"{path} does not finish loading"
-            time.sleep(0.05)
+        tab.wait_for("document.readyState === 'complete' && location.protocol === 'file:'")
         return tab
 
 
@@ -95,6 +92,13 @@ class Tab:
         result = self.call("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
         assert "exceptionDetails" not in result, result["exceptionDetails"]
         return result["result"].get("value")
+
+    def wait_for(self, condition: str) -> None:
+        """Return when an expression in the page is true. AssertionError where it never is."""
+        until = time.monotonic() + PATIENCE
+        while not self.evaluate(condition):
+            assert time.monotonic() < until, f"{condition} has not come true in {PATIENCE} s"
+            time.sleep(0.05)
 
     def resize(self, width: int, height: int, *, mobile: bool = False) -> None:
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=mobile)
