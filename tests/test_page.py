@@ -294,7 +294,7 @@ def test_names_are_shown_as_they_are(open_page):
     x, y, width, height = page.box("#plot .nsewdrag")
     page.tab.hover(x + width / 2, y + height / 2)
     page.tab.wait_for("document.querySelector('.hoverlayer').textContent")
-    assert "<b>bold</b> &" in page.evaluate("document.querySelector('.hoverlayer').textContent")
+    assert HOSTILE in page.evaluate("document.querySelector('.hoverlayer').textContent")
     assert page.evaluate("document.querySelector('#plot b, #plot img')") is None
 
 

@@ -13,7 +13,7 @@ const CONFIG = {
 const controls = ["column", "axis", "log-x", "log-y", "smoothing", "from"];
 
 const themed = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-const plain = (text) => text.replace(/&/g, "&amp;").replace(/</g, "&lt;"); // Plotly reads tags in texts
+const plain = (text) => text.replace(/[&<%]/g, (mark) => `&#${mark.codePointAt(0)};`); // Plotly reads tags and %{y}
 const spelled = (value) => value.toLocaleString("en", { maximumSignificantDigits: 4 });
 const percent = (share) => `${Math.round(100 * share)} %`;
 
@@ -66,7 +66,7 @@ function traces(line, points, { weight, opacity, lowest }) {
                customdata: points.map((p) => (p.low === null ? "" : ` (${spelled(p.low)} to ${spelled(p.high)})`)),
                mode: points.length > FEW ? "lines" : "lines+markers", marker: { size: 5, color },
                line: { color, width: 2.2, dash: line.dash },
-               hovertemplate: `%{y:.4~g}%{customdata}<extra>${plain(line.name)}</extra>` });
+               hovertemplate: "%{y:.4~g}%{customdata}" });
   return drawn;
 }
 
@@ -84,7 +84,7 @@ function layout(column, axis, isLog, [low, high]) {
     yaxis: { ...look, type: isLog ? "log" : "linear", title: { text: plain(column.label), standoff: 14 },
              tickformat: "~g", nticks: 9, autorangeoptions: { clipmin: low, clipmax: high } },
     hovermode: data.lines.length > MOST_TOLD ? "closest" : "x unified", hoverdistance: -1,
-    hoverlabel: { bgcolor: themed("--wash"), bordercolor: grid, font: { color: ink, size: 12.5 }, namelength: 40 },
+    hoverlabel: { bgcolor: themed("--wash"), bordercolor: grid, font: { color: ink, size: 12.5 }, namelength: -1 },
     font: { family: getComputedStyle(document.body).fontFamily, color: soft, size: 13 },
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", margin: { l: 12, r: 14, t: 30, b: 12 },
     modebar: { bgcolor: "rgba(0,0,0,0)", color: soft, activecolor: ink },

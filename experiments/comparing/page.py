@@ -24,7 +24,8 @@ from plotly.offline import get_plotlyjs
 
 from training.checkpoint import write_text
 
-LOGARITHMIC = {"bits_per_byte", "bits_over_floor", "train_bits_per_byte", "val_loss", "train_loss", "perplexity"}
+LOGARITHMIC = {"bits_per_byte", "bits_over_floor", "train_bits_per_byte", "val_loss", "train_loss", "ema_val_loss",
+               "perplexity"}
 MAX_ROWS = 4000  # of a curve; of a longer log, neighbours are averaged
 DIGITS = 8
 NUM_COLORS, DASHES = 7, ("solid", "dash", "dot")
