@@ -424,6 +424,7 @@ def test_optunas_plots_are_on_one_page_that_needs_no_network(tmp_path):
                       "The trials as they went"]
     assert not re.search(r'<(script|link)[^>]+(src|href)=', page)
     assert page.count("Plotly.newPlot(") == len(titles) and 3e6 < len(page) < 8e6
+    assert page.count('"showSendToCloud": false') == len(titles)
     assert "<h2>Pareto front</h2>" in (tmp_path / "several" / "plots.html").read_text()
 
 

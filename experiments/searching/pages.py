@@ -11,6 +11,7 @@ from searching.importance import NothingToDraw, done_or_nothing, evaluator
 from searching.outcomes import columns, done_trials, signs
 
 MAX_CONTOURS = 4  # parameters of the matrix of contours, at most
+BUTTONS = {"showSendToCloud": False, "displaylogo": False}  # nothing that leaves this machine
 HEIGHT, ROW = 420, 180  # pixels: of a plot, of a row of the matrix
 
 
@@ -27,7 +28,7 @@ def page(results: optuna.Study, important: list[str]) -> str:
         warnings.simplefilter("ignore")  # on what is experimental in Optuna
         for title, drawn, height in _plots(results, important):
             drawn.update_layout(title=None, template="plotly_white", height=height, margin={"t": 30})
-            plot = drawn.to_html(full_html=False, include_plotlyjs=script)
+            plot = drawn.to_html(full_html=False, include_plotlyjs=script, config=BUTTONS)
             parts.append(f"<section><h2>{html.escape(title)}</h2>\n{plot}</section>\n")
             script = False
     name = html.escape(results.study_name)
