@@ -123,7 +123,7 @@ class Server:
 @contextlib.contextmanager
 def serving() -> Iterator[Server]:
     """The server as a process of its own."""
-    process = subprocess.Popen([sys.executable, __file__], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen([sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
         yield Server(int(process.stdout.readline()))
     finally:
@@ -134,4 +134,5 @@ def serving() -> Iterator[Server]:
 if __name__ == "__main__":
     with ThreadingHTTPServer(("127.0.0.1", 0), Judge) as server:
         print(server.server_address[1], flush=True)
-        server.serve_forever()
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        sys.stdin.read()  # until the one who started it is gone
