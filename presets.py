@@ -119,6 +119,56 @@ PRESETS: dict[str, Mapping[str, Mapping[str, Any]]] = {
 }
 
 
+# the ladder, from a table of which character follows which to a small GPT: each rung is the one before it and one
+# change more, and sees as many tokens of the same text
+LADDER: dict[str, Mapping[str, Mapping[str, Any]]] = {
+    # no mixer, no MLP, no norm: a token's vector goes straight to the head
+    "ladder-01-bigram": {
+        "model": PLAIN_MODEL | {
+            "dim": 64, "num_layers": 1, "num_heads": 1, "vocab_size": None, "max_seq_len": 64,
+            "mixers": ("none",), "mlp": "none", "activation": "relu2", "position": "none", "residual": "none",
+            "norm": "none", "norm_eps": 1e-6, "init": "fan_in", "init_std": 0.2,
+        },
+        "tokenizer": {"kind": "char", "vocab_size": None},
+        "train": ADAMW | {"optimizer": "sgd", "momentum": 0.0, "lr": 1.0, "weight_decay": 0.0, "schedule": "linear",
+                          "min_lr_ratio": 0.0, "batch_size": 1, "accumulation": 1, "precision": "float32"},
+    },
+    "ladder-02-batches": {"train": {"batch_size": 16}},
+    "ladder-03-positions": {"model": {"position": "learned"}},
+    "ladder-04-adam": {"train": {"optimizer": "adam", "lr": 5e-3}},
+    "ladder-05-attention": {"model": {"mixers": ("attention",)}},
+    "ladder-06-heads": {"model": {"num_heads": 4}},
+    "ladder-07-feed-forward": {"model": {"mlp": "mlp"}},
+    "ladder-08-blocks": {"model": {"num_layers": 4}},
+    "ladder-09-residual": {"model": {"residual": "pre"}},
+    "ladder-10-norm": {"model": {"norm": "layer"}},
+    "ladder-11-dropout": {"model": {"residual_dropout": 0.1}},
+    "ladder-12-scale": {"model": {"dim": 128, "num_layers": 6, "num_heads": 8, "max_seq_len": 256},
+                        "train": {"batch_size": 4}},
+}
+LADDER_TOKENS = 1_024_000
+
+
+def paced(batch_size: int, seq_len: int, tokens: int) -> dict[str, int]:
+    """The flags of train for a run of so many tokens that is looked at ten times, and writes at its end."""
+    steps = max(1, tokens // (batch_size * seq_len))
+    often = {"eval_every": max(1, steps // 10), "checkpoint_every": max(1, steps // 10)}
+    return {"steps": steps, "log_every": max(1, steps // 100), "sample_every": steps, "eval_tokens": 20_000} | often
+
+
+def _climb() -> dict[str, Mapping[str, Mapping[str, Any]]]:
+    """Each rung of the ladder, with all that the rungs below it say."""
+    said: dict[str, dict[str, Any]] = {}
+    rungs = {}
+    for name, changes in LADDER.items():
+        said = {section: said.get(section, {}) | changes.get(section, {}) for section in said | changes}
+        pace = paced(said["train"]["batch_size"], said["model"]["max_seq_len"], LADDER_TOKENS)
+        rungs[name] = said | {"train": said["train"] | pace}
+    return rungs
+
+
+PRESETS |= _climb()
+
 SHORT = ("--init-from", "--allow-partial", "--time-limit", "--memory-limit")  # flags of train that need no section
 
 
