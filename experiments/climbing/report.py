@@ -9,10 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from climbing.rungs import trace_diff
-from climbing.staircase import Step, floor, table
+from climbing.staircase import Step, floor, last, table
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from model import Model
+from runs import Run
 from training.checkpoint import write_bytes, write_text
 
 COLOURS = {True: "#2a9d5c", False: "#d1495b", None: "#8a8f98"}  # helps, hurts, cannot be told
@@ -55,13 +57,19 @@ def draw_riser(axes: Axes, place: int, below: float, step: Step) -> None:
 
 
 def tokens_of(steps: Sequence[Step]) -> float:
-    return steps[0].runs[0].log().tokens.iloc[-1].item()
+    return last(steps[0].runs[0], "tokens")
 
 
-def sample_of(step: Step) -> str:
-    """The start of what its first run wrote at its end."""
-    text = step.runs[0].samples()[-1]["text"]
+def sample_of(run: Run) -> str:
+    """The start of what a run wrote at its end."""
+    text = run.samples()[-1]["text"]
     return text if len(text) <= SAMPLE_LENGTH else text[:SAMPLE_LENGTH].rstrip() + " ..."
+
+
+def outcome(run: Run) -> str:
+    """What a run has come to: its size, its loss, what that took, and a sample."""
+    return (f"{Model(run.config.model).num_parameters():,} parameters, {last(run, 'bits_per_byte'):.3f} bits per byte "
+            f"after {last(run, 'tokens'):,.0f} tokens and {last(run, 'seconds'):.1f} s\n\n{sample_of(run)}")
 
 
 def flags_of(step: Step) -> str:
@@ -96,7 +104,7 @@ def describe(step: Step) -> str:
         if step.rung.number > 1 else ""
     return (f"## {step.rung.number} · {step.rung.title}\n\n{step.rung.words}\n\nFlags: {flags_of(step)}\n\n"
             f"{step.parameters:,} parameters, {step.mean.mean:.4f} bits per byte. {step.verdict()}{traced}\n\n"
-            f"It writes:\n\n```\n{sample_of(step)}\n```")
+            f"It writes:\n\n```\n{sample_of(step.runs[0])}\n```")
 
 
 def page(steps: Sequence[Step]) -> str:
