@@ -1,4 +1,4 @@
-"""The gallery: published architectures as overrides of `Config`, and the command line that names them.
+"""The gallery: published architectures and a ladder up to them, as overrides of `Config`; the command line.
 
 A preset lists only what differs from the defaults of config.py that it must not inherit; sizes are
 the published ones. `python model.py gpt2` shows one, `python train.py gpt2 --model.num-layers 4`
@@ -127,7 +127,7 @@ LADDER: dict[str, Mapping[str, Mapping[str, Any]]] = {
         "model": PLAIN_MODEL | {
             "dim": 64, "num_layers": 1, "num_heads": 1, "vocab_size": None, "max_seq_len": 64,
             "mixers": ("none",), "mlp": "none", "activation": "relu2", "position": "none", "residual": "none",
-            "norm": "none", "norm_eps": 1e-6, "init": "fan_in", "init_std": 0.2,
+            "norm": "none", "norm_eps": 1e-6, "init": "fan_in", "init_std": 1.0,
         },
         "tokenizer": {"kind": "char", "vocab_size": None},
         "train": ADAMW | {"optimizer": "sgd", "momentum": 0.0, "lr": 1.0, "weight_decay": 0.0, "schedule": "linear",
@@ -138,7 +138,7 @@ LADDER: dict[str, Mapping[str, Mapping[str, Any]]] = {
     "ladder-04-adam": {"train": {"optimizer": "adam", "lr": 5e-3}},
     "ladder-05-attention": {"model": {"mixers": ("attention",)}},
     "ladder-06-heads": {"model": {"num_heads": 4}},
-    "ladder-07-feed-forward": {"model": {"mlp": "mlp"}},
+    "ladder-07-feed-forward": {"model": {"mlp": "mlp", "activation": "relu"}},
     "ladder-08-blocks": {"model": {"num_layers": 4}},
     "ladder-09-residual": {"model": {"residual": "pre"}},
     "ladder-10-norm": {"model": {"norm": "layer"}},

@@ -33,7 +33,7 @@ from train import train
 PROGRAM = Path(ladder.__file__)
 THE_ONE_THING = [
     {}, {"train.batch_size"}, {"model.position"}, {"train.optimizer", "train.lr"}, {"model.mixers"},
-    {"model.num_heads"}, {"model.mlp"}, {"model.num_layers"}, {"model.residual"}, {"model.norm"},
+    {"model.num_heads"}, {"model.mlp", "model.activation"}, {"model.num_layers"}, {"model.residual"}, {"model.norm"},
     {"model.residual_dropout"},
     {"model.dim", "model.num_layers", "model.num_heads", "model.max_seq_len", "train.batch_size"},
 ]

@@ -12,12 +12,15 @@ from climbing.rungs import trace_diff
 from climbing.staircase import Step, floor, last, table
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from model import Model
 from runs import Run
 from training.checkpoint import write_bytes, write_text
 
-COLOURS = {True: "#2a9d5c", False: "#d1495b", None: "#8a8f98"}  # helps, hurts, cannot be told
+COLOURS = {True: "#2a9d5c", False: "#d1495b", None: "#8a8f98"}  # of a rung, by whether it helps; None = not to be told
+MEANINGS = {True: "helps", False: "hurts", None: "not to be told from chance"}
+INK = "#22313f"
 SAMPLE_LENGTH = 220  # characters shown
 
 
@@ -27,11 +30,10 @@ def draw_staircase(steps: Sequence[Step]) -> Figure:
     axes = figure.subplots()
     means = [step.mean.mean for step in steps]
     for place, step in enumerate(steps):
-        axes.hlines(means[place], place - 0.5, place + 0.5, color="#22313f", linewidth=2.5)
+        axes.hlines(means[place], place - 0.5, place + 0.5, color=INK, linewidth=2.5)
         if len(step.values) > 1:
-            axes.fill_between([place - 0.5, place + 0.5], step.mean.low, step.mean.high, color="#22313f", alpha=0.15,
-                              linewidth=0)
-        axes.plot([place] * len(step.values), step.values, "o", color="#22313f", markersize=4, zorder=3)
+            axes.fill_between([place - 0.5, place + 0.5], step.mean.low, step.mean.high, color=INK, alpha=0.15, lw=0)
+        axes.plot([place] * len(step.values), step.values, "o", color=INK, markersize=4, zorder=3)
         if step.change is not None:
             draw_riser(axes, place, means[place - 1], step)
     if entropy := floor(steps):
@@ -40,8 +42,11 @@ def draw_staircase(steps: Sequence[Step]) -> Figure:
     labels = [f"{step.rung.number}\n{step.rung.title.split(',')[0].replace(' ', chr(10))}" for step in steps]
     axes.set_xticks(range(len(steps)), labels, fontsize=9)
     axes.set(ylabel="bits per byte, text held out", xlim=(-0.5, len(steps) - 0.5))
-    axes.set_ylim(0 if entropy else None, max(means) + 0.15 * (max(means) - (0 if entropy else min(means))))
+    axes.set_ylim(0, 1.15 * max(means))
     axes.set_title(f"{steps[0].runs[0].data['name']}, {tokens_of(steps):,.0f} tokens for each rung", fontsize=11)
+    shown = {step.helps for step in steps[1:]}
+    axes.legend([Line2D([], [], color=COLOURS[helps], linewidth=4) for helps in MEANINGS if helps in shown],
+                [words for helps, words in MEANINGS.items() if helps in shown], frameon=False, loc="upper right")
     axes.grid(axis="y", alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     return figure
@@ -52,8 +57,8 @@ def draw_riser(axes: Axes, place: int, below: float, step: Step) -> None:
     mean, colour = step.mean.mean, COLOURS[step.helps]
     axes.vlines(place - 0.5, below, mean, color=colour, linewidth=4)
     top = max(below, mean)
-    axes.annotate(f"{step.change.mean:+.2f}", (place - 0.5, top), (0, 6), textcoords="offset points", ha="center",
-                  color=colour, fontsize=9, fontweight="bold")
+    axes.annotate(f"{step.change.mean:+.2f}".replace("-", "\N{MINUS SIGN}"), (place - 0.5, top), (0, 6), ha="center",
+                  textcoords="offset points", color=colour, fontsize=9, fontweight="bold")
 
 
 def tokens_of(steps: Sequence[Step]) -> float:
@@ -91,8 +96,7 @@ def markdown_table(steps: Sequence[Step]) -> str:
         spread = f" ± {mean.high - mean.mean:.3f}" if mean.count > 1 else ""
         against = "" if change is None else f"{change.mean:+.3f}"
         if change is not None and mean.count > 1:
-            told = {True: "helps", False: "hurts", None: "within the noise"}[step.helps]
-            against += f" ({change.low:+.3f} to {change.high:+.3f}), {told}"
+            against += f" ({change.low:+.3f} to {change.high:+.3f}), {MEANINGS[step.helps]}"
         lines.append(f"| {step.rung.number} | {step.rung.title} | {flags_of(step)} | {step.parameters:,} | "
                      f"{mean.mean:.3f}{spread} | {against} | {step.seconds:,.0f} |")
     return "\n".join(lines)

@@ -22,7 +22,7 @@ gradient descent, one row of 64 characters a step. However long it learns, it se
     "ladder-02-batches": ("Mini-batches, and a text held out", """\
 The gradient of a single row is noisy, and a processor built to multiply matrices has little to do with it. So 16 rows
 from random places go through the model at once, and a step follows their mean gradient: 16 times fewer steps for the
-same tokens. What is measured matters more. A model can come to know its own text by heart, so a tenth of it is kept
+same tokens. What is measured matters more. A model can come to know its own text by heart, so a part of it is kept
 away from training. All losses on this ladder are those of the part held out; where they rise while the training loss
 falls, the model memorises."""),
     "ladder-03-positions": ("Positions", """\
@@ -45,7 +45,7 @@ word, say, gets a blur of both. The same 64 channels are cut into four heads of 
 of its own; parameters and multiplications stay as many as they were."""),
     "ladder-07-feed-forward": ("Feed-forward", """\
 Attention fetches, but it computes little: given its weights, what comes out is linear in what goes in. A small
-network, 64 to 256 channels and back with a squared ReLU between, now works at each position by itself on what was
+network, 64 to 256 channels and back with a ReLU between, now works at each position by itself on what was
 fetched. Most weights of a transformer are in this part."""),
     "ladder-08-blocks": ("Stacked blocks", """\
 Four blocks of attention and feed-forward in a row, so that what one has worked out can be looked up by the next. Depth
