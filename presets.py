@@ -133,9 +133,9 @@ LADDER: dict[str, Mapping[str, Mapping[str, Any]]] = {
         "train": ADAMW | {"optimizer": "sgd", "momentum": 0.0, "lr": 1.0, "weight_decay": 0.0, "schedule": "linear",
                           "min_lr_ratio": 0.0, "batch_size": 1, "accumulation": 1, "precision": "float32"},
     },
-    "ladder-02-batches": {"train": {"batch_size": 16}},
+    "ladder-02-batches": {"train": {"batch_size": 8}},
     "ladder-03-positions": {"model": {"position": "learned"}},
-    "ladder-04-adam": {"train": {"optimizer": "adam", "lr": 5e-3}},
+    "ladder-04-adam": {"train": {"optimizer": "adam", "lr": 3e-3}},
     "ladder-05-attention": {"model": {"mixers": ("attention",)}},
     "ladder-06-heads": {"model": {"num_heads": 4}},
     "ladder-07-feed-forward": {"model": {"mlp": "mlp", "activation": "relu"}},
@@ -143,17 +143,17 @@ LADDER: dict[str, Mapping[str, Mapping[str, Any]]] = {
     "ladder-09-residual": {"model": {"residual": "pre"}},
     "ladder-10-norm": {"model": {"norm": "layer"}},
     "ladder-11-dropout": {"model": {"residual_dropout": 0.1}},
-    "ladder-12-scale": {"model": {"dim": 128, "num_layers": 6, "num_heads": 8, "max_seq_len": 256},
+    "ladder-12-scale": {"model": {"dim": 128, "num_layers": 6, "num_heads": 8, "max_seq_len": 128},
                         "train": {"batch_size": 4}},
 }
-LADDER_TOKENS = 1_024_000
+LADDER_TOKENS = 512_000
 
 
 def paced(batch_size: int, seq_len: int, tokens: int) -> dict[str, int]:
     """The flags of train for a run of so many tokens that is looked at ten times, and writes at its end."""
     steps = max(1, tokens // (batch_size * seq_len))
     often = {"eval_every": max(1, steps // 10), "checkpoint_every": max(1, steps // 10)}
-    return {"steps": steps, "log_every": max(1, steps // 100), "sample_every": steps, "eval_tokens": 20_000} | often
+    return {"steps": steps, "log_every": max(1, steps // 100), "sample_every": steps, "eval_tokens": 10_000} | often
 
 
 def _climb() -> dict[str, Mapping[str, Mapping[str, Any]]]:

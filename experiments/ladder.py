@@ -30,7 +30,7 @@ from runs import Run
 from text.tables import files_of
 from training.report import shown
 
-HELD_OUT_BYTES = 300_000  # of a long text, so that measuring does not take longer than training
+HELD_OUT_BYTES = 150_000  # of a long text, so that measuring does not take longer than training
 
 
 @dataclass(frozen=True, kw_only=True, config=CHECKED)

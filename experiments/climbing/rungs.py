@@ -12,7 +12,7 @@ from tools import Trace, seed_everything, trace
 
 # flags that follow from a rung's batch, its context and the number of tokens, which is the same for all
 FOLLOWING = {f"train.{name}" for name in paced(1, 1, 1)}
-NUM_STORIES = 3000  # of tales: 2.3 million characters, and 230,000 held out
+NUM_STORIES = 2000  # of tales: 1.5 million characters, and 150,000 held out
 WORDS = {
     "ladder-01-bigram": ("A bigram table", """\
 The least that can be called a language model is a table: for each character, the logits of the one that follows it. It
@@ -20,9 +20,9 @@ is kept here as a product of two matrices. A character looks up its vector, 64 n
 them, so `head(embed.weight)` is the whole table, and also all there is to know about this model. It learns by plain
 gradient descent, one row of 64 characters a step. However long it learns, it sees one character and no more."""),
     "ladder-02-batches": ("Mini-batches, and a text held out", """\
-The gradient of a single row is noisy, and a processor built to multiply matrices has little to do with it. So 16 rows
-from random places go through the model at once, and a step follows their mean gradient: 16 times fewer steps for the
-same tokens. What is measured matters more. A model can come to know its own text by heart, so a part of it is kept
+The gradient of a single row is noisy, and a processor built to multiply matrices has little to do with it. So eight
+rows from random places go through the model at once, and a step follows their mean gradient: an eighth of the steps
+for the same tokens. What is measured matters more. A model can come to know its own text by heart, so a part of it is kept
 away from training. All losses on this ladder are those of the part held out; where they rise while the training loss
 falls, the model memorises."""),
     "ladder-03-positions": ("Positions", """\
@@ -64,8 +64,8 @@ While training, each channel of what a branch adds is set to zero with a probabi
 count on another being there. It is a remedy against learning a text by heart, and it costs a part of every step.
 Whether that is a good bargain depends on how often the text is seen."""),
     "ladder-12-scale": ("Scale", """\
-Nothing new, and more of everything: twice the width, six blocks in place of four, eight heads, and 256 characters of
-context in place of 64. A batch has as many tokens as before, in four longer rows."""),
+Nothing new, and more of everything: twice the width, six blocks in place of four, eight heads, and 128 characters of
+context in place of 64. A batch has as many tokens as before, in four rows that are twice as long."""),
 }
 
 
