@@ -143,10 +143,9 @@ LADDER: dict[str, Mapping[str, Mapping[str, Any]]] = {
     "ladder-09-residual": {"model": {"residual": "pre"}},
     "ladder-10-norm": {"model": {"norm": "layer"}},
     "ladder-11-dropout": {"model": {"residual_dropout": 0.1}},
-    "ladder-12-scale": {"model": {"dim": 128, "num_layers": 6, "num_heads": 8, "max_seq_len": 128},
-                        "train": {"batch_size": 4}},
+    "ladder-12-scale": {"model": {"dim": 128, "num_heads": 8, "max_seq_len": 128}, "train": {"batch_size": 4}},
 }
-LADDER_TOKENS = 512_000
+LADDER_TOKENS = 768_000
 
 
 def paced(batch_size: int, seq_len: int, tokens: int) -> dict[str, int]:

@@ -35,7 +35,7 @@ THE_ONE_THING = [
     {}, {"train.batch_size"}, {"model.position"}, {"train.optimizer", "train.lr"}, {"model.mixers"},
     {"model.num_heads"}, {"model.mlp", "model.activation"}, {"model.num_layers"}, {"model.residual"}, {"model.norm"},
     {"model.residual_dropout"},
-    {"model.dim", "model.num_layers", "model.num_heads", "model.max_seq_len", "train.batch_size"},
+    {"model.dim", "model.num_heads", "model.max_seq_len", "train.batch_size"},
 ]
 
 
