@@ -38,7 +38,7 @@ class Command:
     """What to climb, on what text."""
 
     tokens: int = LADDER_TOKENS  # that each rung learns from
-    jobs: int = min(2, os.cpu_count() or 1)  # runs side by side
+    jobs: int = os.cpu_count() or 1  # runs side by side, one thread each
     seeds: int = 1  # runs of each rung; with 3 the report can tell a difference from chance
     only: tuple[int, ...] = ()  # rungs to train, by number; none given = all
     name: str | None = None  # of the results and the runs; None = ladder, with the text's name where it is not tales

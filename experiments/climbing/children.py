@@ -31,8 +31,8 @@ def train_all(configs: Sequence[Config], *, jobs: int, folder: Path, on_end: Cal
     """
     waiting, running = deque(cfg for cfg in configs if not is_finished(cfg)), {}
     folder.mkdir(parents=True, exist_ok=True)
-    threads = max(1, (os.cpu_count() or 1) // jobs)
-    signals, starter = Signals(), Service("searching.starter", "train", threads=threads, log=folder / "starter.txt")
+    # one thread each: for models this small more of them wait for each other most of the time
+    signals, starter = Signals(), Service("searching.starter", "train", threads=1, log=folder / "starter.txt")
     with signals.listening():
         try:
             while waiting or running:
