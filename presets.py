@@ -127,7 +127,8 @@ LADDER: dict[str, Mapping[str, Mapping[str, Any]]] = {
         "model": PLAIN_MODEL | {
             "dim": 64, "num_layers": 1, "num_heads": 1, "vocab_size": None, "max_seq_len": 64,
             "mixers": ("none",), "mlp": "none", "activation": "relu2", "position": "none", "residual": "none",
-            "norm": "none", "norm_eps": 1e-6, "init": "fan_in", "init_std": 1.0,
+            "norm": "none", "norm_eps": 1e-6, "init": "fan_in", "init_std": 0.2,
+            "out_init": "depth",
         },
         "tokenizer": {"kind": "char", "vocab_size": None},
         "train": ADAMW | {"optimizer": "sgd", "momentum": 0.0, "lr": 1.0, "weight_decay": 0.0, "schedule": "linear",
@@ -135,7 +136,7 @@ LADDER: dict[str, Mapping[str, Mapping[str, Any]]] = {
     },
     "ladder-02-batches": {"train": {"batch_size": 8}},
     "ladder-03-positions": {"model": {"position": "learned"}},
-    "ladder-04-adam": {"train": {"optimizer": "adam", "lr": 3e-3}},
+    "ladder-04-adam": {"train": {"optimizer": "adam", "lr": 4e-3}},
     "ladder-05-attention": {"model": {"mixers": ("attention",)}},
     "ladder-06-heads": {"model": {"num_heads": 4}},
     "ladder-07-feed-forward": {"model": {"mlp": "mlp", "activation": "relu"}},
@@ -145,7 +146,7 @@ LADDER: dict[str, Mapping[str, Mapping[str, Any]]] = {
     "ladder-11-dropout": {"model": {"residual_dropout": 0.1}},
     "ladder-12-scale": {"model": {"dim": 128, "num_heads": 8, "max_seq_len": 128}, "train": {"batch_size": 4}},
 }
-LADDER_TOKENS = 512_000
+LADDER_TOKENS = 1_024_000
 
 
 def paced(batch_size: int, seq_len: int, tokens: int) -> dict[str, int]:
