@@ -1,0 +1,82 @@
+"""Does a change help? `python experiments/ablate.py llama3 --vary model.norm=rms,layer model.mlp=glu,mlp --seeds 3`.
+
+Changes one flag at a time on a base: a preset, or --config FILE, with flags as for train.py. Each variant is sized to
+match the base, trained on the same data in the same order, with several seeds, and told from the noise by Welch's test.
+Each run is a saved run; whatever ends an ablation, the same command goes on. Results: experiments/results/NAME/.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import argparse
+from collections.abc import Sequence
+from typing import Annotated
+
+import tyro
+from ablating.campaign import ablate
+from ablating.options import Options
+from ablating.report import write_report
+from ablating.variants import short_names, slug
+from pydantic.dataclasses import dataclass
+from searching.signals import Stopped
+
+from command_line import fail, parse_flags
+from config import CHECKED, Config, load_config, replace
+from presets import load_preset
+
+
+@dataclass(frozen=True, kw_only=True, config=CHECKED)
+class Command(Options):
+    """Options, and the flags of the base."""
+
+    config: Annotated[Config, tyro.conf.arg(name="")]
+
+
+def parse(words: Sequence[str]) -> Command:
+    """The command line. Raises ValueError with the mistake in one sentence."""
+    words = list(words)
+    preset = words.pop(0) if words and not words[0].startswith("-") else None
+    own = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    own.add_argument("--config", type=Path)
+    try:
+        known, rest = own.parse_known_args(words)
+    except argparse.ArgumentError as error:
+        raise ValueError(str(error)) from None
+    base = load_config(known.config) if known.config else Config()
+    base = load_preset(preset, base) if preset else base
+    program = "python experiments/ablate.py [preset] [--config FILE]"
+    try:
+        command = parse_flags(rest, Command(config=base), program, __doc__)
+    except ValueError as error:
+        raise ValueError(str(error).removeprefix("Command.")) from None
+    return replace(command, name=command.name or default_name(preset or (known.config and known.config.stem), command))
+
+
+def default_name(base: str | None, options: Options) -> str:
+    """What is varied on what, e.g. llama3-norm-mlp."""
+    flags = [word.partition("=")[0] for words in (*options.vary, *options.also) for word in words.split()]
+    return slug("-".join([base or "default", *short_names(flags).values()]))
+
+
+def main() -> None:
+    try:
+        command = parse(sys.argv[1:])
+        outcomes = ablate(command, command.config, lambda line: print(line, flush=True))
+        report = write_report(command, outcomes, sys.argv[1:])
+    except (ValueError, OSError) as error:
+        fail(error)
+    except Stopped as stopped:
+        print(stopped, file=sys.stderr)
+        raise SystemExit(stopped.exit_status) from None
+    except KeyboardInterrupt:
+        print("stopped at once; the same command goes on", file=sys.stderr)
+        raise SystemExit(130) from None
+    print(report)
+    if outcomes[0].failure:
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main()

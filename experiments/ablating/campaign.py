@@ -1,0 +1,218 @@
+"""An ablation from its flags to its runs: planned, checked, trained in processes of their own, gone on with."""
+
+import json
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ablating.children import Children, Task
+from ablating.options import Options
+from ablating.plan import Planned, make_plan
+from ablating.variants import flags_line, get, read_values, slug, spell
+from searching.jobs import last_line
+
+import runs
+from config import Config, override, save_config, to_dict
+from text.locks import locked
+from training.checkpoint import write_text
+from training.saving import MAY_CHANGE
+
+LIVES = 3  # of a run whose process is ended from outside
+LOST = (143, 130, -2, -9, -15)  # exit statuses of such a process
+UNSWEPT = ("train.seed", "train.name", "train.steps", "train.batch_size", "train.accumulation")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A run that is to be."""
+
+    name: str
+    cfg: Config
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a variant."""
+
+    planned: Planned
+    seeds: tuple[int, ...]  # those that count
+    runs: tuple[str, ...]  # their runs
+    values: tuple[float, ...]  # bits per byte at the end, of the runs that are finished
+    failure: str | None  # why not all are
+    swept: dict[str, float]  # the swept flag's values -> bits per byte on the first seed; nan where that failed
+    chosen: Any = None  # the value that did best there
+
+
+def ablate(options: Options, base: Config, say: Callable[[str], object]) -> list[Outcome]:
+    """Train what is not trained yet, and tell what came of each variant, the base first.
+
+    `say` is called with a line for each thing that happens. Raises ValueError for what the user can mend, before
+    anything is trained, and Stopped after SIGINT or SIGTERM.
+    """
+    sweep, logs = read_sweep(options, base), options.folder / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    with locked(options.folder / "lock") as mine, Children.started(logs, threads=options.threads) as children:
+        if not mine:
+            raise ValueError(f"name={options.name} is being worked on by another process: wait until that has ended")
+        return Campaign(options, make_plan(options, base, children), sweep, children, say).run()
+
+
+class Campaign:
+    """The runs of a plan."""
+
+    def __init__(
+        self, options: Options, plan: list[Planned], sweep: tuple[str | None, list[Any]], children: Children,
+        say: Callable[[str], object],
+    ):
+        self.options, self.plan, self.children, self.say = options, plan, children, say
+        self.flag, self.sweep = sweep
+        self.diverged = options.folder / "diverged.json"  # runs that would do so again -> where
+        self.failures = {name: reason for name, reason in self.known_to_diverge().items()
+                         if (runs.MODELS / name).exists()}
+        self.chosen: dict[str, Any] = {}
+
+    def run(self) -> list[Outcome]:
+        for planned in self.plan:
+            self.say(describe(planned))
+        everything = [self.entry(planned, seed, value) for planned in self.plan for value in self.sweep or [None]
+                      for seed in (planned.cfg.train.seed, *self.seeds(planned))]
+        for entry in everything:
+            self.require_same(entry)
+        if self.sweep:
+            self.train([self.entry(planned, planned.cfg.train.seed, value)
+                        for value in self.sweep for planned in self.plan])
+            self.chosen = {planned.variant.slug: self.best(planned) for planned in self.plan}
+        self.train([self.final(planned, place) for place in range(self.options.seeds) for planned in self.plan
+                    if not self.sweep or self.chosen[planned.variant.slug] is not None])
+        return [self.outcome(planned) for planned in self.plan]
+
+    # ---- which runs there are ----
+
+    def seeds(self, planned: Planned) -> range:
+        """The seeds that count: not the first, where that has chosen."""
+        first = planned.cfg.train.seed + bool(self.sweep)
+        return range(first, first + self.options.seeds)
+
+    def final(self, planned: Planned, place: int) -> Entry:
+        return self.entry(planned, self.seeds(planned)[place], self.chosen.get(planned.variant.slug))
+
+    def entry(self, planned: Planned, seed: int, value: Any) -> Entry:
+        """A run, with a value of the swept flag where one is swept."""
+        setting, parts = {}, [self.options.name, planned.variant.slug]
+        if value is not None:
+            setting = {self.flag: value}
+            parts.append(slug(f"{self.flag.removeprefix('train.')}={spell(value)}"))
+        name = "-".join([*parts, f"seed-{seed}"])
+        return Entry(name, override(planned.cfg, setting | {"train.seed": seed, "train.name": name}))
+
+    def require_same(self, entry: Entry) -> None:
+        """Raise ValueError where a run of this name is another."""
+        if not (runs.MODELS / entry.name / "config.json").is_file():
+            return
+        saved, planned = to_dict(runs.Run(entry.name).config), to_dict(entry.cfg)
+        free = {f"{section}.{name}" for section, names in MAY_CHANGE.items() for name in names} - {"train.steps"}
+        for section, flags in planned.items():
+            for name, value in flags.items():
+                if saved[section][name] != value and f"{section}.{name}" not in free:
+                    raise ValueError(f"{entry.name} is there, and was trained with {section}.{name}="
+                                     f"{saved[section][name]}, not {value}: choose another --name, or delete it")
+
+    # ---- training ----
+
+    def train(self, entries: Sequence[Entry]) -> None:
+        """Train those that are neither finished nor known to fail; what is ended from outside goes on."""
+        entries = {entry.name: entry for entry in entries}
+        began, lives = time.monotonic(), dict.fromkeys(entries, LIVES)
+        waiting = [name for name in entries if name not in self.failures and not is_finished(name)]
+        done = len(entries) - len(waiting)
+        if done:
+            self.say(f"going on: {done} of {len(entries)} runs are there")
+        while waiting:
+            tasks, waiting = [self.task(entries[name]) for name in waiting], []
+            for task, status in self.children.run(tasks, self.options.jobs):
+                lives[task.name] -= 1
+                if status in LOST and lives[task.name]:
+                    waiting.append(task.name)
+                    continue
+                done += 1
+                said = self.ended(task, status)
+                self.say(f"{time.monotonic() - began:6.0f} s  {done} of {len(entries)}  {task.name}: {said}")
+
+    def task(self, entry: Entry) -> Task:
+        """A process that begins a run, or goes on with it."""
+        logs = self.options.folder / "logs"
+        words = ("--resume", entry.name)
+        if not (runs.MODELS / entry.name / "config.json").is_file():
+            words = ("--config", str(logs / f"{entry.name}.json"))
+            save_config(entry.cfg, logs / f"{entry.name}.json")
+        return Task(entry.name, "train:main", words, logs / f"{entry.name}.txt")
+
+    def ended(self, task: Task, status: int) -> str:
+        """Note how a process ended; what there is to say of it."""
+        if status == 0 and is_finished(task.name):
+            return f"{bits_per_byte(task.name):.4f} bits per byte"
+        said = last_line(task.log).removeprefix("error: ") or f"exit status {status}"
+        self.failures[task.name] = f"ended from outside {LIVES} times" if status in LOST else said
+        if status == 1 and said.startswith("step "):
+            write_text(self.diverged, json.dumps(self.known_to_diverge() | {task.name: said}, indent=1) + "\n")
+        return self.failures[task.name]
+
+    def known_to_diverge(self) -> dict[str, str]:
+        return json.loads(self.diverged.read_text(encoding="utf-8")) if self.diverged.exists() else {}
+
+    # ---- what came of it ----
+
+    def best(self, planned: Planned) -> Any:
+        """The value of the swept flag that did best on the first seed; None where none did anything."""
+        found = {value: bits_per_byte(name) for value in self.sweep
+                 if is_finished(name := self.entry(planned, planned.cfg.train.seed, value).name)}
+        return min(found, key=found.get) if found else None
+
+    def outcome(self, planned: Planned) -> Outcome:
+        first, chosen = planned.cfg.train.seed, self.chosen.get(planned.variant.slug)
+        tried = {value: self.entry(planned, first, value).name for value in self.sweep}
+        swept = {spell(value): bits_per_byte(name) if is_finished(name) else math.nan for value, name in tried.items()}
+        if self.sweep and chosen is None:
+            return Outcome(planned, (), (), (), f"no value of {self.flag} could be trained: "
+                           f"{self.failures[next(iter(tried.values()))]}", swept)
+        names = [self.final(planned, place).name for place in range(self.options.seeds)]
+        done = [name for name in names if is_finished(name)]
+        failed = [self.failures[name] for name in names if name not in done]
+        failure = f"{len(failed)} of {len(names)} runs failed: {failed[0]}" if failed else None
+        return Outcome(planned, tuple(self.seeds(planned)), tuple(done), tuple(map(bits_per_byte, done)), failure,
+                       swept, chosen)
+
+
+def read_sweep(options: Options, base: Config) -> tuple[str | None, list[Any]]:
+    """The swept flag and its values. Raises ValueError."""
+    if options.sweep is None:
+        return None, []
+    flag, values = read_values(options.sweep, base)
+    if not flag.startswith("train.") or flag in UNSWEPT:
+        raise ValueError(f"sweep={options.sweep}: {flag} cannot be swept: use a flag of the training that leaves the "
+                         "tokens as they are, e.g. train.lr")
+    values = [get(override(base, {flag: value}), flag) for value in values]
+    if None in values:
+        raise ValueError(f"sweep={options.sweep} has None among its values, which cannot be swept: vary it with --vary")
+    if len(set(values)) < 2:
+        raise ValueError(f"sweep={options.sweep} has one value, and nothing to choose: give two or more")
+    return flag, list(dict.fromkeys(values))
+
+
+def describe(planned: Planned) -> str:
+    """A variant and its size, in a line."""
+    sized = flags_line(planned.sizing)
+    match = "" if planned.match is None else f", match {planned.match - 1:+.2%}"
+    return (f"{planned.variant.label}: {planned.parameters:,} parameters, {planned.tokens:,} tokens"
+            f"{match}{f', sized by {sized}' if sized else ''}")
+
+
+def is_finished(name: str) -> bool:
+    return (runs.MODELS / name / "config.json").is_file() and runs.Run(name).is_finished
+
+
+def bits_per_byte(name: str) -> float:
+    """Of the whole validation part, after the last step."""
+    return float(runs.Run(name).log()["bits_per_byte"].dropna().iloc[-1])

@@ -1,0 +1,92 @@
+"""Processes that train, some at a time; whatever stops them, each saves what it has."""
+
+import os
+import signal
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from searching.service import Service, wait_for_answers
+from searching.signals import Signals, Stopped
+
+POLL_SECONDS = 0.5
+MODULES = ("train", "searching.timing")  # what the starter has imported
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a process is to do, and the file for what it says."""
+
+    name: str
+    call: str  # module:function
+    argv: tuple[str, ...]
+    log: Path
+
+
+class Children:
+    """Processes of one starter, which die with this one."""
+
+    def __init__(self, starter: Service, signals: Signals):
+        self._starter, self._signals = starter, signals
+        self._tasks: dict[int, Task] = {}  # those under way, by the number of their request
+        self._pids: dict[int, int] = {}
+        self._number = 0
+
+    @classmethod
+    @contextmanager
+    def started(cls, logs: Path, *, threads: int) -> Iterator["Children"]:
+        """For a `with` block, in which SIGINT and SIGTERM are noted; they are obeyed in `run`."""
+        starter, signals = Service("searching.starter", *MODULES, threads=threads, log=logs / "starter.txt"), Signals()
+        with signals.listening():
+            try:
+                yield cls(starter, signals)
+            finally:
+                starter.close()
+
+    def run(self, tasks: Sequence[Task], jobs: int) -> Iterator[tuple[Task, int]]:
+        """Do them in this order, `jobs` at a time; each comes back as it ends, with its exit status.
+
+        That is negative where a signal ended it. Raises Stopped after SIGINT or SIGTERM, when all have saved and ended.
+        """
+        waiting = deque(tasks)
+        while waiting or self._tasks:
+            try:
+                self._signals.raise_if_any()
+            except Stopped:
+                self._end_all()
+                raise
+            while waiting and len(self._tasks) < jobs:
+                self._begin(waiting.popleft())
+            yield from self._wait()
+
+    def _begin(self, task: Task) -> None:
+        self._number += 1
+        self._tasks[self._number] = task
+        self._starter.ask({"id": self._number, "call": task.call, "argv": list(task.argv), "log": str(task.log)})
+
+    def _wait(self) -> Iterator[tuple[Task, int]]:
+        """What has ended, after a moment in which something may."""
+        wait_for_answers([self._starter], POLL_SECONDS)
+        for answer in self._starter.answers():
+            if "died" in answer:
+                lost, self._tasks, self._pids = list(self._tasks.values()), {}, {}
+                yield from ((task, -signal.SIGKILL) for task in lost)
+            elif "pid" in answer:
+                self._pids[answer["id"]] = answer["pid"]
+            else:
+                self._pids.pop(answer["id"], None)
+                yield self._tasks.pop(answer["id"]), answer["status"]
+
+    def _end_all(self) -> None:
+        """Have all save and end; a second SIGINT raises KeyboardInterrupt here."""
+        told: set[int] = set()
+        while self._tasks:
+            for number, pid in self._pids.items():
+                if number not in told:
+                    told.add(number)
+                    with suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGTERM)
+            for _ in self._wait():
+                pass

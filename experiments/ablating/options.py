@@ -1,0 +1,54 @@
+"""What an ablation is told on its command line."""
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from pydantic.dataclasses import dataclass
+
+from config import CHECKED
+from runs import ROOT
+
+RESULTS = Path(os.environ.get("SHAPESHIFTER_RESULTS", ROOT / "experiments" / "results"))  # the tests' go elsewhere
+Match = Literal["params", "flops", "seconds", "none"]
+MatchBy = Literal["width", "depth", "mlp", "steps"]
+
+
+@dataclass(frozen=True, kw_only=True, config=CHECKED)
+class Options:
+    """An ablation; the flags after these are the base configuration's."""
+
+    vary: tuple[str, ...] = ()  # e.g. model.norm=rms,layer model.mlp=glu,mlp: each value is a variant, the base's own is the base
+    also: tuple[str, ...] = ()  # variants of several flags each, in quotes: "train.optimizer=adamw train.lr=3e-3"
+    grid: bool = False  # every combination of the values of --vary, in place of one flag at a time
+    seeds: int = 3  # runs of each variant, with seeds from train.seed on; later a larger number adds runs
+    match: Match = "params"  # what variants have as much of as the base: parameters; flops, in all; seconds of training, as measured beforehand; none = they are taken as they are
+    match_by: MatchBy | None = None  # what makes it so: width (model.dim) or depth (model.num_layers), each with the MLP's width for the remainder; mlp: that alone; steps: training for longer or shorter. None = steps for seconds, else width
+    sweep: str | None = None  # e.g. train.lr=1e-3,3e-3,1e-2: each variant at the value that does best on the first seed, which then does not count
+    jobs: int = 1  # runs at a time
+    threads: int = 1  # of each run
+    name: str | None = None  # of the results' folder, and how the runs' names begin; None = the preset's and the flags' names
+
+    @property
+    def settled_match_by(self) -> MatchBy | None:
+        """What match_by=None comes to; None where nothing is matched."""
+        if self.match == "none":
+            return None
+        return self.match_by or ("steps" if self.match == "seconds" else "width")
+
+    @property
+    def folder(self) -> Path:
+        return RESULTS / self.name
+
+    def __post_init__(self):
+        for name in ("seeds", "jobs", "threads"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be 1 or more")
+        if self.match == "none" and self.match_by:
+            raise ValueError(f"match_by={self.match_by} would change nothing with match=none: leave one of them out")
+        if self.match == "params" and self.match_by == "steps":
+            raise ValueError("match_by=steps changes no parameters: use width, depth or mlp, or match=flops")
+        if self.grid and not self.vary:
+            raise ValueError("grid combines the values of vary: give e.g. --vary model.norm=rms,layer")
+        if self.name is not None and not all(c.isalnum() or c in "._-" for c in self.name):
+            raise ValueError(f"name={self.name!r} is no folder name: use letters, digits, '.', '_', '-'")

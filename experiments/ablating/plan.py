@@ -1,0 +1,112 @@
+"""What an ablation will train: each variant sized to match the base, and on as many tokens."""
+
+import hashlib
+import json
+import math
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ablating.children import Children, Task
+from ablating.options import Options
+from ablating.sizing import Cost, num_flops, num_parameters, num_tokens, resized, steps_for
+from ablating.variants import Variant, make_variants
+
+from config import Config, override, save_config, to_dict
+from text.corpora import load_corpus
+from text.shards import prepare
+from tools import pick_device
+from train import choose_tokenizer, fit_vocabulary, settle_precision
+from training.checkpoint import write_text
+
+TIMINGS = 3  # of each configuration; the median counts
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A variant as it will be trained, but for its name and its seed."""
+
+    variant: Variant
+    sizing: dict[str, Any]  # the flags that make it match the base
+    cfg: Config
+    parameters: int
+    tokens: int
+    match: float | None  # what it has of what is matched / what the base has; None = nothing is matched
+
+
+def make_plan(options: Options, base: Config, children: Children) -> list[Planned]:
+    """The base and its variants; their texts are encoded on the way. Raises ValueError, for all that cannot be."""
+    if base.train.time_limit is not None:
+        raise ValueError(f"train.time_limit={base.train.time_limit} could end runs before they are done: leave it out")
+    variants, settled = make_variants(options, base), Settler()
+    configs = [settled(variant.cfg) for variant in variants]
+    cost = COSTS.get(options.match) or partial(token_seconds, children=children, folder=options.folder)
+    return [plan_one(options, variant, cfg, configs[0], cost) for variant, cfg in zip(variants, configs, strict=True)]
+
+
+def plan_one(options: Options, variant: Variant, cfg: Config, base: Config, cost: Cost) -> Planned:
+    """A variant, sized; `cfg` and `base` know their vocabularies."""
+    sizing, by = {}, options.settled_match_by
+    if by in ("width", "depth", "mlp"):
+        sizing = resized(cfg, cost(base), cost, by, keep_mlp=any(".hidden_" in flag for flag in variant.flags))
+        cfg = override(cfg, sizing)
+    if "train.steps" not in variant.flags:
+        longer = cost(base) / cost(cfg) if by == "steps" else 1.0
+        steps = steps_for(cfg, num_tokens(base) * longer)
+        sizing |= {"train.steps": steps} if steps != cfg.train.steps else {}
+        cfg = override(cfg, sizing)
+    match = None if options.match == "none" else total(options, cfg, cost) / total(options, base, cost)
+    return Planned(variant, sizing, cfg, num_parameters(cfg), num_tokens(cfg), match)
+
+
+def total(options: Options, cfg: Config, cost: Cost) -> float:
+    """What a run has of what is matched: parameters, or what all its tokens cost."""
+    return cost(cfg) * (1 if options.match == "params" else num_tokens(cfg))
+
+
+class Settler:
+    """Puts numbers for what follows from the text and the machine, and encodes the text, so that no run must."""
+
+    def __init__(self):
+        self._tokenizers = {}
+
+    def __call__(self, cfg: Config) -> Config:
+        tree = to_dict(cfg)
+        key = json.dumps([tree["data"], tree["tokenizer"]])
+        if key not in self._tokenizers:
+            corpus = load_corpus(cfg.data)
+            self._tokenizers[key] = choose_tokenizer(cfg.tokenizer, cfg.data, corpus)
+            prepare(corpus, self._tokenizers[key], cfg.data.cache_path, workers=cfg.data.workers)
+        return settle_precision(fit_vocabulary(cfg, self._tokenizers[key]), pick_device(cfg.train.device))
+
+
+def token_seconds(cfg: Config, *, children: Children, folder: Path) -> float:
+    """Seconds of training on one token, measured while nothing else runs here; a configuration is measured once.
+
+    Raises ValueError with what the process said where it fails.
+    """
+    book = folder / "timing.json"
+    measured = json.loads(book.read_text(encoding="utf-8")) if book.exists() else {}
+    key = hashlib.sha256(json.dumps(to_dict(override(cfg, {"train.steps": 1}))).encode()).hexdigest()[:16]
+    if key not in measured:
+        measured[key] = statistics.median(time_steps(cfg, key, children, folder / "logs") for _ in range(TIMINGS))
+        write_text(book, json.dumps(measured, indent=1) + "\n")
+    return measured[key] / (cfg.train.batch_size * cfg.train.accumulation * cfg.model.max_seq_len)
+
+
+def time_steps(cfg: Config, name: str, children: Children, logs: Path) -> float:
+    """Seconds of a step, in a process of its own."""
+    config, result, log = (logs / f"timing-{name}.{kind}" for kind in ("config.json", "json", "txt"))
+    save_config(cfg, config)
+    task = Task(name, "searching.timing:main", (str(config), "fast", str(result)), log)
+    ((_, status),) = children.run([task], jobs=1)
+    if status:
+        raise ValueError(f"match=seconds: the speed of a variant could not be measured; {log} says why")
+    return json.loads(result.read_text(encoding="utf-8"))["step_seconds"]
+
+
+COSTS: dict[str, Callable[[Config], float]] = {
+    "params": num_parameters, "flops": num_flops, "none": lambda _: math.nan}

@@ -1,0 +1,72 @@
+"""What an ablation found: each variant against the base, ranked, with what is luck told apart from what is not."""
+
+import math
+from collections.abc import Sequence
+
+import pandas as pd
+from ablating.campaign import Outcome
+from ablating.variants import BASE, flags_line, spell
+from comparing.statistics import holm, mean_interval, welch
+
+import runs
+
+LEVEL = 0.05  # chance that any variant of an ablation without effects is called better or worse
+BETTER, WORSE, NOISE = "better", "worse", "inside the noise"
+MEASURES = ("bits_per_byte", "low", "high", "difference", "difference_low", "difference_high", "wide_low", "wide_high",
+            "p", "p_holm")
+
+
+def result_table(outcomes: Sequence[Outcome]) -> pd.DataFrame:
+    """A row for each variant, best first, and what failed last; bits per byte, intervals of 95 %, see `compare`."""
+    rows = [sizes(outcome) for outcome in outcomes]
+    found = compare([outcome.values if outcome.failure is None else () for outcome in outcomes])
+    for row, measures, outcome in zip(rows, found, outcomes, strict=True):
+        row |= measures
+        row["verdict"] = outcome.failure or verdict(row)
+    return pd.DataFrame(rows).sort_values("bits_per_byte", na_position="last", kind="stable", ignore_index=True)
+
+
+def compare(samples: Sequence[Sequence[float]]) -> list[dict[str, float]]:
+    """Each sample of values against the first one, the base; nan where there is nothing to be told.
+
+    `p` is Welch's, `p_holm` corrected by Holm for the number of variants. The interval of a difference has 95 %;
+    that from wide_low to wide_high has more, so that all of them together have 95 % (Bonferroni).
+    """
+    base, *others = samples
+    tested = sum(len(base) > 1 and len(values) > 1 for values in others)
+    rows = []
+    for place, values in enumerate(samples):
+        row = dict.fromkeys(MEASURES, math.nan)
+        if values:
+            row["bits_per_byte"], row["low"], row["high"], *_ = mean_interval(values)
+        if place and values and base:
+            row["difference"], row["difference_low"], row["difference_high"], row["p"] = welch(values, base)
+            _, row["wide_low"], row["wide_high"], _ = welch(values, base, 1 - LEVEL / max(1, tested))
+        rows.append(row)
+    for row, p in zip(rows[1:], holm([row["p"] for row in rows[1:]]), strict=True):
+        row["p_holm"] = p
+    return rows
+
+
+def verdict(row: dict) -> str:
+    """Better, worse, or inside the noise."""
+    if row["variant"] == BASE:
+        return "the base"
+    if math.isnan(row["p_holm"]):
+        return "the base failed" if math.isnan(row["difference"]) else "one run: no test"
+    if row["p_holm"] >= LEVEL:
+        return NOISE
+    return BETTER if row["difference"] < 0 else WORSE
+
+
+def sizes(outcome: Outcome) -> dict:
+    """What a variant is, and what its runs cost; seconds are the mean of those finished."""
+    planned = outcome.planned
+    logs = [runs.Run(name).log().iloc[-1] for name in outcome.runs]
+    row = {"variant": planned.variant.label, "sized_by": flags_line(planned.sizing), "parameters": planned.parameters,
+           "tokens": planned.tokens, "flops": logs[0]["flops"] if logs else math.nan,
+           "seconds": sum(log["seconds"] for log in logs) / len(logs) if logs else math.nan,
+           "match": math.nan if planned.match is None else planned.match}
+    if outcome.swept:
+        row["chosen"] = "" if outcome.chosen is None else spell(outcome.chosen)
+    return row | {"runs": len(outcome.runs)}

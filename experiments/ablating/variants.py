@@ -1,0 +1,158 @@
+"""The variants of an ablation: which flags each changes on the base, and what it is called."""
+
+import itertools
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+from ablating.options import Options
+
+from config import Config, override, replace, to_dict
+
+BASE = "base"
+REFUSED = {"train.name": "it is the run's name", "train.time_limit": "runs are to end by themselves"}
+KNOBS = {"width": ("model.dim",), "depth": ("model.num_layers",), "mlp": ("model.hidden_dim", "model.hidden_mult"),
+         "steps": ("train.steps",)}  # what the matching sets
+LONGEST = 60  # characters of a variant's part of a run's name
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A configuration that differs from the base in a few flags."""
+
+    label: str  # norm=layer mlp=glu
+    slug: str  # norm-layer-mlp-glu, for names of files
+    flags: dict[str, Any]  # what it changes
+    cfg: Config
+
+
+def make_variants(options: Options, base: Config) -> list[Variant]:
+    """The base, and what the options vary on it. Raises ValueError, for all that cannot be at once."""
+    varied = [read_values(word, base) for word in options.vary]
+    flags = [flag for flag, _ in varied]
+    if twice := next((flag for flag in flags if flags.count(flag) > 1), None):
+        raise ValueError(f"vary={twice} is given twice: give all its values at once, as in {twice}=a,b")
+    choices = [[(flag, value) for value in values] for flag, values in varied]
+    points = itertools.product(*choices) if options.grid else ((one,) for one in itertools.chain(*choices))
+    points = [*map(dict, points), *(read_point(words, base) for words in options.also)]
+    _require_free(options, {flag for point in points for flag in point})
+    variants = [Variant(BASE, BASE, {}, base), *_distinct(points, base)]
+    if len(variants) == 1:
+        raise ValueError("nothing is varied: give another value than the base's, as in --vary model.norm=rms,layer")
+    _require_distinct_seeds(variants, options.seeds + bool(options.sweep))
+    return variants
+
+
+def read_values(word: str, base: Config) -> tuple[str, list[Any]]:
+    """A flag and its values, of flag=value,value. Raises ValueError."""
+    flag, equals, text = word.partition("=")
+    section, _, name = flag.partition(".")
+    known = to_dict(base).get(section, {})
+    if name not in known:
+        raise ValueError(f"{flag} is no flag: see python train.py --help for all of them")
+    if not equals or not text:
+        raise ValueError(f"{word}: expected values, as in {flag}=a,b")
+    if flag in REFUSED:
+        raise ValueError(f"{flag} cannot be varied: {REFUSED[flag]}")
+    try:
+        values = yaml.safe_load(f"[{text}]")
+    except yaml.YAMLError:
+        raise ValueError(f"{word}: expected values with commas between them, lists in brackets") from None
+    values = [None if value == "None" else value for value in values]
+    if isinstance(known[name], tuple):
+        values = [value if isinstance(value, list) else [value] for value in values]
+    return flag, values
+
+
+def read_point(words: str, base: Config) -> dict[str, Any]:
+    """The flags of "flag=value flag=value". Raises ValueError."""
+    point = {}
+    for word in words.split():
+        flag, values = read_values(word, base)
+        if len(values) > 1:
+            raise ValueError(f"also={words!r} gives {flag} several values: one variant has one")
+        point[flag] = values[0]
+    return point
+
+
+def spell(value: Any) -> str:
+    """A flag's value in short."""
+    if isinstance(value, list | tuple):
+        return ",".join(map(spell, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def flags_line(flags: Mapping[str, Any]) -> str:
+    """Flags without their sections, and their values."""
+    return " ".join(f"{flag.partition('.')[2]}={spell(value)}" for flag, value in flags.items())
+
+
+def get(cfg: Config, flag: str) -> Any:
+    section, _, name = flag.partition(".")
+    return getattr(getattr(cfg, section), name)
+
+
+def slug(label: str) -> str:
+    """A label as a part of a file's name."""
+    return re.sub(r"[^A-Za-z0-9._]+", "-", label).strip("-.")[:LONGEST]
+
+
+def short_names(flags: Iterable[str]) -> dict[str, str]:
+    """Flags without their sections, where that tells them apart."""
+    flags = list(dict.fromkeys(flags))
+    short = {flag: flag.partition(".")[2] for flag in flags}
+    return {flag: flag if list(short.values()).count(name) > 1 else name for flag, name in short.items()}
+
+
+def _distinct(points: Sequence[dict[str, Any]], base: Config) -> list[Variant]:
+    """A variant for each point that is neither the base nor another. Raises ValueError."""
+    names, found, wrong = short_names(flag for point in points for flag in point), {}, []
+    for point in points:
+        try:
+            cfg = override(base, point)
+        except ValueError as error:
+            wrong.append(f"{' '.join(f'{flag}={spell(value)}' for flag, value in point.items())}: {error}")
+            continue
+        flags = {flag: get(cfg, flag) for flag in point if get(cfg, flag) != get(base, flag)}
+        label = " ".join(f"{names[flag]}={spell(value)}" for flag, value in flags.items())
+        if flags:
+            found.setdefault(json.dumps(to_dict(cfg)), Variant(label, slug(label), flags, cfg))
+    if wrong:
+        raise ValueError("; ".join(dict.fromkeys(wrong)))
+    return _with_own_slugs(list(found.values()))
+
+
+def _with_own_slugs(variants: list[Variant]) -> list[Variant]:
+    """Numbered where two would write to the same files."""
+    seen: dict[str, int] = {BASE: 1}
+    for place, variant in enumerate(variants):
+        seen[variant.slug] = number = seen.get(variant.slug, 0) + 1
+        if number > 1:
+            variants[place] = Variant(variant.label, f"{variant.slug}-{number}", variant.flags, variant.cfg)
+    return variants
+
+
+def _require_free(options: Options, varied: set[str]) -> None:
+    """Raise ValueError where a flag is varied that something else sets."""
+    for flag in KNOBS.get(options.settled_match_by, ()):
+        if flag in varied:
+            raise ValueError(f"{flag} is varied, and is what match_by={options.settled_match_by} changes: use another "
+                             "--match-by, or --match none")
+    if options.sweep and (flag := options.sweep.partition("=")[0]) in varied:
+        raise ValueError(f"{flag} is varied and swept: leave it out of one of them")
+
+
+def _require_distinct_seeds(variants: list[Variant], count: int) -> None:
+    """Raise ValueError where two variants would be the same runs."""
+    taken: dict[str, dict[int, str]] = {}
+    for variant in variants:
+        train = variant.cfg.train
+        same = json.dumps(to_dict(replace(variant.cfg, train=replace(train, seed=0))))
+        for seed in range(train.seed, train.seed + count):
+            if other := taken.setdefault(same, {}).get(seed):
+                raise ValueError(f"{variant.label} and {other} would share the run of train.seed={seed}: give seeds "
+                                 f"that lie {count} apart or more")
+            taken[same][seed] = variant.label
