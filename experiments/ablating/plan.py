@@ -10,10 +10,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ablating.children import Children, Task
 from ablating.options import Options
 from ablating.sizing import Cost, num_flops, num_parameters, num_tokens, resized, steps_for
 from ablating.variants import Variant, make_variants
+from searching.children import Children, Task
 
 from config import Config, override, save_config, to_dict
 from text.corpora import load_corpus

@@ -9,7 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from searching.service import Service, wait_for_answers
-from searching.signals import Signals, Stopped
+from searching.signals import Signals
+
+import runs
+from config import Config, save_config, to_dict
+from training.saving import MAY_CHANGE
 
 POLL_SECONDS = 0.5
 MODULES = ("train", "searching.timing")  # what the starter has imported
@@ -51,15 +55,14 @@ class Children:
         That is negative where a signal ended it. Raises Stopped after SIGINT or SIGTERM, when all have saved and ended.
         """
         waiting = deque(tasks)
-        while waiting or self._tasks:
-            try:
+        try:
+            while waiting or self._tasks:
                 self._signals.raise_if_any()
-            except Stopped:
-                self._end_all()
-                raise
-            while waiting and len(self._tasks) < jobs:
-                self._begin(waiting.popleft())
-            yield from self._wait()
+                while waiting and len(self._tasks) < jobs:
+                    self._begin(waiting.popleft())
+                yield from self._wait()
+        finally:
+            self._end_all()
 
     def _begin(self, task: Task) -> None:
         self._number += 1
@@ -90,3 +93,40 @@ class Children:
                         os.kill(pid, signal.SIGTERM)
             for _ in self._wait():
                 pass
+
+
+# ---- runs ----
+
+
+def training(cfg: Config, folder: Path) -> Task:
+    """What begins the run that a configuration names, or goes on with it; its log and flags lie in the folder."""
+    name = cfg.train.name
+    words = ("--resume", name)
+    if not is_there(name):
+        words = ("--config", str(folder / f"{name}.json"))
+        save_config(cfg, folder / f"{name}.json")
+    return Task(name, "train:main", words, folder / f"{name}.txt")
+
+
+def is_there(name: str) -> bool:
+    return (runs.MODELS / name / "config.json").is_file()
+
+
+def is_finished(name: str) -> bool:
+    return is_there(name) and runs.Run(name).is_finished
+
+
+def require_same(cfg: Config) -> None:
+    """Raise ValueError where the run that a configuration names is there, and is another."""
+    name = cfg.train.name
+    if not is_there(name):
+        return
+    saved, planned = to_dict(runs.Run(name).config), to_dict(cfg)
+    free = {f"{section}.{flag}" for section, flags in MAY_CHANGE.items() for flag in flags} - {"train.steps"}
+    if cfg.model.vocab_size is None:  # it follows from the tokenizer
+        free.add("model.vocab_size")
+    for section, flags in planned.items():
+        for flag, value in flags.items():
+            if saved[section][flag] != value and f"{section}.{flag}" not in free:
+                raise ValueError(f"{name} is there, and was trained with {section}.{flag}={saved[section][flag]}, not "
+                                 f"{value}: choose another --name, or delete it")
