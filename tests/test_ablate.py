@@ -384,7 +384,7 @@ def children_of(pid: int) -> list[int]:
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT], ids=lambda number: number.name)
 def test_killed_halfway_an_ablation_goes_on_to_what_it_would_have_been(number, tmp_path):
-    words = ("--vary", "model.norm=layer", "--seeds", "2", "--name", "toy", "--jobs", "2")
+    words = ("--vary", "model.norm=layer", "--seeds", "2", "--name", "toy", "--jobs", "2", "--train.steps", "200")
     process, halfway = start(tmp_path, *words), tmp_path / "models" / "toy-base-seed-1"
     wait_for(lambda: list(halfway.glob("checkpoints/step_*")))
     below = children_of(process.pid)
