@@ -25,7 +25,7 @@ from command_line import fail, parse_flags
 from config import SampleConfig, replace
 from data import IGNORED, eval_batches
 from model import Model
-from runs import Run, saved_runs
+from runs import Run, there_are
 from sampling import ended, eval_mode, generate, stream
 from tokenizer import Tokenizer
 from tools import pick_device
@@ -200,7 +200,7 @@ def main(argv: list[str]) -> None:
     if not argv or argv[0].startswith("-"):
         if {"-h", "--help"} & set(argv):
             parse_flags(["--help"], Options(sample=SampleConfig()), PROGRAM, __doc__)
-        fail(f"RUN is missing: name one of {', '.join(saved_runs()) or 'models/ (no runs yet)'}, or give a path")
+        fail(f"RUN is missing: name one of models/ ({there_are()}), or give a path")
     num_texts = next((i for i, word in enumerate(argv[1:]) if word.startswith("-")), len(argv) - 1)
     texts, flags = argv[1 : 1 + num_texts], argv[1 + num_texts :]
     if texts:

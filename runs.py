@@ -33,7 +33,7 @@ from torch import nn
 from command_line import warn
 from config import Config, load_config, save_config, to_dict
 from model import Model
-from shelf.entries import MODELS, fcntl, locked, step_folders, whole_lines
+from shelf.entries import MODELS, fcntl, in_words, locked, step_folders, whole_lines
 from shelf.tidying import remove
 from tokenizer import Tokenizer, load_tokenizer
 from training.checkpoint import Checkpoint, Progress, best_of, publish, put_back, save, write_text
@@ -57,7 +57,7 @@ class Run:
         self.path = path if (path / "config.json").is_file() else MODELS / path
         if not (self.path / "config.json").is_file():
             raise ValueError(f"{where} is no run: expected {self.path / 'config.json'}; there are "
-                             f"{', '.join(saved_runs()) or 'no runs yet'}")
+                             f"{there_are(str(where))}")
         self.journal = Journal()
 
     @classmethod
@@ -232,6 +232,11 @@ class Run:
 def saved_runs() -> list[str]:
     """The names of the runs in models/."""
     return sorted(path.parent.name for path in MODELS.glob("[!.]*/config.json"))
+
+
+def there_are(wanted: str = "") -> str:
+    """The saved runs, for a sentence; of many the nearest to what was wanted."""
+    return in_words(saved_runs(), wanted)
 
 
 def require_locks() -> None:

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from command_line import fail, parse_command
-from shelf.entries import MODELS, Entry, is_run, locked, read_entry, run_folders
+from shelf.entries import MODELS, Entry, in_words, is_run, locked, read_entry, run_folders
 from shelf.portrait import portrait
 from shelf.tidying import Removal, leftovers
 
@@ -194,7 +194,7 @@ def named(name: str) -> list[Path]:
             return found
     elif Path(name).name == name and not name.startswith(".") and is_run(MODELS / name):
         return [MODELS / name]
-    there = ", ".join(path.name for path in run_folders(MODELS)) or "no runs yet"
+    there = in_words([path.name for path in run_folders(MODELS)], name)
     raise ValueError(f"{name} is no run in {MODELS}; there are {there}")
 
 

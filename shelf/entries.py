@@ -8,6 +8,7 @@ import struct
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from math import prod
 from pathlib import Path
@@ -22,6 +23,7 @@ except ModuleNotFoundError:  # Windows, where runs can be read, not trained
 
 # where runs are saved; the tests' go elsewhere
 MODELS = Path(os.environ.get("SHAPESHIFTER_MODELS", Path(__file__).resolve().parent.parent / "models"))
+FEW = 10  # runs that a sentence names
 PATIENCE = 0.1  # seconds; whoever looks whether a run is being trained holds its lock for a moment
 
 
@@ -52,6 +54,14 @@ def run_folders(models: Path, patterns: Sequence[str] = ()) -> list[Path]:
     """The runs in a folder, whole or broken, by name; only those that a pattern fits, where there are any."""
     folders = (path for path in models.glob("[!.]*") if is_run(path))
     return sorted(path for path in folders if not patterns or any(fnmatchcase(path.name, p) for p in patterns))
+
+
+def in_words(names: Sequence[str], wanted: str = "") -> str:
+    """The runs that there are, for a sentence; of many the nearest to what was wanted."""
+    if len(names) <= FEW:
+        return ", ".join(names) or "no runs yet"
+    near = get_close_matches(wanted, names, FEW, cutoff=0.5) or names[:FEW]
+    return f"{', '.join(near)} and {len(names) - len(near):,} more, see python runs.py list"
 
 
 def read_entry(path: Path) -> Entry:

@@ -375,7 +375,7 @@ def test_the_command_scores_a_file_and_standard_input(command, tmp_path, monkeyp
 
 
 @pytest.mark.parametrize(("words", "sentence"), [
-    ([], "RUN is missing: name one of toy"),
+    ([], "RUN is missing: name one of models/ (toy)"),
     (["--temperature", "1"], "RUN is missing"),
     (["nowhere"], "nowhere is no run"),
     (["toy", "--checkpoint", "7"], "checkpoint=7"),

@@ -22,7 +22,7 @@ from config import Config, override
 from presets import load_preset
 from runs import Run
 from shelf import commands, tidying
-from shelf.entries import locked, read_entry
+from shelf.entries import in_words, locked, read_entry
 from tokenizer import ByteTokenizer
 
 LOSSES = {100: 3.0, 200: 2.0, 300: 2.5}  # the best is neither the first nor the last
@@ -437,3 +437,10 @@ def test_a_mistake_is_one_sentence(command, words, said):
     status, output, errors = command(*words.split())
     assert (status, output) == (2, "") and errors.startswith("error: ")
     assert said in errors and errors.count("\n") == 1
+
+
+def test_of_a_thousand_runs_a_sentence_names_the_nearest():
+    names = [*(f"try-{number:03}" for number in range(999)), "window-small"]
+    assert in_words([]) == "no runs yet" and in_words(names[:3], "x") == "try-000, try-001, try-002"
+    assert in_words(names, "windo-small") == "window-small and 999 more, see python runs.py list"
+    assert in_words(names, "what").startswith("try-000, try-001, ")

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from config import Config, replace
 from model import Model
-from runs import Run, saved_runs
+from runs import Run, there_are
 from tokenizer import Tokenizer
 from training.checkpoint import FILES, SUMS, Checkpoint
 
@@ -52,7 +52,7 @@ def find_source(name: str) -> Source:
         run = Run(name)
     except ValueError:
         raise ValueError(f"train.init_from={name} is no run, and no folder or file with {WEIGHTS}; there are "
-                         f"{', '.join(saved_runs()) or 'no runs yet'}") from None
+                         f"{there_are(name)}") from None
     checkpoint = run.checkpoint("best")
     return find_source(str(checkpoint.path))
 

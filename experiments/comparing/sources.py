@@ -46,7 +46,7 @@ def find(words: Sequence[str]) -> tuple[list[Source], list[str]]:
         except ValueError as error:
             problems.append(str(error))
     if not sources:
-        there = ", ".join(runs.saved_runs()) or "no runs yet"
+        there = runs.there_are(words[0] if words else "")
         raise ValueError(f"there is nothing to compare: {'; '.join(problems) or 'name a run'}; there are {there}")
     return with_own_names(sources), problems
 
