@@ -18,6 +18,7 @@ import contextlib
 import csv
 import io
 import json
+import os
 import platform
 import shutil
 import subprocess
@@ -40,6 +41,7 @@ from training.checkpoint import Checkpoint, Progress, best_of, publish, put_back
 from training.journal import Journal
 
 ROOT = Path(__file__).resolve().parent
+RESULTS = Path(os.environ.get("SHAPESHIFTER_RESULTS", ROOT / "experiments" / "results"))
 COLUMNS = ("step", "tokens", "seconds", "flops", "train_loss", "val_loss", "bits_per_byte", "perplexity",
            "accuracy", "lr", "grad_norm", "tokens_per_second")
 ASKED = ("grad_signal", "grad_noise", "noise_scale", "ema_val_loss")  # more, where flags ask; and grad_norm.LAYER

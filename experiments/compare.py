@@ -25,10 +25,10 @@ from comparing.sources import Source, find
 from comparing.table import graded, line_table, run_table
 from pydantic.dataclasses import dataclass
 from rich.console import Console
-from searching.options import RESULTS
 
 from command_line import fail, parse_flags, warn
 from config import CHECKED, parse_bytes
+from runs import RESULTS
 from training.checkpoint import write_bytes, write_text
 from training.report import shown
 

@@ -20,13 +20,12 @@ from climbing.rungs import NUM_STORIES, RUNGS
 from climbing.staircase import Step, climbed, last
 from pydantic.dataclasses import dataclass
 from rich.console import Console
-from searching.options import RESULTS
 from searching.signals import Stopped
 
 from command_line import fail, parse_flags
 from config import CHECKED, Config, DataConfig, replace
 from presets import LADDER_TOKENS
-from runs import Run
+from runs import RESULTS, Run
 from text.tables import files_of
 from training.report import shown
 

@@ -5,7 +5,7 @@ from itertools import islice
 from math import sqrt
 
 import pytest
-from comparing import grades
+from comparing import caches, grades
 from comparing.grades import CACHE, LONGEST, Grades, grade_run
 from rich.console import Console
 from small_runs import small_run_config
@@ -94,7 +94,7 @@ def test_where_the_folder_refuses_a_file_the_grades_are_told_all_the_same(teller
     def refuse(path, text):
         raise OSError(30, "Read-only file system", str(path))
 
-    monkeypatch.setattr(grades, "write_text", refuse)
+    monkeypatch.setattr(caches, "write_text", refuse)
     assert grade_run(teller, num_stories=3).count == 3
     assert "Read-only file system" in capsys.readouterr().err
 

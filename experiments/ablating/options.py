@@ -1,15 +1,13 @@
 """What an ablation is told on its command line."""
 
-import os
 from pathlib import Path
 from typing import Literal
 
 from pydantic.dataclasses import dataclass
 
 from config import CHECKED
-from runs import ROOT
+from runs import RESULTS
 
-RESULTS = Path(os.environ.get("SHAPESHIFTER_RESULTS", ROOT / "experiments" / "results"))  # the tests' go elsewhere
 Match = Literal["params", "flops", "seconds", "none"]
 MatchBy = Literal["width", "depth", "mlp", "steps"]
 

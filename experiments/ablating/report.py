@@ -16,9 +16,10 @@ import pandas as pd
 from ablating.campaign import Outcome
 from ablating.forest import draw_forest
 from ablating.options import Options
-from ablating.results import BETTER, LEVEL, NOISE, WORSE, result_table
+from ablating.results import BETTER, NOISE, WORSE, result_table
 from ablating.sizing import TOLERANCE
 from ablating.variants import BASE, spell
+from comparing.statistics import LEVEL
 
 from training.checkpoint import write_bytes, write_text
 from training.report import shown

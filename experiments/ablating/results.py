@@ -6,11 +6,10 @@ from collections.abc import Sequence
 import pandas as pd
 from ablating.campaign import Outcome
 from ablating.variants import BASE, flags_line, spell
-from comparing.statistics import holm, mean_interval, welch
+from comparing.statistics import LEVEL, holm, mean_interval, welch
 
 import runs
 
-LEVEL = 0.05  # chance that any variant of an ablation without effects is called better or worse
 BETTER, WORSE, NOISE = "better", "worse", "inside the noise"
 MEASURES = ("bits_per_byte", "low", "high", "difference", "difference_low", "difference_high", "wide_low", "wide_high",
             "p", "p_holm")

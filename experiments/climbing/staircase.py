@@ -6,12 +6,10 @@ from dataclasses import dataclass
 
 import pandas as pd
 from climbing.rungs import RUNGS, Rung
-from comparing.statistics import Difference, Interval, holm, mean_interval, welch
+from comparing.statistics import LEVEL, Difference, Interval, holm, mean_interval, welch
 
 from model import Model
 from runs import Run, saved_runs
-
-LEVEL = 0.05  # a difference that chance makes more often than this is called none
 
 
 @dataclass(frozen=True)

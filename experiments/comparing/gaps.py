@@ -10,12 +10,11 @@ from comparing.differences import tokenizers, val_texts
 from comparing.lines import AXES, Line, curve
 from comparing.measures import HeldOut, Measures
 from comparing.sources import Source
-from comparing.statistics import Difference, holm, welch
+from comparing.statistics import LEVEL, Difference, holm, welch
 
 UNITS = {"bits_per_byte": "bits per byte", "val_loss": "nats per token"}
 RESAMPLES = 10_000
 MIN_BLOCKS = 20  # of a text, from which on a bootstrap tells something
-LEVEL = 0.05  # below it a difference is taken for one
 
 
 @dataclass(frozen=True)

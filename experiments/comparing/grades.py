@@ -1,25 +1,22 @@
 """How many of the stories a run writes are grammatical and keep to their own facts, and where the others break."""
 
-import json
 import math
 from collections import Counter
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from statistics import median
-from typing import Any
 
+from comparing.caches import read_cache, write_cache
 from scipy.stats import binomtest
 
 import tales
-from command_line import warn
 from config import SampleConfig
 from inference import OPENINGS, continue_prompts
 from runs import Run
 from text.reading import digest, digest_of_file
 from tools import pick_device
-from training.checkpoint import write_text
 
-CACHE = "graded_stories.json"  # in the run's folder; may be deleted at any time
+CACHE = "graded_stories.json"
 TEMPERATURE, SEED = 0.8, 0
 LONGEST = 1000  # bytes: none of 20,000 tales is longer
 ROOM = 1.5  # a story may have so many times the tokens that the longest takes
@@ -87,27 +84,12 @@ def grade_run(run: Run, *, num_stories: int = 100, checkpoint: str = "best", dev
     sample = SampleConfig(prompts=(OPENINGS["tales"],), num_samples=num_stories, temperature=TEMPERATURE, seed=SEED,
                           max_new_tokens=room)
     key = digest(saved.fingerprint, asdict(sample), [digest_of_file(path) for path in tales.SOURCES])
-    cached = _read_cache(run)
+    cached = read_cache(run, CACHE)
     if key not in cached:
         model = run.load_model(str(saved.step), pick_device(device))
         texts = [OPENINGS["tales"] + new for new in continue_prompts(model, run.tokenizer(), sample)]
         cached[key] = {"step": saved.step, "stories": [asdict(tales.grade(text)) | {"text": text} for text in texts]}
-        _write_cache(run, cached)
+        write_cache(run, CACHE, cached, "the stories are graded again next time")
     lines = [dict(line) for line in cached[key]["stories"]]
     texts = tuple(line.pop("text") for line in lines)
     return Grades(cached[key]["step"], texts, tuple(tales.Grade(**line) for line in lines))
-
-
-def _read_cache(run: Run) -> dict[str, Any]:
-    """What was graded before; nothing where the file is not there, or damaged."""
-    try:
-        return json.loads((run.path / CACHE).read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        return {}
-
-
-def _write_cache(run: Run, cached: dict[str, Any]) -> None:
-    try:
-        write_text(run.path / CACHE, json.dumps(cached, indent=1) + "\n")
-    except OSError as error:  # somebody else's run, perhaps
-        warn(f"{error.filename} cannot be written ({error.strerror}): the stories are graded again next time")

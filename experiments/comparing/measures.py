@@ -1,6 +1,5 @@
 """How well the models of several runs predict one and the same text."""
 
-import json
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -9,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from comparing.caches import read_cache, write_cache
 from comparing.lines import Line
 from comparing.sources import Source
 from torch import nn
 
-from command_line import warn
 from data import IGNORED, eval_batches
 from inference import EncodedText
 from model import Model
@@ -23,9 +22,8 @@ from text.reading import digest, text_blocks
 from text.shards import prepare
 from tokenizer import Tokenizer
 from tools import pick_device
-from training.checkpoint import write_text
 
-CACHE = "held_out.json"  # in the run's folder; may be deleted at any time
+CACHE = "held_out.json"
 BLOCK_BYTES = 2048  # a longer document counts as several blocks
 MAX_LOGITS = 2**24  # alive at a time
 TOP = (1, 5)
@@ -161,12 +159,12 @@ def measure(run: Run, text: HeldOut, *, checkpoint: str = "best", device: str = 
     """
     saved = run.checkpoint(checkpoint)
     key = digest(saved.fingerprint, text.digest, BLOCK_BYTES, TOP)
-    cached = _read_cache(run)
+    cached = read_cache(run, CACHE)
     if key not in cached:
         model = run.load_model(str(saved.step), pick_device(device))
         found = predict(model, run.tokenizer(), text, packing=run.config.data.packing)
         cached[key] = {"step": saved.step, **found}
-        _write_cache(run, cached)
+        write_cache(run, CACHE, cached, "the run is measured again next time")
     known = dict(cached[key])
     known["accuracy"] = {int(k): share for k, share in known["accuracy"].items()}
     return Measures(**known)
@@ -195,18 +193,3 @@ def predict(model: Model, tokenizer: Tokenizer, text: HeldOut, *, packing: str) 
         count += len(targets)
     return {"num_tokens": count, "accuracy": {str(k): number / count for k, number in hits.items()},
             "block_nats": nats.tolist()}
-
-
-def _read_cache(run: Run) -> dict:
-    """What was measured before; nothing where the file is not there, or damaged."""
-    try:
-        return json.loads((run.path / CACHE).read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        return {}
-
-
-def _write_cache(run: Run, cached: dict) -> None:
-    try:
-        write_text(run.path / CACHE, json.dumps(cached) + "\n")
-    except OSError as error:  # somebody else's run, perhaps
-        warn(f"{error.filename} cannot be written ({error.strerror}): the run is measured again next time")

@@ -120,19 +120,6 @@ def dash(place: int) -> str:
     return DASHES[place // NUM_COLORS % len(DASHES)]
 
 
-def derived(frame: pd.DataFrame, line: Line, floor: float | None) -> pd.DataFrame:
-    """The frame with what follows from its columns where the run's tokenizer and floor are known."""
-    run = line.members[0].run
-    if run is None:
-        return frame
-    more = {}
-    if floor is not None and "bits_per_byte" in frame:
-        more["bits_over_floor"] = frame["bits_per_byte"] - floor
-    if "train_loss" in frame and (tokens_per_byte := run.data.get("val_tokens_per_byte")):
-        more["train_bits_per_byte"] = frame["train_loss"] * tokens_per_byte / math.log(2)
-    return frame.assign(**more)
-
-
 def listed(frame: pd.DataFrame) -> dict[str, list[float | None]]:
     """The columns of numbers that have any, short enough to draw; None = not measured, or not finite."""
     numbers = frame.select_dtypes("number").astype(float).replace([np.inf, -np.inf], np.nan).dropna(axis=1, how="all")

@@ -7,6 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
+LEVEL = 0.05  # from here on a p-value says no more than that it may be chance
+
 
 class Interval(NamedTuple):
     """A mean with its confidence interval, in the unit of the values."""

@@ -1,6 +1,5 @@
 """Grading and comparing, in the order of time: beginnings, texts, what it may cost, the judge, the report."""
 
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,9 +18,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
 from command_line import warn
-from runs import ROOT, Run
+from runs import RESULTS, Run
 
-RESULTS = Path(os.environ.get("SHAPESHIFTER_RESULTS", ROOT / "experiments" / "results"))  # the tests' go elsewhere
 MAX_NAME = 80  # characters of a folder
 
 

@@ -10,6 +10,7 @@ import math
 from pathlib import Path
 
 import pandas as pd
+from comparing.statistics import LEVEL
 from judging.rubric import AGES, CRITERIA
 from judging.stories import Exam
 from judging.tables import Duel, Verdicts, ages, criteria_table
@@ -17,7 +18,6 @@ from judging.tables import Duel, Verdicts, ages, criteria_table
 from training.checkpoint import write_text
 from training.report import shown
 
-NOISE = 0.05  # p-values from here on are called noise
 EXAMPLES = 3  # texts shown in the report
 
 
@@ -53,7 +53,7 @@ def gap_lines(table: pd.DataFrame) -> list[str]:
     """What each later run has more than the first, in sentences."""
     said, base = [], table.run.iloc[0] if len(table) else ""
     for row in table.dropna(subset="gap_low").itertuples():
-        inside = ": inside the noise" if row.p >= NOISE else ""
+        inside = ": inside the noise" if row.p >= LEVEL else ""
         said.append(f"{row.criterion}: {row.run} has {row.gap_mean:+.2f} against {base} on the same beginnings (95 %: "
                     f"{row.gap_low:+.2f} to {row.gap_high:+.2f}), p = {row.p:.4f} after correction{inside}.")
     return said
@@ -146,7 +146,7 @@ def duel_lines(one: str, other: str, result: Duel) -> list[str]:
         said = (f"{one} wins {share:.0%} of the {decided} pairs that were decided (95 %: {low:.0%} to {high:.0%}); "
                 f"p = {number(result.p, 4)}: ")
         better = one if result.wins > result.losses else other
-        said += "inside the noise." if result.p >= NOISE else f"{better} is better."
+        said += "inside the noise." if result.p >= LEVEL else f"{better} is better."
     flips = result.for_first + result.for_second
     if not flips:
         return [said, "The order never changed the judge's mind."]

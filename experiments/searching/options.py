@@ -1,15 +1,13 @@
 """What a search is told on its command line."""
 
-import os
 from pathlib import Path
 from typing import Literal
 
 from pydantic.dataclasses import dataclass
 
 from config import CHECKED, Names, parse_bytes, parse_seconds
-from runs import COLUMNS, ROOT
+from runs import COLUMNS, RESULTS
 
-RESULTS = Path(os.environ.get("SHAPESHIFTER_RESULTS", ROOT / "experiments" / "results"))  # the tests' go elsewhere
 Sampler = Literal["tpe", "gp", "cmaes", "random", "grid", "qmc"]
 Pruner = Literal["median", "hyperband", "wilcoxon", "none"]
 MEASURED = ("parameters", "seconds", "peak_bytes")  # objectives that are no columns of the log
