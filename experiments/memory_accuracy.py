@@ -24,13 +24,14 @@ from data import IGNORED, Batch
 from footprint.prediction import Prediction, num_texts, predict
 from footprint.process import choose_allocator, peak_rss_bytes, reset_peak_rss, rss_bytes, warm_up
 from footprint.rehearsal import begin_texts
-from model import Model
+from model import Model, flops_per_token
 from tools import seed_everything
 from training.evaluation import predict_batch
 from training.step import Learner
 
 MB = 2**20
 SMALLEST, LARGEST = 48 * MB, 2**31  # bytes of those drawn; of smaller ones most is what the libraries take
+LONGEST = 5e12  # FLOPs of those drawn: some minutes of a core
 GPT2 = "gpt2 124M"
 
 
@@ -95,13 +96,13 @@ class Memory:
         return judge(outcomes, self, console)
 
     def configurations(self) -> Iterator[tuple[str, Config]]:
-        """Those named, then those drawn, of a size that a run here may have."""
+        """Those named, then those drawn, of a size and a length that a run here may have."""
         named = {name: cfg for name, cfg in named_cases().items() if (self.only or "") in name}
         if not named and not self.random:
             raise ValueError(f"only={self.only} is in no name: use a part of one of {', '.join(CASES)}")
         yield from named.items()
-        right_size = (cfg for cfg in drawn_cases(self.seed)
-                      if SMALLEST < predict(cfg, device=self.device).low_bytes < LARGEST)
+        short = (cfg for cfg in drawn_cases(self.seed) if num_flops(cfg, self.steps) < LONGEST)
+        right_size = (cfg for cfg in short if SMALLEST < predict(cfg, device=self.device).low_bytes < LARGEST)
         for number, cfg in zip(range(self.random), right_size, strict=False):
             yield f"drawn {self.seed}.{number}", cfg
 
@@ -158,9 +159,7 @@ def train_and_measure(cfg: Config, allocator: str, threads: int, steps: int, dev
     model = Model(cfg.model, checkpoint_activations=cfg.train.checkpoint_activations,
                   loss_chunk=cfg.train.loss_chunk).to(device)
     learner = Learner(model, cfg.train)
-    if cfg.train.optimizer == "soap":
-        steps = max(steps, cfg.train.precondition_every + 1)  # until its bases have been turned
-    for number in range(1, steps + 1):
+    for number in range(1, num_steps(cfg, steps) + 1):
         batches = [random_batch(cfg).to(learner.device) for _ in range(cfg.train.accumulation)]
         learner.step(batches, number=number, lr=1e-4, noise=[])
         if number == 2:
@@ -168,6 +167,19 @@ def train_and_measure(cfg: Config, allocator: str, threads: int, steps: int, dev
     evaluate_and_sample(cfg, learner, batches[0])
     taken = torch.cuda.max_memory_allocated() if device == "cuda" else peak_rss_bytes() - before
     return model.num_parameters(), taken
+
+
+def num_steps(cfg: Config, steps: int) -> int:
+    """As many as asked for; more where the optimizer has allocated everything only later."""
+    if cfg.train.optimizer == "soap":
+        return max(steps, cfg.train.precondition_every + 1)  # until its bases have been turned
+    return steps
+
+
+def num_flops(cfg: Config, steps: int) -> float:
+    """Of a process's training."""
+    rows = num_steps(cfg, steps) * cfg.train.batch_size * cfg.train.accumulation
+    return rows * cfg.model.max_seq_len * flops_per_token(cfg.model, cfg.model.max_seq_len)
 
 
 def evaluate_and_sample(cfg: Config, learner: Learner, batch: Batch) -> None:
