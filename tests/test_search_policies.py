@@ -317,6 +317,12 @@ def test_a_search_is_over_when_so_many_are_trained(study):
         assert plan.is_over() == over
 
 
+@pytest.mark.parametrize(("limits", "most"), [
+    ({}, 50), ({"trials": 3}, 3), ({"budget": "1h"}, math.inf), ({"trials": 3, "budget": "1h"}, 3), ({"trials": 0}, 0)])
+def test_a_budget_alone_is_used_up(limits, most):
+    assert options(**limits).max_trials == most
+
+
 def test_no_trial_begins_that_the_budget_would_cut(study):
     trial = study.ask()
     trial.set_user_attr("outcome", "done")

@@ -1,5 +1,6 @@
 """What a search is told on its command line."""
 
+import math
 from pathlib import Path
 from typing import Literal
 
@@ -12,6 +13,7 @@ Sampler = Literal["tpe", "gp", "cmaes", "random", "grid", "qmc"]
 Pruner = Literal["median", "hyperband", "wilcoxon", "none"]
 MEASURED = ("parameters", "seconds", "peak_bytes")  # objectives that are no columns of the log
 MORE_IS_BETTER = {"accuracy", "tokens_per_second"}
+TRIALS = 50  # of a search that is told neither how many nor how long
 EVALUATIONS = 10  # of each trial; what a pruner goes by
 
 
@@ -23,7 +25,7 @@ class Options:
     study: str | None = None  # the study's name, and its runs'; None = the space's file name
     storage: str | None = None  # a journal's file, or a database's URL; None = experiments/results/STUDY/journal.log
     ram_limit: str | None = None  # what all trials together may hold, e.g. 2GB; None = what is free at first, but a tenth
-    trials: int = 50  # trials that are trained, in the whole study; 0 = only write the report
+    trials: int | None = None  # trials that are trained, in the whole study; 0 = only write the report; None = 50, or with a budget as many as it allows
     budget: str | None = None  # stop after so much time: 90s, 20m or 1.5h; None = never
     jobs: int = 1  # trials at a time
     threads: int = 1  # of each trial
@@ -51,6 +53,13 @@ class Options:
         return None if self.budget is None else parse_seconds(self.budget)
 
     @property
+    def max_trials(self) -> float:
+        """What trials=None comes to, too."""
+        if self.trials is not None:
+            return self.trials
+        return TRIALS if self.budget is None else math.inf
+
+    @property
     def limit_bytes(self) -> int | None:
         return None if self.ram_limit is None else parse_bytes(self.ram_limit)
 
@@ -68,7 +77,7 @@ class Options:
 
     def __post_init__(self):
         for name in ("trials", "repeat_best", "seed"):
-            if getattr(self, name) < 0:
+            if getattr(self, name) is not None and getattr(self, name) < 0:
                 raise ValueError(f"{name}={getattr(self, name)} is below 0")
         for name in ("jobs", "threads", "seeds", "repeat_seeds", "trial_seconds", "trial_tokens"):
             if getattr(self, name) is not None and getattr(self, name) <= 0:

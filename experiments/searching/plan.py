@@ -27,7 +27,7 @@ class Plan:
 
     def _may_draw(self) -> bool:
         """Whether a trial that is no repeat may begin."""
-        if self.num_trials() >= self.options.trials:
+        if self.num_trials() >= self.options.max_trials:
             return False
         if self.options.sampler == "grid" and not self._waiting():
             return False
@@ -44,7 +44,7 @@ class Plan:
 
     def is_one_too_many(self, trial: Trial) -> bool:
         """Whether others began the last trials while this one was drawn."""
-        return "repeat_of" not in trial.user_attrs and self.num_trials(before=trial.number) >= self.options.trials
+        return "repeat_of" not in trial.user_attrs and self.num_trials(before=trial.number) >= self.options.max_trials
 
     def _may_repeat(self) -> bool:
         """Whether a repeat may begin. None may while other trials run, for one of them may be the best."""
