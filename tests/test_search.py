@@ -155,6 +155,15 @@ def test_a_trial_over_seeds_is_their_mean_and_the_search_goes_on_with_its_own_sp
     assert status == 1 and "study=toy was begun with another space: choose another --study" in errors
 
 
+def test_wilcoxon_spares_a_hopeless_trial_its_last_seeds(tmp_path):
+    write_space(tmp_path, {"train.lr": [0.01, 1e-7]})
+    assert finish(start(tmp_path, trials=2, sampler="grid", pruner="wilcoxon", seeds=6))[0] == 0
+    base, hopeless = study(tmp_path).trials
+    assert base.user_attrs["outcome"] == "done" and base.params["train.lr"] == 0.01
+    assert hopeless.user_attrs["outcome"] == "pruned" and len(hopeless.intermediate_values) == 4
+    assert len(list((tmp_path / "models").glob("toy-*"))) == 6 + 4
+
+
 # ---- what goes wrong ----
 
 

@@ -163,7 +163,7 @@ def test_a_pruner_ends_what_is_far_worse(pruner):
     ({"objective": ("seconds", "seconds")}, "names one twice"),
     ({"objective": ("bits_per_byte", "seconds"), "pruner": "median"}, "pruner=median needs one objective"),
     ({"objective": ("bits_per_byte", "seconds"), "sampler": "cmaes"}, "sampler=cmaes has one objective"),
-    ({"pruner": "wilcoxon"}, "pruner=wilcoxon compares seeds, of which 1 are too few"),
+    ({"pruner": "wilcoxon", "seeds": 4}, "pruner=wilcoxon can end a trial after four seeds, and seeds=4 leaves none"),
     ({"pruner": "median", "seeds": 2}, "pruner=median follows one run"),
     ({"trial_seconds": 3.0, "trial_tokens": 5}, "trial_seconds and trial_tokens both fix"),
     ({"study": "../x"}, "study='../x' is no folder name"),

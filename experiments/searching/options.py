@@ -30,7 +30,7 @@ class Options:
     jobs: int = 1  # trials at a time
     threads: int = 1  # of each trial
     sampler: Sampler = "tpe"  # what draws the configurations
-    pruner: Pruner | None = None  # what ends hopeless trials early; wilcoxon goes by seeds. None = median, where one objective is drawn by tpe, random, grid or qmc
+    pruner: Pruner | None = None  # what ends hopeless trials early; wilcoxon goes by seeds, from the fourth on. None = median, where one objective is drawn by tpe, random, grid or qmc
     objective: Names = ("bits_per_byte",)  # columns of the log (their last value), parameters, seconds or peak_bytes; several = the Pareto front
     on_exceed: Literal["skip", "shrink"] = "skip"  # what does not fit is skipped, or gets a smaller batch, accumulated, and then checkpointed activations
     trial_seconds: float | None = None  # every trial trains about so long, besides its evaluations: its steps follow from its speed
@@ -106,7 +106,8 @@ class Options:
             return
         if len(self.objective) > 1 or self.objective[0] in MEASURED:
             raise ValueError(f"pruner={self.pruner} needs one objective, a column of the log: use pruner=none")
-        if self.pruner == "wilcoxon" and self.seeds < 4:  # with fewer pairs no difference is significant
-            raise ValueError(f"pruner=wilcoxon compares seeds, of which {self.seeds} are too few: use seeds=4 or more")
+        if self.pruner == "wilcoxon" and self.seeds < 5:  # a difference of fewer pairs than four is never significant
+            raise ValueError(f"pruner=wilcoxon can end a trial after four seeds, and seeds={self.seeds} leaves none to "
+                             "be spared: use seeds=5 or more")
         if self.pruner != "wilcoxon" and self.seeds > 1:
             raise ValueError(f"pruner={self.pruner} follows one run: use pruner=wilcoxon, or seeds=1")
