@@ -146,7 +146,7 @@ LADDER: dict[str, Mapping[str, Mapping[str, Any]]] = {
     "ladder-11-dropout": {"model": {"residual_dropout": 0.1}},
     "ladder-12-scale": {"model": {"dim": 128, "num_heads": 8, "max_seq_len": 128}, "train": {"batch_size": 4}},
 }
-LADDER_TOKENS = 1_024_000
+LADDER_TOKENS = 4_096_000
 
 
 def paced(batch_size: int, seq_len: int, tokens: int) -> dict[str, int]:

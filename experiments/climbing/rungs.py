@@ -26,9 +26,9 @@ for the same tokens. What is measured matters more. A model can come to know its
 kept away from training. All losses on this ladder are those of the part held out; where they rise while the training
 loss falls, the model memorises."""),
     "ladder-03-positions": ("Positions", """\
-Every place in a row has a learned vector, too, which is added to the vector of the character that stands there. Rows
-begin anywhere in the text, so a place by itself tells little about what comes next. It is laid in here for attention,
-which takes a set of vectors, and could not tell an early one from a late one without it."""),
+Every place in a row has a learned vector, too, which is added to the vector of the character that stands there. Most
+rows begin in the midst of a text, so a place by itself tells little about what comes next. It is laid in here for
+attention, which takes a set of vectors, and could not tell an early one from a late one without it."""),
     "ladder-04-adam": ("Adam", """\
 Plain descent has one rate for all weights: it is too low for the vectors of rare characters by the time it is too
 high for those of frequent ones. Adam keeps a running mean of each weight's gradient and divides it by the running
