@@ -13,8 +13,12 @@ from tools import LoggingModule, log_io
 
 def full_precision(device_type: str):
     """Autocast switched off, where the device knows it: weights and counts add up in float32."""
-    known = torch.amp.is_autocast_available(device_type)
-    return torch.autocast(device_type, enabled=False) if known else nullcontext()
+    return torch.autocast(device_type, enabled=False) if knows_autocast(device_type) else nullcontext()
+
+
+@torch.compiler.assume_constant_result  # torch 2.11 cannot compile what it calls
+def knows_autocast(device_type: str) -> bool:
+    return torch.amp.is_autocast_available(device_type)
 
 
 class Pointer(LoggingModule):

@@ -20,6 +20,7 @@ def shapes(build_or_model: nn.Module | Callable[[], nn.Module], *inputs: str | T
     `dims()` have their size there, all others are symbols. Without inputs: "b t".
     Raises ValueError for a dims string it cannot read.
     """
+    from torch._dispatch.python import enable_python_dispatcher  # without it, matmul asks for sizes as numbers in 2.11
     from torch._subclasses.fake_tensor import FakeTensorMode
     from torch.fx.experimental.symbolic_shapes import ShapeEnv  # 1.3 s: not when tools is imported
 
@@ -30,7 +31,7 @@ def shapes(build_or_model: nn.Module | Callable[[], nn.Module], *inputs: str | T
     symbols: dict[str, torch.SymInt] = {}
     tensors = [x if isinstance(x, Tensor) else fake_tensor(x, known, symbols, fake)
                for x in inputs or ["b t"]]  # fmt: skip
-    with fake, torch.no_grad(), trace(model, known, stats="none") as record:
+    with fake, enable_python_dispatcher(), torch.no_grad(), trace(model, known, stats="none") as record:
         model(*tensors)
     names = {str(size): letter for letter, size in symbols.items()}
     for call in record.walk():
