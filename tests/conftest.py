@@ -1,6 +1,7 @@
 """One thread, no network, and the same random examples each time: any order and machine, same result."""
 
 import os
+import signal
 import subprocess
 import sys
 from itertools import count
@@ -17,6 +18,7 @@ import training.step
 from training.step import clip
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which jobs in the background ignore, and what they start
 torch.set_num_threads(1)
 settings.register_profile("repeatable", derandomize=True, database=None, deadline=None)
 settings.load_profile("repeatable")

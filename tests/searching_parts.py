@@ -18,6 +18,7 @@ from small_runs import small_run_config
 
 import train
 from config import Config, save_config
+from footprint.process import child_baseline_bytes
 from runs import ROOT
 
 MB = 10**6
@@ -97,6 +98,11 @@ def raising() -> None:
 # ---- searches ----
 
 
+def room(megabytes: int, processes: int = 1) -> str:
+    """A limit under which so many processes can take so much together; idle, each holds more with a build for GPUs."""
+    return f"{processes * child_baseline_bytes() // MB + megabytes}MB"
+
+
 def write_space(folder: Path, search: dict[str, Any] | None = None) -> Path:
     """A space on a tiny base; its runs take a second."""
     save_config(small_run_config(folder, QUICK), folder / "base.json")
@@ -107,8 +113,8 @@ def write_space(folder: Path, search: dict[str, Any] | None = None) -> Path:
 
 def start(folder: Path, *, trainer: str = "train:main", predictor: str = "searching_parts:by_width",
           **options: Any) -> subprocess.Popen:
-    """A search as a process of its own, by default of three trials under 1 GB."""
-    options = {"space": str(folder / "toy.yaml"), "ram_limit": "1GB", "trials": 3} | options
+    """A search as a process of its own, by default of three trials that may take 540 MB."""
+    options = {"space": str(folder / "toy.yaml"), "ram_limit": room(540), "trials": 3} | options
     path = [str(ROOT), str(ROOT / "experiments"), str(Path(__file__).parent), *sys.path]
     environment = os.environ | {
         "SHAPESHIFTER_MODELS": str(folder / "models"), "SHAPESHIFTER_RESULTS": str(folder / "results"),

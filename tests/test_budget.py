@@ -24,7 +24,7 @@ linux = pytest.mark.skipif(rss_bytes() is None, reason="the memory of a process 
 def test_a_run_says_what_it_will_take_and_what_it_took(go, predicted, models, reference, capfd):
     run = go(console=Console(width=500))
     said = capfd.readouterr().out
-    assert "MB predicted of " in said and "(free)" in said and "memory: at most " in said
+    assert "B predicted of " in said and "(free)" in said and "memory: at most " in said
     numbers = json.loads((run.path / "memory.json").read_text())
     assert 0 < numbers["baseline_bytes"] < numbers["predicted_low_bytes"] <= numbers["predicted_high_bytes"]
     assert numbers["allocator"] == "fast" and numbers["limit_bytes"] is None

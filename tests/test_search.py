@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 from optuna.trial import TrialState
-from searching_parts import finish, outcomes, start, study, wait_for, write_space
+from searching_parts import MB, finish, outcomes, room, start, study, wait_for, write_space
+
+from footprint.process import child_baseline_bytes
 
 pytestmark = pytest.mark.slow
 
@@ -90,7 +92,7 @@ def test_where_nothing_fits_the_search_says_so(tmp_path):
 def test_parallel_trials_share_the_limit_by_what_they_need(tmp_path):
     # 16 and 24 wide fit side by side; 32 wide only alone
     write_space(tmp_path, {"model.dim": [16, 24, 32]})
-    finish(start(tmp_path, trials=3, jobs=3, sampler="grid", ram_limit="1.7GB"))
+    finish(start(tmp_path, trials=3, jobs=3, sampler="grid", ram_limit=room(780, processes=2)))
     spans = {}
     for trial in study(tmp_path).trials:
         run = tmp_path / "models" / trial.user_attrs["run"]
@@ -132,7 +134,8 @@ def test_several_objectives_give_a_front(eventful):
 
 def test_trials_of_equal_time_have_as_many_steps_as_fit(tmp_path):
     write_space(tmp_path, {"model.dim": [64], "train.batch_size": [4, 256]})
-    assert finish(start(tmp_path, trials=2, sampler="grid", trial_seconds=1.5, ram_limit="2GB", pruner="none"))[0] == 0
+    assert finish(start(tmp_path, trials=2, sampler="grid", trial_seconds=1.5, ram_limit=room(1540),
+                        pruner="none"))[0] == 0
     steps = {}
     for trial in study(tmp_path).trials:
         lines = (tmp_path / "models" / trial.user_attrs["run"] / "log.csv").read_text().splitlines()
@@ -169,13 +172,13 @@ def test_wilcoxon_spares_a_hopeless_trial_its_last_seeds(tmp_path):
 
 def test_a_trial_that_outgrows_its_prediction_dies_alone(tmp_path):
     write_space(tmp_path, {"model.dim": [16, 32]})
-    status, _, errors = finish(start(tmp_path, trials=2, jobs=2, sampler="grid", ram_limit="1.6GB",
+    status, _, errors = finish(start(tmp_path, trials=2, jobs=2, sampler="grid", ram_limit=room(680, processes=2),
                                      trainer="searching_parts:greedy"))
     assert (status, errors) == (0, "")
     by_dim = {trial.params["model.dim"]: trial for trial in study(tmp_path).trials}
     assert by_dim[16].user_attrs["outcome"] == "done"
     assert by_dim[32].user_attrs["outcome"] == "out of memory" and by_dim[32].state == TrialState.FAIL
-    assert by_dim[32].user_attrs["peak_bytes"] < 1.3e9  # far from the 1.5 GB that it wanted
+    assert by_dim[32].user_attrs["peak_bytes"] < child_baseline_bytes() + 840 * MB  # far from the 1500 that it wanted
 
 
 def test_a_crash_is_told_with_its_reason(eventful):

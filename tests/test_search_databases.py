@@ -11,7 +11,7 @@ from pathlib import Path
 
 import optuna
 import pytest
-from searching_parts import finish, start, write_space
+from searching_parts import finish, room, start, write_space
 
 pytestmark = pytest.mark.slow
 PROGRAMS = Path(max(glob.glob("/usr/lib/postgresql/*/bin"), default="/nowhere"))  # where Debian puts them
@@ -61,7 +61,7 @@ def sqlite(tmp_path):
 def test_two_searches_on_one_database_share_the_trials(tmp_path, request, database):
     url = request.getfixturevalue(database)
     write_space(tmp_path)
-    both = [start(tmp_path, trials=5, storage=url, pruner="none", ram_limit="2GB") for _ in range(2)]
+    both = [start(tmp_path, trials=5, storage=url, pruner="none", ram_limit=room(1540)) for _ in range(2)]
     ends = [finish(search) for search in both]
     assert [errors[-3000:] for *_, errors in ends] == ["", ""]
     assert [status for status, *_ in ends] == [0, 0]
