@@ -33,11 +33,12 @@ from torch import nn
 
 from command_line import warn
 from config import Config, load_config, save_config, to_dict
+from files import write_text
 from model import Model
 from shelf.entries import MODELS, fcntl, in_words, locked, step_folders, whole_lines
 from shelf.tidying import remove
 from tokenizer import Tokenizer, load_tokenizer
-from training.checkpoint import Checkpoint, Progress, best_of, publish, put_back, save, write_text
+from training.checkpoint import Checkpoint, Progress, best_of, publish, put_back, save
 from training.journal import Journal
 
 ROOT = Path(__file__).resolve().parent

@@ -28,8 +28,8 @@ from rich.console import Console
 
 from command_line import fail, parse_flags, warn
 from config import CHECKED, parse_bytes
+from files import write_bytes, write_text
 from runs import RESULTS
-from training.checkpoint import write_bytes, write_text
 from training.report import shown
 
 PICTURE = RESULTS / "compare.png"

@@ -9,14 +9,15 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 # what each file, or folder of files, may import of the others; only experiments, notebooks and tests import the rest
 MAY_IMPORT = {
+    "files": "",
     "command_line": "",
     "config": "",
     "storybook": "",
     "grammar": "storybook",
     "tales": "grammar storybook",
-    "checkpoint": "",
+    "checkpoint": "files",
     "stopping": "",
-    "journal": "checkpoint command_line",
+    "journal": "command_line files",
     "views": "",
     "tracing": "views",
     "tools": "tracing views",
@@ -31,7 +32,7 @@ MAY_IMPORT = {
     "locks": "",
     "tables": "reading",
     "hub": "reading tables tokenization",
-    "corpora": "config hub pieces reading tables tales",
+    "corpora": "config files hub pieces reading tables tales",
     "encoder": "pieces tokenization tokenizer",
     "shards": "corpora encoder locks reading tokenizer",
     "packing": "",
@@ -40,7 +41,7 @@ MAY_IMPORT = {
     "schedules": "config",
     "gradients": "config",
     "optim": "config presets schedules",
-    "runs": "checkpoint command_line journal config model shelf tokenizer",
+    "runs": "checkpoint command_line files journal config model shelf tokenizer",
     "trackers": "command_line config runs",
     "transfer": "checkpoint config model runs tokenizer",
     "step": "config data gradients model optim tools",
@@ -52,10 +53,10 @@ MAY_IMPORT = {
     "prediction": "config model process rehearsal sampling tools",
     "fitting": "command_line config prediction",
     "memory": "command_line config presets model fitting prediction process rehearsal",
-    "budget": "checkpoint command_line config fitting prediction process",
+    "budget": "command_line config files fitting prediction process",
     "inference": "sampling runs command_line config presets tokenizer data model tools",
-    "report": "inference sampling evaluation trackers runs checkpoint command_line config tales tokenizer data model "
-              "schedules tools",
+    "report": "files inference sampling evaluation trackers runs checkpoint command_line config tales tokenizer data "
+              "model schedules tools",
     "train": "report inference evaluation trackers transfer saving runs stopping checkpoint command_line config "
              "presets tokenizer tales corpora shards data model schedules step budget process tools",
 }

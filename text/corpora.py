@@ -7,6 +7,7 @@ from typing import Any
 
 import tales
 from config import DataConfig
+from files import sha256
 from text.hub import (
     COLUMNS,
     END_OF_STORY,
@@ -22,7 +23,6 @@ from text.pieces import Piece, by_characters, by_documents, cut, limited, sample
 from text.reading import (
     Scan,
     digest,
-    digest_of_file,
     read_documents,
     remembered,
     scan,
@@ -107,7 +107,7 @@ class TalesCorpus(Corpus):
     def __init__(self, streams: dict[str, tuple[int, int]]):
         self._streams = streams
         self.total = sum(count for _, count in streams.values())
-        self.fingerprint = digest(streams, [digest_of_file(path) for path in tales.SOURCES])
+        self.fingerprint = digest(streams, [sha256(path) for path in tales.SOURCES])
 
     def pieces(self) -> Iterator[Piece]:
         for part, (seed, count) in self._streams.items():
@@ -234,7 +234,7 @@ def local_corpus(name: str, paths: list[Path], cfg: DataConfig, *, held_out: boo
 
 
 def local_table_corpus(table: Table, cfg: DataConfig, *, held_out: bool, flags: tuple[str, ...] = ()) -> TableCorpus:
-    content = [remembered(Path(file), "sha256", cfg.cache_path, lambda file=file: digest_of_file(Path(file)))
+    content = [remembered(Path(file), "sha256", cfg.cache_path, lambda file=file: sha256(Path(file)))
                for file in table.files]
     column = choose_column(table, table.columns(), cfg.column)
     return TableCorpus(table, column, cfg, [table.kind, table.options, content], held_out=held_out, flags=flags)

@@ -115,12 +115,6 @@ def digest(*values: Any) -> str:
     return hashlib.sha256(json.dumps(values).encode()).hexdigest()
 
 
-def digest_of_file(path: Path) -> str:
-    """SHA-256 (hex) of a file's bytes."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def recall(folder: Path, key: list[Any], find: Callable[[], Any]) -> Any:
     """What was found before under the key and kept in the folder as JSON, or what is found now."""
     path = folder / f"{digest(*key)[:32]}.json"

@@ -14,6 +14,7 @@ import torch
 
 from command_line import spell_bytes
 from config import Config
+from files import write_text
 from footprint.fitting import Room, in_words
 from footprint.prediction import Prediction, predict
 from footprint.process import (
@@ -28,7 +29,6 @@ from footprint.process import (
     reset_peak_rss,
     rss_bytes,
 )
-from training.checkpoint import write_text
 
 FILE = "memory.json"
 EXIT_OUT_OF_MEMORY, EXIT_WATCHDOG = 76, 77

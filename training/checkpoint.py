@@ -6,7 +6,6 @@
 
 import hashlib
 import json
-import os
 import shutil
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -16,6 +15,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_model, save_model
 from torch import nn
+
+from files import flush, flush_tree, sha256
 
 FILES = ("model.safetensors", "optimizer.pt", "progress.json")
 AVERAGE = "ema.safetensors"
@@ -192,41 +193,3 @@ def put_back(folder: Path) -> None:
         path = before.with_name(before.name.removeprefix(".").removesuffix(".before.tmp"))
         if not path.exists():
             before.rename(path)
-
-
-def sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def write_text(path: Path, text: str) -> None:
-    """Replace a file's text, whole or not at all."""
-    write_bytes(path, text.encode())
-
-
-def write_bytes(path: Path, data: bytes) -> None:
-    """Replace a file's content, whole or not at all."""
-    unfinished = path.with_name(f".{path.name}.tmp")
-    try:
-        unfinished.write_bytes(data)
-        flush(unfinished)
-        unfinished.replace(path)
-    except OSError as error:
-        unfinished.unlink(missing_ok=True)
-        raise OSError(error.errno, error.strerror, str(path)) from error
-    flush(path.parent)
-
-
-def flush_tree(folder: Path) -> None:
-    """Have a folder and all that is in it on the disk before going on."""
-    for path in (*folder.rglob("*"), folder):
-        flush(path)
-
-
-def flush(path: Path) -> None:
-    """Have a file or a folder on the disk before going on."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 from command_line import warn
-from training.checkpoint import flush
+from files import flush
 
 
 class Journal:

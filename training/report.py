@@ -21,11 +21,12 @@ import tales
 from command_line import warn
 from config import Config, SampleConfig, replace
 from data import Batches
+from files import write_bytes, write_text
 from inference import OPENINGS, continue_prompts, prompts_or_opening
 from model import Model
 from runs import ROOT, Run
 from tokenizer import Tokenizer
-from training.checkpoint import Progress, write_bytes, write_text
+from training.checkpoint import Progress
 from training.evaluation import Evaluation
 from training.schedules import Schedule
 from training.trackers import Tracker

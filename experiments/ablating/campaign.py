@@ -15,8 +15,8 @@ from searching.jobs import last_line
 
 import runs
 from config import Config, override
+from files import write_text
 from text.locks import locked
-from training.checkpoint import write_text
 
 LIVES = 3  # of a run whose process is ended from outside
 LOST = (143, 130, -2, -9, -15)  # exit statuses of such a process

@@ -16,11 +16,11 @@ from ablating.variants import Variant, make_variants
 from searching.children import Children, Task
 
 from config import Config, override, save_config, to_dict
+from files import write_text
 from text.corpora import load_corpus
 from text.shards import prepare
 from tools import pick_device
 from train import choose_tokenizer, fit_vocabulary, settle_precision
-from training.checkpoint import write_text
 
 TIMINGS = 3  # of each configuration; the median counts
 

@@ -21,7 +21,7 @@ from ablating.sizing import TOLERANCE
 from ablating.variants import BASE, spell
 from comparing.statistics import LEVEL
 
-from training.checkpoint import write_bytes, write_text
+from files import write_bytes, write_text
 from training.report import shown
 
 MATCHED = {"params": "parameters", "flops": "FLOPs", "seconds": "seconds of training"}

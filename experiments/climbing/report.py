@@ -14,9 +14,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from files import write_bytes, write_text
 from model import Model
 from runs import Run
-from training.checkpoint import write_bytes, write_text
 
 COLOURS = {True: "#2a9d5c", False: "#d1495b", None: "#8a8f98"}  # of a rung, by whether it helps; None = not to be told
 MEANINGS = {True: "helps", False: "hurts", None: "not to be told from chance"}

@@ -4,8 +4,8 @@ import json
 from typing import Any
 
 from command_line import warn
+from files import write_text
 from runs import Run
-from training.checkpoint import write_text
 
 
 def read_cache(run: Run, name: str) -> dict[str, Any]:

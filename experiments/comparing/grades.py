@@ -11,9 +11,10 @@ from scipy.stats import binomtest
 
 import tales
 from config import SampleConfig
+from files import sha256
 from inference import OPENINGS, continue_prompts
 from runs import Run
-from text.reading import digest, digest_of_file
+from text.reading import digest
 from tools import pick_device
 
 CACHE = "graded_stories.json"
@@ -83,7 +84,7 @@ def grade_run(run: Run, *, num_stories: int = 100, checkpoint: str = "best", dev
     room = math.ceil(ROOM * LONGEST * run.data["val_tokens_per_byte"])
     sample = SampleConfig(prompts=(OPENINGS["tales"],), num_samples=num_stories, temperature=TEMPERATURE, seed=SEED,
                           max_new_tokens=room)
-    key = digest(saved.fingerprint, asdict(sample), [digest_of_file(path) for path in tales.SOURCES])
+    key = digest(saved.fingerprint, asdict(sample), [sha256(path) for path in tales.SOURCES])
     cached = read_cache(run, CACHE)
     if key not in cached:
         model = run.load_model(str(saved.step), pick_device(device))

@@ -22,7 +22,7 @@ from comparing.lines import AXES, COLUMNS, Line
 from comparing.pictures import FLOORED, default_axis, default_column
 from plotly.offline import get_plotlyjs
 
-from training.checkpoint import write_text
+from files import write_text
 
 LOGARITHMIC = {"bits_per_byte", "bits_over_floor", "train_bits_per_byte", "val_loss", "train_loss", "ema_val_loss",
                "perplexity"}

@@ -15,7 +15,7 @@ from judging.rubric import AGES, CRITERIA
 from judging.stories import Exam
 from judging.tables import Duel, Verdicts, ages, criteria_table
 
-from training.checkpoint import write_text
+from files import write_text
 from training.report import shown
 
 EXAMPLES = 3  # texts shown in the report

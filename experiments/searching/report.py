@@ -26,7 +26,7 @@ from searching.parameter_pictures import draw_contour, draw_slices
 from searching.tables import describe, figure, trial_table, trials_page
 
 from config import Config, from_dict, override, to_dict
-from training.checkpoint import write_bytes, write_text
+from files import write_bytes, write_text
 from training.report import shown
 
 TOP = 5  # configurations written where there is one objective

@@ -7,13 +7,13 @@ from pathlib import Path
 
 from config import Config, load_config, replace
 from data import Batches
+from files import write_text
 from footprint.process import choose_allocator
 from model import Model
 from text.corpora import load_corpus
 from text.shards import prepare
 from tools import pick_device, seed_everything
 from train import choose_tokenizer, fit_vocabulary, settle_precision
-from training.checkpoint import write_text
 from training.schedules import Schedule
 from training.step import Learner
 
