@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Annotated
 
 import tyro
-from ablating.campaign import ablate
+from ablating.campaign import Interrupted, ablate
 from ablating.options import Options
 from ablating.report import write_report
 from ablating.variants import short_names, slug
@@ -63,8 +63,12 @@ def default_name(base: str | None, options: Options) -> str:
 def main() -> None:
     try:
         command = parse(sys.argv[1:])
-        outcomes = ablate(command, command.config, lambda line: print(line, flush=True))
-        report = write_report(command, outcomes, sys.argv[1:])
+        try:
+            outcomes = ablate(command, command.config, lambda line: print(line, flush=True))
+        except Interrupted as interrupted:
+            print(write_report(command, interrupted.outcomes, sys.argv[1:]))
+            raise
+        print(write_report(command, outcomes, sys.argv[1:]))
     except (ValueError, OSError) as error:
         fail(error)
     except Stopped as stopped:
@@ -73,7 +77,6 @@ def main() -> None:
     except KeyboardInterrupt:
         print("stopped at once; the same command goes on", file=sys.stderr)
         raise SystemExit(130) from None
-    print(report)
     if outcomes[0].failure:
         raise SystemExit(1)
 

@@ -266,6 +266,14 @@ def test_a_report_says_what_is_better_what_is_noise_and_what_failed(results):
     assert str(report).endswith("report.md")
 
 
+def test_a_report_of_some_of_the_runs_says_so(results):
+    write_report(Options(name="toy"), [
+        outcome("base", NOISY[0]), outcome("a", NOISY[1][:2], missing=1), outcome("b", [], missing=3)], [])
+    page = (results / "report.md").read_text()
+    assert "- Unfinished: 4 runs are still to be trained." in page and "- b: not trained yet." in page
+    assert "tell: a (" in page
+
+
 def test_a_report_names_what_does_not_match(results):
     far = outcome("a", NOISY[1])
     far = Outcome(**vars(far) | {"planned": Planned(far.planned.variant, {}, BASE, 1100, 5000, 1.1)})
@@ -393,11 +401,14 @@ def test_killed_halfway_an_ablation_goes_on_to_what_it_would_have_been(number, t
     if number == signal.SIGINT:
         assert (status, errors) == (130, "stopped by SIGINT; the same command goes on\n")
         assert Run(halfway).checkpoints()
+        report = (tmp_path / "results" / "toy" / "report.md").read_text()
+        assert "- Unfinished: 2 runs are still to be trained." in report and "one run: no test" in report
     wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in below))
     done = {path.parent: path.stat().st_mtime for path in (tmp_path / "models").glob("*/loss.png")}
     assert not Run(halfway).is_finished
     status, said, errors = finish(start(tmp_path, *words))
     assert (status, errors) == (0, "") and len(list((tmp_path / "models").glob("*/loss.png"))) == 4
+    assert "Unfinished" not in (tmp_path / "results" / "toy" / "report.md").read_text()
     assert all((folder / "loss.png").stat().st_mtime == when for folder, when in done.items())
     assert_as_trained_at_once(tmp_path, halfway)
     table = pd.read_csv(tmp_path / "results" / "toy" / "table.csv").set_index("variant")

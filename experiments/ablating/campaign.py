@@ -12,6 +12,7 @@ from ablating.plan import Planned, make_plan
 from ablating.variants import flags_line, get, read_values, slug, spell
 from searching.children import Children, Task, is_finished, require_same, training
 from searching.jobs import last_line
+from searching.signals import Stopped
 
 import runs
 from config import Config, override
@@ -42,13 +43,22 @@ class Outcome:
     failure: str | None  # why not all are
     swept: dict[str, float]  # the swept flag's values -> bits per byte on the first seed; nan where that failed
     chosen: Any = None  # the value that did best there
+    missing: int = 0  # runs that are still to be trained
+
+
+class Interrupted(Stopped):
+    """An ablation was told to stop, and there are runs to be compared already."""
+
+    def __init__(self, stopped: Stopped, outcomes: list[Outcome]):
+        super().__init__(stopped.number)
+        self.outcomes = outcomes  # of what is done so far
 
 
 def ablate(options: Options, base: Config, say: Callable[[str], object]) -> list[Outcome]:
     """Train what is not trained yet, and tell what came of each variant, the base first.
 
     `say` is called with a line for each thing that happens. Raises ValueError for what the user can mend, before
-    anything is trained, and Stopped after SIGINT or SIGTERM.
+    anything is trained, and Stopped after SIGINT or SIGTERM, as Interrupted where there is something to compare.
     """
     sweep, logs = read_sweep(options, base), options.folder / "logs"
     logs.mkdir(parents=True, exist_ok=True)
@@ -83,9 +93,15 @@ class Campaign:
             self.train([self.entry(planned, planned.cfg.train.seed, value)
                         for value in self.sweep for planned in self.plan])
             self.chosen = {planned.variant.slug: self.best(planned) for planned in self.plan}
-        self.train([self.final(planned, place) for place in range(self.options.seeds) for planned in self.plan
-                    if not self.sweep or self.chosen[planned.variant.slug] is not None])
-        return [self.outcome(planned) for planned in self.plan]
+        try:
+            self.train([self.final(planned, place) for place in range(self.options.seeds) for planned in self.plan
+                        if not self.sweep or self.chosen[planned.variant.slug] is not None])
+        except Stopped as stopped:
+            base, *variants = outcomes = self.outcomes()
+            if base.values and any(outcome.values for outcome in variants):
+                raise Interrupted(stopped, outcomes) from None
+            raise
+        return self.outcomes()
 
     # ---- which runs there are ----
 
@@ -149,6 +165,9 @@ class Campaign:
                  if is_finished(name := self.entry(planned, planned.cfg.train.seed, value).name)}
         return min(found, key=found.get) if found else None
 
+    def outcomes(self) -> list[Outcome]:
+        return [self.outcome(planned) for planned in self.plan]
+
     def outcome(self, planned: Planned) -> Outcome:
         first, chosen = planned.cfg.train.seed, self.chosen.get(planned.variant.slug)
         tried = {value: self.entry(planned, first, value).name for value in self.sweep}
@@ -158,10 +177,10 @@ class Campaign:
                            f"{self.failures[next(iter(tried.values()))]}", swept)
         names = [self.final(planned, place).name for place in range(self.options.seeds)]
         done = [name for name in names if is_finished(name)]
-        failed = [self.failures[name] for name in names if name not in done]
+        failed = [self.failures[name] for name in names if name in self.failures and name not in done]
         failure = f"{len(failed)} of {len(names)} runs failed: {failed[0]}" if failed else None
         return Outcome(planned, tuple(self.seeds(planned)), tuple(done), tuple(map(bits_per_byte, done)), failure,
-                       swept, chosen)
+                       swept, chosen, len(names) - len(done) - len(failed))
 
 
 def read_sweep(options: Options, base: Config) -> tuple[str | None, list[Any]]:

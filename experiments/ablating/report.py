@@ -43,7 +43,7 @@ class Report:
 def write_report(options: Options, outcomes: Sequence[Outcome], command: Sequence[str]) -> Report:
     """Write what came of an ablation into its folder, in place of what was there."""
     table = result_table(outcomes)
-    findings = tuple(_findings(table))
+    findings = (*_unfinished(outcomes), *_findings(table))
     write_text(options.folder / "table.csv", table.to_csv(index=False))
     picture = options.folder / "forest.png"
     picture.unlink(missing_ok=True)
@@ -51,6 +51,14 @@ def write_report(options: Options, outcomes: Sequence[Outcome], command: Sequenc
         write_bytes(picture, _png(table, outcomes, options))
     write_text(options.folder / "report.md", _page(options, outcomes, table, findings, command))
     return Report(folder=options.folder, table=table, findings=findings)
+
+
+def _unfinished(outcomes: Sequence[Outcome]) -> list[str]:
+    missing = sum(outcome.missing for outcome in outcomes)
+    if not missing:
+        return []
+    return [f"Unfinished: {missing} {'run is' if missing == 1 else 'runs are'} still to be trained. What stands here "
+            "may change, and its p values do not allow for having been looked at early."]
 
 
 def _findings(table: pd.DataFrame) -> list[str]:

@@ -51,6 +51,8 @@ def verdict(row: dict) -> str:
     """Better, worse, or inside the noise."""
     if row["variant"] == BASE:
         return "the base"
+    if math.isnan(row["bits_per_byte"]):
+        return "not trained yet"
     if math.isnan(row["p_holm"]):
         return "the base failed" if math.isnan(row["difference"]) else "one run: no test"
     if row["p_holm"] >= LEVEL:

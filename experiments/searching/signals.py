@@ -10,6 +10,7 @@ class Stopped(Exception):
     """The search was told to stop; what is done is kept."""
 
     def __init__(self, number: int):
+        self.number = number
         super().__init__(f"stopped by {signal.Signals(number).name}; the same command goes on")
         self.exit_status = 128 + number
 
