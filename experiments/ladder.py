@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import field
 
 from climbing.children import train_all
-from climbing.report import write_report
+from climbing.report import ONE_SEED, write_report
 from climbing.rungs import NUM_STORIES, RUNGS
 from climbing.staircase import Step, climbed, last
 from pydantic.dataclasses import dataclass
@@ -111,9 +111,11 @@ def main() -> None:
     console = Console()
     try:
         command = parse(sys.argv[1:])
-        for step in climb(command, console):
+        for step in (steps := climb(command, console)):
             console.print(f"{step.rung.number:2} {step.rung.title}, {step.mean.mean:.3f} bits per byte. "
                           f"{step.verdict()}".rstrip(), highlight=False, soft_wrap=True)
+        if min(len(step.runs) for step in steps) == 1:
+            console.print(ONE_SEED, highlight=False, soft_wrap=True)
         console.print(f"staircase and report: {shown(command.folder)}", highlight=False, soft_wrap=True)
     except (ValueError, OSError) as error:
         fail(error)

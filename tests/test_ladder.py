@@ -138,7 +138,8 @@ def test_a_ladder_that_was_stopped_goes_on_where_it_was(text, tmp_path):
     assert (process.returncode, errors) == (0, "")
     assert (tmp_path / "models" / "toy-02-batches" / "loss.png").stat().st_mtime_ns == saved
     assert "going on after step" in (tmp_path / "results" / "toy" / "logs" / "toy-01-bigram.txt").read_text()
-    assert re.search(r"^ 2 Mini-batches.*One seed does not tell it from chance: [+-]\d\.\d{3} bits", said, re.MULTILINE)
+    assert re.search(r"^ 2 Mini-batches.*By one seed [+-]\d\.\d{3} bits", said, re.MULTILINE)
+    assert "One seed does not tell a small difference from chance" in said
     assert {path.name for path in (tmp_path / "results" / "toy").iterdir()} == {
         "staircase.png", "report.md", "table.csv", "logs"}
 
@@ -194,7 +195,7 @@ def step_of(values: list[float], below: list[float]) -> Step:
     ([2.0, 2.01, 1.99], [3.0, 3.01, 2.99], True, "It helps: -1.000 bits per byte against rung 5 (95 % interval -1.0"),
     ([3.0, 3.01, 2.99], [2.0, 2.01, 1.99], False, "It hurts: +1.000 bits per byte against rung 5 (95 % interval +0.9"),
     ([2.0, 2.2, 1.8], [2.05, 1.9, 2.2], None, "It makes no difference that could be told from chance: -0.050 bits"),
-    ([2.0], [3.0], None, "One seed does not tell it from chance: -1.000 bits per byte against rung 5, at 1.5 x"),
+    ([2.0], [3.0], None, "By one seed -1.000 bits per byte against rung 5, at 1.5 x"),
 ])
 def test_the_verdict_follows_from_the_numbers(values, below, helps, words):
     step = step_of(values, below)

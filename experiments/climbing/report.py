@@ -22,6 +22,7 @@ COLOURS = {True: "#2a9d5c", False: "#d1495b", None: "#8a8f98"}  # of a rung, by 
 MEANINGS = {True: "helps", False: "hurts", None: "not to be told from chance"}
 INK = "#22313f"
 SAMPLE_LENGTH = 220  # characters shown
+ONE_SEED = "One seed does not tell a small difference from chance: --seeds 3 does."
 
 
 def draw_staircase(steps: Sequence[Step]) -> Figure:
@@ -116,8 +117,7 @@ def page(steps: Sequence[Step]) -> str:
     entropy, seeds = floor(steps), {len(step.runs) for step in steps}
     least = f" The entropy of the text is {entropy:.3f}: no model gets below it." if entropy else ""
     noise = (f"± and intervals are 95 % over {min(seeds)} seeds or more; differences are Welch's test, corrected for "
-             "their number (Holm)." if min(seeds) > 1 else "One seed does not tell a small difference from chance: "
-             "--seeds 3 does.")
+             "their number (Holm)." if min(seeds) > 1 else ONE_SEED)
     head = (f"# The ladder\n\nEach rung is the one before it and one change more. All have learned from "
             f"{tokens_of(steps):,.0f} tokens of {steps[0].runs[0].data['name']}, and are measured on text that was "
             f"held out.{least} {noise}\n\n![the staircase](staircase.png)\n\n{markdown_table(steps)}")

@@ -44,7 +44,7 @@ class Step:
         figures = f"{self.change.mean:+.3f} bits per byte against rung {self.below.number}"
         time = f"at {self.slower:.2g} x the seconds"
         if math.isnan(self.change.p):
-            return f"One seed does not tell it from chance: {figures}, {time}."
+            return f"By one seed {figures}, {time}."
         figures += f" (95 % interval {self.change.low:+.3f} to {self.change.high:+.3f})"
         found = {True: "It helps", False: "It hurts", None: "It makes no difference that could be told from chance"}
         return f"{found[self.helps]}: {figures}, {time}."
