@@ -16,6 +16,11 @@ def parse_flags(flags: Sequence[str], default: Any, prog: str, description: str)
     return _parse(flags, partial(tyro.cli, type(default), default=default, prog=prog, description=description))
 
 
+def parse_words(words: Sequence[str], kind: type, prog: str) -> Any:
+    """A dataclass of this kind from its flags. Raises ValueError with the mistake in one sentence."""
+    return _parse(words, partial(tyro.cli, kind, prog=prog))
+
+
 def parse_command(
     words: Sequence[str], commands: Mapping[str, Callable[..., None]], prog: str, description: str,
 ) -> Callable[[], None]:

@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from command_line import fail
 from config import TrainConfig
-from presets import fail, parse_command_line
+from presets import parse_command_line
 from training.schedules import draw_schedule, schedule_text
 
 

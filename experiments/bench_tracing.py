@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import torch
 from torch import nn
 
+from command_line import fail
 from config import ModelConfig, replace
 from model import Model
 from tools import LoggingModule, log_io, shapes, trace
@@ -119,4 +120,7 @@ def bench_tracing() -> str:
 
 
 if __name__ == "__main__":
-    print(bench_tracing())
+    if sys.argv[1:]:
+        print(__doc__) if sys.argv[1] in ("-h", "--help") else fail(f"{sys.argv[1]}: there are no flags here")
+    else:
+        print(bench_tracing())

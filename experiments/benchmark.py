@@ -18,7 +18,6 @@ import time
 from dataclasses import dataclass
 
 import torch
-import tyro
 from encoding import Encode
 from loader_speed import Loader
 from memory_accuracy import Memory
@@ -26,11 +25,12 @@ from rich.console import Console
 from rich.table import Table
 from tokenizer_speed import Tokenizers
 
+from command_line import fail, parse_words
 from config import Config, TrainConfig, override, replace
 from data import Batches
 from model import Model
 from optim import OPTIMIZERS, Optimizers, make_optimizer
-from presets import fail, load_preset
+from presets import load_preset
 from text.corpora import load_corpus
 from text.shards import prepare
 from tools import pick_device, seed_everything
@@ -159,19 +159,23 @@ class OptimizerSteps:
 
 BENCHMARKS = {"tokens-to-loss": TokensToLoss, "optimizer-steps": OptimizerSteps, "tokenizers": Tokenizers,
               "encode": Encode, "loader": Loader, "memory": Memory}
+WIDTH = 120  # of a table in a file
 
 
 def main() -> None:
-    if len(sys.argv) < 2 or sys.argv[1] not in BENCHMARKS:
-        if {"-h", "--help"} & set(sys.argv[1:]):
-            print(__doc__)
-            return
-        fail(f"benchmark {' '.join(sys.argv[1:2])!r} is not known: use one of {', '.join(BENCHMARKS)}")
-    benchmark = tyro.cli(BENCHMARKS[sys.argv[1]], args=sys.argv[2:], prog=f"benchmark.py {sys.argv[1]}")
+    name, *words = sys.argv[1:] or ["--help"]
+    if name in ("-h", "--help"):
+        print(__doc__)
+        return
     try:
-        reached = benchmark.run(Console())
+        if name not in BENCHMARKS:
+            raise ValueError(f"benchmark={name!r} is not known: use one of {', '.join(BENCHMARKS)}")
+        benchmark = parse_words(words, BENCHMARKS[name], f"python experiments/benchmark.py {name}")
+        reached = benchmark.run(Console(width=None if sys.stdout.isatty() else WIDTH))
     except (ValueError, OSError) as error:
         fail(error)
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
     raise SystemExit(0 if reached else 1)
 
 

@@ -281,19 +281,20 @@ def test_help_is_no_mistake(command, program, words):
 @pytest.fixture(scope="module")
 def processes(place):
     """A mistake in each program, all started together: by name, (exit status, output, errors)."""
-    mistakes = {"train": ["--train.stps", "3"], "model": ["--model.dim", "0"], "tokenizer": ["show", "nowhere", "text"]}
+    mistakes = {"train": ["--train.stps", "3"], "model": ["--model.dim", "0"], "tokenizer": ["show", "nowhere", "text"],
+                "experiments/benchmark": ["memory", "--randm", "3"], "experiments/bench_tracing": ["--fast"]}
     started = {name: start(place, name, *words) for name, words in mistakes.items()}
     return {name: (*process.communicate(), process.returncode) for name, process in started.items()}
 
 
 def start(place: Path, name: str, *words: str, **options) -> subprocess.Popen:
-    program = Path(train.__file__).with_name(f"{name}.py")
+    program = Path(train.__file__).parent / f"{name}.py"
     environment = os.environ | {"SHAPESHIFTER_MODELS": str(place / "models"), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen([sys.executable, program, *words], cwd=place, env=environment, text=True,
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
 
 
-@pytest.mark.parametrize("name", ["train", "model", "tokenizer"])
+@pytest.mark.parametrize("name", ["train", "model", "tokenizer", "experiments/benchmark", "experiments/bench_tracing"])
 def test_a_program_fails_with_one_line(processes, name):
     output, errors, status = processes[name]
     assert (output, status) == ("", 2)

@@ -40,7 +40,7 @@ MAY_IMPORT = {
     "model": "config presets modules tools views",
     "schedules": "config",
     "gradients": "config",
-    "optim": "config presets schedules",
+    "optim": "command_line config presets schedules",
     "runs": "checkpoint command_line files journal config model shelf tokenizer",
     "trackers": "command_line config runs",
     "transfer": "checkpoint config model runs tokenizer",
