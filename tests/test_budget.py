@@ -14,9 +14,9 @@ from small_runs import assert_same_run, small_run_config
 import train
 from config import save_config
 from footprint.prediction import Prediction
-from footprint.process import rss_bytes
+from footprint.process import child_baseline_bytes, rss_bytes
 from runs import Run
-from training.budget import EXIT_OUT_OF_MEMORY
+from training.budget import EXIT_OUT_OF_MEMORY, EXIT_WATCHDOG
 
 linux = pytest.mark.skipif(rss_bytes() is None, reason="the memory of a process is read from /proc")
 
@@ -59,6 +59,15 @@ def test_a_run_that_fits_only_tightly_runs_with_memory_that_goes_back(start, fol
     assert tight["allocator"] == "pinned" and free["allocator"] == "fast"
     assert tight["peak_bytes"] <= tight["limit_bytes"] == between
     assert_same_run(Run(models / "toy"), Run(models / "free"))
+
+
+@linux
+def test_where_next_to_nothing_is_left_a_forced_run_ends(start, folder, models, tmp_path):
+    save_config(small_run_config(folder, {"train.batch_size": 512, "model.dim": 64}), tmp_path / "config.json")
+    limit = child_baseline_bytes() + 10 * 2**20
+    process = start("--config", str(tmp_path / "config.json"), "--memory-limit", str(limit), "--force")
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode in (EXIT_OUT_OF_MEMORY, EXIT_WATCHDOG) and errors.startswith("error: memory ran out: ")
 
 
 @linux

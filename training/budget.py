@@ -33,6 +33,7 @@ from footprint.process import (
 FILE = "memory.json"
 EXIT_OUT_OF_MEMORY, EXIT_WATCHDOG = 76, 77
 CODE_BYTES = 80 * 2**20  # resident code of a process in training; a fork has touched half of it when it begins
+LEAST_GROWTH = 32 * 2**20  # with less no thread can begin, and who starts one waits for it forever
 WATCHED = 1.03  # x the limit: what the kernel counts, but the limit on data does not, such as the pages of files
 
 
@@ -80,8 +81,8 @@ class Budget:
         with contextlib.ExitStack() as stack:
             if self.enforced and self.device.type == "cpu" and rss_bytes() is not None:
                 code = max(0, CODE_BYTES - file_bytes())
-                stack.callback(limit_growth(max(0, int(self.room.limit) - rss_bytes() - code)))
                 stack.enter_context(Watchdog(None, round(WATCHED * self.room.limit), self._end_at_once))
+                stack.callback(limit_growth(max(LEAST_GROWTH, int(self.room.limit) - rss_bytes() - code)))
             elif self.enforced and self.device.type == "cuda":
                 total = torch.cuda.get_device_properties(self.device).total_memory
                 torch.cuda.set_per_process_memory_fraction(min(1.0, self.room.limit / total), self.device)
