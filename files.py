@@ -4,11 +4,23 @@ import hashlib
 import os
 from pathlib import Path
 
+SUMS = "SHA256SUMS"  # of a folder's other files, as `sha256sum --check` reads them
 
 def sha256(path: Path) -> str:
     """SHA-256 (hex) of a file's bytes."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_sums(folder: Path) -> list[tuple[str, str]]:
+    """(SHA-256, name) of each file that a folder was saved with. Raises ValueError where that cannot be read."""
+    try:
+        lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{folder} is damaged: {error}") from None
+    if any(len(line.split()) != 2 for line in lines):
+        raise ValueError(f"{folder} is damaged: {SUMS} is not as it was saved")
+    return [tuple(line.split()) for line in lines]
 
 
 def write_text(path: Path, text: str) -> None:

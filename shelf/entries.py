@@ -71,6 +71,8 @@ def read_entry(path: Path) -> Entry:
     config = attempt(problems, read_config, path)
     data = attempt(problems, read_json, path / "data.json") or {}
     log = attempt(problems, read_log, path / "log.csv") or {}
+    if not log and (path / "loss.png").exists() and "log.csv is damaged" not in problems:
+        problems.append("log.csv is empty" if (path / "log.csv").exists() else "log.csv is missing")
     parameters = attempt(problems, num_parameters, checkpoints[-1] / "model.safetensors") if checkpoints else None
     return Entry(
         name=path.name, when=last_change(path), state="broken" if problems else state_of(path), parameters=parameters,
@@ -141,7 +143,11 @@ def num_parameters(weights: Path) -> int:
     try:
         with weights.open("rb") as file:
             header = json.loads(file.read(struct.unpack("<Q", file.read(8))[0]))
-        return sum(prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
+            tensors = [tensor for name, tensor in header.items() if name != "__metadata__"]
+            end = file.tell() + max(tensor["data_offsets"][1] for tensor in tensors)
+        if (there := weights.stat().st_size) < end:
+            raise ValueError(f"{there:,} bytes are there of {end:,}")
+        return sum(prod(tensor["shape"]) for tensor in tensors)
     except (OSError, ValueError, struct.error, KeyError, TypeError) as error:
         raise ValueError(f"{weights.parent.name}/{weights.name} cannot be read: {error}") from None
 

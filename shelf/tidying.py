@@ -7,6 +7,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
+from files import read_sums, sha256
 from shelf.entries import locked, num_bytes, read_entry, read_json, run_folders, step_folders
 
 LEFT_ALONE = 60  # seconds: what is younger may be about to get its name
@@ -66,13 +67,19 @@ def unfinished(folder: Path, run: Path | None) -> Iterator[Removal]:
 
 
 def superseded(path: Path) -> list[Path]:
-    """The checkpoints of a run that are neither its best nor its last; none where one of them is damaged."""
+    """The checkpoints of a run that are neither its best nor its last; none where one of those two is damaged."""
     folders = step_folders(path)
     try:
-        best = best_of(val_losses(folders))
-    except ValueError:
+        kept = {best_of(val_losses(folders)), *folders[-1:]} - {None}
+        others = [folder for folder in folders if folder not in kept]
+        return others if others and all(map(is_whole, kept)) else []
+    except (ValueError, OSError):
         return []
-    return [folder for folder in folders[:-1] if folder != best]
+
+
+def is_whole(checkpoint: Path) -> bool:
+    """Whether its files are what was saved. Raises ValueError or OSError where that cannot be told."""
+    return all(sha256(checkpoint / name) == known for known, name in read_sums(checkpoint))
 
 
 def val_losses(checkpoints: Sequence[Path]) -> dict[Path, float | None]:

@@ -50,6 +50,13 @@ def test_runs_that_differ_in_seed_and_name_alone_are_one_line_and_any_other_flag
     assert found[1].low is found[1].high is None
 
 
+def test_runs_of_one_seed_are_no_seeds_of_one_line(made):
+    once = [made(f"once-{seed}", [3.0, 2.0 + seed], {"train.seed": seed}) for seed in (0, 1)]
+    again = [made(f"again-{seed}", [3.0, 2.0 + seed], {"train.seed": seed}) for seed in (0, 1)]
+    found = lines([*once, *again])
+    assert [(line.name, line.members) for line in found] == [("once", tuple(once)), ("again", tuple(again))]
+
+
 def test_a_line_of_several_runs_is_their_mean_with_its_interval_at_common_steps(made):
     losses = [[3.0, 2.0, 1.5], [4.0, 1.0, 1.1], [3.2, 1.3, 1.6]]
     sources = [made(f"t-{seed}", row, {"train.seed": seed}) for seed, row in enumerate(losses)]

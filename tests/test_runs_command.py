@@ -19,6 +19,7 @@ from small_runs import content
 
 import runs
 from config import Config, override
+from files import SUMS, sha256
 from presets import load_preset
 from runs import Run
 from shelf import commands, tidying
@@ -73,6 +74,8 @@ def make_run(name: str, *, finished: bool = True, losses: dict[int, float] = LOS
         folder.mkdir(parents=True)
         save_file({"a": torch.zeros(3, 5), "b": torch.zeros(7)}, folder / "model.safetensors", {"format": "pt"})
         (folder / "progress.json").write_text(json.dumps({"step": step, "val_loss": loss}))
+        sums = [f"{sha256(path)}  {path.name}\n" for path in sorted(folder.iterdir())]
+        (folder / SUMS).write_text("".join(sums))
     run.append_samples(300, [{"prompt": "Once", "text": "Once there was a fox."}])
     if finished:
         (run.path / "loss.png").write_bytes(b"a picture")
@@ -130,6 +133,8 @@ DAMAGE = {
     "no data": ("data.json", None, "data.json is missing"),
     "cut data": ("data.json", "{", "data.json cannot be read"),
     "no number": ("log.csv", "step,tokens,bits_per_byte\nx,1,2\n", "log.csv is damaged"),
+    "no log": ("log.csv", None, "log.csv is missing"),
+    "empty log": ("log.csv", "step,tokens,bits_per_byte\n", "log.csv is empty"),
     "no columns": ("log.csv", "a,b\n1,2\n", "log.csv is damaged"),
     "cut weights": ("checkpoints/step_00000300/model.safetensors", "abc", "step_00000300/model.safetensors cannot be"),
 }
@@ -143,6 +148,13 @@ def test_a_broken_run_is_listed_and_shown_with_the_reason(command, name, text, s
     assert entry["state"] == "broken" and said in entry["problem"]
     status, output, errors = command("show", "bad")
     assert (status, errors) == (0, "") and f"broken: {entry['problem']}" in output
+
+
+def test_weights_that_end_too_early_are_told_by_their_length(command):
+    weights = make_run("bad").path / "checkpoints" / "step_00000300" / "model.safetensors"
+    os.truncate(weights, size := weights.stat().st_size - 1)
+    (entry,) = json.loads(command("list", "--json")[1])
+    assert entry["state"] == "broken" and f": {size:,} bytes are there of {size + 1:,}" in entry["problem"]
 
 
 def test_a_line_of_the_log_that_a_kill_cut_short_does_not_count():
@@ -395,6 +407,13 @@ def test_after_prune_the_best_and_the_last_checkpoint_are_what_they_were(command
     (run.path / "checkpoints" / "step_00000100" / "progress.json").write_text('{"step": 100, "val_loss": null}')
     assert command("prune", "--yes")[0] == 0
     assert steps(run) == [200, 400]
+
+
+def test_prune_keeps_what_a_damaged_last_checkpoint_leaves_to_go_on_from(command):
+    run = make_run("toy")
+    (run.path / "checkpoints" / "step_00000300" / "model.safetensors").write_bytes(b"abc")
+    assert command("prune", "--yes") == (0, "there is nothing to remove\n", "")
+    assert steps(run) == [100, 200, 300]
 
 
 def test_prune_takes_names_and_leaves_the_others(command, place):

@@ -257,6 +257,7 @@ USELESS = {
     "no numbers": ("step,comment\n1,fine\n", "holds no numbers beside its steps"),
     "header only": ("step,loss\n", "holds no numbers beside its steps"),
     "steps only": ("step\n1\n", "holds no numbers beside its steps"),
+    "infinite": ("step,loss\n1,inf\n2,1e999\n", "holds no numbers beside its steps"),
     "no steps": ("step,loss\nnan,2.5\n", "holds no numbers beside its steps"),
     "empty": ("", "has no step column"),
     "prose": ("In 1984 there were 3 foxes.\n", "has no step column"),

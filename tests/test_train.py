@@ -338,6 +338,13 @@ def test_a_damaged_newest_checkpoint_is_skipped_with_a_word(go, command, referen
     assert_same_run(Run("toy"), reference)
 
 
+def test_a_log_that_lost_its_lines_is_told_of_where_its_run_goes_on(go, command):
+    log = go({"train.log_every": 2}).path / "log.csv"
+    log.write_text("".join(log.read_text().splitlines(keepends=True)[:4]))
+    status, _, errors = command("--resume", "toy", "--train.steps", "26")
+    assert (status, errors) == (0, f"warning: {log} ends at step 6: its lines up to step 24 are lost\n")
+
+
 def test_another_text_is_refused(go, command, tmp_path, models):
     text = write_text_file(tmp_path / "mine.txt")
     go({"data.name": str(text), "train.steps": 2})

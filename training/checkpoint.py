@@ -16,11 +16,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_model, save_model
 from torch import nn
 
-from files import flush, flush_tree, sha256
+from files import SUMS, flush, flush_tree, read_sums, sha256
 
 FILES = ("model.safetensors", "optimizer.pt", "progress.json")
 AVERAGE = "ema.safetensors"
-SUMS = "SHA256SUMS"  # of a checkpoint's other files, as `sha256sum --check` reads them
 
 
 @dataclass
@@ -104,13 +103,7 @@ class Checkpoint:
 
     def _sums(self) -> list[tuple[str, str]]:
         """(SHA-256, name) of every file."""
-        try:
-            lines = (self.path / SUMS).read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise ValueError(f"{self.path} is damaged: {error}") from None
-        if any(len(line.split()) != 2 for line in lines):
-            raise ValueError(f"{self.path} is damaged: {SUMS} is not as it was saved")
-        return [tuple(line.split()) for line in lines]
+        return read_sums(self.path)
 
 
 def save(

@@ -45,9 +45,13 @@ def load_newest(run: Run, cfg: Config, learner: Learner) -> Progress:
     if cfg.train.steps < progress.step:
         raise ValueError(f"train.steps={cfg.train.steps} is less than the {progress.step} that {run.name} has taken: "
                          "use more")
+    last_line = progress.seen_steps // run.config.train.log_every * run.config.train.log_every
     run.change(cfg)
     if progress.step < cfg.train.steps or not run.is_finished:
         run.forget_after(progress.seen_steps)
+        logged = max(run.log().step, default=0) if last_line and (run.path / "log.csv").exists() else 0
+        if logged < last_line:
+            warn(f"{run.path / 'log.csv'} ends at step {logged}: its lines up to step {last_line} are lost")
     return progress
 
 

@@ -9,10 +9,11 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from config import Config, replace
+from files import SUMS
 from model import Model
 from runs import Run, there_are
 from tokenizer import Tokenizer
-from training.checkpoint import FILES, SUMS, Checkpoint
+from training.checkpoint import FILES, Checkpoint
 
 WEIGHTS = FILES[0]
 BY_TOKEN = ("embed.tokens.weight", "head.unembed.weight", "head.unembed.bias")  # one row for each token

@@ -1,6 +1,7 @@
 """Logs that others wrote: CSVs, what nanoGPT and its kin print, TensorBoard's event files."""
 
 import io
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -81,10 +82,10 @@ def tidy(table: pd.DataFrame, path: Path) -> pd.DataFrame:
 
 
 def to_numbers(column: pd.Series) -> pd.Series:
-    """What is none becomes NaN; "tensor(0.0100)" is one that was written without `.item()`."""
+    """What is none, or infinite, becomes NaN; "tensor(0.0100)" is one that was written without `.item()`."""
     if not pd.api.types.is_numeric_dtype(column):
         column = column.astype(str).str.replace(r"^tensor\(([^,)]*).*$", r"\1", regex=True)
-    return pd.to_numeric(column, errors="coerce").astype(float)
+    return pd.to_numeric(column, errors="coerce").astype(float).replace([math.inf, -math.inf], math.nan)
 
 
 def our_names(columns: list[str]) -> dict[str, str]:

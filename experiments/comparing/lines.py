@@ -4,6 +4,7 @@ import json
 import math
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -45,10 +46,14 @@ def lines(sources: Iterable[Source]) -> list[Line]:
     """The lines, in the order in which their first members come; somebody else's log is always one of its own.
 
     A run that stopped earlier than the others of its configuration is a line of its own too: a mean would end with it.
+    Of runs with one seed each begins a line, for it tells nothing of the noise: they are copies, or the code changed.
     """
-    groups: dict[str, list[Source]] = {}
+    groups: dict[tuple[str, int], list[Source]] = {}
+    of_seed: Counter[tuple[str, int]] = Counter()
     for source in sources:
-        groups.setdefault(_key(source), []).append(source)
+        key, seed = _key(source), source.run and source.run.config.train.seed
+        groups.setdefault((key, of_seed[key, seed]), []).append(source)
+        of_seed[key, seed] += 1
     names = _names([[source.name for source in group] for group in groups.values()])
     return [_line(name, group) for name, group in zip(names, groups.values(), strict=True)]
 
