@@ -67,6 +67,8 @@ class Options:
             raise ValueError(f"held_out={self.held_out} is no size: use e.g. 200kB or 1MB, or 0 to measure nothing")
         if self.text and not self.held_out_bytes:
             raise ValueError(f"text={self.text} with held_out=0 measures nothing: leave one of them out")
+        if self.prompts and not self.html:
+            raise ValueError("prompts are continued on the page: give --html FILE, or leave them out")
         if self.stories < 0:
             raise ValueError(f"stories={self.stories} is below 0: use 0 for those that training graded")
 

@@ -25,9 +25,10 @@ from command_line import fail, parse_command
 from config import explain
 
 Flags = Annotated[Options, tyro.conf.arg(name="")]
+Name = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
 
 
-def grade(runs: tyro.conf.Positional[tuple[str, ...]], options: Flags) -> None:
+def grade(runs: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN")], options: Flags) -> None:
     """Have each run's texts graded: grammar, creativity, consistency, the age of who might have written them.
 
     Args:
@@ -36,7 +37,7 @@ def grade(runs: tyro.conf.Positional[tuple[str, ...]], options: Flags) -> None:
     print(grade_runs(runs, options))
 
 
-def versus(run: tyro.conf.Positional[str], other: tyro.conf.Positional[str], options: Flags) -> None:
+def versus(run: Name, other: Name, options: Flags) -> None:
     """Have two runs compared, pair by pair, blind, and in both orders.
 
     Args:

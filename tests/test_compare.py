@@ -194,6 +194,7 @@ def test_the_page_has_the_lines_their_gaps_and_what_each_writes(command, tmp_pat
     (["wide", "--from", "1e9"], "from=1e+09 leaves nothing of bits_per_byte, which ends at "),
     (["wide", "--smooth", "1.5"], "smooth=1.5 is neither a weight nor a window"),
     (["wide", "--held-out", "much"], "held_out=much is no size"),
+    (["wide", "--prompts", "Once"], "prompts are continued on the page: give --html FILE"),
     (["wide", "--text", "nowhere.txt"], "nowhere.txt cannot be read or written: No such file or directory"),
 ])
 def test_a_mistake_is_one_sentence_and_exit_2(command, words, sentence):

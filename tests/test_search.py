@@ -89,6 +89,12 @@ def test_where_nothing_fits_the_search_says_so(tmp_path):
     assert outcomes(study(tmp_path)) == 200 * ["oversized"] and not trained(tmp_path)
 
 
+def test_a_limit_below_an_idle_process_is_refused(tmp_path):
+    write_space(tmp_path)
+    status, _, errors = finish(start(tmp_path, ram_limit="10MB"))
+    assert status == 1 and "ram_limit=10MB has no room for any trial: a process holds " in errors
+
+
 def test_parallel_trials_share_the_limit_by_what_they_need(tmp_path):
     # 16 and 24 wide fit side by side; 32 wide only alone
     write_space(tmp_path, {"model.dim": [16, 24, 32]})

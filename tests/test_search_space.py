@@ -1,6 +1,7 @@
 """A space says what may vary, and what it cannot mean is refused in one sentence."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -108,6 +109,17 @@ def test_a_mistake_is_one_sentence_that_names_file_and_flag(tmp_path, search, sa
     with pytest.raises(ValueError, match=said) as found:
         Space.load(path)
     assert str(found.value).startswith(f"{path}: ")
+
+
+@pytest.mark.parametrize(("name", "content", "said"), [
+    ("space.yaml", "search: {model.dim: [32, 64]}\nset: [a]\n", "expected a mapping with set: {flag: value}"),
+    ("space.py", "SPACE = 1 / 0\n", "ends in ZeroDivisionError: division by zero"),
+    ("space.py", "SPACE = {\n", "ends in SyntaxError: "),
+])
+def test_a_file_that_is_no_space_is_one_sentence(tmp_path, name, content, said):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(ValueError, match=re.escape(said)):
+        Space.load(tmp_path / name)
 
 
 def test_a_value_that_only_some_points_accept_is_no_mistake():

@@ -108,8 +108,11 @@ class Search:
             raise ValueError(f"the process that predicts has ended; {self.logs / 'predictor.txt'} says why")
         if "invalid" in answers[0]:
             raise ValueError(f"the base cannot be trained: {answers[0]['invalid']}")
-        limit = self.options.limit_bytes or int(0.9 * (free_bytes() or math.inf))
-        self.study = open_study(self.options, self.space, limit, answers[0]["baseline_bytes"])
+        limit, idle = self.options.limit_bytes or int(0.9 * (free_bytes() or math.inf)), answers[0]["baseline_bytes"]
+        if limit <= (idle or 0):
+            raise ValueError(f"ram_limit={self.options.ram_limit} has no room for any trial: a process holds "
+                             f"{spell_bytes(idle)} before it trains")
+        self.study = open_study(self.options, self.space, limit, idle)
         self.study.sampler, self.study.pruner = self.sampler, make_pruner(self.options)
         self.limit_bytes = self.study.user_attrs["limit_bytes"]
         self.book = Book(self.options, self.study)

@@ -54,6 +54,8 @@ class Space:
             raise ValueError(f"space={path} cannot be read: {error.strerror}") from None
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise ValueError(f"space={path} is no YAML: {' '.join(str(error).split())}") from None
+        except Exception as error:  # whatever a program may raise
+            raise ValueError(f"space={path} ends in {type(error).__name__}: {error}") from error
         try:
             return cls.from_plain(declared)
         except ValueError as error:
@@ -66,7 +68,10 @@ class Space:
             raise ValueError("expected a mapping with search: {flag: values}")
         if unknown := sorted(set(declared) - {"base", "set", "search", "forbid"}):
             raise ValueError(f"{unknown[0]!r} is not known: use base, set, search and forbid")
-        base = base or override(_base(declared.get("base", "default")), declared.get("set") or {})
+        settings = declared.get("set") or {}
+        if not isinstance(settings, dict):
+            raise ValueError("expected a mapping with set: {flag: value}")
+        base = base or override(_base(declared.get("base", "default")), settings)
         flags = set(_flat(base))
         parameters, when = {}, {}
         for flag, spec in declared["search"].items():
