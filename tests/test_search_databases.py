@@ -6,12 +6,15 @@ import pwd
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
 import optuna
 import pytest
 from searching_parts import finish, room, start, write_space
+
+from runs import ROOT
 
 pytestmark = pytest.mark.slow
 PROGRAMS = Path(max(glob.glob("/usr/lib/postgresql/*/bin"), default="/nowhere"))  # where Debian puts them
@@ -72,3 +75,16 @@ def test_two_searches_on_one_database_share_the_trials(tmp_path, request, databa
     assert len({tuple(trial.params.values()) for trial in trials}) == 5
     runs = [trial.user_attrs["run"] for trial in trials]
     assert sorted(path.name for path in (tmp_path / "models").iterdir()) == sorted(runs)
+
+
+def test_no_waiting_trial_of_a_sqlite_study_is_given_to_two(sqlite):
+    study = optuna.create_study(storage=sqlite, study_name="toy")
+    for number in range(40):
+        study.enqueue_trial({"x": number})
+    code = ("import sys, optuna\nfrom searching.studies import ask\nstudy = optuna.load_study(study_name='toy', "
+            f"storage={sqlite!r})\nprint(*(ask(study, {sqlite!r}).number for _ in range(10)))")
+    path = os.pathsep.join([str(ROOT), str(ROOT / "experiments")])
+    takers = [subprocess.Popen([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": path}, text=True,
+                               stdout=subprocess.PIPE) for _ in range(4)]
+    taken = [int(number) for taker in takers for number in taker.communicate()[0].split()]
+    assert sorted(taken) == list(range(40))

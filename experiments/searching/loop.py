@@ -20,7 +20,7 @@ from searching.samplers import make_pruner, make_sampler, set_constraint
 from searching.service import Service, wait_for_answers
 from searching.signals import Signals
 from searching.space import Space
-from searching.studies import open_study, plain
+from searching.studies import ask, open_study, plain
 
 from command_line import spell_bytes
 from config import Config, override, save_config, to_dict
@@ -126,7 +126,7 @@ class Search:
 
     def ask(self) -> None:
         """Draw a configuration, and have its memory predicted."""
-        trial = self.study.ask()
+        trial = ask(self.study, self.options.storage)
         trial.set_user_attr("worker", tickets.this_worker())
         trial.set_user_attr("heartbeat", time.time())
         if tickets.is_second(self.study, trial) or self.plan.is_one_too_many(trial):

@@ -15,6 +15,7 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from searching.options import Options
 from searching.space import Space
+from sqlalchemy.engine import make_url
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from config import to_dict
@@ -48,6 +49,13 @@ def locked(journal: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def ask(study: optuna.Study, storage: str | None) -> optuna.Trial:
+    """A trial that nobody else has. SQLite, which locks no rows, would give a waiting one to two that ask at once."""
+    database = storage and storage.startswith("sqlite") and make_url(storage).database
+    with locked(Path(database)) if database else contextlib.nullcontext():
+        return study.ask()
 
 
 def open_storage(options: Options) -> BaseStorage:
