@@ -13,7 +13,8 @@ import tyro
 
 def parse_flags(flags: Sequence[str], default: Any, prog: str, description: str) -> Any:
     """Apply `--section.flag value ...` to a dataclass. Raises ValueError with the mistake in one sentence."""
-    return _parse(flags, partial(tyro.cli, type(default), default=default, prog=prog, description=description))
+    kind = type(default)
+    return _parse(flags, partial(tyro.cli, kind, default=default, prog=prog, description=description), kind.__name__)
 
 
 def parse_words(words: Sequence[str], kind: type, prog: str) -> Any:
@@ -59,7 +60,8 @@ def _later(command: Callable[..., None]) -> Callable[..., Callable[[], None]]:
     return bind
 
 
-def _parse(words: Sequence[str], parse: Callable[..., Any]) -> Any:
+def _parse(words: Sequence[str], parse: Callable[..., Any], kind: str = "") -> Any:
+    """What `parse` makes of the words; a mistake in one sentence, without the name of the whole dataclass."""
     if {"-h", "--help"} & set(words):
         return parse(args=words)
     said = io.StringIO()
@@ -67,7 +69,7 @@ def _parse(words: Sequence[str], parse: Callable[..., Any]) -> Any:
         with contextlib.redirect_stderr(said):
             return parse(args=words)
     except SystemExit:
-        raise ValueError(_mistake(said.getvalue())) from None
+        raise ValueError(_mistake(said.getvalue()).removeprefix(f"{kind}.")) from None
 
 
 def _mistake(box: str) -> str:

@@ -4,6 +4,7 @@ import hashlib
 import os
 from pathlib import Path
 
+CHECKPOINT = ("model.safetensors", "optimizer.pt", "progress.json")  # what no checkpoint is without
 SUMS = "SHA256SUMS"  # of a folder's other files, as `sha256sum --check` reads them
 
 def sha256(path: Path) -> str:
@@ -21,6 +22,27 @@ def read_sums(folder: Path) -> list[tuple[str, str]]:
     if any(len(line.split()) != 2 for line in lines):
         raise ValueError(f"{folder} is damaged: {SUMS} is not as it was saved")
     return [tuple(line.split()) for line in lines]
+
+
+def whole(folder: Path, name: str) -> Path:
+    """A file of a folder. Raises ValueError where it is not what was saved."""
+    try:
+        is_whole = (sha256(folder / name), name) in read_sums(folder)
+    except OSError as error:
+        raise ValueError(f"{folder} is damaged: {error}") from None
+    if not is_whole:
+        raise ValueError(f"{folder} is damaged: {name} is not as it was saved")
+    return folder / name
+
+
+def damage(checkpoint: Path) -> str | None:
+    """What is wrong with the files of a checkpoint; None = all are what was saved."""
+    try:
+        for name in dict.fromkeys([*CHECKPOINT, *(name for _, name in read_sums(checkpoint))]):
+            whole(checkpoint, name)
+    except ValueError as error:
+        return str(error)
+    return None
 
 
 def write_text(path: Path, text: str) -> None:

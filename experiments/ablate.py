@@ -47,10 +47,7 @@ def parse(words: Sequence[str]) -> Command:
     base = load_config(known.config) if known.config else Config()
     base = load_preset(preset, base) if preset else base
     program = "python experiments/ablate.py [preset] [--config FILE]"
-    try:
-        command = parse_flags(rest, Command(config=base), program, __doc__)
-    except ValueError as error:
-        raise ValueError(str(error).removeprefix("Command.")) from None
+    command = parse_flags(rest, Command(config=base), program, __doc__)
     return replace(command, name=command.name or default_name(preset or (known.config and known.config.stem), command))
 
 

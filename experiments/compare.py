@@ -143,10 +143,7 @@ def print_table(console: Console, frame: pd.DataFrame) -> None:
 
 def parse(words: Sequence[str]) -> Options:
     """The command line. Raises ValueError with the mistake in one sentence."""
-    try:
-        return parse_flags(words, Options(), "python experiments/compare.py", __doc__)
-    except ValueError as error:
-        raise ValueError(str(error).removeprefix("Options.")) from None
+    return parse_flags(words, Options(), "python experiments/compare.py", __doc__)
 
 
 def main() -> None:

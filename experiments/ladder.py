@@ -85,10 +85,7 @@ def parse(words: Sequence[str]) -> Command:
     own.add_argument("--data.name", nargs="+", dest="name", default=["tales"])
     tales = "tales" in own.parse_known_args(words)[0].name
     default = Command(data=DataConfig(num_stories=NUM_STORIES) if tales else DataConfig())
-    try:
-        return parse_flags(words, default, "python experiments/ladder.py", __doc__)
-    except ValueError as error:
-        raise ValueError(str(error).removeprefix("Command.")) from None
+    return parse_flags(words, default, "python experiments/ladder.py", __doc__)
 
 
 def climb(command: Command, console: Console) -> list[Step]:

@@ -42,10 +42,7 @@ def parse(words: Sequence[str]) -> Command:
     own.add_argument("--space", type=Path, default=DEFAULT_SPACE)
     space = own.parse_known_args(words)[0].space
     default = Command(space=space, config=Space.load(space).base)
-    try:
-        return parse_flags(words, default, "python experiments/search.py", __doc__)
-    except ValueError as error:
-        raise ValueError(str(error).removeprefix("Command.")) from None
+    return parse_flags(words, default, "python experiments/search.py", __doc__)
 
 
 def main() -> None:

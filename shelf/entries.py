@@ -70,9 +70,10 @@ def read_entry(path: Path) -> Entry:
     checkpoints = step_folders(path)
     config = attempt(problems, read_config, path)
     data = attempt(problems, read_json, path / "data.json") or {}
-    log = attempt(problems, read_log, path / "log.csv") or {}
-    if not log and (path / "loss.png").exists() and "log.csv is damaged" not in problems:
+    log = attempt(problems, read_log, path / "log.csv")
+    if log == {} and (path / "loss.png").exists():
         problems.append("log.csv is empty" if (path / "log.csv").exists() else "log.csv is missing")
+    log = log or {}
     parameters = attempt(problems, num_parameters, checkpoints[-1] / "model.safetensors") if checkpoints else None
     return Entry(
         name=path.name, when=last_change(path), state="broken" if problems else state_of(path), parameters=parameters,

@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from files import read_sums, sha256
+from files import damage
 from shelf.entries import locked, num_bytes, read_entry, read_json, run_folders, step_folders
 
 LEFT_ALONE = 60  # seconds: what is younger may be about to get its name
@@ -72,14 +72,9 @@ def superseded(path: Path) -> list[Path]:
     try:
         kept = {best_of(val_losses(folders)), *folders[-1:]} - {None}
         others = [folder for folder in folders if folder not in kept]
-        return others if others and all(map(is_whole, kept)) else []
-    except (ValueError, OSError):
+    except ValueError:
         return []
-
-
-def is_whole(checkpoint: Path) -> bool:
-    """Whether its files are what was saved. Raises ValueError or OSError where that cannot be told."""
-    return all(sha256(checkpoint / name) == known for known, name in read_sums(checkpoint))
+    return others if others and not any(map(damage, kept)) else []
 
 
 def val_losses(checkpoints: Sequence[Path]) -> dict[Path, float | None]:

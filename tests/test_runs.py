@@ -10,12 +10,13 @@ from safetensors import safe_open
 
 import runs
 from config import Config, TrainConfig, replace
+from files import CHECKPOINT
 from model import Model
 from optim import make_optimizer
 from presets import tiny
 from runs import COLUMNS, Run, free_name, saved_runs
 from tokenizer import ByteTokenizer
-from training.checkpoint import FILES, Checkpoint, NotWritten, Progress
+from training.checkpoint import Checkpoint, NotWritten, Progress
 
 
 @pytest.fixture(autouse=True)
@@ -311,7 +312,7 @@ def test_a_save_without_room_leaves_the_others_whole(monkeypatch):
 
 
 @pytest.mark.parametrize("change", ["cut", "empty", "flipped", "gone"])
-@pytest.mark.parametrize("name", [*FILES, "SHA256SUMS"])
+@pytest.mark.parametrize("name", [*CHECKPOINT, "SHA256SUMS"])
 def test_a_changed_byte_anywhere_is_noticed(name, change):
     run = make_run()
     save(run, {1: 1.0})

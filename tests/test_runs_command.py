@@ -74,6 +74,7 @@ def make_run(name: str, *, finished: bool = True, losses: dict[int, float] = LOS
         folder.mkdir(parents=True)
         save_file({"a": torch.zeros(3, 5), "b": torch.zeros(7)}, folder / "model.safetensors", {"format": "pt"})
         (folder / "progress.json").write_text(json.dumps({"step": step, "val_loss": loss}))
+        (folder / "optimizer.pt").write_bytes(b"a state")
         sums = [f"{sha256(path)}  {path.name}\n" for path in sorted(folder.iterdir())]
         (folder / SUMS).write_text("".join(sums))
     run.append_samples(300, [{"prompt": "Once", "text": "Once there was a fox."}])
@@ -409,9 +410,10 @@ def test_after_prune_the_best_and_the_last_checkpoint_are_what_they_were(command
     assert steps(run) == [200, 400]
 
 
-def test_prune_keeps_what_a_damaged_last_checkpoint_leaves_to_go_on_from(command):
+@pytest.mark.parametrize(("name", "left"), [("model.safetensors", b"abc"), ("optimizer.pt", b""), (SUMS, b"")])
+def test_prune_keeps_what_a_damaged_last_checkpoint_leaves_to_go_on_from(command, name, left):
     run = make_run("toy")
-    (run.path / "checkpoints" / "step_00000300" / "model.safetensors").write_bytes(b"abc")
+    (run.path / "checkpoints" / "step_00000300" / name).write_bytes(left)
     assert command("prune", "--yes") == (0, "there is nothing to remove\n", "")
     assert steps(run) == [100, 200, 300]
 

@@ -16,9 +16,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_model, save_model
 from torch import nn
 
-from files import SUMS, flush, flush_tree, read_sums, sha256
+from files import CHECKPOINT, SUMS, damage, flush, flush_tree, read_sums, sha256, whole
 
-FILES = ("model.safetensors", "optimizer.pt", "progress.json")
 AVERAGE = "ema.safetensors"
 
 
@@ -57,14 +56,14 @@ class Checkpoint:
 
     @cached_property
     def progress(self) -> Progress:
-        return Progress(**json.loads(self._whole("progress.json").read_text(encoding="utf-8")))
+        return Progress(**json.loads(whole(self.path, "progress.json").read_text(encoding="utf-8")))
 
     def load_weights(self, model: nn.Module, *, ema: bool = False) -> None:
         """The weights, or their moving average; ValueError where there is none, or for another architecture."""
         if ema and not (self.path / AVERAGE).exists():
             raise ValueError(f"{self.path} has no {AVERAGE}: only a run with train.ema_decay keeps an average")
         try:
-            load_model(model, str(self._whole(AVERAGE if ema else "model.safetensors")))
+            load_model(model, str(whole(self.path, AVERAGE if ema else "model.safetensors")))
         except RuntimeError as error:
             raise ValueError(f"{self.path} does not fit its configuration: {' '.join(str(error).split())}") from None
 
@@ -73,7 +72,7 @@ class Checkpoint:
         self.load_weights(model)
         if average is not None:
             self.load_weights(average, ema=True)
-        state = torch.load(self._whole("optimizer.pt"), map_location="cpu", weights_only=True)
+        state = torch.load(whole(self.path, "optimizer.pt"), map_location="cpu", weights_only=True)
         optimizer.load_state_dict(state["optimizer"])
         restore_random(state["random"])
         return self.progress
@@ -81,29 +80,11 @@ class Checkpoint:
     @property
     def fingerprint(self) -> str:
         """What its files were saved as, in one SHA-256 (hex). Raises ValueError where that cannot be read."""
-        return hashlib.sha256(json.dumps(self._sums()).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(read_sums(self.path)).encode()).hexdigest()
 
     def problem(self) -> str | None:
         """What is wrong with its files; None = all are what was saved."""
-        try:
-            for name in dict.fromkeys([*FILES, *(name for _, name in self._sums())]):
-                self._whole(name)
-        except ValueError as error:
-            return str(error)
-        return None
-
-    def _whole(self, name: str) -> Path:
-        try:
-            is_whole = (sha256(self.path / name), name) in self._sums()
-        except OSError as error:
-            raise ValueError(f"{self.path} is damaged: {error}") from None
-        if not is_whole:
-            raise ValueError(f"{self.path} is damaged: {name} is not as it was saved")
-        return self.path / name
-
-    def _sums(self) -> list[tuple[str, str]]:
-        """(SHA-256, name) of every file."""
-        return read_sums(self.path)
+        return damage(self.path)
 
 
 def save(
@@ -138,7 +119,7 @@ def write_checkpoint(
     folder: Path, model: nn.Module, optimizer, progress: Progress, average: nn.Module | None = None,
 ) -> None:
     """Write a checkpoint's files and their sums into an empty folder."""
-    weights, optimizer_state, how_far = files = [folder / name for name in FILES]
+    weights, optimizer_state, how_far = files = [folder / name for name in CHECKPOINT]
     save_model(model, str(weights))
     if average is not None:
         files.append(folder / AVERAGE)

@@ -9,13 +9,13 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from config import Config, replace
-from files import SUMS
+from files import CHECKPOINT, SUMS
 from model import Model
 from runs import Run, there_are
 from tokenizer import Tokenizer
-from training.checkpoint import FILES, Checkpoint
+from training.checkpoint import Checkpoint
 
-WEIGHTS = FILES[0]
+WEIGHTS = CHECKPOINT[0]
 BY_TOKEN = ("embed.tokens.weight", "head.unembed.weight", "head.unembed.bias")  # one row for each token
 MAX_NAMED = 8  # tensors of one kind in an error
 
