@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from text.packing import EVAL_LAYOUTS, LAYOUTS, Layout, ranges
-from text.shards import JoinedTokenFile, TokenFile
+from corpora.packing import EVAL_LAYOUTS, LAYOUTS, Layout, ranges
+from corpora.shards import JoinedTokenFile, TokenFile
 
 IGNORED = -100  # the target of a position without one, as in torch's cross_entropy
 

@@ -21,12 +21,12 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from command_line import fail, parse_flags
 from config import SampleConfig, replace
+from configuration.command_line import fail, parse_flags
 from data import IGNORED, eval_batches
+from generation.sampling import ended, eval_mode, generate, stream
 from model import Model
 from runs import Run, there_are
-from sampling import ended, eval_mode, generate, stream
 from tokenizer import Tokenizer
 from tools import pick_device
 

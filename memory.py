@@ -15,12 +15,12 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from command_line import fail, spell_bytes
 from config import Config, override, parse_bytes
-from footprint.fitting import Room, cheaper, in_words, largest
-from footprint.prediction import Prediction, predict
-from footprint.process import child_baseline_bytes
-from footprint.rehearsal import PARTS, sequence_bytes
+from configuration.command_line import fail, spell_bytes
+from memory_prediction.dry_run import PARTS, sequence_bytes
+from memory_prediction.prediction import Prediction, predict
+from memory_prediction.process import child_baseline_bytes
+from memory_prediction.suggestions import Room, cheaper, in_words, largest
 from model import Model
 from presets import parse_command_line
 

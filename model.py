@@ -19,12 +19,12 @@ from config import ModelConfig, replace
 from modules.block import make_block
 from modules.embed import Embed
 from modules.head import Head, Loss, num_targets
-from modules.mixers.sight import Documents
+from modules.masks import Documents
 from modules.norm import norm_maker
 from modules.pointer import Pointer
 from presets import parse_command_line
 from tools import LoggingModule, log_io, seed_everything, trace
-from views import parameter_table
+from tracing.render import parameter_table
 
 OUT_STD = {"same": lambda std, cfg: std, "depth": lambda std, cfg: std * (2 * cfg.num_layers) ** -0.5,
            "zero": lambda std, cfg: 0.0}

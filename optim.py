@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from command_line import fail
 from config import TrainConfig
+from configuration.command_line import fail
+from optimizing.schedules import draw_schedule, schedule_text
 from presets import parse_command_line
-from training.schedules import draw_schedule, schedule_text
 
 
 def group_of(name: str, parameter: Tensor) -> str:

@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from command_line import fail, parse_flags
 from config import Config, load_config, override, replace
+from configuration.command_line import fail, parse_flags
 
 # What config.py's own defaults choose for the small modern model, put back to plain choices, so
 # that editing a default there never changes a published architecture by accident.

@@ -10,7 +10,7 @@
 """
 
 if __name__ == "__main__":  # the program needs no torch, whose import alone takes longer than a thousand runs
-    from shelf.commands import main
+    from run_store.commands import main
 
     raise SystemExit(main())
 
@@ -31,15 +31,15 @@ import pandas as pd
 import torch
 from torch import nn
 
-from command_line import warn
 from config import Config, load_config, save_config, to_dict
-from files import write_text
+from configuration.command_line import warn
 from model import Model
-from shelf.entries import MODELS, fcntl, in_words, locked, step_folders, whole_lines
-from shelf.tidying import remove
+from run_store.append_log import Journal
+from run_store.atomic_files import write_text
+from run_store.checkpoint import Checkpoint, Progress, best_of, publish, put_back, save
+from run_store.listing import MODELS, fcntl, in_words, locked, step_folders, whole_lines
+from run_store.pruning import remove
 from tokenizer import Tokenizer, load_tokenizer
-from training.checkpoint import Checkpoint, Progress, best_of, publish, put_back, save
-from training.journal import Journal
 
 ROOT = Path(__file__).resolve().parent
 RESULTS = Path(os.environ.get("SHAPESHIFTER_RESULTS", ROOT / "experiments" / "results"))

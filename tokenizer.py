@@ -22,7 +22,7 @@ import tyro
 from rich.console import Console
 
 import tales
-from command_line import fail, parse_command
+from configuration.command_line import fail, parse_command
 from tokenization import foreign
 from tokenization.base import META, Tokenizer, thin
 from tokenization.grow import grow as grow_merges

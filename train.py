@@ -16,23 +16,23 @@ from typing import Any, NamedTuple
 import torch
 from rich.console import Console
 
-from command_line import fail
 from config import Config, DataConfig, TokenizerConfig, TrainConfig, replace
+from configuration.command_line import fail
+from corpora.corpus import Corpus, load_corpus
+from corpora.shards import JoinedTokenFile, TokenFile, prepare
 from data import Batch, Batches, prefetched
-from footprint.process import choose_allocator
+from memory_prediction.budget import EXIT_OUT_OF_MEMORY, Budget, OutOfMemory
+from memory_prediction.process import choose_allocator
 from model import Model, flops_per_token
+from optimizing.schedules import Schedule
 from presets import parse_command_line
+from run_store.checkpoint import Progress
 from runs import Run, free_name, require_free, require_locks, saved_runs
-from text.corpora import Corpus, load_corpus
-from text.shards import JoinedTokenFile, TokenFile, prepare
 from tokenizer import BUILT_SIZES, Tokenizer, built_tokenizer, load_tokenizer, train_tokenizer
 from tools import deterministic, has_fast_bfloat16, pick_device, seed_everything
 from training import report
-from training.budget import EXIT_OUT_OF_MEMORY, Budget, OutOfMemory
-from training.checkpoint import Progress
 from training.evaluation import Evaluation, evaluate
 from training.saving import Interrupted, Saver, load_newest, require_changeable
-from training.schedules import Schedule
 from training.step import Learner, NotFinite
 from training.stopping import EXIT_STATUS, Stop, process_seconds
 from training.trackers import opened, require_packages

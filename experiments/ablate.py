@@ -8,22 +8,23 @@ Each run is a saved run; whatever ends an ablation, the same command goes on. Re
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+if not __package__:  # run as a file, from whichever folder
+    import _project  # noqa: F401
 
 import argparse
 from collections.abc import Sequence
 from typing import Annotated
 
 import tyro
-from ablating.campaign import Interrupted, ablate
-from ablating.options import Options
-from ablating.report import write_report
-from ablating.variants import short_names, slug
 from pydantic.dataclasses import dataclass
-from searching.signals import Stopped
 
-from command_line import fail, parse_flags
 from config import CHECKED, Config, load_config, replace
+from configuration.command_line import fail, parse_flags
+from experiments.ablating.campaign import Interrupted, ablate
+from experiments.ablating.options import Options
+from experiments.ablating.report import write_report
+from experiments.ablating.variants import short_names, slug
+from experiments.searching.signals import Stopped
 from presets import load_preset
 
 

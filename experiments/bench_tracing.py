@@ -4,20 +4,20 @@ import gc
 import resource
 import sys
 import tracemalloc
-from pathlib import Path
 from statistics import median
 from time import process_time  # what other processes do does not count
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+if not __package__:  # run as a file, from whichever folder
+    import _project  # noqa: F401
 
 import torch
 from torch import nn
 
-from command_line import fail
 from config import ModelConfig, replace
+from configuration.command_line import fail
 from model import Model
 from tools import LoggingModule, log_io, shapes, trace
-from views import grid
+from tracing.render import grid
 
 NETS = {
     "tiny": (ModelConfig(vocab_size=65, dim=64, num_heads=4, num_layers=4), (2, 16)),

@@ -9,33 +9,33 @@
 """
 
 import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+if not __package__:  # run as a file, from whichever folder
+    import _project  # noqa: F401
 
 import math
 import time
 from dataclasses import dataclass
 
 import torch
-from encoding import Encode
-from loader_speed import Loader
-from memory_accuracy import Memory
 from rich.console import Console
 from rich.table import Table
-from tokenizer_speed import Tokenizers
 
-from command_line import fail, parse_words
 from config import Config, TrainConfig, override, replace
+from configuration.command_line import fail, parse_words
+from corpora.corpus import load_corpus
+from corpora.shards import prepare
 from data import Batches
+from experiments.encoding import Encode
+from experiments.loader_speed import Loader
+from experiments.memory_accuracy import Memory
+from experiments.tokenizer_speed import Tokenizers
 from model import Model
 from optim import OPTIMIZERS, Optimizers, make_optimizer
+from optimizing.schedules import Schedule
 from presets import load_preset
-from text.corpora import load_corpus
-from text.shards import prepare
 from tools import pick_device, seed_everything
 from train import choose_tokenizer, evaluate, fit_vocabulary, settle_precision
-from training.schedules import Schedule
 from training.step import Learner
 
 

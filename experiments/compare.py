@@ -8,7 +8,8 @@ a column of steps, TensorBoard's event files, what nanoGPT prints.
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+if not __package__:  # run as a file, from whichever folder
+    import _project  # noqa: F401
 
 import io
 from collections.abc import Sequence
@@ -16,19 +17,19 @@ from typing import Annotated, NamedTuple
 
 import pandas as pd
 import tyro
-from comparing.differences import common_floor, differences, remarks
-from comparing.gaps import gaps
-from comparing.lines import Line, lines
-from comparing.measures import held_out, measure_all
-from comparing.pictures import default_axis, default_column, draw_lines, not_drawn, require, require_smooth
-from comparing.sources import Source, find
-from comparing.table import graded, line_table, run_table
 from pydantic.dataclasses import dataclass
 from rich.console import Console
 
-from command_line import fail, parse_flags, warn
 from config import CHECKED, parse_bytes
-from files import write_bytes, write_text
+from configuration.command_line import fail, parse_flags, warn
+from experiments.comparing.differences import common_floor, differences, remarks
+from experiments.comparing.gaps import gaps
+from experiments.comparing.lines import Line, lines
+from experiments.comparing.measures import held_out, measure_all
+from experiments.comparing.pictures import default_axis, default_column, draw_lines, not_drawn, require, require_smooth
+from experiments.comparing.sources import Source, find
+from experiments.comparing.table import graded, line_table, run_table
+from run_store.atomic_files import write_bytes, write_text
 from runs import RESULTS
 from training.report import shown
 
@@ -116,8 +117,8 @@ def write(options: Options, found: Comparison) -> list[Path]:
 
 def write_html(options: Options, found: Comparison) -> None:
     """Write the page, with texts that the runs write now."""
-    from comparing.page import write_page  # plotly takes a second
-    from comparing.samples import same_prompts
+    from experiments.comparing.page import write_page  # plotly takes a second
+    from experiments.comparing.samples import same_prompts
 
     write_page(options.html, title=" · ".join(line.name for line in found.lines), lines=found.lines, table=found.table,
                differences=found.differences, remarks=found.remarks, floor=common_floor(found.lines),

@@ -3,7 +3,8 @@
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+if not __package__:  # run as a file, from whichever folder
+    import _project  # noqa: F401
 
 import json
 import os
@@ -19,9 +20,9 @@ from rich.table import Table
 
 import tales
 from config import DataConfig
-from text.corpora import load_corpus
-from text.encoder import grouped, num_cores
-from text.shards import prepare
+from corpora.corpus import load_corpus
+from corpora.encoder import grouped, num_cores
+from corpora.shards import prepare
 from tokenizer import load_tokenizer
 
 SEPARATOR = "\n\n"

@@ -9,20 +9,20 @@ judging goes on where it stopped. Results: experiments/results/judge-RUN.../
 """
 
 import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+if not __package__:  # run as a file, from whichever folder
+    import _project  # noqa: F401
 
 from typing import Annotated
 
 import tyro
-from judging.endpoint import Unreachable
-from judging.judging import grade_runs, versus_runs
-from judging.options import Options
 from pydantic import ValidationError
 
-from command_line import fail, parse_command
 from config import explain
+from configuration.command_line import fail, parse_command
+from experiments.judging.endpoint import Unreachable
+from experiments.judging.judging import grade_runs, versus_runs
+from experiments.judging.options import Options
 
 Flags = Annotated[Options, tyro.conf.arg(name="")]
 Name = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]

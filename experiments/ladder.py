@@ -7,26 +7,27 @@ trained in processes of their own; whatever ends the command, the same one goes 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+if not __package__:  # run as a file, from whichever folder
+    import _project  # noqa: F401
 
 import argparse
 import os
 from collections.abc import Sequence
 from dataclasses import field
 
-from climbing.children import train_all
-from climbing.report import ONE_SEED, write_report
-from climbing.rungs import NUM_STORIES, RUNGS
-from climbing.staircase import Step, climbed, last
 from pydantic.dataclasses import dataclass
 from rich.console import Console
-from searching.signals import Stopped
 
-from command_line import fail, parse_flags
 from config import CHECKED, Config, DataConfig, replace
+from configuration.command_line import fail, parse_flags
+from corpora.tables import files_of
+from experiments.climbing.children import train_all
+from experiments.climbing.report import ONE_SEED, write_report
+from experiments.climbing.rungs import NUM_STORIES, RUNGS
+from experiments.climbing.staircase import Step, climbed, last
+from experiments.searching.signals import Stopped
 from presets import LADDER_TOKENS
 from runs import RESULTS, Run
-from text.tables import files_of
 from training.report import shown
 
 HELD_OUT_BYTES = 150_000  # of a long text, so that measuring does not take longer than training

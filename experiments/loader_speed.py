@@ -10,12 +10,12 @@ from rich.console import Console
 from rich.table import Table
 
 from config import Config, Packing, override
+from corpora.corpus import load_corpus
+from corpora.shards import prepare
 from data import Batch, Batches, prefetched
 from model import Model
 from optim import make_optimizer
 from presets import load_preset
-from text.corpora import load_corpus
-from text.shards import prepare
 from tools import pick_device, seed_everything
 from train import choose_tokenizer, fit_vocabulary
 

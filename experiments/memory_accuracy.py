@@ -8,22 +8,22 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import mean, median
 from typing import Literal, NamedTuple
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+if not __package__:  # run as a file, from whichever folder
+    import _project  # noqa: F401
 
 import torch
-from memory_cases import CASES, drawn_cases, named_cases
 from rich.console import Console
 from rich.table import Table
 
 from config import Config, from_dict, replace, to_dict
 from data import IGNORED, Batch
-from footprint.prediction import Prediction, num_texts, predict
-from footprint.process import choose_allocator, peak_rss_bytes, reset_peak_rss, rss_bytes, warm_up
-from footprint.rehearsal import begin_texts
+from experiments.memory_cases import CASES, drawn_cases, named_cases
+from memory_prediction.dry_run import begin_texts
+from memory_prediction.prediction import Prediction, num_texts, predict
+from memory_prediction.process import choose_allocator, peak_rss_bytes, reset_peak_rss, rss_bytes, warm_up
 from model import Model, flops_per_token
 from tools import seed_everything
 from training.evaluation import predict_batch

@@ -7,7 +7,8 @@ in a process of its own. Whatever ends a search, the same command goes on. Resul
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+if not __package__:  # run as a file, from whichever folder
+    import _project  # noqa: F401
 
 import argparse
 from collections.abc import Sequence
@@ -16,15 +17,15 @@ from typing import Annotated
 import tyro
 from pydantic.dataclasses import dataclass
 from rich.console import Console
-from searching.display import showing
-from searching.loop import search
-from searching.options import Options
-from searching.report import write_report
-from searching.signals import Stopped
-from searching.space import Space
 
-from command_line import fail, parse_flags
 from config import CHECKED, Config
+from configuration.command_line import fail, parse_flags
+from experiments.searching.display import showing
+from experiments.searching.loop import search
+from experiments.searching.options import Options
+from experiments.searching.report import write_report
+from experiments.searching.signals import Stopped
+from experiments.searching.space import Space
 
 DEFAULT_SPACE = Path(__file__).resolve().parent / "spaces" / "small.yaml"
 

@@ -1,10 +1,10 @@
 """The `tokenizers` benchmark: how fast each kind encodes, beside the bare library that it stands on."""
 
 import os
-import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+if not __package__:  # run as a file, from whichever folder
+    import _project  # noqa: F401
 
 import tempfile
 import time

@@ -6,8 +6,8 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor, nn
 
+from modules.masks import Documents, Sight, masked, sight
 from modules.mixers.attention import KVCache
-from modules.mixers.sight import Documents, Sight, masked, sight
 from tools import LoggingModule, log_io
 
 

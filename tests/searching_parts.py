@@ -18,7 +18,7 @@ from small_runs import small_run_config
 
 import train
 from config import Config, save_config
-from footprint.process import child_baseline_bytes
+from memory_prediction.process import child_baseline_bytes
 from runs import ROOT
 
 MB = 10**6
@@ -115,7 +115,7 @@ def start(folder: Path, *, trainer: str = "train:main", predictor: str = "search
           **options: Any) -> subprocess.Popen:
     """A search as a process of its own, by default of three trials that may take 540 MB."""
     options = {"space": str(folder / "toy.yaml"), "ram_limit": room(540), "trials": 3} | options
-    path = [str(ROOT), str(ROOT / "experiments"), str(Path(__file__).parent), *sys.path]
+    path = [str(ROOT), str(Path(__file__).parent), *sys.path]
     environment = os.environ | {
         "SHAPESHIFTER_MODELS": str(folder / "models"), "SHAPESHIFTER_RESULTS": str(folder / "results"),
         "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(path)}
@@ -151,9 +151,9 @@ def outcomes(study: optuna.Study) -> list[str]:
 
 
 def main() -> None:
-    from searching.loop import search
-    from searching.options import Options
-    from searching.signals import Stopped
+    from experiments.searching.loop import search
+    from experiments.searching.options import Options
+    from experiments.searching.signals import Stopped
 
     options, trainer, predictor = sys.argv[1:]
     try:

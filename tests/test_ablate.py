@@ -9,23 +9,23 @@ import sys
 import time
 from pathlib import Path
 
-import ablate
 import numpy as np
 import pandas as pd
 import pytest
-from ablating.campaign import Outcome
-from ablating.forest import draw_forest
-from ablating.options import Options
-from ablating.plan import Planned, plan_one
-from ablating.report import write_report
-from ablating.results import BETTER, NOISE, WORSE, compare, result_table, verdict
-from ablating.sizing import num_flops, num_parameters, num_tokens, resized, steps_for
-from ablating.variants import Variant, make_variants, read_values
 from conftest import QUIET
 from small_runs import assert_same_run, small_run_config
 
 import train
 from config import Config, ModelConfig, load_config, override, save_config
+from experiments import ablate
+from experiments.ablating.campaign import Outcome
+from experiments.ablating.forest import draw_forest
+from experiments.ablating.options import Options
+from experiments.ablating.plan import Planned, plan_one
+from experiments.ablating.report import write_report
+from experiments.ablating.results import BETTER, NOISE, WORSE, compare, result_table, verdict
+from experiments.ablating.sizing import num_flops, num_parameters, num_tokens, resized, steps_for
+from experiments.ablating.variants import Variant, make_variants, read_values
 from runs import ROOT, Run
 from training.step import Learner
 
@@ -248,7 +248,7 @@ def outcome(label: str, values: list[float], failure: str | None = None, **rest)
 
 @pytest.fixture
 def results(tmp_path, monkeypatch):
-    monkeypatch.setattr("ablating.options.RESULTS", tmp_path / "results")
+    monkeypatch.setattr("experiments.ablating.options.RESULTS", tmp_path / "results")
     (tmp_path / "results" / "toy").mkdir(parents=True)
     return tmp_path / "results" / "toy"
 
@@ -324,7 +324,7 @@ def run_main(monkeypatch, capfd, *words: str) -> tuple[int, str, str]:
     (["--vary", "model.norm=layer", "--train.time-limit", "5m"], "train.time_limit=5m could end runs"),
 ])
 def test_a_mistake_is_one_sentence_and_nothing_is_trained(words, sentence, models, tmp_path, monkeypatch, capfd):
-    monkeypatch.setattr("ablating.options.RESULTS", tmp_path / "results")
+    monkeypatch.setattr("experiments.ablating.options.RESULTS", tmp_path / "results")
     status, said, errors = run_main(monkeypatch, capfd, *words)
     assert (status, errors.count("\n")) == (2, 1) and errors.startswith(f"error: {sentence}") and not models.exists()
 

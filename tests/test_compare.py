@@ -6,7 +6,6 @@ import math
 import statistics
 import sys
 
-import compare
 import numpy as np
 import pandas as pd
 import pytest
@@ -18,6 +17,7 @@ from small_runs import small_run_config
 import runs
 import tales
 import train
+from experiments import compare
 from runs import Run
 from tokenizer import load_tokenizer
 

@@ -31,9 +31,9 @@ from modules.mlp import ACTIVATIONS, MLPS
 from modules.norm import NORMS
 from modules.position import POSITIONS, ROTARY
 from optim import OPTIMIZERS
+from optimizing.schedules import SCHEDULES
 from presets import PLAIN_MODEL, PRESETS, load_preset, parse_command_line, tiny
 from tokenizer import TOKENIZERS
-from training.schedules import SCHEDULES
 
 SECTIONS = {"model": ModelConfig, "data": DataConfig, "tokenizer": TokenizerConfig, "train": TrainConfig,
             "sample": SampleConfig}

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 import config
 from config import Config, ModelConfig, SampleConfig, override, replace
 from data import Batches
+from generation.sampling import generate
 from model import Model
 from optim import make_optimizer
 from presets import PRESETS, load_preset, tiny
-from sampling import generate
 
 MENUS = {"norm": config.Norm, "residual": config.Residual, "position": config.Position, "mlp": config.Mlp,
          "activation": config.Activation, "qk_norm": config.QKNorm, "attn_kernel": config.AttentionKernel,

@@ -20,12 +20,12 @@ from hypothesis import strategies as st
 
 import tales
 from config import DataConfig, from_dict
+from corpora import chunks, corpus, files, hub
+from corpora.chunks import Piece, sampled, split
+from corpora.corpus import VAL_SEED, Corpus, load_corpus
 from presets import load_preset
-from text import corpora, hub, pieces, reading
-from text.corpora import VAL_SEED, Corpus, load_corpus
-from text.pieces import Piece, sampled, split
 
-ROOT = Path(corpora.__file__).parent.parent
+ROOT = Path(corpus.__file__).parent.parent
 DOCUMENTS = [f"story {number}\nof é and more" for number in range(30)]
 
 
@@ -102,7 +102,7 @@ def test_compressed_text_one_after_another_is_read_to_its_end(end, tmp_path, loa
 def test_pieces_put_together_are_the_documents(text, block, size):
     blocks = [text[place:place + block] for place in range(0, len(text), block)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pieces, "PIECE_CHARS", size)
+        patch.setattr(chunks, "PIECE_CHARS", size)
         found = list(split(blocks, "||"))
     documents = [""]
     for piece in found:
@@ -113,8 +113,8 @@ def test_pieces_put_together_are_the_documents(text, block, size):
 
 
 def test_a_long_document_is_read_in_pieces_of_bounded_size(tmp_path, load, monkeypatch):
-    monkeypatch.setattr(pieces, "PIECE_CHARS", 1000)
-    monkeypatch.setattr(reading, "BLOCK_BYTES", 1000)
+    monkeypatch.setattr(chunks, "PIECE_CHARS", 1000)
+    monkeypatch.setattr(files, "BLOCK_BYTES", 1000)
     text = "words of a text\n" * 5000
     found = list(load(write(tmp_path / "a.txt", text), val_ratio=0.01).pieces())
     assert "".join(piece.text for piece in found) == text
@@ -151,7 +151,7 @@ def test_the_fingerprint_follows_the_content_and_the_split_and_not_the_path(tmp_
     (b"one two", {"subset": "en"}, "data.subset='en' would change nothing for"),
 ])
 def test_text_that_cannot_be_used_is_one_clear_sentence(content, flags, message, tmp_path, load, monkeypatch):
-    monkeypatch.setattr(reading, "BLOCK_BYTES", 3)
+    monkeypatch.setattr(files, "BLOCK_BYTES", 3)
     with pytest.raises(ValueError, match=message):
         load(write(tmp_path / "a.txt", content), **flags)
 
@@ -176,9 +176,9 @@ def test_a_missing_file_names_the_path_and_the_known_corpora(name, tmp_path, mon
 
 
 def test_a_file_is_read_through_once_until_it_changes(tmp_path, load, monkeypatch):
-    monkeypatch.setattr(reading, "SETTLED_NS", 0)
+    monkeypatch.setattr(files, "SETTLED_NS", 0)
     read = []
-    monkeypatch.setattr(corpora, "scan", lambda path, separator: read.append(path) or reading.scan(path, separator))
+    monkeypatch.setattr(corpus, "scan", lambda path, separator: read.append(path) or files.scan(path, separator))
     path = write(tmp_path / "a.txt", "one|two|three")
     prints = [load(path, separator="|").fingerprint for _ in range(3)]
     assert len(read) == 1 and len(set(prints)) == 1
@@ -189,7 +189,7 @@ def test_a_file_is_read_through_once_until_it_changes(tmp_path, load, monkeypatc
 
 def test_a_file_that_has_just_changed_is_not_remembered(tmp_path, load, monkeypatch):
     path, now = write(tmp_path / "a.txt", "one|two|three"), time.time_ns()
-    monkeypatch.setattr(reading, "state_of", lambda path: (13, now, now, 1))  # a clock of coarse ticks
+    monkeypatch.setattr(files, "state_of", lambda path: (13, now, now, 1))  # a clock of coarse ticks
     before = load(path, separator="|").fingerprint
     write(path, "one|two|thr33")
     assert load(path, separator="|").fingerprint != before
@@ -217,15 +217,14 @@ def test_tales_validate_on_other_stories_that_no_seed_changes(load):
     assert parts[0].fingerprint != parts[1].fingerprint
 
 
-def own_imports(name: str) -> set[str]:
-    """A file of ours, and all files of ours that it imports."""
-    imported = re.findall(r"^(?:from|import) (\w+)", (ROOT / name).read_text(), re.MULTILINE)
-    ours = [f"{module}.py" for module in imported if (ROOT / f"{module}.py").exists()]
-    return {name}.union(*map(own_imports, ours))
+def own_imports(path: Path) -> set[str]:
+    """A file of the tales' folder, and all files of it that it imports."""
+    imported = re.findall(r"^from tales\.(\w+)", path.read_text(), re.MULTILINE)
+    return {path.name}.union(*(own_imports(path.with_name(f"{module}.py")) for module in imported))
 
 
 def test_the_fingerprint_of_tales_covers_every_file_that_writes_them():
-    assert own_imports("tales.py") == {path.name for path in tales.SOURCES}
+    assert own_imports(ROOT / "tales" / "stories.py") == {path.name for path in tales.SOURCES}
 
 
 def test_the_bits_of_tales_are_those_of_their_stories(load):

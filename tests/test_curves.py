@@ -6,12 +6,12 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-from comparing.differences import differences, remarks
-from comparing.lines import Line
-from comparing.pictures import draw_lines, not_drawn
-from comparing.sources import Source
 
 from config import Config, override
+from experiments.comparing.differences import differences, remarks
+from experiments.comparing.lines import Line
+from experiments.comparing.pictures import draw_lines, not_drawn
+from experiments.comparing.sources import Source
 from tokenizer import ByteTokenizer, CharTokenizer
 
 DATA = {"fingerprint": "f", "val_bytes": 100, "floor_bits_per_byte": None, "val_tokens_per_byte": 1.0,

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from config import DataConfig
+from corpora.corpus import load_corpus
+from corpora.packing import LAYOUTS
+from corpora.shards import prepare
 from data import Batches, eval_batches, prefetched, take_turns
-from text.corpora import load_corpus
-from text.packing import LAYOUTS
-from text.shards import prepare
 from tokenizer import train_tokenizer
 
 

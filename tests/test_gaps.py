@@ -7,12 +7,12 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-from comparing.gaps import bootstrap, gaps, tokens_saved
-from comparing.lines import Line
-from comparing.measures import HeldOut, Measures
-from comparing.sources import Source
-from comparing.statistics import holm, welch
 
+from experiments.comparing.gaps import bootstrap, gaps, tokens_saved
+from experiments.comparing.lines import Line
+from experiments.comparing.measures import HeldOut, Measures
+from experiments.comparing.sources import Source
+from experiments.comparing.statistics import holm, welch
 from tokenizer import ByteTokenizer, CharTokenizer
 
 TEXT = HeldOut(tuple("x" * (100 + number) for number in range(40)), "made")

@@ -5,8 +5,6 @@ from itertools import islice
 from math import sqrt
 
 import pytest
-from comparing import caches, grades
-from comparing.grades import CACHE, LONGEST, Grades, grade_run
 from rich.console import Console
 from small_runs import small_run_config
 
@@ -14,6 +12,8 @@ import runs
 import tales
 import train
 from config import override
+from experiments.comparing import caches, grades
+from experiments.comparing.grades import CACHE, LONGEST, Grades, grade_run
 from inference import continue_prompts
 
 TALES = {"data.name": "tales", "data.num_stories": 30, "tokenizer.kind": "bpe", "tokenizer.vocab_size": 128,

@@ -7,89 +7,60 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-# what each file, or folder of files, may import of the others; only experiments, notebooks and tests import the rest
+# From the bottom up, a line each for a door and the rooms behind it: what they may import besides what stands in their
+# own room. No room lies both above and below another. Only experiments, notebooks and tests import train.
 MAY_IMPORT = {
-    "files": "",
-    "command_line": "",
-    "config": "",
-    "storybook": "",
-    "grammar": "storybook",
-    "tales": "grammar storybook",
-    "checkpoint": "files",
-    "stopping": "",
-    "journal": "command_line files",
-    "views": "",
-    "tracing": "views",
-    "tools": "tracing views",
-    "process": "",
-    "modules": "tools",
-    "presets": "command_line config",
-    "shelf": "command_line config files presets",
+    "configuration": "",
+    "config": "configuration",
+    "families": "config",
+    "presets": "config configuration families",
+    "tracing": "",
+    "tools": "tracing",
+    "modules": "config tools",
+    "model": "config modules presets tools tracing",
+    "tales": "",
     "tokenization": "",
-    "tokenizer": "command_line tales tokenization",
-    "pieces": "",
-    "reading": "pieces",
-    "locks": "",
-    "tables": "reading",
-    "hub": "reading tables tokenization",
-    "corpora": "config files hub pieces reading tables tales",
-    "encoder": "pieces tokenization tokenizer",
-    "shards": "corpora encoder locks reading tokenizer",
-    "packing": "",
-    "data": "packing shards",
-    "model": "config presets modules tools views",
-    "schedules": "config",
-    "gradients": "config",
-    "optim": "command_line config presets schedules",
-    "runs": "checkpoint command_line files journal config model shelf tokenizer",
-    "trackers": "command_line config runs",
-    "transfer": "checkpoint config files model runs tokenizer",
-    "step": "config data gradients model optim tools",
-    "saving": "checkpoint command_line config runs step stopping",
-    "sampling": "config model",
-    "evaluation": "data model sampling tokenizer",
-    "live": "",
-    "rehearsal": "config data live model sampling evaluation step",
-    "prediction": "config model process rehearsal sampling tools",
-    "fitting": "command_line config prediction",
-    "memory": "command_line config presets model fitting prediction process rehearsal",
-    "budget": "command_line config files fitting prediction process",
-    "inference": "sampling runs command_line config presets tokenizer data model tools",
-    "report": "files inference sampling evaluation trackers runs checkpoint command_line config tales tokenizer data "
-              "model schedules tools",
-    "train": "report inference evaluation trackers transfer saving runs stopping checkpoint command_line config "
-             "presets tokenizer tales corpora shards data model schedules step budget process tools",
+    "tokenizer": "configuration tales tokenization",
+    "run_store": "config configuration presets",
+    "corpora": "config run_store tales tokenization tokenizer",
+    "data": "corpora",
+    "optimizing": "config",
+    "optim": "config configuration model optimizing presets",
+    "generation": "config model",
+    "objectives": "config data generation model modules tools",
+    "objective": "config objectives",
+    "runs": "config configuration model run_store tokenizer",
+    "inference": "config configuration data generation model objective presets runs tokenizer tools",
+    "training": "config configuration corpora data generation inference model modules objective optim optimizing "
+                "run_store runs tales tokenizer tools",
+    "memory_prediction": "config configuration data generation model objective run_store tools training",
+    "memory": "config configuration memory_prediction model presets",
+    "train": "config configuration corpora data memory_prediction model objective optim optimizing presets run_store "
+             "runs tokenizer tools training",
 }
 PROGRAMS = {"experiments", "notebooks", "tests"}  # they may import anything
 FOLDERS = [path for path in ROOT.iterdir() if path.is_dir() and not path.name.startswith(".")]
 FILES = sorted([*ROOT.glob("*.py"), *(path for folder in FOLDERS for path in folder.rglob("*.py"))])
 
 
-SPLIT = {"footprint", "text", "training"}  # folders whose files stand in MAY_IMPORT one by one
-
-
 def unit(path: Path) -> str:
-    """The file's name at the top level and in SPLIT, another folder's below it."""
-    first = path.relative_to(ROOT).parts[0]
-    return path.stem if first in SPLIT and path.name != "__init__.py" else Path(first).stem
+    """The door, or the room, that a file belongs to."""
+    return Path(path.relative_to(ROOT).parts[0]).stem
 
 
 def imported(path: Path) -> set[str]:
-    """The first part of every module's name that a file imports, wherever it does."""
+    """The first part of every module's name that a file imports, anywhere in it."""
     names = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            module = node.module if node.level == 0 else unit(path)
-            names |= {f"{module}.{alias.name}" for alias in node.names} if module in SPLIT else {module}
-    return {name.split(".")[name.split(".")[0] in SPLIT] for name in names}
+            names |= {node.module if node.level == 0 else unit(path)}
+    return {name.split(".")[0] for name in names}
 
 
-LAYERED = [path for path in FILES if unit(path) not in PROGRAMS | SPLIT]
-
-
-@pytest.mark.parametrize("path", LAYERED, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("path", [path for path in FILES if unit(path) not in PROGRAMS],
+                         ids=lambda path: str(path.relative_to(ROOT)))
 def test_a_file_imports_only_what_stands_below_it(path):
     assert unit(path) in MAY_IMPORT, f"say in MAY_IMPORT what {unit(path)} may import"
     ours = {unit(other) for other in FILES} - {unit(path)}
@@ -104,8 +75,8 @@ def test_the_directions_have_no_circle():
 
 
 def test_no_name_hides_the_standard_library():
-    # what lies in a folder of experiments/ holds no program and goes by its folder's name, as comparing.statistics does
-    names = {path.stem for path in FILES if path.parent.parent != ROOT / "experiments"}
+    # a file in a folder is imported by its folder's name too; a program or a door is not
+    names = {path.stem for path in FILES if len(path.relative_to(ROOT).parts) == 1}
     names |= {folder.name for folder in FOLDERS}
     assert not (names - {"__init__"}) & (sys.stdlib_module_names | {"datasets"})
 

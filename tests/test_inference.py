@@ -13,11 +13,11 @@ from helpers import assert_close, randomise, small_config, small_model
 import inference
 import runs
 from config import Config, SampleConfig, from_dict, replace, to_dict
+from generation.sampling import distribution, generate, stream
 from inference import score, write_texts
 from model import Model
 from presets import tiny
 from runs import Progress, Run
-from sampling import distribution, generate, stream
 from tokenizer import ByteTokenizer, load_tokenizer
 
 EOS = 2

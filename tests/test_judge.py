@@ -8,18 +8,9 @@ import subprocess
 import sys
 import time
 
-import judge
 import pandas as pd
 import pytest
 from judge_server import KEY, MODEL, USAGE, serving
-from judging import endpoint, judging, stories
-from judging.beginnings import cut_within_sentence, held_out_beginnings
-from judging.notes import Notes
-from judging.options import Options
-from judging.report import duel_lines, gap_lines
-from judging.rubric import AGES, Choice, PlotVerdict, Question, Verdict
-from judging.stories import shorten
-from judging.tables import Duel, criteria_table, duel
 from rich.console import Console
 from scipy import stats
 from small_runs import small_run_config
@@ -28,6 +19,15 @@ import runs
 import tales
 import train
 from config import override
+from experiments import judge
+from experiments.judging import endpoint, judging, stories
+from experiments.judging.beginnings import cut_within_sentence, held_out_beginnings
+from experiments.judging.notes import Notes
+from experiments.judging.options import Options
+from experiments.judging.report import duel_lines, gap_lines
+from experiments.judging.rubric import AGES, Choice, PlotVerdict, Question, Verdict
+from experiments.judging.stories import shorten
+from experiments.judging.tables import Duel, criteria_table, duel
 from runs import Run
 
 TALES = {"data.name": "tales", "data.num_stories": 30, "tokenizer.kind": "bpe", "tokenizer.vocab_size": 128,

@@ -11,20 +11,20 @@ import time
 from collections import Counter
 from pathlib import Path
 
-import ladder
 import pytest
 import torch
-from climbing import staircase
-from climbing.children import train_all
-from climbing.report import draw_staircase, markdown_table, page, write_report
-from climbing.rungs import RUNGS, WORDS, trace_diff, trace_rung
-from climbing.staircase import Step, climbed, table
-from comparing.statistics import welch
 from conftest import QUIET
 from helpers import assert_close, small_tokens
 from small_runs import write_text_file
 
 from config import DataConfig, override, replace
+from experiments import ladder
+from experiments.climbing import staircase
+from experiments.climbing.children import train_all
+from experiments.climbing.report import draw_staircase, markdown_table, page, write_report
+from experiments.climbing.rungs import RUNGS, WORDS, trace_diff, trace_rung
+from experiments.climbing.staircase import Step, climbed, table
+from experiments.comparing.statistics import welch
 from model import Model
 from presets import LADDER, LADDER_TOKENS, load_preset
 from runs import Run

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from comparing.lines import lines
-from comparing.sources import Source
-from comparing.statistics import mean_interval
 from small_runs import small_run_config
 
 import runs
 from config import override
+from experiments.comparing.lines import lines
+from experiments.comparing.sources import Source
+from experiments.comparing.statistics import mean_interval
 from runs import Run
 from tokenizer import ByteTokenizer
 

@@ -5,11 +5,11 @@ import math
 
 import numpy as np
 import pytest
-from comparing import measures
-from comparing.lines import Line
-from comparing.measures import CACHE, HeldOut, held_out, measure, measure_all
-from comparing.sources import Source
 
+from experiments.comparing import measures
+from experiments.comparing.lines import Line
+from experiments.comparing.measures import CACHE, HeldOut, held_out, measure, measure_all
+from experiments.comparing.sources import Source
 from inference import score
 from runs import Run
 from tokenizer import BPETokenizer, ByteTokenizer, load_tokenizer

@@ -12,13 +12,13 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.distributed._tools.mem_tracker import MemTracker
 
 import memory
-from command_line import spell_bytes
 from config import Config, override, parse_bytes
-from footprint import prediction
-from footprint.fitting import Room, cheaper, in_words, largest
-from footprint.prediction import predict
-from footprint.process import peak_rss_bytes, reset_peak_rss, rss_bytes
-from footprint.rehearsal import rehearse, sequence_bytes, some_batch
+from configuration.command_line import spell_bytes
+from memory_prediction import prediction
+from memory_prediction.dry_run import rehearse, sequence_bytes, some_batch
+from memory_prediction.prediction import predict
+from memory_prediction.process import peak_rss_bytes, reset_peak_rss, rss_bytes
+from memory_prediction.suggestions import Room, cheaper, in_words, largest
 from model import Model
 from modules.mlp import MLPS
 from presets import load_preset

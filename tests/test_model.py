@@ -12,9 +12,9 @@ from torch.nn import functional as F
 from config import ModelConfig, replace
 from model import Model
 from modules.head import Head, Loss
+from modules.masks import Documents, before
 from modules.mixers import sight as sight_module
 from modules.mixers.attention import ExplicitAttend, sight
-from modules.mixers.sight import Documents, before
 from modules.mlp import ACTIVATIONS, GLU, MLP
 from modules.norm import NORMS, CosineNorm, DyT, LayerNorm, RMSNorm, norm_maker
 from modules.position import ROTARY, ALiBi, InterleavedRoPE, LearnedPosition, RoPE, SinusoidalPosition, alibi_slopes

@@ -19,16 +19,16 @@ import runs
 import train
 import training.step
 from config import Config, TrainConfig, replace
+from corpora.corpus import load_corpus
+from corpora.shards import prepare
 from model import Model
 from optim import OPTIMIZERS, MovingAverage, group_of, make_optimizer, parameter_groups
+from optimizing.schedules import Schedule
 from presets import PRESETS, load_preset, tiny
 from runs import Run
-from text.corpora import load_corpus
-from text.shards import prepare
 from train import Interrupted
 from train import train as train_run
 from training.evaluation import evaluate
-from training.schedules import Schedule
 from training.step import clip
 
 MULTIPLIERS = {"embed_lr_mult": 2.0, "head_lr_mult": 3.0, "vector_lr_mult": 5.0}

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from text.packing import EVAL_LAYOUTS, LAYOUTS, best_fit, documents_layout, pad_layout, row_starts
+from corpora.packing import EVAL_LAYOUTS, LAYOUTS, best_fit, documents_layout, pad_layout, row_starts
 
 lengths_and_row = st.tuples(st.lists(st.integers(2, 30), min_size=1, max_size=12),
                             st.integers(1, 12))

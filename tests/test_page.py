@@ -11,9 +11,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from browser import CHROMIUM, Browser
-from comparing.lines import Line
-from comparing.page import MAX_ROWS, write_page
-from comparing.sources import Source
+
+from experiments.comparing.lines import Line
+from experiments.comparing.page import MAX_ROWS, write_page
+from experiments.comparing.sources import Source
 
 in_chromium = pytest.mark.skipif(CHROMIUM is None, reason="the page is opened in Chromium: install chromium")
 FLOOR = 0.36

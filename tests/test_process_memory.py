@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from footprint import process
-from footprint.process import (
+from memory_prediction import process
+from memory_prediction.process import (
     Watchdog,
     child_baseline_bytes,
     choose_allocator,
@@ -161,7 +161,7 @@ def test_without_proc_nothing_is_known(tmp_path):
 
 FREED = """
 import torch
-from footprint.process import *
+from memory_prediction.process import *
 choose_allocator("{}")
 before, data = rss_bytes(), data_bytes()
 held = [torch.ones(2**18) for _ in range(100)]
@@ -207,7 +207,7 @@ from config import override, Config
 from data import Batch
 from model import Model
 from training.step import Learner
-from footprint.process import *
+from memory_prediction.process import *
 
 cfg = override(Config(), {{"model.vocab_size": 4096, "model.max_seq_len": 128, "train.precision": "float32",
                            "train.optimizer": "adamw"}})

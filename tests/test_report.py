@@ -16,13 +16,13 @@ import runs
 import tales
 from config import DataConfig, SampleConfig, override, replace
 from model import Model
+from optimizing.schedules import Schedule
+from run_store.checkpoint import Progress
 from runs import Run
 from tokenizer import ByteTokenizer, CharTokenizer
 from training import report
-from training.checkpoint import Progress
 from training.evaluation import Evaluation
 from training.report import draw_loss, grade_stories, opening_prompts, plot_loss, say_evaluation, shown, write_samples
-from training.schedules import Schedule
 
 WHOLE = tales.story(0, 0).text
 

@@ -10,13 +10,13 @@ from safetensors import safe_open
 
 import runs
 from config import Config, TrainConfig, replace
-from files import CHECKPOINT
 from model import Model
 from optim import make_optimizer
 from presets import tiny
+from run_store.atomic_files import CHECKPOINT
+from run_store.checkpoint import Checkpoint, NotWritten, Progress
 from runs import COLUMNS, Run, free_name, saved_runs
 from tokenizer import ByteTokenizer
-from training.checkpoint import Checkpoint, NotWritten, Progress
 
 
 @pytest.fixture(autouse=True)

@@ -19,11 +19,11 @@ from small_runs import content
 
 import runs
 from config import Config, override
-from files import SUMS, sha256
 from presets import load_preset
+from run_store import commands, pruning
+from run_store.atomic_files import SUMS, sha256
+from run_store.listing import in_words, locked, read_entry
 from runs import Run
-from shelf import commands, tidying
-from shelf.entries import in_words, locked, read_entry
 from tokenizer import ByteTokenizer
 
 LOSSES = {100: 3.0, 200: 2.0, 300: 2.5}  # the best is neither the first nor the last
@@ -350,7 +350,7 @@ def test_rm_that_is_cut_short_leaves_no_half_of_a_run_and_prune_ends_it(command,
         raise OSError(5, "Input/output error", str(path))
 
     with monkeypatch.context() as patch:
-        patch.setattr(tidying.shutil, "rmtree", fail)
+        patch.setattr(pruning.shutil, "rmtree", fail)
         status, _, errors = command("rm", "toy", "--yes")
     assert status == 2 and errors.endswith(": Input/output error\n")
     assert command("list")[1].startswith("no runs")

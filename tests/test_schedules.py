@@ -10,8 +10,8 @@ import optim
 from config import Config, TrainConfig, override
 from model import Model
 from optim import make_optimizer
+from optimizing.schedules import SCHEDULES, Schedule, draw_schedule, schedule_text
 from presets import load_preset, tiny
-from training.schedules import SCHEDULES, Schedule, draw_schedule, schedule_text
 
 UNITS = {"step": {"step_unit": "steps"}}  # what a schedule needs where there is no text
 

@@ -4,10 +4,11 @@ from types import SimpleNamespace
 
 import pytest
 from made_studies import add, empty_study
-from searching import live
-from searching.live import LiveTable
-from searching.loop import Snapshot
-from searching.options import Options
+
+from experiments.searching import live
+from experiments.searching.live import LiveTable
+from experiments.searching.loop import Snapshot
+from experiments.searching.options import Options
 
 
 @pytest.fixture

@@ -9,19 +9,19 @@ from pathlib import Path
 
 import optuna
 import pytest
-import search as program
 from optuna.trial import TrialState
-from searching import tickets
-from searching.jobs import Ending, Job, LogReader, ending
-from searching.lengths import length, mark
-from searching.options import Options
-from searching.plan import Plan
-from searching.samplers import make_pruner, make_sampler, set_constraint, tell_infeasible
-from searching.space import Space
-from searching.studies import FileLock, open_storage, open_study
 
 import runs
 from config import Config, override
+from experiments import search as program
+from experiments.searching import tickets
+from experiments.searching.jobs import Ending, Job, LogReader, ending
+from experiments.searching.lengths import length, mark
+from experiments.searching.options import Options
+from experiments.searching.plan import Plan
+from experiments.searching.samplers import make_pruner, make_sampler, set_constraint, tell_infeasible
+from experiments.searching.space import Space
+from experiments.searching.studies import FileLock, open_storage, open_study
 
 SPACE = {"search": {"model.num_layers": {"int": [1, 12]}, "model.dim": {"int": [32, 512], "step": 32},
                     "model.mlp": ["mlp", "glu"],
@@ -238,8 +238,8 @@ def test_a_trials_steps_fill_its_seconds():
 @pytest.fixture
 def study(tmp_path, monkeypatch):
     """A study in a journal, with the space above."""
-    monkeypatch.setattr("searching.options.RESULTS", tmp_path)
-    monkeypatch.setattr("searching.studies.MODELS", tmp_path / "models")
+    monkeypatch.setattr("experiments.searching.options.RESULTS", tmp_path)
+    monkeypatch.setattr("experiments.searching.studies.MODELS", tmp_path / "models")
     return open_study(options(), Space.from_plain(SPACE), 10**9, 10**8)
 
 
@@ -356,8 +356,8 @@ def test_a_study_goes_on_only_with_the_same_question(study):
 
 
 def test_a_new_study_refuses_runs_that_would_be_taken_for_its_own(tmp_path, monkeypatch):
-    monkeypatch.setattr("searching.options.RESULTS", tmp_path)
-    monkeypatch.setattr("searching.studies.MODELS", tmp_path / "models")
+    monkeypatch.setattr("experiments.searching.options.RESULTS", tmp_path)
+    monkeypatch.setattr("experiments.searching.studies.MODELS", tmp_path / "models")
     (tmp_path / "models" / "toy-0003").mkdir(parents=True)
     with pytest.raises(ValueError, match="study=toy would name its runs like toy-0003"):
         open_study(options(), Space.from_plain(SPACE), 1, 1)

@@ -19,14 +19,14 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
-from searching.importance import NothingToDraw, importances
-from searching.outcomes import measured
-from searching.parameter_pictures import draw_contour, draw_slices
-from searching.pictures import draw_history, draw_importances, draw_memory, draw_pareto
-from searching.report import TOP, write_report
-from searching.scales import Parameter
 
 from config import Config, load_config, override, to_dict
+from experiments.searching.importance import NothingToDraw, importances
+from experiments.searching.outcomes import measured
+from experiments.searching.parameter_pictures import draw_contour, draw_slices
+from experiments.searching.pictures import draw_history, draw_importances, draw_memory, draw_pareto
+from experiments.searching.report import TOP, write_report
+from experiments.searching.scales import Parameter
 
 RATE, DIM = FloatDistribution(1e-4, 1e-1, log=True), IntDistribution(16, 128, step=16)
 NORM = CategoricalDistribution(["rms", "layer"])

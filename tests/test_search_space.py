@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from searching.space import Space
-from searching.values import Chance
 
 from config import Config, override
+from experiments.searching.space import Space
+from experiments.searching.values import Chance
 
 SPACES = Path(__file__).resolve().parent.parent / "experiments" / "spaces"
 DECLARED = {

@@ -14,9 +14,9 @@ from rich.console import Console
 
 import tales
 from config import DataConfig
-from text import encoder, pieces, shards
-from text.corpora import Corpus, load_corpus
-from text.shards import JoinedTokens, TokenFile, prepare
+from corpora import chunks, encoder, shards
+from corpora.corpus import Corpus, load_corpus
+from corpora.shards import JoinedTokens, TokenFile, prepare
 from tokenizer import ByteTokenizer, load_tokenizer, train_tokenizer
 
 ROOT = Path(shards.__file__).parent.parent
@@ -74,7 +74,7 @@ def test_the_bits_of_both_parts_are_kept(tmp_path):
 def test_long_documents_encoded_in_pieces_give_the_same_ids(kind, size, ratio, tmp_path, monkeypatch):
     text = POEM * 30 + "without a newline " * 20
     tokenizer = train_tokenizer(kind, [text], size)
-    monkeypatch.setattr(pieces, "PIECE_CHARS", 70)
+    monkeypatch.setattr(chunks, "PIECE_CHARS", 70)
     corpus = load(write(tmp_path / "a.txt", text), cache=tmp_path / "cache", val_ratio=ratio)
     assert sum(1 for _ in corpus.pieces()) > 20
     train, val = parts_of(corpus, tokenizer, tmp_path / "cache")
@@ -213,8 +213,8 @@ ENCODER = """
 import sys, time
 from pathlib import Path
 from config import DataConfig
-from text.corpora import load_corpus
-from text.shards import prepare
+from corpora.corpus import load_corpus
+from corpora.shards import prepare
 from tokenizer import ByteTokenizer
 class Waiting(ByteTokenizer):
     def encode_batch(self, texts):

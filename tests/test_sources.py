@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from comparing.sources import find
 from torch.utils.tensorboard import SummaryWriter
 
 from config import Config, ModelConfig, TrainConfig
+from experiments.comparing.sources import find
 from runs import Run
 from tokenizer import ByteTokenizer
 

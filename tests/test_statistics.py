@@ -4,8 +4,9 @@ import math
 
 import numpy as np
 import pytest
-from comparing.statistics import holm, mean_interval, welch
 from scipy import stats
+
+from experiments.comparing.statistics import holm, mean_interval, welch
 
 VALUES, BASE = [0.812, 0.835, 0.829, 0.818], [0.851, 0.848, 0.856]
 

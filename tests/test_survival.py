@@ -30,12 +30,13 @@ import runs
 import train
 import training.step
 from config import override, save_config
+from optimizing.schedules import Schedule
+from run_store import append_log
+from run_store.checkpoint import NotWritten
 from runs import Run
 from train import Interrupted
 from train import train as train_run
-from training import journal, report, stopping
-from training.checkpoint import NotWritten
-from training.schedules import Schedule
+from training import report, stopping
 from training.stopping import Stop, Stopped
 
 pytestmark = pytest.mark.usefixtures("models")
@@ -380,7 +381,7 @@ def test_a_log_that_is_never_written_is_an_error(go, monkeypatch):
     def refuse(path, data):
         raise OSError(28, "No space left on device", str(path))
 
-    monkeypatch.setattr(journal, "append_whole", refuse)
+    monkeypatch.setattr(append_log, "append_whole", refuse)
     with pytest.raises(NotWritten, match=r"log.csv, .*samples.jsonl cannot be written \(No space .*"
                                          "and are lost: the checkpoint of step 24 is whole"):
         go()

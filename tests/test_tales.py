@@ -7,9 +7,10 @@ from math import sqrt
 import pytest
 
 import tales
-from grammar import WORD, Grammar, Pick, Reader, Repeat, Rule, Say
-from storybook import GIRLS
-from tales import GRAMMAR, STORY
+from tales.__main__ import main
+from tales.grammar import WORD, Grammar, Pick, Reader, Repeat, Rule, Say
+from tales.stories import GRAMMAR, STORY
+from tales.words import GIRLS
 
 SAMPLE = [tales.story(0, index) for index in range(3000)]
 
@@ -236,8 +237,8 @@ def test_the_prose_is_clean():
 def test_the_command_line_grades_a_file(tmp_path, monkeypatch, capsys):
     file = tmp_path / "stories.txt"
     file.write_text(SAMPLE[0].text + "\n\n" + SAMPLE[1].text[:90] + "\n")
-    monkeypatch.setattr(sys, "argv", ["tales.py", "--grade", str(file)])
-    tales.main()
+    monkeypatch.setattr(sys, "argv", ["tales", "--grade", str(file)])
+    main()
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "1: passed"
     assert lines[1].startswith("2: at character 90")

@@ -24,16 +24,16 @@ import runs
 import tales
 import train
 from config import Config, DataConfig, ModelConfig, Packing, TokenizerConfig, override, replace, save_config
+from corpora.corpus import load_corpus
+from corpora.shards import prepare
 from data import Batches
 from model import Model, flops_per_token
+from optimizing.schedules import Schedule
 from runs import COLUMNS, Run
-from text.corpora import load_corpus
-from text.shards import prepare
 from tokenizer import load_tokenizer
 from train import Diverged, Interrupted, choose_tokenizer, fit_vocabulary
 from train import train as train_run
 from training.evaluation import evaluate
-from training.schedules import Schedule
 from training.step import Learner, clip
 
 pytestmark = pytest.mark.usefixtures("models")

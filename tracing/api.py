@@ -7,8 +7,7 @@ from contextlib import ExitStack, contextmanager
 import torch
 from torch import nn
 
-import views
-from tracing import measure
+from tracing import measure, render
 from tracing.records import Trace
 from tracing.selecting import TraceRecorder
 from tracing.swap import unwatch, watch
@@ -89,4 +88,4 @@ def _add_note(error: Exception, record: Trace) -> None:
     call = record.failed
     if call:
         record.notes.append(f"stopped by {call.exception}")
-        error.add_note(f"in {views.signature(call)}")
+        error.add_note(f"in {render.signature(call)}")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-import views
+from tracing import render
 from tracing.axes import AxisNamer
 from tracing.recorder import Frame, Recorder
 from tracing.records import Value
@@ -61,13 +61,13 @@ class LiveLog(Recorder):
     def enter(self, frame: Frame, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         args, kwargs = super().enter(frame, args, kwargs)
         self.settle()
-        print(views.entry(frame.call, len(self.stack)))
+        print(render.entry(frame.call, len(self.stack)))
         return args, kwargs
 
     def leave(self, frame: Frame, out):
         out = super().leave(frame, out)
         self.settle()
-        print(views.exit(frame.call, len(self.stack)))
+        print(render.exit(frame.call, len(self.stack)))
         if not self.stack:
             self.roots.clear()
             self.counts.clear()

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import torch
 
-import views
-from tracing import page
+from tracing import page, render
 from tracing.axes import Labels, Shape
 from tracing.diff import diff
 
@@ -166,9 +165,9 @@ class Trace:
                 row["seconds"] += call.seconds
         return list(rows.values())
 
-    def table(self, columns: Sequence[str] = views.COLUMNS, depth: int | None = None) -> str:
+    def table(self, columns: Sequence[str] = render.COLUMNS, depth: int | None = None) -> str:
         """The rows() as text, like layers folded. Raises ValueError for an unknown column."""
-        return views.table(self, columns, depth)
+        return render.table(self, columns, depth)
 
     def text(self, width: int | None = None, *, depth: int | None = None, fold: bool = True,
              color: bool | None = None) -> str:  # fmt: skip
@@ -176,7 +175,7 @@ class Trace:
 
         width None: the terminal's; color None: if standard output is a terminal.
         """
-        return views.text(self, width, depth=depth, fold=fold, color=color)
+        return render.text(self, width, depth=depth, fold=fold, color=color)
 
     def __str__(self) -> str:
         return self.text()

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from data import IGNORED, Batch, TokenFile, eval_batches
+from generation.sampling import eval_mode
 from model import Model
-from sampling import eval_mode
 from tokenizer import Tokenizer
 
 

@@ -18,17 +18,17 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 
 import tales
-from command_line import warn
 from config import Config, SampleConfig, replace
+from configuration.command_line import warn
 from data import Batches
-from files import write_bytes, write_text
 from inference import OPENINGS, continue_prompts, prompts_or_opening
 from model import Model
+from optimizing.schedules import Schedule
+from run_store.atomic_files import write_bytes, write_text
+from run_store.checkpoint import Progress
 from runs import ROOT, Run
 from tokenizer import Tokenizer
-from training.checkpoint import Progress
 from training.evaluation import Evaluation
-from training.schedules import Schedule
 from training.trackers import Tracker
 
 

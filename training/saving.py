@@ -5,10 +5,10 @@ from collections.abc import Iterator
 
 from rich.console import Console
 
-from command_line import warn
 from config import Config, to_dict
+from configuration.command_line import warn
+from run_store.checkpoint import NotWritten, Progress
 from runs import Run
-from training.checkpoint import NotWritten, Progress
 from training.step import Learner
 from training.stopping import EXIT_STATUS, Stop, Stopped
 

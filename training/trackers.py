@@ -12,8 +12,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from command_line import warn
 from config import to_dict
+from configuration.command_line import warn
 from runs import Run
 
 

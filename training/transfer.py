@@ -9,11 +9,11 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from config import Config, replace
-from files import CHECKPOINT, SUMS
 from model import Model
+from run_store.atomic_files import CHECKPOINT, SUMS
+from run_store.checkpoint import Checkpoint
 from runs import Run, there_are
 from tokenizer import Tokenizer
-from training.checkpoint import Checkpoint
 
 WEIGHTS = CHECKPOINT[0]
 BY_TOKEN = ("embed.tokens.weight", "head.unembed.weight", "head.unembed.bias")  # one row for each token

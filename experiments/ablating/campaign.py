@@ -7,17 +7,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ablating.options import Options
-from ablating.plan import Planned, make_plan
-from ablating.variants import flags_line, get, read_values, slug, spell
-from searching.children import Children, Task, is_finished, require_same, training
-from searching.jobs import last_line
-from searching.signals import Stopped
-
 import runs
 from config import Config, override
-from files import write_text
-from text.locks import locked
+from corpora.locks import locked
+from experiments.ablating.options import Options
+from experiments.ablating.plan import Planned, make_plan
+from experiments.ablating.variants import flags_line, get, read_values, slug, spell
+from experiments.searching.children import Children, Task, is_finished, require_same, training
+from experiments.searching.jobs import last_line
+from experiments.searching.signals import Stopped
+from run_store.atomic_files import write_text
 
 LIVES = 3  # of a run whose process is ended from outside
 LOST = (143, 130, -2, -9, -15)  # exit statuses of such a process

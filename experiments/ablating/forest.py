@@ -5,10 +5,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-from ablating.results import BETTER, NOISE, WORSE
-from ablating.variants import BASE
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from experiments.ablating.results import BETTER, NOISE, WORSE
+from experiments.ablating.variants import BASE
 
 COLOURS = {BETTER: "#1b7f5c", WORSE: "#c0392b", NOISE: "#6b7577"}
 OTHER = "#34495e"

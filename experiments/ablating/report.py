@@ -13,15 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-from ablating.campaign import Outcome
-from ablating.forest import draw_forest
-from ablating.options import Options
-from ablating.results import BETTER, NOISE, WORSE, result_table
-from ablating.sizing import TOLERANCE
-from ablating.variants import BASE, spell
-from comparing.statistics import LEVEL
 
-from files import write_bytes, write_text
+from experiments.ablating.campaign import Outcome
+from experiments.ablating.forest import draw_forest
+from experiments.ablating.options import Options
+from experiments.ablating.results import BETTER, NOISE, WORSE, result_table
+from experiments.ablating.sizing import TOLERANCE
+from experiments.ablating.variants import BASE, spell
+from experiments.comparing.statistics import LEVEL
+from run_store.atomic_files import write_bytes, write_text
 from training.report import shown
 
 MATCHED = {"params": "parameters", "flops": "FLOPs", "seconds": "seconds of training"}

@@ -4,11 +4,11 @@ import math
 from collections.abc import Sequence
 
 import pandas as pd
-from ablating.campaign import Outcome
-from ablating.variants import BASE, flags_line, spell
-from comparing.statistics import LEVEL, holm, mean_interval, welch
 
 import runs
+from experiments.ablating.campaign import Outcome
+from experiments.ablating.variants import BASE, flags_line, spell
+from experiments.comparing.statistics import LEVEL, holm, mean_interval, welch
 
 BETTER, WORSE, NOISE = "better", "worse", "inside the noise"
 MEASURES = ("bits_per_byte", "low", "high", "difference", "difference_low", "difference_high", "wide_low", "wide_high",

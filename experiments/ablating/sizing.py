@@ -7,12 +7,12 @@ from functools import cache
 from typing import Any
 
 import torch
-from ablating.options import MatchBy
-from ablating.variants import get
 
 from config import Config, override
+from experiments.ablating.options import MatchBy
+from experiments.ablating.variants import get
 from model import Model, flops_per_token
-from training.schedules import Schedule
+from optimizing.schedules import Schedule
 
 TOLERANCE = 0.01
 WIDEST = 4  # x the base's width or depth, up to which a match is looked for

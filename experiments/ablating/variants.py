@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import yaml
-from ablating.options import Options
 
 from config import Config, override, replace, to_dict
+from experiments.ablating.options import Options
 
 BASE = "base"
 REFUSED = {"train.name": "it is the run's name", "train.time_limit": "runs are to end by themselves"}

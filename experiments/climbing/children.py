@@ -3,10 +3,9 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from searching.children import Children, Task, is_finished, require_same, training
-from searching.jobs import last_line
-
 from config import Config
+from experiments.searching.children import Children, Task, is_finished, require_same, training
+from experiments.searching.jobs import last_line
 from runs import Run
 
 

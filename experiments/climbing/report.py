@@ -8,14 +8,14 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from climbing.rungs import trace_diff
-from climbing.staircase import Step, floor, last, table
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from files import write_bytes, write_text
+from experiments.climbing.rungs import trace_diff
+from experiments.climbing.staircase import Step, floor, last, table
 from model import Model
+from run_store.atomic_files import write_bytes, write_text
 from runs import Run
 
 COLOURS = {True: "#2a9d5c", False: "#d1495b", None: "#8a8f98"}  # of a rung, by whether it helps; None = not to be told

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
-from climbing.rungs import RUNGS, Rung
-from comparing.statistics import LEVEL, Difference, Interval, holm, mean_interval, welch
 
+from experiments.climbing.rungs import RUNGS, Rung
+from experiments.comparing.statistics import LEVEL, Difference, Interval, holm, mean_interval, welch
 from model import Model
 from runs import Run, saved_runs
 

@@ -3,8 +3,8 @@
 import json
 from typing import Any
 
-from command_line import warn
-from files import write_text
+from configuration.command_line import warn
+from run_store.atomic_files import write_text
 from runs import Run
 
 

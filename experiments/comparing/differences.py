@@ -5,10 +5,10 @@ from functools import lru_cache
 from typing import Any
 
 import pandas as pd
-from comparing.lines import Line
-from comparing.sources import Source
 
 from config import to_dict
+from experiments.comparing.lines import Line
+from experiments.comparing.sources import Source
 
 PER_TOKEN = ("val_loss", "train_loss", "ema_val_loss", "perplexity", "accuracy")  # depend on the tokenizer
 

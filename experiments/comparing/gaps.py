@@ -6,11 +6,12 @@ from dataclasses import astuple, dataclass, replace
 
 import numpy as np
 import pandas as pd
-from comparing.differences import tokenizers, val_texts
-from comparing.lines import AXES, Line, curve
-from comparing.measures import HeldOut, Measures
-from comparing.sources import Source
-from comparing.statistics import LEVEL, Difference, holm, welch
+
+from experiments.comparing.differences import tokenizers, val_texts
+from experiments.comparing.lines import AXES, Line, curve
+from experiments.comparing.measures import HeldOut, Measures
+from experiments.comparing.sources import Source
+from experiments.comparing.statistics import LEVEL, Difference, holm, welch
 
 UNITS = {"bits_per_byte": "bits per byte", "val_loss": "nats per token"}
 RESAMPLES = 10_000

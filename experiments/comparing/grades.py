@@ -6,15 +6,15 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from statistics import median
 
-from comparing.caches import read_cache, write_cache
 from scipy.stats import binomtest
 
 import tales
 from config import SampleConfig
-from files import sha256
+from corpora.files import digest
+from experiments.comparing.caches import read_cache, write_cache
 from inference import OPENINGS, continue_prompts
+from run_store.atomic_files import sha256
 from runs import Run
-from text.reading import digest
 from tools import pick_device
 
 CACHE = "graded_stories.json"

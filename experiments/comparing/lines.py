@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from comparing.sources import Source
 from scipy import stats
 
 from config import to_dict
+from experiments.comparing.sources import Source
 
 AXES = {"step": "steps", "tokens": "tokens", "bytes": "bytes of text", "seconds": "seconds", "flops": "FLOPs"}
 COLUMNS = {  # what is measured along the way; others go by their own names

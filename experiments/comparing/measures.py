@@ -8,18 +8,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from comparing.caches import read_cache, write_cache
-from comparing.lines import Line
-from comparing.sources import Source
 from torch import nn
 
+from corpora.corpus import load_corpus
+from corpora.files import digest, text_blocks
+from corpora.shards import prepare
 from data import IGNORED, eval_batches
+from experiments.comparing.caches import read_cache, write_cache
+from experiments.comparing.lines import Line
+from experiments.comparing.sources import Source
 from inference import EncodedText
 from model import Model
 from runs import Run
-from text.corpora import load_corpus
-from text.reading import digest, text_blocks
-from text.shards import prepare
 from tokenizer import Tokenizer
 from tools import pick_device
 

@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 
 import pandas as pd
-from comparing.differences import PER_TOKEN, common_floor, tokenizers
-from comparing.lines import AXES, COLUMNS, Line
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
-from searching.scales import logarithmic
+
+from experiments.comparing.differences import PER_TOKEN, common_floor, tokenizers
+from experiments.comparing.lines import AXES, COLUMNS, Line
+from experiments.searching.scales import logarithmic
 
 # Okabe & Ito's colours, which differ for all kinds of colour vision; yellow left out, the light ones darkened
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#b8578f", "#c98a00", "#3d9bd1", "#6b7280")

@@ -2,10 +2,9 @@
 
 from collections.abc import Sequence
 
-from comparing.lines import Line
-
-from command_line import warn
 from config import SampleConfig
+from configuration.command_line import warn
+from experiments.comparing.lines import Line
 from inference import continue_prompts, prompts_or_opening
 from runs import Run
 from tokenizer import Tokenizer

@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
-from comparing.foreign import event_folders, goes_by, read_log
 
 import runs
+from experiments.comparing.foreign import event_folders, goes_by, read_log
+from run_store.listing import is_run, run_folders
 from runs import Run
-from shelf.entries import is_run, run_folders
 
 
 @dataclass(frozen=True, eq=False)

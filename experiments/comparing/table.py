@@ -7,14 +7,14 @@ from typing import Any
 
 import pandas as pd
 import torch
-from comparing.differences import PER_TOKEN, tokenizers
-from comparing.grades import grade_run
-from comparing.lines import Line
-from comparing.measures import HeldOut, Measures
-from comparing.sources import Source
-from comparing.statistics import mean_interval
 
-from command_line import spell_bytes
+from configuration.command_line import spell_bytes
+from experiments.comparing.differences import PER_TOKEN, tokenizers
+from experiments.comparing.grades import grade_run
+from experiments.comparing.lines import Line
+from experiments.comparing.measures import HeldOut, Measures
+from experiments.comparing.sources import Source
+from experiments.comparing.statistics import mean_interval
 from model import Model
 from runs import Run
 

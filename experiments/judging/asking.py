@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from judging.endpoint import OVERHEAD, Endpoint, Reply
-from judging.options import Options
-from judging.rubric import Question
+from experiments.judging.endpoint import OVERHEAD, Endpoint, Reply
+from experiments.judging.options import Options
+from experiments.judging.rubric import Question
 
 AGAIN = "\n\nYour last reply was refused: {fault}. Reply with the JSON object alone."
 MAX_FAULT = 200  # characters

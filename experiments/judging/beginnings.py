@@ -4,12 +4,12 @@ import re
 from pathlib import Path
 
 import numpy as np
-from judging.options import NUM_STORIES, Options
 from rich.console import Console
 
+from corpora.corpus import load_corpus
+from corpora.shards import JoinedTokenFile, TokenFile, prepare
+from experiments.judging.options import NUM_STORIES, Options
 from runs import Run
-from text.corpora import load_corpus
-from text.shards import JoinedTokenFile, TokenFile, prepare
 from train import require_same_text
 
 SHARE, SHORTEST, LONGEST = 1 / 3, 40, 400  # of a text, and in characters: how long a beginning is

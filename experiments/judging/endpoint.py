@@ -6,10 +6,9 @@ import threading
 from dataclasses import asdict, dataclass
 from urllib.parse import urlsplit
 
-from judging.notes import Notes
-from judging.options import Options
-
-from text.reading import digest
+from corpora.files import digest
+from experiments.judging.notes import Notes
+from experiments.judging.options import Options
 
 BASE_URL = "https://api.openai.com/v1"
 OVERHEAD = 64  # tokens at most that an endpoint puts around a prompt

@@ -5,19 +5,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from judging.asking import Asking
-from judging.beginnings import choose_beginnings
-from judging.endpoint import Endpoint
-from judging.notes import Notes
-from judging.options import Options
-from judging.report import write_duel, write_grades
-from judging.rubric import Question, compare_question, grade_question
-from judging.stories import Exam, let_write
-from judging.tables import duel
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-from command_line import warn
+from configuration.command_line import warn
+from experiments.judging.asking import Asking
+from experiments.judging.beginnings import choose_beginnings
+from experiments.judging.endpoint import Endpoint
+from experiments.judging.notes import Notes
+from experiments.judging.options import Options
+from experiments.judging.report import write_duel, write_grades
+from experiments.judging.rubric import Question, compare_question, grade_question
+from experiments.judging.stories import Exam, let_write
+from experiments.judging.tables import duel
 from runs import RESULTS, Run
 
 MAX_NAME = 80  # characters of a folder

@@ -5,7 +5,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from training.journal import append_whole
+from run_store.append_log import append_whole
 
 
 class Notes:

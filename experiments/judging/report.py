@@ -10,12 +10,12 @@ import math
 from pathlib import Path
 
 import pandas as pd
-from comparing.statistics import LEVEL
-from judging.rubric import AGES, CRITERIA
-from judging.stories import Exam
-from judging.tables import Duel, Verdicts, ages, criteria_table
 
-from files import write_text
+from experiments.comparing.statistics import LEVEL
+from experiments.judging.rubric import AGES, CRITERIA
+from experiments.judging.stories import Exam
+from experiments.judging.tables import Duel, Verdicts, ages, criteria_table
+from run_store.atomic_files import write_text
 from training.report import shown
 
 EXAMPLES = 3  # texts shown in the report

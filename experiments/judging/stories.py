@@ -3,13 +3,12 @@
 import math
 from dataclasses import asdict, dataclass
 
-from judging.notes import Notes
-from judging.options import Options
-
 from config import SampleConfig
+from corpora.files import digest
+from experiments.judging.notes import Notes
+from experiments.judging.options import Options
 from inference import continue_prompts
 from runs import Run
-from text.reading import digest
 from tools import pick_device
 
 SLACK = 1.5  # times the tokens that text of this length takes

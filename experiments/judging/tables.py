@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from comparing.statistics import holm, mean_interval
-from judging.rubric import AGES, CRITERIA
 from scipy.stats import binomtest, permutation_test
+
+from experiments.comparing.statistics import holm, mean_interval
+from experiments.judging.rubric import AGES, CRITERIA
 
 Verdicts = Sequence[dict[str, Any] | None]  # of each text, None = no reply was what was asked for
 OTHER = {"1": "2", "2": "1", "equal": "equal"}

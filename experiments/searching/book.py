@@ -4,10 +4,11 @@ import statistics
 
 from optuna.study import Study
 from optuna.trial import Trial, TrialState
-from searching import tickets
-from searching.jobs import Ending, Job
-from searching.options import Options
-from searching.samplers import tell_infeasible
+
+from experiments.searching import tickets
+from experiments.searching.jobs import Ending, Job
+from experiments.searching.options import Options
+from experiments.searching.samplers import tell_infeasible
 
 GIVE_UP_AFTER = 200  # infeasible configurations in a row
 

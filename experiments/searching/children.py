@@ -8,15 +8,14 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from searching.service import Service, wait_for_answers
-from searching.signals import Signals
-
 import runs
 from config import Config, save_config, to_dict
+from experiments.searching.service import Service, wait_for_answers
+from experiments.searching.signals import Signals
 from training.saving import MAY_CHANGE
 
 POLL_SECONDS = 0.5
-MODULES = ("train", "searching.timing")  # what the starter has imported
+MODULES = ("train", "experiments.searching.timing")  # what the starter has imported
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,8 @@ class Children:
     @contextmanager
     def started(cls, logs: Path, *, threads: int) -> Iterator["Children"]:
         """For a `with` block, in which SIGINT and SIGTERM are noted; they are obeyed in `run`."""
-        starter, signals = Service("searching.starter", *MODULES, threads=threads, log=logs / "starter.txt"), Signals()
+        starter, signals = Service(
+            "experiments.searching.starter", *MODULES, threads=threads, log=logs / "starter.txt"), Signals()
         with signals.listening():
             try:
                 yield cls(starter, signals)

@@ -9,9 +9,10 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
-from searching.jobs import Job
-from searching.loop import Snapshot
-from searching.options import Options
+
+from experiments.searching.jobs import Job
+from experiments.searching.loop import Snapshot
+from experiments.searching.options import Options
 
 
 @contextmanager

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 import optuna
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial
-from searching.outcomes import done_trials, signs
+
+from experiments.searching.outcomes import done_trials, signs
 
 LEAST_TRIALS = 5  # done, for importances or a contour to mean anything
 

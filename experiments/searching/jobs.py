@@ -14,9 +14,9 @@ from typing import Any
 from optuna.trial import Trial
 
 import runs
-from command_line import spell_bytes
 from config import Config
-from footprint.process import Watchdog
+from configuration.command_line import spell_bytes
+from memory_prediction.process import Watchdog
 
 SPARE_BYTES, SPARE_RATIO = 32 << 20, 1.05
 

@@ -4,10 +4,9 @@ import math
 import signal
 from typing import Any
 
-from searching.jobs import Job
-from searching.options import EVALUATIONS, Options
-
 from config import Config
+from experiments.searching.jobs import Job
+from experiments.searching.options import EVALUATIONS, Options
 
 
 def length(options: Options, base: Config, cfg: Config, step_seconds: float | None) -> dict[str, Any]:

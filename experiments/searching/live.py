@@ -6,9 +6,10 @@ import time
 
 from IPython.display import HTML, display
 from rich.console import Console
-from searching.display import picture
-from searching.loop import Snapshot
-from searching.options import Options
+
+from experiments.searching.display import picture
+from experiments.searching.loop import Snapshot
+from experiments.searching.options import Options
 
 EVERY_SECONDS = 0.5
 WIDTH = 110  # characters

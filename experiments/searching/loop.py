@@ -10,21 +10,21 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from searching import tickets
-from searching.book import Book
-from searching.jobs import Ending, Job, LogReader, ending
-from searching.lengths import follow, is_worse_over_seeds, length
-from searching.options import Options
-from searching.plan import Plan
-from searching.samplers import make_pruner, make_sampler, set_constraint
-from searching.service import Service, wait_for_answers
-from searching.signals import Signals
-from searching.space import Space
-from searching.studies import ask, open_study, plain
 
-from command_line import spell_bytes
 from config import Config, override, save_config, to_dict
-from footprint.process import free_bytes
+from configuration.command_line import spell_bytes
+from experiments.searching import tickets
+from experiments.searching.book import Book
+from experiments.searching.jobs import Ending, Job, LogReader, ending
+from experiments.searching.lengths import follow, is_worse_over_seeds, length
+from experiments.searching.options import Options
+from experiments.searching.plan import Plan
+from experiments.searching.samplers import make_pruner, make_sampler, set_constraint
+from experiments.searching.service import Service, wait_for_answers
+from experiments.searching.signals import Signals
+from experiments.searching.space import Space
+from experiments.searching.studies import ask, open_study, plain
+from memory_prediction.process import free_bytes
 
 POLL_SECONDS = 0.1
 MOST_PREDICTOR_BYTES = 1 << 30  # some predictions take real steps; what stays of them goes with the process
@@ -64,9 +64,11 @@ class Search:
         self.space = Space.load(options.space).on(base)
         self.base, self.sampler, self.logs = self.space.base, make_sampler(options, self.space), options.folder / "logs"
         self.logs.mkdir(parents=True, exist_ok=True)
-        modules = [trainer.partition(":")[0], "searching.timing", "torch._dynamo"]  # optimizers import that late
-        self.starter = Service("searching.starter", *modules, threads=options.threads, log=self.logs / "starter.txt")
-        self.predictor = Service("searching.predicting", predictor, threads=options.threads,
+        # torch._dynamo: optimizers import it late
+        modules = [trainer.partition(":")[0], "experiments.searching.timing", "torch._dynamo"]
+        self.starter = Service("experiments.searching.starter", *modules, threads=options.threads,
+                               log=self.logs / "starter.txt")
+        self.predictor = Service("experiments.searching.predicting", predictor, threads=options.threads,
                                  log=self.logs / "predictor.txt")
         self.jobs: list[Job] = []
         self.signals, self.study, self.began, self.beat = Signals(), None, time.monotonic(), -math.inf
@@ -181,7 +183,7 @@ class Search:
         if self.options.trial_seconds and job.step_seconds is None:
             job.phase = "timing"
             words = [str(self.write_config(job)), job.prediction["allocator"], str(self.file(job, "timing.json"))]
-            return self.fork(job, "searching.timing:main", words)
+            return self.fork(job, "experiments.searching.timing:main", words)
         name, flags = job.run_name(self.study.study_name), length(self.options, self.base, job.cfg, job.step_seconds)
         job.phase, job.reader = "training", LogReader(name)
         limit = f"{job.granted_bytes // 10**6}MB"

@@ -7,8 +7,9 @@ from typing import Any
 
 import optuna
 from optuna import visualization
-from searching.importance import NothingToDraw, done_or_nothing, evaluator
-from searching.outcomes import columns, done_trials, signs
+
+from experiments.searching.importance import NothingToDraw, done_or_nothing, evaluator
+from experiments.searching.outcomes import columns, done_trials, signs
 
 MAX_CONTOURS = 4  # parameters of the matrix of contours, at most
 BUTTONS = {"showSendToCloud": False, "displaylogo": False}  # nothing that leaves this machine

@@ -8,10 +8,11 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from optuna.trial import FrozenTrial
-from searching import scales
-from searching.importance import LEAST_TRIALS, NothingToDraw, by_importance, done_or_nothing
-from searching.outcomes import best_trials, columns, done_trials, ended, signs
-from searching.scales import Parameter
+
+from experiments.searching import scales
+from experiments.searching.importance import LEAST_TRIALS, NothingToDraw, by_importance, done_or_nothing
+from experiments.searching.outcomes import best_trials, columns, done_trials, ended, signs
+from experiments.searching.scales import Parameter
 
 MAX_SLICES = 16
 SMOOTHING = 0.12  # standard deviation of the contour's kernel, as a share of an axis

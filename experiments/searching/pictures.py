@@ -8,9 +8,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from optuna.trial import FrozenTrial
-from searching import scales
-from searching.importance import NothingToDraw, done_or_nothing, importances
-from searching.outcomes import FAILED, best_trials, columns, ended, signs
+
+from experiments.searching import scales
+from experiments.searching.importance import NothingToDraw, done_or_nothing, importances
+from experiments.searching.outcomes import FAILED, best_trials, columns, ended, signs
 
 OTHERS = {"pruned": ("|", "tab:orange", ("pruned",)), "skipped for memory": ("x", "gray", ("oversized",)),
           "invalid": ("1", "tab:brown", ("invalid",)), "failed": ("v", "tab:red", FAILED)}  # mark, colour, outcomes

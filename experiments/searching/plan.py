@@ -6,10 +6,10 @@ import time
 
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
-from searching import tickets
-from searching.options import Options
 
 from config import Config
+from experiments.searching import tickets
+from experiments.searching.options import Options
 
 COUNTED = ("done", "pruned", "out of memory", "crashed", "diverged")  # outcomes that --trials counts
 

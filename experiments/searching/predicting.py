@@ -21,11 +21,11 @@ from typing import Any
 import torch
 
 from config import Config, from_dict, override, to_dict
-from footprint.fitting import Room
-from footprint.process import baseline_bytes, choose_allocator
+from corpora.corpus import load_corpus
+from corpora.shards import prepare
+from memory_prediction.process import baseline_bytes, choose_allocator
+from memory_prediction.suggestions import Room
 from model import Model
-from text.corpora import load_corpus
-from text.shards import prepare
 from tokenizer import Tokenizer
 from tools import pick_device
 from train import choose_tokenizer, fit_vocabulary, settle_precision

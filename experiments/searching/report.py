@@ -18,15 +18,15 @@ import optuna
 import pandas as pd
 from matplotlib.figure import Figure
 from optuna.trial import FrozenTrial
-from searching import pictures
-from searching.importance import NothingToDraw, by_importance
-from searching.outcomes import best_trials, columns, flags, measured, oversized_share
-from searching.pages import page
-from searching.parameter_pictures import draw_contour, draw_slices
-from searching.tables import describe, figure, trial_table, trials_page
 
 from config import Config, from_dict, override, to_dict
-from files import write_bytes, write_text
+from experiments.searching import pictures
+from experiments.searching.importance import NothingToDraw, by_importance
+from experiments.searching.outcomes import best_trials, columns, flags, measured, oversized_share
+from experiments.searching.pages import page
+from experiments.searching.parameter_pictures import draw_contour, draw_slices
+from experiments.searching.tables import describe, figure, trial_table, trials_page
+from run_store.atomic_files import write_bytes, write_text
 from training.report import shown
 
 TOP = 5  # configurations written where there is one objective

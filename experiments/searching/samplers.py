@@ -26,8 +26,9 @@ from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner,
 from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, QMCSampler, RandomSampler, TPESampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
-from searching.options import EVALUATIONS, Options
-from searching.space import Space
+
+from experiments.searching.options import EVALUATIONS, Options
+from experiments.searching.space import Space
 
 CONSTRAINT = "fits"  # predicted / limit - 1; 1 where the flags contradict each other; above 0 = infeasible
 PRUNED_EVERY = 4  # tpe: so many infeasible points in a row

@@ -12,9 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import runs
-from footprint.process import rss_bytes
-
-IMPORTED_FROM = [str(runs.ROOT), str(runs.ROOT / "experiments")]
+from memory_prediction.process import rss_bytes
 
 
 class Service:
@@ -27,7 +25,7 @@ class Service:
         self._command = [sys.executable, "-m", program, *words]
         self._environment = os.environ | {"OMP_NUM_THREADS": str(threads), "OPENBLAS_NUM_THREADS": "1",
                                           "SHAPESHIFTER_MODELS": str(runs.MODELS),
-                                          "PYTHONPATH": os.pathsep.join([*IMPORTED_FROM, *sys.path])}
+                                          "PYTHONPATH": os.pathsep.join([str(runs.ROOT), *sys.path])}
         self._log, self._process, self._rest = log, None, b""
 
     def ask(self, request: dict[str, Any]) -> None:

@@ -20,9 +20,18 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from searching.values import Chance, Choice, Range, Trial, holds, parents_first, read_condition, read_parameter
 
 from config import Config, load_config, override, to_dict
+from experiments.searching.values import (
+    Chance,
+    Choice,
+    Range,
+    Trial,
+    holds,
+    parents_first,
+    read_condition,
+    read_parameter,
+)
 from presets import PRESETS, load_preset
 
 TRIES = 200  # random points among which one must accept a value

@@ -13,12 +13,12 @@ import optuna
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
-from searching.options import Options
-from searching.space import Space
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from config import to_dict
+from experiments.searching.options import Options
+from experiments.searching.space import Space
 from runs import MODELS
 
 OPENINGS = 6  # of a database, before it is given up

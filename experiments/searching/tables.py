@@ -7,9 +7,9 @@ from typing import Any
 import optuna
 import pandas as pd
 from optuna.trial import FrozenTrial
-from searching.outcomes import FAILED, columns, count, ended, flags, oversized_share, signs, spent, varying
 
-from command_line import spell_bytes
+from configuration.command_line import spell_bytes
+from experiments.searching.outcomes import FAILED, columns, count, ended, flags, oversized_share, signs, spent, varying
 
 FACTS = ("parameters", "predicted_low_bytes", "predicted_high_bytes", "allocator", "peak_bytes", "seconds",
          "predict_seconds", "run", "seed", "repeat_of", "by_seed", "shrunk", "reason")

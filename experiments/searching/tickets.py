@@ -14,7 +14,8 @@ from typing import Any
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
-from searching.space import Space
+
+from experiments.searching.space import Space
 
 HEARTBEAT_SECONDS = 15.0
 STALE_SECONDS = 120.0  # without a heartbeat, from another host

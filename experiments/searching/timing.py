@@ -6,15 +6,15 @@ import time
 from pathlib import Path
 
 from config import Config, load_config, replace
+from corpora.corpus import load_corpus
+from corpora.shards import prepare
 from data import Batches
-from files import write_text
-from footprint.process import choose_allocator
+from memory_prediction.process import choose_allocator
 from model import Model
-from text.corpora import load_corpus
-from text.shards import prepare
+from optimizing.schedules import Schedule
+from run_store.atomic_files import write_text
 from tools import pick_device, seed_everything
 from train import choose_tokenizer, fit_vocabulary, settle_precision
-from training.schedules import Schedule
 from training.step import Learner
 
 WARM_UP_STEPS = 2

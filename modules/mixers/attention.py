@@ -4,7 +4,7 @@ import torch
 from einops import rearrange, repeat
 from torch import Tensor, nn
 
-from modules.mixers.sight import Documents, Sight, masked, sight
+from modules.masks import Documents, Sight, masked, sight
 from modules.norm import norm_maker
 from modules.position import ROTARY, ALiBi
 from tools import LoggingModule, log_io

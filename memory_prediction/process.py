@@ -166,7 +166,8 @@ def baseline_bytes() -> int | None:
 @functools.cache
 def child_baseline_bytes(module: str = "train") -> int | None:
     """`baseline_bytes` of a fresh process that has imported a module; measured once. Some seconds."""
-    code = f"import {module}; from footprint.process import *; choose_allocator('pinned'); print(baseline_bytes())"
+    code = (f"import {module}; from memory_prediction.process import *; "
+            "choose_allocator('pinned'); print(baseline_bytes())")
     answer = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).resolve().parent.parent,
                             capture_output=True, text=True, check=True).stdout
     return None if answer.strip() == "None" else int(answer)

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_model, save_model
 from torch import nn
 
-from files import CHECKPOINT, SUMS, damage, flush, flush_tree, read_sums, sha256, whole
+from run_store.atomic_files import CHECKPOINT, SUMS, damage, flush, flush_tree, read_sums, sha256, whole
 
 AVERAGE = "ema.safetensors"
 

@@ -4,8 +4,8 @@ import contextlib
 import os
 from pathlib import Path
 
-from command_line import warn
-from files import flush
+from configuration.command_line import warn
+from run_store.atomic_files import flush
 
 
 class Journal:

@@ -7,8 +7,8 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from files import damage
-from shelf.entries import locked, num_bytes, read_entry, read_json, run_folders, step_folders
+from run_store.atomic_files import damage
+from run_store.listing import locked, num_bytes, read_entry, read_json, run_folders, step_folders
 
 LEFT_ALONE = 60  # seconds: what is younger may be about to get its name
 

@@ -14,7 +14,7 @@ from typing import IO, Any
 
 import zstandard
 
-from text.pieces import Piece, split, without_blank
+from corpora.chunks import Piece, split, without_blank
 
 BLOCK_BYTES = 1 << 18
 SETTLED_NS = 2 * 10**9  # coarser than the clock of any file system in use

@@ -12,12 +12,10 @@ from typing import Any
 
 import torch
 
-from command_line import spell_bytes
 from config import Config
-from files import write_text
-from footprint.fitting import Room, in_words
-from footprint.prediction import Prediction, predict
-from footprint.process import (
+from configuration.command_line import spell_bytes
+from memory_prediction.prediction import Prediction, predict
+from memory_prediction.process import (
     Watchdog,
     baseline_bytes,
     choose_allocator,
@@ -29,6 +27,8 @@ from footprint.process import (
     reset_peak_rss,
     rss_bytes,
 )
+from memory_prediction.suggestions import Room, in_words
+from run_store.atomic_files import write_text
 
 FILE = "memory.json"
 EXIT_OUT_OF_MEMORY, EXIT_WATCHDOG = 76, 77

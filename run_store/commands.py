@@ -15,10 +15,10 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from command_line import fail, parse_command
-from shelf.entries import MODELS, Entry, in_words, is_run, locked, read_entry, run_folders
-from shelf.portrait import portrait
-from shelf.tidying import Removal, leftovers
+from configuration.command_line import fail, parse_command
+from run_store.details import portrait
+from run_store.listing import MODELS, Entry, in_words, is_run, locked, read_entry, run_folders
+from run_store.pruning import Removal, leftovers
 
 Column = Literal["name", "when", "state", "parameters", "data", "step", "tokens", "best", "last", "size"]
 HEADINGS = get_args(Column)

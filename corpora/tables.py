@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from text.reading import byte_blocks, digest, state_of, uncompressed
+from corpora.files import byte_blocks, digest, state_of, uncompressed
 
 KINDS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
 HUB_KINDS = ("json", "csv", "parquet", "arrow", "text")

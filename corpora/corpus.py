@@ -7,8 +7,17 @@ from typing import Any
 
 import tales
 from config import DataConfig
-from files import sha256
-from text.hub import (
+from corpora.chunks import Piece, by_characters, by_documents, cut, limited, sampled, spread, without_blank
+from corpora.files import (
+    Scan,
+    digest,
+    read_documents,
+    remembered,
+    scan,
+    state_of,
+    unless_changed,
+)
+from corpora.hub import (
     COLUMNS,
     END_OF_STORY,
     NAMES,
@@ -19,17 +28,8 @@ from text.hub import (
     is_hub_name,
     story_file,
 )
-from text.pieces import Piece, by_characters, by_documents, cut, limited, sampled, spread, without_blank
-from text.reading import (
-    Scan,
-    digest,
-    read_documents,
-    remembered,
-    scan,
-    state_of,
-    unless_changed,
-)
-from text.tables import Source, Table, choose_column, files_of, folder_table, kind_of, local_table
+from corpora.tables import Source, Table, choose_column, files_of, folder_table, kind_of, local_table
+from run_store.atomic_files import sha256
 
 VAL_SEED = -1  # tales: the same validation stories whatever the training seed
 MAX_VAL_STORIES = 1000

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from text.pieces import PIECE_CHARS, Piece
+from corpora.chunks import PIECE_CHARS, Piece
 from tokenization.base import gather
 from tokenizer import Tokenizer, load_tokenizer
 
@@ -122,7 +122,7 @@ class Helper:
         root = str(Path(__file__).resolve().parent.parent)
         environment = os.environ | {"TOKENIZERS_PARALLELISM": "false", "PYTHONPATH": root}
         self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "text.encoder", str(theirs.fileno()), folder],
+            [sys.executable, "-P", "-m", "corpora.encoder", str(theirs.fileno()), folder],
             pass_fds=[theirs.fileno()], env=environment,
             process_group=0)  # in the terminal's eyes a job of its own: Ctrl-C is ours to pass on
         theirs.close()

@@ -18,7 +18,7 @@ from functools import cache
 from itertools import accumulate
 from math import log2
 
-from storybook import GIRLS
+from tales.words import GIRLS
 
 PRONOUNS = {"he": "she", "him": "her", "his": "her", "He": "She", "His": "Her"}
 ODD_ARTICLES = {"ukulele": "a", "honest": "an"}  # whose first letter is not their first sound

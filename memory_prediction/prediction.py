@@ -9,10 +9,10 @@ from typing import Any
 import torch
 
 from config import Config, TrainConfig, override
-from footprint.process import free_bytes
-from footprint.rehearsal import PARTS, DataDecides, Moment, Moments, rehearse
+from generation.sampling import rows_at_a_time
+from memory_prediction.dry_run import PARTS, DataDecides, Moment, Moments, rehearse
+from memory_prediction.process import free_bytes
 from model import Model
-from sampling import rows_at_a_time
 from tools import has_fast_bfloat16
 
 MB = 2**20

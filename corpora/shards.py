@@ -13,10 +13,10 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from text.corpora import Corpus
-from text.encoder import Encoded, dtype_of, encode
-from text.locks import locked
-from text.reading import digest
+from corpora.corpus import Corpus
+from corpora.encoder import Encoded, dtype_of, encode
+from corpora.files import digest
+from corpora.locks import locked
 from tokenizer import Tokenizer
 
 FORMAT = 2  # of the files in the cache: another number, and every corpus is encoded anew

@@ -9,8 +9,8 @@ from typing import Any
 
 from config import Config, to_dict
 from presets import PRESETS, load_preset
-from shelf.entries import Entry, num_bytes, read_config, read_entry, read_json, step_folders, step_of, whole_lines
-from shelf.tidying import best_of, val_losses
+from run_store.listing import Entry, num_bytes, read_config, read_entry, read_json, step_folders, step_of, whole_lines
+from run_store.pruning import best_of, val_losses
 
 
 def portrait(path: Path) -> str:

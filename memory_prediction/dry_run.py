@@ -20,9 +20,9 @@ from torch._subclasses.fake_tensor import (
 
 from config import Config, replace
 from data import Batch
-from footprint.live import LiveStorages, Peak
+from generation.sampling import stream
+from memory_prediction.allocations import LiveStorages, Peak
 from model import Model
-from sampling import stream
 from training.evaluation import predict_batch
 from training.step import Learner
 

@@ -1,27 +1,24 @@
 """The built-in corpus: endless children's stories from a grammar whose exact entropy is known.
 
-The words and plots stand in storybook.py, the engine in grammar.py. A story has exactly one
+The words and plots stand in words.py, the engine in grammar.py. A story has exactly one
 derivation, so its probability is exact, and the corpus has a floor in bits per byte that no model
 can beat; `grade` says whether a generated story is grammatical and keeps to its own facts.
 """
 
-import argparse
 import random
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count
 from math import sqrt
 from pathlib import Path
-from typing import NoReturn
 
-from grammar import WORD, Break, Choice, Grammar, Pick, Reader, Repeat, Say, Writer
-from storybook import MENUS, PLOTS, RULES
+from tales.grammar import WORD, Break, Choice, Grammar, Pick, Reader, Repeat, Say, Writer
+from tales.words import MENUS, PLOTS, RULES
 
 GRAMMAR = Grammar(MENUS, RULES, PLOTS)
 STORY = GRAMMAR.rules["story"]
 # what decides the text of the corpus
-SOURCES = [Path(__file__).with_name(name) for name in ("tales.py", "grammar.py", "storybook.py")]
+SOURCES = [Path(__file__).with_name(name) for name in ("stories.py", "grammar.py", "words.py")]
 
 
 @dataclass(frozen=True)
@@ -151,38 +148,3 @@ def words() -> set[str]:
             texts = menus[part.name].texts(part.form)
         found.update(word.lower() for text in texts for word in WORD.findall(text))
     return found
-
-
-class Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """Say what is wrong in one line."""
-        self.exit(2, f"error: {message.removeprefix('argument ')}\n")
-
-
-def main() -> None:
-    """Print stories with their bits, or grade the stories of a file."""
-    parser = Parser(description="Print or grade stories of the built-in corpus.")
-    parser.add_argument("--seed", type=int, default=0, help="which corpus")
-    parser.add_argument("--num-stories", type=int, default=3, help="how many to print")
-    parser.add_argument("--grade", type=Path, metavar="FILE", help="grade the stories of this file")
-    args = parser.parse_args()
-    if args.num_stories < 1:
-        parser.error(f"argument --num-stories: {args.num_stories} is no number of stories: use 1 or more")
-    if args.grade is None:
-        for index in range(args.num_stories):
-            one = story(args.seed, index)
-            print(one.text + "\n", flush=True)
-            print(f"({one.plot}: {one.bits:.1f} bits, {len(one.text)} bytes)\n", file=sys.stderr)
-        return
-    try:
-        texts = args.grade.read_text(encoding="utf-8").strip().split("\n\n")
-    except (OSError, UnicodeDecodeError) as error:
-        parser.error(f"argument --grade: {args.grade} cannot be read: {getattr(error, 'strerror', 'no UTF-8 text')}")
-    grades = [grade(text) for text in texts]
-    for number, result in enumerate(grades, start=1):
-        print(f"{number}: {'passed' if result.passed else result.message}")
-    print(f"{sum(result.passed for result in grades)} of {len(grades)} stories passed")
-
-
-if __name__ == "__main__":
-    main()

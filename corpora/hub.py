@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from text.reading import recall, uncompressed
-from text.tables import Source, Table, kind_of, named, one_line, quiet_datasets, resolve
+from corpora.files import recall, uncompressed
+from corpora.tables import Source, Table, kind_of, named, one_line, quiet_datasets, resolve
 from tokenization.foreign import knock
 
 NAMES = {"tinystories": "roneneldan/TinyStories", "fineweb-edu": "HuggingFaceFW/fineweb-edu",

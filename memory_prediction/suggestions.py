@@ -4,9 +4,9 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from command_line import spell_bytes
 from config import Config, override
-from footprint.prediction import Prediction, predict
+from configuration.command_line import spell_bytes
+from memory_prediction.prediction import Prediction, predict
 
 
 class Room(NamedTuple):
