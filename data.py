@@ -36,7 +36,7 @@ class Batch(NamedTuple):
         return self._replace(**{name: function(x) for name, x in self._asdict().items() if isinstance(x, Tensor)})
 
 
-class Blank:
+class BatchBuilder:
     """A batch that is filled row by row; what is not filled is padding."""
 
     def __init__(self, num_rows: int, seq_len: int, pad_id: int):
@@ -47,11 +47,11 @@ class Blank:
         self, where: np.ndarray, part: TokenFile | JoinedTokenFile, layout: Layout, rows: np.ndarray, offset: int = 0,
     ) -> None:
         """Fill the rows `where` with `rows` of a part, moved by `offset` tokens in a text that is a ring."""
-        place, token, piece = layout.places(rows, where * self.shape[1])
+        place, token, segment = layout.places(rows, where * self.shape[1])
         for values, shift in ((self.x, offset), (self.y, offset + 1)):
             moved = token + shift
             values[place] = part.tokens[moved if moved.max() < part.num_tokens else moved % part.num_tokens]
-        self.documents[place] = piece
+        self.documents[place] = segment
 
     def batch(self, packing: str) -> Batch:
         x, y, documents = (torch.from_numpy(array).view(self.shape) for array in (self.x, self.y, self.documents))
@@ -59,7 +59,7 @@ class Blank:
         return Batch(x, y, documents if packing == "documents" else None, num_targets)
 
 
-class Source:
+class ShuffledRows:
     """The rows of a part, that come in a fresh order in each epoch."""
 
     def __init__(self, part: TokenFile, *, seq_len: int, packing: str, seed: list[int], shuffle: bool):
@@ -71,13 +71,13 @@ class Source:
         self.slack = seq_len if packing == "stream" and len(part.document_starts) == 1 else 1
         self._cached = (-1, np.arange(self.layout.num_rows), 0)
 
-    def write(self, blank: Blank, where: np.ndarray, numbers: np.ndarray) -> None:
+    def write(self, builder: BatchBuilder, where: np.ndarray, numbers: np.ndarray) -> None:
         """Fill the rows `where` of a batch; `numbers` count the rows from the first of the first epoch."""
         epochs, within = np.divmod(numbers, self.layout.num_rows)
         for epoch in np.unique(epochs):
             order, offset = self._epoch(int(epoch))
             here = epochs == epoch
-            blank.write(where[here], self.part, self.layout, order[within[here]], offset)
+            builder.write(where[here], self.part, self.layout, order[within[here]], offset)
 
     def _epoch(self, epoch: int) -> tuple[np.ndarray, int]:
         """The order of an epoch's rows, and how many tokens they are moved by."""
@@ -111,9 +111,9 @@ class Batches:
             raise ValueError(f"train.seed={seed} is negative: use 0 or more")
         self.batch_size, self.seq_len, self.packing = batch_size, seq_len, packing
         self.rank, self.world_size, self.pad_id = rank, world_size, parts[0][0].pad_id
-        self.sources = [Source(part, seq_len=seq_len, packing=packing, seed=[seed, number], shuffle=shuffle)
+        self.row_sources = [ShuffledRows(part, seq_len=seq_len, packing=packing, seed=[seed, number], shuffle=shuffle)
                         for number, (part, _) in enumerate(parts)]
-        layouts = [source.layout for source in self.sources]
+        layouts = [source.layout for source in self.row_sources]
         self.rates = np.array([weight * layout.num_rows / layout.num_targets
                                for (_, weight), layout in zip(parts, layouts, strict=True)])
         self.rows_per_epoch = sum(layout.num_rows for layout in layouts)
@@ -123,15 +123,15 @@ class Batches:
         if step < 0:
             raise IndexError(f"step={step} is negative: the first batch is 0")
         first = (step * self.world_size + self.rank) * self.batch_size
-        sources, numbers = take_turns(self.rates, first, self.batch_size)
-        blank = Blank(self.batch_size, self.seq_len, self.pad_id)
+        sources, numbers = interleave(self.rates, first, self.batch_size)
+        builder = BatchBuilder(self.batch_size, self.seq_len, self.pad_id)
         for which in np.unique(sources):
             where = np.flatnonzero(sources == which)
-            self.sources[which].write(blank, where, numbers[where])
-        return blank.batch(self.packing)
+            self.row_sources[which].write(builder, where, numbers[where])
+        return builder.batch(self.packing)
 
 
-def take_turns(rates: np.ndarray, first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+def interleave(rates: np.ndarray, first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Which source gives row number `first`, and the `count` - 1 after it; and which of its own rows that is.
 
     The k-th row of a source is due at time (k + 1/2) / rate, and rows come as they are due. So a source has given
@@ -159,9 +159,9 @@ def eval_batches(
     layout = EVAL_LAYOUTS[packing](part.document_starts, part.num_tokens, seq_len)
     for first in range(0, layout.num_rows, batch_size):
         rows = np.arange(first, min(first + batch_size, layout.num_rows))
-        blank = Blank(batch_size, seq_len, part.pad_id)
-        blank.write(np.arange(len(rows)), part, layout, rows)
-        yield blank.batch(packing)
+        builder = BatchBuilder(batch_size, seq_len, part.pad_id)
+        builder.write(np.arange(len(rows)), part, layout, rows)
+        yield builder.batch(packing)
 
 
 @contextlib.contextmanager

@@ -20,19 +20,19 @@ from typing import NamedTuple
 
 import numpy as np
 
-from corpora.chunks import PIECE_CHARS, Piece
+from corpora.chunks import CHUNK_CHARS, Chunk
 from tokenization.base import gather
 from tokenizer import Tokenizer, load_tokenizer
 
-GROUPS_ALONE = 16  # groups that this process encodes before it calls for help: 4 MB, less than a second
+GROUPS_BEFORE_WORKERS = 16  # groups that this process encodes before it calls for help: 4 MB, less than a second
 
 
 class Encoded(NamedTuple):
-    """Pieces with their ids, bos and eos included, one after the other."""
+    """Chunks with their ids, bos and eos included, one after the other."""
 
-    pieces: list[Piece]
+    chunks: list[Chunk]
     ids: np.ndarray
-    num_ids: np.ndarray  # of each piece
+    num_ids: np.ndarray  # of each chunk
     num_bytes: np.ndarray  # of UTF-8
 
 
@@ -41,36 +41,36 @@ def dtype_of(tokenizer: Tokenizer) -> np.dtype:
     return np.dtype(np.uint16 if tokenizer.vocab_size <= 2**16 else np.uint32)
 
 
-def grouped(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
-    """Pieces in groups of PIECE_CHARS characters."""
-    return gather(pieces, lambda piece: len(piece.text), PIECE_CHARS)
+def grouped(chunks: Iterable[Chunk]) -> Iterator[list[Chunk]]:
+    """Chunks in groups of CHUNK_CHARS characters."""
+    return gather(chunks, lambda chunk: len(chunk.text), CHUNK_CHARS)
 
 
 def encode_texts(
     tokenizer: Tokenizer, texts: list[str], is_first: Iterable[bool], is_last: Iterable[bool],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(all ids, how many of each text), with bos before a first and eos behind a last piece."""
+    """(all ids, how many of each text), with bos before a first and eos behind a last chunk."""
     batch = [[tokenizer.bos_id] * first + ids + [tokenizer.eos_id] * last for ids, first, last in
              zip(tokenizer.encode_batch(texts), is_first, is_last, strict=True)]
     num_ids = np.fromiter(map(len, batch), np.int64, len(batch))
     return np.fromiter(chain.from_iterable(batch), dtype_of(tokenizer), num_ids.sum()), num_ids
 
 
-def encode_here(tokenizer: Tokenizer, pieces: list[Piece]) -> Encoded:
+def encode_group(tokenizer: Tokenizer, chunks: list[Chunk]) -> Encoded:
     """A group, encoded by this process."""
-    ids, num_ids = encode_texts(tokenizer, [piece.text for piece in pieces], [piece.is_first for piece in pieces],
-                                [piece.is_last for piece in pieces])
-    return Encoded(pieces, ids, num_ids, np.array([len(piece.text.encode()) for piece in pieces]))
+    ids, num_ids = encode_texts(tokenizer, [chunk.text for chunk in chunks], [chunk.is_first for chunk in chunks],
+                                [chunk.is_last for chunk in chunks])
+    return Encoded(chunks, ids, num_ids, np.array([len(chunk.text.encode()) for chunk in chunks]))
 
 
-def encode(pieces: Iterable[Piece], tokenizer: Tokenizer, workers: int | None) -> Iterator[Encoded]:
-    """Groups of pieces with their ids, in order, from so many processes; None = by the cores and the text's length."""
-    groups = grouped(pieces)
+def encode(chunks: Iterable[Chunk], tokenizer: Tokenizer, workers: int | None) -> Iterator[Encoded]:
+    """Groups of chunks with their ids, in order, from so many processes; None = by the cores and the text's length."""
+    groups = grouped(chunks)
     count = workers or num_cores()
-    for group in islice(groups, GROUPS_ALONE if workers is None or count == 1 else 0):
-        yield encode_here(tokenizer, group)
+    for group in islice(groups, GROUPS_BEFORE_WORKERS if workers is None or count == 1 else 0):
+        yield encode_group(tokenizer, group)
     if count == 1:
-        yield from (encode_here(tokenizer, group) for group in groups)
+        yield from (encode_group(tokenizer, group) for group in groups)
     elif (first := next(groups, None)) is not None:
         with helpers(tokenizer, count) as encode_there:
             yield from encode_there(chain([first], groups))
@@ -82,7 +82,7 @@ def num_cores() -> int:
 
 
 @contextlib.contextmanager
-def helpers(tokenizer: Tokenizer, count: int) -> Iterator[Callable[[Iterable[list[Piece]]], Iterator[Encoded]]]:
+def helpers(tokenizer: Tokenizer, count: int) -> Iterator[Callable[[Iterable[list[Chunk]]], Iterator[Encoded]]]:
     """Start the processes; end them on the way out, also on an error or Ctrl-C."""
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
@@ -94,14 +94,14 @@ def helpers(tokenizer: Tokenizer, count: int) -> Iterator[Callable[[Iterable[lis
             stack.callback(helper.stop)
             idle.put(helper)
 
-        def encode_one(group: list[Piece]) -> Encoded:
+        def encode_one(group: list[Chunk]) -> Encoded:
             helper = idle.get()
             try:
                 return helper.encode(group)
             finally:
                 idle.put(helper)
 
-        def encode_all(groups: Iterable[list[Piece]]) -> Iterator[Encoded]:
+        def encode_all(groups: Iterable[list[Chunk]]) -> Iterator[Encoded]:
             waiting: deque = deque()
             for group in groups:
                 waiting.append(threads.submit(encode_one, group))
@@ -127,11 +127,11 @@ class Helper:
             process_group=0)  # in the terminal's eyes a job of its own: Ctrl-C is ours to pass on
         theirs.close()
 
-    def encode(self, pieces: list[Piece]) -> Encoded:
+    def encode(self, chunks: list[Chunk]) -> Encoded:
         """Have a group encoded. Raises ValueError for a character without an id, or where the process is gone."""
-        texts = [piece.text.encode() for piece in pieces]
-        table = np.array([(len(text), piece.is_first, piece.is_last) for text, piece in
-                          zip(texts, pieces, strict=True)], np.int64)
+        texts = [chunk.text.encode() for chunk in chunks]
+        table = np.array([(len(text), chunk.is_first, chunk.is_last) for text, chunk in
+                          zip(texts, chunks, strict=True)], np.int64)
         try:
             self.connection.send_bytes(table.tobytes())
             self.connection.send_bytes(b"".join(texts))
@@ -143,7 +143,7 @@ class Helper:
         except (EOFError, ConnectionError) as error:
             raise ValueError(f"data.workers: a process that encodes has ended (status {self.process.wait()}), as "
                              "happens where memory runs out: use fewer, e.g. 1") from error
-        return Encoded(pieces, ids, num_ids, table[:, 0])
+        return Encoded(chunks, ids, num_ids, table[:, 0])
 
     def stop(self) -> None:
         self.process.kill()

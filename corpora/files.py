@@ -14,10 +14,10 @@ from typing import IO, Any
 
 import zstandard
 
-from corpora.chunks import Piece, split, without_blank
+from corpora.chunks import Chunk, drop_blank, split_documents
 
 BLOCK_BYTES = 1 << 18
-SETTLED_NS = 2 * 10**9  # coarser than the clock of any file system in use
+MIN_AGE_NS = 2 * 10**9  # coarser than the clock of any file system in use
 COMPRESSED: dict[str, Callable[[], Any]] = {
     ".gz": lambda: zlib.decompressobj(wbits=31),  # 31: with gzip's header
     ".zst": lambda: zstandard.ZstdDecompressor().decompressobj(),
@@ -88,10 +88,10 @@ class Scan:
     num_separators: int
 
 
-def read_documents(path: Path, separator: str | None) -> Iterator[Piece]:
+def read_documents(path: Path, separator: str | None) -> Iterator[Chunk]:
     """The documents of a text file that are not blank."""
     with open(path, "rb") as file:
-        yield from without_blank(split(text_blocks(file, path), separator))
+        yield from drop_blank(split_documents(text_blocks(file, path), separator))
 
 
 def scan(path: Path, separator: str | None) -> Scan:
@@ -99,11 +99,11 @@ def scan(path: Path, separator: str | None) -> Scan:
     num_separators, num_documents, num_chars = -1, 0, 0
     with open(path, "rb") as file:
         hashed = HashedFile(file)
-        for piece in split(text_blocks(hashed, path), separator):
-            num_separators += piece.is_last
-            for _ in without_blank([piece]):
-                num_documents += piece.is_first
-                num_chars += len(piece.text)
+        for chunk in split_documents(text_blocks(hashed, path), separator):
+            num_separators += chunk.is_last
+            for _ in drop_blank([chunk]):
+                num_documents += chunk.is_first
+                num_chars += len(chunk.text)
     return Scan(hashed.sha256.hexdigest(), num_documents, num_chars, num_separators)
 
 
@@ -115,7 +115,7 @@ def digest(*values: Any) -> str:
     return hashlib.sha256(json.dumps(values).encode()).hexdigest()
 
 
-def recall(folder: Path, key: list[Any], find: Callable[[], Any]) -> Any:
+def cached_json(folder: Path, key: list[Any], find: Callable[[], Any]) -> Any:
     """What was found before under the key and kept in the folder as JSON, or what is found now."""
     path = folder / f"{digest(*key)[:32]}.json"
     if path.exists():
@@ -128,16 +128,16 @@ def recall(folder: Path, key: list[Any], find: Callable[[], Any]) -> Any:
     return found
 
 
-def remembered(path: Path, what: str, cache: Path, find: Callable[[], Any]) -> Any:
+def cached_for_file(path: Path, what: str, cache: Path, find: Callable[[], Any]) -> Any:
     """What is known of a file as it stands, so that a large one is read through once.
 
     A file counts as the same while its size and its times are; one that changed a moment ago is not remembered,
     for it could change again within the same tick of its clock.
     """
     state = state_of(path)
-    if time.time_ns() - max(state[1:3]) < SETTLED_NS:
+    if time.time_ns() - max(state[1:3]) < MIN_AGE_NS:
         return find()
-    return recall(cache / "scans", [what, str(path.resolve()), *state], find)
+    return cached_json(cache / "scans", [what, str(path.resolve()), *state], find)
 
 
 def state_of(path: Path) -> tuple[int, ...]:
@@ -146,8 +146,8 @@ def state_of(path: Path) -> tuple[int, ...]:
     return state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino
 
 
-def unless_changed(pieces: Iterable[Piece], path: Path, state: tuple[int, ...]) -> Iterator[Piece]:
-    """The pieces of a file. Raises ValueError at their end where it is no longer as it was."""
-    yield from pieces
+def checked_unchanged(chunks: Iterable[Chunk], path: Path, state: tuple[int, ...]) -> Iterator[Chunk]:
+    """The chunks of a file. Raises ValueError at their end where it is no longer as it was."""
+    yield from chunks
     if state_of(path) != state:
         raise ValueError(f"{path} has changed while it was read: start again when it is complete")

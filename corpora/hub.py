@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from corpora.files import recall, uncompressed
-from corpora.tables import Source, Table, kind_of, named, one_line, quiet_datasets, resolve
-from tokenization.foreign import knock
+from corpora.files import cached_json, uncompressed
+from corpora.tables import DatasetSpec, Table, import_datasets, kind_of, one_line, resolve_dataset, subset_error
+from tokenization.foreign import check_hub_reachable
 
 NAMES = {"tinystories": "roneneldan/TinyStories", "fineweb-edu": "HuggingFaceFW/fineweb-edu",
          "wikipedia": "wikimedia/wikipedia"}
@@ -28,49 +28,49 @@ def is_hub_name(name: str) -> bool:
     return name in NAMES or bool(re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name) and not is_file)
 
 
-def hub_table(source: Source, cache: Path, *, streaming: bool) -> tuple[Table, str, dict[str, str]]:
+def hub_table(source: DatasetSpec, cache: Path, *, streaming: bool) -> tuple[Table, str, dict[str, str]]:
     """A dataset of the Hub as (table, commit, columns): downloaded, once, unless streamed.
 
     Raises ValueError where it cannot be found or reached, or has no such subset or split.
     """
-    found = recall(cache / "hub", [*source[1:], streaming], lambda: find_on_hub(source, cache, streaming))
+    found = cached_json(cache / "hub", [*source[1:], streaming], lambda: find_on_hub(source, cache, streaming))
     files = found["files"] if streaming else [download(source, found["commit"], path, cache) for path in found["files"]]
     table = Table(source.name, found["kind"], tuple(files), cache, found["options"])
     return table, found["commit"], found["columns"]
 
 
-def story_file(source: Source, cache: Path) -> Path:
+def story_file(source: DatasetSpec, cache: Path) -> Path:
     """The stories of tinystories-v2, downloaded once."""
     path = STORY_FILES[source.split]
 
     def find() -> dict[str, str]:
         with hub_errors(source):
-            knock()
+            check_hub_reachable()
         file = download(source, source.revision, path, cache)
         return {"commit": Path(file).relative_to(hub_folder(cache)).parts[2]}  # datasets--o--n/snapshots/commit/...
 
-    return Path(download(source, recall(cache / "hub", [*source[1:], path], find)["commit"], path, cache))
+    return Path(download(source, cached_json(cache / "hub", [*source[1:], path], find)["commit"], path, cache))
 
 
-def find_on_hub(source: Source, cache: Path, streaming: bool) -> dict[str, Any]:
+def find_on_hub(source: DatasetSpec, cache: Path, streaming: bool) -> dict[str, Any]:
     """Ask the Hub which files a dataset's split has; keeps what a later use needs to ask nothing."""
-    with hub_errors(source), kept_below(cache):
-        knock()
-        found = resolve(source, cache)
-    commit, prefix = found["hash"], f"hf://datasets/{source.where}@{found['hash']}/"
+    with hub_errors(source), datasets_cache_at(cache):
+        check_hub_reachable()
+        found = resolve_dataset(source, cache)
+    commit, prefix = found["hash"], f"hf://datasets/{source.location}@{found['hash']}/"
     files = found["files"] if streaming else [file.removeprefix(prefix) for file in found["files"]]
     local = files if streaming else [download(source, commit, path, cache) for path in files]
     columns = Table(source.name, found["kind"], tuple(local), cache, found["options"]).columns()
     return {"commit": commit, "kind": found["kind"], "options": found["options"], "files": files, "columns": columns}
 
 
-def download(source: Source, revision: str | None, path: str, cache: Path) -> str:
+def download(source: DatasetSpec, revision: str | None, path: str, cache: Path) -> str:
     """A file of a dataset in the cache, fetched where it is not there yet; an interrupted one goes on."""
     os.environ.setdefault("HF_XET_CACHE", str(cache.resolve() / "hub" / "xet"))  # read by the part written in Rust
     from huggingface_hub import hf_hub_download
 
     with hub_errors(source):
-        return hf_hub_download(source.where, path, repo_type="dataset", revision=revision,
+        return hf_hub_download(source.location, path, repo_type="dataset", revision=revision,
                                cache_dir=str(hub_folder(cache)))
 
 
@@ -79,7 +79,7 @@ def hub_folder(cache: Path) -> Path:
 
 
 @contextlib.contextmanager
-def kept_below(cache: Path) -> Iterator[None]:
+def datasets_cache_at(cache: Path) -> Iterator[None]:
     """What `datasets` downloads by itself goes below the cache folder: it has no argument for that."""
     from huggingface_hub import constants
 
@@ -91,12 +91,12 @@ def kept_below(cache: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def hub_errors(source: Source) -> Iterator[None]:
+def hub_errors(source: DatasetSpec) -> Iterator[None]:
     """One sentence for what can go wrong between here and the Hub."""
     import httpx
     from huggingface_hub import errors
 
-    datasets = quiet_datasets()
+    datasets = import_datasets()
     flag, get, give = f"data.name={source.name!r}", "", "data.name=FOLDER"
     if source.name.startswith(TINYSTORIES_V2):
         get, give = (f" {STORY_FILES[source.split]}",
@@ -112,9 +112,9 @@ def hub_errors(source: Source) -> Iterator[None]:
             from error
     except (ConnectionError, errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError, httpx.HTTPError) as error:
         raise ValueError(f"{flag} is no file or folder here, and the Hub cannot be reached: where there is a network "
-                         f"run `hf download {source.where}{get} --repo-type dataset --local-dir FOLDER`, "
+                         f"run `hf download {source.location}{get} --repo-type dataset --local-dir FOLDER`, "
                          f"and give {give}") from error
     except (datasets.exceptions.DatasetsError, errors.HfHubHTTPError, RuntimeError) as error:
         raise ValueError(f"{flag} cannot be used ({one_line(error)}): choose another dataset") from error
     except ValueError as error:
-        raise named(error, source) from error
+        raise subset_error(error, source) from error

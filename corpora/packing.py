@@ -1,6 +1,6 @@
 """How documents lie in rows of `seq_len` tokens: the `data.packing` flag.
 
-A row is one piece of text or several side by side; what they leave of it is padding. These are tables of integers,
+A row is one segment of text or several side by side; what they leave of it is padding. These are tables of integers,
 made from where documents start: no token is read.
 """
 
@@ -12,37 +12,37 @@ import numpy as np
 
 
 class Layout(NamedTuple):
-    """Row r has the pieces first_pieces[r] to first_pieces[r + 1] - 1.
+    """Row r has the segments first_segments[r] to first_segments[r + 1] - 1.
 
-    A piece is `lengths` inputs from token `starts` on; its targets are the tokens one further.
-    Shape: starts and lengths (pieces,), first_pieces (rows + 1,), all int64.
+    A segment is `lengths` inputs from token `starts` on; its targets are the tokens one further.
+    Shape: starts and lengths (segments,), first_segments (rows + 1,), all int64.
     """
 
     starts: np.ndarray
     lengths: np.ndarray
-    first_pieces: np.ndarray
+    first_segments: np.ndarray
 
     @property
     def num_rows(self) -> int:
-        return len(self.first_pieces) - 1
+        return len(self.first_segments) - 1
 
     @property
     def num_targets(self) -> int:
         return int(self.lengths.sum())
 
     def places(self, rows: np.ndarray, firsts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """For each input of the rows: its place, its token, the number of its piece in the row.
+        """For each input of the rows: its place, its token, the number of its segment in the row.
 
         Row i begins at place firsts[i]. Shape: rows and firsts (n,) -> three times (inputs,).
         """
-        counts = self.first_pieces[rows + 1] - self.first_pieces[rows]
+        counts = self.first_segments[rows + 1] - self.first_segments[rows]
         number = ranges(counts)
-        piece = np.repeat(self.first_pieces[rows], counts) + number
-        lengths = self.lengths[piece]
-        before = np.cumsum(lengths) - lengths  # inputs of the pieces that came earlier
+        segment = np.repeat(self.first_segments[rows], counts) + number
+        lengths = self.lengths[segment]
+        before = np.cumsum(lengths) - lengths  # inputs of the segments that came earlier
         first = np.repeat(firsts - before[np.cumsum(counts) - counts], counts)
         inputs = np.arange(lengths.sum())
-        token = inputs + np.repeat(self.starts[piece] - before, lengths)
+        token = inputs + np.repeat(self.starts[segment] - before, lengths)
         return inputs + np.repeat(first, lengths), token, np.repeat(number, lengths)
 
 
@@ -111,43 +111,43 @@ def documents_layout(document_starts: np.ndarray, num_tokens: int, seq_len: int)
 
 
 def best_fit(lengths: np.ndarray, seq_len: int) -> np.ndarray:
-    """The row of each piece: the longest come first, each goes into the fullest row that has room for it.
+    """The row of each segment: the longest come first, each goes into the fullest row that has room for it.
 
-    Pieces of one length are placed all at once: the steps are as many as lengths and rooms, not as pieces.
-    Shape: lengths (pieces,), each from 1 to seq_len -> (pieces,), int64.
+    Segments of one length are placed all at once: the steps are as many as lengths and rooms, not as segments.
+    Shape: lengths (segments,), each from 1 to seq_len -> (segments,), int64.
     """
     row, openers = np.empty(len(lengths), np.int64), [np.empty(0, np.int64)]
     num_rows, rows_with = 0, defaultdict(list)  # room that is left -> arrays of the rows that have it
-    for pieces in longest_first(lengths, seq_len):
-        length = int(lengths[pieces[0]])
+    for segments in longest_first(lengths, seq_len):
+        length = int(lengths[segments[0]])
         rooms = sorted(room for room, arrays in rows_with.items() if arrays and room >= length)
         for room in [*rooms, seq_len]:
             fit = room // length
-            needed = -(-len(pieces) // fit)
+            needed = -(-len(segments) // fit)
             if room < seq_len:
                 rows, *rest = np.split(np.concatenate(rows_with.pop(room)), [needed])
                 rows_with[room] = [array for array in rest if len(array)]
             else:
                 rows = np.arange(num_rows, num_rows + needed)
-                openers.append(pieces[::fit])
+                openers.append(segments[::fit])
                 num_rows += needed
-            placed = np.repeat(rows, fit)[: len(pieces)]
-            row[pieces[: len(placed)]] = placed
-            pieces = pieces[len(placed) :]
+            placed = np.repeat(rows, fit)[: len(segments)]
+            row[segments[: len(placed)]] = placed
+            segments = segments[len(placed) :]
             in_last = len(placed) - fit * (len(rows) - 1)
             rows_with[room - fit * length].append(rows[:-1])
             rows_with[room - in_last * length].append(rows[-1:])
-            if not len(pieces):
+            if not len(segments):
                 break
     return np.argsort(np.argsort(np.concatenate(openers)))[row]
 
 
 def longest_first(lengths: np.ndarray, seq_len: int) -> Iterator[np.ndarray]:
-    """The numbers of the pieces of each length, each of them in order."""
+    """The numbers of the segments of each length, each of them in order."""
     shortness = (seq_len - lengths).astype(np.min_scalar_type(seq_len))  # small integers are sorted by counting
     order = np.argsort(shortness, kind="stable")
     ends = np.cumsum(np.bincount(shortness))
-    return (pieces for pieces in np.split(order, ends[:-1]) if len(pieces))
+    return (segments for segments in np.split(order, ends[:-1]) if len(segments))
 
 
 # in training; and in evaluation, where every token is a target once

@@ -92,25 +92,25 @@ def prepare(
     The weights add up to 1. Raises ValueError where a part is empty.
     """
     console = console or Console(stderr=True)
-    files = [part_of(source, "train", tokenizer, cache_dir, workers, console) for source in corpus.sources]
+    files = [encoded_part(source, "train", tokenizer, cache_dir, workers, console) for source in corpus.sources]
     weights = corpus.weights or [file.num_tokens for file in files]
-    held_out = [part_of(source, part, tokenizer, cache_dir, workers, console) for source, part in corpus.held_out]
+    held_out = [encoded_part(source, part, tokenizer, cache_dir, workers, console) for source, part in corpus.held_out]
     return ([(file, weight / sum(weights)) for file, weight in zip(files, weights, strict=True)],
             held_out[0] if len(held_out) == 1 else JoinedTokenFile(held_out))
 
 
-def part_of(
+def encoded_part(
     corpus: Corpus, part: str, tokenizer: Tokenizer, cache_dir: Path, workers: int | None, console: Console,
 ) -> TokenFile:
     """One part of a corpus, encoded."""
-    folder = encoded(corpus, tokenizer, Path(cache_dir), workers, console)
+    folder = encode_once(corpus, tokenizer, Path(cache_dir), workers, console)
     if (folder / f"{part}.json").exists() and (folder / f"{part}.starts").stat().st_size == 0:
         raise ValueError(f"data.name={corpus.name!r} leaves the {part} part empty: use another data.val_ratio, "
                          "or more text")
     return TokenFile(folder, part)
 
 
-def encoded(corpus: Corpus, tokenizer: Tokenizer, cache_dir: Path, workers: int | None, console: Console) -> Path:
+def encode_once(corpus: Corpus, tokenizer: Tokenizer, cache_dir: Path, workers: int | None, console: Console) -> Path:
     """The folder of an encoded corpus.
 
     It gets its name when it is whole, so an interrupted encode is never taken for one. Of two processes
@@ -123,7 +123,7 @@ def encoded(corpus: Corpus, tokenizer: Tokenizer, cache_dir: Path, workers: int 
     cache_dir.mkdir(parents=True, exist_ok=True)
     with locked(cache_dir / f"{name}.lock", console):
         if not folder.exists():
-            sweep(cache_dir)
+            remove_abandoned(cache_dir)
             unfinished = cache_dir / f"{name}.tmp"
             shutil.rmtree(unfinished, ignore_errors=True)  # ours, for we hold its lock
             unfinished.mkdir()
@@ -135,7 +135,7 @@ def encoded(corpus: Corpus, tokenizer: Tokenizer, cache_dir: Path, workers: int 
     return folder
 
 
-def sweep(cache_dir: Path) -> None:
+def remove_abandoned(cache_dir: Path) -> None:
     """Remove what encodes have left whose processes are gone."""
     for unfinished in cache_dir.glob("*.tmp"):
         with locked(unfinished.with_suffix(".lock")) as ours:
@@ -152,9 +152,9 @@ class PartWriter:
         self.bits: float | None = 0.0
 
     def add(self, group: Encoded) -> None:
-        """Append the pieces of this part."""
-        mine = np.array([piece.part == self.part for piece in group.pieces])
-        is_first = np.array([piece.is_first for piece in group.pieces])[mine]
+        """Append the chunks of this part."""
+        mine = np.array([chunk.part == self.part for chunk in group.chunks])
+        is_first = np.array([chunk.is_first for chunk in group.chunks])[mine]
         ids = group.ids if mine.all() else group.ids[np.repeat(mine, group.num_ids)]
         num_ids = group.num_ids[mine]
         self.starts.write((self.num_tokens + np.cumsum(num_ids) - num_ids)[is_first].tobytes())
@@ -162,9 +162,9 @@ class PartWriter:
         self.num_tokens += len(ids)
         self.num_bytes += int(group.num_bytes[mine].sum())
         self.num_documents += int(is_first.sum())
-        for piece in group.pieces:
-            if piece.is_first and piece.part == self.part:
-                self.bits = None if piece.bits is None or self.bits is None else self.bits + piece.bits
+        for chunk in group.chunks:
+            if chunk.is_first and chunk.part == self.part:
+                self.bits = None if chunk.bits is None or self.bits is None else self.bits + chunk.bits
 
     def finish(self, tokenizer: Tokenizer) -> None:
         """Have all on the disk before the folder gets its name."""
@@ -183,7 +183,7 @@ def write_parts(folder: Path, corpus: Corpus, tokenizer: Tokenizer, workers: int
         writers = [PartWriter(folder, part, *(stack.enter_context(open(folder / f"{part}.{end}", "wb"))
                                               for end in ("bin", "starts"))) for part in ("train", "val")]
         show = stack.enter_context(progress_bar(console, corpus))
-        groups = stack.enter_context(contextlib.closing(encode(corpus.pieces(), tokenizer, workers)))
+        groups = stack.enter_context(contextlib.closing(encode(corpus.chunks(), tokenizer, workers)))
         for group in groups:
             for writer in writers:
                 writer.add(group)
@@ -205,7 +205,7 @@ def progress_bar(console: Console, corpus: Corpus) -> Iterator:
         nonlocal num_tokens
         num_tokens += len(group.ids)
         seconds = time.perf_counter() - began
-        done = sum(len(piece.text) if corpus.counts_characters else piece.is_last for piece in group.pieces)
+        done = sum(len(chunk.text) if corpus.counts_characters else chunk.is_last for chunk in group.chunks)
         bar.update(task, advance=done, said=f"{num_tokens:,} tokens, {num_tokens / seconds:,.0f}/s")
         if seconds > PATIENCE:
             bar.start()

@@ -16,14 +16,14 @@ from corpora.files import byte_blocks, digest, state_of, uncompressed
 
 KINDS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
 HUB_KINDS = ("json", "csv", "parquet", "arrow", "text")
-ROWS, BYTES = 256, 1 << 20  # read at a time
+ROWS_PER_READ, BYTES_PER_READ = 256, 1 << 20  # read at a time
 
 
-class Source(NamedTuple):
+class DatasetSpec(NamedTuple):
     """A dataset on the Hub, or a folder laid out like one; `name` is what the user calls it."""
 
     name: str
-    where: str
+    location: str  # owner/name on the Hub, or a folder
     subset: str | None
     split: str
     revision: str | None = None
@@ -59,38 +59,38 @@ class Table:
 
         for path in self.files:
             with open(path, "rb") as file:
-                parquet = ParquetFile(file, buffer_size=BYTES, pre_buffer=False)
+                parquet = ParquetFile(file, buffer_size=BYTES_PER_READ, pre_buffer=False)
                 columns = [column] if column in parquet.schema_arrow.names else None
-                yield from parquet.iter_batches(ROWS, columns=columns)
+                yield from parquet.iter_batches(ROWS_PER_READ, columns=columns)
 
     def _others(self, column: str | None) -> Iterator[Any]:
-        builder = quiet_datasets().load_dataset_builder(self.kind, data_files={"train": list(self.files)},
+        builder = import_datasets().load_dataset_builder(self.kind, data_files={"train": list(self.files)},
                                                         cache_dir=str(self.cache / "datasets"), **self.options)
         config = builder.config
         if self.kind == "parquet":
-            config.batch_size, config.columns = ROWS, None if column is None else [column]
+            config.batch_size, config.columns = ROWS_PER_READ, None if column is None else [column]
         if self.kind == "json":
-            config.chunksize = BYTES
+            config.chunksize = BYTES_PER_READ
         if self.kind == "csv":  # text as it stands: "NA" is no gap, and "007" no number
             config.na_filter, config.converters = False, None if column is None else {column: str}
         with contextlib.suppress(StopIteration):  # of `datasets`, where the files are empty
-            yield from builder.as_streaming_dataset(split="train").with_format("arrow").iter(batch_size=ROWS)
+            yield from builder.as_streaming_dataset(split="train").with_format("arrow").iter(batch_size=ROWS_PER_READ)
 
     def columns(self) -> dict[str, str]:
         """The columns there are, and what they hold. Raises ValueError where there are no rows."""
         first = next(self.batches(), None)
         if first is None:
             raise ValueError(f"data.name={self.name!r} has no text: give a file with at least one row")
-        return types(first)
+        return column_types(first)
 
     def texts(self, column: str) -> Iterator[str]:
         """One column, row by row; what is empty there is left out."""
         for batch in self.batches(column):
-            choose_column(self, types(batch), column)  # a later file may have others
+            choose_column(self, column_types(batch), column)  # a later file may have others
             yield from filter(None, batch.column(column).to_pylist())
 
 
-def types(rows: Any) -> dict[str, str]:
+def column_types(rows: Any) -> dict[str, str]:
     """What the columns of an Arrow table hold."""
     return {field.name: str(field.type) for field in rows.schema}
 
@@ -152,13 +152,13 @@ def unpacked(path: Path, cache: Path) -> Path:
     return target
 
 
-def resolve(source: Source, cache: Path) -> dict[str, Any]:
+def resolve_dataset(source: DatasetSpec, cache: Path) -> dict[str, Any]:
     """What `datasets` makes of a dataset's card and files: their kind, options, files of the split, and hash.
 
     Raises ValueError where there is no such split, or the files are no tables.
     """
-    datasets = quiet_datasets()
-    builder = datasets.load_dataset_builder(source.where, source.subset, revision=source.revision,
+    datasets = import_datasets()
+    builder = datasets.load_dataset_builder(source.location, source.subset, revision=source.revision,
                                             cache_dir=str(cache / "datasets"))
     kind = type(builder).__module__.rpartition(".")[2]
     if kind not in HUB_KINDS:
@@ -166,7 +166,7 @@ def resolve(source: Source, cache: Path) -> dict[str, Any]:
     splits = builder.config.data_files
     if source.split not in splits:
         raise ValueError(f"data.name={source.name!r} has no split {source.split}: use one of "
-                         f"{', '.join(f'{source.where}:{split}' for split in splits)}")
+                         f"{', '.join(f'{source.location}:{split}' for split in splits)}")
     shared = {field.name for field in dataclasses.fields(datasets.BuilderConfig)}
     options = {field.name: getattr(builder.config, field.name) for field in dataclasses.fields(builder.config)
                if field.name not in shared and getattr(builder.config, field.name) != field.default}
@@ -174,21 +174,21 @@ def resolve(source: Source, cache: Path) -> dict[str, Any]:
             "files": list(splits[source.split]), "hash": builder.hash}
 
 
-def folder_table(source: Source, cache: Path) -> Table:
+def folder_table(source: DatasetSpec, cache: Path) -> Table:
     """A folder of tables, laid out like a dataset on the Hub or plainly full of files of one kind."""
-    datasets = quiet_datasets()
+    datasets = import_datasets()
     try:
-        found = resolve(source, cache)
+        found = resolve_dataset(source, cache)
     except (FileNotFoundError, datasets.exceptions.DatasetsError, RuntimeError) as error:
         raise ValueError(f"data.name={source.name!r} cannot be read ({one_line(error)}): give a folder of .txt, "
                          ".jsonl, .csv or .parquet files") from error
     except ValueError as error:
-        raise named(error, source) from error
+        raise subset_error(error, source) from error
     files = [Path(file) for file in found["files"]]
     return dataclasses.replace(local_table(source.name, files, cache), kind=found["kind"], options=found["options"])
 
 
-def named(error: ValueError, source: Source) -> ValueError:
+def subset_error(error: ValueError, source: DatasetSpec) -> ValueError:
     """The sentence for a subset that is missing or wrong; any other error as it is."""
     if found := re.search(r"(?:Available: |available configs: )\[(.*?)\]", str(error), re.DOTALL):
         return ValueError(f"data.subset={source.subset} is none of {source.name!r}: use one of "
@@ -196,7 +196,7 @@ def named(error: ValueError, source: Source) -> ValueError:
     return error
 
 
-def quiet_datasets() -> Any:
+def import_datasets() -> Any:
     """The library, imported where it is needed: it takes a second. What it would log, we say."""
     import datasets
 

@@ -59,7 +59,7 @@ def from_hub(name: str) -> HuggingFaceTokenizer:
     with contextlib.suppress(OSError):  # not in the cache
         return from_auto(name, local_files_only=True)
     try:
-        knock()
+        check_hub_reachable()
         return from_auto(name, local_files_only=False)
     except OSError as error:
         raise ValueError(f"tokenizer={name!r} is no folder, and the Hugging Face Hub does not give it "
@@ -67,7 +67,7 @@ def from_hub(name: str) -> HuggingFaceTokenizer:
                          ) from None
 
 
-def knock() -> None:
+def check_hub_reachable() -> None:
     """ConnectionError where the Hub cannot be reached: asked once, since its library tries for a minute."""
     if constants.HF_HUB_OFFLINE:
         raise ConnectionError("HF_HUB_OFFLINE is set")
