@@ -24,7 +24,7 @@ from rich.console import Console
 import tales
 from configuration.command_line import fail, parse_command
 from tokenization import foreign
-from tokenization.base import META, Tokenizer, thin
+from tokenization.base import META, Tokenizer, sample_evenly
 from tokenization.grow import grow as grow_merges
 from tokenization.hugging_face import HuggingFaceBPETokenizer, HuggingFaceTokenizer
 from tokenization.plain import ByteTokenizer, CharTokenizer
@@ -59,7 +59,7 @@ def train_tokenizer(kind: str, texts: Iterable[str], vocab_size: int | None = No
     if kind not in TOKENIZERS:
         raise ValueError(f"kind={kind!r} is not known: use one of {', '.join(TOKENIZERS)}")
     if kind not in ("char", "byte"):
-        texts = thin(texts, MAX_TRAIN_BYTES)
+        texts = sample_evenly(texts, MAX_TRAIN_BYTES)
     return TOKENIZERS[kind].train(texts, vocab_size)
 
 
@@ -69,7 +69,7 @@ def grow_tokenizer(tokenizer: Tokenizer, texts: Iterable[str], vocab_size: int) 
     Its old ids stay what they were, and no text gets more tokens. ValueError where the kind has no
     merges to go on with, or the size does not suit it or the text.
     """
-    return grow_merges(tokenizer, thin(texts, MAX_TRAIN_BYTES), vocab_size)
+    return grow_merges(tokenizer, sample_evenly(texts, MAX_TRAIN_BYTES), vocab_size)
 
 
 def load_tokenizer(name: str | Path) -> Tokenizer:

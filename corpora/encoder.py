@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 
 from corpora.chunks import CHUNK_CHARS, Chunk
-from tokenization.base import gather
+from tokenization.base import group_by_chars
 from tokenizer import Tokenizer, load_tokenizer
 
 GROUPS_BEFORE_WORKERS = 16  # groups that this process encodes before it calls for help: 4 MB, less than a second
@@ -43,7 +43,7 @@ def dtype_of(tokenizer: Tokenizer) -> np.dtype:
 
 def grouped(chunks: Iterable[Chunk]) -> Iterator[list[Chunk]]:
     """Chunks in groups of CHUNK_CHARS characters."""
-    return gather(chunks, lambda chunk: len(chunk.text), CHUNK_CHARS)
+    return group_by_chars(chunks, lambda chunk: len(chunk.text), CHUNK_CHARS)
 
 
 def encode_texts(

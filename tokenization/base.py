@@ -67,16 +67,16 @@ class Tokenizer:
         Texts of any length: beyond a million characters, the work is done in pieces.
         """
         if not self.cuttable or sum(map(len, texts)) <= MAX_CHARS:
-            return self.encode_pieces(list(texts))
+            return self.encode_small_batch(list(texts))
         batch: list[list[int]] = [[] for _ in texts]
-        pieces = ((n, piece) for n, text in enumerate(texts) for piece in cut(text))
-        for group in gather(pieces, lambda numbered: len(numbered[1]), MAX_CHARS):
-            encoded = self.encode_pieces([piece for _, piece in group])
+        chunks = ((n, chunk) for n, text in enumerate(texts) for chunk in split_long(text))
+        for group in group_by_chars(chunks, lambda numbered: len(numbered[1]), MAX_CHARS):
+            encoded = self.encode_small_batch([chunk for _, chunk in group])
             for (n, _), ids in zip(group, encoded, strict=True):
                 batch[n] = batch[n] + ids if batch[n] else ids
         return batch
 
-    def encode_pieces(self, texts: list[str]) -> list[list[int]]:
+    def encode_small_batch(self, texts: list[str]) -> list[list[int]]:
         """`encode_batch` of so little text that it may be handed to a library at once."""
         raise NotImplementedError
 
@@ -119,7 +119,7 @@ class Tokenizer:
 
     def show(self, text: str, *, ids: bool = False) -> Text:
         """How the text is split, one colour per token, for `rich.print` (space ·, newline ⏎)."""
-        return display.coloured(text, self._tokens(text), ids=ids)
+        return display.colored_text(text, self._tokens(text), ids=ids)
 
     def show_html(self, text: str, *, ids: bool = False) -> str:
         """The same as static HTML for notebooks; the id appears when the mouse is over a token."""
@@ -129,7 +129,7 @@ class Tokenizer:
         return [(i, self.token_bytes[i]) for i in self.encode(text)]
 
 
-def cut(text: str, max_chars: int | None = None) -> Iterator[str]:
+def split_long(text: str, max_chars: int | None = None) -> Iterator[str]:
     """The text in pieces of `max_chars` characters or a few more, whose ids are those of the whole.
 
     A piece ends behind a letter and before a space or newline, which no token crosses; where there
@@ -142,7 +142,7 @@ def cut(text: str, max_chars: int | None = None) -> Iterator[str]:
     yield text[start:]
 
 
-def gather(items: Iterable[Item], num_chars: Callable[[Item], int], limit: int) -> Iterator[list[Item]]:
+def group_by_chars(items: Iterable[Item], num_chars: Callable[[Item], int], limit: int) -> Iterator[list[Item]]:
     """Items in groups that reach `limit` characters, but for the last."""
     group, total = [], 0
     for item in items:
@@ -155,20 +155,20 @@ def gather(items: Iterable[Item], num_chars: Callable[[Item], int], limit: int) 
         yield group
 
 
-def thin(texts: Iterable[str], max_bytes: int, piece_chars: int = 10_000) -> list[str]:
+def sample_evenly(texts: Iterable[str], max_bytes: int, chunk_chars: int = 10_000) -> list[str]:
     """At most `max_bytes` (UTF-8) of the texts, evenly: every n-th piece, with the least n = 1, 2, 4, ...
 
     In memory of that size, in one pass; the same every time.
     """
     kept, every, num_bytes = [], 1, 0
-    for number, piece in enumerate(piece for text in texts for piece in cut(text, piece_chars)):
+    for number, chunk in enumerate(chunk for text in texts for chunk in split_long(text, chunk_chars)):
         if number % every:
             continue
-        kept.append(piece)
-        num_bytes += len(piece.encode())
+        kept.append(chunk)
+        num_bytes += len(chunk.encode())
         while num_bytes > max_bytes and len(kept) > 1:
             kept, every = kept[::2], 2 * every
-            num_bytes = sum(len(piece.encode()) for piece in kept)
+            num_bytes = sum(len(chunk.encode()) for chunk in kept)
     return kept
 
 
@@ -184,14 +184,14 @@ def check_fixed_size(kind: str, vocab_size: int | None, actual: int) -> None:
                          f"{actual} ids here: leave vocab_size out, or use kind=bpe")
 
 
-def need_size(kind: str, vocab_size: int | None) -> int:
+def require_size(kind: str, vocab_size: int | None) -> int:
     """The size; ValueError where there is none."""
     if vocab_size is None:
         raise ValueError(f"vocab_size is missing: kind={kind} needs a number, such as 1024")
     return vocab_size
 
 
-def too_large(vocab_size: int, most: int) -> ValueError:
+def too_large_error(vocab_size: int, most: int) -> ValueError:
     """The error for a vocabulary that the text has not enough different words for."""
     return ValueError(f"vocab_size={vocab_size} is more than this text supports: "
                       f"use {most} or less, or give more text")

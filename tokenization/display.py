@@ -4,22 +4,22 @@ import html as escaping
 
 from rich.text import Text
 
-COLOURS = ("#a6cee3", "#b2df8a", "#fdbf6f", "#fb9a99", "#cab2d6", "#ffff99")  # ColorBrewer Paired
+COLORS = ("#a6cee3", "#b2df8a", "#fdbf6f", "#fb9a99", "#cab2d6", "#ffff99")  # ColorBrewer Paired
 VISIBLE = str.maketrans({" ": "·", "\n": "⏎", "\t": "⇥", "\r": "␍"})
 
 
-def coloured(text: str, tokens: list[tuple[int, bytes]], *, ids: bool) -> Text:
+def colored_text(text: str, tokens: list[tuple[int, bytes]], *, ids: bool) -> Text:
     """The (id, bytes) of a text's tokens, one colour each, and how many they are."""
     shown = Text()
     for n, (_, label) in enumerate(labels(tokens, ids)):
-        shown.append(label, style=f"black on {COLOURS[n % len(COLOURS)]}")
+        shown.append(label, style=f"black on {COLORS[n % len(COLORS)]}")
     return shown.append("\n" + summary(text, len(tokens)))
 
 
 def html(text: str, tokens: list[tuple[int, bytes]], *, ids: bool) -> str:
     """The same as a static HTML element."""
     spans = "".join(
-        f'<span title="{i}" style="background:{COLOURS[n % len(COLOURS)]};color:black">'
+        f'<span title="{i}" style="background:{COLORS[n % len(COLORS)]};color:black">'
         f"{escaping.escape(label)}</span>" for n, (i, label) in enumerate(labels(tokens, ids)))
     return f'<pre style="white-space:pre-wrap">{spans}\n{summary(text, len(tokens))}</pre>'
 

@@ -39,10 +39,10 @@ def from_folder(folder: Path) -> HuggingFaceTokenizer:
     if (folder / "tokenizer.json").is_file():
         content = (folder / "tokenizer.json").read_text(encoding="utf-8", errors="replace")
         named = {name: word for name, word in config.items() if word is not None}
-        return adopt(content, _json(folder / "special_tokens_map.json") | named, str(folder))
+        return make_lossless(content, _json(folder / "special_tokens_map.json") | named, str(folder))
     is_gpt2 = config.get("tokenizer_class", "GPT2Tokenizer") in ("GPT2Tokenizer", "GPT2TokenizerFast")
     if is_gpt2 and (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
-        return adopt(gpt2_content(folder), config, str(folder))
+        return make_lossless(gpt2_content(folder), config, str(folder))
     if not config and not (folder / "config.json").is_file():
         raise _unreadable(str(folder), f"no {META}, no tokenizer.json")
     try:
@@ -94,7 +94,7 @@ def from_auto(name: str, *, local_files_only: bool) -> HuggingFaceTokenizer:
         raise ValueError(f"tokenizer={name!r} is a {type(auto).__name__}, which has no tokenizer.json: "
                          "use one that has, or kind=byte")
     names = {role: getattr(auto, role) for role in ("pad_token", "bos_token", "eos_token")}
-    return adopt(auto.backend_tokenizer.to_str(), names, name)
+    return make_lossless(auto.backend_tokenizer.to_str(), names, name)
 
 
 def gpt2_content(folder: Path) -> str:
@@ -111,7 +111,7 @@ def gpt2_content(folder: Path) -> str:
     return backend.to_str()
 
 
-def adopt(content: str, names: Mapping[str, Any], source: str) -> HuggingFaceTokenizer:
+def make_lossless(content: str, names: Mapping[str, Any], source: str) -> HuggingFaceTokenizer:
     """A tokenizer.json, changed so that text is kept as it is; the ids of text that it kept anyway stay.
 
     Taken out: normalisation, a space put before the text, specials around it, cutting and padding.
@@ -123,7 +123,7 @@ def adopt(content: str, names: Mapping[str, Any], source: str) -> HuggingFaceTok
         raise _unreadable(source, error) from None
     state = {name: None for name in ("normalizer", "pre_tokenizer", "decoder")} | json.loads(content)
     _check_family(state, source)
-    keep_text_whole(state)
+    remove_text_changes(state)
     ids = special_ids(vocabulary, names)
     mark_special(state, vocabulary, ids)
     tokenizer = HuggingFaceTokenizer(json.dumps(state, ensure_ascii=False), **ids)
@@ -131,7 +131,7 @@ def adopt(content: str, names: Mapping[str, Any], source: str) -> HuggingFaceTok
     return tokenizer
 
 
-def keep_text_whole(state: dict) -> None:
+def remove_text_changes(state: dict) -> None:
     """Take out of a tokenizer.json, in place, whatever changes the text or depends on more than it."""
     state["truncation"] = state["padding"] = state["post_processor"] = None
     if "dropout" in state["model"]:

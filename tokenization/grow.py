@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from heapq import heapify, heappop, heappush
 from itertools import pairwise
 
-from tokenization.base import Tokenizer, too_large
+from tokenization.base import Tokenizer, too_large_error
 from tokenization.hugging_face import HuggingFaceTokenizer
 from tokenization.sentence_piece import SPACE_MARK, BPETokenizer
 
@@ -47,7 +47,7 @@ def further_merges(words: Mapping[tuple[int, ...], int], tokens: list[str], voca
     while len(tokens) < vocab_size:
         pair = pairs.most_frequent()
         if pair is None:
-            raise too_large(vocab_size, len(tokens))
+            raise too_large_error(vocab_size, len(tokens))
         joined = tokens[pair[0]] + tokens[pair[1]]
         if joined not in ids:  # else it is an older token, spelled in another way
             ids[joined] = len(tokens)
@@ -144,10 +144,10 @@ def _grow_pieces(tokenizer: BPETokenizer, texts: Iterable[str], vocab_size: int)
     processor, counts = tokenizer.processor, Counter()
     for text in texts:
         counts.update(PIECE_WORD.findall(text.replace(SPACE_MARK, " ")))
-    alone = {i for i in range(tokenizer.vocab_size) if _stands_alone(processor, i)}
+    unmerged = {i for i in range(tokenizer.vocab_size) if _never_merges(processor, i)}
     words: Counter[tuple[int, ...]] = Counter()
     for word, ids in zip(counts, processor.encode(list(counts)), strict=True):
-        for run in _runs(ids, alone):
+        for run in _merging_runs(ids, unmerged):
             words[run] += counts[word]
     tokens = [processor.id_to_piece(i) for i in range(tokenizer.vocab_size)]
     further_merges(words, tokens, vocab_size)
@@ -158,16 +158,16 @@ def _grow_pieces(tokenizer: BPETokenizer, texts: Iterable[str], vocab_size: int)
     return BPETokenizer(tokenizer.model + pieces + _field(2, b"\x20" + _varint(vocab_size)))
 
 
-def _stands_alone(processor, i: int) -> bool:
+def _never_merges(processor, i: int) -> bool:
     return (processor.is_control(i) or processor.is_unknown(i) or processor.is_byte(i)
             or processor.id_to_piece(i) == "\n")
 
 
-def _runs(ids: list[int], alone: set[int]) -> Iterable[tuple[int, ...]]:
+def _merging_runs(ids: list[int], unmerged: set[int]) -> Iterable[tuple[int, ...]]:
     """The stretches of a word between ids that merge with nothing."""
     run = []
     for i in ids:
-        if i not in alone:
+        if i not in unmerged:
             run.append(i)
         elif run:
             yield tuple(run)

@@ -10,7 +10,7 @@ from typing import Self
 from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
 from tokenizers import Tokenizer as Backend
 
-from tokenization.base import BOUNDARY, PARALLELISM, Tokenizer, need_size, too_large
+from tokenization.base import BOUNDARY, PARALLELISM, Tokenizer, require_size, too_large_error
 from tokenization.sentence_piece import SPACE_MARK, encode_around_marks
 
 SPECIALS = ("<|pad|>", "<|bos|>", "<|eos|>")  # ids 0, 1, 2 of what is trained here
@@ -59,7 +59,7 @@ class HuggingFaceTokenizer(Tokenizer):
     """What a tokenizer.json of the `tokenizers` library says, where each id stands for fixed bytes.
 
     That is so for byte-level vocabularies (GPT-2, GPT-4, Llama 3, Qwen) and for SentencePiece's with
-    byte fallback (Llama 2, Gemma). `content` must keep text as it is, which `foreign.adopt` sees to.
+    byte fallback (Llama 2, Gemma). `content` must keep text as it is, which `foreign.make_lossless` sees to.
     """
 
     kind = "hf"
@@ -104,7 +104,7 @@ class HuggingFaceTokenizer(Tokenizer):
     def details(self) -> dict:
         return {"tokenizer_sha256": hashlib.sha256(self.content.encode()).hexdigest()}
 
-    def encode_pieces(self, texts: list[str]) -> list[list[int]]:
+    def encode_small_batch(self, texts: list[str]) -> list[list[int]]:
         batch = self._encode(texts)
         if not self.byte_level:
             for n, text in enumerate(texts):
@@ -126,7 +126,7 @@ class HuggingFaceBPETokenizer(HuggingFaceTokenizer):
 
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int | None) -> Self:
-        vocab_size, least = need_size(cls.kind, vocab_size), len(SPECIALS) + 256
+        vocab_size, least = require_size(cls.kind, vocab_size), len(SPECIALS) + 256
         if vocab_size < least:
             raise ValueError(f"vocab_size={vocab_size} is too small for kind={cls.kind}: use {least} or more, "
                              "which is its specials and all bytes, or kind=bpe")
@@ -142,14 +142,14 @@ class HuggingFaceBPETokenizer(HuggingFaceTokenizer):
             vocab_size=vocab_size, special_tokens=list(SPECIALS), show_progress=False,
             initial_alphabet=pre_tokenizers.ByteLevel.alphabet()))
         if (most := backend.get_vocab_size()) < vocab_size:
-            raise too_large(vocab_size, most)
+            raise too_large_error(vocab_size, most)
         return cls(backend.to_str())
 
 
 # ---- threads and processes ----
 
 
-def quiet_forks() -> None:
+def single_thread_forks() -> None:
     """Have a forked process use one thread: the library's others are lost in it, and it would wait for them.
 
     The switch is set while the process forks, since the library looks at it there and else prints a warning.
@@ -171,4 +171,4 @@ def quiet_forks() -> None:
         os.register_at_fork(before=switch_off, after_in_parent=restore)
 
 
-quiet_forks()
+single_thread_forks()

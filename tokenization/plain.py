@@ -47,7 +47,7 @@ class CharTokenizer(Tokenizer):
     def details(self) -> dict:
         return {"alphabet": self.alphabet}
 
-    def encode_pieces(self, texts: list[str]) -> list[list[int]]:
+    def encode_small_batch(self, texts: list[str]) -> list[list[int]]:
         return [self._encode(text).tolist() for text in texts]
 
     def _encode(self, text: str) -> np.ndarray:
@@ -76,5 +76,5 @@ class ByteTokenizer(Tokenizer):
     def rebuild(cls, description: Mapping, files: Mapping[str, bytes]) -> Self:
         return cls()
 
-    def encode_pieces(self, texts: list[str]) -> list[list[int]]:
+    def encode_small_batch(self, texts: list[str]) -> list[list[int]]:
         return [list(text.encode().translate(self._ID)) for text in texts]

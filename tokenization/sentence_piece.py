@@ -9,7 +9,7 @@ from typing import Self
 
 import sentencepiece as spm
 
-from tokenization.base import Tokenizer, need_size, one_thread, too_large
+from tokenization.base import Tokenizer, one_thread, require_size, too_large_error
 from tokenization.plain import BYTE_FALLBACK_ABOVE, unknown_character
 
 # SentencePiece writes a space as U+2581, so the character itself needs a way around it; its
@@ -49,7 +49,7 @@ class SentencePieceTokenizer(Tokenizer):
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int | None) -> Self:
         """Fit on a uniform sample of 200,000 lines, so in bounded memory."""
-        vocab_size = need_size(cls.kind, vocab_size)
+        vocab_size = require_size(cls.kind, vocab_size)
         sentences = sample(line for text in texts for line in SENTENCE.findall(text))
         if not sentences:
             raise ValueError("the training text is empty: give text with at least one word")
@@ -77,7 +77,7 @@ class SentencePieceTokenizer(Tokenizer):
     def details(self) -> dict:
         return {"model_sha256": hashlib.sha256(self.model).hexdigest()}
 
-    def encode_pieces(self, texts: list[str]) -> list[list[int]]:
+    def encode_small_batch(self, texts: list[str]) -> list[list[int]]:
         batch = self.processor.encode(texts, num_threads=1 if one_thread() else -1)
         if self._mark_ids is None:
             self._check_known(texts, batch)
@@ -136,5 +136,5 @@ def size_error(vocab_size: int, message: str) -> Exception:
         most = int(limit[1])
         if most <= BYTE_FALLBACK_ABOVE < vocab_size:
             most -= 256  # a vocabulary that small has no byte pieces
-        return too_large(vocab_size, most)
+        return too_large_error(vocab_size, most)
     return RuntimeError(message)
