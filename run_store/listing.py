@@ -23,12 +23,12 @@ except ModuleNotFoundError:  # Windows, where runs can be read, not trained
 
 # where runs are saved; the tests' go elsewhere
 MODELS = Path(os.environ.get("SHAPESHIFTER_MODELS", Path(__file__).resolve().parent.parent / "models"))
-FEW = 10  # runs that a sentence names
+MAX_NAMES = 10  # runs that a sentence names
 PATIENCE = 0.1  # seconds; whoever looks whether a run is being trained holds its lock for a moment
 
 
 @dataclass(frozen=True)
-class Entry:
+class RunSummary:
     """A line of the list; None = not known."""
 
     name: str
@@ -56,33 +56,33 @@ def run_folders(models: Path, patterns: Sequence[str] = ()) -> list[Path]:
     return sorted(path for path in folders if not patterns or any(fnmatchcase(path.name, p) for p in patterns))
 
 
-def in_words(names: Sequence[str], wanted: str = "") -> str:
+def list_names(names: Sequence[str], wanted: str = "") -> str:
     """The runs that there are, for a sentence; of many the nearest to what was wanted."""
-    if len(names) <= FEW:
+    if len(names) <= MAX_NAMES:
         return ", ".join(names) or "no runs yet"
-    near = get_close_matches(wanted, names, FEW, cutoff=0.5) or names[:FEW]
+    near = get_close_matches(wanted, names, MAX_NAMES, cutoff=0.5) or names[:MAX_NAMES]
     return f"{', '.join(near)} and {len(names) - len(near):,} more, see python runs.py list"
 
 
-def read_entry(path: Path) -> Entry:
+def summarize_run(path: Path) -> RunSummary:
     """What there is to say of a run; a broken one has a problem."""
     problems: list[str] = []
     checkpoints = step_folders(path)
-    config = attempt(problems, read_config, path)
-    data = attempt(problems, read_json, path / "data.json") or {}
-    log = attempt(problems, read_log, path / "log.csv")
+    config = try_read(problems, read_config, path)
+    data = try_read(problems, read_json, path / "data.json") or {}
+    log = try_read(problems, read_log, path / "log.csv")
     if log == {} and (path / "loss.png").exists():
         problems.append("log.csv is empty" if (path / "log.csv").exists() else "log.csv is missing")
     log = log or {}
-    parameters = attempt(problems, num_parameters, checkpoints[-1] / "model.safetensors") if checkpoints else None
-    return Entry(
-        name=path.name, when=last_change(path), state="broken" if problems else state_of(path), parameters=parameters,
+    parameters = try_read(problems, num_parameters, checkpoints[-1] / "model.safetensors") if checkpoints else None
+    return RunSummary(
+        name=path.name, when=last_changed(path), state="broken" if problems else state_of(path), parameters=parameters,
         data=data.get("name"), steps=config and config.train.steps, tokens=log.get("tokens"),
         step=max([log.get("step", 0), *map(step_of, checkpoints[-1:])]), best=log.get("best"), last=log.get("last"),
         num_bytes=num_bytes(path), problem="; ".join(problems) or None)
 
 
-def attempt(problems: list[str], read: Callable[[Path], Any], path: Path) -> Any:
+def try_read(problems: list[str], read: Callable[[Path], Any], path: Path) -> Any:
     """What `read` gives; None where it cannot be read, and the reason is added to the problems."""
     try:
         return read(path)
@@ -122,7 +122,7 @@ def read_config(path: Path) -> Config:
 def read_log(path: Path) -> dict[str, Any]:
     """The last step and its tokens, the best and the last bits per byte; nothing where nothing was logged yet."""
     try:
-        lines = list(csv.reader(whole_lines(path))) if path.exists() else []
+        lines = list(csv.reader(complete_lines(path))) if path.exists() else []
         if len(lines) < 2:
             return {}
         header, *rows = lines
@@ -134,7 +134,7 @@ def read_log(path: Path) -> dict[str, Any]:
         raise ValueError("log.csv is damaged") from None
 
 
-def whole_lines(path: Path) -> list[str]:
+def complete_lines(path: Path) -> list[str]:
     """A file's lines with their ends; the last is left out where a kill cut it short."""
     return [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
 
@@ -162,7 +162,7 @@ def step_of(folder: Path) -> int:
     return int(folder.name.removeprefix("step_"))
 
 
-def last_change(path: Path) -> float:
+def last_changed(path: Path) -> float:
     """Of the log, or of the folder where there is none; seconds since 1970."""
     log = path / "log.csv"
     return (log if log.exists() else path).stat().st_mtime
