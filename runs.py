@@ -37,7 +37,8 @@ from model import Model
 from run_store.append_log import AppendLog
 from run_store.atomic_files import write_text
 from run_store.checkpoint import Checkpoint, Progress, best_of, publish, restore_interrupted, save
-from run_store.listing import MODELS, complete_lines, fcntl, list_names, locked, step_folders
+from run_store.listing import MODELS, complete_lines, list_names, step_folders
+from run_store.lock import fcntl, locked
 from run_store.pruning import remove
 from tokenizer import Tokenizer, load_tokenizer
 

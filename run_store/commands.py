@@ -17,7 +17,8 @@ from rich.table import Table
 
 from configuration.command_line import fail, parse_command
 from run_store.details import describe_run
-from run_store.listing import MODELS, RunSummary, is_run, list_names, locked, run_folders, summarize_run
+from run_store.listing import MODELS, RunSummary, is_run, list_names, run_folders, summarize_run
+from run_store.lock import locked
 from run_store.pruning import Removal, find_removable
 
 Column = Literal["name", "when", "state", "parameters", "data", "step", "tokens", "best", "last", "size"]

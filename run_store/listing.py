@@ -5,26 +5,20 @@ import csv
 import json
 import os
 import struct
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from math import prod
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from config import Config, from_dict
-
-try:
-    import fcntl
-except ModuleNotFoundError:  # Windows, where runs can be read, not trained
-    fcntl = None
+from run_store.lock import is_being_trained
 
 # where runs are saved; the tests' go elsewhere
 MODELS = Path(os.environ.get("SHAPESHIFTER_MODELS", Path(__file__).resolve().parent.parent / "models"))
 MAX_NAMES = 10  # runs that a sentence names
-PATIENCE = 0.1  # seconds; whoever looks whether a run is being trained holds its lock for a moment
 
 
 @dataclass(frozen=True)
@@ -176,41 +170,3 @@ def num_bytes(path: Path) -> int:
             with contextlib.suppress(FileNotFoundError):  # of a run that is being trained
                 total += os.lstat(os.path.join(folder, name)).st_size
     return total
-
-
-# ---- the lock ----
-
-
-@contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Be the only one who changes a run; the system lets go of the lock when a process dies, however it does.
-
-    Raises ValueError where another holds it. A run without data.json cannot be trained, so there is nothing to hold.
-    """
-    if fcntl is None or not (path / "data.json").is_file():
-        yield
-        return
-    # data.json is never replaced; for writing, though nothing is written: NFS asks for it
-    with (path / "data.json").open("r+") as file:
-        if not take(file, fcntl.LOCK_EX):
-            time.sleep(PATIENCE)
-            if not take(file, fcntl.LOCK_EX):
-                raise ValueError(f"{path.name} is being trained by another process: wait until that has ended, "
-                                 "or stop it first")
-        yield
-
-
-def take(file: IO, kind: int) -> bool:
-    """Hold a lock until the file is closed; False where another holds it."""
-    try:
-        fcntl.flock(file, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def is_being_trained(path: Path) -> bool:
-    if fcntl is None or not (path / "data.json").is_file():
-        return False
-    with (path / "data.json").open() as file:
-        return not take(file, fcntl.LOCK_SH)

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from run_store.atomic_files import find_damage
-from run_store.listing import locked, num_bytes, read_json, run_folders, step_folders, summarize_run
+from run_store.listing import num_bytes, read_json, run_folders, step_folders, summarize_run
+from run_store.lock import locked
 
 MIN_AGE = 60  # seconds: what is younger may be about to get its name
 

@@ -22,7 +22,8 @@ from config import Config, override
 from presets import load_preset
 from run_store import commands, pruning
 from run_store.atomic_files import SUMS, sha256
-from run_store.listing import list_names, locked, summarize_run
+from run_store.listing import list_names, summarize_run
+from run_store.lock import locked
 from runs import Run
 from tokenizer import ByteTokenizer
 
