@@ -183,7 +183,7 @@ def test_any_number_of_processes_gives_the_same_files(tmp_path, monkeypatch):
 
 
 def test_a_short_text_needs_no_other_process(tmp_path, monkeypatch):
-    monkeypatch.setattr(encoder, "Helper", None)
+    monkeypatch.setattr(encoder, "WorkerProcess", None)
     parts_of(corpus_of(tmp_path, ["one", "two"]), BYTES, tmp_path / "cache")
 
 
@@ -196,13 +196,13 @@ def test_a_failed_encode_leaves_nothing_and_says_what_is_wrong(workers, tmp_path
 
 
 def test_a_process_that_was_killed_is_a_sentence(tmp_path, monkeypatch):
-    start = encoder.Helper.__init__
+    start = encoder.WorkerProcess.__init__
 
-    def start_and_kill(helper, *settings):
-        start(helper, *settings)
-        helper.process.kill()
+    def start_and_kill(worker, *settings):
+        start(worker, *settings)
+        worker.process.kill()
 
-    monkeypatch.setattr(encoder.Helper, "__init__", start_and_kill)
+    monkeypatch.setattr(encoder.WorkerProcess, "__init__", start_and_kill)
     with pytest.raises(ValueError, match=r"data.workers: a process that encodes has ended \(status -9\)"):
         prepare(corpus_of(tmp_path, ["one", "two"]), BYTES, tmp_path / "cache", workers=2)
 
