@@ -285,7 +285,7 @@ def wait_for(condition):
 
 
 def prefetching():
-    return [thread for thread in threading.enumerate() if thread.name == "prefetch"]
+    return [thread for thread in threading.enumerate() if thread.name.startswith("prefetch")]
 
 
 @pytest.mark.parametrize("depth", [0, 1, 3, 100])
