@@ -60,7 +60,7 @@ class Run:
         path = Path(where)
         self.path = path if (path / "config.json").is_file() else MODELS / path
         if not (self.path / "config.json").is_file():
-            raise ValueError(f"{where} is no run: expected {self.path / 'config.json'}; there are "
+            raise ValueError(f"{where} is not a run: expected {self.path / 'config.json'}; there are "
                              f"{there_are(str(where))}")
         self.journal = AppendLog()
 

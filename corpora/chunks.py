@@ -1,4 +1,4 @@
-"""Documents as a stream of chunks: cut, chosen, and given to the parts, with a few of them in memory."""
+"""Documents as a stream of chunks: cut, selected and assigned to train or val in bounded memory."""
 
 from collections.abc import Iterable, Iterator
 from math import floor
@@ -6,11 +6,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-CHUNK_CHARS = 1 << 18  # a longer document comes in several chunks
+CHUNK_CHARS = 1 << 18  # a document of twice as many comes in several chunks
 
 
 class Chunk(NamedTuple):
-    """A stretch of a document; `bits`, of the whole document, come with its first chunk."""
+    """A stretch of a document. `bits` are those of the whole document, on its first chunk."""
 
     text: str
     is_first: bool = True
@@ -20,14 +20,14 @@ class Chunk(NamedTuple):
 
 
 def split_documents(blocks: Iterable[str], separator: str | None) -> Iterator[Chunk]:
-    """The documents between separators, blank ones too, in chunks cut where no token crosses."""
+    """Split text into documents at separators, blank ones included, in chunks that no token crosses."""
     rest, is_first = "", True
     for block in blocks:
         *ended, rest = (rest + block).split(separator) if separator else [rest + block]
         for text in ended:
             yield from cut_document(text, is_first=is_first)
             is_first = True
-        # what is left begins no separator, and a blank start waits for what follows
+        # the rest may begin a separator; white space at its start is not cut off alone
         while len(rest) >= 2 * CHUNK_CHARS + len(separator or "") and not rest.isspace():
             end = cut_position(rest)
             yield Chunk(rest[:end], is_first, False)
@@ -36,7 +36,7 @@ def split_documents(blocks: Iterable[str], separator: str | None) -> Iterator[Ch
 
 
 def cut_document(text: str, *, is_first: bool = True, bits: float | None = None) -> Iterator[Chunk]:
-    """What is left of a document, in chunks."""
+    """Cut (the rest of) a document into chunks."""
     while len(text) >= 2 * CHUNK_CHARS and not text.isspace():
         end = cut_position(text)
         yield Chunk(text[:end], is_first, False, bits)
@@ -45,9 +45,9 @@ def cut_document(text: str, *, is_first: bool = True, bits: float | None = None)
 
 
 def cut_position(text: str) -> int:
-    """The last place in the second half of a chunk where cutting changes no tokenizer's ids.
+    """The last position in the second half of a chunk at which a cut changes no tokenizer's ids.
 
-    Behind a newline or before a space that stands alone; anywhere where there is neither.
+    After a single newline or before a single space; the end of the chunk if there is neither.
     """
     for mark, place in (("\n", 1), (" ", 0)):
         found = text.rfind(mark, CHUNK_CHARS // 2, CHUNK_CHARS)
@@ -59,12 +59,12 @@ def cut_position(text: str) -> int:
 
 
 def drop_blank(chunks: Iterable[Chunk]) -> Iterator[Chunk]:
-    """Leave out documents that are all white space."""
+    """Leave out documents of white space only."""
     return (chunk for chunk in chunks if not (chunk.is_first and chunk.is_last) or chunk.text.strip())
 
 
 def sample_documents(chunks: Iterable[Chunk], ratio: float, seed: int) -> Iterator[Chunk]:
-    """Keep this share of the documents: which ones depends on the seed and their numbers alone."""
+    """Keep a share of the documents, drawn by the seed and the documents' numbers alone."""
     number, kept = -1, np.empty(0, dtype=bool)
     for chunk in chunks:
         number += chunk.is_first
@@ -76,7 +76,7 @@ def sample_documents(chunks: Iterable[Chunk], ratio: float, seed: int) -> Iterat
 
 
 def first_documents(chunks: Iterable[Chunk], max_documents: int) -> Iterator[Chunk]:
-    """The chunks of the first documents."""
+    """Keep the first `max_documents` documents."""
     number = 0
     for chunk in chunks:
         yield chunk
@@ -86,7 +86,7 @@ def first_documents(chunks: Iterable[Chunk], max_documents: int) -> Iterator[Chu
 
 
 def split_by_documents(chunks: Iterable[Chunk], num_train: int) -> Iterator[Chunk]:
-    """The first documents are for training."""
+    """Assign the first `num_train` documents to training, the others to validation."""
     done = 0
     for chunk in chunks:
         yield chunk if done < num_train else chunk._replace(part="val")
@@ -94,18 +94,18 @@ def split_by_documents(chunks: Iterable[Chunk], num_train: int) -> Iterator[Chun
 
 
 def split_by_characters(chunks: Iterable[Chunk], num_train: int) -> Iterator[Chunk]:
-    """The first characters of one document are for training: what follows is a document too."""
+    """Assign the first `num_train` characters of a single document to training; the rest is a document of its own."""
     for chunk in chunks:
-        ours, theirs = chunk.text[:max(0, num_train)], chunk.text[max(0, num_train):]
-        if ours:
-            yield chunk._replace(text=ours, is_last=len(ours) == num_train)
-        if theirs:
-            yield chunk._replace(text=theirs, is_first=num_train >= 0 and len(ours) == num_train, part="val")
+        train, val = chunk.text[:max(0, num_train)], chunk.text[max(0, num_train):]
+        if train:
+            yield chunk._replace(text=train, is_last=len(train) == num_train)
+        if val:
+            yield chunk._replace(text=val, is_first=num_train >= 0 and len(train) == num_train, part="val")
         num_train -= len(chunk.text)
 
 
 def split_evenly(chunks: Iterable[Chunk], val_ratio: float) -> Iterator[Chunk]:
-    """Give every so manieth document to validation."""
+    """Assign a share of the documents to validation, evenly spaced."""
     number, part = -1, "train"
     for chunk in chunks:
         if chunk.is_first:

@@ -1,4 +1,4 @@
-"""Corpora by name or path: documents in two parts, train and val."""
+"""Corpora by name or path. A corpus has two parts, train and val."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
@@ -47,8 +47,8 @@ MAX_VAL_STORIES = 1000
 class Corpus:
     """Documents in two parts, train and val; `fingerprint` names their content.
 
-    `total` counts the documents of both, or where `counts_characters` says so those; None where not known.
-    `flags` are those that only some corpora heed.
+    `total` is the number of documents in both parts, or of characters if `counts_characters`; None = not known.
+    `flags` are the flags of DataConfig that this corpus uses, of those that not all corpora use.
     """
 
     name: str
@@ -58,15 +58,15 @@ class Corpus:
     flags: tuple[str, ...] = ()
 
     def chunks(self) -> Iterator[Chunk]:
-        """Both parts' documents, in chunks that say which part they are of."""
+        """The documents of both parts, in chunks."""
         raise NotImplementedError
 
     def train(self) -> Iterator[str]:
-        """The training documents; a very long one comes in several chunks."""
+        """The training documents; a long one comes in several strings."""
         return (chunk.text for chunk in self.chunks() if chunk.part == "train")
 
     def val(self) -> Iterator[str]:
-        """The validation documents; a very long one comes in several chunks."""
+        """The validation documents; a long one comes in several strings."""
         return (chunk.text for chunk in self.chunks() if chunk.part == "val")
 
     @property
@@ -76,17 +76,17 @@ class Corpus:
 
     @property
     def weights(self) -> tuple[float, ...]:
-        """Each source's share of the training tokens; none where all tokens count alike."""
+        """Each source's share of the training tokens; empty = in proportion to their tokens."""
         return ()
 
     @property
     def held_out(self) -> list[tuple["Corpus", str]]:
-        """(corpus, part) of the validation texts, in order."""
+        """(corpus, part) of each validation text, in order."""
         return [(self, "val")]
 
 
 class Mixture(Corpus):
-    """Several corpora to train on, each with a weight, or validated on texts of their own."""
+    """Several corpora to train on, each with a weight; or any that are validated on other texts."""
 
     def __init__(self, sources: list[Corpus], weights: tuple[float, ...], validation: list[Corpus]):
         self._sources, self._weights, self._validation = sources, weights, validation
@@ -109,7 +109,7 @@ class Mixture(Corpus):
 
 
 class TalesCorpus(Corpus):
-    """Stories of the built-in grammar: a seed and a number of stories for each part."""
+    """Stories of the built-in grammar. `streams` maps a part to its seed and number of stories."""
 
     name = "tales"
 
@@ -126,9 +126,9 @@ class TalesCorpus(Corpus):
 
 
 class TextCorpus(Corpus):
-    """UTF-8 files: each one a document, or several between separators.
+    """UTF-8 files: each is a document, or several between separators.
 
-    The last documents are for validation; the last characters where there is one document only.
+    Validated on the last documents; on the last characters if there is only one document.
     """
 
     def __init__(self, name: str, paths: list[Path], cfg: DataConfig, *, separator: str | None, held_out: bool,
@@ -140,8 +140,8 @@ class TextCorpus(Corpus):
         val_ratio = cfg.val_ratio if held_out else 0
         self.fingerprint = digest(separator, val_ratio, [found.sha256 for found in scans], *selection_key(cfg))
         if separator is not None and not any(found.num_separators for found in scans):
-            raise ValueError(f"data.separator={separator!r} is nowhere in {name!r}: leave it out, or "
-                             "give what stands between the documents")
+            raise ValueError(f"data.separator={separator!r} is not in {name!r}: leave it out, or "
+                             "give the text that separates documents")
         count = sum(found.num_documents for found in scans)
         if count == 0:
             raise ValueError(f"data.name={name!r} has no text: give a file with at least a few words")
@@ -167,7 +167,7 @@ class TextCorpus(Corpus):
 
 
 class TableCorpus(Corpus):
-    """A column of a table, a document a row; validated on rows evenly spread over it."""
+    """A column of a table, one document per row; validated on evenly spaced rows."""
 
     def __init__(self, table: Table, column: str, cfg: DataConfig, content: list[Any], *, held_out: bool,
                  flags: tuple[str, ...] = ()):
@@ -182,14 +182,14 @@ class TableCorpus(Corpus):
 
 
 def select_documents(chunks: Iterable[Chunk], cfg: DataConfig) -> Iterator[Chunk]:
-    """The documents that sample_ratio and max_documents leave."""
+    """Keep the documents that data.sample_ratio and data.max_documents select."""
     if cfg.sample_ratio < 1:
         chunks = sample_documents(chunks, cfg.sample_ratio, cfg.seed)
     return iter(chunks) if cfg.max_documents is None else first_documents(chunks, cfg.max_documents)
 
 
 def selection_key(cfg: DataConfig) -> list[Any]:
-    """What `choose` depends on; nothing where it leaves all."""
+    """The values that `select_documents` depends on; empty if it keeps all documents."""
     sample = [cfg.sample_ratio, cfg.seed] if cfg.sample_ratio < 1 else None
     return [sample, cfg.max_documents] if sample or cfg.max_documents else []
 
@@ -198,9 +198,9 @@ def selection_key(cfg: DataConfig) -> list[Any]:
 
 
 def load_corpus(cfg: DataConfig) -> Corpus:
-    """The corpus, or the mixture of corpora, that data.name says.
+    """The corpus, or the mixture of corpora, named by data.name.
 
-    ValueError where a text is missing, empty or not readable, a part would be empty, or a flag changes nothing.
+    Raises ValueError if a text is missing, empty or unreadable, a part would be empty, or a flag would change nothing.
     """
     sources = [load_one(name, cfg, held_out=not cfg.val_name) for name in cfg.name]
     validation = [load_one(name, cfg, held_out=None) for name in cfg.val_name]
@@ -213,7 +213,7 @@ def load_corpus(cfg: DataConfig) -> Corpus:
 
 
 def load_one(name: str, cfg: DataConfig, *, held_out: bool | None) -> Corpus:
-    """One corpus by its name; all of it is its train part where nothing is held out. None: it is to validate on."""
+    """One corpus by its name. Without `held_out` all of it is its train part; None = it is a validation text."""
     if name == "tales":
         num_val = min(max(1, round(cfg.num_stories * cfg.val_ratio)), MAX_VAL_STORIES)
         if held_out is None:
@@ -232,8 +232,8 @@ def load_one(name: str, cfg: DataConfig, *, held_out: bool | None) -> Corpus:
     if is_hub_name(base):
         return hub_corpus(DatasetSpec(name, NAMES.get(base, base), cfg.subset or SUBSETS.get(base), split or "train",
                                  cfg.revision), cfg, held_out=held_out)
-    raise ValueError(f"data.name={name!r} is no text file, no folder or glob with any, and no built-in corpus: give a "
-                     f"path, a Hub dataset as owner/name, or one of tales, {TINYSTORIES_V2}, {', '.join(NAMES)}")
+    raise ValueError(f"data.name={name!r} is not a text file, a folder or glob with text files, or a built-in corpus: "
+                     f"give a path, a Hub dataset as owner/name, or one of tales, {TINYSTORIES_V2}, {', '.join(NAMES)}")
 
 
 def local_corpus(name: str, paths: list[Path], cfg: DataConfig, *, held_out: bool) -> Corpus:

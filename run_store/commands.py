@@ -197,7 +197,7 @@ def matching_runs(name: str) -> list[Path]:
     elif Path(name).name == name and not name.startswith(".") and is_run(MODELS / name):
         return [MODELS / name]
     there = list_names([path.name for path in run_folders(MODELS)], name)
-    raise ValueError(f"{name} is no run in {MODELS}; there are {there}")
+    raise ValueError(f"{name} is not a run in {MODELS}; there are {there}")
 
 
 def one_run(name: str) -> Path:

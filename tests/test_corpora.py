@@ -144,7 +144,7 @@ def test_the_fingerprint_follows_the_content_and_the_split_and_not_the_path(tmp_
     (b"Once \xe2\x82", {}, r"is not UTF-8 text \(byte 5\)"),
     (b"a|\xc3|b", {"separator": "|"}, r"is not UTF-8 text \(byte 2\)"),
     (b"Once", {"val_ratio": 0.01}, "data.val_ratio=0.01 .* part empty"),
-    (b"one two", {"separator": "|"}, r"data.separator='\|' is nowhere in"),
+    (b"one two", {"separator": "|"}, r"data.separator='\|' is not in"),
     (b"one|two", {"separator": "|", "sample_ratio": 1e-9}, "data.sample_ratio=1e-09 leaves no document"),
     (b"one two", {"column": "words"}, "data.column='words' would change nothing for"),
     (b"one two", {"streaming": True}, "data.streaming=True would change nothing for"),
@@ -168,7 +168,7 @@ def test_damaged_compressed_text_is_refused(end, damage, tmp_path, load):
 @pytest.mark.parametrize("name", ["nowhere.txt", "*.nothing", ".", "texts/nowhere.txt"])
 def test_a_missing_file_names_the_path_and_the_known_corpora(name, tmp_path, monkeypatch, load):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match=r"data.name='.*' is no text file.* tales"):
+    with pytest.raises(ValueError, match=r"data.name='.*' is not a text file.* tales"):
         load(name)
 
 
@@ -252,7 +252,7 @@ def test_a_table_of_any_kind_gives_its_column(kind, packed, tmp_path, load):
 @pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet"])
 def test_a_missing_column_names_those_there_are(kind, tmp_path, load):
     path = write(tmp_path / f"a.{kind}", table(kind, DOCUMENTS, "tweet"))
-    with pytest.raises(ValueError, match=f"^data.column=text is no column of '{path}': use one of id, tweet$"):
+    with pytest.raises(ValueError, match=f"^data.column=text is not a column of '{path}': use one of id, tweet$"):
         load(path)
     with pytest.raises(ValueError, match="^data.column=id holds int64, not text, in .*: use one of id, tweet$"):
         load(path, column="id")
@@ -260,7 +260,7 @@ def test_a_missing_column_names_those_there_are(kind, tmp_path, load):
 
 @pytest.mark.parametrize(("kind", "message"), [
     ("jsonl", r"data.name=.* cannot be read as json \(Couldn't cast id: int64 words: string"),
-    ("parquet", "data.column=text is no column of .*: use one of id, words$")])
+    ("parquet", "data.column=text is not a column of .*: use one of id, words$")])
 def test_a_later_file_without_the_column_is_refused(kind, message, tmp_path, load):
     write(tmp_path / f"a.{kind}", table(kind, DOCUMENTS))
     write(tmp_path / f"b.{kind}", table(kind, DOCUMENTS, "words"))
@@ -513,7 +513,7 @@ TWEETS = {"README.md": b"---\nlicense: mit\n---\n",
 @pytest.mark.parametrize("flags", [{}, {"streaming": True}], ids=str)
 def test_a_dataset_of_the_hub_is_read_and_its_fingerprint_is_its_commit(online, load, flags, tmp_path):
     online(TWEETS)
-    with pytest.raises(ValueError, match="data.column=text is no column of 'some/tweets': use one of id, tweet"):
+    with pytest.raises(ValueError, match="data.column=text is not a column of 'some/tweets': use one of id, tweet"):
         load("some/tweets", **flags)
     corpus = load("some/tweets", column="tweet", **flags)
     assert both(corpus) == DOCUMENTS
@@ -541,7 +541,7 @@ def test_the_second_tinystories_are_read_between_their_marks(online, load):
 
 
 @pytest.mark.parametrize(("name", "message"), [
-    ("nobody/nothing", "is no file or folder here, and the Hub has no such dataset, or not for you"),
+    ("nobody/nothing", "is not a file or folder here, and the Hub has no such dataset, or not for you"),
     ("some/tweets:val", "has no split val: use one of some/tweets:train, some/tweets:test"),
 ])
 def test_what_the_hub_has_not_is_said(name, message, online, load):

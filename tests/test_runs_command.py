@@ -308,13 +308,13 @@ def test_rm_asks_first(command, answer, word, is_removed):
 REFUSED = {
     "nobody to ask": (["good"], "nobody is there to be asked: use --yes"),
     "no name": (["--yes"], "NAME is missing"),
-    "no run": (["good", "plain", "--yes"], "plain is no run in "),
-    "no such run": (["good", "nowhere", "--yes"], "nowhere is no run in "),
-    "no match": (["good", "x*", "--yes"], "x* is no run in "),
-    "the folder of all": ([".", "--yes"], ". is no run in "),
-    "above it": (["..", "--yes"], ".. is no run in "),
-    "within a run": (["good/checkpoints", "--yes"], "good/checkpoints is no run in "),
-    "hidden": ([".half.tmp", "--yes"], ".half.tmp is no run in "),
+    "no run": (["good", "plain", "--yes"], "plain is not a run in "),
+    "no such run": (["good", "nowhere", "--yes"], "nowhere is not a run in "),
+    "no match": (["good", "x*", "--yes"], "x* is not a run in "),
+    "the folder of all": ([".", "--yes"], ". is not a run in "),
+    "above it": (["..", "--yes"], ".. is not a run in "),
+    "within a run": (["good/checkpoints", "--yes"], "good/checkpoints is not a run in "),
+    "hidden": ([".half.tmp", "--yes"], ".half.tmp is not a run in "),
     "being trained": (["good", "busy", "--yes"], "busy is being trained by another process: wait until"),
     "being trained and broken": (["good", "worse", "--yes"], "worse is being trained by another process: wait until"),
 }
@@ -453,8 +453,9 @@ def test_who_looks_whether_a_run_is_being_trained_keeps_nobody_from_training_it_
 
 @pytest.mark.parametrize(("words", "said"), [
     ("", "Expected one of"), ("lst", "use one of list, show, rm, prune"), ("list --sort size2", "--sort"),
-    ("list --json --csv", "--json and --csv are two formats"), ("list nowhere", "nowhere is no run in"),
-    ("show", "NAME is missing"), ("show nowhere", "nowhere is no run in"), ("prune nowhere", "nowhere is no run in")])
+    ("list --json --csv", "--json and --csv are two formats"), ("list nowhere", "nowhere is not a run in"),
+    ("show", "NAME is missing"), ("show nowhere", "nowhere is not a run in"),
+    ("prune nowhere", "nowhere is not a run in")])
 def test_a_mistake_is_one_sentence(command, words, said):
     status, output, errors = command(*words.split())
     assert (status, output) == (2, "") and errors.startswith("error: ")

@@ -412,7 +412,7 @@ def test_the_command_line_trains_and_shows(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("arguments, message", [
-    (["show", "nowhere", "text"], "error: tokenizer='nowhere' is no folder"),
+    (["show", "nowhere", "text"], "error: tokenizer='nowhere' is not a folder"),
     (["train", "--data", "nowhere.txt", "--kind", "byte", "--out", "x"], "error: data='nowhere.txt' is"),
 ])
 def test_a_mistake_on_the_command_line_exits_2_without_traceback(arguments, message, tmp_path):

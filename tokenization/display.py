@@ -1,4 +1,4 @@
-"""What a split text looks like: in the terminal, and as HTML."""
+"""Show the tokens of a text, in the terminal and as HTML."""
 
 import html as escaping
 
@@ -9,7 +9,7 @@ VISIBLE = str.maketrans({" ": "·", "\n": "⏎", "\t": "⇥", "\r": "␍"})
 
 
 def colored_text(text: str, tokens: list[tuple[int, bytes]], *, ids: bool) -> Text:
-    """The (id, bytes) of a text's tokens, one colour each, and how many they are."""
+    """The (id, bytes) tokens of a text, one color each, with their number and size."""
     shown = Text()
     for n, (_, label) in enumerate(labels(tokens, ids)):
         shown.append(label, style=f"black on {COLORS[n % len(COLORS)]}")
@@ -25,7 +25,7 @@ def html(text: str, tokens: list[tuple[int, bytes]], *, ids: bool) -> str:
 
 
 def labels(tokens: list[tuple[int, bytes]], ids: bool) -> list[tuple[int, str]]:
-    """(id, visible form) of each token; part of a character shows as its bytes in hex."""
+    """(id, visible form) of each token; a part of a character is shown as its bytes in hex."""
     made = []
     for i, token in tokens:
         try:
@@ -37,7 +37,7 @@ def labels(tokens: list[tuple[int, bytes]], ids: bool) -> list[tuple[int, str]]:
 
 
 def summary(text: str, num_tokens: int) -> str:
-    """How much text there is to a token."""
+    """The number of tokens and bytes, and their ratio."""
     num_bytes = len(text.encode())
     return (f"{num_tokens} tokens, {num_bytes} bytes, "
             f"{num_bytes / max(num_tokens, 1):.2f} bytes per token")
