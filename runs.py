@@ -37,7 +37,7 @@ from model import Model
 from run_store.append_log import Journal
 from run_store.atomic_files import write_text
 from run_store.checkpoint import Checkpoint, Progress, best_of, publish, put_back, save
-from run_store.listing import MODELS, fcntl, in_words, locked, step_folders, whole_lines
+from run_store.listing import MODELS, fcntl, find_run, in_words, locked, saved_names, step_folders, whole_lines
 from run_store.pruning import remove
 from tokenizer import Tokenizer, load_tokenizer
 
@@ -56,11 +56,7 @@ class Run:
     """
 
     def __init__(self, where: str | Path):
-        path = Path(where)
-        self.path = path if (path / "config.json").is_file() else MODELS / path
-        if not (self.path / "config.json").is_file():
-            raise ValueError(f"{where} is no run: expected {self.path / 'config.json'}; there are "
-                             f"{there_are(str(where))}")
+        self.path = find_run(where, MODELS)
         self.journal = Journal()
 
     @classmethod
@@ -234,7 +230,7 @@ class Run:
 
 def saved_runs() -> list[str]:
     """The names of the runs in models/."""
-    return sorted(path.parent.name for path in MODELS.glob("[!.]*/config.json"))
+    return saved_names(MODELS)
 
 
 def there_are(wanted: str = "") -> str:

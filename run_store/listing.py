@@ -56,6 +56,21 @@ def run_folders(models: Path, patterns: Sequence[str] = ()) -> list[Path]:
     return sorted(path for path in folders if not patterns or any(fnmatchcase(path.name, p) for p in patterns))
 
 
+def saved_names(models: Path) -> list[str]:
+    """The names of the runs in a folder that have a configuration."""
+    return sorted(path.parent.name for path in models.glob("[!.]*/config.json"))
+
+
+def find_run(where: str | Path, models: Path) -> Path:
+    """Return the folder of a run, given by its path or its name. Raises ValueError if there is none."""
+    path = Path(where)
+    path = path if (path / "config.json").is_file() else models / path
+    if not (path / "config.json").is_file():
+        there = in_words(saved_names(models), str(where))
+        raise ValueError(f"{where} is no run: expected {path / 'config.json'}; there are {there}")
+    return path
+
+
 def in_words(names: Sequence[str], wanted: str = "") -> str:
     """The runs that there are, for a sentence; of many the nearest to what was wanted."""
     if len(names) <= FEW:
