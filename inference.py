@@ -11,7 +11,7 @@ import sys
 if __name__ == "__main__":  # first of all: help and mistakes need no torch, whose import takes seconds
     from generation.command import parse
 
-    command = parse(sys.argv[1:])
+    command = parse(sys.argv[1:], __doc__)
 
 import codecs
 import math
@@ -190,7 +190,7 @@ def run_command(run: Run, options: Options) -> None:
 
 def main(argv: Sequence[str], command: tuple[Path, Options] | None = None) -> None:
     """`python inference.py RUN ["prompt" ...] [flags]`; a user's mistake exits 2, Ctrl-C exits 130."""
-    path, options = command or parse(argv, runs.MODELS)
+    path, options = command or parse(argv, __doc__, runs.MODELS)
     try:
         run_command(Run(path), options)
     except ValueError as error:

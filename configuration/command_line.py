@@ -65,6 +65,14 @@ def spell_booleans(words: Sequence[str], flags: Iterator[str]) -> list[str]:
     return spelled
 
 
+def parse_or_exit(parse: Callable[..., Any], words: Sequence[str], description: str) -> Any:
+    """What `parse` makes of the words; a mistake prints its sentence and exits with status 2."""
+    try:
+        return parse(words, description)
+    except (ValueError, OSError) as error:
+        fail(error)
+
+
 def fail(error: Exception | str) -> NoReturn:
     """Say what is wrong on stderr, and exit with status 2."""
     if isinstance(error, OSError):

@@ -11,10 +11,6 @@ from configuration.command_line import fail, parse_flags
 from run_store.listing import MODELS, find_run, in_words, saved_names
 
 PROGRAM = "inference.py RUN [prompt ...]"
-DESCRIPTION = """Load a run, continue texts with it, or measure how well it predicts one.
-
-RUN is a name in models/ or a path; without a prompt the run's own are continued.
-"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,11 +24,11 @@ class Options:
     score: str | None = None  # a text file to predict, - = standard input; nothing is generated
 
 
-def parse(words: Sequence[str], models: Path = MODELS) -> tuple[Path, Options]:
+def parse(words: Sequence[str], description: str, models: Path = MODELS) -> tuple[Path, Options]:
     """Return the run's folder, and the options. Prints help, or one sentence on stderr, and exits if that is due."""
     if not words or words[0].startswith("-"):
         if {"-h", "--help"} & set(words):
-            parse_flags(["--help"], Options(sample=SampleConfig()), PROGRAM, DESCRIPTION)
+            parse_flags(["--help"], Options(sample=SampleConfig()), PROGRAM, description)
         fail(f"RUN is missing: name one of models/ ({in_words(saved_names(models))}), or give a path")
     run, *rest = words
     num_texts = next((i for i, word in enumerate(rest) if word.startswith("-")), len(rest))
@@ -42,6 +38,6 @@ def parse(words: Sequence[str], models: Path = MODELS) -> tuple[Path, Options]:
     try:
         path = find_run(run, models)
         sample = load_config(path / "config.json").sample
-        return path, parse_flags(flags, Options(sample=sample), PROGRAM, DESCRIPTION)
+        return path, parse_flags(flags, Options(sample=sample), PROGRAM, description)
     except ValueError as error:
         fail(error)

@@ -21,8 +21,12 @@ try:
 except ModuleNotFoundError:  # Windows, where runs can be read, not trained
     fcntl = None
 
-# where runs are saved; the tests' go elsewhere
-MODELS = Path(os.environ.get("SHAPESHIFTER_MODELS", Path(__file__).resolve().parent.parent / "models"))
+ROOT = Path(__file__).resolve().parent.parent
+# where runs and the results of experiments are saved; the tests' go elsewhere
+MODELS = Path(os.environ.get("SHAPESHIFTER_MODELS", ROOT / "models"))
+RESULTS = Path(os.environ.get("SHAPESHIFTER_RESULTS", ROOT / "experiments" / "results"))
+COLUMNS = ("step", "tokens", "seconds", "flops", "train_loss", "val_loss", "bits_per_byte", "perplexity",
+           "accuracy", "lr", "grad_norm", "tokens_per_second")  # of every log
 FEW = 10  # runs that a sentence names
 PATIENCE = 0.1  # seconds; whoever looks whether a run is being trained holds its lock for a moment
 

@@ -81,14 +81,25 @@ def test_what_is_neither_on_nor_off_is_a_sentence(words, sentence, capsys):
 
 # ---- start-up ----
 
-MISTAKES = {
-    "train.py": "--train.setps 5", "model.py": "--model.dimm 3", "memory.py": "--limit much",
-    "optim.py": "--train.lrr 1", "inference.py": "nowhere", "tokenizer.py": "show --idz",
-    "runs.py": "list --srt name",
+MISTAKES = {  # and what the sentence says that answers each
+    "train.py --train.setps 5": "--train.steps was meant",
+    "train.py --resume toy --train.setps 5": "--train.steps was meant",
+    "model.py --model.dimm 3": "--model.dim was meant",
+    "memory.py --limit much": "--limit much is no size",
+    "optim.py --train.lrr 1": "--train.lr was meant",
+    "inference.py nowhere": "nowhere is no run",
+    "inference.py toy --temprature 1": "--temperature was meant",
+    "tokenizer.py show a b --idz": "--ids was meant",
+    "runs.py list --srt name": "--sort was meant",
+    "experiments/compare.py a --smoth 3": "--smooth was meant",
+    "experiments/ablate.py --sedes 3": "--seeds was meant",
+    "experiments/search.py --trails 3": "--trials was meant",
+    "experiments/ladder.py --sedes 3": "--seeds was meant",
+    "experiments/judge.py grade --yess": "Unrecognized options: --yess",
+    "experiments/bench_tracing.py --fast": "--fast: there are no flags here",
 }
-ANSWERED = {f"{door} {words}": status for door, mistake in MISTAKES.items() for words, status in
-            (("--help", 0), (mistake, 2))} | {"runs.py list": 0, "train.py --resume toy --train.setps 5": 2,
-                                              "inference.py toy --temprature 1": 2, "inference.py toy --help": 0}
+DOORS = {line.split()[0] for line in MISTAKES} | {"experiments/benchmark.py"}
+ANSWERS = ["runs.py list", *(f"{door} --help" for door in sorted(DOORS))]
 
 
 @pytest.fixture(scope="module")
@@ -100,14 +111,14 @@ def models(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize(("line", "status"), ANSWERED.items())
-def test_help_and_mistakes_do_not_import_torch(line, status, models):
+@pytest.mark.parametrize(("line", "said"), [*((line, "") for line in ANSWERS), *MISTAKES.items()])
+def test_help_and_mistakes_do_not_import_torch(line, said, models):
     door, *words = line.split()
     process = subprocess.run([sys.executable, "-X", "importtime", ROOT / door, *words], text=True, capture_output=True,
                              env=os.environ | {"SHAPESHIFTER_MODELS": str(models)})
     lines = process.stderr.splitlines()
     imported = {line.rpartition("|")[2].strip() for line in lines if line.startswith("import time:")}
-    said = [line for line in lines if not line.startswith("import time:")]
-    assert process.returncode == status, said
-    assert "tyro" in imported and "torch" not in imported
-    assert len(said) == (status == 2)  # a mistake is one sentence
+    errors = [line for line in lines if not line.startswith("import time:")]
+    assert process.returncode == (2 if said else 0), errors
+    assert len(errors) == bool(said) and said in "".join(errors)
+    assert "encodings" in imported and "torch" not in imported
