@@ -18,7 +18,6 @@ import contextlib
 import csv
 import io
 import json
-import os
 import platform
 import shutil
 import subprocess
@@ -37,15 +36,20 @@ from model import Model
 from run_store.append_log import AppendLog
 from run_store.atomic_files import write_text
 from run_store.checkpoint import Checkpoint, Progress, best_of, publish, restore_interrupted, save
-from run_store.listing import MODELS, complete_lines, list_names, step_folders
+from run_store.listing import (
+    COLUMNS,
+    MODELS,
+    ROOT,
+    complete_lines,
+    find_run,
+    list_names,
+    saved_names,
+    step_folders,
+)
 from run_store.lock import fcntl, locked
 from run_store.pruning import remove
 from tokenizer import Tokenizer, load_tokenizer
 
-ROOT = Path(__file__).resolve().parent
-RESULTS = Path(os.environ.get("SHAPESHIFTER_RESULTS", ROOT / "experiments" / "results"))
-COLUMNS = ("step", "tokens", "seconds", "flops", "train_loss", "val_loss", "bits_per_byte", "perplexity",
-           "accuracy", "lr", "grad_norm", "tokens_per_second")
 ASKED = ("grad_signal", "grad_noise", "noise_scale", "ema_val_loss")  # more, where flags ask; and grad_norm.LAYER
 TIMED = ("seconds", "tokens_per_second")  # columns that no seed can repeat
 
@@ -57,11 +61,7 @@ class Run:
     """
 
     def __init__(self, where: str | Path):
-        path = Path(where)
-        self.path = path if (path / "config.json").is_file() else MODELS / path
-        if not (self.path / "config.json").is_file():
-            raise ValueError(f"{where} is not a run: expected {self.path / 'config.json'}; there are "
-                             f"{there_are(str(where))}")
+        self.path = find_run(where, MODELS)
         self.journal = AppendLog()
 
     @classmethod
@@ -235,7 +235,7 @@ class Run:
 
 def saved_runs() -> list[str]:
     """The names of the runs in models/."""
-    return sorted(path.parent.name for path in MODELS.glob("[!.]*/config.json"))
+    return saved_names(MODELS)
 
 
 def there_are(wanted: str = "") -> str:

@@ -6,61 +6,27 @@ Each run is a saved run; whatever ends an ablation, the same command goes on. Re
 """
 
 import sys
-from pathlib import Path
 
 if not __package__:  # run as a file, from whichever folder
     import _project  # noqa: F401
 
-import argparse
-from collections.abc import Sequence
-from typing import Annotated
+if __name__ == "__main__":  # first of all: help and mistakes need no torch, whose import takes seconds
+    from configuration.command_line import parse_or_exit
+    from experiments.ablating.command import parse
 
-import tyro
-from pydantic.dataclasses import dataclass
+    command = parse_or_exit(parse, sys.argv[1:], __doc__)
 
-from config import CHECKED, Config, load_config, replace
-from configuration.command_line import fail, parse_flags
+from configuration.command_line import fail
 from experiments.ablating.campaign import Interrupted, ablate
-from experiments.ablating.options import Options
+from experiments.ablating.command import Command, parse
 from experiments.ablating.report import write_report
-from experiments.ablating.variants import short_names, slug
 from experiments.searching.signals import Stopped
-from presets import load_preset
 
 
-@dataclass(frozen=True, kw_only=True, config=CHECKED)
-class Command(Options):
-    """Options, and the flags of the base."""
-
-    config: Annotated[Config, tyro.conf.arg(name="")]
-
-
-def parse(words: Sequence[str]) -> Command:
-    """The command line. Raises ValueError with the mistake in one sentence."""
-    words = list(words)
-    preset = words.pop(0) if words and not words[0].startswith("-") else None
-    own = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    own.add_argument("--config", type=Path)
+def main(command: Command | None = None) -> None:
+    """Ablate as the command line says, which may have been read already."""
     try:
-        known, rest = own.parse_known_args(words)
-    except argparse.ArgumentError as error:
-        raise ValueError(str(error)) from None
-    base = load_config(known.config) if known.config else Config()
-    base = load_preset(preset, base) if preset else base
-    program = "python experiments/ablate.py [preset] [--config FILE]"
-    command = parse_flags(rest, Command(config=base), program, __doc__)
-    return replace(command, name=command.name or default_name(preset or (known.config and known.config.stem), command))
-
-
-def default_name(base: str | None, options: Options) -> str:
-    """What is varied on what, e.g. llama3-norm-mlp."""
-    flags = [word.partition("=")[0] for words in (*options.vary, *options.also) for word in words.split()]
-    return slug("-".join([base or "default", *short_names(flags).values()]))
-
-
-def main() -> None:
-    try:
-        command = parse(sys.argv[1:])
+        command = command or parse(sys.argv[1:], __doc__)
         try:
             outcomes = ablate(command, command.config, lambda line: print(line, flush=True))
         except Interrupted as interrupted:
@@ -80,4 +46,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(command)

@@ -6,72 +6,37 @@ a column of steps, TensorBoard's event files, what nanoGPT prints.
 """
 
 import sys
-from pathlib import Path
 
 if not __package__:  # run as a file, from whichever folder
     import _project  # noqa: F401
 
+if __name__ == "__main__":  # first of all: help and mistakes need no torch, whose import takes seconds
+    from configuration.command_line import parse_or_exit
+    from experiments.comparing.command import parse
+
+    command = parse_or_exit(parse, sys.argv[1:], __doc__)
+
 import io
 from collections.abc import Sequence
-from typing import Annotated, NamedTuple
+from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
-import tyro
-from pydantic.dataclasses import dataclass
 from rich.console import Console
 
-from config import CHECKED, parse_bytes
-from configuration.command_line import fail, parse_flags, warn
+from configuration.command_line import fail, warn
+from experiments.comparing.command import Options, parse
 from experiments.comparing.differences import common_floor, differences, remarks
 from experiments.comparing.gaps import gaps
 from experiments.comparing.lines import Line, lines
 from experiments.comparing.measures import held_out, measure_all
-from experiments.comparing.pictures import default_axis, default_column, draw_lines, not_drawn, require, require_smooth
+from experiments.comparing.pictures import default_axis, default_column, draw_lines, not_drawn, require
 from experiments.comparing.sources import Source, find
 from experiments.comparing.table import graded, line_table, run_table
 from run_store.atomic_files import write_bytes, write_text
-from runs import RESULTS
 from training.report import shown
 
-PICTURE = RESULTS / "compare.png"
 FEW = 6  # lines, up to which each is a column of the printed table
-
-
-@dataclass(frozen=True, kw_only=True, config=CHECKED)
-class Options:
-    """What to compare, and how to look at it."""
-
-    runs: tyro.conf.Positional[tuple[str, ...]] = ()  # names in models/, paths, files, patterns; the first is the base
-    y: tuple[str, ...] = ()  # columns of the log, a panel for each; none given = the validation loss
-    x: str | None = None  # step, tokens, bytes, seconds or flops; None = tokens, or bytes where tokenizers differ
-    smooth: float | None = None  # below 1: exponential mean, its weight for the past; from 2: window of so many rows
-    log_x: bool = False  # logarithmic x
-    log_y: bool = True  # logarithmic y, where all of it is above zero
-    start: Annotated[float | None, tyro.conf.arg(name="from")] = None  # leave out what comes before, in units of x
-    held_out: str = "200kB"  # of the first run's held-out text, to measure all best checkpoints on; 0 = measure nothing
-    text: Path | None = None  # a text file to measure on in its place
-    stories: int = 0  # stories that each run of tales writes, to be graded; 0 = those that its training graded
-    prompts: tuple[str, ...] = ()  # html: texts for each run to continue; none given = the runs' own
-    device: str = "auto"  # to measure and write on: auto = cuda, else mps, else cpu
-    png: Path = PICTURE  # the picture
-    csv: Path | None = None  # write the figures of each run there
-    json: Path | None = None  # the same
-    html: Path | None = None  # write all of it as one page
-
-    @property
-    def held_out_bytes(self) -> int:
-        return parse_bytes(self.held_out)
-
-    def __post_init__(self):
-        require_smooth(self.smooth)
-        if not self.held_out_bytes and self.held_out != "0":
-            raise ValueError(f"held_out={self.held_out} is no size: use e.g. 200kB or 1MB, or 0 to measure nothing")
-        if self.text and not self.held_out_bytes:
-            raise ValueError(f"text={self.text} with held_out=0 measures nothing: leave one of them out")
-        if self.prompts and not self.html:
-            raise ValueError("prompts are continued on the page: give --html FILE, or leave them out")
-        if self.stories < 0:
-            raise ValueError(f"stories={self.stories} is below 0: use 0 for those that training graded")
 
 
 class Comparison(NamedTuple):
@@ -142,15 +107,11 @@ def print_table(console: Console, frame: pd.DataFrame) -> None:
     console.print(f"{text}\n", markup=False, highlight=False, soft_wrap=True)
 
 
-def parse(words: Sequence[str]) -> Options:
-    """The command line. Raises ValueError with the mistake in one sentence."""
-    return parse_flags(words, Options(), "python experiments/compare.py", __doc__)
-
-
-def main() -> None:
+def main(command: Options | None = None) -> None:
+    """Compare what the command line says, which may have been read already."""
     console = Console()
     try:
-        options = parse(sys.argv[1:])
+        options = command or parse(sys.argv[1:], __doc__)
         sources, problems = find(options.runs)
         for problem in problems:
             warn(f"skipped: {problem}")
@@ -165,4 +126,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(command)

@@ -21,7 +21,6 @@ from pydantic import ValidationError
 from config import explain
 from configuration.command_line import fail, parse_command
 from experiments.judging.endpoint import Unreachable
-from experiments.judging.judging import grade_runs, versus_runs
 from experiments.judging.options import Options
 
 Flags = Annotated[Options, tyro.conf.arg(name="")]
@@ -34,6 +33,8 @@ def grade(runs: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(m
     Args:
         runs: names in models/, or paths.
     """
+    from experiments.judging.judging import grade_runs  # imports torch, which help and mistakes need not
+
     print(grade_runs(runs, options))
 
 
@@ -44,6 +45,8 @@ def versus(run: Name, other: Name, options: Flags) -> None:
         run: a name in models/, or a path.
         other: another.
     """
+    from experiments.judging.judging import versus_runs
+
     print(versus_runs((run, other), options))
 
 

@@ -16,8 +16,12 @@ from typing import Any
 from config import Config, from_dict
 from run_store.lock import is_being_trained
 
-# where runs are saved; the tests' go elsewhere
-MODELS = Path(os.environ.get("SHAPESHIFTER_MODELS", Path(__file__).resolve().parent.parent / "models"))
+ROOT = Path(__file__).resolve().parent.parent
+# where runs and the results of experiments are saved; the tests' go elsewhere
+MODELS = Path(os.environ.get("SHAPESHIFTER_MODELS", ROOT / "models"))
+RESULTS = Path(os.environ.get("SHAPESHIFTER_RESULTS", ROOT / "experiments" / "results"))
+COLUMNS = ("step", "tokens", "seconds", "flops", "train_loss", "val_loss", "bits_per_byte", "perplexity",
+           "accuracy", "lr", "grad_norm", "tokens_per_second")  # of every log
 MAX_NAMES = 10  # runs that a sentence names
 
 
@@ -48,6 +52,21 @@ def run_folders(models: Path, patterns: Sequence[str] = ()) -> list[Path]:
     """The runs in a folder, whole or broken, by name; only those that a pattern fits, where there are any."""
     folders = (path for path in models.glob("[!.]*") if is_run(path))
     return sorted(path for path in folders if not patterns or any(fnmatchcase(path.name, p) for p in patterns))
+
+
+def saved_names(models: Path) -> list[str]:
+    """The names of the runs in a folder that have a configuration."""
+    return sorted(path.parent.name for path in models.glob("[!.]*/config.json"))
+
+
+def find_run(where: str | Path, models: Path) -> Path:
+    """Return the folder of a run, given by its path or its name. Raises ValueError if there is none."""
+    path = Path(where)
+    path = path if (path / "config.json").is_file() else models / path
+    if not (path / "config.json").is_file():
+        there = list_names(saved_names(models), str(where))
+        raise ValueError(f"{where} is not a run: expected {path / 'config.json'}; there are {there}")
+    return path
 
 
 def list_names(names: Sequence[str], wanted: str = "") -> str:

@@ -15,14 +15,14 @@ from small_runs import content, small_run_config, write_text_file
 import inference
 import model
 import runs
-import tales
+import tales.__main__
 import tokenizer
 import train
 from config import save_config
 from runs import Run
 from train import train as train_run
 
-PROGRAMS = {"train": train.main, "model": model.main, "tales": tales.main, "tokenizer": tokenizer.main,
+PROGRAMS = {"train": train.main, "model": model.main, "tales": tales.__main__.main, "tokenizer": tokenizer.main,
             "inference": lambda: inference.main(sys.argv[1:])}
 
 

@@ -22,8 +22,9 @@ from experiments import ladder
 from experiments.climbing import staircase
 from experiments.climbing.children import train_all
 from experiments.climbing.report import draw_staircase, markdown_table, page, write_report
-from experiments.climbing.rungs import RUNGS, WORDS, trace_diff, trace_rung
+from experiments.climbing.rungs import RUNGS, WORDS
 from experiments.climbing.staircase import Step, climbed, table
+from experiments.climbing.traces import trace_diff, trace_rung
 from experiments.comparing.statistics import welch
 from model import Model
 from presets import LADDER, LADDER_TOKENS, load_preset

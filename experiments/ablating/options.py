@@ -6,7 +6,7 @@ from typing import Literal
 from pydantic.dataclasses import dataclass
 
 from config import CHECKED
-from runs import RESULTS
+from run_store.listing import RESULTS
 
 Match = Literal["params", "flops", "seconds", "none"]
 MatchBy = Literal["width", "depth", "mlp", "steps"]

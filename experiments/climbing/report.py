@@ -12,8 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from experiments.climbing.rungs import trace_diff
 from experiments.climbing.staircase import Step, floor, last, table
+from experiments.climbing.traces import trace_diff
 from model import Model
 from run_store.atomic_files import write_bytes, write_text
 from runs import Run

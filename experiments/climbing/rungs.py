@@ -1,14 +1,10 @@
-"""The twelve rungs of the ladder: what each changes and why, its configuration, its trace."""
+"""The twelve rungs of the ladder: what each changes and why, its configuration."""
 
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
-from config import Config, DataConfig, ModelConfig, override, replace, to_dict
-from model import Model
+from config import Config, DataConfig, override, replace, to_dict
 from presets import LADDER, LADDER_TOKENS, load_preset, paced
-from tools import Trace, seed_everything, trace
 
 # flags that follow from a rung's batch, its context and the number of tokens, which is the same for all
 FOLLOWING = {f"train.{name}" for name in paced(1, 1, 1)}
@@ -104,19 +100,3 @@ class Rung:
 
 RUNGS = tuple(Rung(number, preset, title=WORDS[preset][0], words=" ".join(WORDS[preset][1].split()))
               for number, preset in enumerate(LADDER, 1))
-
-
-def trace_rung(cfg: ModelConfig, *, vocab_size: int = 63) -> Trace:
-    """The shapes of a forward in training on 2 rows of 8 tokens, for a vocabulary of so many."""
-    seed_everything(0)
-    model = Model(replace(cfg, vocab_size=vocab_size))
-    tokens = torch.randint(vocab_size, (2, 8))
-    with torch.no_grad(), trace(model, stats="none") as t:
-        model(tokens)
-    return t
-
-
-def trace_diff(rung: Rung) -> str:
-    """Where its trace parts from that of the rung below."""
-    below, here = (trace_rung(load_preset(RUNGS[place].preset).model) for place in (rung.number - 2, rung.number - 1))
-    return below.diff(here)

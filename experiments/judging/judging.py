@@ -18,7 +18,8 @@ from experiments.judging.report import write_duel, write_grades
 from experiments.judging.rubric import Question, compare_question, grade_question
 from experiments.judging.stories import Exam, let_write
 from experiments.judging.tables import duel
-from runs import RESULTS, Run
+from run_store.listing import RESULTS
+from runs import Run
 
 MAX_NAME = 80  # characters of a folder
 

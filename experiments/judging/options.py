@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic.dataclasses import dataclass
 
 from config import CHECKED
-from runs import ROOT
+from run_store.listing import ROOT
 
 NUM_STORIES = 50  # as many beginnings as in the paper
 
