@@ -2,7 +2,8 @@
 
 from tracing.api import trace
 from tracing.live import LIVE
-from tracing.records import Call, NonFinite, Part, Trace, Value
+from tracing.records import Call, NonFinite, Part, Value
+from tracing.result import Trace
 from tracing.symbolic import shapes
 
 __all__ = ["LIVE", "Call", "NonFinite", "Part", "Trace", "Value", "shapes", "trace"]

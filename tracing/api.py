@@ -7,8 +7,9 @@ from contextlib import ExitStack, contextmanager
 import torch
 from torch import nn
 
-from tracing import measure, render
-from tracing.records import Trace
+from tracing import measure
+from tracing.formats import signature
+from tracing.result import Trace
 from tracing.selecting import TraceRecorder
 from tracing.swap import unwatch, watch
 
@@ -88,4 +89,4 @@ def _add_note(error: Exception, record: Trace) -> None:
     call = record.failed
     if call:
         record.notes.append(f"stopped by {call.exception}")
-        error.add_note(f"in {render.signature(call)}")
+        error.add_note(f"in {signature(call)}")

@@ -2,7 +2,7 @@
 
 import math
 
-from tracing.render import fit, value_text
+from tracing.formats import fit, value_text
 
 
 def diff(first, second, *, rtol: float, atol: float) -> str:

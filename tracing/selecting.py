@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from tracing import measure
 from tracing.recorder import Frame, Recorder
-from tracing.records import Call, NonFinite, Part, Trace
+from tracing.records import Call, NonFinite, Part
+from tracing.result import Trace
 from tracing.swap import Site
 
 

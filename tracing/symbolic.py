@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from tracing.api import trace
-from tracing.records import Trace
+from tracing.result import Trace
 
 HINTS = (5, 7, 11, 13, 17, 19, 23)  # sizes to decide a question about sizes by: no two agree
 
