@@ -46,14 +46,63 @@ def _parse_tensor(part: str, text: str) -> Axes:
     return tuple(axes)
 
 
-class AxisNamer:
-    """Gives axes their names, knowing the `sizes` of some letters (one size, or a tuple of them).
-
-    Layers repeat, so answers are remembered: the latest of each kind.
-    """
+class AxisGuesser:
+    """Guesses the names of axes from the `sizes` of some letters (one size, or a tuple of them)."""
 
     def __init__(self, sizes: dict[str, int | tuple[int, ...]]):
         self.sizes = {k: v if isinstance(v, tuple) else (v,) for k, v in sizes.items()}
+
+    def _guess(self, shape: Shape, bound: Bound) -> Labels:
+        """Names by size and place: the batch stands first, time after it, widths behind.
+
+        Where several letters fit, all are named: "v|f".
+        """
+        if not shape:
+            return ()
+        letters = dict(bound)
+        b, t, s = (letters.get(k) for k in "bts")
+        first = None
+        if b is not None and shape[0] == b and (len(shape) > 2 or shape[1:] == (t,)):
+            first = "b"
+        elif len(shape) == 2 and 1 not in (b, t) and shape[0] == product([b, t]):
+            first = "b*t"
+        moving = ("t", "s") if s not in (None, t) else ("t",)
+        moving = moving if first == "b" else ()
+        return (first, *(self._guess_axis(size, letters, moving) for size in shape[1:]))
+
+    def _guess_width(self, size: Size, bound: Bound, source: str | None) -> str | None:
+        """The name of a channel axis, where neither batch nor time can stand.
+
+        A map from `source` to the same width may as well lead to heads: "d|h*p".
+        """
+        letters = dict(bound)
+        label = self._guess_axis(size, letters, ())
+        if label is None or label != source:
+            return label
+        return "|".join([label, *self._fitting_products(size, letters, ("h*p", "g*p"))])
+
+    def _guess_axis(self, size: Size, letters: dict[str, Size], moving) -> str | None:
+        if size == 1 or not isinstance(size, int):
+            return next((k for k in moving if letters.get(k) == size != 1), None)
+        widths = self.sizes | {k: (v,) for k, v in letters.items()}
+        names = [*moving, *(k for k in widths if k not in MOVING)]
+        fits = [k for k in names if size in widths.get(k, ())]
+        fits = fits or self._fitting_products(size, letters, PRODUCTS)
+        return "|".join(fits) if 0 < len(fits) <= 4 else None
+
+    def _fitting_products(self, size: Size, letters: dict[str, Size], names) -> list[str]:
+        single = {k: v[0] for k, v in self.sizes.items() if len(v) == 1} | letters
+        factors = {name: [int(k) if k.isdigit() else single.get(k) for k in name.split("*")]
+                   for name in names}  # fmt: skip
+        fits = [name for name in names if product(factors[name]) == size]
+        return fits if single.get("g") != single.get("h") else [x for x in fits if x != "g*p"]
+
+
+class AxisNamer(AxisGuesser):
+    """Names axes as their dims string declares them, or else by guessing. Results are cached, since layers repeat."""
+
+    def __init__(self, sizes: dict[str, int | tuple[int, ...]]):
+        super().__init__(sizes)
         remembering = lru_cache(maxsize=4096)
         self.declare, self.guess = remembering(self._declare), remembering(self._guess)
         self.guess_width, self.bind = remembering(self._guess_width), remembering(self._bind)
@@ -111,51 +160,6 @@ class AxisNamer:
             return own[letter]
         known = self.sizes.get(letter, ())
         return known[0] if len(known) == 1 else None
-
-    def _guess(self, shape: Shape, bound: Bound) -> Labels:
-        """Names by size and place: the batch stands first, time after it, widths behind.
-
-        Where several letters fit, all are named: "v|f".
-        """
-        if not shape:
-            return ()
-        letters = dict(bound)
-        b, t, s = (letters.get(k) for k in "bts")
-        first = None
-        if b is not None and shape[0] == b and (len(shape) > 2 or shape[1:] == (t,)):
-            first = "b"
-        elif len(shape) == 2 and 1 not in (b, t) and shape[0] == product([b, t]):
-            first = "b*t"
-        moving = ("t", "s") if s not in (None, t) else ("t",)
-        moving = moving if first == "b" else ()
-        return (first, *(self._guess_axis(size, letters, moving) for size in shape[1:]))
-
-    def _guess_width(self, size: Size, bound: Bound, source: str | None) -> str | None:
-        """The name of a channel axis, where neither batch nor time can stand.
-
-        A map from `source` to the same width may as well lead to heads: "d|h*p".
-        """
-        letters = dict(bound)
-        label = self._guess_axis(size, letters, ())
-        if label is None or label != source:
-            return label
-        return "|".join([label, *self._fitting_products(size, letters, ("h*p", "g*p"))])
-
-    def _guess_axis(self, size: Size, letters: dict[str, Size], moving) -> str | None:
-        if size == 1 or not isinstance(size, int):
-            return next((k for k in moving if letters.get(k) == size != 1), None)
-        widths = self.sizes | {k: (v,) for k, v in letters.items()}
-        names = [*moving, *(k for k in widths if k not in MOVING)]
-        fits = [k for k in names if size in widths.get(k, ())]
-        fits = fits or self._fitting_products(size, letters, PRODUCTS)
-        return "|".join(fits) if 0 < len(fits) <= 4 else None
-
-    def _fitting_products(self, size: Size, letters: dict[str, Size], names) -> list[str]:
-        single = {k: v[0] for k, v in self.sizes.items() if len(v) == 1} | letters
-        factors = {name: [int(k) if k.isdigit() else single.get(k) for k in name.split("*")]
-                   for name in names}  # fmt: skip
-        fits = [name for name in names if product(factors[name]) == size]
-        return fits if single.get("g") != single.get("h") else [x for x in fits if x != "g*p"]
 
 
 def written(axes: Axes) -> str:

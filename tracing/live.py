@@ -9,10 +9,11 @@ from torch import Tensor, nn
 
 from tracing import render
 from tracing.axes import AxisNamer
-from tracing.recorder import Frame, Recorder
+from tracing.parts import idle
+from tracing.recorder import Recorder
 from tracing.records import Value
-from tracing.selecting import idle
 from tracing.swap import Site, unwatch, watch
+from tracing.values import Frame
 
 
 @dataclass(slots=True)
@@ -29,7 +30,7 @@ class LiveLog(Recorder):
     """Prints each call on entry, with its arguments, and on exit, with its results."""
 
     def __init__(self):
-        super().__init__({}, {}, stats="basic", max_elems=1 << 20)
+        super().__init__({}, stats="basic", max_elems=1 << 20)
         self.switches: weakref.WeakKeyDictionary[nn.Module, Switches] = weakref.WeakKeyDictionary()
         self.keys: list | None = None
 

@@ -124,8 +124,7 @@ def call_html(call, parent, origin) -> str:
     is_open = " open" if call.children or trouble else ""
     tensors = [v for v in call.outputs if v.shape is not None]
     results = "<br>".join(shape(v) for v in tensors)
-    ranges = "<br>".join(f"{number(v.stats['min'])} … {number(v.stats['max'])} &nbsp;σ "
-                         f"{number(v.stats['std'])}" for v in tensors if v.stats)  # fmt: skip
+    ranges = "<br>".join(range_html(v.stats) for v in tensors if v.stats)
     children = "".join(
         fold_html(item, call, origin) if isinstance(item, Fold) else call_html(item, call, origin)
         for item in fold(call.children, call)
@@ -146,6 +145,10 @@ def call_html(call, parent, origin) -> str:
         f"<span class=num>{duration(call.seconds)}</span></summary>"
         f"<div class=in>{trouble}{values}{children}</div></details>"
     )
+
+
+def range_html(stats: dict) -> str:
+    return f"{number(stats['min'])} … {number(stats['max'])} &nbsp;σ {number(stats['std'])}"
 
 
 def fold_html(folded: Fold, parent, origin) -> str:

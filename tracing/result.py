@@ -14,6 +14,9 @@ from tracing.records import Call, NonFinite, Part
 class Trace:
     """What happened in one `with trace(...)`: print it, or see text, html, table, diff."""
 
+    __hash__ = None
+    rows, to_dict, _repr_html_ = tables.module_rows, storage.to_dict, page.fragment
+
     def __init__(self, dims: dict[str, int | tuple[int, ...]]):
         self.dims = dims
         self.calls: list[Call] = []
@@ -38,19 +41,12 @@ class Trace:
 
     @property
     def first_nonfinite(self) -> NonFinite | None:
-        """Where the first NaN or Inf was made, forward before backward; None without one.
-
-        -inf alone counts as a mask, until it becomes NaN.
-        """
+        """The call that made the first NaN or Inf, forward before backward; -inf alone counts as a mask."""
         return forward_origin(self.calls) or self.backward_origin
 
     def dead_units(self) -> dict[str, tuple[int, list[int]]]:
         """Per activation: its number of channels, and those that were 0 for every token."""
         return self.silent
-
-    def rows(self) -> list[dict]:
-        """Per module: path, kind, parameters, calls, flops, output_bytes, seconds."""
-        return tables.module_rows(self)
 
     def table(self, columns: Sequence[str] = tables.COLUMNS, depth: int | None = None) -> str:
         """The rows() as text, like layers folded. Raises ValueError for an unknown column."""
@@ -58,10 +54,7 @@ class Trace:
 
     def text(self, width: int | None = None, *, depth: int | None = None, fold: bool = True,
              color: bool | None = None) -> str:  # fmt: skip
-        """The tree of calls, to `depth`, with repeated layers folded.
-
-        width None: the terminal's; color None: if standard output is a terminal.
-        """
+        """The tree of calls, to `depth`, with repeated layers folded. None = as the terminal has it."""
         return render.text(self, width, depth=depth, fold=fold, color=color)
 
     def __str__(self) -> str:
@@ -75,15 +68,9 @@ class Trace:
         Path(path).write_text(page.page(self), encoding="utf-8")
         return Path(path)
 
-    def _repr_html_(self) -> str:
-        return page.fragment(self)
-
     def diff(self, other: "Trace", *, rtol: float = 1e-4, atol: float = 1e-6) -> str:
-        """Where two traces differ: the first call, then the others, in the order in which they ended."""
+        """Where two traces differ: the first call that does, then the others, in the order in which they ended."""
         return diff(self, other, rtol=rtol, atol=atol)
-
-    def to_dict(self) -> dict:
-        return storage.to_dict(self)
 
     def to_json(self, path: str | Path) -> Path:
         """Write everything recorded; Trace.load reads it again."""
@@ -99,5 +86,3 @@ class Trace:
 
     def __eq__(self, other) -> bool:
         return isinstance(other, Trace) and storage.dump(self) == storage.dump(other)
-
-    __hash__ = None

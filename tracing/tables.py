@@ -10,7 +10,7 @@ COLUMNS = ("part", "kind", "parameters", "share", "calls", "flops", "output_byte
 
 
 def module_rows(trace) -> list[dict]:
-    """Per module of a trace: path, kind, parameters, and the sums of its calls."""
+    """Per module: path, kind, parameters, calls, flops, output_bytes, seconds."""
     rows = {
         path: {"path": path, "kind": part.kind, "parameters": part.parameters, "calls": 0,
                "flops": 0, "output_bytes": 0, "seconds": 0.0}
