@@ -60,13 +60,11 @@ class LiveLog(Recorder):
         return site.method not in self.switches[module].muted
 
     def enter(self, frame: Frame, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-        args, kwargs = super().enter(frame, args, kwargs)
         self.settle()
         print(render.entry(frame.call, len(self.stack)))
         return args, kwargs
 
     def leave(self, frame: Frame, out):
-        out = super().leave(frame, out)
         self.settle()
         print(render.exit(frame.call, len(self.stack)))
         if not self.stack:

@@ -55,6 +55,7 @@ class Recorder(ValueRecords):
         begun = perf_counter()
         frame, above = self.begin(site, module, path, recompute)
         call = frame.call
+        call.inputs = self.inputs(frame, args, kwargs, not self.stack)
         args, kwargs = self.enter(frame, args, kwargs)
         self.stack.append(frame)
         start = perf_counter()
@@ -71,6 +72,7 @@ class Recorder(ValueRecords):
             self.stack.pop()
             if above:
                 above.call.flops += call.flops
+        call.outputs = self.outputs(frame, out)
         out = self.leave(frame, out)
         self.spent += perf_counter() - end
         return out
@@ -89,13 +91,11 @@ class Recorder(ValueRecords):
             self.stack[-1].call.flops += flops
 
     def enter(self, frame: Frame, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-        """Record the arguments; return those to call with."""
-        frame.call.inputs = self.inputs(frame, args, kwargs, not self.stack)
+        """What else to do when a call begins; returns the arguments to call with."""
         return args, kwargs
 
     def leave(self, frame: Frame, out):
-        """Record the results; return them."""
-        frame.call.outputs = self.outputs(frame, out)
+        """What else to do when a call has ended; returns its results."""
         return out
 
 

@@ -65,13 +65,11 @@ class TraceRecorder(Recorder):
         return self.wants_all or self.selection.wants(self.paths[id(module)], site, len(self.stack))
 
     def enter(self, frame: Frame, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-        super().enter(frame, args, kwargs)
         if self.gradients and torch.is_grad_enabled():
             return self.gradients.on_arguments(frame.call, args, kwargs)
         return args, kwargs
 
     def leave(self, frame: Frame, out):
-        out = super().leave(frame, out)
         if self.stats != "none" and is_activation(frame) and isinstance(out, Tensor):
             self.note_live_channels(frame.call.path, out)
         if self.stop_on_nan:
