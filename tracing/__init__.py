@@ -1,4 +1,4 @@
-"""Recording what a model does: trace() and what it keeps, shapes() without data, live logging."""
+"""Record what a model does: trace() and its result, shapes() without data, live logging."""
 
 from tracing.api import trace
 from tracing.live import LIVE

@@ -10,11 +10,11 @@ MAX_PERIOD = 8  # layers after which a pattern may repeat
 
 @dataclass
 class Fold:
-    """Calls that repeat those before them."""
+    """A run of calls that repeat the calls before them."""
 
     calls: list
     period: int
-    exact: bool  # sizes too; else all but the first axis
+    exact: bool  # also in the first axis
 
     @property
     def text(self) -> str:
@@ -24,7 +24,7 @@ class Fold:
 
 
 def fold(calls: list, parent) -> list:
-    """The calls, runs of like ones replaced by the first and a Fold."""
+    """The calls, with each run of like calls replaced by the first and a Fold."""
     loose = [_likeness(call, parent, False) for call in calls]
     exact = [_likeness(call, parent, True) for call in calls]
     out, i = [], 0
@@ -40,7 +40,7 @@ def fold(calls: list, parent) -> list:
 
 
 def _repetition(keys: list, i: int) -> tuple[int, int]:
-    """(period, length of the repetition) of the longest pattern that repeats from i on."""
+    """(period, length of the repetition) of the pattern that repeats longest from i on."""
     best = (1, 0)
     for period in range(1, min(MAX_PERIOD, (len(keys) - i) // 2) + 1):
         length = 0
@@ -52,7 +52,7 @@ def _repetition(keys: list, i: int) -> tuple[int, int]:
 
 
 def _likeness(call, parent, exact: bool) -> tuple:
-    """Equal for calls that only differ in finite numbers: those in names, and unless `exact` in axis 0."""
+    """A key that is equal for calls that differ only in values, numbers in names and, unless `exact`, axis 0."""
     values = tuple(
         (v.name, v.dtype, v.labels, v.badness, v.shape and (v.shape if exact or v.labels[0] else v.shape[1:]))
         for v in (*call.inputs, *call.outputs)

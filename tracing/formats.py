@@ -2,7 +2,7 @@
 
 
 def shape_text(value) -> str:
-    """[b=2, t=16, v|f=512]; without sizes where they are the symbols themselves."""
+    """[b=2, t=16, v|f=512]; without sizes that are the symbols themselves."""
     return f"[{', '.join(axis_text(*pair) for pair in zip(value.labels, value.shape, strict=True))}]"
 
 
@@ -11,7 +11,7 @@ def axis_text(label: str | None, size: int | str) -> str:
 
 
 def number(x: float) -> str:
-    """At most 7 characters, 3 digits: -3.41, 0.002, 1.2e+05, nan."""
+    """At most 7 characters and 3 digits: -3.41, 0.002, 1.2e+05, nan."""
     if x == 0:
         return "0"
     if float(x).is_integer() and abs(x) < 1e6:
@@ -21,7 +21,7 @@ def number(x: float) -> str:
 
 
 def amount(x: float, unit: str = "") -> str:
-    """12.3 M, with an SI prefix."""
+    """A number with an SI prefix: 12.3 M."""
     if not isinstance(x, int | float):
         return str(x)
     for size, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
@@ -63,7 +63,7 @@ def is_origin(call, origin) -> bool:
 
 
 def short_name(call, parent) -> str:
-    """The name as seen from the enclosing call: mlp, blocks.0, .scores"""
+    """The name relative to the enclosing call: mlp, blocks.0, .scores"""
     if parent is None:
         return call.name
     inside = call.path.removeprefix(parent.path).strip(".") if parent.path else call.path
@@ -73,5 +73,5 @@ def short_name(call, parent) -> str:
 
 
 def fit(text: str, width: int) -> str:
-    """Exactly `width` characters, cut with … where there are more."""
+    """Exactly `width` characters: padded, or cut with …"""
     return text.ljust(width) if len(text) <= width else text[: width - 1] + "…"

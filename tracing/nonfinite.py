@@ -6,7 +6,7 @@ from tracing.records import Call, NonFinite, Value
 
 
 def forward_origin(calls: list[Call]) -> NonFinite | None:
-    """The first call, in the order of ending, with NaN or +inf in its results only."""
+    """The first call, in the order of ending, with NaN or +Inf in its results but not its arguments."""
     for call in (call for root in calls for call in root.ended()):
         before, after = _worst(call.inputs), _worst(call.outputs)
         if after == 2 and before < 2:
@@ -22,7 +22,7 @@ def _worst(values: list[Value]) -> int:
 
 
 def _source_of_minus_inf(calls: list[Call], victim: Call) -> Call:
-    """The call that made the -inf which `victim` turned into NaN; itself, if none is found."""
+    """The call that made the -Inf that `victim` turned into NaN; `victim` if none is found."""
     family = _line_to(calls, victim)
     for siblings, ancestor in reversed(family):
         earlier = siblings[: siblings.index(ancestor)]
@@ -33,7 +33,7 @@ def _source_of_minus_inf(calls: list[Call], victim: Call) -> Call:
 
 
 def _line_to(calls: list[Call], target: Call) -> list[tuple[list[Call], Call]]:
-    """From the root down to `target`: at each level all calls, and the one that leads there."""
+    """From the root down to `target`: at each level all calls, and the one that leads to it."""
     for call in calls:
         if call is target:
             return [(calls, call)]

@@ -1,4 +1,4 @@
-"""A trace as one static HTML page: nested, collapsible, without any script."""
+"""A trace as one static HTML page: nested and collapsible, without scripts."""
 
 from html import escape
 
@@ -68,7 +68,7 @@ STYLE = """
 
 
 def page(trace) -> str:
-    """A whole document."""
+    """A complete document."""
     kind = trace.parts[""].kind if trace.parts else "model"
     return (
         "<!doctype html><html lang=en><meta charset=utf-8>"
@@ -80,7 +80,7 @@ def page(trace) -> str:
 
 
 def fragment(trace) -> str:
-    """The part that a notebook shows."""
+    """The element that a notebook shows."""
     head = "".join(
         f"<span{' class=num' if i > 1 else ''}>{name}</span>"
         for i, name in enumerate(("call", "result", "range and deviation", "FLOPs", "time"))
@@ -93,7 +93,7 @@ def fragment(trace) -> str:
 
 
 def top(trace) -> str:
-    """Name, totals, the letters that occur, remarks."""
+    """Name, totals, legend of the letters, remarks."""
     root = trace.parts.get("")
     calls = list(trace.walk())
     cards = {
@@ -116,7 +116,7 @@ def top(trace) -> str:
 
 
 def call_html(call, parent, origin) -> str:
-    """A call and all below it; closed where there is nothing but arguments and results."""
+    """A call and all below it; closed if there is nothing but arguments and results."""
     kind = call.kind if call.method == "forward" else call.title
     tags = ["recomputed"] * call.recompute + ["✗ first NaN or Inf"] * is_origin(call, origin)
     trouble = "".join(f"<div class='note bad'>{escape(x)}</div>"
@@ -186,7 +186,7 @@ def values_html(call) -> str:
 
 
 def shape(value, named: bool = True) -> str:
-    """A coloured chip for each axis."""
+    """A colored chip per axis."""
     name = f"<em>{escape(value.name)}</em>" if named and value.name else ""
     axes = [axis(label, axis_text(label, size))
             for label, size in zip(value.labels, value.shape, strict=True)]  # fmt: skip

@@ -8,7 +8,7 @@ from tracing.records import Part
 
 
 def named_parts(model: nn.Module) -> dict[str, nn.Module]:
-    """Path -> module, without the shells that torch.compile puts around them."""
+    """Path -> module, without the wrappers of torch.compile."""
     modules = dict(model.named_modules())
     if any("_orig_mod" in path for path in modules):
         modules = {clean(path): module for path, module in modules.items()}
@@ -16,18 +16,18 @@ def named_parts(model: nn.Module) -> dict[str, nn.Module]:
 
 
 def clean(path: str) -> str:
-    """The path without the layers that torch.compile adds."""
+    """The path without the wrappers of torch.compile."""
     return ".".join(word for word in path.split(".") if word != "_orig_mod")
 
 
 def idle(module: nn.Module) -> bool:
-    """Modules that do nothing, and the shells of compiled ones."""
+    """Whether a module does nothing, or wraps a compiled one."""
     switched_off = isinstance(module, nn.Identity) or isinstance(module, nn.Dropout) and not module.p
     return switched_off or "_orig_mod" in module._modules
 
 
 def count_parts(modules: dict[str, nn.Module]) -> dict[str, Part]:
-    """Every module's parameters. A shared one counts where it is met first, so that sums add up."""
+    """The number of parameters of every module. A shared one counts at its first module, so that sums add up."""
     first: dict[int, str] = {}
     parts: dict[str, Part] = {}
     for path, module in modules.items():
@@ -48,7 +48,7 @@ def count_parts(modules: dict[str, nn.Module]) -> dict[str, Part]:
 
 
 def ancestors(path: str) -> Iterator[str]:
-    """The path, those it lies in, and "" for the model."""
+    """The path, the paths of the modules around it, and "" for the model."""
     while path:
         yield path
         path = path.rpartition(".")[0]

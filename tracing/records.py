@@ -1,4 +1,4 @@
-"""What a trace keeps of calls, values and modules: numbers and names, never a tensor."""
+"""The records of a trace: calls, values and modules, as numbers and names, never tensors."""
 
 import math
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from tracing.axes import Labels, Shape
 
 @dataclass(slots=True)
 class Value:
-    """One argument or result of a call: a tensor's numbers, or in `text` anything else."""
+    """One argument or result of a call: a tensor, or any other object as `text`."""
 
     name: str
     text: str = ""
@@ -32,22 +32,22 @@ class Value:
 class Call:
     """One call of a module's forward or of a marked method.
 
-    `flops` (2 for a multiply-add; attention in full, also if causal) and `seconds` (without the
-    tracer's own) include the children's.
+    `flops` (2 per multiply-add; causal attention counts in full) and `seconds` (without the tracer's own) include those
+    of the children.
     """
 
     path: str
     method: str
     kind: str
-    index: int = 0  # calls of this path and method before it
+    index: int = 0  # number of earlier calls of this path and method
     title: str = ""
     inputs: list[Value] = field(default_factory=list)
     outputs: list[Value] = field(default_factory=list)
     children: list["Call"] = field(default_factory=list)
     seconds: float = 0.0
     flops: int = 0
-    problem: str = ""  # what a dims string promised and the sizes broke
-    exception: str = ""  # at the innermost call that raised
+    problem: str = ""  # how the sizes contradict a dims string
+    exception: str = ""  # of the innermost call that raised
     recompute: bool = False  # run again by activation checkpointing, during backward
     grad_norms: dict[str, float] = field(default_factory=dict)  # of the outputs
 
@@ -74,17 +74,17 @@ class Call:
 
 @dataclass(slots=True)
 class Part:
-    """A module of the model. A parameter counts where it is met first."""
+    """A module of the model. A shared parameter counts at its first module."""
 
     kind: str
     parameters: int  # of the module and all below it
-    shared: list[str] = field(default_factory=list)  # counted elsewhere, under this name
+    shared: list[str] = field(default_factory=list)  # names under which its other parameters count
     grad_norm: float | None = None  # of the module's own parameters
 
 
 @dataclass(frozen=True, slots=True)
 class NonFinite:
-    """The call that made the first NaN or Inf out of finite numbers."""
+    """The call that made the first NaN or Inf of finite numbers."""
 
     path: str
     method: str

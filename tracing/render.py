@@ -13,7 +13,7 @@ from tracing.formats import amount, duration, fit, is_origin, number, shape_text
 ASCII = str.maketrans({"├": "|", "└": "`", "│": "|", "─": "-", "→": ">", "…": "~", "μ": "m",
                        "σ": "s", "∇": "g", "⋮": ":", "✗": "x", "·": ",", "×": "x"})  # fmt: skip
 
-SHOWN_VALUES = 6  # of one call's results, in the tree
+SHOWN_VALUES = 6  # per call, in the tree
 
 
 # ---- the tree ----
@@ -21,7 +21,7 @@ SHOWN_VALUES = 6  # of one call's results, in the tree
 
 @dataclass
 class Row:
-    """One line of the tree, in columns; or a `remark` that runs over all of them."""
+    """One line of the tree, in columns; or a `remark` across all columns."""
 
     tree: str = ""
     name: str = ""
@@ -40,7 +40,7 @@ class Row:
 
 
 def text(trace, width: int | None = None, *, depth: int | None, fold: bool, color: bool | None) -> str:
-    """The trace as a tree of lines, at most `width` wide as long as shapes allow it."""
+    """The trace as a tree of lines, at most `width` wide if the shapes fit."""
     width = width or max(80, shutil.get_terminal_size((100, 24)).columns)
     if color is None:
         color = sys.stdout.isatty() and "NO_COLOR" not in os.environ
@@ -59,13 +59,13 @@ class Tree:
     def __init__(self, trace, depth: int | None, fold: bool):
         self.depth, self.fold = depth, fold
         self.rows: list[Row] = []
-        self.shown: set = set()  # shapes that a line above shows
+        self.shown: set = set()  # shapes on a line above
         self.origin = trace.first_nonfinite
         for call in trace.calls:
             self.add(call, None, "", "", 0)
 
     def add(self, call, parent, lead: str, below: str, level: int) -> None:
-        """The rows of a call: `lead` stands before its first line, `below` before the others."""
+        """Add the rows of a call: `lead` is the prefix of its first line, `below` that of the others."""
         new = [v for v in call.inputs if v.shape is not None
                and (call.exception or (v.shape, v.dtype) not in self.shown)]  # fmt: skip
         shown = [(v.name, v) for v in new]
@@ -110,7 +110,7 @@ def value_row(title: str, value, call, **mark) -> Row:
 
 
 def layout(rows: list[Row], width: int):
-    """Rows to lines of (text, style), with as much of the statistics as fits."""
+    """Lay rows out as lines of (text, style), with as many statistics as fit."""
     label, value, dtype, shape = (
         max((len(get(row)) for row in rows if not row.remark), default=0)
         for get in (lambda r: r.label, lambda r: r.value, lambda r: r.dtype, lambda r: r.shape)
@@ -135,7 +135,7 @@ def layout(rows: list[Row], width: int):
 
 
 def stats_columns(row: Row, spare: int) -> list[tuple[str, str]]:
-    """min … max, then σ, then μ, as far as `spare` columns go."""
+    """min … max, then σ, then μ, as many as fit into `spare` columns."""
     out = []
     if row.stats and spare >= 19:
         low, high, mean, std = (row.stats[k] for k in ("min", "max", "mean", "std"))
@@ -151,7 +151,7 @@ def stats_columns(row: Row, spare: int) -> list[tuple[str, str]]:
 
 
 def paint(lines: list, color: bool) -> str:
-    """Lines of (text, style) as one string, with colours or without."""
+    """Lines of (text, style) as one string, with or without color."""
     if not color:
         return "\n".join("".join(part for part, _ in line).rstrip() for line in lines)
     from rich.console import Console
@@ -166,7 +166,7 @@ def paint(lines: list, color: bool) -> str:
 
 
 def headline(trace) -> list[str]:
-    """Name and totals; the letters whose sizes are known."""
+    """The model's class and the totals."""
     root = trace.parts.get("")
     totals = [f"{root.kind}: {root.parameters:,} parameters"] if root else []
     flops, seconds = (sum(getattr(c, key) for c in trace.calls) for key in ("flops", "seconds"))
@@ -190,14 +190,14 @@ def remarks(trace) -> list[str]:
 
 
 def entry(call, depth: int) -> str:
-    """What a call is given, one line; full tensors below it."""
+    """The arguments of a call on one line; full tensors below it."""
     inputs = [v for v in call.inputs if v.text != "None"]
     shown = ", ".join(f"{value_text(v)} {stats_text(v.stats)}".rstrip() for v in inputs)
     return _with_full("│  " * depth, f"{call.name}({shown})", inputs)
 
 
 def exit(call, depth: int) -> str:
-    """What a call returns, one line; full tensors below it."""
+    """The results of a call on one line; full tensors below it."""
     shown = ", ".join(f"{value_text(v)} {stats_text(v.stats)}".rstrip() for v in call.outputs)
     trouble = f"   ✗ {call.problem}" if call.problem else ""
     return _with_full("│  " * depth, f"└→ {shown}{trouble}", call.outputs)

@@ -1,4 +1,4 @@
-"""A trace as JSON: written and read again without a loss."""
+"""Traces as JSON files, lossless."""
 
 import json
 import math
@@ -47,7 +47,7 @@ def load(path: str | Path) -> dict[str, Any]:
 
 
 def _plain(x):
-    """Only what strict JSON knows: NaN and Inf become {"float": "nan"}."""
+    """Values of strict JSON: NaN and Inf become {"float": "nan"}."""
     if isinstance(x, dict):
         return {key: _plain(value) for key, value in x.items()}
     if isinstance(x, list | tuple):

@@ -27,7 +27,7 @@ def module_rows(trace) -> list[dict]:
 
 
 def table(trace, columns, depth: int | None) -> str:
-    """One row for each module that ran or has parameters; like layers share the second row."""
+    """One row per module that ran or has parameters; from the second on, like layers share a row."""
     unknown = [c for c in columns if c not in COLUMNS]
     if unknown:
         raise ValueError(f"columns={unknown[0]!r} is not known: use some of {', '.join(COLUMNS)}")
@@ -39,7 +39,7 @@ def table(trace, columns, depth: int | None) -> str:
     lines = [list(columns)]
 
     def visit(paths: list[str], level: int) -> None:
-        """A row for the sum of `paths`, then rows for what is in the first of them."""
+        """Add a row for the sum of `paths`, then rows for the children of a single one."""
         cells = table_cells([rows[path] for path in paths], level, rows[""]["parameters"])
         lines.append([cells[c] for c in columns])
         if len(paths) == 1 and (depth is None or level < depth):
@@ -51,7 +51,7 @@ def table(trace, columns, depth: int | None) -> str:
 
 
 def like_layers(paths: list[str], rows: dict, below: dict) -> list[list[str]]:
-    """The paths, those of layers that cost the same as the layer before them in one group."""
+    """The paths in groups; layers that cost the same as the layer before them share a group."""
     def cost(path: str) -> tuple:
         values = tuple(x for key, x in rows[path].items() if key not in ("path", "seconds"))
         return values, tuple(cost(child) for child in below[path])
@@ -67,7 +67,7 @@ def like_layers(paths: list[str], rows: dict, below: dict) -> list[list[str]]:
 
 
 def table_cells(rows: list[dict], level: int, total: int) -> dict[str, str]:
-    """The texts of one row, for one module or the sum of several."""
+    """The cells of one row, for one module or the sum of several."""
     first, last = (row["path"].rpartition(".")[2] or row["kind"] for row in (rows[0], rows[-1]))
     sums = {key: sum(row[key] for row in rows)
             for key in ("parameters", "calls", "flops", "output_bytes", "seconds")}  # fmt: skip
@@ -84,7 +84,7 @@ def table_cells(rows: list[dict], level: int, total: int) -> dict[str, str]:
 
 
 def grid(rows: list[list[str]], left: set[str]) -> str:
-    """Rows under their header, numbers to the right, the columns in `left` to the left."""
+    """Rows under their header; columns in `left` are left-aligned, others right-aligned."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = [
         "  ".join(cell.ljust(w) if head in left else cell.rjust(w)
@@ -95,9 +95,9 @@ def grid(rows: list[list[str]], left: set[str]) -> str:
 
 
 def parameter_table(model: nn.Module, depth: int = 3) -> str:
-    """Parameters and share of every part, to `depth`; layers of one make share a row.
+    """Parameters of every part and their share, to `depth`; layers of one kind share a row.
 
-    A shared parameter counts where it is met first; "= embed.weight" stands where it is met again.
+    A shared parameter counts at its first module; at others the table says "= embed.weight".
     """
     own, shared = _first_owners(model)
     total = sum(own.values())
@@ -123,7 +123,7 @@ def parameter_table(model: nn.Module, depth: int = 3) -> str:
 
 
 def _first_owners(model: nn.Module) -> tuple[dict, dict]:
-    """Per module: how many parameters are met there first, and the names of those met before."""
+    """Per module: the number of parameters that count there, and the names of those that count elsewhere."""
     names, own, shared = {}, Counter(), defaultdict(list)
     for path, module in model.named_modules():
         for name, p in module.named_parameters(recurse=False):
@@ -136,7 +136,7 @@ def _first_owners(model: nn.Module) -> tuple[dict, dict]:
 
 
 def _children(modules: list[nn.Module]):
-    """(name, modules) of the children; those of a list in groups of one make."""
+    """(name, modules) of the children; those of a ModuleList in groups of one kind."""
     for name, child in modules[0].named_children():
         siblings = [module.get_submodule(name) for module in modules]
         if not isinstance(child, nn.ModuleList):
