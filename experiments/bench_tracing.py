@@ -25,7 +25,7 @@ from torch import nn
 from config import ModelConfig, replace
 from model import Model
 from tools import LoggingModule, log_io, shapes, trace
-from tracing.tables import grid
+from tracing.module_tables import grid
 
 NETS = {
     "tiny": (ModelConfig(vocab_size=65, dim=64, num_heads=4, num_layers=4), (2, 16)),

@@ -20,12 +20,13 @@ from hypothesis import strategies as st
 
 import tales
 from config import DataConfig, from_dict
-from corpora import chunks, corpus, files, hub
+from corpora import chunks, files, hub, kinds
 from corpora.chunks import Chunk, sample_documents, split_documents
-from corpora.corpus import VAL_SEED, Corpus, load_corpus
+from corpora.corpus import VAL_SEED, load_corpus
+from corpora.kinds import Corpus
 from presets import load_preset
 
-ROOT = Path(corpus.__file__).parent.parent
+ROOT = Path(kinds.__file__).parent.parent
 DOCUMENTS = [f"story {number}\nof é and more" for number in range(30)]
 
 
@@ -178,7 +179,7 @@ def test_a_missing_file_names_the_path_and_the_known_corpora(name, tmp_path, mon
 def test_a_file_is_read_through_once_until_it_changes(tmp_path, load, monkeypatch):
     monkeypatch.setattr(files, "MIN_AGE_NS", 0)
     read = []
-    monkeypatch.setattr(corpus, "scan", lambda path, separator: read.append(path) or files.scan(path, separator))
+    monkeypatch.setattr(kinds, "scan", lambda path, separator: read.append(path) or files.scan(path, separator))
     path = write(tmp_path / "a.txt", "one|two|three")
     prints = [load(path, separator="|").fingerprint for _ in range(3)]
     assert len(read) == 1 and len(set(prints)) == 1

@@ -9,7 +9,7 @@ from torch import nn
 
 from tools import LoggingModule, Trace, log_io, trace
 from tracing.formats import amount, duration, number
-from tracing.tables import parameter_table
+from tracing.module_tables import parameter_table
 
 
 @pytest.fixture(autouse=True)

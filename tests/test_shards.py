@@ -15,7 +15,8 @@ from rich.console import Console
 import tales
 from config import DataConfig
 from corpora import chunks, encoder, shards
-from corpora.corpus import Corpus, load_corpus
+from corpora.corpus import load_corpus
+from corpora.kinds import Corpus
 from corpora.shards import JoinedTokens, TokenFile, prepare
 from tokenizer import ByteTokenizer, load_tokenizer, train_tokenizer
 

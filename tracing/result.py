@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from tracing import page, render, storage, tables
+from tracing import module_tables, page, render, storage
 from tracing.diff import diff
 from tracing.nonfinite import forward_origin
 from tracing.records import Call, NonFinite, Part
@@ -15,7 +15,7 @@ class Trace:
     """What happened in one `with trace(...)`: print it, or see text, html, table, diff."""
 
     __hash__ = None
-    rows, to_dict, _repr_html_ = tables.module_rows, storage.to_dict, page.fragment
+    rows, to_dict, _repr_html_ = module_tables.module_rows, storage.to_dict, page.fragment
 
     def __init__(self, dims: dict[str, int | tuple[int, ...]]):
         self.dims = dims
@@ -48,9 +48,9 @@ class Trace:
         """Per activation: its number of channels, and those that were 0 for every token."""
         return self.silent
 
-    def table(self, columns: Sequence[str] = tables.COLUMNS, depth: int | None = None) -> str:
+    def table(self, columns: Sequence[str] = module_tables.COLUMNS, depth: int | None = None) -> str:
         """The rows() as text, like layers folded. Raises ValueError for an unknown column."""
-        return tables.table(self, columns, depth)
+        return module_tables.table(self, columns, depth)
 
     def text(self, width: int | None = None, *, depth: int | None = None, fold: bool = True,
              color: bool | None = None) -> str:  # fmt: skip
