@@ -91,7 +91,7 @@ def stories(seed: int, start: int = 0) -> Iterator[Story]:
 
 
 def bits(text: str) -> float:
-    """Return the exact -log2 probability of a whole story; ValueError where it is not one."""
+    """The exact -log2 probability of a story. Raises ValueError if the text is not one."""
     return Reader(text).read(STORY).bits
 
 
