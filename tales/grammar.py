@@ -96,7 +96,7 @@ class Interpreter:
 
 
 @dataclass(frozen=True)
-class Literal:
+class FixedText:
     """Fixed text."""
 
     text: str
@@ -143,7 +143,7 @@ class Rule:
     leads: list[list] = field(default_factory=list)
 
     def add(self, label: str, body: list) -> None:
-        picks = [i for i, part in enumerate(body) if not isinstance(part, Literal | Repeat)]
+        picks = [i for i, part in enumerate(body) if not isinstance(part, FixedText | Repeat)]
         self.labels.append(label)
         self.bodies.append(body)
         self.leads.append(body[: min(picks, default=len(body))])
@@ -174,12 +174,12 @@ class Grammar:
         texts = re.split(r"(\[[^]]*\]|\{[^}]*\})", "\n".join(paragraphs))
         return [self.part(text) for text in texts if text]
 
-    def part(self, text: str) -> Literal | Repeat | Pick | Rule:
+    def part(self, text: str) -> FixedText | Repeat | Pick | Rule:
         if text[0] == "{":
             name, _, form = text[1:-1].partition(".")
             return Repeat(name, form)
         if text[0] != "[":
-            return Literal(text)
+            return FixedText(text)
         name, _, source = text[1:-1].rpartition("=")
         if "|" in source:
             menu = self.menus.setdefault(source, Menu(source, source.split("|")))

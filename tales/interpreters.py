@@ -6,7 +6,7 @@ from bisect import bisect_right
 from dataclasses import dataclass
 from math import log2
 
-from tales.grammar import WORD, Interpreter, Literal, Menu, Odds, Rule, odds
+from tales.grammar import WORD, FixedText, Interpreter, Menu, Odds, Rule, odds
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ class Reader(Interpreter):
     def wording(self, lead: list) -> str:
         """The text of fixed and repeated parts."""
         return "".join(
-            part.text if isinstance(part, Literal) else self.recall(part.name, part.form)
+            part.text if isinstance(part, FixedText) else self.recall(part.name, part.form)
             for part in lead
         )
 

@@ -11,7 +11,7 @@ from itertools import count
 from math import sqrt
 from pathlib import Path
 
-from tales.grammar import WORD, Grammar, Literal, Pick, Repeat
+from tales.grammar import WORD, FixedText, Grammar, Pick, Repeat
 from tales.interpreters import ParsedChoice, ParseError, Reader, Writer
 from tales.words import MENUS, PLOTS, RULES
 
@@ -140,7 +140,7 @@ def words() -> set[str]:
     menus = {}
     parts = [part for rule in GRAMMAR.rules.values() for body in rule.bodies for part in body]
     for part in parts:
-        texts = [part.text] if isinstance(part, Literal) else []
+        texts = [part.text] if isinstance(part, FixedText) else []
         if isinstance(part, Pick):
             menus[part.name] = part.menu
             texts = part.menu.texts(part.form)

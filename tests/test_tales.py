@@ -8,7 +8,7 @@ import pytest
 
 import tales
 from tales.__main__ import main
-from tales.grammar import WORD, Grammar, Literal, Pick, Repeat, Rule
+from tales.grammar import WORD, FixedText, Grammar, Pick, Repeat, Rule
 from tales.interpreters import Reader
 from tales.stories import GRAMMAR, STORY
 from tales.words import GIRLS
@@ -43,7 +43,7 @@ def count_derivations(text, parts, position, known):
             )
             for i, option in found
         )
-    option = part.text if isinstance(part, Literal) else None
+    option = part.text if isinstance(part, FixedText) else None
     if isinstance(part, Repeat):
         menu, i = known[part.name]
         option = menu.texts(part.form)[i]

@@ -36,7 +36,9 @@ def trace(
     """
     check(model, stats, stop_on_nan)
     inner = getattr(model, "_orig_mod", model)
-    record = Trace(dict(inner.dims() if callable(getattr(inner, "dims", None)) else {}) if dims is None else dict(dims))
+    if dims is None:
+        dims = inner.dims() if callable(getattr(inner, "dims", None)) else {}
+    record = Trace(dict(dims))
     if inner is not model:
         record.notes.append("a compiled model: traced as it runs without torch.compile")
     selection = Selection(depth, as_list(include), as_list(exclude), as_list(methods), leaves)
