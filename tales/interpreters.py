@@ -140,13 +140,18 @@ class Reader(Interpreter):
                     part.apply(self)
             except ParseError as error:
                 errors.append(error)
-        furthest = max(error.position for error in errors)
-        errors = [error for error in errors if error.position == furthest]
-        for error in errors:
-            if error.kind == "consistency":
-                return error
-        expected = set().union(*(error.expected for error in errors))
-        return ParseError(furthest, expected, errors[0].found, errors[0].kind)
+        return furthest_error(errors)
+
+
+def furthest_error(errors: list[ParseError]) -> ParseError:
+    """The error at the furthest position; of several one about consistency, else one that expects all their words."""
+    furthest = max(error.position for error in errors)
+    errors = [error for error in errors if error.position == furthest]
+    for error in errors:
+        if error.kind == "consistency":
+            return error
+    expected = set().union(*(error.expected for error in errors))
+    return ParseError(furthest, expected, errors[0].found, errors[0].kind)
 
 
 def mismatch(text: str, position: int, options: list[str], reason: str = "") -> ParseError:
