@@ -100,7 +100,7 @@ def test_compressed_text_one_after_another_is_read_to_its_end(end, tmp_path, loa
 
 
 @given(text=st.text("ab \n|é\u3000", max_size=300), block=st.integers(1, 40), size=st.integers(2, 30))
-def test_pieces_put_together_are_the_documents(text, block, size):
+def test_chunks_put_together_are_the_documents(text, block, size):
     blocks = [text[place:place + block] for place in range(0, len(text), block)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(chunks, "CHUNK_CHARS", size)
@@ -113,7 +113,7 @@ def test_pieces_put_together_are_the_documents(text, block, size):
     assert documents[:-1] == text.split("||") and found[-1].is_last
 
 
-def test_a_long_document_is_read_in_pieces_of_bounded_size(tmp_path, load, monkeypatch):
+def test_a_long_document_is_read_in_chunks_of_bounded_size(tmp_path, load, monkeypatch):
     monkeypatch.setattr(chunks, "CHUNK_CHARS", 1000)
     monkeypatch.setattr(files, "BLOCK_BYTES", 1000)
     text = "words of a text\n" * 5000
