@@ -322,7 +322,7 @@ def test_a_size_that_does_not_suit_the_text_names_one_that_does(kind, vocab_size
 
 
 @pytest.mark.parametrize("kind", ["bpe", "unigram", "hf_bpe"])
-def test_a_text_too_small_for_byte_chunks_is_advised_a_size_without_them(kind):
+def test_a_text_too_small_for_byte_pieces_is_advised_a_size_without_them(kind):
     check_advice(kind, ["the cat sat on the mat, then on another"], 600)
 
 
