@@ -22,14 +22,15 @@ from time import process_time  # what other processes do does not count
 import torch
 from torch import nn
 
-from config import ModelConfig, replace
+from config import AttentionConfig, ModelConfig, replace
 from model import Model
 from tools import LoggingModule, log_io, shapes, trace
 from tracing.module_tables import grid
 
+EAGER = AttentionConfig(backend="eager")
 NETS = {
-    "tiny": (ModelConfig(vocab_size=65, dim=64, num_heads=4, num_layers=4), (2, 16)),
-    "base": (ModelConfig(vocab_size=512, dim=256, num_heads=8, num_layers=8), (8, 256)),
+    "tiny": (ModelConfig(vocab_size=65, dim=64, num_layers=4), (2, 16)),
+    "base": (ModelConfig(vocab_size=512, dim=256, num_layers=8, attention=AttentionConfig(num_heads=8)), (8, 256)),
 }
 MODES = {"off": None, "shapes only": {"stats": "none"}, "basic": {}, "full": {"stats": "full"}}
 
@@ -113,13 +114,13 @@ def bench_tracing() -> str:
             times = forward_times(model, x, rounds=40 if name == "tiny" else 8)
         rows += [[f"{name} net, {mode}", f"{1e3 * time:.2f} ms", f"{time / times['off']:.2f}"]
                  for mode, time in times.items()]  # fmt: skip
-    deep = ModelConfig(vocab_size=65, dim=64, num_heads=4, num_layers=12, attn_kernel="explicit")
+    deep = ModelConfig(vocab_size=65, dim=64, num_layers=12, attention=EAGER)
     held = memory_held(Model(deep), torch.randint(65, (2, 16)))
     rows.append(["held by a trace of 12 layers", f"{held / 1e6:.2f} MB", ""])
-    for kernel in ("fused", "explicit"):
-        cfg = replace(deep, attn_kernel=kernel)
+    for kernel in ("sdpa", "eager"):
+        cfg = replace(deep, **{"attention.backend": kernel})
         rows.append([f"shapes(), 12 layers, {kernel} attention", f"{shapes_seconds(cfg):.2f} s", ""])
-    big = ModelConfig(vocab_size=50_000, dim=2048, num_heads=16, num_layers=18, attn_kernel="explicit")
+    big = ModelConfig(vocab_size=50_000, dim=2048, num_layers=18, attention=replace(EAGER, num_heads=16))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     count = shapes(lambda: Model(big)).parts[""].parameters
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024

@@ -39,8 +39,9 @@ from optim import OPTIMIZERS, Optimizers, make_optimizer
 from optimizing.schedules import Schedule
 from presets import load_preset
 from tools import pick_device, seed_everything
-from train import choose_tokenizer, evaluate, fit_vocabulary, settle_precision
-from training.step import Learner
+from training.evaluation import evaluate
+from training.setup import choose_tokenizer, fit_vocabulary, settle_precision
+from training.step import TrainState
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +85,7 @@ class TokensToLoss:
         train_parts, val_part = prepare(corpus, tokenizer, cfg.data.cache_path)
         seed_everything(seed)
         model = Model(cfg.model).to(device)
-        learner = Learner(model, cfg.train)
+        learner = TrainState(model, cfg.train)
         batches = Batches(train_parts, batch_size=cfg.train.batch_size, seq_len=cfg.model.max_seq_len,
                           seed=seed, packing=cfg.data.packing)
         schedule = Schedule(cfg, rows_per_epoch=batches.rows_per_epoch)
@@ -97,7 +98,7 @@ class TokensToLoss:
             seconds += time.perf_counter() - began
             if step + 1 in points:
                 learner.optimizer.eval()
-                loss = evaluate(model, val_part, tokenizer, 64, packing=cfg.data.packing).loss
+                loss = evaluate(learner.objective, val_part, tokenizer, 64, packing=cfg.data.packing).loss
                 curve.append((schedule.tokens_before(step + 1), loss))
                 console.print(f"{preset} seed {seed}: {curve[-1][0]:9,} tokens  validation loss {loss:.4f}")
         return curve, seconds

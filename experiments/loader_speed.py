@@ -17,7 +17,7 @@ from model import Model
 from optim import make_optimizer
 from presets import load_preset
 from tools import pick_device, seed_everything
-from train import choose_tokenizer, fit_vocabulary
+from training.setup import choose_tokenizer, fit_vocabulary
 
 
 class SlowBatches(Batches):

@@ -12,8 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 MAY_IMPORT = {
     "configuration": "",
     "config": "configuration",
-    "families": "config",
-    "presets": "config configuration families",
+    "presets": "config configuration",
     "tracing": "",
     "tools": "tracing",
     "modules": "config tools",
@@ -28,8 +27,8 @@ MAY_IMPORT = {
     "optim": "config configuration model optimizing presets",
     "generation": "config configuration model run_store",
     "objectives": "config data generation model modules tools",
-    "objective": "config objectives",
-    "runs": "config model run_store tokenizer",
+    "objective": "config model objectives",
+    "runs": "config configuration model run_store tokenizer",
     "inference": "config configuration data generation model objective presets runs tokenizer tools",
     "training": "config configuration corpora data generation inference model modules objective optim optimizing "
                 "presets run_store runs tales tokenizer tools",

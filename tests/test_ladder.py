@@ -33,10 +33,12 @@ from train import train
 
 PROGRAM = Path(ladder.__file__)
 THE_ONE_THING = [
-    {}, {"train.batch_size"}, {"model.position"}, {"train.optimizer", "train.lr"}, {"model.mixers"},
-    {"model.num_heads"}, {"model.mlp", "model.activation"}, {"model.num_layers"}, {"model.residual"}, {"model.norm"},
+    {}, {"train.batch_size"}, {"model.position"}, {"train.optimizer", "train.lr"}, {"model.mixer",
+                                                                                    "model.attention.num_heads"},
+    {"model.attention.num_heads"}, {"model.mlp", "model.activation"}, {"model.num_layers"}, {"model.residual"},
+    {"model.norm"},
     {"model.residual_dropout"},
-    {"model.dim", "model.num_heads", "model.max_seq_len", "train.batch_size"},
+    {"model.dim", "model.attention.num_heads", "model.max_seq_len", "train.batch_size"},
 ]
 
 

@@ -23,7 +23,7 @@ from model import Model
 from modules.mlp import MLPS
 from presets import load_preset
 from tools import LoggingModule, log_io
-from training.step import Learner
+from training.step import TrainState
 
 MB = 10**6
 BASE = {"model.vocab_size": 512, "model.dim": 64, "model.num_layers": 2, "model.max_seq_len": 64,
@@ -39,10 +39,10 @@ KINDS = {
     "lion": {"train.optimizer": "lion"}, "adafactor": {"train.optimizer": "adafactor"},
     "documents": {"data.packing": "documents"}, "checkpointed": {"train.checkpoint_activations": True},
     "chunked": {"train.loss_chunk": 16}, "bfloat16": {"train.precision": "bfloat16"},
-    "explicit attention": {"model.attn_kernel": "explicit"}, "alibi": {"model.position": "alibi"},
+    "explicit attention": {"model.attention.backend": "eager"}, "alibi": {"model.position": "alibi"},
     "gated": {"model.mlp": "glu", "model.norm": "layer"}, "tied": {"model.tie_embeddings": True},
-    "large vocabulary": {"model.vocab_size": 20_000, "model.pointer": False},
-    "average": {"train.ema_decay": 0.9}, "window": {"model.window": 8, "model.residual": "sandwich"},
+    "large vocabulary": {"model.vocab_size": 20_000}, "pointer": {"model.pointer": True},
+    "average": {"train.ema_decay": 0.9}, "window": {"model.attention.window": 8, "model.residual": "sandwich"},
 }
 
 
@@ -52,9 +52,8 @@ def tracked(cfg: Config) -> int:
         tracker = MemTracker()
         with tracker, pytest.MonkeyPatch.context() as patch:
             patch.setattr(torch.Tensor, "item", lambda self: 1.0)
-            model = Model(cfg.model, checkpoint_activations=cfg.train.checkpoint_activations,
-                          loss_chunk=cfg.train.loss_chunk)
-            learner = Learner(model, cfg.train)
+            model = Model(cfg.model, checkpoint_activations=cfg.train.checkpoint_activations)
+            learner = TrainState(model, cfg.train)
             tracker.track_external(model, *learner.optimizer.parts)
             batch = some_batch(cfg, cfg.train.batch_size)
             for number in (1, 2):
@@ -91,8 +90,9 @@ def test_the_optimizer_and_the_average_are_told_from_the_rest():
 
 
 @pytest.mark.parametrize("changes", [
-    {}, {"train.batch_size": 1}, {"model.window": 8, "model.window_pattern": "SSF"},
-    {"train.checkpoint_activations": True, "train.batch_size": 32}, {"model.mixers": ("attention", "none")},
+    {}, {"train.batch_size": 1}, {"model.layers": ("local", "local", "global"),
+     "model.kinds": {"local": {"attention.window": 8}, "global": {}}},
+    {"train.checkpoint_activations": True, "train.batch_size": 32}, {"model.layers": ("attention", "none")},
 ], ids=str)
 def test_many_layers_are_predicted_from_few(changes, monkeypatch):
     cfg = configured({"model.num_layers": 10} | changes)
@@ -176,7 +176,7 @@ def test_a_model_without_a_vocabulary_cannot_be_predicted():
 
 @pytest.mark.parametrize(("kv_heads", "pointer"), [(4, False), (1, False), (2, True)])
 def test_each_text_keeps_its_keys_and_values(kv_heads, pointer):
-    model = small_config(dim=64, num_layers=3, num_heads=4, num_kv_heads=kv_heads, max_seq_len=64, pointer=pointer)
+    model = small_config(dim=64, num_layers=3, max_seq_len=64, pointer=pointer, **{"attention.num_kv_heads": kv_heads})
     keys_and_values = 3 * 2 * kv_heads * 16 * 64 * 4
     copied = 64 * (64 * 4 + 8) if pointer else 0  # the pointer's keys, and the tokens
     positions = (3 + pointer) * 64 * 8

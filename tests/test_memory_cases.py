@@ -9,9 +9,9 @@ import config
 from experiments.memory_cases import drawn_cases, named_cases
 
 MENUS = {"mlp": config.Mlp, "norm": config.Norm, "residual": config.Residual, "position": config.Position,
-         "attn_kernel": config.AttentionKernel, "mixers": config.Mixer, "optimizer": config.Optimizer,
+         "attention.backend": config.AttentionKernel, "mixers": config.Mixer, "optimizer": config.Optimizer,
          "packing": config.Packing}
-BESIDES = {"mlp": set(), "norm": {"none"}, "residual": {"none"}, "position": {"none"}, "attn_kernel": set(),
+BESIDES = {"mlp": set(), "norm": {"none"}, "residual": {"none"}, "position": {"none"}, "attention.backend": set(),
            "mixers": set(), "optimizer": {"adam"}, "packing": set()}  # nothing that takes memory of its own
 
 

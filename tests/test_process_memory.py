@@ -206,14 +206,14 @@ import torch
 from config import override, Config
 from data import Batch
 from model import Model
-from training.step import Learner
+from training.step import TrainState
 from memory_prediction.process import *
 
 cfg = override(Config(), {{"model.vocab_size": 4096, "model.max_seq_len": 128, "train.precision": "float32",
                            "train.optimizer": "adamw"}})
 
 def train(steps):
-    learner = Learner(Model(cfg.model), cfg.train)
+    learner = TrainState(Model(cfg.model), cfg.train)
     x = torch.randint(4096, (8, 128))
     for number in range(1, steps + 1):
         learner.step([Batch(x, x, None, x.numel())], number=number, lr=1e-3, noise=[])

@@ -8,9 +8,8 @@ from typing import Any
 
 import torch
 
-from config import Config, override
+from config import Config, get, override
 from experiments.ablating.options import MatchBy
-from experiments.ablating.variants import get
 from model import Model, flops_per_token
 from optimizing.schedules import Schedule
 
@@ -38,10 +37,7 @@ def num_tokens(cfg: Config) -> int:
 
 def steps_for(cfg: Config, tokens: float) -> int:
     """The steps that come nearest to so many tokens."""
-    most = math.ceil(tokens / (cfg.train.batch_size * cfg.model.max_seq_len)) + 1
-    schedule = _schedule(override(cfg, {"train.steps": most}))
-    after = bisect.bisect_left(range(most), tokens, key=schedule.tokens_before)
-    return min((max(1, after - 1), max(1, after)), key=lambda steps: abs(schedule.tokens_before(steps) - tokens))
+    return _schedule(cfg).steps_for(tokens)
 
 
 def resized(cfg: Config, target: float, cost: Cost, by: MatchBy, *, keep_mlp: bool = False) -> dict[str, Any]:
@@ -86,7 +82,7 @@ def with_remainder(cfg: Config, target: float, cost: Cost) -> dict[str, Any]:
 def widths(cfg: Config) -> list[dict[str, Any]]:
     """The flags of every model of this kind, from narrow to wide, with its MLP in proportion."""
     model = cfg.model
-    unit = model.num_heads if model.head_dim is None else math.gcd(model.dim, 8)
+    unit = model.attention.num_heads if model.attention.head_dim is None else math.gcd(model.dim, 8)
     dims = range(unit, WIDEST * model.dim + 1, unit)
     return list(_allowed(cfg, ({"model.dim": dim} | _scaled_hidden(cfg, dim) for dim in dims)))
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from config import to_dict
+from config import flat
 from experiments.comparing.lines import Line
 from experiments.comparing.sources import Source
 
@@ -21,7 +21,7 @@ def differences(lines: Sequence[Line]) -> pd.DataFrame:
     flags = {line.name: [_flags(member) for member in line.members if member.run] for line in lines}
     rows = {}
     for flag in dict.fromkeys(name for members in flags.values() for member in members for name in member):
-        cells = {line: ", ".join(dict.fromkeys(spelled(member[flag]) for member in members))
+        cells = {line: ", ".join(dict.fromkeys(spelled(member.get(flag)) for member in members))
                  for line, members in flags.items()}
         if len({cell for line, cell in cells.items() if flags[line]}) > 1:
             rows[flag] = cells
@@ -29,9 +29,7 @@ def differences(lines: Sequence[Line]) -> pd.DataFrame:
 
 
 def _flags(source: Source) -> dict[str, Any]:
-    tree = to_dict(source.run.config)
-    del tree["train"]["name"]
-    return {f"{section}.{flag}": value for section, flags in tree.items() for flag, value in flags.items()}
+    return {flag: value for flag, value in flat(source.run.config).items() if flag != "train.name"}
 
 
 def spelled(value: Any) -> str:

@@ -10,7 +10,7 @@ from corpora.corpus import load_corpus
 from corpora.shards import JoinedTokenFile, TokenFile, prepare
 from experiments.judging.options import NUM_STORIES, Options
 from runs import Run
-from train import require_same_text
+from training.setup import require_same_text
 
 SHARE, SHORTEST, LONGEST = 1 / 3, 40, 400  # of a text, and in characters: how long a beginning is
 STRETCH, LEAST_STRETCH = 2048, 128  # tokens: a longer document gives several beginnings
