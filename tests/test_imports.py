@@ -1,6 +1,7 @@
 """Imports point one way, and no file hides another's name."""
 
 import ast
+import subprocess
 import sys
 from pathlib import Path
 
@@ -84,3 +85,14 @@ def test_no_name_hides_the_standard_library():
 @pytest.mark.parametrize("folder", ["tokenizers", "models", "notebooks"])
 def test_a_folder_of_data_is_no_package(folder):
     assert not (ROOT / folder / "__init__.py").exists()  # it would hide an installed package of that name
+
+
+WITHOUT_TORCH = (  # test files
+    "command_line", "config", "corpora", "foreign_tokenizers", "grow", "imports", "memory_cases", "notebooks",
+    "packing", "search_space", "shards", "statistics", "tales", "tokenizer")
+
+
+def test_tests_of_what_needs_no_torch_do_not_import_it():
+    names = ", ".join(["conftest", *(f"test_{name}" for name in WITHOUT_TORCH)])
+    code = f"import sys; sys.path[:0] = ['.', 'tests']; import {names}; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
