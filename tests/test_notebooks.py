@@ -14,10 +14,10 @@ NOTEBOOKS = sorted(path.name for path in (ROOT / "notebooks").glob("*.ipynb"))
 SOMEONES = re.compile(rf"{re.escape(str(ROOT))}|/(home|Users|root)/\w|\b[A-Z]:\\\\")  # a path of one machine
 MAX_BYTES = 300_000
 SMALLER = {  # numbers that make the test quicker, and change nothing else
-    "hyperparameter_search.ipynb": {"trial_tokens=40_000": "trial_tokens=16_000"},
+    "hyperparameter_search.ipynb": {"trials=8": "trials=5", "trial_tokens=40_000": "trial_tokens=16_000"},
     "inference.ipynb": {'"train.steps": 300': '"train.steps": 60'},
     "ladder.ipynb": {'"tokens": 98_304': '"tokens": 16_384'},
-    "model_comparison.ipynb": {'"train.steps": 150': '"train.steps": 50'},
+    "model_comparison.ipynb": {'"train.steps": 150': '"train.steps": 50', "100_000)": "20_000)"},
     "train.ipynb": {'"train.steps": 300': '"train.steps": 100'},
 }
 
