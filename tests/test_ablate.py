@@ -2,9 +2,7 @@
 
 import json
 import math
-import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -13,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import QUIET
+from programs import Program
 from small_runs import assert_same_run, small_run_config
 
 import train
@@ -26,7 +25,7 @@ from experiments.ablating.report import write_report
 from experiments.ablating.results import BETTER, NOISE, WORSE, compare, result_table, verdict
 from experiments.ablating.sizing import num_flops, num_parameters, num_tokens, resized, steps_for
 from experiments.ablating.variants import Variant, make_variants, read_values
-from runs import ROOT, Run
+from runs import Run
 from training.step import TrainState
 
 NOISE_FILE = Path(__file__).parent / "recorded_noise.json"  # final losses of many seeds, and how they were made
@@ -347,20 +346,22 @@ def test_an_ablation_is_called_after_what_it_varies():
 # ---- the whole of it ----
 
 
-def start(folder: Path, *words: str) -> subprocess.Popen:
+def start(folder: Path, *words: str) -> Program:
     """`python experiments/ablate.py` on a tiny base, with the runs and the results in a folder."""
     cfg = small_run_config(folder, {
         "train.name": None, "train.steps": 60, "train.eval_every": 100, "train.log_every": 1,
         "train.checkpoint_every": 10, "train.sample_every": 100, "sample.num_samples": 1, "sample.max_new_tokens": 2})
     save_config(cfg, folder / "tiny.json")
-    environment = os.environ | {"SHAPESHIFTER_MODELS": str(folder / "models"), "OMP_NUM_THREADS": "1",
-                                "SHAPESHIFTER_RESULTS": str(folder / "results")}
-    program = [sys.executable, str(ROOT / "experiments" / "ablate.py"), "--config", str(folder / "tiny.json")]
-    return subprocess.Popen([*program, *words], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                            text=True)
+
+    def program() -> None:
+        sys.argv = ["ablate.py", "--config", str(folder / "tiny.json"), *words]
+        ablate.main()
+
+    return Program(program, {"SHAPESHIFTER_MODELS": str(folder / "models"), "OMP_NUM_THREADS": "1",
+                             "SHAPESHIFTER_RESULTS": str(folder / "results")})
 
 
-def finish(process: subprocess.Popen) -> tuple[int, str, str]:
+def finish(process: Program) -> tuple[int, str, str]:
     said, errors = process.communicate(timeout=300)
     return process.returncode, said, errors
 

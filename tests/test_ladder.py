@@ -2,10 +2,8 @@
 
 import json
 import math
-import os
 import re
 import signal
-import subprocess
 import sys
 import time
 from collections import Counter
@@ -15,6 +13,7 @@ import pytest
 import torch
 from conftest import QUIET
 from helpers import assert_close, small_tokens
+from programs import Program
 from small_runs import write_text_file
 
 from config import DataConfig, override, replace
@@ -115,13 +114,14 @@ def test_what_is_finished_is_kept_and_another_run_of_the_name_is_refused(text, m
             train_all([override(cfg, changes)], jobs=1, folder=tmp_path / "logs", on_end=pytest.fail)
 
 
-def command(tmp_path: Path, *words: str) -> subprocess.Popen:
-    environment = os.environ | {"SHAPESHIFTER_MODELS": str(tmp_path / "models"), "OMP_NUM_THREADS": "1",
-                                "SHAPESHIFTER_RESULTS": str(tmp_path / "results")}
-    words = [*words, "--data.name", str(tmp_path / "words.txt"), "--data.cache-dir", str(tmp_path / "cache"),
-             "--name", "toy"]
-    return subprocess.Popen([sys.executable, str(PROGRAM), *words], env=environment, text=True,
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+def command(tmp_path: Path, *words: str) -> Program:
+    def program() -> None:
+        sys.argv = ["ladder.py", *words, "--data.name", str(tmp_path / "words.txt"),
+                    "--data.cache-dir", str(tmp_path / "cache"), "--name", "toy"]
+        ladder.main()
+
+    return Program(program, {"SHAPESHIFTER_MODELS": str(tmp_path / "models"), "OMP_NUM_THREADS": "1",
+                             "SHAPESHIFTER_RESULTS": str(tmp_path / "results")})
 
 
 @pytest.mark.slow

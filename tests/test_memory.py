@@ -1,7 +1,6 @@
 """What a run will take, before it takes it."""
 
 import re
-import subprocess
 import sys
 
 import pytest
@@ -201,9 +200,10 @@ def test_three_changes_that_make_a_run_fit_are_found_and_they_do():
     found = list(cheaper(cfg, room))
     assert len(found) == 3 == len({str(changes) for changes, _ in found})
     for changes, predicted in found:
-        assert room.zone(predict(override(cfg, changes))) is not None
-        assert predict(override(cfg, changes)).low_bytes == predicted.low_bytes
-    assert len(in_words(cfg, room)) == 3 and all(word.startswith("--train.") for word in in_words(cfg, room))
+        again = predict(override(cfg, changes))
+        assert room.zone(again) is not None and again.low_bytes == predicted.low_bytes
+    sentences = in_words(cfg, room)
+    assert len(sentences) == 3 and all(word.startswith("--train.") for word in sentences)
 
 
 def test_a_device_that_is_not_here_is_predicted_with_its_blocks_and_workspace():
@@ -216,20 +216,28 @@ def test_a_device_that_is_not_here_is_predicted_with_its_blocks_and_workspace():
 # ---- the command ----
 
 
-def run(*words: str) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, memory.__file__, *words], capture_output=True, text=True)
+@pytest.fixture
+def command(monkeypatch, capfd):
+    """`python memory.py ...` in this process: what it prints; it must end well, and complain of nothing."""
+    def run(*words: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["memory.py", *words])
+        memory.main()
+        output, errors = capfd.readouterr()
+        assert errors == ""
+        return output
+
+    return run
 
 
-def test_the_command_shows_the_parts_and_what_fits():
+def test_the_command_shows_the_parts_and_what_fits(command):
     words = "gpt2", "--model.num-layers", "2", "--train.batch-size", "1", "--model.dim", "192"
-    idle = int(re.search(r"of which (\d+) MB are Python", run(*words).stdout)[1])  # a build for GPUs holds more
+    idle = int(re.search(r"of which (\d+) MB are Python", command(*words))[1])  # a build for GPUs holds more
     limit = f"{idle + 540}MB"
-    done = run(*words, "--limit", limit)
-    assert (done.returncode, done.stderr) == (0, "")
+    output = command(*words, "--limit", limit)
     for word in ("most is alive in", "weights", "blocks.mixer", "generation:",
                  f"does not fit into {spell_bytes(parse_bytes(limit))}", "it would with --train",
                  "largest train.batch_size that fits: none", "largest model.dim that fits: "):
-        assert word in done.stdout
+        assert word in output
 
 
 @pytest.mark.parametrize(("words", "sentence"), [

@@ -15,7 +15,7 @@ from experiments.searching.signals import Signals
 from training.saving import MAY_CHANGE
 
 POLL_SECONDS = 0.5
-MODULES = ("train", "experiments.searching.timing")  # what the starter has imported
+MODULES = ("train", "experiments.searching.timing", "torch._dynamo")  # optimizers import the last one
 
 
 @dataclass(frozen=True)
