@@ -21,10 +21,10 @@ from pydantic import ValidationError
 from config import explain
 from configuration.command_line import fail, parse_command
 from experiments.judging.endpoint import Unreachable
+from experiments.judging.judge_options import JudgeOptions
 from experiments.judging.judging import grade_runs, versus_runs
-from experiments.judging.options import Options
 
-Flags = Annotated[Options, tyro.conf.arg(name="")]
+Flags = Annotated[JudgeOptions, tyro.conf.arg(name="")]
 Name = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
 
 

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from urllib.parse import urlsplit
 
 from corpora.files import digest
-from experiments.judging.notes import Notes
-from experiments.judging.options import Options
+from experiments.judging.judge_options import JudgeOptions
+from experiments.judging.reply_cache import ReplyCache
 
 BASE_URL = "https://api.openai.com/v1"
 OVERHEAD = 64  # tokens at most that an endpoint puts around a prompt
@@ -38,7 +38,7 @@ class Endpoint:
     Raises ValueError where OPENAI_BASE_URL is no address.
     """
 
-    def __init__(self, options: Options, notes: Notes):
+    def __init__(self, options: JudgeOptions, notes: ReplyCache):
         self._options, self._notes, self._lock, self._client = options, notes, threading.Lock(), None
         self._url = (os.environ.get("OPENAI_BASE_URL") or BASE_URL).rstrip("/")
         if not self._url.startswith(("http://", "https://")):

@@ -9,21 +9,21 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
 from configuration.command_line import warn
-from experiments.judging.asking import Asking
-from experiments.judging.beginnings import choose_beginnings
+from experiments.judging.client import JudgeClient
+from experiments.judging.continuations import Exam, let_write
 from experiments.judging.endpoint import Endpoint
-from experiments.judging.notes import Notes
-from experiments.judging.options import Options
-from experiments.judging.report import write_duel, write_grades
+from experiments.judging.judge_options import JudgeOptions
+from experiments.judging.judge_report import write_duel, write_grades
+from experiments.judging.prompts import choose_prompts
+from experiments.judging.reply_cache import ReplyCache
 from experiments.judging.rubric import Question, compare_question, grade_question
-from experiments.judging.stories import Exam, let_write
-from experiments.judging.tables import duel
+from experiments.judging.verdict_tables import duel
 from runs import RESULTS, Run
 
 MAX_NAME = 80  # characters of a folder
 
 
-def grade_runs(words: Sequence[str], options: Options) -> str:
+def grade_runs(words: Sequence[str], options: JudgeOptions) -> str:
     """Have the runs' texts graded, and write the results; what to say of them.
 
     Raises ValueError for what the user can mend, endpoint.Unreachable where the judge gives no answer.
@@ -38,7 +38,7 @@ def grade_runs(words: Sequence[str], options: Options) -> str:
     return write_grades(results_folder(exam, "-"), exam, host, verdicts)
 
 
-def versus_runs(words: Sequence[str], options: Options) -> str:
+def versus_runs(words: Sequence[str], options: JudgeOptions) -> str:
     """Have two runs' texts compared, each pair in both orders, and write the results; what to say of them.
 
     Raises ValueError for what the user can mend, endpoint.Unreachable where the judge gives no answer.
@@ -67,15 +67,15 @@ def find_runs(words: Sequence[str]) -> dict[str, Run]:
     return {str(run.path) if alike else run.name: run for run in runs}
 
 
-def sit(runs: dict[str, Run], options: Options) -> Exam:
+def sit(runs: dict[str, Run], options: JudgeOptions) -> Exam:
     """The beginnings, and how each run goes on with them."""
     first, *others = runs.values()
-    beginnings = choose_beginnings(first, options)
+    beginnings = choose_prompts(first, options)
     for other in others:
         if options.prompts is None and not same_text(first, other):
             warn(f"{other.name} has not learned from the text of {first.name}, whose held-out part the beginnings are "
                  "of: --prompts FILE gives others")
-    notes = Notes(options.cache_path / "texts.jsonl")
+    notes = ReplyCache(options.cache_path / "texts.jsonl")
     writers = [let_write(run, name, beginnings, options, notes) for name, run in runs.items()]
     return Exam(options, tuple(beginnings), tuple(writers))
 
@@ -93,10 +93,10 @@ def results_folder(exam: Exam, between: str) -> Path:
     return folder
 
 
-def ask(questions: list[Question], options: Options) -> tuple[list[dict[str, Any] | None], str]:
+def ask(questions: list[Question], options: JudgeOptions) -> tuple[list[dict[str, Any] | None], str]:
     """The judge's answers, and where it is; what it may cost and has cost is said on stderr."""
-    endpoint = Endpoint(options, Notes(options.cache_path / "replies.jsonl"))
-    asking = Asking(endpoint, options)
+    endpoint = Endpoint(options, ReplyCache(options.cache_path / "replies.jsonl"))
+    asking = JudgeClient(endpoint, options)
     if left := asking.open(questions):
         endpoint.require_key()
         most, likely = asking.at_most(left), asking.likely(left)
@@ -115,7 +115,7 @@ def ask(questions: list[Question], options: Options) -> tuple[list[dict[str, Any
     return answers, endpoint.host
 
 
-def require_consent(said: str, cost: float | None, options: Options) -> None:
+def require_consent(said: str, cost: float | None, options: JudgeOptions) -> None:
     """Say what it may cost; ValueError where that is above --budget, or nobody agreed to it."""
     if options.budget is not None and cost > options.budget:
         raise ValueError(f"budget={options.budget:g} is less than it may cost: {said}. Use fewer --stories, or a "

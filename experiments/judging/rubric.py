@@ -68,7 +68,7 @@ class PlotVerdict(Verdict):
     plot: int = Field(ge=1, le=10)
 
 
-class Choice(BaseModel):
+class Preference(BaseModel):
     """Which of two continuations is better."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -105,7 +105,7 @@ def grade_question(beginning: str, text: str, *, plot: bool) -> Question:
 def compare_question(beginning: str, first: str, second: str) -> Question:
     """Have the better of two continuations named."""
     prompt = COMPARE.format(beginning=beginning, first=first or NOTHING, second=second or NOTHING)
-    return Question(prompt, Choice)
+    return Question(prompt, Preference)
 
 
 def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -12,9 +12,9 @@ from pathlib import Path
 import pandas as pd
 
 from experiments.comparing.statistics import LEVEL
+from experiments.judging.continuations import Exam
 from experiments.judging.rubric import AGES, CRITERIA
-from experiments.judging.stories import Exam
-from experiments.judging.tables import Duel, Verdicts, ages, criteria_table
+from experiments.judging.verdict_tables import Duel, Verdicts, ages, criteria_table
 from run_store.atomic_files import write_text
 from training.report import shown
 

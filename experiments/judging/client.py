@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from experiments.judging.endpoint import OVERHEAD, Endpoint, Reply
-from experiments.judging.options import Options
+from experiments.judging.judge_options import JudgeOptions
 from experiments.judging.rubric import Question
 
 AGAIN = "\n\nYour last reply was refused: {fault}. Reply with the JSON object alone."
@@ -15,7 +15,7 @@ MAX_FAULT = 200  # characters
 
 
 @dataclass(frozen=True)
-class Progress:
+class QuestionState:
     """How far a question is: its answer, None where there is none (yet), and what to ask next, None = it is settled."""
 
     answer: dict[str, Any] | None
@@ -34,37 +34,37 @@ class Tokens:
     def __add__(self, other: "Tokens") -> "Tokens":
         return Tokens(self.replies + other.replies, self.read + other.read, self.written + other.written)
 
-    def cost(self, options: Options) -> float | None:
+    def cost(self, options: JudgeOptions) -> float | None:
         """USD; None where no prices were given."""
         if options.price_in is None:
             return None
         return (self.read * options.price_in + self.written * options.price_out) / 1e6
 
-    def told(self, options: Options) -> str:
+    def told(self, options: JudgeOptions) -> str:
         cost = self.cost(options)
         money = "" if cost is None else f": ${cost:.4f}"
         return f"{self.replies:,} replies, {self.read:,} tokens read, {self.written:,} written{money}"
 
 
-class Asking:
+class JudgeClient:
     """Questions to an endpoint, each again where a reply is not what was asked for, `options.retries` times."""
 
-    def __init__(self, endpoint: Endpoint, options: Options):
+    def __init__(self, endpoint: Endpoint, options: JudgeOptions):
         self._endpoint, self._options, self._lock = endpoint, options, threading.Lock()
         self.spent = Tokens()  # by this process, where the endpoint does not say at most
 
-    def progress(self, question: Question) -> Progress:
+    def progress(self, question: Question) -> QuestionState:
         """How far earlier replies bring a question."""
         prompt = question.prompt
         for attempt in range(self._options.retries + 1):
             reply = self._endpoint.known(prompt, attempt)
             if reply is None:
-                return Progress(None, attempt, prompt)
+                return QuestionState(None, attempt, prompt)
             try:
-                return Progress(question.read(reply.text), attempt, None)
+                return QuestionState(question.read(reply.text), attempt, None)
             except ValueError as fault:
                 prompt = question.prompt + AGAIN.format(fault=str(fault)[:MAX_FAULT])
-        return Progress(None, attempt, None)
+        return QuestionState(None, attempt, None)
 
     def open(self, questions: Sequence[Question]) -> list[Question]:
         """Those that are not settled, each once."""

@@ -13,7 +13,7 @@ NUM_STORIES = 50  # as many beginnings as in the paper
 
 
 @dataclass(frozen=True, kw_only=True, config=CHECKED)
-class Options:
+class JudgeOptions:
     """Which texts are judged, by whom, and at what price."""
 
     judge_model: str  # the model that judges, by its name at the endpoint

@@ -5,8 +5,8 @@ from dataclasses import asdict, dataclass
 
 from config import SampleConfig
 from corpora.files import digest
-from experiments.judging.notes import Notes
-from experiments.judging.options import Options
+from experiments.judging.judge_options import JudgeOptions
+from experiments.judging.reply_cache import ReplyCache
 from inference import continue_prompts
 from runs import Run
 from tools import pick_device
@@ -15,7 +15,7 @@ SLACK = 1.5  # times the tokens that text of this length takes
 
 
 @dataclass(frozen=True)
-class Writer:
+class RunTexts:
     """A run, and how it goes on with each beginning."""
 
     name: str
@@ -27,9 +27,9 @@ class Writer:
 class Exam:
     """What is to be judged: each writer's texts to the same beginnings."""
 
-    options: Options
+    options: JudgeOptions
     beginnings: tuple[str, ...]
-    writers: tuple[Writer, ...]
+    writers: tuple[RunTexts, ...]
 
     def conditions(self, host: str) -> str:
         """How it was judged, in a few sentences."""
@@ -42,7 +42,7 @@ class Exam:
                 "(arXiv:2305.07759).")
 
 
-def let_write(run: Run, name: str, beginnings: list[str], options: Options, notes: Notes) -> Writer:
+def let_write(run: Run, name: str, beginnings: list[str], options: JudgeOptions, notes: ReplyCache) -> RunTexts:
     """Have a run go on with each beginning; up to `options.room` characters count, whatever its tokenizer.
 
     Raises ValueError where it has no such checkpoint, has diverged, or cannot encode a beginning.
@@ -59,7 +59,7 @@ def let_write(run: Run, name: str, beginnings: list[str], options: Options, note
     if key not in notes:
         model = run.load_model(str(saved.step), pick_device(options.device))
         notes[key] = continue_prompts(model, tokenizer, sample)
-    return Writer(name, saved.step, tuple(shorten(text, options.room) for text in notes[key]))
+    return RunTexts(name, saved.step, tuple(shorten(text, options.room) for text in notes[key]))
 
 
 def shorten(text: str, room: int) -> str:

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from corpora.corpus import load_corpus
 from corpora.shards import JoinedTokenFile, TokenFile, prepare
-from experiments.judging.options import NUM_STORIES, Options
+from experiments.judging.judge_options import NUM_STORIES, JudgeOptions
 from runs import Run
 from train import require_same_text
 
@@ -18,21 +18,21 @@ SENTENCE_END = re.compile(r"[.!?][\"'”’)]*\s+|\n+")
 WITHIN_SENTENCE = re.compile(r"(?<=[\w,;]) (?=[\w\"'“‘])")  # a space that ends neither a sentence nor a line
 
 
-def choose_beginnings(run: Run, options: Options) -> list[str]:
+def choose_prompts(run: Run, options: JudgeOptions) -> list[str]:
     """The beginnings that --prompts holds, or those of the texts that the run was validated on.
 
     Raises ValueError where there are fewer than are to be judged.
     """
     if options.prompts is None:
-        return held_out_beginnings(run, options.stories or NUM_STORIES)
-    found = read_beginnings(options.prompts)
+        return held_out_prompts(run, options.stories or NUM_STORIES)
+    found = read_prompts(options.prompts)
     if len(found) < (options.stories or 1):
         raise ValueError(f"stories={options.stories} is more than the {len(found)} beginnings in {options.prompts}: "
                          f"use {len(found)} or less")
     return found[: options.stories]
 
 
-def read_beginnings(path: Path) -> list[str]:
+def read_prompts(path: Path) -> list[str]:
     """The texts between blank lines, each once. Raises ValueError where there are none to read."""
     try:
         text = path.read_text(encoding="utf-8")
@@ -45,7 +45,7 @@ def read_beginnings(path: Path) -> list[str]:
     return list(dict.fromkeys(part.strip("\n").rstrip() for part in re.split(r"\n[ \t]*\n", text) if part.strip()))
 
 
-def held_out_beginnings(run: Run, count: int) -> list[str]:
+def held_out_prompts(run: Run, count: int) -> list[str]:
     """So many beginnings, evenly spread over the texts. Raises ValueError where they are too few, or have changed."""
     data, tokenizer = run.config.data, run.tokenizer()
     corpus = load_corpus(data)

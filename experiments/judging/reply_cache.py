@@ -8,7 +8,7 @@ from typing import Any
 from run_store.append_log import append_whole
 
 
-class Notes:
+class ReplyCache:
     """A mapping in a file, shared by threads. What a kill left half-written is passed over, and spoils nothing."""
 
     def __init__(self, path: Path):
