@@ -21,10 +21,10 @@ from rich.console import Console
 from config import CHECKED, Config, DataConfig, replace
 from configuration.command_line import fail, parse_flags
 from corpora.tables import files_of
-from experiments.climbing.children import train_all
-from experiments.climbing.report import ONE_SEED, write_report
-from experiments.climbing.rungs import NUM_STORIES, RUNGS
-from experiments.climbing.staircase import Step, climbed, last
+from experiments.rungs.children import train_all
+from experiments.rungs.definitions import NUM_STORIES, RUNGS
+from experiments.rungs.ladder_report import ONE_SEED, write_report
+from experiments.rungs.staircase import RungResult, last, rung_results
 from experiments.searching.signals import Stopped
 from presets import LADDER_TOKENS
 from runs import RESULTS, Run
@@ -34,7 +34,7 @@ HELD_OUT_BYTES = 150_000  # of a long text, so that measuring does not take long
 
 
 @dataclass(frozen=True, kw_only=True, config=CHECKED)
-class Command:
+class LadderCommand:
     """What to climb, on what text."""
 
     tokens: int = LADDER_TOKENS  # that each rung learns from
@@ -80,19 +80,19 @@ def with_short_validation(data: DataConfig) -> DataConfig:
     return replace(data, val_ratio=min(data.val_ratio, HELD_OUT_BYTES / size)) if size else data
 
 
-def parse(words: Sequence[str]) -> Command:
+def parse(words: Sequence[str]) -> LadderCommand:
     """The command line. Raises ValueError with the mistake in one sentence."""
     own = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     own.add_argument("--data.name", nargs="+", dest="name", default=["tales"])
     tales = "tales" in own.parse_known_args(words)[0].name
-    default = Command(data=DataConfig(num_stories=NUM_STORIES) if tales else DataConfig())
+    default = LadderCommand(data=DataConfig(num_stories=NUM_STORIES) if tales else DataConfig())
     return parse_flags(words, default, "python experiments/ladder.py", __doc__)
 
 
-def climb(command: Command, console: Console) -> list[Step]:
+def climb(command: LadderCommand, console: Console) -> list[RungResult]:
     """Train the rungs that are not finished, and write the report of all that are.
 
-    Raises ValueError, and Stopped, as `train_all` and `climbed` do.
+    Raises ValueError, and Stopped, as `train_all` and `rung_results` do.
     """
     configs, logs = command.configs(), command.folder / "logs"
     console.print(f"{len(configs)} runs of {command.tokens:,} tokens of {' '.join(command.data.name)}, {command.jobs} "
@@ -103,7 +103,7 @@ def climb(command: Command, console: Console) -> list[Step]:
                       highlight=False, soft_wrap=True)
 
     train_all(configs, jobs=command.jobs, folder=logs, on_end=say)
-    steps = climbed(command.ladder)
+    steps = rung_results(command.ladder)
     write_report(steps, command.folder)
     return steps
 

@@ -19,12 +19,12 @@ from small_runs import write_text_file
 
 from config import DataConfig, override, replace
 from experiments import ladder
-from experiments.climbing import staircase
-from experiments.climbing.children import train_all
-from experiments.climbing.report import draw_staircase, markdown_table, page, write_report
-from experiments.climbing.rungs import RUNGS, WORDS, trace_diff, trace_rung
-from experiments.climbing.staircase import Step, climbed, table
 from experiments.comparing.statistics import welch
+from experiments.rungs import staircase
+from experiments.rungs.children import train_all
+from experiments.rungs.definitions import RUNGS, WORDS, trace_diff, trace_rung
+from experiments.rungs.ladder_report import draw_staircase, markdown_table, page, write_report
+from experiments.rungs.staircase import RungResult, rung_results, table
 from model import Model
 from presets import LADDER, LADDER_TOKENS, load_preset
 from runs import Run
@@ -186,8 +186,8 @@ def test_no_more_is_held_out_of_a_long_text_than_is_measured_in_seconds(tmp_path
 # ---- what is said of them ----
 
 
-def step_of(values: list[float], below: list[float]) -> Step:
-    return Step(RUNGS[5], runs=(), values=tuple(values), parameters=9, seconds=3.0, flops=1.0, below=RUNGS[4],
+def step_of(values: list[float], below: list[float]) -> RungResult:
+    return RungResult(RUNGS[5], runs=(), values=tuple(values), parameters=9, seconds=3.0, flops=1.0, below=RUNGS[4],
                 change=welch(values, below), slower=1.5)
 
 
@@ -208,7 +208,7 @@ def steps(text, models):
     for number in (1, 2, 5):
         for seed in (0, 1):
             run_of(number, text, seed=seed)
-    return climbed()
+    return rung_results()
 
 
 def logged(run: Run, column: str) -> list[float]:
@@ -263,23 +263,23 @@ def test_rungs_of_different_texts_or_lengths_are_not_compared(text, models, tmp_
     run_of(2, text)
     run_of(3, text, tokens=2048)
     with pytest.raises(ValueError, match="ladder-03-positions has another number of tokens than ladder-02-batches"):
-        climbed()
+        rung_results()
     other = write_text_file(tmp_path / "other.txt", num_words=4000, seed=1)
     run_of(1, replace(text, name=(str(other),)))
     with pytest.raises(ValueError, match="has another text than ladder-01-bigram"):
-        climbed()
+        rung_results()
 
 
 def test_without_a_finished_rung_it_says_how_to_train_one(models):
     with pytest.raises(ValueError, match=r"name=ladder has no finished rung yet: python experiments/ladder.py"):
-        climbed()
+        rung_results()
 
 
 def test_a_run_under_way_does_not_count(text, models):
     run = run_of(2, text)
     (run.path / "loss.png").unlink()
     run_of(3, text)
-    assert [step.rung.number for step in climbed()] == [3]
+    assert [step.rung.number for step in rung_results()] == [3]
 
 
 def test_the_notebook_has_the_words_of_the_rungs():

@@ -12,8 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from experiments.climbing.rungs import trace_diff
-from experiments.climbing.staircase import Step, floor, last, table
+from experiments.rungs.definitions import trace_diff
+from experiments.rungs.staircase import RungResult, floor, last, table
 from model import Model
 from run_store.atomic_files import write_bytes, write_text
 from runs import Run
@@ -25,7 +25,7 @@ SAMPLE_LENGTH = 220  # characters shown
 ONE_SEED = "One seed does not tell a small difference from chance: --seeds 3 does."
 
 
-def draw_staircase(steps: Sequence[Step]) -> Figure:
+def draw_staircase(steps: Sequence[RungResult]) -> Figure:
     """Bits per byte of each rung, its seeds as dots; each riser with its height, in colour where that is sure."""
     figure = Figure(figsize=(10, 5), layout="constrained")
     axes = figure.subplots()
@@ -53,7 +53,7 @@ def draw_staircase(steps: Sequence[Step]) -> Figure:
     return figure
 
 
-def draw_riser(axes: Axes, place: int, below: float, step: Step) -> None:
+def draw_riser(axes: Axes, place: int, below: float, step: RungResult) -> None:
     """The way from one rung to the next, with how far it is."""
     mean, colour = step.mean.mean, COLOURS[step.helps]
     axes.vlines(place - 0.5, below, mean, color=colour, linewidth=4)
@@ -62,7 +62,7 @@ def draw_riser(axes: Axes, place: int, below: float, step: Step) -> None:
                   textcoords="offset points", color=colour, fontsize=9, fontweight="bold")
 
 
-def tokens_of(steps: Sequence[Step]) -> float:
+def tokens_of(steps: Sequence[RungResult]) -> float:
     return last(steps[0].runs[0], "tokens")
 
 
@@ -78,7 +78,7 @@ def outcome(run: Run) -> str:
             f"after {last(run, 'tokens'):,.0f} tokens and {last(run, 'seconds'):.1f} s\n\n{sample_of(run)}")
 
 
-def flags_of(step: Step) -> str:
+def flags_of(step: RungResult) -> str:
     """What its preset changes, as flags."""
     changed = (f"`{flag}` {spell(before)} → {spell(after)}" for flag, (before, after) in step.rung.changes().items())
     return ", ".join(changed) or "—"
@@ -88,7 +88,7 @@ def spell(value: object) -> str:
     return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
-def markdown_table(steps: Sequence[Step]) -> str:
+def markdown_table(steps: Sequence[RungResult]) -> str:
     """The table of the page and of the README."""
     lines = ["| | rung | what changes | parameters | bits per byte | against the one before | seconds |",
              "|---|---|---|---|---|---|---|"]
@@ -103,7 +103,7 @@ def markdown_table(steps: Sequence[Step]) -> str:
     return "\n".join(lines)
 
 
-def describe(step: Step) -> str:
+def describe(step: RungResult) -> str:
     """A rung's part of the page: words, flags, verdict, trace, sample."""
     traced = f"\n\nIts trace beside that of rung {step.rung.number - 1}:\n\n```\n{trace_diff(step.rung)}\n```" \
         if step.rung.number > 1 else ""
@@ -112,7 +112,7 @@ def describe(step: Step) -> str:
             f"It writes:\n\n```\n{sample_of(step.runs[0])}\n```")
 
 
-def page(steps: Sequence[Step]) -> str:
+def page(steps: Sequence[RungResult]) -> str:
     """The whole report in Markdown."""
     entropy, seeds = floor(steps), {len(step.runs) for step in steps}
     least = f" The entropy of the text is {entropy:.3f}: no model gets below it." if entropy else ""
@@ -124,7 +124,7 @@ def page(steps: Sequence[Step]) -> str:
     return "\n\n".join([head, *map(describe, steps)]) + "\n"
 
 
-def write_report(steps: Sequence[Step], folder: Path) -> list[Path]:
+def write_report(steps: Sequence[RungResult], folder: Path) -> list[Path]:
     """Write the picture, the page and the numbers; their files."""
     folder.mkdir(parents=True, exist_ok=True)
     picture, files = io.BytesIO(), [folder / name for name in ("staircase.png", "report.md", "table.csv")]

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from experiments.climbing.rungs import RUNGS, Rung
 from experiments.comparing.statistics import LEVEL, Difference, Interval, holm, mean_interval, welch
+from experiments.rungs.definitions import RUNGS, Rung
 from model import Model
 from runs import Run, saved_runs
 
 
 @dataclass(frozen=True)
-class Step:
+class RungResult:
     """A rung that was trained, beside the one that was trained before it."""
 
     rung: Rung
@@ -50,7 +50,7 @@ class Step:
         return f"{found[self.helps]}: {figures}, {time}."
 
 
-def climbed(ladder: str = "ladder") -> list[Step]:
+def rung_results(ladder: str = "ladder") -> list[RungResult]:
     """The rungs that have finished runs in models/, lowest first.
 
     Raises ValueError where there are none, and where they did not learn from equally many tokens of one text.
@@ -66,7 +66,7 @@ def climbed(ladder: str = "ladder") -> list[Step]:
     fair = holm([change.p for change in changes])
     changes = [None, *(change._replace(p=p) for change, p in zip(changes, fair, strict=True))]
     seconds = {rung: mean_interval([last(run, "seconds") for run in found[rung]]).mean for rung in rungs}
-    return [Step(rung, found[rung], values[rung], parameters=Model(found[rung][0].config.model).num_parameters(),
+    return [RungResult(rung, found[rung], values[rung], parameters=Model(found[rung][0].config.model).num_parameters(),
                  seconds=seconds[rung], flops=last(found[rung][0], "flops"), below=below, change=change,
                  slower=below and seconds[rung] / seconds[below])
             for rung, below, change in zip(rungs, [None, *rungs[:-1]], changes, strict=True)]
@@ -96,12 +96,12 @@ def last(run: Run, column: str) -> float:
     return run.log()[column].dropna().iloc[-1].item()
 
 
-def floor(steps: Sequence[Step]) -> float | None:
+def floor(steps: Sequence[RungResult]) -> float | None:
     """The entropy of the text in bits per byte; None = unknown."""
     return steps[0].runs[0].data["floor_bits_per_byte"]
 
 
-def table(steps: Sequence[Step]) -> pd.DataFrame:
+def table(steps: Sequence[RungResult]) -> pd.DataFrame:
     """A row for each rung, in numbers; intervals are half-widths at 95 %."""
     return pd.DataFrame([{
         "rung": step.rung.number, "adds": step.rung.title, "parameters": step.parameters,
