@@ -20,22 +20,22 @@ from pydantic.dataclasses import dataclass
 
 from config import CHECKED, Config, load_config, replace
 from configuration.command_line import fail, parse_flags
-from experiments.ablating.campaign import Interrupted, ablate
-from experiments.ablating.options import Options
-from experiments.ablating.report import write_report
+from experiments.ablating.ablation_options import AblationOptions
+from experiments.ablating.ablation_report import write_report
+from experiments.ablating.runner import AblationInterrupted, ablate
 from experiments.ablating.variants import short_names, slug
 from experiments.searching.signals import Stopped
 from presets import load_preset
 
 
 @dataclass(frozen=True, kw_only=True, config=CHECKED)
-class Command(Options):
-    """Options, and the flags of the base."""
+class AblateCommand(AblationOptions):
+    """AblationOptions, and the flags of the base."""
 
     config: Annotated[Config, tyro.conf.arg(name="")]
 
 
-def parse(words: Sequence[str]) -> Command:
+def parse(words: Sequence[str]) -> AblateCommand:
     """The command line. Raises ValueError with the mistake in one sentence."""
     words = list(words)
     preset = words.pop(0) if words and not words[0].startswith("-") else None
@@ -48,11 +48,11 @@ def parse(words: Sequence[str]) -> Command:
     base = load_config(known.config) if known.config else Config()
     base = load_preset(preset, base) if preset else base
     program = "python experiments/ablate.py [preset] [--config FILE]"
-    command = parse_flags(rest, Command(config=base), program, __doc__)
+    command = parse_flags(rest, AblateCommand(config=base), program, __doc__)
     return replace(command, name=command.name or default_name(preset or (known.config and known.config.stem), command))
 
 
-def default_name(base: str | None, options: Options) -> str:
+def default_name(base: str | None, options: AblationOptions) -> str:
     """What is varied on what, e.g. llama3-norm-mlp."""
     flags = [word.partition("=")[0] for words in (*options.vary, *options.also) for word in words.split()]
     return slug("-".join([base or "default", *short_names(flags).values()]))
@@ -63,7 +63,7 @@ def main() -> None:
         command = parse(sys.argv[1:])
         try:
             outcomes = ablate(command, command.config, lambda line: print(line, flush=True))
-        except Interrupted as interrupted:
+        except AblationInterrupted as interrupted:
             print(write_report(command, interrupted.outcomes, sys.argv[1:]))
             raise
         print(write_report(command, outcomes, sys.argv[1:]))

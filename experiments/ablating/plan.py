@@ -13,7 +13,7 @@ from typing import Any
 from config import Config, override, save_config, to_dict
 from corpora.corpus import load_corpus
 from corpora.shards import prepare
-from experiments.ablating.options import Options
+from experiments.ablating.ablation_options import AblationOptions
 from experiments.ablating.sizing import Cost, num_flops, num_parameters, num_tokens, resized, steps_for
 from experiments.ablating.variants import Variant, make_variants
 from experiments.searching.children import Children, Task
@@ -36,7 +36,7 @@ class Planned:
     match: float | None  # what it has of what is matched / what the base has; None = nothing is matched
 
 
-def make_plan(options: Options, base: Config, children: Children) -> list[Planned]:
+def make_plan(options: AblationOptions, base: Config, children: Children) -> list[Planned]:
     """The base and its variants; their texts are encoded on the way. Raises ValueError, for all that cannot be."""
     if base.train.time_limit is not None:
         raise ValueError(f"train.time_limit={base.train.time_limit} could end runs before they are done: leave it out")
@@ -46,7 +46,7 @@ def make_plan(options: Options, base: Config, children: Children) -> list[Planne
     return [plan_one(options, variant, cfg, configs[0], cost) for variant, cfg in zip(variants, configs, strict=True)]
 
 
-def plan_one(options: Options, variant: Variant, cfg: Config, base: Config, cost: Cost) -> Planned:
+def plan_one(options: AblationOptions, variant: Variant, cfg: Config, base: Config, cost: Cost) -> Planned:
     """A variant, sized; `cfg` and `base` know their vocabularies."""
     sizing, by = {}, options.settled_match_by
     if by in ("width", "depth", "mlp"):
@@ -61,7 +61,7 @@ def plan_one(options: Options, variant: Variant, cfg: Config, base: Config, cost
     return Planned(variant, sizing, cfg, num_parameters(cfg), num_tokens(cfg), match)
 
 
-def total(options: Options, cfg: Config, cost: Cost) -> float:
+def total(options: AblationOptions, cfg: Config, cost: Cost) -> float:
     """What a run has of what is matched: parameters, or what all its tokens cost."""
     return cost(cfg) * (1 if options.match == "params" else num_tokens(cfg))
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 import runs
-from experiments.ablating.campaign import Outcome
+from experiments.ablating.runner import VariantOutcome
 from experiments.ablating.variants import BASE, flags_line, spell
 from experiments.comparing.statistics import LEVEL, holm, mean_interval, welch
 
@@ -15,7 +15,7 @@ MEASURES = ("bits_per_byte", "low", "high", "difference", "difference_low", "dif
             "p", "p_holm")
 
 
-def result_table(outcomes: Sequence[Outcome]) -> pd.DataFrame:
+def result_table(outcomes: Sequence[VariantOutcome]) -> pd.DataFrame:
     """A row for each variant, best first, and what failed last; bits per byte, intervals of 95 %, see `compare`."""
     rows = [sizes(outcome) for outcome in outcomes]
     found = compare([outcome.values if outcome.failure is None else () for outcome in outcomes])
@@ -60,7 +60,7 @@ def verdict(row: dict) -> str:
     return BETTER if row["difference"] < 0 else WORSE
 
 
-def sizes(outcome: Outcome) -> dict:
+def sizes(outcome: VariantOutcome) -> dict:
     """What a variant is, and what its runs cost; seconds are the mean of those finished."""
     planned = outcome.planned
     logs = [runs.Run(name).log().iloc[-1] for name in outcome.runs]

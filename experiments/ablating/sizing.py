@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from config import Config, override
-from experiments.ablating.options import MatchBy
+from experiments.ablating.ablation_options import MatchBy
 from experiments.ablating.variants import get
 from model import Model, flops_per_token
 from optimizing.schedules import Schedule

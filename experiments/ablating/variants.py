@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from config import Config, override, replace, to_dict
-from experiments.ablating.options import Options
+from experiments.ablating.ablation_options import AblationOptions
 
 BASE = "base"
 REFUSED = {"train.name": "it is the run's name", "train.time_limit": "runs are to end by themselves"}
@@ -29,7 +29,7 @@ class Variant:
     cfg: Config
 
 
-def make_variants(options: Options, base: Config) -> list[Variant]:
+def make_variants(options: AblationOptions, base: Config) -> list[Variant]:
     """The base, and what the options vary on it. Raises ValueError, for all that cannot be at once."""
     varied = [read_values(word, base) for word in options.vary]
     flags = [flag for flag, _ in varied]
@@ -135,7 +135,7 @@ def _with_own_slugs(variants: list[Variant]) -> list[Variant]:
     return variants
 
 
-def _require_free(options: Options, varied: set[str]) -> None:
+def _require_free(options: AblationOptions, varied: set[str]) -> None:
     """Raise ValueError where a flag is varied that something else sets."""
     for flag in KNOBS.get(options.settled_match_by, ()):
         if flag in varied:

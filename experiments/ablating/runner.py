@@ -10,7 +10,7 @@ from typing import Any
 import runs
 from config import Config, override
 from corpora.locks import locked
-from experiments.ablating.options import Options
+from experiments.ablating.ablation_options import AblationOptions
 from experiments.ablating.plan import Planned, make_plan
 from experiments.ablating.variants import flags_line, get, read_values, slug, spell
 from experiments.searching.children import Children, Task, is_finished, require_same, training
@@ -24,7 +24,7 @@ UNSWEPT = ("train.seed", "train.name", "train.steps", "train.batch_size", "train
 
 
 @dataclass(frozen=True)
-class Entry:
+class PlannedRun:
     """A run that is to be."""
 
     name: str
@@ -32,7 +32,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class VariantOutcome:
     """What became of a variant."""
 
     planned: Planned
@@ -45,33 +45,33 @@ class Outcome:
     missing: int = 0  # runs that are still to be trained
 
 
-class Interrupted(Stopped):
+class AblationInterrupted(Stopped):
     """An ablation was told to stop, and there are runs to be compared already."""
 
-    def __init__(self, stopped: Stopped, outcomes: list[Outcome]):
+    def __init__(self, stopped: Stopped, outcomes: list[VariantOutcome]):
         super().__init__(stopped.number)
         self.outcomes = outcomes  # of what is done so far
 
 
-def ablate(options: Options, base: Config, say: Callable[[str], object]) -> list[Outcome]:
+def ablate(options: AblationOptions, base: Config, say: Callable[[str], object]) -> list[VariantOutcome]:
     """Train what is not trained yet, and tell what came of each variant, the base first.
 
     `say` is called with a line for each thing that happens. Raises ValueError for what the user can mend, before
-    anything is trained, and Stopped after SIGINT or SIGTERM, as Interrupted where there is something to compare.
+    anything is trained, and Stopped after SIGINT or SIGTERM, as AblationInterrupted if there is something to compare.
     """
     sweep, logs = read_sweep(options, base), options.folder / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     with locked(options.folder / "lock") as mine, Children.started(logs, threads=options.threads) as children:
         if not mine:
             raise ValueError(f"name={options.name} is being worked on by another process: wait until that has ended")
-        return Campaign(options, make_plan(options, base, children), sweep, children, say).run()
+        return AblationRunner(options, make_plan(options, base, children), sweep, children, say).run()
 
 
-class Campaign:
+class AblationRunner:
     """The runs of a plan."""
 
     def __init__(
-        self, options: Options, plan: list[Planned], sweep: tuple[str | None, list[Any]], children: Children,
+        self, options: AblationOptions, plan: list[Planned], sweep: tuple[str | None, list[Any]], children: Children,
         say: Callable[[str], object],
     ):
         self.options, self.plan, self.children, self.say = options, plan, children, say
@@ -81,7 +81,7 @@ class Campaign:
                          if (runs.MODELS / name).exists()}
         self.chosen: dict[str, Any] = {}
 
-    def run(self) -> list[Outcome]:
+    def run(self) -> list[VariantOutcome]:
         for planned in self.plan:
             self.say(describe(planned))
         everything = [self.entry(planned, seed, value) for planned in self.plan for value in self.sweep or [None]
@@ -98,7 +98,7 @@ class Campaign:
         except Stopped as stopped:
             base, *variants = outcomes = self.outcomes()
             if base.values and any(outcome.values for outcome in variants):
-                raise Interrupted(stopped, outcomes) from None
+                raise AblationInterrupted(stopped, outcomes) from None
             raise
         return self.outcomes()
 
@@ -109,21 +109,21 @@ class Campaign:
         first = planned.cfg.train.seed + bool(self.sweep)
         return range(first, first + self.options.seeds)
 
-    def final(self, planned: Planned, place: int) -> Entry:
+    def final(self, planned: Planned, place: int) -> PlannedRun:
         return self.entry(planned, self.seeds(planned)[place], self.chosen.get(planned.variant.slug))
 
-    def entry(self, planned: Planned, seed: int, value: Any) -> Entry:
+    def entry(self, planned: Planned, seed: int, value: Any) -> PlannedRun:
         """A run, with a value of the swept flag where one is swept."""
         setting, parts = {}, [self.options.name, planned.variant.slug]
         if value is not None:
             setting = {self.flag: value}
             parts.append(slug(f"{self.flag.removeprefix('train.')}={spell(value)}"))
         name = "-".join([*parts, f"seed-{seed}"])
-        return Entry(name, override(planned.cfg, setting | {"train.seed": seed, "train.name": name}))
+        return PlannedRun(name, override(planned.cfg, setting | {"train.seed": seed, "train.name": name}))
 
     # ---- training ----
 
-    def train(self, entries: Sequence[Entry]) -> None:
+    def train(self, entries: Sequence[PlannedRun]) -> None:
         """Train those that are neither finished nor known to fail; what is ended from outside goes on."""
         entries = {entry.name: entry for entry in entries}
         logs = self.options.folder / "logs"
@@ -164,25 +164,25 @@ class Campaign:
                  if is_finished(name := self.entry(planned, planned.cfg.train.seed, value).name)}
         return min(found, key=found.get) if found else None
 
-    def outcomes(self) -> list[Outcome]:
+    def outcomes(self) -> list[VariantOutcome]:
         return [self.outcome(planned) for planned in self.plan]
 
-    def outcome(self, planned: Planned) -> Outcome:
+    def outcome(self, planned: Planned) -> VariantOutcome:
         first, chosen = planned.cfg.train.seed, self.chosen.get(planned.variant.slug)
         tried = {value: self.entry(planned, first, value).name for value in self.sweep}
         swept = {spell(value): bits_per_byte(name) if is_finished(name) else math.nan for value, name in tried.items()}
         if self.sweep and chosen is None:
-            return Outcome(planned, (), (), (), f"no value of {self.flag} could be trained: "
+            return VariantOutcome(planned, (), (), (), f"no value of {self.flag} could be trained: "
                            f"{self.failures[next(iter(tried.values()))]}", swept)
         names = [self.final(planned, place).name for place in range(self.options.seeds)]
         done = [name for name in names if is_finished(name)]
         failed = [self.failures[name] for name in names if name in self.failures and name not in done]
         failure = f"{len(failed)} of {len(names)} runs failed: {failed[0]}" if failed else None
-        return Outcome(planned, tuple(self.seeds(planned)), tuple(done), tuple(map(bits_per_byte, done)), failure,
-                       swept, chosen, len(names) - len(done) - len(failed))
+        return VariantOutcome(planned, tuple(self.seeds(planned)), tuple(done), tuple(map(bits_per_byte, done)),
+                              failure, swept, chosen, len(names) - len(done) - len(failed))
 
 
-def read_sweep(options: Options, base: Config) -> tuple[str | None, list[Any]]:
+def read_sweep(options: AblationOptions, base: Config) -> tuple[str | None, list[Any]]:
     """The swept flag and its values. Raises ValueError."""
     if options.sweep is None:
         return None, []

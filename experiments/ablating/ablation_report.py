@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from experiments.ablating.campaign import Outcome
+from experiments.ablating.ablation_options import AblationOptions
 from experiments.ablating.forest import draw_forest
-from experiments.ablating.options import Options
 from experiments.ablating.results import BETTER, NOISE, WORSE, result_table
+from experiments.ablating.runner import VariantOutcome
 from experiments.ablating.sizing import TOLERANCE
 from experiments.ablating.variants import BASE, spell
 from experiments.comparing.statistics import LEVEL
@@ -29,7 +29,7 @@ BY = {"width": "by width", "depth": "by depth", "mlp": "by the MLP's width", "st
 
 
 @dataclass(frozen=True, kw_only=True)
-class Report:
+class AblationReport:
     """What was found and written; as a text, what to say at the end."""
 
     folder: Path
@@ -40,7 +40,9 @@ class Report:
         return "\n".join([*self.findings, f"the report: {shown(self.folder / 'report.md')}"])
 
 
-def write_report(options: Options, outcomes: Sequence[Outcome], command: Sequence[str]) -> Report:
+def write_report(
+    options: AblationOptions, outcomes: Sequence[VariantOutcome], command: Sequence[str],
+) -> AblationReport:
     """Write what came of an ablation into its folder, in place of what was there."""
     table = result_table(outcomes)
     findings = (*_unfinished(outcomes), *_findings(table))
@@ -50,10 +52,10 @@ def write_report(options: Options, outcomes: Sequence[Outcome], command: Sequenc
     if table.difference.notna().any():
         write_bytes(picture, _png(table, outcomes, options))
     write_text(options.folder / "report.md", _page(options, outcomes, table, findings, command))
-    return Report(folder=options.folder, table=table, findings=findings)
+    return AblationReport(folder=options.folder, table=table, findings=findings)
 
 
-def _unfinished(outcomes: Sequence[Outcome]) -> list[str]:
+def _unfinished(outcomes: Sequence[VariantOutcome]) -> list[str]:
     missing = sum(outcome.missing for outcome in outcomes)
     if not missing:
         return []
@@ -82,7 +84,7 @@ def _findings(table: pd.DataFrame) -> list[str]:
     return sentences + ([f"The base: {base.verdict}."] if math.isnan(base.bits_per_byte) else [])
 
 
-def _png(table: pd.DataFrame, outcomes: Sequence[Outcome], options: Options) -> bytes:
+def _png(table: pd.DataFrame, outcomes: Sequence[VariantOutcome], options: AblationOptions) -> bytes:
     count = max(len(outcome.values) for outcome in outcomes)
     title = (f"{options.name}: {count} seeds, thick bars 95 % intervals, "
              "thin ones 95 % for all of them together")
@@ -93,7 +95,8 @@ def _png(table: pd.DataFrame, outcomes: Sequence[Outcome], options: Options) -> 
 
 
 def _page(
-    options: Options, outcomes: Sequence[Outcome], table: pd.DataFrame, findings: Sequence[str], command: Sequence[str],
+    options: AblationOptions, outcomes: Sequence[VariantOutcome], table: pd.DataFrame, findings: Sequence[str],
+    command: Sequence[str],
 ) -> str:
     parts = [f"# {options.name}", f"```\npython experiments/ablate.py {shlex.join(command)}\n```",
              "\n".join(f"- {sentence}" for sentence in findings)]
@@ -146,7 +149,7 @@ def _how_to_read(table: pd.DataFrame) -> str:
             f"better or worse with a chance of {LEVEL:.0%}, not more.")
 
 
-def _method(options: Options, outcomes: Sequence[Outcome]) -> list[str]:
+def _method(options: AblationOptions, outcomes: Sequence[VariantOutcome]) -> list[str]:
     """How the variants were made alike, what is not alike all the same."""
     base, seeds = outcomes[0].planned, outcomes[0].seeds
     said = [f"Seeds {seeds[0]} to {seeds[-1]} of each variant; a seed gives all of one text and context the same rows "
@@ -170,7 +173,7 @@ def _method(options: Options, outcomes: Sequence[Outcome]) -> list[str]:
     return said
 
 
-def _sweep(options: Options, outcomes: Sequence[Outcome]) -> str:
+def _sweep(options: AblationOptions, outcomes: Sequence[VariantOutcome]) -> str:
     """Bits per byte of each variant at each value on the first seed, and what is to be said of the choice."""
     flag = options.sweep.partition("=")[0]
     rows = []

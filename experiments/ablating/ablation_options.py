@@ -13,7 +13,7 @@ MatchBy = Literal["width", "depth", "mlp", "steps"]
 
 
 @dataclass(frozen=True, kw_only=True, config=CHECKED)
-class Options:
+class AblationOptions:
     """An ablation; the flags after these are the base configuration's."""
 
     vary: tuple[str, ...] = ()  # e.g. model.norm=rms,layer model.mlp=glu,mlp: each value is a variant, the base's own is the base
