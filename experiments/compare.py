@@ -22,13 +22,20 @@ from rich.console import Console
 
 from config import CHECKED, parse_bytes
 from configuration.command_line import fail, parse_flags, warn
+from experiments.comparing.curve_pictures import (
+    default_axis,
+    default_column,
+    draw_lines,
+    not_drawn,
+    require,
+    require_smooth,
+)
 from experiments.comparing.differences import common_floor, differences, remarks
 from experiments.comparing.gaps import gaps
 from experiments.comparing.lines import Line, lines
 from experiments.comparing.measures import held_out, measure_all
-from experiments.comparing.pictures import default_axis, default_column, draw_lines, not_drawn, require, require_smooth
-from experiments.comparing.sources import Source, find
-from experiments.comparing.table import graded, line_table, run_table
+from experiments.comparing.run_tables import graded, line_table, run_table
+from experiments.comparing.sources import CurveSource, find
 from run_store.atomic_files import write_bytes, write_text
 from runs import RESULTS
 from training.report import shown
@@ -38,7 +45,7 @@ FEW = 6  # lines, up to which each is a column of the printed table
 
 
 @dataclass(frozen=True, kw_only=True, config=CHECKED)
-class Options:
+class CompareOptions:
     """What to compare, and how to look at it."""
 
     runs: tyro.conf.Positional[tuple[str, ...]] = ()  # names in models/, paths, files, patterns; the first is the base
@@ -84,7 +91,7 @@ class Comparison(NamedTuple):
     remarks: list[str]
 
 
-def compare(options: Options, sources: Sequence[Source]) -> Comparison:
+def compare(options: CompareOptions, sources: Sequence[CurveSource]) -> Comparison:
     """Measure the sources, and put them side by side. Raises ValueError for a text that cannot be had."""
     compared = lines(sources)
     x, y = options.x or default_axis(compared), options.y or (default_column(compared),)
@@ -99,7 +106,7 @@ def compare(options: Options, sources: Sequence[Source]) -> Comparison:
     return Comparison(compared, runs, line_table(runs, compared), differences(compared), said)
 
 
-def write(options: Options, found: Comparison) -> list[Path]:
+def write(options: CompareOptions, found: Comparison) -> list[Path]:
     """Write the picture, and what else the options name; the files."""
     picture = io.BytesIO()
     draw_lines(found.lines, y=options.y, x=options.x, smooth=options.smooth, log_x=options.log_x, log_y=options.log_y,
@@ -115,9 +122,9 @@ def write(options: Options, found: Comparison) -> list[Path]:
     return [path for path in (options.png, options.csv, options.json, options.html) if path]
 
 
-def write_html(options: Options, found: Comparison) -> None:
+def write_html(options: CompareOptions, found: Comparison) -> None:
     """Write the page, with texts that the runs write now."""
-    from experiments.comparing.page import write_page  # plotly takes a second
+    from experiments.comparing.compare_page import write_page  # plotly takes a second
     from experiments.comparing.samples import same_prompts
 
     write_page(options.html, title=" · ".join(line.name for line in found.lines), lines=found.lines, table=found.table,
@@ -142,9 +149,9 @@ def print_table(console: Console, frame: pd.DataFrame) -> None:
     console.print(f"{text}\n", markup=False, highlight=False, soft_wrap=True)
 
 
-def parse(words: Sequence[str]) -> Options:
+def parse(words: Sequence[str]) -> CompareOptions:
     """The command line. Raises ValueError with the mistake in one sentence."""
-    return parse_flags(words, Options(), "python experiments/compare.py", __doc__)
+    return parse_flags(words, CompareOptions(), "python experiments/compare.py", __doc__)
 
 
 def main() -> None:

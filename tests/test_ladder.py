@@ -19,7 +19,7 @@ from small_runs import write_text_file
 
 from config import DataConfig, override, replace
 from experiments import ladder
-from experiments.comparing.statistics import welch
+from experiments.common.intervals import welch
 from experiments.rungs import staircase
 from experiments.rungs.children import train_all
 from experiments.rungs.definitions import RUNGS, WORDS, trace_diff, trace_rung

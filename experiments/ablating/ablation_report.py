@@ -20,7 +20,7 @@ from experiments.ablating.results import BETTER, NOISE, WORSE, result_table
 from experiments.ablating.runner import VariantOutcome
 from experiments.ablating.sizing import TOLERANCE
 from experiments.ablating.variants import BASE, spell
-from experiments.comparing.statistics import LEVEL
+from experiments.common.intervals import LEVEL
 from run_store.atomic_files import write_bytes, write_text
 from training.report import shown
 

@@ -8,7 +8,7 @@ import pandas as pd
 import runs
 from experiments.ablating.runner import VariantOutcome
 from experiments.ablating.variants import BASE, flags_line, spell
-from experiments.comparing.statistics import LEVEL, holm, mean_interval, welch
+from experiments.common.intervals import LEVEL, holm, mean_interval, welch
 
 BETTER, WORSE, NOISE = "better", "worse", "inside the noise"
 MEASURES = ("bits_per_byte", "low", "high", "difference", "difference_low", "difference_high", "wide_low", "wide_high",

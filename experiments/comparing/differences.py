@@ -8,7 +8,7 @@ import pandas as pd
 
 from config import to_dict
 from experiments.comparing.lines import Line
-from experiments.comparing.sources import Source
+from experiments.comparing.sources import CurveSource
 
 PER_TOKEN = ("val_loss", "train_loss", "ema_val_loss", "perplexity", "accuracy")  # depend on the tokenizer
 
@@ -28,7 +28,7 @@ def differences(lines: Sequence[Line]) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index", columns=[line.name for line in lines])
 
 
-def _flags(source: Source) -> dict[str, Any]:
+def _flags(source: CurveSource) -> dict[str, Any]:
     tree = to_dict(source.run.config)
     del tree["train"]["name"]
     return {f"{section}.{flag}": value for section, flags in tree.items() for flag, value in flags.items()}
@@ -42,7 +42,7 @@ def spelled(value: Any) -> str:
 
 
 @lru_cache(1000)
-def _tokenizer(source: Source) -> tuple[str, str]:
+def _tokenizer(source: CurveSource) -> tuple[str, str]:
     """What it is, in words, and its fingerprint."""
     tokenizer = source.run.tokenizer()
     return f"{tokenizer.kind}, {tokenizer.vocab_size:,} ids", tokenizer.fingerprint

@@ -7,11 +7,11 @@ from dataclasses import astuple, dataclass, replace
 import numpy as np
 import pandas as pd
 
+from experiments.common.intervals import LEVEL, Difference, holm, welch
 from experiments.comparing.differences import tokenizers, val_texts
 from experiments.comparing.lines import AXES, Line, curve
 from experiments.comparing.measures import HeldOut, Measures
-from experiments.comparing.sources import Source
-from experiments.comparing.statistics import LEVEL, Difference, holm, welch
+from experiments.comparing.sources import CurveSource
 
 UNITS = {"bits_per_byte": "bits per byte", "val_loss": "nats per token"}
 RESAMPLES = 10_000
@@ -71,7 +71,7 @@ class Gap:
         return f"; {better} {said} ({abs(amount) / of:.0%}{sure}) of the {of:,.0f} {unit} to {other}'s final loss"
 
 
-def gaps(lines: Sequence[Line], measured: Mapping[Source, Measures], text: HeldOut | None) -> list[Gap]:
+def gaps(lines: Sequence[Line], measured: Mapping[CurveSource, Measures], text: HeldOut | None) -> list[Gap]:
     """Each line against the first. Nothing is told of a line that has no loss in common with it.
 
     Over seeds the final losses of the logs count, by Welch's test, corrected for the number of lines (Holm); what is
@@ -86,7 +86,7 @@ def gaps(lines: Sequence[Line], measured: Mapping[Source, Measures], text: HeldO
                                               is_sure=p < LEVEL) for gap, p in zip(found, corrected, strict=True)]
 
 
-def _gap(line: Line, base: Line, measured: Mapping[Source, Measures], text: HeldOut | None) -> Gap | None:
+def _gap(line: Line, base: Line, measured: Mapping[CurveSource, Measures], text: HeldOut | None) -> Gap | None:
     sides, column = (line, base), _common(line, base)
     on_text = [_on_text(side, measured, text) for side in sides]
     values = [[last(member, column) for member in side.members] for side in sides] if column else on_text
@@ -116,14 +116,14 @@ def _common(line: Line, base: Line) -> str | None:
         column in side.table and side.table[column].notna().any() for side in (line, base))), None)
 
 
-def _on_text(line: Line, measured: Mapping[Source, Measures], text: HeldOut | None) -> list[float]:
+def _on_text(line: Line, measured: Mapping[CurveSource, Measures], text: HeldOut | None) -> list[float]:
     """Bits per byte of each member on the text; none where one has not been measured."""
     if text is None or not all(member in measured for member in line.members):
         return []
     return [measured[member].bits_per_byte(text) for member in line.members]
 
 
-def last(source: Source, column: str) -> float:
+def last(source: CurveSource, column: str) -> float:
     """The last value that was measured."""
     return float(source.table[column].dropna().iloc[-1])
 
@@ -173,7 +173,7 @@ def reached(log: pd.DataFrame, axis: str, column: str, target: float) -> float:
     return float(early + (late - early) * (high - target) / (high - low))
 
 
-def _losses(source: Source, column: str) -> pd.DataFrame:
+def _losses(source: CurveSource, column: str) -> pd.DataFrame:
     """A run's evaluations, all on the same tokens: the last line of its log is of the whole text, unlike the others.
 
     As logged where its last checkpoint is not whole, or not of the last evaluation.

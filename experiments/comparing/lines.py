@@ -13,7 +13,7 @@ import pandas as pd
 from scipy import stats
 
 from config import to_dict
-from experiments.comparing.sources import Source
+from experiments.comparing.sources import CurveSource
 
 AXES = {"step": "steps", "tokens": "tokens", "bytes": "bytes of text", "seconds": "seconds", "flops": "FLOPs"}
 COLUMNS = {  # what is measured along the way; others go by their own names
@@ -36,19 +36,19 @@ class Line:
     """What is drawn as one line: a run, or runs that differ in nothing but train.seed and train.name."""
 
     name: str
-    members: tuple[Source, ...]
+    members: tuple[CurveSource, ...]
     table: pd.DataFrame  # the mean over the members at the steps they have in common, in the order of the steps
     low: pd.DataFrame | None  # 95 % interval of the mean by Student's t, at the same rows; None = one member
     high: pd.DataFrame | None
 
 
-def lines(sources: Iterable[Source]) -> list[Line]:
+def lines(sources: Iterable[CurveSource]) -> list[Line]:
     """The lines, in the order in which their first members come; somebody else's log is always one of its own.
 
     A run that stopped earlier than the others of its configuration is a line of its own too: a mean would end with it.
     Of runs with one seed each begins a line, for it tells nothing of the noise: they are copies, or the code changed.
     """
-    groups: dict[tuple[str, int], list[Source]] = {}
+    groups: dict[tuple[str, int], list[CurveSource]] = {}
     of_seed: Counter[tuple[str, int]] = Counter()
     for source in sources:
         key, seed = _key(source), source.run and source.run.config.train.seed
@@ -58,7 +58,7 @@ def lines(sources: Iterable[Source]) -> list[Line]:
     return [_line(name, group) for name, group in zip(names, groups.values(), strict=True)]
 
 
-def curve(source: Source) -> pd.DataFrame:
+def curve(source: CurveSource) -> pd.DataFrame:
     """A log's numbers by "step", and in bytes and bits per byte what the run's tokenizer and text allow."""
     table = source.table.select_dtypes("number").sort_values("step", ignore_index=True)
     if source.run is None:
@@ -73,7 +73,7 @@ def curve(source: Source) -> pd.DataFrame:
     return table.assign(**more)
 
 
-def _key(source: Source) -> str:
+def _key(source: CurveSource) -> str:
     """Equal for the members of a line."""
     if source.run is None:
         return f"{source.path} {source.name}"
@@ -82,7 +82,7 @@ def _key(source: Source) -> str:
     return json.dumps([tree, source.run.data["fingerprint"], int(source.table["step"].max())])
 
 
-def _line(name: str, members: Sequence[Source]) -> Line:
+def _line(name: str, members: Sequence[CurveSource]) -> Line:
     tables = [curve(member).set_index("step") for member in members]
     if len(tables) == 1:
         return Line(name, tuple(members), tables[0].reset_index(), None, None)

@@ -16,7 +16,7 @@ from corpora.shards import prepare
 from data import IGNORED, eval_batches
 from experiments.comparing.caches import read_cache, write_cache
 from experiments.comparing.lines import Line
-from experiments.comparing.sources import Source
+from experiments.comparing.sources import CurveSource
 from inference import EncodedText
 from model import Model
 from runs import Run
@@ -104,7 +104,7 @@ def held_out(lines: Sequence[Line], max_bytes: int, path: Path | None = None) ->
 
 def measure_all(
     lines: Sequence[Line], text: HeldOut | None, *, device: str = "auto",
-) -> tuple[dict[Source, Measures], list[str]]:
+) -> tuple[dict[CurveSource, Measures], list[str]]:
     """Each run's best checkpoint on the text, where there is one; and a sentence on each that cannot be measured."""
     measured, problems = {}, []
     for source in (member for line in lines for member in line.members if member.run and text):

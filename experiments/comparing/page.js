@@ -1,5 +1,5 @@
 "use strict";
-// What `data` holds stands in page.py.
+// What `data` holds stands in compare_page.py.
 const byId = (id) => document.getElementById(id);
 const data = JSON.parse(byId("data").textContent);
 const off = new Set(); // places in data.lines

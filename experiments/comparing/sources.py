@@ -9,13 +9,13 @@ from pathlib import Path
 import pandas as pd
 
 import runs
-from experiments.comparing.foreign import event_folders, goes_by, read_log
+from experiments.comparing.foreign_logs import event_folders, goes_by, read_log
 from run_store.listing import is_run, run_folders
 from runs import Run
 
 
 @dataclass(frozen=True, eq=False)
-class Source:
+class CurveSource:
     """One curve."""
 
     name: str  # the run's name or the file's, and as much of its path as tells it from the others
@@ -24,7 +24,7 @@ class Source:
     path: Path
 
 
-def find(words: Sequence[str]) -> tuple[list[Source], list[str]]:
+def find(words: Sequence[str]) -> tuple[list[CurveSource], list[str]]:
     """The curves of runs, CSVs, printed logs and TensorBoard's event files, each once, in the order they are named.
 
     A word is a run's name or path, a file, a folder of any of these, or a pattern (`tiny-*`) over names or else over
@@ -74,15 +74,15 @@ def inside(path: Path) -> list[Path]:
     return run_folders(path) or event_folders(path) + sorted(path.glob("*.csv"))
 
 
-def read(path: Path) -> list[Source]:
+def read(path: Path) -> list[CurveSource]:
     """A run's curve, or those of another log. Raises ValueError or OSError where it is broken or half-written."""
     if is_run(path) or (path.is_dir() and path not in event_folders(path)):
         return [read_run(path)]
-    return [Source(name=name or goes_by(path).name, table=table, run=None, path=path)
+    return [CurveSource(name=name or goes_by(path).name, table=table, run=None, path=path)
             for name, table in read_log(path).items()]
 
 
-def read_run(path: Path) -> Source:
+def read_run(path: Path) -> CurveSource:
     """A saved run, which others may go on to ask for all that is in its folder."""
     if not (path / "config.json").is_file():
         raise ValueError(f"{path} is no run (it has no config.json), and holds no log of others")
@@ -92,10 +92,10 @@ def read_run(path: Path) -> Source:
         raise ValueError(f"{path} has no line in its log yet")
     if "step" not in table:
         raise ValueError(f"{path / 'log.csv'} cannot be read: it has no column step")
-    return Source(name=run.name, table=table, run=run, path=path)
+    return CurveSource(name=run.name, table=table, run=run, path=path)
 
 
-def with_own_names(sources: list[Source]) -> list[Source]:
+def with_own_names(sources: list[CurveSource]) -> list[CurveSource]:
     """Where names are the same: as much of the paths as it takes to tell them apart, or else a number."""
     paths = [path_of_name(source) for source in sources]
     names = [source.name for source in sources]
@@ -108,7 +108,7 @@ def with_own_names(sources: list[Source]) -> list[Source]:
             for source, name, count in zip(sources, names, before, strict=True)]
 
 
-def path_of_name(source: Source) -> Path:
+def path_of_name(source: CurveSource) -> Path:
     """A path that ends in the source's name; each run of a chart has one below the file's."""
     path = source.path if source.run else goes_by(source.path)
     return path if path.name == source.name else path / source.name

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from experiments.comparing.statistics import LEVEL
+from experiments.common.intervals import LEVEL
 from experiments.judging.continuations import Exam
 from experiments.judging.rubric import AGES, CRITERIA
 from experiments.judging.verdict_tables import Duel, Verdicts, ages, criteria_table

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binomtest, permutation_test
 
-from experiments.comparing.statistics import holm, mean_interval
+from experiments.common.intervals import holm, mean_interval
 from experiments.judging.rubric import AGES, CRITERIA
 
 Verdicts = Sequence[dict[str, Any] | None]  # of each text, None = no reply was what was asked for

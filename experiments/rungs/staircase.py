@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from experiments.comparing.statistics import LEVEL, Difference, Interval, holm, mean_interval, welch
+from experiments.common.intervals import LEVEL, Difference, Interval, holm, mean_interval, welch
 from experiments.rungs.definitions import RUNGS, Rung
 from model import Model
 from runs import Run, saved_runs

@@ -9,12 +9,12 @@ import pandas as pd
 import torch
 
 from configuration.command_line import spell_bytes
+from experiments.common.intervals import mean_interval
 from experiments.comparing.differences import PER_TOKEN, tokenizers
 from experiments.comparing.grades import grade_run
 from experiments.comparing.lines import Line
 from experiments.comparing.measures import HeldOut, Measures
-from experiments.comparing.sources import Source
-from experiments.comparing.statistics import mean_interval
+from experiments.comparing.sources import CurveSource
 from model import Model
 from runs import Run
 
@@ -66,8 +66,8 @@ PLAIN = ("parameters", "steps", "tokens", "flops", "seconds", "tokens_per_second
 
 
 def run_table(
-    lines: Sequence[Line], measured: Mapping[Source, Measures], text: HeldOut | None,
-    stories: Mapping[Source, float] | None = None,
+    lines: Sequence[Line], measured: Mapping[CurveSource, Measures], text: HeldOut | None,
+    stories: Mapping[CurveSource, float] | None = None,
 ) -> pd.DataFrame:
     """A row for each run, under its name: its line, and the columns of HEADINGS; nan where one is not known.
 
@@ -79,7 +79,9 @@ def run_table(
     return pd.DataFrame.from_dict(rows, orient="index", columns=["line", *HEADINGS])
 
 
-def figures(source: Source, measures: Measures | None, text: HeldOut | None, stories: float | None) -> dict[str, Any]:
+def figures(
+    source: CurveSource, measures: Measures | None, text: HeldOut | None, stories: float | None,
+) -> dict[str, Any]:
     """A run's row, without what is not known."""
     found = of_log(source.table)
     if source.run:
@@ -149,7 +151,7 @@ def cell(values: pd.Series) -> str:
 
 def graded(
     lines: Sequence[Line], num_stories: int = 0, *, device: str = "auto",
-) -> tuple[dict[Source, float], list[str]]:
+) -> tuple[dict[CurveSource, float], list[str]]:
     """The share of whole, consistent stories of each run of tales; and a sentence on each that cannot write any.
 
     Of so many stories that its best checkpoint writes; with 0 of those that were graded at the end of its training.

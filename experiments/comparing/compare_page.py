@@ -19,9 +19,9 @@ import numpy as np
 import pandas as pd
 from plotly.offline import get_plotlyjs
 
+from experiments.comparing.curve_pictures import FLOORED, default_axis, default_column
 from experiments.comparing.differences import PER_TOKEN, tokenizers
 from experiments.comparing.lines import AXES, COLUMNS, Line
-from experiments.comparing.pictures import FLOORED, default_axis, default_column
 from run_store.atomic_files import write_text
 
 LOGARITHMIC = {"bits_per_byte", "bits_over_floor", "train_bits_per_byte", "val_loss", "train_loss", "ema_val_loss",
