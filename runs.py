@@ -18,7 +18,6 @@ import contextlib
 import csv
 import io
 import json
-import os
 import platform
 import shutil
 import subprocess
@@ -37,12 +36,11 @@ from model import Model
 from run_store.append_log import Journal
 from run_store.atomic_files import write_text
 from run_store.checkpoint import Checkpoint, Progress, best_of, publish, put_back, save
-from run_store.listing import MODELS, fcntl, in_words, locked, step_folders, whole_lines
+from run_store.listing import MODELS, ROOT, fcntl, in_words, locked, step_folders, whole_lines
+from run_store.listing import RESULTS as RESULTS
 from run_store.pruning import remove
 from tokenizer import Tokenizer, load_tokenizer
 
-ROOT = Path(__file__).resolve().parent
-RESULTS = Path(os.environ.get("SHAPESHIFTER_RESULTS", ROOT / "experiments" / "results"))
 COLUMNS = ("step", "tokens", "seconds", "flops", "train_loss", "val_loss", "bits_per_byte", "perplexity",
            "accuracy", "lr", "grad_norm", "tokens_per_second")
 ASKED = ("grad_signal", "grad_noise", "noise_scale", "ema_val_loss")  # more, where flags ask; and grad_norm.LAYER

@@ -21,8 +21,10 @@ try:
 except ModuleNotFoundError:  # Windows, where runs can be read, not trained
     fcntl = None
 
-# where runs are saved; the tests' go elsewhere
-MODELS = Path(os.environ.get("SHAPESHIFTER_MODELS", Path(__file__).resolve().parent.parent / "models"))
+ROOT = Path(__file__).resolve().parent.parent
+# where runs and the results of experiments are saved; those of the tests go elsewhere
+MODELS = Path(os.environ.get("SHAPESHIFTER_MODELS", ROOT / "models"))
+RESULTS = Path(os.environ.get("SHAPESHIFTER_RESULTS", ROOT / "experiments" / "results"))
 FEW = 10  # runs that a sentence names
 PATIENCE = 0.1  # seconds; whoever looks whether a run is being trained holds its lock for a moment
 

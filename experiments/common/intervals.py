@@ -1,4 +1,4 @@
-"""How sure a mean is, how sure a difference is, and what is left of it where many are looked at."""
+"""Confidence intervals, tests of a difference, and the correction for many tests."""
 
 import math
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-LEVEL = 0.05  # from here on a p-value says no more than that it may be chance
+LEVEL = 0.05  # significance level: a larger p-value may be chance
 
 
 class Interval(NamedTuple):
@@ -16,12 +16,12 @@ class Interval(NamedTuple):
     mean: float
     low: float
     high: float
-    std: float  # of the values, by n - 1
+    std: float  # of the values, with n - 1
     count: int
 
 
 class Difference(NamedTuple):
-    """A difference of two means with its confidence interval, and the p-value of there being none."""
+    """A difference of two means with its confidence interval, and the p-value of no difference."""
 
     mean: float
     low: float
@@ -30,35 +30,35 @@ class Difference(NamedTuple):
 
 
 def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
-    """The mean of some values by Student's t; one value has no interval (nan). Raises ValueError for none at all."""
-    mean, variance, count = _moments(values)
-    error = math.sqrt(variance / count)
-    half = error * _quantile(confidence, count - 1)
-    return Interval(mean, mean - half, mean + half, math.sqrt(variance), count)
+    """The mean of some values with Student's t interval; nan for a single value. Raises ValueError if there are none."""
+    values = _array(values)
+    mean, count = float(values.mean()), values.size
+    if count == 1 or np.ptp(values) == 0:  # no interval; or no scatter, though the mean is rounded
+        std = math.nan if count == 1 else 0.0
+        return Interval(mean, mean - std, mean + std, std, count)
+    low, high = stats.t.interval(confidence, count - 1, loc=mean, scale=stats.sem(values))
+    return Interval(mean, float(low), float(high), float(values.std(ddof=1)), count)
 
 
 def welch(values: Sequence[float], base: Sequence[float], confidence: float = 0.95) -> Difference:
-    """The mean of `values` less that of `base`, which may scatter differently; p is two-sided.
+    """The mean of `values` minus that of `base`, by Welch's t-test for unequal variances; p is two-sided.
 
-    Welch 1947, with the degrees of freedom of Satterthwaite 1946. With fewer than two values on a side there are
-    neither interval nor p (nan). Raises ValueError where a side has none.
+    Interval and p are nan if a side has a single value. Raises ValueError if a side has none.
     """
-    (mean, variance, count), (base_mean, base_variance, base_count) = _moments(values), _moments(base)
-    mean, parts = mean - base_mean, (variance / count, base_variance / base_count)
-    error = math.sqrt(sum(parts))
-    if error == 0:  # no scatter on either side: the difference is exact
-        return Difference(mean, mean, mean, float(mean == 0))
-    if math.isnan(error):
+    values, base = _array(values), _array(base)
+    mean = float(values.mean() - base.mean())
+    if min(values.size, base.size) == 1:
         return Difference(mean, math.nan, math.nan, math.nan)
-    freedom = error**4 / (parts[0]**2 / (count - 1) + parts[1]**2 / (base_count - 1))
-    half = error * _quantile(confidence, freedom)
-    return Difference(mean, mean - half, mean + half, float(2 * stats.t.sf(abs(mean) / error, freedom)))
+    if np.ptp(values) == np.ptp(base) == 0:  # no scatter on either side: the difference is exact
+        return Difference(mean, mean, mean, float(mean == 0))
+    test = stats.ttest_ind(values, base, equal_var=False)
+    return Difference(mean, *map(float, test.confidence_interval(confidence)), float(test.pvalue))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values adjusted for their number: below a level with at most that chance that any is so by luck.
+    """p-values adjusted for their number (Holm 1979), which bounds the chance of any false positive.
 
-    Holm 1979. nan is no test: it stays, and does not count.
+    nan means that there was no test: it stays and does not count.
     """
     adjusted, least = [math.nan] * len(p_values), 0.0
     tested = sorted((p, place) for place, p in enumerate(p_values) if not math.isnan(p))
@@ -68,16 +68,8 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def _moments(values: Sequence[float]) -> tuple[float, float, int]:
-    """Mean, variance by n - 1 (nan of one value), count."""
+def _array(values: Sequence[float]) -> np.ndarray:
     array = np.asarray(values, dtype=float)
     if array.size == 0:
         raise ValueError("no values: a mean needs one or more")
-    if array.size == 1:
-        return float(array[0]), math.nan, 1
-    # equal values differ from their mean by rounding, which is no scatter
-    return float(array.mean()), 0.0 if np.ptp(array) == 0 else float(array.var(ddof=1)), array.size
-
-
-def _quantile(confidence: float, freedom: float) -> float:
-    return float(stats.t.ppf((1 + confidence) / 2, freedom)) if freedom > 0 else math.nan
+    return array
