@@ -1,14 +1,14 @@
 """Does a change help? `python experiments/ablate.py llama3 --vary model.norm=rms,layer model.mlp=glu,mlp --seeds 3`.
 
 Changes one flag at a time on a base: a preset, or --config FILE, with flags as for train.py. Each variant is sized to
-match the base, trained on the same data in the same order, with several seeds, and told from the noise by Welch's test.
-Each run is a saved run; whatever ends an ablation, the same command goes on. Results: experiments/results/NAME/.
+match the base, trained on the same data in the same order with several seeds, and compared with the base by Welch's
+test. Each run is a saved run; after an interruption, repeat the command to continue. Results: experiments/results/NAME/
 """
 
 import sys
 from pathlib import Path
 
-if not __package__:  # run as a file, from whichever folder
+if not __package__:  # run as a file, from any folder
     import _project  # noqa: F401
 
 import argparse
@@ -19,24 +19,22 @@ import tyro
 from pydantic.dataclasses import dataclass
 
 from config import CHECKED, Config, load_config, replace
-from configuration.command_line import fail, parse_flags
+from configuration.command_line import parse_flags
 from experiments.ablating.ablation_options import AblationOptions
-from experiments.ablating.ablation_report import write_report
-from experiments.ablating.runner import AblationInterrupted, ablate
 from experiments.ablating.variants import short_names, slug
-from experiments.searching.signals import Stopped
+from experiments.common.program import one_sentence
 from presets import load_preset
 
 
 @dataclass(frozen=True, kw_only=True, config=CHECKED)
 class AblateCommand(AblationOptions):
-    """AblationOptions, and the flags of the base."""
+    """The options, and the flags of the base."""
 
     config: Annotated[Config, tyro.conf.arg(name="")]
 
 
 def parse(words: Sequence[str]) -> AblateCommand:
-    """The command line. Raises ValueError with the mistake in one sentence."""
+    """Read the command line. Raises ValueError with the mistake in one sentence."""
     words = list(words)
     preset = words.pop(0) if words and not words[0].startswith("-") else None
     own = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
@@ -59,22 +57,14 @@ def default_name(base: str | None, options: AblationOptions) -> str:
 
 
 def main() -> None:
-    try:
+    with one_sentence():
         command = parse(sys.argv[1:])
-        try:
-            outcomes = ablate(command, command.config, lambda line: print(line, flush=True))
-        except AblationInterrupted as interrupted:
-            print(write_report(command, interrupted.outcomes, sys.argv[1:]))
-            raise
-        print(write_report(command, outcomes, sys.argv[1:]))
-    except (ValueError, OSError) as error:
-        fail(error)
-    except Stopped as stopped:
-        print(stopped, file=sys.stderr)
-        raise SystemExit(stopped.exit_status) from None
-    except KeyboardInterrupt:
-        print("stopped at once; the same command goes on", file=sys.stderr)
-        raise SystemExit(130) from None
+        from experiments.ablating import ablation_report, runner  # torch and pandas take seconds
+
+        outcomes, stopped = runner.ablate(command, command.config, lambda line: print(line, flush=True))
+        print(ablation_report.write_report(command, outcomes, sys.argv[1:]))
+        if stopped:
+            raise stopped
     if outcomes[0].failure:
         raise SystemExit(1)
 

@@ -1,13 +1,13 @@
 """From a bigram table to a small GPT in twelve rungs: `python experiments/ladder.py`.
 
-Each rung changes one thing of the one before it, and learns from as many tokens of the same text. They are saved runs,
-trained in processes of their own; whatever ends the command, the same one goes on. Results: experiments/results/NAME/.
+Each rung changes one thing of the one below it, and all learn from the same number of tokens of one text. Each rung is
+a saved run; after an interruption, repeat the command to continue. Results: experiments/results/NAME/.
 """
 
 import sys
 from pathlib import Path
 
-if not __package__:  # run as a file, from whichever folder
+if not __package__:  # run as a file, from any folder
     import _project  # noqa: F401
 
 import argparse
@@ -19,29 +19,24 @@ from pydantic.dataclasses import dataclass
 from rich.console import Console
 
 from config import CHECKED, Config, DataConfig, replace
-from configuration.command_line import fail, parse_flags
-from corpora.tables import files_of
-from experiments.rungs.children import train_all
+from configuration.command_line import parse_flags
+from experiments.common.program import one_sentence
 from experiments.rungs.definitions import NUM_STORIES, RUNGS
-from experiments.rungs.ladder_report import ONE_SEED, write_report
-from experiments.rungs.staircase import RungResult, last, rung_results
-from experiments.searching.signals import Stopped
 from presets import LADDER_TOKENS
-from runs import RESULTS, Run
-from training.report import shown
+from run_store.listing import RESULTS
 
-HELD_OUT_BYTES = 150_000  # of a long text, so that measuring does not take longer than training
+HELD_OUT_BYTES = 150_000  # of a long text, so that validation does not take longer than training
 
 
 @dataclass(frozen=True, kw_only=True, config=CHECKED)
 class LadderCommand:
-    """What to climb, on what text."""
+    """Which rungs to train, and on what text."""
 
-    tokens: int = LADDER_TOKENS  # that each rung learns from
-    jobs: int = os.cpu_count() or 1  # runs side by side, one thread each
+    tokens: int = LADDER_TOKENS  # training tokens of each rung
+    jobs: int = os.cpu_count() or 1  # runs at a time, one thread each
     seeds: int = 1  # runs of each rung; with 3 the report can tell a difference from chance
-    only: tuple[int, ...] = ()  # rungs to train, by number; none given = all
-    name: str | None = None  # of the results and the runs; None = ladder, with the text's name where it is not tales
+    only: tuple[int, ...] = ()  # numbers of the rungs to train; none given = all
+    name: str | None = None  # of the results and the runs; None = ladder, and the text's name unless it is tales
     data: DataConfig = field(default_factory=DataConfig)
 
     @property
@@ -65,7 +60,7 @@ class LadderCommand:
             raise ValueError(f"name={self.ladder!r} is no folder name: use letters, digits, '.', '_', '-'")
 
     def configs(self) -> list[Config]:
-        """What to train, the longest first, so that no core waits at the end."""
+        """The runs to train, the longest first, so that no core idles at the end."""
         rungs = [rung for rung in reversed(RUNGS) if rung.number in self.only or not self.only]
         data = with_short_validation(self.data)
         return [rung.config(ladder=self.ladder, tokens=self.tokens, seed=seed, data=data)
@@ -73,15 +68,17 @@ class LadderCommand:
 
 
 def with_short_validation(data: DataConfig) -> DataConfig:
-    """The same text, of which no more is held out than HELD_OUT_BYTES where its size is known."""
+    """The same text with at most HELD_OUT_BYTES for validation, if its size is known."""
     if data.val_name or data.name == ("tales",):
         return data
+    from corpora.tables import files_of
+
     size = sum(path.stat().st_size for name in data.name for path in files_of(name))
     return replace(data, val_ratio=min(data.val_ratio, HELD_OUT_BYTES / size)) if size else data
 
 
 def parse(words: Sequence[str]) -> LadderCommand:
-    """The command line. Raises ValueError with the mistake in one sentence."""
+    """Read the command line. Raises ValueError with the mistake in one sentence."""
     own = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     own.add_argument("--data.name", nargs="+", dest="name", default=["tales"])
     tales = "tales" in own.parse_known_args(words)[0].name
@@ -89,43 +86,35 @@ def parse(words: Sequence[str]) -> LadderCommand:
     return parse_flags(words, default, "python experiments/ladder.py", __doc__)
 
 
-def climb(command: LadderCommand, console: Console) -> list[RungResult]:
-    """Train the rungs that are not finished, and write the report of all that are.
+def climb(command: LadderCommand, console: Console) -> None:
+    """Train the rungs that are not finished, and report on all that are.
 
-    Raises ValueError, and Stopped, as `train_all` and `rung_results` do.
+    Raises ValueError and Stopped as `train_all` and `rung_results` do.
     """
+    from experiments.rungs import children, ladder_report, staircase  # torch and matplotlib take seconds
+    from training.report import shown
+
+    def say(line: str) -> None:
+        console.print(line, highlight=False, soft_wrap=True)
+
     configs, logs = command.configs(), command.folder / "logs"
-    console.print(f"{len(configs)} runs of {command.tokens:,} tokens of {' '.join(command.data.name)}, {command.jobs} "
-                  f"at a time; what they say: {shown(logs)}", highlight=False, soft_wrap=True)
-
-    def say(run: Run) -> None:
-        console.print(f"{run.name}: {last(run, 'bits_per_byte'):.3f} bits/byte after {last(run, 'seconds'):,.0f} s",
-                      highlight=False, soft_wrap=True)
-
-    train_all(configs, jobs=command.jobs, folder=logs, on_end=say)
-    steps = rung_results(command.ladder)
-    write_report(steps, command.folder)
-    return steps
+    say(f"{len(configs)} runs of {command.tokens:,} tokens of {' '.join(command.data.name)}, {command.jobs} at a time; "
+        f"their output: {shown(logs)}")
+    children.train_all(configs, jobs=command.jobs, folder=logs,
+                       on_end=lambda run: say(f"{run.name}: {staircase.end_of(run)}"))
+    results = staircase.rung_results(command.ladder)
+    ladder_report.write_report(results, command.folder)
+    for result in results:
+        say(f"{result.rung.number:2} {result.rung.title}, {result.mean.mean:.3f} bits per byte. "
+            f"{result.verdict()}".rstrip())
+    if min(len(result.runs) for result in results) == 1:
+        say(ladder_report.ONE_SEED)
+    say(f"staircase and report: {shown(command.folder)}")
 
 
 def main() -> None:
-    console = Console()
-    try:
-        command = parse(sys.argv[1:])
-        for step in (steps := climb(command, console)):
-            console.print(f"{step.rung.number:2} {step.rung.title}, {step.mean.mean:.3f} bits per byte. "
-                          f"{step.verdict()}".rstrip(), highlight=False, soft_wrap=True)
-        if min(len(step.runs) for step in steps) == 1:
-            console.print(ONE_SEED, highlight=False, soft_wrap=True)
-        console.print(f"staircase and report: {shown(command.folder)}", highlight=False, soft_wrap=True)
-    except (ValueError, OSError) as error:
-        fail(error)
-    except Stopped as stopped:
-        print(stopped, file=sys.stderr)
-        raise SystemExit(stopped.exit_status) from None
-    except KeyboardInterrupt:
-        print("stopped at once; the same command goes on", file=sys.stderr)
-        raise SystemExit(130) from None
+    with one_sentence():
+        climb(parse(sys.argv[1:]), Console())
 
 
 if __name__ == "__main__":

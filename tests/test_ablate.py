@@ -23,8 +23,8 @@ from experiments.ablating.ablation_report import write_report
 from experiments.ablating.forest import draw_forest
 from experiments.ablating.plan import Planned, plan_one
 from experiments.ablating.results import BETTER, NOISE, WORSE, compare, result_table, verdict
-from experiments.ablating.runner import VariantOutcome
 from experiments.ablating.sizing import num_flops, num_parameters, num_tokens, resized, steps_for
+from experiments.ablating.variant_runs import VariantOutcome
 from experiments.ablating.variants import Variant, make_variants, read_values
 from runs import ROOT, Run
 from training.step import Learner
@@ -332,7 +332,7 @@ def test_a_mistake_is_one_sentence_and_nothing_is_trained(words, sentence, model
 
 def test_without_its_base_an_ablation_has_failed(results, monkeypatch, capfd):
     found = [outcome("base", [], failure="3 of 3 runs failed: step 7: the loss is nan"), outcome("a", NOISY[1])]
-    monkeypatch.setattr(ablate, "ablate", lambda *_: found)
+    monkeypatch.setattr("experiments.ablating.runner.ablate", lambda *_: (found, None))
     status, said, errors = run_main(monkeypatch, capfd, "--vary", "model.norm=layer", "--name", "toy")
     assert (status, errors) == (1, "") and "a: the base failed." in said
     assert "The base: 3 of 3 runs failed: step 7: the loss is nan." in said and not (results / "forest.png").exists()

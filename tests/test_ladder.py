@@ -22,9 +22,10 @@ from experiments import ladder
 from experiments.common.intervals import welch
 from experiments.rungs import staircase
 from experiments.rungs.children import train_all
-from experiments.rungs.definitions import RUNGS, WORDS, trace_diff, trace_rung
-from experiments.rungs.ladder_report import draw_staircase, markdown_table, page, write_report
+from experiments.rungs.definitions import RUNGS, WORDS
+from experiments.rungs.ladder_report import draw_staircase, page, rung_table, write_report
 from experiments.rungs.staircase import RungResult, rung_results, table
+from experiments.rungs.traces import trace_diff, trace_rung
 from model import Model
 from presets import LADDER, LADDER_TOKENS, load_preset
 from runs import Run
@@ -246,7 +247,7 @@ def test_the_report_has_each_rung_with_words_flags_trace_and_sample(steps, tmp_p
         assert f"{step.parameters:,} parameters, {step.mean.mean:.4f} bits per byte. {step.verdict()}" in report
         assert step.runs[0].samples()[-1]["text"][:50] in report
     assert trace_diff(RUNGS[4]) in report and "`train.batch_size` 1 → 8" in report and "toy" not in report
-    assert page(steps) == report and markdown_table(steps).count("\n") == 4
+    assert page(steps) == report and rung_table(steps).count("\n") == 4
 
 
 def test_the_staircase_has_a_tread_for_each_rung_and_a_dot_for_each_seed(steps):

@@ -1,4 +1,4 @@
-"""What an ablation is told on its command line."""
+"""The options of an ablation."""
 
 from pathlib import Path
 from typing import Literal
@@ -6,7 +6,7 @@ from typing import Literal
 from pydantic.dataclasses import dataclass
 
 from config import CHECKED
-from runs import RESULTS
+from run_store.listing import RESULTS
 
 Match = Literal["params", "flops", "seconds", "none"]
 MatchBy = Literal["width", "depth", "mlp", "steps"]
@@ -14,22 +14,22 @@ MatchBy = Literal["width", "depth", "mlp", "steps"]
 
 @dataclass(frozen=True, kw_only=True, config=CHECKED)
 class AblationOptions:
-    """An ablation; the flags after these are the base configuration's."""
+    """An ablation; the flags after these are those of the base."""
 
-    vary: tuple[str, ...] = ()  # e.g. model.norm=rms,layer model.mlp=glu,mlp: each value is a variant, the base's own is the base
+    vary: tuple[str, ...] = ()  # e.g. model.norm=rms,layer model.mlp=glu,mlp: each value is a variant, except the base's own
     also: tuple[str, ...] = ()  # variants of several flags each, in quotes: "train.optimizer=adamw train.lr=3e-3"
-    grid: bool = False  # every combination of the values of --vary, in place of one flag at a time
-    seeds: int = 3  # runs of each variant, with seeds from train.seed on; later a larger number adds runs
-    match: Match = "params"  # what variants have as much of as the base: parameters; flops, in all; seconds of training, as measured beforehand; none = they are taken as they are
-    match_by: MatchBy | None = None  # what makes it so: width (model.dim) or depth (model.num_layers), each with the MLP's width for the remainder; mlp: that alone; steps: training for longer or shorter. None = steps for seconds, else width
-    sweep: str | None = None  # e.g. train.lr=1e-3,3e-3,1e-2: each variant at the value that does best on the first seed, which then does not count
+    grid: bool = False  # vary all combinations of the values of --vary, instead of one flag at a time
+    seeds: int = 3  # runs of each variant, with seeds from train.seed on; a larger number later adds runs
+    match: Match = "params"  # what variants have as much of as the base: parameters; flops of the whole run; seconds of training, measured beforehand; none = variants keep their size
+    match_by: MatchBy | None = None  # how they are matched: width (model.dim) or depth (model.num_layers), each with the MLP's width for the remainder; mlp: that alone; steps: longer or shorter training. None = steps for seconds, else width
+    sweep: str | None = None  # e.g. train.lr=1e-3,3e-3,1e-2: each variant takes the value that is best on the first seed, which then does not count
     jobs: int = 1  # runs at a time
     threads: int = 1  # of each run
-    name: str | None = None  # of the results' folder, and how the runs' names begin; None = the preset's and the flags' names
+    name: str | None = None  # of the results' folder, and the start of the runs' names; None = the names of the preset and the flags
 
     @property
     def settled_match_by(self) -> MatchBy | None:
-        """What match_by=None comes to; None where nothing is matched."""
+        """`match_by` without its default; None if nothing is matched."""
         if self.match == "none":
             return None
         return self.match_by or ("steps" if self.match == "seconds" else "width")

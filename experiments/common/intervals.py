@@ -30,7 +30,7 @@ class Difference(NamedTuple):
 
 
 def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
-    """The mean of some values with Student's t interval; nan for a single value. Raises ValueError if there are none."""
+    """The mean of some values with Student's t interval; nan for a single value. Raises ValueError for none."""
     values = _array(values)
     mean, count = float(values.mean()), values.size
     if count == 1 or np.ptp(values) == 0:  # no interval; or no scatter, though the mean is rounded

@@ -1,16 +1,12 @@
-"""The twelve rungs of the ladder: what each changes and why, its configuration, its trace."""
+"""The twelve rungs of the ladder: what each changes and why, and its configuration."""
 
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
-from config import Config, DataConfig, ModelConfig, override, replace, to_dict
-from model import Model
+from config import Config, DataConfig, override, replace, to_dict
 from presets import LADDER, LADDER_TOKENS, load_preset, paced
-from tools import Trace, seed_everything, trace
 
-# flags that follow from a rung's batch, its context and the number of tokens, which is the same for all
+# flags that follow from a rung's batch size, its context length and the number of tokens
 FOLLOWING = {f"train.{name}" for name in paced(1, 1, 1)}
 NUM_STORIES = 2000  # of tales: 1.5 million characters, and 150,000 held out
 WORDS = {
@@ -71,7 +67,7 @@ makes four times the parameters. A batch has as many tokens as before, in four r
 
 @dataclass(frozen=True)
 class Rung:
-    """A step of the ladder: the preset before it, and one change more."""
+    """A preset that is the one below it and one more change."""
 
     number: int  # from 1, the lowest
     preset: str
@@ -79,11 +75,11 @@ class Rung:
     words: str  # what changes, and why
 
     def run_name(self, ladder: str, seed: int = 0) -> str:
-        """The saved run of a seed."""
+        """The name of a seed's saved run."""
         return self.preset.replace("ladder", ladder, 1) + (f"-seed-{seed}" if seed else "")
 
     def changes(self) -> dict[str, tuple[Any, Any]]:
-        """The flags in which it differs from the rung below: its value there, and here."""
+        """The flags that differ from the rung below: (value there, value here)."""
         if self.number == 1:
             return {}
         below, here = to_dict(load_preset(RUNGS[self.number - 2].preset)), to_dict(load_preset(self.preset))
@@ -94,7 +90,7 @@ class Rung:
     def config(
         self, *, ladder: str = "ladder", tokens: int = LADDER_TOKENS, seed: int = 0, data: DataConfig | None = None,
     ) -> Config:
-        """What its run is trained as: so many tokens of the text, whatever the batch."""
+        """The configuration of its run: the same number of tokens, whatever the batch size."""
         cfg = load_preset(self.preset)
         pace = paced(cfg.train.batch_size, cfg.model.max_seq_len, tokens)
         cfg = replace(cfg, data=data or DataConfig(num_stories=NUM_STORIES))
@@ -104,19 +100,3 @@ class Rung:
 
 RUNGS = tuple(Rung(number, preset, title=WORDS[preset][0], words=" ".join(WORDS[preset][1].split()))
               for number, preset in enumerate(LADDER, 1))
-
-
-def trace_rung(cfg: ModelConfig, *, vocab_size: int = 63) -> Trace:
-    """The shapes of a forward in training on 2 rows of 8 tokens, for a vocabulary of so many."""
-    seed_everything(0)
-    model = Model(replace(cfg, vocab_size=vocab_size))
-    tokens = torch.randint(vocab_size, (2, 8))
-    with torch.no_grad(), trace(model, stats="none") as t:
-        model(tokens)
-    return t
-
-
-def trace_diff(rung: Rung) -> str:
-    """Where its trace parts from that of the rung below."""
-    below, here = (trace_rung(load_preset(RUNGS[place].preset).model) for place in (rung.number - 2, rung.number - 1))
-    return below.diff(here)
