@@ -1,9 +1,9 @@
-"""Many questions to one judge: what it may cost, then the answers, as many at a time as was asked for."""
+"""Asks one judge many questions: estimates the cost, then sends them in parallel."""
 
-import queue
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from multiprocessing.pool import ThreadPool
 from typing import Any
 
 from experiments.judging.endpoint import OVERHEAD, Endpoint, Reply
@@ -16,7 +16,7 @@ MAX_FAULT = 200  # characters
 
 @dataclass(frozen=True)
 class QuestionState:
-    """How far a question is: its answer, None where there is none (yet), and what to ask next, None = it is settled."""
+    """The state of a question: its valid answer if there is one, and the next prompt; None = it is settled."""
 
     answer: dict[str, Any] | None
     attempt: int
@@ -24,37 +24,37 @@ class QuestionState:
 
 
 @dataclass(frozen=True)
-class Tokens:
-    """Tokens that the judge reads and writes, in so many replies."""
+class TokenUsage:
+    """Tokens that the judge reads and writes, and the number of replies."""
 
     replies: int = 0
     read: int = 0
     written: int = 0
 
-    def __add__(self, other: "Tokens") -> "Tokens":
-        return Tokens(self.replies + other.replies, self.read + other.read, self.written + other.written)
+    def __add__(self, other: "TokenUsage") -> "TokenUsage":
+        return TokenUsage(self.replies + other.replies, self.read + other.read, self.written + other.written)
 
     def cost(self, options: JudgeOptions) -> float | None:
-        """USD; None where no prices were given."""
+        """USD; None without prices."""
         if options.price_in is None:
             return None
         return (self.read * options.price_in + self.written * options.price_out) / 1e6
 
-    def told(self, options: JudgeOptions) -> str:
+    def describe(self, options: JudgeOptions) -> str:
         cost = self.cost(options)
         money = "" if cost is None else f": ${cost:.4f}"
         return f"{self.replies:,} replies, {self.read:,} tokens read, {self.written:,} written{money}"
 
 
 class JudgeClient:
-    """Questions to an endpoint, each again where a reply is not what was asked for, `options.retries` times."""
+    """Sends questions to an endpoint, and each again after an invalid reply, up to `options.retries` times."""
 
     def __init__(self, endpoint: Endpoint, options: JudgeOptions):
         self._endpoint, self._options, self._lock = endpoint, options, threading.Lock()
-        self.spent = Tokens()  # by this process, where the endpoint does not say at most
+        self.spent = TokenUsage()  # by this process; an upper bound for replies whose usage is not reported
 
-    def progress(self, question: Question) -> QuestionState:
-        """How far earlier replies bring a question."""
+    def state(self, question: Question) -> QuestionState:
+        """The state of a question after the replies so far."""
         prompt = question.prompt
         for attempt in range(self._options.retries + 1):
             reply = self._endpoint.known(prompt, attempt)
@@ -67,70 +67,57 @@ class JudgeClient:
         return QuestionState(None, attempt, None)
 
     def open(self, questions: Sequence[Question]) -> list[Question]:
-        """Those that are not settled, each once."""
-        return [question for question in dict.fromkeys(questions) if self.progress(question).prompt is not None]
+        """The questions that are not settled, each once."""
+        return [question for question in dict.fromkeys(questions) if self.state(question).prompt is not None]
 
-    def at_most(self, questions: Sequence[Question]) -> Tokens:
-        """What the open ones can take: a token is a byte or more, and every reply may be refused but the last."""
-        total = Tokens()
+    def at_most(self, questions: Sequence[Question]) -> TokenUsage:
+        """The largest usage of the open questions: a token has at least a byte, and only the last reply is valid."""
+        total = TokenUsage()
         for question in self.open(questions):
-            state = self.progress(question)
+            state = self.state(question)
             left = self._options.retries + 1 - state.attempt
             again = len(question.prompt.encode()) + 4 * MAX_FAULT + len(AGAIN)  # a character has 4 bytes at most
             read = len(state.prompt.encode()) + (left - 1) * again
-            total += Tokens(left, read + left * OVERHEAD, left * self._options.max_tokens)
+            total += TokenUsage(left, read + left * OVERHEAD, left * self._options.max_tokens)
         return total
 
-    def likely(self, questions: Sequence[Question]) -> Tokens:
-        """What the open ones take where the next reply will do, of half its limit, and a token is four bytes."""
-        total = Tokens()
+    def likely(self, questions: Sequence[Question]) -> TokenUsage:
+        """Their likely usage: the next reply is valid and half as long as allowed, and a token has four bytes."""
+        total = TokenUsage()
         for question in self.open(questions):
-            total += Tokens(1, len(question.prompt.encode()) // 4, self._options.max_tokens // 2)
+            total += TokenUsage(1, len(question.prompt.encode()) // 4, self._options.max_tokens // 2)
         return total
 
     def answers(
         self, questions: Sequence[Question], on_answer: Callable[[], None] = lambda: None,
     ) -> list[dict[str, Any] | None]:
-        """The answer to each question, None where every reply was refused.
+        """The answer to each question; None if every reply was invalid.
 
-        Ctrl-C and errors are raised when the replies under way have come, and are kept; Ctrl-C again does not wait.
-        Raises Refused or Unreachable as the endpoint does.
+        Ctrl-C and the endpoint's Refused and Unreachable are raised after the requests in flight have been answered,
+        a second Ctrl-C at once.
         """
-        left, settled, stop = self.open(questions), queue.SimpleQueue(), threading.Event()
-        waiting = queue.SimpleQueue()
-        for question in left:
-            waiting.put(question)
-        workers = [threading.Thread(target=self._work, args=(waiting, settled, stop), daemon=True)
-                   for _ in range(min(self._options.parallel, len(left)))]
-        for worker in workers:
-            worker.start()
+        stop = threading.Event()
+
+        def settle(question: Question) -> None:
+            try:
+                while not stop.is_set() and (state := self.state(question)).prompt is not None:
+                    self._count(state.prompt, self._endpoint.ask(state.prompt, state.attempt))
+            except Exception:
+                stop.set()  # before this thread takes another question
+                raise
+
+        pool = ThreadPool(self._options.parallel)  # of daemon threads, which a second Ctrl-C need not wait for
         try:
-            for _ in left:
-                if isinstance(result := settled.get(), Exception):
-                    raise result
+            for _ in pool.imap_unordered(settle, self.open(questions)):
                 on_answer()
         finally:
             stop.set()
-            for worker in workers:
-                worker.join()
-        return [self.progress(question).answer for question in questions]
-
-    def _work(self, waiting: queue.SimpleQueue, settled: queue.SimpleQueue, stop: threading.Event) -> None:
-        try:
-            while True:
-                question = waiting.get_nowait()
-                while (state := self.progress(question)).prompt is not None:
-                    if stop.is_set():
-                        return
-                    self._count(state.prompt, self._endpoint.ask(state.prompt, state.attempt))
-                settled.put(None)
-        except queue.Empty:
-            return
-        except Exception as error:  # whatever it is belongs to the thread that waits for the answers
-            settled.put(error)
+            pool.close()
+            pool.join()
+        return [self.state(question).answer for question in questions]
 
     def _count(self, prompt: str, reply: Reply) -> None:
         read = len(prompt.encode()) + OVERHEAD if reply.tokens_in is None else reply.tokens_in
         written = self._options.max_tokens if reply.tokens_out is None else reply.tokens_out
         with self._lock:
-            self.spent += Tokens(1, read, written)
+            self.spent += TokenUsage(1, read, written)

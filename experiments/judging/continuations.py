@@ -1,4 +1,4 @@
-"""How a run goes on with the beginnings: written once, and kept."""
+"""The texts that are judged: how each run continues the prompts. They are written once and kept."""
 
 import math
 from dataclasses import asdict, dataclass
@@ -11,55 +11,55 @@ from inference import continue_prompts
 from runs import Run
 from tools import pick_device
 
-SLACK = 1.5  # times the tokens that text of this length takes
+SLACK = 1.5  # x the tokens that a text of this length takes
 
 
 @dataclass(frozen=True)
 class RunTexts:
-    """A run, and how it goes on with each beginning."""
+    """A run's continuation of each prompt."""
 
-    name: str
+    name: str  # of the run
     step: int  # of the checkpoint
-    texts: tuple[str, ...]  # without the beginnings
+    texts: tuple[str, ...]  # without the prompts
 
 
 @dataclass(frozen=True)
-class Exam:
-    """What is to be judged: each writer's texts to the same beginnings."""
+class Submission:
+    """All that is judged: every run's continuations of the same prompts."""
 
     options: JudgeOptions
-    beginnings: tuple[str, ...]
+    prompts: tuple[str, ...]
     writers: tuple[RunTexts, ...]
 
     def conditions(self, host: str) -> str:
-        """How it was judged, in a few sentences."""
+        """How the texts were written and judged, in a few sentences."""
         options = self.options
         source = f"from {options.prompts}" if options.prompts else "of held-out texts, cut within a sentence"
         steps = ", ".join(f"{writer.name} at step {writer.step:,}" for writer in self.writers)
-        return (f"{len(self.beginnings)} beginnings {source}. Each run went on with the same ones, at temperature "
+        return (f"{len(self.prompts)} beginnings {source}. Each run went on with the same ones, at temperature "
                 f"{options.temperature:g} and up to {options.room:,} characters ({steps}). The judge, "
                 f"{options.judge_model} at {host}, never saw a run's name. In the way of TinyStories "
                 "(arXiv:2305.07759).")
 
 
-def let_write(run: Run, name: str, beginnings: list[str], options: JudgeOptions, notes: ReplyCache) -> RunTexts:
-    """Have a run go on with each beginning; up to `options.room` characters count, whatever its tokenizer.
+def let_write(run: Run, name: str, prompts: list[str], options: JudgeOptions, cache: ReplyCache) -> RunTexts:
+    """Have a run continue each prompt; `options.room` characters count, whatever its tokenizer.
 
-    Raises ValueError where it has no such checkpoint, has diverged, or cannot encode a beginning.
+    Raises ValueError if there is no such checkpoint, if it has diverged, or if it cannot encode a prompt.
     """
     saved, tokenizer = run.checkpoint(options.checkpoint), run.tokenizer()
     try:
-        ids = tokenizer.encode_batch(beginnings)
+        ids = tokenizer.encode_batch(prompts)
     except ValueError as error:
         raise ValueError(f"{name} cannot read the beginnings: {error}") from None
-    tokens = math.ceil(SLACK * options.room * sum(map(len, ids)) / sum(map(len, beginnings)))
-    sample = SampleConfig(prompts=tuple(beginnings), num_samples=1, temperature=options.temperature,
-                          seed=options.seed, max_new_tokens=tokens)
+    tokens = math.ceil(SLACK * options.room * sum(map(len, ids)) / sum(map(len, prompts)))
+    sample = SampleConfig(prompts=tuple(prompts), num_samples=1, temperature=options.temperature, seed=options.seed,
+                          max_new_tokens=tokens)
     key = digest(saved.fingerprint, asdict(sample))
-    if key not in notes:
+    if key not in cache:
         model = run.load_model(str(saved.step), pick_device(options.device))
-        notes[key] = continue_prompts(model, tokenizer, sample)
-    return RunTexts(name, saved.step, tuple(shorten(text, options.room) for text in notes[key]))
+        cache[key] = continue_prompts(model, tokenizer, sample)
+    return RunTexts(name, saved.step, tuple(shorten(text, options.room) for text in cache[key]))
 
 
 def shorten(text: str, room: int) -> str:

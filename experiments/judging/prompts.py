@@ -1,6 +1,7 @@
-"""Beginnings for the runs to go on with: of texts that were held out from training, cut within a sentence."""
+"""Prompts for the runs to continue: held-out texts cut within a sentence, or those of a file."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,19 +11,17 @@ from corpora.corpus import load_corpus
 from corpora.shards import JoinedTokenFile, TokenFile, prepare
 from experiments.judging.judge_options import NUM_STORIES, JudgeOptions
 from runs import Run
+from tokenizer import Tokenizer
 from train import require_same_text
 
-SHARE, SHORTEST, LONGEST = 1 / 3, 40, 400  # of a text, and in characters: how long a beginning is
-STRETCH, LEAST_STRETCH = 2048, 128  # tokens: a longer document gives several beginnings
+SHARE, SHORTEST, LONGEST = 1 / 3, 40, 400  # length of a prompt: share of its text, and limits in characters
+STRETCH, LEAST_STRETCH = 2048, 128  # tokens; a longer document gives several prompts
 SENTENCE_END = re.compile(r"[.!?][\"'”’)]*\s+|\n+")
 WITHIN_SENTENCE = re.compile(r"(?<=[\w,;]) (?=[\w\"'“‘])")  # a space that ends neither a sentence nor a line
 
 
 def choose_prompts(run: Run, options: JudgeOptions) -> list[str]:
-    """The beginnings that --prompts holds, or those of the texts that the run was validated on.
-
-    Raises ValueError where there are fewer than are to be judged.
-    """
+    """The prompts in --prompts, or some from the validation texts of the run. Raises ValueError if they are too few."""
     if options.prompts is None:
         return held_out_prompts(run, options.stories or NUM_STORIES)
     found = read_prompts(options.prompts)
@@ -33,7 +32,7 @@ def choose_prompts(run: Run, options: JudgeOptions) -> list[str]:
 
 
 def read_prompts(path: Path) -> list[str]:
-    """The texts between blank lines, each once. Raises ValueError where there are none to read."""
+    """The texts between blank lines, each once. Raises ValueError if there are none."""
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
@@ -46,7 +45,7 @@ def read_prompts(path: Path) -> list[str]:
 
 
 def held_out_prompts(run: Run, count: int) -> list[str]:
-    """So many beginnings, evenly spread over the texts. Raises ValueError where they are too few, or have changed."""
+    """Prompts spread evenly over the validation texts. Raises ValueError if they are too few or the texts changed."""
     data, tokenizer = run.config.data, run.tokenizer()
     corpus = load_corpus(data)
     require_same_text(run, corpus)
@@ -54,17 +53,16 @@ def held_out_prompts(run: Run, count: int) -> list[str]:
     length, found = 2 * STRETCH, []
     while len(found) < count and length > LEAST_STRETCH:
         length //= 2
-        found = [beginning for span in spread(spans(part, length), 3 * count)
-                 if (beginning := cut_within_sentence(whole_text(part, tokenizer, *span)))]
-        found = list(dict.fromkeys(found))
+        texts = (text_of(part, tokenizer, *stretch) for stretch in spread(stretches(part, length), 3 * count))
+        found = list(dict.fromkeys(filter(None, map(cut_within_sentence, texts))))
     if len(found) < count:
         raise ValueError(f"stories={count} is more than the {len(found)} beginnings that the held-out text of "
                          f"{run.name} has: use less, or give --prompts FILE")
     return spread(found, count)
 
 
-def spans(part: TokenFile | JoinedTokenFile, length: int) -> list[tuple[int, int, bool]]:
-    """Stretches of at most so many tokens, as (first, end, whether a document begins there)."""
+def stretches(part: TokenFile | JoinedTokenFile, length: int) -> list[tuple[int, int, bool]]:
+    """Stretches of at most `length` tokens, as (first, end, whether a document begins there)."""
     starts = np.asarray(part.document_starts)
     ends = np.append(starts[1:], part.num_tokens)
     documents = zip(starts.tolist(), ends.tolist(), strict=True)
@@ -72,13 +70,14 @@ def spans(part: TokenFile | JoinedTokenFile, length: int) -> list[tuple[int, int
             for start, end in documents for first in range(start, end, length)]
 
 
-def spread(items: list, count: int) -> list:
-    """So many of them, evenly spread; all where there are fewer."""
-    return [items[number * len(items) // count] for number in range(count)] if len(items) > count else items
+def spread(items: Sequence, count: int) -> list:
+    """`count` items, spread evenly; all if there are fewer."""
+    count = min(count, len(items))
+    return [items[number * len(items) // count] for number in range(count)]
 
 
-def whole_text(part, tokenizer, first: int, end: int, is_start: bool) -> str:
-    """The text of a stretch, from its first new sentence on."""
+def text_of(part: TokenFile | JoinedTokenFile, tokenizer: Tokenizer, first: int, end: int, is_start: bool) -> str:
+    """The text of a stretch from its first full sentence on."""
     text = tokenizer.decode(part.tokens[first:end])
     if is_start:
         return text
@@ -87,7 +86,7 @@ def whole_text(part, tokenizer, first: int, end: int, is_start: bool) -> str:
 
 
 def cut_within_sentence(text: str) -> str | None:
-    """The first third of a text or less, up to a word within a sentence; None where there is no such place."""
+    """The first third of a text or less, up to a word within a sentence; None if there is no such place."""
     text = text.strip("\n")
     target = min(LONGEST, max(SHORTEST, round(SHARE * len(text))))
     place = WITHIN_SENTENCE.search(text, target, 2 * target)

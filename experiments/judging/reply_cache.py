@@ -1,4 +1,4 @@
-"""Findings that outlive the process that made them: lines of JSON in a file that only grows."""
+"""Replies and texts that outlive the process: lines of JSON in a file that only grows."""
 
 import json
 import threading
@@ -9,7 +9,7 @@ from run_store.append_log import append_whole
 
 
 class ReplyCache:
-    """A mapping in a file, shared by threads. What a kill left half-written is passed over, and spoils nothing."""
+    """A mapping in a file, shared by threads. A half-written line is skipped and does not harm the next one."""
 
     def __init__(self, path: Path):
         self._path, self._lock, self._known = path, threading.Lock(), {}
@@ -22,7 +22,7 @@ class ReplyCache:
                 continue
             self._known[key] = value
         if text and not text.endswith("\n"):
-            append_whole(path, b"\n")  # lest the next line be glued to the half one
+            append_whole(path, b"\n")  # so that the next line does not join the half one
 
     def __contains__(self, key: str) -> bool:
         return key in self._known

@@ -1,4 +1,4 @@
-"""Verdicts as numbers: grades with their intervals, wins with their test."""
+"""Verdicts as figures: mean grades with intervals, wins with their test."""
 
 import math
 from collections import Counter
@@ -13,15 +13,16 @@ from scipy.stats import binomtest, permutation_test
 from experiments.common.intervals import holm, mean_interval
 from experiments.judging.rubric import AGES, CRITERIA
 
-Verdicts = Sequence[dict[str, Any] | None]  # of each text, None = no reply was what was asked for
+Verdicts = Sequence[dict[str, Any] | None]  # of each text; None = no valid reply
 OTHER = {"1": "2", "2": "1", "equal": "equal"}
+PARTS = ("mean", "low", "high", "count")
 
 
 def criteria_table(verdicts: dict[str, Verdicts]) -> pd.DataFrame:
-    """A row for each run and criterion: the mean of 10 with its 95 % interval over the beginnings, by Student's t.
+    """A row for each run and criterion: the mean grade with its 95 % interval over the prompts, by Student's t.
 
-    `gap` is what the run has more than the first, on the beginnings that both were graded on, with its interval; `p`,
-    of its signs being chance, is corrected for the number of gaps (Holm).
+    `gap` is the difference to the first run on the prompts that both have grades for, with its interval; `p`, of a
+    test of its signs, is corrected for the number of gaps (Holm).
     """
     first, rows = next(iter(verdicts.values())), []
     for name, given in verdicts.items():
@@ -30,25 +31,24 @@ def criteria_table(verdicts: dict[str, Verdicts]) -> pd.DataFrame:
             if not values:
                 continue
             row = {"run": name, "criterion": criterion} | interval("", values)
-            pairs = [(ours, base) for ours, base in zip(given, first, strict=True) if ours and base]
-            if given is not first and pairs:
-                gaps = [ours[criterion] - base[criterion] for ours, base in pairs]
+            gaps = [ours[criterion] - base[criterion] for ours, base in zip(given, first, strict=True) if ours and base]
+            if given is not first and gaps:
                 row |= interval("gap_", gaps) | {"p": flip_test(gaps)}
             rows.append(row)
-    table = pd.DataFrame(rows, columns=["run", "criterion", "mean", "low", "high", "count",
-                                        "gap_mean", "gap_low", "gap_high", "gap_count", "p"])
+    columns = ["run", "criterion", *PARTS, *(f"gap_{part}" for part in PARTS), "p"]
+    table = pd.DataFrame(rows, columns=columns)
     return table.assign(p=holm(table.p))
 
 
 def interval(prefix: str, values: Sequence[float]) -> dict[str, float]:
     found = mean_interval(values)
-    return {f"{prefix}{part}": getattr(found, part) for part in ("mean", "low", "high", "count")}
+    return {f"{prefix}{part}": getattr(found, part) for part in PARTS}
 
 
 def flip_test(gaps: Sequence[float]) -> float:
-    """The two-sided p-value of a mean so far from 0 where each gap could as well have the other sign (Fisher 1935).
+    """Two-sided p-value of the mean if each gap could as well have the other sign (Fisher 1935); nan for one gap.
 
-    Unlike Student's t it holds for grades, which are few whole numbers. One gap has none (nan).
+    Unlike Student's t it is valid for grades, which are few whole numbers.
     """
     if len(gaps) < 2:
         return math.nan
@@ -56,18 +56,18 @@ def flip_test(gaps: Sequence[float]) -> float:
 
 
 def ages(verdicts: Verdicts) -> dict[str, int]:
-    """How many texts were held for the work of each age group, the youngest first."""
+    """The number of texts by the age group of the presumed author, the youngest first."""
     counts = Counter(verdict["age"] for verdict in verdicts if verdict)
     return {letter: counts[letter] for letter in AGES if counts[letter]}
 
 
 @dataclass(frozen=True)
 class Duel:
-    """Two runs on the same beginnings, each pair read in both orders."""
+    """Two runs on the same prompts, each pair judged in both orders."""
 
-    outcomes: tuple[str, ...]  # of each beginning: "a" or "b" in both orders, else "tie"; "" = a reply is missing
-    for_first: int  # pairs of which the judge took whichever it read first, in both orders
-    for_second: int  # whichever it read second
+    outcomes: tuple[str, ...]  # of each prompt: "a" or "b" won in both orders, else "tie"; "" = a reply is missing
+    for_first: int  # pairs in which the text read first won in both orders
+    for_second: int  # or the one read second
 
     @property
     def wins(self) -> int:
@@ -88,17 +88,17 @@ class Duel:
 
     @property
     def p(self) -> float:
-        """That two equal runs part at least as far, by the sign test without the ties; nan where all are ties."""
+        """Of the sign test without ties that the runs are equal; nan if all are ties."""
         return sign_test(self.wins, self.losses)
 
     @property
     def bias_p(self) -> float:
-        """That a judge who does not mind the order takes one place at least as often."""
+        """Of the sign test that the judge ignores the order."""
         return sign_test(self.for_first, self.for_second)
 
     @property
     def share(self) -> tuple[float, float, float]:
-        """What the first run won of the decided pairs, with Wilson's 95 % interval; nan where none was decided."""
+        """The first run's share of the decided pairs with Wilson's 95 % interval; nan if none was decided."""
         decided = self.wins + self.losses
         if not decided:
             return math.nan, math.nan, math.nan
@@ -107,7 +107,7 @@ class Duel:
 
 
 def duel(forward: Verdicts, backward: Verdicts, identical: Sequence[bool]) -> Duel:
-    """Both orders together: `forward` has the first run's text first; where both wrote the same it is a tie."""
+    """Combine both orders: `forward` has the first run's text first; identical texts tie."""
     outcomes, places = [], Counter()
     for one, two, same in zip(forward, backward, identical, strict=True):
         if same:
@@ -122,5 +122,5 @@ def duel(forward: Verdicts, backward: Verdicts, identical: Sequence[bool]) -> Du
 
 
 def sign_test(one: int, other: int) -> float:
-    """The exact two-sided p-value of so uneven a split; nan where there is nothing to split."""
+    """Exact two-sided p-value of an uneven split; nan if there is nothing to split."""
     return float(binomtest(one, one + other).pvalue) if one + other else math.nan
