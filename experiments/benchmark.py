@@ -26,10 +26,10 @@ from configuration.command_line import fail, parse_words
 from corpora.corpus import load_corpus
 from corpora.shards import prepare
 from data import Batches
-from experiments.encoding import Encode
-from experiments.loader_speed import Loader
-from experiments.memory_accuracy import Memory
-from experiments.tokenizer_speed import Tokenizers
+from experiments.benchmarks.encoding import Encode
+from experiments.benchmarks.loader_wait import Loader
+from experiments.benchmarks.memory_accuracy import Memory
+from experiments.benchmarks.tokenizer_speed import Tokenizers
 from model import Model
 from optim import OPTIMIZERS, Optimizers, make_optimizer
 from optimizing.schedules import Schedule

@@ -20,7 +20,7 @@ from rich.table import Table
 
 from config import Config, from_dict, replace, to_dict
 from data import IGNORED, Batch
-from experiments.memory_cases import CASES, drawn_cases, named_cases
+from experiments.benchmarks.memory_cases import CASES, drawn_cases, named_cases
 from memory_prediction.dry_run import begin_texts
 from memory_prediction.prediction import Prediction, num_texts, predict
 from memory_prediction.process import choose_allocator, peak_rss_bytes, reset_peak_rss, rss_bytes, warm_up
