@@ -1,9 +1,10 @@
 """Encoded text -> batches of ids (b, t)."""
 
 import contextlib
-import queue
-import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -20,24 +21,26 @@ class Batch(NamedTuple):
     """Rows of token ids. Shape: x, y and documents (b, t), int64."""
 
     x: Tensor
-    y: Tensor  # what follows each token of x; -100 where nothing is to be predicted
-    documents: Tensor | None  # equal within a document, which must not see others in its row; None = a row is one text
+    y: Tensor  # the token after each token of x; -100 = nothing to predict
+    documents: Tensor | None  # the number of a token's document in its row, which it alone sees; None = a row is one
     num_targets: int
 
     def to(self, device: torch.device) -> "Batch":
-        ahead = device.type == "cuda"  # a copy out of pinned memory goes on while the step begins
-        return self.change(lambda tensor: tensor.to(device, non_blocking=ahead))
+        """The batch on a device."""
+        is_async = device.type == "cuda"  # a copy out of pinned memory goes on while the step begins
+        return self.map(lambda tensor: tensor.to(device, non_blocking=is_async))
 
     def pin(self) -> "Batch":
-        """In memory that a GPU reads by itself."""
-        return self.change(Tensor.pin_memory)
+        """The batch in page-locked memory, which a GPU reads by itself."""
+        return self.map(Tensor.pin_memory)
 
-    def change(self, function: Callable[[Tensor], Tensor]) -> "Batch":
+    def map(self, function: Callable[[Tensor], Tensor]) -> "Batch":
+        """The batch with `function` applied to each of its tensors."""
         return self._replace(**{name: function(x) for name, x in self._asdict().items() if isinstance(x, Tensor)})
 
 
-class Blank:
-    """A batch that is filled row by row; what is not filled is padding."""
+class BatchBuilder:
+    """A batch that is filled row by row; the rest is padding."""
 
     def __init__(self, num_rows: int, seq_len: int, pad_id: int):
         self.shape = num_rows, seq_len
@@ -46,21 +49,22 @@ class Blank:
     def write(
         self, where: np.ndarray, part: TokenFile | JoinedTokenFile, layout: Layout, rows: np.ndarray, offset: int = 0,
     ) -> None:
-        """Fill the rows `where` with `rows` of a part, moved by `offset` tokens in a text that is a ring."""
-        place, token, piece = layout.places(rows, where * self.shape[1])
+        """Fill the rows `where` with `rows` of a part, shifted by `offset` tokens; the text's start follows its end."""
+        place, token, segment = layout.places(rows, where * self.shape[1])
         for values, shift in ((self.x, offset), (self.y, offset + 1)):
-            moved = token + shift
-            values[place] = part.tokens[moved if moved.max() < part.num_tokens else moved % part.num_tokens]
-        self.documents[place] = piece
+            shifted = token + shift
+            values[place] = part.tokens[shifted if shifted.max() < part.num_tokens else shifted % part.num_tokens]
+        self.documents[place] = segment
 
     def batch(self, packing: str) -> Batch:
+        """The batch as tensors."""
         x, y, documents = (torch.from_numpy(array).view(self.shape) for array in (self.x, self.y, self.documents))
         num_targets = int((self.y != IGNORED).sum())
         return Batch(x, y, documents if packing == "documents" else None, num_targets)
 
 
-class Source:
-    """The rows of a part, that come in a fresh order in each epoch."""
+class ShuffledRows:
+    """The rows of a part, in a new order in each epoch."""
 
     def __init__(self, part: TokenFile, *, seq_len: int, packing: str, seed: list[int], shuffle: bool):
         if packing == "stream" and part.num_tokens <= seq_len:
@@ -71,16 +75,16 @@ class Source:
         self.slack = seq_len if packing == "stream" and len(part.document_starts) == 1 else 1
         self._cached = (-1, np.arange(self.layout.num_rows), 0)
 
-    def write(self, blank: Blank, where: np.ndarray, numbers: np.ndarray) -> None:
-        """Fill the rows `where` of a batch; `numbers` count the rows from the first of the first epoch."""
+    def write(self, builder: BatchBuilder, where: np.ndarray, numbers: np.ndarray) -> None:
+        """Fill the rows `where` of a batch with the rows of these `numbers`, counted from the first epoch's first."""
         epochs, within = np.divmod(numbers, self.layout.num_rows)
         for epoch in np.unique(epochs):
             order, offset = self._epoch(int(epoch))
             here = epochs == epoch
-            blank.write(where[here], self.part, self.layout, order[within[here]], offset)
+            builder.write(where[here], self.part, self.layout, order[within[here]], offset)
 
     def _epoch(self, epoch: int) -> tuple[np.ndarray, int]:
-        """The order of an epoch's rows, and how many tokens they are moved by."""
+        """The order of an epoch's rows, and the number of tokens by which they are shifted."""
         if self.shuffle and self._cached[0] != epoch:
             random = np.random.default_rng([self.seed[0], epoch, *self.seed[1:]])
             offset = int(random.integers(self.slack)) if self.slack > 1 else 0
@@ -91,16 +95,15 @@ class Source:
 class Batches:
     """Training batches: `batches[step]` is a Batch of `batch_size` rows.
 
-    A pure function of the seed and the step, so the number of batches taken is the whole position
-    to save, and going on from it is exact. Each epoch takes all rows in a fresh order. `packing` says
-    how they are cut from the text:
-    stream: all of it, contiguous. A row begins with a document, and the next row with the one that was
-    cut, so a document is seen from its start; one longer than a row goes on over several. A text that is
-    one document is cut elsewhere in each epoch. The first document follows the last.
-    pad, documents: see packing.py. No target crosses the end of a document.
+    A pure function of the seed and the step: to resume exactly, it is enough to save the number of batches taken.
+    Each epoch takes all rows, in a new order. `packing` says how the text is cut into rows:
+    stream: contiguous text. A row begins with a document, and the next row with the document that was cut, so each
+        is seen from its start; one longer than a row goes on over several. A text of one document is cut in other
+        places in each epoch. The first document follows the last.
+    pad, documents: see corpora/packing.py. No target crosses the end of a document.
 
-    Of several parts each has its own epochs, and gives targets in proportion to its weight.
-    ValueError where a part is shorter than a row of a stream.
+    Each of several parts has its own epochs, and gives targets in proportion to its weight.
+    Raises ValueError if a part is shorter than a row of a stream.
     """
 
     def __init__(
@@ -111,9 +114,9 @@ class Batches:
             raise ValueError(f"train.seed={seed} is negative: use 0 or more")
         self.batch_size, self.seq_len, self.packing = batch_size, seq_len, packing
         self.rank, self.world_size, self.pad_id = rank, world_size, parts[0][0].pad_id
-        self.sources = [Source(part, seq_len=seq_len, packing=packing, seed=[seed, number], shuffle=shuffle)
+        self.row_sources = [ShuffledRows(part, seq_len=seq_len, packing=packing, seed=[seed, number], shuffle=shuffle)
                         for number, (part, _) in enumerate(parts)]
-        layouts = [source.layout for source in self.sources]
+        layouts = [source.layout for source in self.row_sources]
         self.rates = np.array([weight * layout.num_rows / layout.num_targets
                                for (_, weight), layout in zip(parts, layouts, strict=True)])
         self.rows_per_epoch = sum(layout.num_rows for layout in layouts)
@@ -123,21 +126,22 @@ class Batches:
         if step < 0:
             raise IndexError(f"step={step} is negative: the first batch is 0")
         first = (step * self.world_size + self.rank) * self.batch_size
-        sources, numbers = take_turns(self.rates, first, self.batch_size)
-        blank = Blank(self.batch_size, self.seq_len, self.pad_id)
+        sources, numbers = interleave(self.rates, first, self.batch_size)
+        builder = BatchBuilder(self.batch_size, self.seq_len, self.pad_id)
         for which in np.unique(sources):
             where = np.flatnonzero(sources == which)
-            self.sources[which].write(blank, where, numbers[where])
-        return blank.batch(self.packing)
+            self.row_sources[which].write(builder, where, numbers[where])
+        return builder.batch(self.packing)
 
 
-def take_turns(rates: np.ndarray, first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Which source gives row number `first`, and the `count` - 1 after it; and which of its own rows that is.
+def interleave(rates: np.ndarray, first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """(source, number among its own rows) of row number `first` and the `count` - 1 rows after it.
 
-    The k-th row of a source is due at time (k + 1/2) / rate, and rows come as they are due. So a source has given
-    its share at any time, to about a row, and any row is found without looking at those before it.
+    The k-th row of a source is due at time (k + 1/2) / rate, and rows come in the order in which they are due. So at
+    any time each source has given its share, to about a row, and any row is found without those before it.
+    Shape: rates (sources,) -> twice (count,), int64.
     """
-    rates = rates / rates.sum()  # a row is due in each unit of time
+    rates = rates / rates.sum()  # one row is due in each unit of time
     early, late = first - len(rates), first + count + len(rates)
     begins = np.maximum(0, (early * rates).astype(np.int64) - 1)
     counts = (late * rates).astype(np.int64) + 2 - begins
@@ -151,54 +155,43 @@ def take_turns(rates: np.ndarray, first: int, count: int) -> tuple[np.ndarray, n
 def eval_batches(
     part: TokenFile | JoinedTokenFile, batch_size: int, seq_len: int, packing: str = "stream",
 ) -> Iterator[Batch]:
-    """Batches, all of one shape, with every token of the part once as a target.
+    """Batches of one shape, with every token of the part once as a target.
 
-    Not the first of each document (packing pad or documents), or of the first (stream): nothing stands before it.
-    Documents stay whole where they fit into a row.
+    Except the first token of each document (packing pad or documents), or of the text (stream): nothing precedes it.
+    A document that fits into a row is never cut.
     """
     layout = EVAL_LAYOUTS[packing](part.document_starts, part.num_tokens, seq_len)
     for first in range(0, layout.num_rows, batch_size):
         rows = np.arange(first, min(first + batch_size, layout.num_rows))
-        blank = Blank(batch_size, seq_len, part.pad_id)
-        blank.write(np.arange(len(rows)), part, layout, rows)
-        yield blank.batch(packing)
+        builder = BatchBuilder(batch_size, seq_len, part.pad_id)
+        builder.write(np.arange(len(rows)), part, layout, rows)
+        yield builder.batch(packing)
 
 
 @contextlib.contextmanager
 def prefetched(batches: Batches, numbers: range, *, depth: int, pin: bool = False) -> Iterator[Iterator[Batch]]:
-    """An iterator over batches[n] for each of the numbers, made by a thread up to `depth` before they are asked for.
+    """An iterator over batches[n] for each number; a thread makes up to `depth` of them before they are asked for.
 
-    With `depth` 0 there is no thread. What goes wrong in it is raised where the batch would have come. The thread ends
+    With `depth` 0 there is no thread. An exception in the thread is raised in the place of its batch. The thread ends
     with the `with` block, however that is left.
     """
-    ready, room, left = queue.SimpleQueue(), threading.Semaphore(depth), threading.Event()
-
-    def make() -> None:
-        try:
-            for number in numbers:
-                room.acquire()
-                if left.is_set():
-                    return
-                ready.put(batches[number].pin() if pin else batches[number])
-        except Exception as error:  # whatever it is belongs to the thread that waits for the batch
-            ready.put(error)
-
-    def take() -> Iterator[Batch]:
-        for _ in numbers:
-            batch = ready.get()
-            room.release()
-            if isinstance(batch, Exception):
-                raise batch
-            yield batch
-
     if depth == 0:
         yield (batches[number] for number in numbers)
         return
-    thread = threading.Thread(target=make, name="prefetch", daemon=True)
-    thread.start()
+
+    def make(number: int) -> Batch:
+        return batches[number].pin() if pin else batches[number]
+
+    def take() -> Iterator[Batch]:
+        while ready:
+            future = ready.popleft()
+            ready.extend(thread.submit(make, number) for number in islice(rest, 1))
+            yield future.result()
+
+    rest = iter(numbers)
+    thread = ThreadPoolExecutor(1, thread_name_prefix="prefetch")
     try:
+        ready = deque(thread.submit(make, number) for number in islice(rest, depth))
         yield take()
     finally:
-        left.set()
-        room.release()
-        thread.join()
+        thread.shutdown(cancel_futures=True)

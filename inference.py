@@ -6,9 +6,15 @@
 RUN is a name in models/ or a path; without a prompt the run's own are continued.
 """
 
+import sys
+
+if __name__ == "__main__":  # first of all: help and mistakes need no torch, whose import takes seconds
+    from generation.command import parse
+
+    command = parse(sys.argv[1:], __doc__)
+
 import codecs
 import math
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,17 +22,18 @@ from typing import NamedTuple, TextIO
 
 import numpy as np
 import torch
-import tyro
 from rich.console import Console
 from rich.table import Table
 from torch import nn
 
+import runs
 from config import SampleConfig, replace
-from configuration.command_line import fail, parse_flags
+from configuration.command_line import fail
 from data import IGNORED, eval_batches
+from generation.command import Options, parse
 from generation.sampling import ended, eval_mode, generate, stream
 from model import Model
-from runs import Run, there_are
+from runs import Run
 from tokenizer import Tokenizer
 from tools import pick_device
 
@@ -116,20 +123,6 @@ def score(
 
 # ---- command line ----
 
-PROGRAM = "inference.py RUN [prompt ...]"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """What the command line can say after RUN."""
-
-    sample: tyro.conf.OmitArgPrefixes[SampleConfig]
-    checkpoint: str = "best"  # best, last, or the step of a checkpoint
-    ema: bool = False  # use the moving average of the weights, which a run with train.ema_decay keeps
-    device: str = "auto"  # auto = cuda, else mps, else cpu
-    score: str | None = None  # a text file to predict, - = standard input; nothing is generated
-
-
 def write_texts(model: Model, tokenizer: Tokenizer, cfg: SampleConfig, out: TextIO) -> None:
     """Write cfg.prompts and what follows each, one under the other: as the tokens come, in their order.
 
@@ -195,20 +188,11 @@ def run_command(run: Run, options: Options) -> None:
         Console().print(score_table(score(model, tokenizer, text, separator=data.separator, packing=data.packing)))
 
 
-def main(argv: list[str]) -> None:
+def main(argv: Sequence[str], command: tuple[Path, Options] | None = None) -> None:
     """`python inference.py RUN ["prompt" ...] [flags]`; a user's mistake exits 2, Ctrl-C exits 130."""
-    if not argv or argv[0].startswith("-"):
-        if {"-h", "--help"} & set(argv):
-            parse_flags(["--help"], Options(sample=SampleConfig()), PROGRAM, __doc__)
-        fail(f"RUN is missing: name one of models/ ({there_are()}), or give a path")
-    num_texts = next((i for i, word in enumerate(argv[1:]) if word.startswith("-")), len(argv) - 1)
-    texts, flags = argv[1 : 1 + num_texts], argv[1 + num_texts :]
-    if texts:
-        flags = ["--prompts", *texts, *flags]
+    path, options = command or parse(argv, __doc__, runs.MODELS)
     try:
-        run = Run(argv[0])
-        options = parse_flags(flags, Options(sample=run.config.sample), PROGRAM, __doc__)
-        run_command(run, options)
+        run_command(Run(path), options)
     except ValueError as error:
         fail(error)
     except KeyboardInterrupt:
@@ -216,4 +200,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(sys.argv[1:], command)

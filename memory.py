@@ -10,41 +10,37 @@ from Python.
 import signal
 import sys
 
+if __name__ == "__main__":  # first of all: help and mistakes need no torch, whose import takes seconds
+    from memory_prediction.command import parse
+
+    if hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` ends it without a word
+    command = parse(sys.argv[1:])
+
 import torch
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from config import Config, override, parse_bytes
+from config import Config, override
 from configuration.command_line import fail, spell_bytes
+from memory_prediction.command import parse
 from memory_prediction.dry_run import PARTS, sequence_bytes
 from memory_prediction.prediction import Prediction, predict
 from memory_prediction.process import child_baseline_bytes
 from memory_prediction.suggestions import Room, cheaper, in_words, largest
 from model import Model
-from presets import parse_command_line
 
 __all__ = ["Prediction", "Room", "cheaper", "largest", "predict"]
 
 CONTEXT = "300 to 500 MB for the context of CUDA, and about a tenth for blocks that are kept free"  # nvidia-smi shows
 WIDTH = 100  # of the table, in characters
-OPTIONS = {
-    "limit": "SIZE: what a process may take, e.g. 2GB; say whether the run fits, what would make it fit, and the "
-             "largest batch and width that do",
-    "device": "cpu or cuda: where it is to run; it need not be here. cpu where none is given",
-}
 
 
-def main() -> None:
-    cfg, options = parse_command_line(
-        sys.argv[1:], program="python memory.py", description="Predict the memory of a training run.", options=OPTIONS)
-    device = options["device"] or "cpu"
+def main(command: tuple[Config, int | None, str] | None = None) -> None:
+    """Predict what the command line says, which may have been read already."""
+    cfg, limit, device = command or parse(sys.argv[1:])
     try:
-        if device not in ("cpu", "cuda"):
-            raise ValueError(f"--device {device} is not known: use cpu or cuda")
-        limit = options["limit"] and parse_bytes(options["limit"])
-        if limit == 0:
-            raise ValueError(f"--limit {options['limit']} is no size: use e.g. 800MB or 2GB")
         if cfg.model.vocab_size is None:
             cfg = override(cfg, {"model.vocab_size": cfg.tokenizer.vocab_size or 4096})
         console = Console(highlight=False, soft_wrap=True)
@@ -118,6 +114,4 @@ def sum_of_weights(cfg: Config) -> int:
 
 
 if __name__ == "__main__":
-    if hasattr(signal, "SIGPIPE"):
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` ends it without a word
-    main()
+    main(command)

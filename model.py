@@ -5,9 +5,17 @@
 
 import signal
 import sys
+
+if __name__ == "__main__":  # first of all: help and mistakes need no torch, whose import takes seconds
+    from presets import parse_command_line
+
+    if hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` ends it without a word
+    command = parse_command_line(sys.argv[1:], program="python model.py", description=__doc__)
+
 from collections.abc import Iterator
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +23,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
-from config import ModelConfig, replace
+from config import Config, ModelConfig, replace
 from modules.block import make_block
 from modules.embed import Embed
 from modules.head import Head, Loss, num_targets
@@ -217,10 +225,9 @@ def _std(linear: nn.Linear, cfg: ModelConfig) -> float:
 REAL_SIZE = 300_000_000  # parameters; a larger model is shown without weights
 
 
-def main() -> None:
-    cfg, _ = parse_command_line(
-        sys.argv[1:], program="python model.py",
-        description="Print an architecture, its parameters, and the trace of one forward.")
+def main(command: tuple[Config, dict[str, Any]] | None = None) -> None:
+    """Show what the command line says, which may have been read already."""
+    cfg, _ = command or parse_command_line(sys.argv[1:], program="python model.py", description=__doc__)
     spelled = replace(cfg.model, vocab_size=cfg.model.vocab_size or cfg.tokenizer.vocab_size or 4096)
     if spelled.attends:  # its scores are worth seeing; the numbers are the fused kernel's
         spelled = replace(spelled, attn_kernel="explicit")
@@ -245,6 +252,4 @@ def show(cfg: ModelConfig, *, batch_size: int, seq_len: int) -> None:
 
 
 if __name__ == "__main__":
-    if hasattr(signal, "SIGPIPE"):
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` ends it without a word
-    main()
+    main(command)

@@ -3,8 +3,14 @@
 `python optim.py [preset] [--train.flag value ...]` draws the learning rate and the batch of every step.
 """
 
-import copy
 import sys
+
+if __name__ == "__main__":  # first of all: help and mistakes need no torch, whose import takes seconds
+    from optimizing.command import parse
+
+    command = parse(sys.argv[1:])
+
+import copy
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -12,10 +18,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from config import TrainConfig
+from config import Config, TrainConfig
 from configuration.command_line import fail
+from optimizing.command import parse
 from optimizing.schedules import draw_schedule, schedule_text
-from presets import parse_command_line
 
 
 def group_of(name: str, parameter: Tensor) -> str:
@@ -227,11 +233,9 @@ class MovingAverage:
         torch._foreach_lerp_(list(self.model.parameters()), list(model.parameters()), weight)
 
 
-def main() -> None:
-    cfg, options = parse_command_line(
-        sys.argv[1:], program="python optim.py", description="Draw the learning rate and the batch of every step.",
-        options={"out": "PNG: the picture's file; schedule.png where none is given"})
-    path = Path(options["out"] or "schedule.png")
+def main(command: tuple[Config, Path] | None = None) -> None:
+    """Draw what the command line says, which may have been read already."""
+    cfg, path = command or parse(sys.argv[1:])
     try:
         print(schedule_text(cfg))
         draw_schedule(cfg).savefig(path, dpi=130, format="png")
@@ -243,4 +247,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(command)

@@ -237,5 +237,6 @@ def _whole_name(word: str) -> str:
 
 def _help(description: str, options: Mapping[str, str]) -> str:
     own = {"config FILE": "start from a saved configuration, JSON or YAML"} | dict(options)
-    lines = [description, "", f"presets: {', '.join(PRESETS)}", f"short for --train.X: {', '.join(SHORT)}", ""]
+    lines = [description, "", f"presets: {', '.join(PRESETS)}", f"short for --train.X: {', '.join(SHORT)}",
+             "on or off: --section.flag, --section.no-flag, or --section.flag true|false", ""]
     return "\n".join(lines + [f"--{name}: {text}" for name, text in own.items()])

@@ -33,16 +33,23 @@ from torch import nn
 from config import Config, load_config, save_config, to_dict
 from configuration.command_line import warn
 from model import Model
-from run_store.append_log import Journal
+from run_store.append_log import AppendLog
 from run_store.atomic_files import write_text
-from run_store.checkpoint import Checkpoint, Progress, best_of, publish, put_back, save
-from run_store.listing import MODELS, ROOT, fcntl, in_words, locked, step_folders, whole_lines
-from run_store.listing import RESULTS as RESULTS
+from run_store.checkpoint import Checkpoint, Progress, best_of, publish, restore_interrupted, save
+from run_store.listing import (
+    COLUMNS,
+    MODELS,
+    ROOT,
+    complete_lines,
+    find_run,
+    list_names,
+    saved_names,
+    step_folders,
+)
+from run_store.lock import fcntl, locked
 from run_store.pruning import remove
 from tokenizer import Tokenizer, load_tokenizer
 
-COLUMNS = ("step", "tokens", "seconds", "flops", "train_loss", "val_loss", "bits_per_byte", "perplexity",
-           "accuracy", "lr", "grad_norm", "tokens_per_second")
 ASKED = ("grad_signal", "grad_noise", "noise_scale", "ema_val_loss")  # more, where flags ask; and grad_norm.LAYER
 TIMED = ("seconds", "tokens_per_second")  # columns that no seed can repeat
 
@@ -54,12 +61,8 @@ class Run:
     """
 
     def __init__(self, where: str | Path):
-        path = Path(where)
-        self.path = path if (path / "config.json").is_file() else MODELS / path
-        if not (self.path / "config.json").is_file():
-            raise ValueError(f"{where} is no run: expected {self.path / 'config.json'}; there are "
-                             f"{there_are(str(where))}")
-        self.journal = Journal()
+        self.path = find_run(where, MODELS)
+        self.journal = AppendLog()
 
     @classmethod
     def create(cls, name: str, cfg: Config, tokenizer: Tokenizer, data: dict[str, Any]) -> "Run":
@@ -118,7 +121,7 @@ class Run:
     def log(self) -> pd.DataFrame:
         """The log's whole lines, one a row. Raises ValueError where there is none, or it is damaged."""
         try:
-            text = "".join(whole_lines(self.path / "log.csv"))
+            text = "".join(complete_lines(self.path / "log.csv"))
             return pd.read_csv(io.StringIO(text), float_precision="round_trip")
         except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
             raise ValueError(f"{self.path / 'log.csv'} cannot be read: {error}") from None
@@ -181,13 +184,13 @@ class Run:
     def forget_after(self, step: int) -> None:
         """Drop what was written after `step`, where a run goes on, and what a kill left half done."""
         log, samples = self.path / "log.csv", self.path / "samples.jsonl"
-        if log.exists() and (whole := whole_lines(log)):
-            lines = [line for line in whole[1:] if int(line.split(",")[0]) <= step]
-            write_text(log, whole[0] + "".join(lines))
+        if log.exists() and (lines := complete_lines(log)):
+            kept = [line for line in lines[1:] if int(line.split(",")[0]) <= step]
+            write_text(log, lines[0] + "".join(kept))
         else:
             log.unlink(missing_ok=True)
         if samples.exists():
-            write_text(samples, "".join(line for line in whole_lines(samples) if json.loads(line)["step"] <= step))
+            write_text(samples, "".join(line for line in complete_lines(samples) if json.loads(line)["step"] <= step))
         for name in ("grades.json", "loss.png"):
             (self.path / name).unlink(missing_ok=True)
         for unfinished in self.path.glob("checkpoints/.*.tmp"):
@@ -219,7 +222,7 @@ class Run:
 
         Raises ValueError, and removes nothing, where none is whole.
         """
-        put_back(self.path / "checkpoints")
+        restore_interrupted(self.path / "checkpoints")
         saved = self.checkpoints()
         damaged = {checkpoint.path: problem for checkpoint in saved if (problem := checkpoint.problem())}
         if damaged and len(damaged) == len(saved):
@@ -232,12 +235,12 @@ class Run:
 
 def saved_runs() -> list[str]:
     """The names of the runs in models/."""
-    return sorted(path.parent.name for path in MODELS.glob("[!.]*/config.json"))
+    return saved_names(MODELS)
 
 
 def there_are(wanted: str = "") -> str:
     """The saved runs, for a sentence; of many the nearest to what was wanted."""
-    return in_words(saved_runs(), wanted)
+    return list_names(saved_runs(), wanted)
 
 
 def require_locks() -> None:

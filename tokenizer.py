@@ -1,11 +1,11 @@
-"""Text to token ids and back, with every byte accounted for: characters, bytes, SentencePiece, Hugging Face.
+"""Text to token ids and back, lossless: characters, bytes, SentencePiece, Hugging Face.
 
     python tokenizer.py train --data FILE [FILE ...] --kind bpe --vocab-size 2048 --out FOLDER
     python tokenizer.py grow FOLDER --data FILE [FILE ...] --vocab-size 4096 --out FOLDER
     python tokenizer.py show tales_1024 "Once upon a time"
     python tokenizer.py build            # the tokenizers in tokenizers/, from the built-in corpus
 
-The tokenizers themselves stand in tokenization/.
+The tokenizers are in tokenization/.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ from rich.console import Console
 import tales
 from configuration.command_line import fail, parse_command
 from tokenization import foreign
-from tokenization.base import META, Tokenizer, thin
+from tokenization.base import META, Tokenizer, sample_evenly
 from tokenization.grow import grow as grow_merges
 from tokenization.hugging_face import HuggingFaceBPETokenizer, HuggingFaceTokenizer
 from tokenization.plain import ByteTokenizer, CharTokenizer
@@ -39,7 +39,7 @@ Kind = Literal["char", "byte", "bpe", "unigram", "hf_bpe"]
 BUILT_FOLDER = Path(__file__).parent / "tokenizers"
 BUILT_SIZES = (128, 256, 512, 1024, 2048, 4096)
 BUILT_SEED, BUILT_STORIES = 0, 20_000
-MAX_TRAIN_BYTES = 100_000_000  # text that a vocabulary is learned from, at most
+MAX_TRAIN_BYTES = 100_000_000  # at most, of text that a vocabulary is learned from
 
 TOKENIZERS = {
     "char": CharTokenizer, "byte": ByteTokenizer, "bpe": BPETokenizer, "unigram": UnigramTokenizer,
@@ -49,35 +49,34 @@ KINDS = TOKENIZERS | {"hf": HuggingFaceTokenizer}  # hf: read from others' files
 
 
 def train_tokenizer(kind: str, texts: Iterable[str], vocab_size: int | None = None) -> Tokenizer:
-    """Fit a tokenizer; the same texts give the same tokenizer, byte for byte.
+    """Train a tokenizer; the same texts give the same tokenizer, byte for byte.
 
-    Of more than 100 MB of text, a sample spread evenly over it counts, so memory stays bounded; char
-    alone reads it all, for it must know every character. `vocab_size` counts all ids, specials
-    included; char and byte derive it, so it stays None. ValueError where the kind is unknown, the text
-    empty, or the size does not suit the text.
+    Of more than 100 MB of text an even sample is used, in bounded memory; char reads all of it, since it must know
+    every character. `vocab_size` counts all ids, specials included; None for char and byte, which derive it.
+    Raises ValueError if the kind is unknown, the text is empty, or the size does not suit the text.
     """
     if kind not in TOKENIZERS:
         raise ValueError(f"kind={kind!r} is not known: use one of {', '.join(TOKENIZERS)}")
     if kind not in ("char", "byte"):
-        texts = thin(texts, MAX_TRAIN_BYTES)
+        texts = sample_evenly(texts, MAX_TRAIN_BYTES)
     return TOKENIZERS[kind].train(texts, vocab_size)
 
 
 def grow_tokenizer(tokenizer: Tokenizer, texts: Iterable[str], vocab_size: int) -> Tokenizer:
-    """A bpe or hf_bpe tokenizer with more ids, learned from (an even sample of 100 MB of) the texts.
+    """Enlarge the vocabulary of a bpe or hf_bpe tokenizer, by merges learned from at most 100 MB of the texts.
 
-    Its old ids stay what they were, and no text gets more tokens. ValueError where the kind has no
-    merges to go on with, or the size does not suit it or the text.
+    The old ids keep their meaning, and no text gets more tokens. Raises ValueError if the kind has no merges, or the
+    size does not suit it or the text.
     """
-    return grow_merges(tokenizer, thin(texts, MAX_TRAIN_BYTES), vocab_size)
+    return grow_merges(tokenizer, sample_evenly(texts, MAX_TRAIN_BYTES), vocab_size)
 
 
 def load_tokenizer(name: str | Path) -> Tokenizer:
-    """The tokenizer of a folder, a built one ("tales_1024"), or one of the Hugging Face Hub ("OWNER/NAME").
+    """Load a tokenizer from a folder, tokenizers/ ("tales_1024") or the Hugging Face Hub ("OWNER/NAME").
 
-    A folder is one that `save` wrote, one with vocab.json and merges.txt (GPT-2's), or one with a
-    tokenizer.json; transformers is needed for other files and for the Hub only. ValueError where
-    nothing is there, what is there is not whole, or its ids do not stand for fixed bytes.
+    A folder is one that `save` wrote, or has vocab.json and merges.txt (as GPT-2's), or has a tokenizer.json. Only
+    other files and the Hub need transformers.
+    Raises ValueError if nothing is there, a file is damaged, or ids do not stand for fixed bytes.
     """
     path = Path(name) if Path(name).is_dir() else BUILT_FOLDER / name
     if path.is_dir():
@@ -85,34 +84,34 @@ def load_tokenizer(name: str | Path) -> Tokenizer:
         return foreign.from_folder(path) if saved is None else rebuild(path, saved, str(name))
     if foreign.HUB_NAME.fullmatch(str(name)):
         return foreign.from_hub(str(name))
-    raise ValueError(f"tokenizer={str(name)!r} is no folder: give a tokenizer's folder, one of the Hugging Face Hub "
+    raise ValueError(f"tokenizer={str(name)!r} is not a folder: give a tokenizer's folder, one of the Hugging Face Hub "
                      f"as OWNER/NAME, or one of {', '.join(f'tales_{size}' for size in BUILT_SIZES)}")
 
 
 def saved_description(folder: Path) -> Path | None:
-    """The file in which `save` described a tokenizer, None in a folder of somebody else's."""
-    older = folder / "tokenizer.json"  # its name before Hugging Face's file needed it
+    """The file in which `save` described a tokenizer; None in a folder that `save` did not write."""
+    older = folder / "tokenizer.json"  # an older name of meta.json; now Hugging Face's file has it
     if (folder / META).exists():
         return folder / META
     return older if older.exists() and older.read_bytes().startswith(b'{\n "kind"') else None
 
 
 def rebuild(folder: Path, description: Path, name: str) -> Tokenizer:
-    """The tokenizer that `save` wrote; ValueError where a file is damaged, or another one's."""
+    """The tokenizer that `save` wrote. Raises ValueError if a file is damaged, or belongs to another tokenizer."""
     try:
         said = json.loads(description.read_text(encoding="utf-8"))
         kind = KINDS[said["kind"]]
         tokenizer = kind.rebuild(said, {file: (folder / file).read_bytes() for file in kind.file_names})
-        whole = said == tokenizer.description() | {"fingerprint": tokenizer.fingerprint}
+        matches = said == tokenizer.description() | {"fingerprint": tokenizer.fingerprint}
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise ValueError(f"tokenizer={name!r} cannot be read ({error!r}): save it again") from error
-    if not whole:
+    if not matches:
         raise ValueError(f"tokenizer={name!r} does not match its fingerprint: save it again")
     return tokenizer
 
 
 def built_tokenizer(vocab_size: int) -> Tokenizer:
-    """The tokenizer built from the tales with so many ids; ValueError where there is none."""
+    """The tokenizer built from the tales with this size. Raises ValueError if there is none."""
     if vocab_size not in BUILT_SIZES:
         raise ValueError(f"vocab_size={vocab_size} has no built tokenizer: "
                          f"use one of {', '.join(map(str, BUILT_SIZES))}, or train one")
@@ -120,9 +119,9 @@ def built_tokenizer(vocab_size: int) -> Tokenizer:
 
 
 def documents_in(path: str | Path, separator: str | None = None) -> Iterator[str]:
-    """The documents of a UTF-8 file: all of it, or what stands between separators.
+    """The documents of a UTF-8 file: all of it, or the texts between separators, without blank ones.
 
-    Blank documents are left out; memory holds one at a time. ValueError where it is not UTF-8.
+    Memory holds one document at a time. Raises ValueError if the file is not UTF-8.
     """
     if Path(path).stat().st_size == 0:
         return
@@ -148,14 +147,14 @@ def train(
     *, data: tuple[Path, ...], kind: Kind, out: Path, vocab_size: int | None = None,
     separator: str | None = None,
 ) -> None:
-    """Train a tokenizer on text files and save it. Of more than 100 MB, an even sample counts.
+    """Train a tokenizer on text files and save it. Of more than 100 MB an even sample is used.
 
     Args:
         data: UTF-8 text files.
-        kind: char, byte, SentencePiece's bpe and unigram, or hf_bpe: bytes merged within GPT-4's words.
+        kind: char, byte, bpe or unigram (SentencePiece), or hf_bpe (byte pairs within words as GPT-4 splits them).
         out: the folder to write.
-        vocab_size: all ids, specials included (bpe, unigram and hf_bpe only).
-        separator: what stands between documents in a file, such as "<|endoftext|>".
+        vocab_size: number of ids, specials included (bpe, unigram and hf_bpe only).
+        separator: text between the documents of a file, such as "<|endoftext|>".
     """
     save(train_tokenizer(kind, texts_of(data, separator), vocab_size), out)
 
@@ -164,20 +163,20 @@ def grow(
     tokenizer: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="TOKENIZER")],
     *, data: tuple[Path, ...], vocab_size: int, out: Path, separator: str | None = None,
 ) -> None:
-    """Enlarge a vocabulary: the merges go on where they ended, so the old ids keep their meaning.
+    """Enlarge a vocabulary by further merges; the old ids keep their meaning.
 
     Args:
         tokenizer: a bpe or hf_bpe tokenizer's folder, a built one such as tales_1024, or GPT-2's.
-        data: UTF-8 text files; of more than 100 MB, an even sample counts.
-        vocab_size: all ids, the old ones included.
+        data: UTF-8 text files; of more than 100 MB an even sample is used.
+        vocab_size: number of ids, the old ones included.
         out: the folder to write.
-        separator: what stands between documents in a file, such as "<|endoftext|>".
+        separator: text between the documents of a file, such as "<|endoftext|>".
     """
     save(grow_tokenizer(load_tokenizer(tokenizer), texts_of(data, separator), vocab_size), out)
 
 
 def texts_of(data: tuple[Path, ...], separator: str | None) -> Iterator[str]:
-    """The documents of all files; ValueError where one is missing."""
+    """The documents of all files. Raises ValueError if one is missing."""
     for path in data:
         if not path.is_file():
             raise ValueError(f"data={str(path)!r} is not a file: give UTF-8 text files")
@@ -185,7 +184,7 @@ def texts_of(data: tuple[Path, ...], separator: str | None) -> Iterator[str]:
 
 
 def save(tokenizer: Tokenizer, out: Path) -> None:
-    """Write it, and say so."""
+    """Save a tokenizer and print its folder, size and fingerprint."""
     tokenizer.save(out)
     print(f"{out}: {tokenizer.kind}, {tokenizer.vocab_size} ids, {tokenizer.fingerprint[:16]}")
 
@@ -199,19 +198,19 @@ def show(
     Args:
         tokenizer: a tokenizer's folder, a built one such as tales_1024, or OWNER/NAME on the Hugging Face Hub.
         text: the text to split.
-        ids: write each id behind its token.
+        ids: print each id behind its token.
     """
     Console().print(load_tokenizer(tokenizer).show(text, ids=ids))
 
 
 README = """# Built tokenizers
 
-SentencePiece BPE over the built-in corpus, for `load_tokenizer("tales_1024")`. Up to 512 ids there
-is no room for the 256 byte pieces: those three know the characters of the tales only, and say so
-when a text has another one. The others write any text.
+SentencePiece BPE, trained on the built-in corpus, for `load_tokenizer("tales_1024")`. The three with up to 512 ids
+have no byte pieces: they encode the characters of the tales only, and raise an error for any other. The larger ones
+encode any text.
 
-`python tokenizer.py build` makes them again, byte for byte: stories 0 to {last} of
-`tales.stories({seed})`, sentencepiece {version}. The text has SHA-256 `{corpus}`.
+`python tokenizer.py build` builds them again, byte for byte, with sentencepiece {version}, from the stories 0 to {last}
+of `tales.stories({seed})`. SHA-256 of that text: `{corpus}`.
 
 | folder | ids | bytes per token | SHA-256 of tokenizer.model |
 |---|---|---|---|
@@ -223,7 +222,7 @@ def build(out: Path = BUILT_FOLDER) -> None:
     """Build the tokenizers of the built-in corpus again, and their README.
 
     Args:
-        out: the folder that holds them.
+        out: the folder to write them to.
     """
     texts = [story.text for story in islice(tales.stories(BUILT_SEED), BUILT_STORIES)]
     num_bytes, rows = sum(len(text.encode()) for text in texts), []

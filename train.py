@@ -3,12 +3,19 @@
 A run is a folder in models/; see runs.py for what is in it.
 """
 
+if __name__ == "__main__":  # first of all: help and mistakes need no torch, whose import takes seconds
+    import sys
+
+    from training.command import parse
+
+    command = parse(sys.argv[1:])
+
 import contextlib
 import math
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import chain, islice
 from typing import Any, NamedTuple
@@ -16,6 +23,7 @@ from typing import Any, NamedTuple
 import torch
 from rich.console import Console
 
+import runs
 from config import Config, DataConfig, TokenizerConfig, TrainConfig, replace
 from configuration.command_line import fail
 from corpora.corpus import Corpus, load_corpus
@@ -25,12 +33,12 @@ from memory_prediction.budget import EXIT_OUT_OF_MEMORY, Budget, OutOfMemory
 from memory_prediction.process import choose_allocator
 from model import Model, flops_per_token
 from optimizing.schedules import Schedule
-from presets import parse_command_line
 from run_store.checkpoint import Progress
 from runs import Run, free_name, require_free, require_locks, saved_runs
 from tokenizer import BUILT_SIZES, Tokenizer, built_tokenizer, load_tokenizer, train_tokenizer
 from tools import deterministic, has_fast_bfloat16, pick_device, seed_everything
 from training import report
+from training.command import parse
 from training.evaluation import Evaluation, evaluate
 from training.saving import Interrupted, Saver, load_newest, require_changeable
 from training.step import Learner, NotFinite
@@ -301,16 +309,6 @@ def require_same_text(run: Run, corpus: Corpus) -> None:
                          "or train a new run on it")
 
 
-def base_configuration(options: Mapping[str, str | None]) -> Config:
-    """What the flags change: the run's configuration with --resume, else the defaults."""
-    if options["resume"] is None:
-        return Config()
-    if options["preset"] or options["config"]:
-        raise ValueError(f"--resume {options['resume']} keeps the run's configuration: leave out the preset and "
-                         "--config")
-    return Run(options["resume"]).config
-
-
 def terminated(*_) -> None:
     """SIGTERM where there is nothing to save yet."""
     raise Terminated
@@ -320,13 +318,10 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM; like Ctrl-C, it is no error."""
 
 
-def main() -> None:
+def main(command: tuple[Config, dict[str, Any]] | None = None) -> None:
+    """Train as the command line says, which may have been read already."""
     signal.signal(signal.SIGTERM, terminated)
-    cfg, options = parse_command_line(
-        sys.argv[1:], program="python train.py", description="Train a model on text.",
-        options={"resume": "RUN: go on with a saved run from its newest checkpoint; its configuration is kept, but "
-                           "for --train.steps and a few more"}, base=base_configuration,
-        switches={"force": "begin even where the run is predicted not to fit into memory"})
+    cfg, options = command or parse(sys.argv[1:], runs.MODELS)
     name = options["resume"]
     try:
         if name is not None:
@@ -356,4 +351,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(command)

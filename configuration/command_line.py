@@ -4,9 +4,10 @@ import contextlib
 import io
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import is_dataclass
 from functools import partial, wraps
-from typing import Any, NoReturn
+from typing import Annotated, Any, NoReturn, get_args, get_origin, get_type_hints
 
 import tyro
 
@@ -14,12 +15,13 @@ import tyro
 def parse_flags(flags: Sequence[str], default: Any, prog: str, description: str) -> Any:
     """Apply `--section.flag value ...` to a dataclass. Raises ValueError with the mistake in one sentence."""
     kind = type(default)
+    flags = spell_booleans(flags, boolean_flags(kind))
     return _parse(flags, partial(tyro.cli, kind, default=default, prog=prog, description=description), kind.__name__)
 
 
 def parse_words(words: Sequence[str], kind: type, prog: str) -> Any:
     """A dataclass of this kind from its flags. Raises ValueError with the mistake in one sentence."""
-    return _parse(words, partial(tyro.cli, kind, prog=prog))
+    return _parse(spell_booleans(words, boolean_flags(kind)), partial(tyro.cli, kind, prog=prog))
 
 
 def parse_command(
@@ -29,8 +31,46 @@ def parse_command(
 
     Raises ValueError with the mistake in one sentence.
     """
+    if words and words[0] in commands:
+        words = spell_booleans(words, boolean_flags(commands[words[0]]))
     later = {name: _later(command) for name, command in commands.items()}
     return _parse(words, partial(tyro.extras.subcommand_cli_from_dict, later, prog=prog, description=description))
+
+
+def boolean_flags(kind: Any, prefix: str = "--") -> Iterator[str]:
+    """The flags of a dataclass or a function that are either on or off, as they are typed: --model.norm-bias."""
+    for name, hint in get_type_hints(kind, include_extras=True).items():
+        bare = get_args(hint)[0] if get_origin(hint) is Annotated else hint
+        flag = prefix + name.replace("_", "-")
+        if bare is bool:
+            yield flag
+        elif is_dataclass(bare):
+            yield from boolean_flags(bare, f"{flag}." if bare is hint else prefix)  # annotated: its name is left out
+
+
+def spell_booleans(words: Sequence[str], flags: Iterator[str]) -> list[str]:
+    """The words with `--flag true|false` as tyro reads them: `--flag`, `--no-flag`. Raises ValueError for others."""
+    known, spelled, rest = set(flags), [], list(words)
+    while rest:
+        flag, equals, value = rest.pop(0).partition("=")
+        if flag.replace("_", "-") not in known:
+            spelled.append(flag + equals + value)
+            continue
+        if not equals:
+            value = rest.pop(0) if rest and rest[0].lower() in ("true", "false") else "true"
+        if value.lower() not in ("true", "false"):
+            raise ValueError(f"{flag}={value} is wrong: use true or false")
+        section, dot, name = flag.removeprefix("--").rpartition(".")
+        spelled.append(f"--{section}{dot}{'' if value.lower() == 'true' else 'no-'}{name}")
+    return spelled
+
+
+def parse_or_exit(parse: Callable[..., Any], words: Sequence[str], description: str) -> Any:
+    """What `parse` makes of the words; a mistake prints its sentence and exits with status 2."""
+    try:
+        return parse(words, description)
+    except (ValueError, OSError) as error:
+        fail(error)
 
 
 def fail(error: Exception | str) -> NoReturn:

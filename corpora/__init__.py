@@ -1,1 +1,1 @@
-"""From text to tokens on disk, and to rows of them: corpora, encoding, packing."""
+"""Corpora by name or path, encoded into token files, and the layout of tokens in rows."""

@@ -1,4 +1,4 @@
-"""Files, plain or compressed, as text; and what is known of a file, remembered."""
+"""Text files, plain or compressed; facts about files, cached."""
 
 import codecs
 import hashlib
@@ -14,10 +14,10 @@ from typing import IO, Any
 
 import zstandard
 
-from corpora.chunks import Piece, split, without_blank
+from corpora.chunks import Chunk, drop_blank, split_documents
 
 BLOCK_BYTES = 1 << 18
-SETTLED_NS = 2 * 10**9  # coarser than the clock of any file system in use
+MIN_AGE_NS = 2 * 10**9  # more than the timestamp granularity of any file system in use
 COMPRESSED: dict[str, Callable[[], Any]] = {
     ".gz": lambda: zlib.decompressobj(wbits=31),  # 31: with gzip's header
     ".zst": lambda: zstandard.ZstdDecompressor().decompressobj(),
@@ -30,7 +30,7 @@ def uncompressed(path: Path) -> Path:
 
 
 class HashedFile:
-    """A file read from its start, with the SHA-256 of what has been read."""
+    """A file that is read from its start, with the SHA-256 of what was read."""
 
     def __init__(self, file: IO[bytes]):
         self.file, self.sha256 = file, hashlib.sha256()
@@ -42,9 +42,9 @@ class HashedFile:
 
 
 def byte_blocks(file: IO[bytes] | HashedFile, path: Path) -> Iterator[bytes]:
-    """The content of a file, decompressed where its name ends in .gz or .zst.
+    """The content of a file, decompressed if its name ends in .gz or .zst.
 
-    Raises ValueError where the compressed file is damaged or cut short.
+    Raises ValueError if a compressed file is damaged or truncated.
     """
     make = COMPRESSED.get(path.suffix.lower())
     decompressor = None
@@ -52,7 +52,7 @@ def byte_blocks(file: IO[bytes] | HashedFile, path: Path) -> Iterator[bytes]:
         while block := file.read(BLOCK_BYTES if make is None else BLOCK_BYTES // 8):
             while make is not None and block:
                 if decompressor is None or decompressor.eof:
-                    decompressor = make()  # one after the other, as `cat a.gz b.gz` leaves them
+                    decompressor = make()  # a file may hold several streams, as `cat a.gz b.gz` writes them
                 yield decompressor.decompress(block)
                 block = decompressor.unused_data
             if block:
@@ -60,15 +60,15 @@ def byte_blocks(file: IO[bytes] | HashedFile, path: Path) -> Iterator[bytes]:
     except (zlib.error, zstandard.ZstdError) as error:
         raise ValueError(f"{path} cannot be decompressed ({error}): compress it again") from error
     if decompressor is not None and not decompressor.eof:
-        raise ValueError(f"{path} cannot be decompressed (it is cut short): compress it again")
+        raise ValueError(f"{path} cannot be decompressed (it is truncated): compress it again")
 
 
 def text_blocks(file: IO[bytes] | HashedFile, path: Path) -> Iterator[str]:
-    """The text of a UTF-8 file, block by block. Raises ValueError where it is not UTF-8."""
+    """The text of a UTF-8 file, block by block. Raises ValueError if it is not UTF-8."""
     decoder, num_bytes = codecs.getincrementaldecoder("utf-8")(), 0
     try:
         for block in byte_blocks(file, path):
-            waiting = len(decoder.getstate()[0])  # of a character that the last block cut
+            waiting = len(decoder.getstate()[0])  # bytes of a character that the last block cut
             yield decoder.decode(block)
             num_bytes += len(block)
         waiting = len(decoder.getstate()[0])
@@ -80,7 +80,7 @@ def text_blocks(file: IO[bytes] | HashedFile, path: Path) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Scan:
-    """What one reading of a text file tells: its SHA-256, its documents and their characters, its separators."""
+    """What one pass over a text file tells. Blank documents do not count."""
 
     sha256: str
     num_documents: int
@@ -88,26 +88,26 @@ class Scan:
     num_separators: int
 
 
-def read_documents(path: Path, separator: str | None) -> Iterator[Piece]:
+def read_documents(path: Path, separator: str | None) -> Iterator[Chunk]:
     """The documents of a text file that are not blank."""
     with open(path, "rb") as file:
-        yield from without_blank(split(text_blocks(file, path), separator))
+        yield from drop_blank(split_documents(text_blocks(file, path), separator))
 
 
 def scan(path: Path, separator: str | None) -> Scan:
-    """Read a text file once, from its start to its end."""
+    """Read a text file once, in bounded memory."""
     num_separators, num_documents, num_chars = -1, 0, 0
     with open(path, "rb") as file:
         hashed = HashedFile(file)
-        for piece in split(text_blocks(hashed, path), separator):
-            num_separators += piece.is_last
-            for _ in without_blank([piece]):
-                num_documents += piece.is_first
-                num_chars += len(piece.text)
+        for chunk in split_documents(text_blocks(hashed, path), separator):
+            num_separators += chunk.is_last
+            for _ in drop_blank([chunk]):
+                num_documents += chunk.is_first
+                num_chars += len(chunk.text)
     return Scan(hashed.sha256.hexdigest(), num_documents, num_chars, num_separators)
 
 
-# ---- what content is called ----
+# ---- cached facts ----
 
 
 def digest(*values: Any) -> str:
@@ -115,8 +115,8 @@ def digest(*values: Any) -> str:
     return hashlib.sha256(json.dumps(values).encode()).hexdigest()
 
 
-def recall(folder: Path, key: list[Any], find: Callable[[], Any]) -> Any:
-    """What was found before under the key and kept in the folder as JSON, or what is found now."""
+def cached_json(folder: Path, key: list[Any], find: Callable[[], Any]) -> Any:
+    """The JSON value cached in the folder under the key; if there is none, the result of `find`, which is cached."""
     path = folder / f"{digest(*key)[:32]}.json"
     if path.exists():
         return json.loads(path.read_text(encoding="utf-8"))
@@ -128,26 +128,26 @@ def recall(folder: Path, key: list[Any], find: Callable[[], Any]) -> Any:
     return found
 
 
-def remembered(path: Path, what: str, cache: Path, find: Callable[[], Any]) -> Any:
-    """What is known of a file as it stands, so that a large one is read through once.
+def cached_for_file(path: Path, what: str, cache: Path, find: Callable[[], Any]) -> Any:
+    """The result of `find` for a file, cached, so that a large file is read once.
 
-    A file counts as the same while its size and its times are; one that changed a moment ago is not remembered,
-    for it could change again within the same tick of its clock.
+    A file is unchanged if its size and times are. If it changed a moment ago nothing is cached: it could change again
+    within one tick of the file system's clock.
     """
     state = state_of(path)
-    if time.time_ns() - max(state[1:3]) < SETTLED_NS:
+    if time.time_ns() - max(state[1:3]) < MIN_AGE_NS:
         return find()
-    return recall(cache / "scans", [what, str(path.resolve()), *state], find)
+    return cached_json(cache / "scans", [what, str(path.resolve()), *state], find)
 
 
 def state_of(path: Path) -> tuple[int, ...]:
-    """Size, times and number of a file: while they stay, so does its content."""
+    """Size, times and inode of a file: if they are the same, so is its content."""
     state = path.stat()
     return state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino
 
 
-def unless_changed(pieces: Iterable[Piece], path: Path, state: tuple[int, ...]) -> Iterator[Piece]:
-    """The pieces of a file. Raises ValueError at their end where it is no longer as it was."""
-    yield from pieces
+def checked_unchanged(chunks: Iterable[Chunk], path: Path, state: tuple[int, ...]) -> Iterator[Chunk]:
+    """The chunks of a file. Raises ValueError at the end if the file has changed since `state`."""
+    yield from chunks
     if state_of(path) != state:
         raise ValueError(f"{path} has changed while it was read: start again when it is complete")

@@ -1,4 +1,4 @@
-"""Corpora, encoded once into memory-mapped files that are kept by content, tokenizer and settings."""
+"""Encode a corpus once, into memory-mapped token files in the cache, named by corpus and tokenizer."""
 
 import contextlib
 import json
@@ -19,16 +19,16 @@ from corpora.files import digest
 from corpora.locks import locked
 from tokenizer import Tokenizer
 
-FORMAT = 2  # of the files in the cache: another number, and every corpus is encoded anew
-PATIENCE = 3.0  # seconds before a bar appears
+FORMAT = 2  # of the cached files: if it changes, every corpus is encoded again
+PATIENCE = 3.0  # seconds before the progress bar appears
 
 
 class TokenFile:
-    """One part, encoded: every document as bos, its ids, eos, one after the other.
+    """One encoded part: bos, ids and eos of every document, concatenated.
 
-    `tokens` (num_tokens,) and `document_starts` (num_documents,) are memory-mapped. `num_bytes` of
-    UTF-8 text, without bos and eos; `bits` of information in it, or None where not known.
-    ValueError where the files are missing or cut short.
+    `tokens` (num_tokens,) and `document_starts` (num_documents,) are memory-mapped. `num_bytes` is the size of the
+    text in UTF-8, `bits` its information content, None = not known.
+    Raises ValueError if the files are missing or truncated.
     """
 
     def __init__(self, folder: Path, part: str):
@@ -43,11 +43,11 @@ class TokenFile:
             raise ValueError(f"cache {str(folder)!r} is broken ({error}): delete it") from error
         sizes = (len(self.tokens), len(self.document_starts))
         if sizes != (self.num_tokens, self.num_documents):
-            raise ValueError(f"cache {str(folder)!r} is broken (cut short): delete it")
+            raise ValueError(f"cache {str(folder)!r} is broken (truncated): delete it")
 
 
 class JoinedTokens:
-    """The tokens of several files as one array, indexed by a number, a slice or an array of numbers."""
+    """The tokens of several files as one array, indexed by an integer, a slice or an array of integers."""
 
     def __init__(self, arrays: list[np.ndarray]):
         self._arrays, self._ends = arrays, np.cumsum([len(array) for array in arrays])
@@ -69,7 +69,7 @@ class JoinedTokens:
 
 
 class JoinedTokenFile:
-    """Several parts, one after the other, as one TokenFile."""
+    """Several parts concatenated, with the interface of a TokenFile."""
 
     def __init__(self, files: list[TokenFile]):
         self.tokens = JoinedTokens([file.tokens for file in files])
@@ -89,32 +89,32 @@ def prepare(
 ) -> tuple[list[tuple[TokenFile, float]], TokenFile | JoinedTokenFile]:
     """([(train part, weight) of each source], validation part), from the cache or encoded into it now.
 
-    The weights add up to 1. Raises ValueError where a part is empty.
+    The weights add up to 1. Raises ValueError if a part is empty.
     """
     console = console or Console(stderr=True)
-    files = [part_of(source, "train", tokenizer, cache_dir, workers, console) for source in corpus.sources]
+    files = [encoded_part(source, "train", tokenizer, cache_dir, workers, console) for source in corpus.sources]
     weights = corpus.weights or [file.num_tokens for file in files]
-    held_out = [part_of(source, part, tokenizer, cache_dir, workers, console) for source, part in corpus.held_out]
+    held_out = [encoded_part(source, part, tokenizer, cache_dir, workers, console) for source, part in corpus.held_out]
     return ([(file, weight / sum(weights)) for file, weight in zip(files, weights, strict=True)],
             held_out[0] if len(held_out) == 1 else JoinedTokenFile(held_out))
 
 
-def part_of(
+def encoded_part(
     corpus: Corpus, part: str, tokenizer: Tokenizer, cache_dir: Path, workers: int | None, console: Console,
 ) -> TokenFile:
     """One part of a corpus, encoded."""
-    folder = encoded(corpus, tokenizer, Path(cache_dir), workers, console)
+    folder = encode_once(corpus, tokenizer, Path(cache_dir), workers, console)
     if (folder / f"{part}.json").exists() and (folder / f"{part}.starts").stat().st_size == 0:
         raise ValueError(f"data.name={corpus.name!r} leaves the {part} part empty: use another data.val_ratio, "
                          "or more text")
     return TokenFile(folder, part)
 
 
-def encoded(corpus: Corpus, tokenizer: Tokenizer, cache_dir: Path, workers: int | None, console: Console) -> Path:
-    """The folder of an encoded corpus.
+def encode_once(corpus: Corpus, tokenizer: Tokenizer, cache_dir: Path, workers: int | None, console: Console) -> Path:
+    """The folder of an encoded corpus, encoded now if it is not in the cache.
 
-    It gets its name when it is whole, so an interrupted encode is never taken for one. Of two processes
-    that want the same, the second waits for the first; what killed ones have left is swept up.
+    The folder gets its name when it is complete, so an interrupted encoding is never used. If another process encodes
+    the same corpus, wait for it. What killed processes have left is removed.
     """
     name = digest(FORMAT, corpus.fingerprint, tokenizer.fingerprint)[:32]
     folder = cache_dir / name
@@ -123,9 +123,9 @@ def encoded(corpus: Corpus, tokenizer: Tokenizer, cache_dir: Path, workers: int 
     cache_dir.mkdir(parents=True, exist_ok=True)
     with locked(cache_dir / f"{name}.lock", console):
         if not folder.exists():
-            sweep(cache_dir)
+            remove_abandoned(cache_dir)
             unfinished = cache_dir / f"{name}.tmp"
-            shutil.rmtree(unfinished, ignore_errors=True)  # ours, for we hold its lock
+            shutil.rmtree(unfinished, ignore_errors=True)  # ours, since we hold its lock
             unfinished.mkdir()
             try:
                 write_parts(unfinished, corpus, tokenizer, workers, console)
@@ -135,8 +135,8 @@ def encoded(corpus: Corpus, tokenizer: Tokenizer, cache_dir: Path, workers: int 
     return folder
 
 
-def sweep(cache_dir: Path) -> None:
-    """Remove what encodes have left whose processes are gone."""
+def remove_abandoned(cache_dir: Path) -> None:
+    """Remove the unfinished folders of processes that have ended."""
     for unfinished in cache_dir.glob("*.tmp"):
         with locked(unfinished.with_suffix(".lock")) as ours:
             if ours:
@@ -152,9 +152,9 @@ class PartWriter:
         self.bits: float | None = 0.0
 
     def add(self, group: Encoded) -> None:
-        """Append the pieces of this part."""
-        mine = np.array([piece.part == self.part for piece in group.pieces])
-        is_first = np.array([piece.is_first for piece in group.pieces])[mine]
+        """Append the chunks of this part in a group."""
+        mine = np.array([chunk.part == self.part for chunk in group.chunks])
+        is_first = np.array([chunk.is_first for chunk in group.chunks])[mine]
         ids = group.ids if mine.all() else group.ids[np.repeat(mine, group.num_ids)]
         num_ids = group.num_ids[mine]
         self.starts.write((self.num_tokens + np.cumsum(num_ids) - num_ids)[is_first].tobytes())
@@ -162,12 +162,12 @@ class PartWriter:
         self.num_tokens += len(ids)
         self.num_bytes += int(group.num_bytes[mine].sum())
         self.num_documents += int(is_first.sum())
-        for piece in group.pieces:
-            if piece.is_first and piece.part == self.part:
-                self.bits = None if piece.bits is None or self.bits is None else self.bits + piece.bits
+        for chunk in group.chunks:
+            if chunk.is_first and chunk.part == self.part:
+                self.bits = None if chunk.bits is None or self.bits is None else self.bits + chunk.bits
 
     def finish(self, tokenizer: Tokenizer) -> None:
-        """Have all on the disk before the folder gets its name."""
+        """Write the description, and flush all to the disk before the folder gets its name."""
         sync(self.tokens)
         sync(self.starts)
         meta = {"num_tokens": self.num_tokens, "num_bytes": self.num_bytes, "num_documents": self.num_documents,
@@ -178,12 +178,12 @@ class PartWriter:
 
 
 def write_parts(folder: Path, corpus: Corpus, tokenizer: Tokenizer, workers: int | None, console: Console) -> None:
-    """Encode both parts in one go through the corpus, in bounded memory."""
+    """Encode both parts in one pass over the corpus, in bounded memory."""
     with contextlib.ExitStack() as stack:
         writers = [PartWriter(folder, part, *(stack.enter_context(open(folder / f"{part}.{end}", "wb"))
                                               for end in ("bin", "starts"))) for part in ("train", "val")]
         show = stack.enter_context(progress_bar(console, corpus))
-        groups = stack.enter_context(contextlib.closing(encode(corpus.pieces(), tokenizer, workers)))
+        groups = stack.enter_context(contextlib.closing(encode(corpus.chunks(), tokenizer, workers)))
         for group in groups:
             for writer in writers:
                 writer.add(group)
@@ -194,7 +194,7 @@ def write_parts(folder: Path, corpus: Corpus, tokenizer: Tokenizer, workers: int
 
 @contextlib.contextmanager
 def progress_bar(console: Console, corpus: Corpus) -> Iterator:
-    """A function that shows how far an encode is, in an encode of more than a few seconds on a terminal."""
+    """A function that shows progress after each group, on a terminal and after PATIENCE seconds."""
     columns = (TextColumn("encoding {task.description}"), BarColumn(None), TextColumn("{task.fields[said]}"),
                TimeElapsedColumn())
     bar = Progress(*columns, console=console, disable=not console.is_terminal)
@@ -205,7 +205,7 @@ def progress_bar(console: Console, corpus: Corpus) -> Iterator:
         nonlocal num_tokens
         num_tokens += len(group.ids)
         seconds = time.perf_counter() - began
-        done = sum(len(piece.text) if corpus.counts_characters else piece.is_last for piece in group.pieces)
+        done = sum(len(chunk.text) if corpus.counts_characters else chunk.is_last for chunk in group.chunks)
         bar.update(task, advance=done, said=f"{num_tokens:,} tokens, {num_tokens / seconds:,.0f}/s")
         if seconds > PATIENCE:
             bar.start()
@@ -217,6 +217,6 @@ def progress_bar(console: Console, corpus: Corpus) -> Iterator:
 
 
 def sync(file: IO) -> None:
-    """Have the written bytes on the disk."""
+    """Flush written bytes to the disk."""
     file.flush()
     os.fsync(file.fileno())

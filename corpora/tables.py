@@ -1,6 +1,6 @@
-"""Texts in tables: .jsonl, .csv and .parquet files, read by the `datasets` library.
+"""Texts in tables: .jsonl, .csv and .parquet files, read with the `datasets` library.
 
-Rows are read in batches from the files themselves, so nothing is copied. Scripts of a dataset are never run.
+Rows are read in batches from the files themselves: nothing is copied. A dataset's script is never run.
 """
 
 import contextlib
@@ -16,14 +16,14 @@ from corpora.files import byte_blocks, digest, state_of, uncompressed
 
 KINDS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
 HUB_KINDS = ("json", "csv", "parquet", "arrow", "text")
-ROWS, BYTES = 256, 1 << 20  # read at a time
+ROWS_PER_READ, BYTES_PER_READ = 256, 1 << 20  # read at a time
 
 
-class Source(NamedTuple):
-    """A dataset on the Hub, or a folder laid out like one; `name` is what the user calls it."""
+class DatasetSpec(NamedTuple):
+    """A dataset on the Hub, or a folder laid out like one. `name` is the user's name for it."""
 
     name: str
-    where: str
+    location: str  # owner/name on the Hub, or a folder
     subset: str | None
     split: str
     revision: str | None = None
@@ -31,7 +31,7 @@ class Source(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """Files of one kind, with the options that `datasets` reads them with."""
+    """Files of one kind, and the options of `datasets` to read them with."""
 
     name: str
     kind: str
@@ -40,10 +40,7 @@ class Table:
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def batches(self, column: str | None = None) -> Iterator[Any]:
-        """The rows, of one column or all, as Arrow tables.
-
-        Raises ValueError where a file is not what its kind says.
-        """
+        """The rows, of one column or all, as Arrow tables. Raises ValueError if a file is not of its kind."""
         import pyarrow
 
         local_parquet = self.kind == "parquet" and not any(file.startswith("hf://") for file in self.files)
@@ -51,61 +48,61 @@ class Table:
             yield from self._parquet(column) if local_parquet else self._others(column)
         except (ValueError, OSError, pyarrow.ArrowException) as error:
             raise ValueError(f"data.name={self.name!r} cannot be read as {self.kind} ({one_line(error)}): "
-                             "mend or leave out the file") from error
+                             "repair the file or leave it out") from error
 
     def _parquet(self, column: str | None) -> Iterator[Any]:
-        """Local parquet by Arrow itself: `datasets` holds a group of rows at a time, and some files are one group."""
+        """Read local parquet with Arrow: `datasets` holds a whole row group, and some files are a single one."""
         from pyarrow.parquet import ParquetFile
 
         for path in self.files:
             with open(path, "rb") as file:
-                parquet = ParquetFile(file, buffer_size=BYTES, pre_buffer=False)
+                parquet = ParquetFile(file, buffer_size=BYTES_PER_READ, pre_buffer=False)
                 columns = [column] if column in parquet.schema_arrow.names else None
-                yield from parquet.iter_batches(ROWS, columns=columns)
+                yield from parquet.iter_batches(ROWS_PER_READ, columns=columns)
 
     def _others(self, column: str | None) -> Iterator[Any]:
-        builder = quiet_datasets().load_dataset_builder(self.kind, data_files={"train": list(self.files)},
+        builder = import_datasets().load_dataset_builder(self.kind, data_files={"train": list(self.files)},
                                                         cache_dir=str(self.cache / "datasets"), **self.options)
         config = builder.config
         if self.kind == "parquet":
-            config.batch_size, config.columns = ROWS, None if column is None else [column]
+            config.batch_size, config.columns = ROWS_PER_READ, None if column is None else [column]
         if self.kind == "json":
-            config.chunksize = BYTES
-        if self.kind == "csv":  # text as it stands: "NA" is no gap, and "007" no number
+            config.chunksize = BYTES_PER_READ
+        if self.kind == "csv":  # keep text as it is: "NA" is not a missing value, "007" not a number
             config.na_filter, config.converters = False, None if column is None else {column: str}
-        with contextlib.suppress(StopIteration):  # of `datasets`, where the files are empty
-            yield from builder.as_streaming_dataset(split="train").with_format("arrow").iter(batch_size=ROWS)
+        with contextlib.suppress(StopIteration):  # from `datasets`, if the files are empty
+            yield from builder.as_streaming_dataset(split="train").with_format("arrow").iter(batch_size=ROWS_PER_READ)
 
     def columns(self) -> dict[str, str]:
-        """The columns there are, and what they hold. Raises ValueError where there are no rows."""
+        """The type of each column, by name. Raises ValueError if there are no rows."""
         first = next(self.batches(), None)
         if first is None:
             raise ValueError(f"data.name={self.name!r} has no text: give a file with at least one row")
-        return types(first)
+        return column_types(first)
 
     def texts(self, column: str) -> Iterator[str]:
-        """One column, row by row; what is empty there is left out."""
+        """One column, row by row, without empty values."""
         for batch in self.batches(column):
-            choose_column(self, types(batch), column)  # a later file may have others
+            choose_column(self, column_types(batch), column)  # a later file may have other columns
             yield from filter(None, batch.column(column).to_pylist())
 
 
-def types(rows: Any) -> dict[str, str]:
-    """What the columns of an Arrow table hold."""
+def column_types(rows: Any) -> dict[str, str]:
+    """The type of each column of an Arrow table, by name."""
     return {field.name: str(field.type) for field in rows.schema}
 
 
 def choose_column(table: Table, columns: dict[str, str], asked: str | None) -> str:
-    """The column with the text: the one asked for, else `text`. Raises ValueError naming those there are."""
+    """The column of the text: `asked`, else `text`. Raises ValueError, with the names of the columns, without one."""
     column = asked or "text"
     if columns.get(column, "no column").removeprefix("large_") in ("string", "null"):
         return column
-    problem = f"holds {columns[column]}, not text, in" if column in columns else "is no column of"
+    problem = f"holds {columns[column]}, not text, in" if column in columns else "is not a column of"
     raise ValueError(f"data.column={column} {problem} {table.name!r}: use one of {', '.join(columns)}")
 
 
 def local_table(name: str, files: list[Path], cache: Path) -> Table:
-    """Files of one kind, by the end of their names; compressed parquet is unpacked into the cache."""
+    """Files of one kind, told by their suffix; compressed parquet is unpacked into the cache."""
     kinds = {kind_of(path) for path in files}
     if len(kinds) > 1:
         raise ValueError(f"data.name={name!r} has files of several kinds ({', '.join(sorted(map(str, kinds)))}): "
@@ -115,7 +112,7 @@ def local_table(name: str, files: list[Path], cache: Path) -> Table:
 
 
 def files_of(name: str) -> list[Path]:
-    """The file, the text files anywhere in the folder, or the files of the glob, in name order."""
+    """The file, the text files in the folder and below, or the files that match the glob, sorted by name."""
     path = Path(name)
     if path.is_file():
         return [path]
@@ -125,7 +122,7 @@ def files_of(name: str) -> list[Path]:
         return files
     texts = [file for file in files if uncompressed(file).suffix.lower() == ".txt"]
     tables = [file for file in files if kind_of(file)]
-    if (path / "README.md").is_file() and tables:  # a copy of a dataset on the Hub, whose card says what is what
+    if (path / "README.md").is_file() and tables:  # a copy of a Hub dataset, described by its card
         return []
     if texts and tables:
         raise ValueError(f"data.name={name!r} has {texts[0].name} and {tables[0].name}, of different kinds: give a "
@@ -134,12 +131,12 @@ def files_of(name: str) -> list[Path]:
 
 
 def kind_of(path: Path) -> str | None:
-    """What `datasets` calls a file's kind; None = text."""
+    """The kind of a file, as `datasets` calls it; None = text."""
     return KINDS.get(uncompressed(path).suffix.lower())
 
 
 def unpacked(path: Path, cache: Path) -> Path:
-    """The file, or where it is compressed, its content in the cache: parquet is read from its end."""
+    """The file; if it is compressed, its content in the cache, since parquet is read from its end."""
     if path == uncompressed(path):
         return path
     target = cache / "unpacked" / f"{digest(str(path.resolve()), *state_of(path))[:32]}.parquet"
@@ -152,13 +149,13 @@ def unpacked(path: Path, cache: Path) -> Path:
     return target
 
 
-def resolve(source: Source, cache: Path) -> dict[str, Any]:
-    """What `datasets` makes of a dataset's card and files: their kind, options, files of the split, and hash.
+def resolve_dataset(source: DatasetSpec, cache: Path) -> dict[str, Any]:
+    """Kind, options, files of the split and hash, as `datasets` reads them from a dataset's card and files.
 
-    Raises ValueError where there is no such split, or the files are no tables.
+    Raises ValueError if there is no such split, or the files are not tables.
     """
-    datasets = quiet_datasets()
-    builder = datasets.load_dataset_builder(source.where, source.subset, revision=source.revision,
+    datasets = import_datasets()
+    builder = datasets.load_dataset_builder(source.location, source.subset, revision=source.revision,
                                             cache_dir=str(cache / "datasets"))
     kind = type(builder).__module__.rpartition(".")[2]
     if kind not in HUB_KINDS:
@@ -166,7 +163,7 @@ def resolve(source: Source, cache: Path) -> dict[str, Any]:
     splits = builder.config.data_files
     if source.split not in splits:
         raise ValueError(f"data.name={source.name!r} has no split {source.split}: use one of "
-                         f"{', '.join(f'{source.where}:{split}' for split in splits)}")
+                         f"{', '.join(f'{source.location}:{split}' for split in splits)}")
     shared = {field.name for field in dataclasses.fields(datasets.BuilderConfig)}
     options = {field.name: getattr(builder.config, field.name) for field in dataclasses.fields(builder.config)
                if field.name not in shared and getattr(builder.config, field.name) != field.default}
@@ -174,30 +171,30 @@ def resolve(source: Source, cache: Path) -> dict[str, Any]:
             "files": list(splits[source.split]), "hash": builder.hash}
 
 
-def folder_table(source: Source, cache: Path) -> Table:
-    """A folder of tables, laid out like a dataset on the Hub or plainly full of files of one kind."""
-    datasets = quiet_datasets()
+def folder_table(source: DatasetSpec, cache: Path) -> Table:
+    """A folder of tables: laid out like a Hub dataset, or just files of one kind."""
+    datasets = import_datasets()
     try:
-        found = resolve(source, cache)
+        found = resolve_dataset(source, cache)
     except (FileNotFoundError, datasets.exceptions.DatasetsError, RuntimeError) as error:
         raise ValueError(f"data.name={source.name!r} cannot be read ({one_line(error)}): give a folder of .txt, "
                          ".jsonl, .csv or .parquet files") from error
     except ValueError as error:
-        raise named(error, source) from error
+        raise subset_error(error, source) from error
     files = [Path(file) for file in found["files"]]
     return dataclasses.replace(local_table(source.name, files, cache), kind=found["kind"], options=found["options"])
 
 
-def named(error: ValueError, source: Source) -> ValueError:
-    """The sentence for a subset that is missing or wrong; any other error as it is."""
+def subset_error(error: ValueError, source: DatasetSpec) -> ValueError:
+    """One sentence for a missing or wrong subset; any other error unchanged."""
     if found := re.search(r"(?:Available: |available configs: )\[(.*?)\]", str(error), re.DOTALL):
         return ValueError(f"data.subset={source.subset} is none of {source.name!r}: use one of "
                           f"{found[1].replace(chr(39), '')}")
     return error
 
 
-def quiet_datasets() -> Any:
-    """The library, imported where it is needed: it takes a second. What it would log, we say."""
+def import_datasets() -> Any:
+    """Import `datasets` on first use, since that takes a second, and silence its log: our errors say it."""
     import datasets
 
     datasets.logging.set_verbosity(datasets.logging.CRITICAL)
@@ -205,5 +202,5 @@ def quiet_datasets() -> Any:
 
 
 def one_line(error: BaseException) -> str:
-    """An error's text on one line, as far as it is of use, or its kind where it has none."""
+    """The text of an error on one line of at most 200 characters; its class if it has no text."""
     return " ".join(str(error).split())[:200] or type(error).__name__

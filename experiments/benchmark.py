@@ -13,6 +13,10 @@ import sys
 if not __package__:  # run as a file, from whichever folder
     import _project  # noqa: F401
 
+if __name__ == "__main__" and sys.argv[1:2] in ([], ["-h"], ["--help"]):  # needs no torch, whose import takes seconds
+    print(__doc__)
+    raise SystemExit
+
 import math
 import time
 from dataclasses import dataclass
@@ -163,10 +167,7 @@ WIDTH = 120  # of a table in a file
 
 
 def main() -> None:
-    name, *words = sys.argv[1:] or ["--help"]
-    if name in ("-h", "--help"):
-        print(__doc__)
-        return
+    name, *words = sys.argv[1:]
     try:
         if name not in BENCHMARKS:
             raise ValueError(f"benchmark={name!r} is not known: use one of {', '.join(BENCHMARKS)}")

@@ -5,51 +5,31 @@ in a process of its own. Whatever ends a search, the same command goes on. Resul
 """
 
 import sys
-from pathlib import Path
 
 if not __package__:  # run as a file, from whichever folder
     import _project  # noqa: F401
 
-import argparse
-from collections.abc import Sequence
-from typing import Annotated
+if __name__ == "__main__":  # first of all: help and mistakes need no torch, whose import takes seconds
+    from configuration.command_line import parse_or_exit
+    from experiments.searching.command import parse
 
-import tyro
-from pydantic.dataclasses import dataclass
+    command = parse_or_exit(parse, sys.argv[1:], __doc__)
+
 from rich.console import Console
 
-from config import CHECKED, Config
-from configuration.command_line import fail, parse_flags
+from configuration.command_line import fail
+from experiments.searching.command import Command, parse
 from experiments.searching.display import showing
 from experiments.searching.loop import search
-from experiments.searching.options import Options
 from experiments.searching.report import write_report
 from experiments.searching.signals import Stopped
-from experiments.searching.space import Space
-
-DEFAULT_SPACE = Path(__file__).resolve().parent / "spaces" / "small.yaml"
 
 
-@dataclass(frozen=True, kw_only=True, config=CHECKED)
-class Command(Options):
-    """Options, and the flags of the configuration that the space changes."""
-
-    config: Annotated[Config, tyro.conf.arg(name="")]
-
-
-def parse(words: Sequence[str]) -> Command:
-    """The command line. Raises ValueError with the mistake in one sentence."""
-    own = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    own.add_argument("--space", type=Path, default=DEFAULT_SPACE)
-    space = own.parse_known_args(words)[0].space
-    default = Command(space=space, config=Space.load(space).base)
-    return parse_flags(words, default, "python experiments/search.py", __doc__)
-
-
-def main() -> None:
+def main(command: Command | None = None) -> None:
+    """Search as the command line says, which may have been read already."""
     console = Console()
     try:
-        command = parse(sys.argv[1:])
+        command = command or parse(sys.argv[1:], __doc__)
         with showing(console, command) as show:
             study = search(command, command.config, on_change=show)
         console.print(str(write_report(study, command.folder)), markup=False, highlight=False, soft_wrap=True)
@@ -64,4 +44,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(command)

@@ -10,15 +10,13 @@ from modules.masks import Documents, Sight, masked, sight
 from modules.mixers.attention import KVCache
 from tools import LoggingModule, log_io
 
+# found out once, at the import: torch.compile cannot trace the question
+AUTOCAST_DEVICES = frozenset(filter(torch.amp.is_autocast_available, ("cpu", "cuda", "mps", "xpu", "xla")))
+
 
 def full_precision(device_type: str):
-    """Autocast switched off, where the device knows it: weights and counts add up in float32."""
-    return torch.autocast(device_type, enabled=False) if knows_autocast(device_type) else nullcontext()
-
-
-@torch.compiler.assume_constant_result  # torch 2.11 cannot compile what it calls
-def knows_autocast(device_type: str) -> bool:
-    return torch.amp.is_autocast_available(device_type)
+    """Switch autocast off if the device has it: weights and counts add up in float32."""
+    return torch.autocast(device_type, enabled=False) if device_type in AUTOCAST_DEVICES else nullcontext()
 
 
 class Pointer(LoggingModule):

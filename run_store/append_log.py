@@ -8,7 +8,7 @@ from configuration.command_line import warn
 from run_store.atomic_files import flush
 
 
-class Journal:
+class AppendLog:
     """Bytes to be added to files. A refusal is said once and never raised; every later call tries again."""
 
     def __init__(self):

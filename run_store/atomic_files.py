@@ -24,7 +24,7 @@ def read_sums(folder: Path) -> list[tuple[str, str]]:
     return [tuple(line.split()) for line in lines]
 
 
-def whole(folder: Path, name: str) -> Path:
+def verified(folder: Path, name: str) -> Path:
     """A file of a folder. Raises ValueError where it is not what was saved."""
     try:
         is_whole = (sha256(folder / name), name) in read_sums(folder)
@@ -35,11 +35,11 @@ def whole(folder: Path, name: str) -> Path:
     return folder / name
 
 
-def damage(checkpoint: Path) -> str | None:
+def find_damage(checkpoint: Path) -> str | None:
     """What is wrong with the files of a checkpoint; None = all are what was saved."""
     try:
         for name in dict.fromkeys([*CHECKPOINT, *(name for _, name in read_sums(checkpoint))]):
-            whole(checkpoint, name)
+            verified(checkpoint, name)
     except ValueError as error:
         return str(error)
     return None

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_model, save_model
 from torch import nn
 
-from run_store.atomic_files import CHECKPOINT, SUMS, damage, flush, flush_tree, read_sums, sha256, whole
+from run_store.atomic_files import CHECKPOINT, SUMS, find_damage, flush, flush_tree, read_sums, sha256, verified
 
 AVERAGE = "ema.safetensors"
 
@@ -56,14 +56,14 @@ class Checkpoint:
 
     @cached_property
     def progress(self) -> Progress:
-        return Progress(**json.loads(whole(self.path, "progress.json").read_text(encoding="utf-8")))
+        return Progress(**json.loads(verified(self.path, "progress.json").read_text(encoding="utf-8")))
 
     def load_weights(self, model: nn.Module, *, ema: bool = False) -> None:
         """The weights, or their moving average; ValueError where there is none, or for another architecture."""
         if ema and not (self.path / AVERAGE).exists():
             raise ValueError(f"{self.path} has no {AVERAGE}: only a run with train.ema_decay keeps an average")
         try:
-            load_model(model, str(whole(self.path, AVERAGE if ema else "model.safetensors")))
+            load_model(model, str(verified(self.path, AVERAGE if ema else "model.safetensors")))
         except RuntimeError as error:
             raise ValueError(f"{self.path} does not fit its configuration: {' '.join(str(error).split())}") from None
 
@@ -72,7 +72,7 @@ class Checkpoint:
         self.load_weights(model)
         if average is not None:
             self.load_weights(average, ema=True)
-        state = torch.load(whole(self.path, "optimizer.pt"), map_location="cpu", weights_only=True)
+        state = torch.load(verified(self.path, "optimizer.pt"), map_location="cpu", weights_only=True)
         optimizer.load_state_dict(state["optimizer"])
         restore_random(state["random"])
         return self.progress
@@ -84,7 +84,7 @@ class Checkpoint:
 
     def problem(self) -> str | None:
         """What is wrong with its files; None = all are what was saved."""
-        return damage(self.path)
+        return find_damage(self.path)
 
 
 def save(
@@ -161,7 +161,7 @@ def publish(unfinished: Path, path: Path) -> None:
         shutil.rmtree(before)
 
 
-def put_back(folder: Path) -> None:
+def restore_interrupted(folder: Path) -> None:
     """Give back their names to folders whose successors never got it."""
     for before in folder.glob(".*.before.tmp"):
         path = before.with_name(before.name.removeprefix(".").removesuffix(".before.tmp"))

@@ -16,9 +16,10 @@ from rich.console import Console
 from rich.table import Table
 
 from configuration.command_line import fail, parse_command
-from run_store.details import portrait
-from run_store.listing import MODELS, Entry, in_words, is_run, locked, read_entry, run_folders
-from run_store.pruning import Removal, leftovers
+from run_store.details import describe_run
+from run_store.listing import MODELS, RunSummary, is_run, list_names, run_folders, summarize_run
+from run_store.lock import locked
+from run_store.pruning import Removal, find_removable
 
 Column = Literal["name", "when", "state", "parameters", "data", "step", "tokens", "best", "last", "size"]
 HEADINGS = get_args(Column)
@@ -43,24 +44,24 @@ def list_runs(
     """
     if json and csv:
         raise ValueError("--json and --csv are two formats: use one of them")
-    entries = []
-    for path in chosen(names):
+    summaries = []
+    for path in selected_runs(names):
         with suppress(FileNotFoundError):  # removed meanwhile
-            entries.append(read_entry(path))
-    known = [entry for entry in entries if sort_key(entry, sort) is not None]
-    unknown = [entry for entry in entries if sort_key(entry, sort) is None]
-    entries = sorted(known, key=lambda entry: sort_key(entry, sort), reverse=reverse) + unknown
+            summaries.append(summarize_run(path))
+    known = [summary for summary in summaries if sort_key(summary, sort) is not None]
+    unknown = [summary for summary in summaries if sort_key(summary, sort) is None]
+    summaries = sorted(known, key=lambda summary: sort_key(summary, sort), reverse=reverse) + unknown
     show = print_json if json else print_csv if csv else print_table
-    show(entries)
+    show(summaries)
 
 
-def sort_key(entry: Entry, column: Column) -> float | str | None:
-    return entry.num_bytes if column == "size" else getattr(entry, column)
+def sort_key(summary: RunSummary, column: Column) -> float | str | None:
+    return summary.num_bytes if column == "size" else getattr(summary, column)
 
 
-def print_table(entries: Sequence[Entry]) -> None:
+def print_table(summaries: Sequence[RunSummary]) -> None:
     """In a terminal as wide as it is; elsewhere a line for each run, its columns parted by two spaces or more."""
-    rows = [cells(entry) for entry in entries]
+    rows = [cells(summary) for summary in summaries]
     console = Console()
     if console.is_terminal:
         table = Table(box=None, header_style="bold", pad_edge=False)
@@ -74,34 +75,35 @@ def print_table(entries: Sequence[Entry]) -> None:
         for row in (HEADINGS, *rows):
             print("  ".join(cell.ljust(width) if heading in LEFT else cell.rjust(width)
                             for cell, width, heading in zip(row, widths, HEADINGS, strict=True)))
-    for entry in entries:
-        if entry.problem:
-            print(f"{entry.name} is broken: {entry.problem}")
-    if not entries:
+    for summary in summaries:
+        if summary.problem:
+            print(f"{summary.name} is broken: {summary.problem}")
+    if not summaries:
         print(f"no runs in {MODELS}")
 
 
-def cells(entry: Entry) -> tuple[str, ...]:
-    steps = "-" if entry.steps is None else f"{entry.steps:,}"
-    return (entry.name, f"{datetime.fromtimestamp(entry.when):%Y-%m-%d %H:%M}", entry.state,
-            spelled(entry.parameters), entry.data or "-", f"{entry.step:,}/{steps}", spelled(entry.tokens),
-            spelled(entry.best), spelled(entry.last), f"{entry.num_bytes / 1e6:,.1f} MB")
+def cells(summary: RunSummary) -> tuple[str, ...]:
+    steps = "-" if summary.steps is None else f"{summary.steps:,}"
+    return (summary.name, f"{datetime.fromtimestamp(summary.when):%Y-%m-%d %H:%M}", summary.state,
+            format_value(summary.parameters), summary.data or "-", f"{summary.step:,}/{steps}",
+            format_value(summary.tokens), format_value(summary.best), format_value(summary.last),
+            f"{summary.num_bytes / 1e6:,.1f} MB")
 
 
-def spelled(number: float | None) -> str:
+def format_value(number: float | None) -> str:
     if number is None:
         return "-"
     return f"{number:.4f}" if isinstance(number, float) else f"{number:,}"
 
 
-def print_json(entries: Sequence[Entry]) -> None:
-    print(dumps([asdict(entry) for entry in entries], indent=1))
+def print_json(summaries: Sequence[RunSummary]) -> None:
+    print(dumps([asdict(summary) for summary in summaries], indent=1))
 
 
-def print_csv(entries: Sequence[Entry]) -> None:
-    writer = DictWriter(sys.stdout, [field.name for field in fields(Entry)], lineterminator="\n")
+def print_csv(summaries: Sequence[RunSummary]) -> None:
+    writer = DictWriter(sys.stdout, [field.name for field in fields(RunSummary)], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(map(asdict, entries))
+    writer.writerows(map(asdict, summaries))
 
 
 # ---- show ----
@@ -114,7 +116,7 @@ def show(name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME"
         name: the run's name or path.
     """
     path = Path(name) if is_run(Path(name)) else one_run(name)
-    print(portrait(path))
+    print(describe_run(path))
 
 
 # ---- rm and prune ----
@@ -129,11 +131,11 @@ def rm(names: Names, *, yes: bool = False) -> None:
     """
     if not names:
         raise ValueError("NAME is missing: name the runs to remove")
-    paths = chosen(names)
+    paths = selected_runs(names)
     for path in paths:
         with locked(path):  # better said before anything is asked
             pass
-    carry_out([Removal(path, read_entry(path).state, run=path) for path in paths], yes=yes)
+    confirm_and_remove([Removal(path, summarize_run(path).state, run=path) for path in paths], yes=yes)
 
 
 def prune(names: Names = (), *, dry_run: bool = False, yes: bool = False) -> None:
@@ -147,11 +149,11 @@ def prune(names: Names = (), *, dry_run: bool = False, yes: bool = False) -> Non
         dry_run: only say what would go.
         yes: do not ask.
     """
-    found = list(leftovers(MODELS, [path.name for path in chosen(names)] if names else ()))
-    carry_out(found, yes=yes, dry_run=dry_run)
+    found = list(find_removable(MODELS, [path.name for path in selected_runs(names)] if names else ()))
+    confirm_and_remove(found, yes=yes, dry_run=dry_run)
 
 
-def carry_out(removals: Sequence[Removal], *, yes: bool, dry_run: bool = False) -> None:
+def confirm_and_remove(removals: Sequence[Removal], *, yes: bool, dry_run: bool = False) -> None:
     """Say what goes, ask, and delete it."""
     sizes = [removal.num_bytes for removal in removals]
     for removal, size in zip(removals, sizes, strict=True):
@@ -160,15 +162,15 @@ def carry_out(removals: Sequence[Removal], *, yes: bool, dry_run: bool = False) 
         print("there is nothing to remove")
     elif dry_run:
         print(f"{sum(sizes):,} bytes would be given back")
-    elif yes or agreed(f"remove {len(removals)}, {sum(sizes):,} bytes?"):
+    elif yes or ask_user(f"remove {len(removals)}, {sum(sizes):,} bytes?"):
         for removal in removals:
-            removal.carry_out()
+            removal.delete()
         print(f"removed {len(removals)}, {sum(sizes):,} bytes")
     else:
         print("nothing is removed")
 
 
-def agreed(question: str) -> bool:
+def ask_user(question: str) -> bool:
     """Ask at the terminal. Raises ValueError where there is none."""
     if not sys.stdin.isatty():
         raise ValueError("nobody is there to be asked: use --yes")
@@ -178,13 +180,13 @@ def agreed(question: str) -> bool:
 # ---- names ----
 
 
-def chosen(names: Sequence[str]) -> list[Path]:
+def selected_runs(names: Sequence[str]) -> list[Path]:
     """The folders of the runs that names, paths and patterns mean; all where there are none of these."""
-    found = [path for name in names for path in named(name)] if names else run_folders(MODELS)
+    found = [path for name in names for path in matching_runs(name)] if names else run_folders(MODELS)
     return list(dict.fromkeys(found))
 
 
-def named(name: str) -> list[Path]:
+def matching_runs(name: str) -> list[Path]:
     """Raises ValueError where no run in models/ is meant."""
     path = Path(name).absolute()
     if path.parent.resolve() == MODELS.resolve():
@@ -194,13 +196,13 @@ def named(name: str) -> list[Path]:
             return found
     elif Path(name).name == name and not name.startswith(".") and is_run(MODELS / name):
         return [MODELS / name]
-    there = in_words([path.name for path in run_folders(MODELS)], name)
-    raise ValueError(f"{name} is no run in {MODELS}; there are {there}")
+    there = list_names([path.name for path in run_folders(MODELS)], name)
+    raise ValueError(f"{name} is not a run in {MODELS}; there are {there}")
 
 
 def one_run(name: str) -> Path:
     """Raises ValueError where the name means none, or several."""
-    found = named(name)
+    found = matching_runs(name)
     if len(found) > 1:
         raise ValueError(f"{name} means {len(found)} runs ({', '.join(path.name for path in found)}): name one")
     return found[0]

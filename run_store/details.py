@@ -9,26 +9,35 @@ from typing import Any
 
 from config import Config, to_dict
 from presets import PRESETS, load_preset
-from run_store.listing import Entry, num_bytes, read_config, read_entry, read_json, step_folders, step_of, whole_lines
-from run_store.pruning import best_of, val_losses
+from run_store.listing import (
+    RunSummary,
+    complete_lines,
+    num_bytes,
+    read_config,
+    read_json,
+    step_folders,
+    step_of,
+    summarize_run,
+)
+from run_store.pruning import lowest_loss, val_losses
 
 
-def portrait(path: Path) -> str:
+def describe_run(path: Path) -> str:
     """A run's state, the flags it changed, its log's end, checkpoints, machine and newest samples, as text."""
-    entry = read_entry(path)
-    parts = {"": heading(path, entry), "flags": flags(path), "last line of the log": log_end(path),
+    summary = summarize_run(path)
+    parts = {"": heading(path, summary), "flags": flags(path), "last line of the log": last_log_line(path),
              "checkpoints": checkpoints(path), "made with": machine(path), "newest samples": samples(path)}
     return "\n\n".join(f"{title}\n{text}".lstrip("\n") for title, text in parts.items() if text)
 
 
-def heading(path: Path, entry: Entry) -> str:
-    steps = "?" if entry.steps is None else f"{entry.steps:,}"
-    parts = [entry.parameters and f"{entry.parameters:,} parameters", entry.data and f"data {entry.data}",
-             f"step {entry.step:,} of {steps}", entry.tokens and f"{entry.tokens:,} tokens",
-             entry.best and f"bits per byte {entry.best:.4f} at best, {entry.last:.4f} at last"]
-    lines = [f"{entry.name}: {entry.state}, last changed {datetime.fromtimestamp(entry.when):%Y-%m-%d %H:%M}, "
-             f"{entry.num_bytes:,} bytes in {path}", ", ".join(part for part in parts if part)]
-    return "\n".join(lines + ([f"broken: {entry.problem}"] if entry.problem else []))
+def heading(path: Path, summary: RunSummary) -> str:
+    steps = "?" if summary.steps is None else f"{summary.steps:,}"
+    parts = [summary.parameters and f"{summary.parameters:,} parameters", summary.data and f"data {summary.data}",
+             f"step {summary.step:,} of {steps}", summary.tokens and f"{summary.tokens:,} tokens",
+             summary.best and f"bits per byte {summary.best:.4f} at best, {summary.last:.4f} at last"]
+    lines = [f"{summary.name}: {summary.state}, last changed {datetime.fromtimestamp(summary.when):%Y-%m-%d %H:%M}, "
+             f"{summary.num_bytes:,} bytes in {path}", ", ".join(part for part in parts if part)]
+    return "\n".join(lines + ([f"broken: {summary.problem}"] if summary.problem else []))
 
 
 # ---- flags ----
@@ -41,7 +50,7 @@ def flags(path: Path) -> str:
     except ValueError:
         return ""
     preset, changed = nearest_preset(config)
-    return indented([(f"preset {preset}", "", ""), *((flag, spelled(value), f"({spelled(before)})")
+    return align_columns([(f"preset {preset}", "", ""), *((flag, format_value(value), f"({format_value(before)})")
                                                      for flag, (before, value) in changed.items())])
 
 
@@ -59,19 +68,19 @@ def differences(before: Config, after: Config) -> dict[str, tuple[Any, Any]]:
             for name, value in values.items() if value != old[section][name] and (section, name) != ("train", "name")}
 
 
-def spelled(value: Any) -> str:
+def format_value(value: Any) -> str:
     return " ".join(map(str, value)) or "none" if isinstance(value, tuple) else str(value)
 
 
 # ---- what happened ----
 
 
-def log_end(path: Path) -> str:
+def last_log_line(path: Path) -> str:
     try:
-        rows = list(csv.reader(whole_lines(path / "log.csv")))
+        rows = list(csv.reader(complete_lines(path / "log.csv")))
     except (OSError, UnicodeDecodeError):
         return ""
-    return indented([cell for cell in zip(rows[0], rows[-1], strict=False) if cell[1]]) if len(rows) > 1 else ""
+    return align_columns([cell for cell in zip(rows[0], rows[-1], strict=False) if cell[1]]) if len(rows) > 1 else ""
 
 
 def checkpoints(path: Path) -> str:
@@ -81,12 +90,12 @@ def checkpoints(path: Path) -> str:
         losses = val_losses(folders)
     except ValueError as error:
         return f"  {error}"
-    best, rows = best_of(losses), []
+    best, rows = lowest_loss(losses), []
     for folder in folders:
         roles = [role for role, which in (("best", best), ("last", folders[-1])) if which == folder]
         loss = "" if losses[folder] is None else f"val loss {losses[folder]:.4f}"
         rows.append((f"step {step_of(folder):,}", loss, f"{num_bytes(folder):,} bytes", ", ".join(roles)))
-    return indented(rows)
+    return align_columns(rows)
 
 
 def machine(path: Path) -> str:
@@ -98,19 +107,19 @@ def machine(path: Path) -> str:
                      for key, value in read_json(path / name).items() if value is not None]
         except ValueError:
             continue
-    return indented(rows)
+    return align_columns(rows)
 
 
 def samples(path: Path) -> str:
     """Those of the newest step."""
     try:
-        found = [json.loads(line) for line in whole_lines(path / "samples.jsonl")]
+        found = [json.loads(line) for line in complete_lines(path / "samples.jsonl")]
     except (OSError, ValueError):
         return ""
     return "\n\n".join(sample["text"] for sample in found if sample["step"] == found[-1]["step"])
 
 
-def indented(rows: Sequence[Sequence[str]]) -> str:
+def align_columns(rows: Sequence[Sequence[str]]) -> str:
     """A line for each row, its cells below those of the row above."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ("  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)

@@ -5,32 +5,28 @@ import csv
 import json
 import os
 import struct
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from math import prod
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from config import Config, from_dict
-
-try:
-    import fcntl
-except ModuleNotFoundError:  # Windows, where runs can be read, not trained
-    fcntl = None
+from run_store.lock import is_being_trained
 
 ROOT = Path(__file__).resolve().parent.parent
-# where runs and the results of experiments are saved; those of the tests go elsewhere
+# where runs and the results of experiments are saved; the tests' go elsewhere
 MODELS = Path(os.environ.get("SHAPESHIFTER_MODELS", ROOT / "models"))
 RESULTS = Path(os.environ.get("SHAPESHIFTER_RESULTS", ROOT / "experiments" / "results"))
-FEW = 10  # runs that a sentence names
-PATIENCE = 0.1  # seconds; whoever looks whether a run is being trained holds its lock for a moment
+COLUMNS = ("step", "tokens", "seconds", "flops", "train_loss", "val_loss", "bits_per_byte", "perplexity",
+           "accuracy", "lr", "grad_norm", "tokens_per_second")  # of every log
+MAX_NAMES = 10  # runs that a sentence names
 
 
 @dataclass(frozen=True)
-class Entry:
+class RunSummary:
     """A line of the list; None = not known."""
 
     name: str
@@ -58,33 +54,48 @@ def run_folders(models: Path, patterns: Sequence[str] = ()) -> list[Path]:
     return sorted(path for path in folders if not patterns or any(fnmatchcase(path.name, p) for p in patterns))
 
 
-def in_words(names: Sequence[str], wanted: str = "") -> str:
+def saved_names(models: Path) -> list[str]:
+    """The names of the runs in a folder that have a configuration."""
+    return sorted(path.parent.name for path in models.glob("[!.]*/config.json"))
+
+
+def find_run(where: str | Path, models: Path) -> Path:
+    """Return the folder of a run, given by its path or its name. Raises ValueError if there is none."""
+    path = Path(where)
+    path = path if (path / "config.json").is_file() else models / path
+    if not (path / "config.json").is_file():
+        there = list_names(saved_names(models), str(where))
+        raise ValueError(f"{where} is not a run: expected {path / 'config.json'}; there are {there}")
+    return path
+
+
+def list_names(names: Sequence[str], wanted: str = "") -> str:
     """The runs that there are, for a sentence; of many the nearest to what was wanted."""
-    if len(names) <= FEW:
+    if len(names) <= MAX_NAMES:
         return ", ".join(names) or "no runs yet"
-    near = get_close_matches(wanted, names, FEW, cutoff=0.5) or names[:FEW]
+    near = get_close_matches(wanted, names, MAX_NAMES, cutoff=0.5) or names[:MAX_NAMES]
     return f"{', '.join(near)} and {len(names) - len(near):,} more, see python runs.py list"
 
 
-def read_entry(path: Path) -> Entry:
+def summarize_run(path: Path) -> RunSummary:
     """What there is to say of a run; a broken one has a problem."""
     problems: list[str] = []
     checkpoints = step_folders(path)
-    config = attempt(problems, read_config, path)
-    data = attempt(problems, read_json, path / "data.json") or {}
-    log = attempt(problems, read_log, path / "log.csv")
+    config = try_read(problems, read_config, path)
+    data = try_read(problems, read_json, path / "data.json") or {}
+    log = try_read(problems, read_log, path / "log.csv")
     if log == {} and (path / "loss.png").exists():
         problems.append("log.csv is empty" if (path / "log.csv").exists() else "log.csv is missing")
     log = log or {}
-    parameters = attempt(problems, num_parameters, checkpoints[-1] / "model.safetensors") if checkpoints else None
-    return Entry(
-        name=path.name, when=last_change(path), state="broken" if problems else state_of(path), parameters=parameters,
+    parameters = try_read(problems, num_parameters, checkpoints[-1] / "model.safetensors") if checkpoints else None
+    return RunSummary(
+        name=path.name, when=last_changed(path), state="broken" if problems else state_of(path), parameters=parameters,
         data=data.get("name"), steps=config and config.train.steps, tokens=log.get("tokens"),
         step=max([log.get("step", 0), *map(step_of, checkpoints[-1:])]), best=log.get("best"), last=log.get("last"),
         num_bytes=num_bytes(path), problem="; ".join(problems) or None)
 
 
-def attempt(problems: list[str], read: Callable[[Path], Any], path: Path) -> Any:
+def try_read(problems: list[str], read: Callable[[Path], Any], path: Path) -> Any:
     """What `read` gives; None where it cannot be read, and the reason is added to the problems."""
     try:
         return read(path)
@@ -124,7 +135,7 @@ def read_config(path: Path) -> Config:
 def read_log(path: Path) -> dict[str, Any]:
     """The last step and its tokens, the best and the last bits per byte; nothing where nothing was logged yet."""
     try:
-        lines = list(csv.reader(whole_lines(path))) if path.exists() else []
+        lines = list(csv.reader(complete_lines(path))) if path.exists() else []
         if len(lines) < 2:
             return {}
         header, *rows = lines
@@ -136,7 +147,7 @@ def read_log(path: Path) -> dict[str, Any]:
         raise ValueError("log.csv is damaged") from None
 
 
-def whole_lines(path: Path) -> list[str]:
+def complete_lines(path: Path) -> list[str]:
     """A file's lines with their ends; the last is left out where a kill cut it short."""
     return [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
 
@@ -164,7 +175,7 @@ def step_of(folder: Path) -> int:
     return int(folder.name.removeprefix("step_"))
 
 
-def last_change(path: Path) -> float:
+def last_changed(path: Path) -> float:
     """Of the log, or of the folder where there is none; seconds since 1970."""
     log = path / "log.csv"
     return (log if log.exists() else path).stat().st_mtime
@@ -178,41 +189,3 @@ def num_bytes(path: Path) -> int:
             with contextlib.suppress(FileNotFoundError):  # of a run that is being trained
                 total += os.lstat(os.path.join(folder, name)).st_size
     return total
-
-
-# ---- the lock ----
-
-
-@contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Be the only one who changes a run; the system lets go of the lock when a process dies, however it does.
-
-    Raises ValueError where another holds it. A run without data.json cannot be trained, so there is nothing to hold.
-    """
-    if fcntl is None or not (path / "data.json").is_file():
-        yield
-        return
-    # data.json is never replaced; for writing, though nothing is written: NFS asks for it
-    with (path / "data.json").open("r+") as file:
-        if not take(file, fcntl.LOCK_EX):
-            time.sleep(PATIENCE)
-            if not take(file, fcntl.LOCK_EX):
-                raise ValueError(f"{path.name} is being trained by another process: wait until that has ended, "
-                                 "or stop it first")
-        yield
-
-
-def take(file: IO, kind: int) -> bool:
-    """Hold a lock until the file is closed; False where another holds it."""
-    try:
-        fcntl.flock(file, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def is_being_trained(path: Path) -> bool:
-    if fcntl is None or not (path / "data.json").is_file():
-        return False
-    with (path / "data.json").open() as file:
-        return not take(file, fcntl.LOCK_SH)

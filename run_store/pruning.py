@@ -7,10 +7,11 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from run_store.atomic_files import damage
-from run_store.listing import locked, num_bytes, read_entry, read_json, run_folders, step_folders
+from run_store.atomic_files import find_damage
+from run_store.listing import num_bytes, read_json, run_folders, step_folders, summarize_run
+from run_store.lock import locked
 
-LEFT_ALONE = 60  # seconds: what is younger may be about to get its name
+MIN_AGE = 60  # seconds: what is younger may be about to get its name
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Removal:
     def num_bytes(self) -> int:
         return num_bytes(self.path)
 
-    def carry_out(self) -> None:
+    def delete(self) -> None:
         """Delete it. Raises ValueError where its run is being trained."""
         with locked(self.run) if self.run else nullcontext():
             remove(self.path)
@@ -40,7 +41,7 @@ def remove(folder: Path) -> None:
         shutil.rmtree(doomed)
 
 
-def leftovers(models: Path, patterns: Sequence[str] = ()) -> Iterator[Removal]:
+def find_removable(models: Path, patterns: Sequence[str] = ()) -> Iterator[Removal]:
     """What can go without a loss: half-made folders, broken runs that have learned nothing, checkpoints between.
 
     Of a finished run the best and the last checkpoint stay. A run that is being trained is left alone.
@@ -48,33 +49,33 @@ def leftovers(models: Path, patterns: Sequence[str] = ()) -> Iterator[Removal]:
     if not patterns:
         yield from unfinished(models, None)
     for path in run_folders(models, patterns):
-        entry = read_entry(path)
-        if entry.state == "broken" and not (path / "log.csv").exists() and not step_folders(path):
-            yield Removal(path, f"broken, with neither log nor checkpoint: {entry.problem}", run=path)
-        if entry.state in ("finished", "interrupted"):
+        summary = summarize_run(path)
+        if summary.state == "broken" and not (path / "log.csv").exists() and not step_folders(path):
+            yield Removal(path, f"broken, with neither log nor checkpoint: {summary.problem}", run=path)
+        if summary.state in ("finished", "interrupted"):
             yield from unfinished(path / "checkpoints", path)
-        if entry.state == "finished":
-            for folder in superseded(path):
+        if summary.state == "finished":
+            for folder in superseded_checkpoints(path):
                 yield Removal(folder, "neither the best nor the last", run=path)
 
 
 def unfinished(folder: Path, run: Path | None) -> Iterator[Removal]:
     """Folders that never got their name, or have given it up; not those that will get it back (.NAME.before.tmp)."""
     for path in sorted(folder.glob(".*.tmp")):
-        is_old = path.is_dir() and time.time() - path.stat().st_mtime > LEFT_ALONE
+        is_old = path.is_dir() and time.time() - path.stat().st_mtime > MIN_AGE
         if is_old and not path.name.endswith(".before.tmp"):
             yield Removal(path, "half-made or half-deleted", run=run)
 
 
-def superseded(path: Path) -> list[Path]:
+def superseded_checkpoints(path: Path) -> list[Path]:
     """The checkpoints of a run that are neither its best nor its last; none where one of those two is damaged."""
     folders = step_folders(path)
     try:
-        kept = {best_of(val_losses(folders)), *folders[-1:]} - {None}
+        kept = {lowest_loss(val_losses(folders)), *folders[-1:]} - {None}
         others = [folder for folder in folders if folder not in kept]
     except ValueError:
         return []
-    return others if others and not any(map(damage, kept)) else []
+    return others if others and not any(map(find_damage, kept)) else []
 
 
 def val_losses(checkpoints: Sequence[Path]) -> dict[Path, float | None]:
@@ -82,6 +83,6 @@ def val_losses(checkpoints: Sequence[Path]) -> dict[Path, float | None]:
     return {folder: read_json(folder / "progress.json").get("val_loss") for folder in checkpoints}
 
 
-def best_of(losses: Mapping[Path, float | None]) -> Path | None:
+def lowest_loss(losses: Mapping[Path, float | None]) -> Path | None:
     """The lowest, the earliest of equals; None where none was evaluated."""
     return min((folder for folder in losses if losses[folder] is not None), key=losses.get, default=None)

@@ -22,7 +22,7 @@ def main() -> None:
     parser.add_argument("--grade", type=Path, metavar="FILE", help="grade the stories of this file")
     args = parser.parse_args()
     if args.num_stories < 1:
-        parser.error(f"argument --num-stories: {args.num_stories} is no number of stories: use 1 or more")
+        parser.error(f"argument --num-stories: {args.num_stories} is not a number of stories: use 1 or more")
     if args.grade is None:
         for index in range(args.num_stories):
             one = story(args.seed, index)

@@ -15,14 +15,14 @@ from small_runs import content, small_run_config, write_text_file
 import inference
 import model
 import runs
-import tales
+import tales.__main__
 import tokenizer
 import train
 from config import save_config
 from runs import Run
 from train import train as train_run
 
-PROGRAMS = {"train": train.main, "model": model.main, "tales": tales.main, "tokenizer": tokenizer.main,
+PROGRAMS = {"train": train.main, "model": model.main, "tales": tales.__main__.main, "tokenizer": tokenizer.main,
             "inference": lambda: inference.main(sys.argv[1:])}
 
 
@@ -130,20 +130,21 @@ MISTAKES = {
     "wrong value in a config": ("train --config value.yaml", "value.yaml: train.steps='many' is wrong"),
     # the text
     "no data": ("train --config small.json --data.name nowhere.txt",
-                "data.name='nowhere.txt' is no text file ... tales"),
-    "a folder without text": ("train --config small.json --data.name no-text", "data.name='no-text' is no text file"),
+                "data.name='nowhere.txt' is not a text file ... tales"),
+    "a folder without text": ("train --config small.json --data.name no-text",
+                              "data.name='no-text' is not a text file"),
     "empty data": ("train --config small.json --data.name empty.txt", "data.name='empty.txt' has no text"),
     "blank data": ("train --config small.json --data.name blank.txt", "data.name='blank.txt' has no text"),
     "data that is no UTF-8": ("train --config small.json --data.name binary.txt",
                               "binary.txt is not UTF-8 text (byte 4)"),
     "text shorter than a row": ("train --config small.json --data.name short.txt",
                                 "model.max_seq_len=16 is longer than the text"),
-    "separator that is nowhere": ("train --config small.json --data.separator @@", "data.separator='@@' is nowhere in"),
+    "separator that is nowhere": ("train --config small.json --data.separator @@", "data.separator='@@' is not in"),
     # tokenizer, vocabulary, prompts, device
     "no tokenizer": ("train --config small.json --tokenizer.kind bpe --tokenizer.path nowhere",
-                     "tokenizer='nowhere' is no folder ... tales_128"),
+                     "tokenizer='nowhere' is not a folder ... tales_128"),
     "no tokenizer on the Hub": ("train --config small.json --tokenizer.kind bpe --tokenizer.path some/model",
-                                "tokenizer='some/model' is no folder ... Hub ... tokenizer.json"),
+                                "tokenizer='some/model' is not a folder ... Hub ... tokenizer.json"),
     "damaged tokenizer": ("train --config small.json --tokenizer.kind bpe --tokenizer.path tokenizer",
                           "tokenizer='tokenizer' cannot be read"),
     "vocabulary too large for the text": (
@@ -156,7 +157,7 @@ MISTAKES = {
     "taken name": ("train --config small.json --train.name toy", "train.name=toy is taken by ... --resume toy"),
     "a path as name": ("train --config small.json --train.name a/b", "train.name='a/b' is no folder name"),
     "resume without a run": ("train --resume", "--resume: expected one argument"),
-    "resume of nothing": ("train --resume nowhere", "nowhere is no run ... toy"),
+    "resume of nothing": ("train --resume nowhere", "nowhere is not a run ... toy"),
     "resume with another rate": ("train --resume toy --train.lr 0.5",
                                  "--resume toy cannot change train.lr=0.5 (it has 0.01) ... --init-from toy"),
     "resume with another model": ("train --resume=toy --model.dim=32", "cannot change model.dim=32 (it has 16)"),
@@ -187,7 +188,7 @@ MISTAKES = {
     "model: unknown preset": ("model gtp2", "preset='gtp2' is not known"),
     "model: flag of another program": ("model --resume toy", "Unrecognized options: --resume"),
     "inference: no run": ("inference", "RUN is missing: name one of ... toy"),
-    "inference: unknown run": ("inference nowhere", "nowhere is no run ... toy"),
+    "inference: unknown run": ("inference nowhere", "nowhere is not a run ... toy"),
     "inference: misspelt flag": ("inference toy --temprature 1", "perhaps --temperature was meant"),
     "inference: a word for a number": ("inference toy --temperature warm",
                                        "--temperature='warm' is wrong: use a number"),
@@ -218,7 +219,7 @@ MISTAKES = {
                                        "--vocab-size='many' is wrong: use {None}|INT"),
     "tokenizer: a file for a folder": ("tokenizer train --data text.txt --kind char --out text.txt",
                                        "text.txt cannot be read or written: File exists"),
-    "tokenizer: unknown one": ("tokenizer show nowhere hello", "tokenizer='nowhere' is no folder ... tales_128"),
+    "tokenizer: unknown one": ("tokenizer show nowhere hello", "tokenizer='nowhere' is not a folder ... tales_128"),
     "tokenizer: damaged one": ("tokenizer show tokenizer hello", "tokenizer='tokenizer' cannot be read"),
     "tokenizer: character it lacks": ("tokenizer show tales_128 日", "'日' (U+65E5)"),
     "tokenizer: no data": ("tokenizer train --data nowhere.txt --kind char --out new",
@@ -231,7 +232,7 @@ MISTAKES = {
                                          "vocab_size=9 cannot be chosen for kind=byte"),
     "tokenizer: no larger": ("tokenizer grow tales_128 --data text.txt --vocab-size 128 --out new",
                              "vocab_size=128 is not above the 128 ids"),
-    "tales: no stories": ("tales --num-stories -1", "--num-stories: -1 is no number of stories"),
+    "tales: no stories": ("tales --num-stories -1", "--num-stories: -1 is not a number of stories"),
     "tales: a word for a number": ("tales --seed one", "--seed: invalid int value: 'one'"),
     "tales: nothing to grade": ("tales --grade nowhere.txt", "--grade: nowhere.txt cannot be read"),
     "tales: no text to grade": ("tales --grade binary.txt", "--grade: binary.txt cannot be read: no UTF-8 text"),

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 import tales
 from config import DataConfig, from_dict
 from corpora import chunks, corpus, files, hub
-from corpora.chunks import Piece, sampled, split
+from corpora.chunks import Chunk, sample_documents, split_documents
 from corpora.corpus import VAL_SEED, Corpus, load_corpus
 from presets import load_preset
 
@@ -60,7 +60,7 @@ def table(kind: str, texts: list[str], column: str = "text") -> bytes:
 
 def both(corpus: Corpus) -> list[str]:
     """All documents, in order."""
-    return [piece.text for piece in corpus.pieces()]
+    return [chunk.text for chunk in corpus.chunks()]
 
 
 # ---- text files ----
@@ -102,28 +102,28 @@ def test_compressed_text_one_after_another_is_read_to_its_end(end, tmp_path, loa
 def test_pieces_put_together_are_the_documents(text, block, size):
     blocks = [text[place:place + block] for place in range(0, len(text), block)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(chunks, "PIECE_CHARS", size)
-        found = list(split(blocks, "||"))
+        patch.setattr(chunks, "CHUNK_CHARS", size)
+        found = list(split_documents(blocks, "||"))
     documents = [""]
-    for piece in found:
-        assert piece.is_first == (documents[-1] == "")
-        documents[-1] += piece.text
-        documents += [""] * piece.is_last
+    for chunk in found:
+        assert chunk.is_first == (documents[-1] == "")
+        documents[-1] += chunk.text
+        documents += [""] * chunk.is_last
     assert documents[:-1] == text.split("||") and found[-1].is_last
 
 
 def test_a_long_document_is_read_in_pieces_of_bounded_size(tmp_path, load, monkeypatch):
-    monkeypatch.setattr(chunks, "PIECE_CHARS", 1000)
+    monkeypatch.setattr(chunks, "CHUNK_CHARS", 1000)
     monkeypatch.setattr(files, "BLOCK_BYTES", 1000)
     text = "words of a text\n" * 5000
-    found = list(load(write(tmp_path / "a.txt", text), val_ratio=0.01).pieces())
-    assert "".join(piece.text for piece in found) == text
-    assert max(len(piece.text) for piece in found) <= 3000
-    train = [piece for piece in found if piece.part == "train"]
-    assert sum(len(piece.text) for piece in train) == round(len(text) * 0.99)
+    found = list(load(write(tmp_path / "a.txt", text), val_ratio=0.01).chunks())
+    assert "".join(chunk.text for chunk in found) == text
+    assert max(len(chunk.text) for chunk in found) <= 3000
+    train = [chunk for chunk in found if chunk.part == "train"]
+    assert sum(len(chunk.text) for chunk in train) == round(len(text) * 0.99)
     for part in (train, found[len(train):]):
-        assert [piece.is_first for piece in part] == [True] + [False] * (len(part) - 1)
-        assert [piece.is_last for piece in part] == [False] * (len(part) - 1) + [True]
+        assert [chunk.is_first for chunk in part] == [True] + [False] * (len(part) - 1)
+        assert [chunk.is_last for chunk in part] == [False] * (len(part) - 1) + [True]
 
 
 def test_the_fingerprint_follows_the_content_and_the_split_and_not_the_path(tmp_path, load):
@@ -144,7 +144,7 @@ def test_the_fingerprint_follows_the_content_and_the_split_and_not_the_path(tmp_
     (b"Once \xe2\x82", {}, r"is not UTF-8 text \(byte 5\)"),
     (b"a|\xc3|b", {"separator": "|"}, r"is not UTF-8 text \(byte 2\)"),
     (b"Once", {"val_ratio": 0.01}, "data.val_ratio=0.01 .* part empty"),
-    (b"one two", {"separator": "|"}, r"data.separator='\|' is nowhere in"),
+    (b"one two", {"separator": "|"}, r"data.separator='\|' is not in"),
     (b"one|two", {"separator": "|", "sample_ratio": 1e-9}, "data.sample_ratio=1e-09 leaves no document"),
     (b"one two", {"column": "words"}, "data.column='words' would change nothing for"),
     (b"one two", {"streaming": True}, "data.streaming=True would change nothing for"),
@@ -168,7 +168,7 @@ def test_damaged_compressed_text_is_refused(end, damage, tmp_path, load):
 @pytest.mark.parametrize("name", ["nowhere.txt", "*.nothing", ".", "texts/nowhere.txt"])
 def test_a_missing_file_names_the_path_and_the_known_corpora(name, tmp_path, monkeypatch, load):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match=r"data.name='.*' is no text file.* tales"):
+    with pytest.raises(ValueError, match=r"data.name='.*' is not a text file.* tales"):
         load(name)
 
 
@@ -176,7 +176,7 @@ def test_a_missing_file_names_the_path_and_the_known_corpora(name, tmp_path, mon
 
 
 def test_a_file_is_read_through_once_until_it_changes(tmp_path, load, monkeypatch):
-    monkeypatch.setattr(files, "SETTLED_NS", 0)
+    monkeypatch.setattr(files, "MIN_AGE_NS", 0)
     read = []
     monkeypatch.setattr(corpus, "scan", lambda path, separator: read.append(path) or files.scan(path, separator))
     path = write(tmp_path / "a.txt", "one|two|three")
@@ -228,7 +228,7 @@ def test_the_fingerprint_of_tales_covers_every_file_that_writes_them():
 
 
 def test_the_bits_of_tales_are_those_of_their_stories(load):
-    found = [(piece.text, piece.bits) for piece in load("tales", num_stories=30, val_ratio=0.2).pieces()]
+    found = [(chunk.text, chunk.bits) for chunk in load("tales", num_stories=30, val_ratio=0.2).chunks()]
     streams = [*islice(tales.stories(0), 30), *islice(tales.stories(VAL_SEED), 6)]
     assert found == [(story.text, story.bits) for story in streams]
 
@@ -252,7 +252,7 @@ def test_a_table_of_any_kind_gives_its_column(kind, packed, tmp_path, load):
 @pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet"])
 def test_a_missing_column_names_those_there_are(kind, tmp_path, load):
     path = write(tmp_path / f"a.{kind}", table(kind, DOCUMENTS, "tweet"))
-    with pytest.raises(ValueError, match=f"^data.column=text is no column of '{path}': use one of id, tweet$"):
+    with pytest.raises(ValueError, match=f"^data.column=text is not a column of '{path}': use one of id, tweet$"):
         load(path)
     with pytest.raises(ValueError, match="^data.column=id holds int64, not text, in .*: use one of id, tweet$"):
         load(path, column="id")
@@ -260,7 +260,7 @@ def test_a_missing_column_names_those_there_are(kind, tmp_path, load):
 
 @pytest.mark.parametrize(("kind", "message"), [
     ("jsonl", r"data.name=.* cannot be read as json \(Couldn't cast id: int64 words: string"),
-    ("parquet", "data.column=text is no column of .*: use one of id, words$")])
+    ("parquet", "data.column=text is not a column of .*: use one of id, words$")])
 def test_a_later_file_without_the_column_is_refused(kind, message, tmp_path, load):
     write(tmp_path / f"a.{kind}", table(kind, DOCUMENTS))
     write(tmp_path / f"b.{kind}", table(kind, DOCUMENTS, "words"))
@@ -271,8 +271,8 @@ def test_a_later_file_without_the_column_is_refused(kind, message, tmp_path, loa
 def test_a_parquet_file_of_one_group_of_rows_is_read_in_bounded_memory(tmp_path, load):
     path = write(tmp_path / "a.parquet", table("parquet", [f"{number} " * 500 for number in range(10_000)]))
     before, most, num_chars = pyarrow.total_allocated_bytes(), 0, 0
-    for piece in load(path).pieces():
-        num_chars += len(piece.text)
+    for chunk in load(path).chunks():
+        num_chars += len(chunk.text)
         most = max(most, pyarrow.total_allocated_bytes() - before)
     assert num_chars > 15_000_000 > 2 * most
 
@@ -359,10 +359,10 @@ def test_a_sample_is_a_share_drawn_by_the_seed_alone(tmp_path, load):
 
 
 def test_a_sample_keeps_documents_whole():
-    stream = [Piece("", is_first, is_last) for is_first, is_last in [(True, False), (False, True)] * 9000]
-    kept = list(sampled(stream, 0.5, 0))
-    assert kept[::2] == [Piece("", True, False)] * (len(kept) // 2)
-    assert kept[1::2] == [Piece("", False, True)] * (len(kept) // 2)
+    stream = [Chunk("", is_first, is_last) for is_first, is_last in [(True, False), (False, True)] * 9000]
+    kept = list(sample_documents(stream, 0.5, 0))
+    assert kept[::2] == [Chunk("", True, False)] * (len(kept) // 2)
+    assert kept[1::2] == [Chunk("", False, True)] * (len(kept) // 2)
 
 
 @pytest.mark.parametrize("kind", ["txt", "jsonl"])
@@ -513,7 +513,7 @@ TWEETS = {"README.md": b"---\nlicense: mit\n---\n",
 @pytest.mark.parametrize("flags", [{}, {"streaming": True}], ids=str)
 def test_a_dataset_of_the_hub_is_read_and_its_fingerprint_is_its_commit(online, load, flags, tmp_path):
     online(TWEETS)
-    with pytest.raises(ValueError, match="data.column=text is no column of 'some/tweets': use one of id, tweet"):
+    with pytest.raises(ValueError, match="data.column=text is not a column of 'some/tweets': use one of id, tweet"):
         load("some/tweets", **flags)
     corpus = load("some/tweets", column="tweet", **flags)
     assert both(corpus) == DOCUMENTS
@@ -541,7 +541,7 @@ def test_the_second_tinystories_are_read_between_their_marks(online, load):
 
 
 @pytest.mark.parametrize(("name", "message"), [
-    ("nobody/nothing", "is no file or folder here, and the Hub has no such dataset, or not for you"),
+    ("nobody/nothing", "is not a file or folder here, and the Hub has no such dataset, or not for you"),
     ("some/tweets:val", "has no split val: use one of some/tweets:train, some/tweets:test"),
 ])
 def test_what_the_hub_has_not_is_said(name, message, online, load):

@@ -12,7 +12,7 @@ from config import DataConfig
 from corpora.corpus import load_corpus
 from corpora.packing import LAYOUTS
 from corpora.shards import prepare
-from data import Batches, eval_batches, prefetched, take_turns
+from data import Batches, eval_batches, interleave, prefetched
 from tokenizer import train_tokenizer
 
 
@@ -172,7 +172,7 @@ weights = st.lists(st.floats(0.001, 1.0), min_size=1, max_size=5)
 @given(weights, st.integers(0, 10**7), st.integers(1, 60))
 def test_sources_take_turns_by_their_rates_to_a_row_at_any_time(rates, first, count):
     rates = np.array(rates)
-    sources, numbers = take_turns(rates, first, count)
+    sources, numbers = interleave(rates, first, count)
     assert len(sources) == len(numbers) == count
     for which, share in enumerate(rates / rates.sum()):
         mine = numbers[sources == which]
@@ -183,8 +183,8 @@ def test_sources_take_turns_by_their_rates_to_a_row_at_any_time(rates, first, co
 @given(weights, st.integers(1, 9))
 def test_no_row_is_left_out_or_taken_twice(rates, count):
     rates = np.array(rates)
-    whole = [pair for pair in zip(*take_turns(rates, 0, 90), strict=True)]
-    parts = [pair for first in range(0, 90, count) for pair in zip(*take_turns(rates, first, count), strict=True)]
+    whole = [pair for pair in zip(*interleave(rates, 0, 90), strict=True)]
+    parts = [pair for first in range(0, 90, count) for pair in zip(*interleave(rates, first, count), strict=True)]
     assert parts[:90] == whole and len(set(whole)) == 90
     for which in range(len(rates)):
         mine = [number for source, number in whole if source == which]
@@ -285,7 +285,7 @@ def wait_for(condition):
 
 
 def prefetching():
-    return [thread for thread in threading.enumerate() if thread.name == "prefetch"]
+    return [thread for thread in threading.enumerate() if thread.name.startswith("prefetch")]
 
 
 @pytest.mark.parametrize("depth", [0, 1, 3, 100])

@@ -120,7 +120,7 @@ def test_what_would_change_the_text_is_taken_out(change, tmp_path):
 
 def test_a_tokenizer_that_loses_text_is_refused(tmp_path):
     words = Tokenizer(models.WordPiece({"[UNK]": 0, "a": 1}, unk_token="[UNK]"))
-    with pytest.raises(ValueError, match="words' cannot write every text .WordPiece.*bits per byte"):
+    with pytest.raises(ValueError, match="words' cannot encode every text .WordPiece.*bits per byte"):
         load_tokenizer(write(tmp_path / "words", words))
     backend = byte_level_backend()
     backend.pre_tokenizer = pre_tokenizers.Sequence([
@@ -168,7 +168,7 @@ def test_a_name_of_the_hub_is_read_from_its_cache(offline, gpt2):
 
 
 def test_without_network_a_name_says_which_files_to_get(offline):
-    with pytest.raises(ValueError, match="'some/gpt2' is no folder, .*Hub.* tokenizer.json .* folder$") as error:
+    with pytest.raises(ValueError, match="'some/gpt2' is not a folder, .*Hub.* tokenizer.json .* folder$") as error:
         load_tokenizer("some/gpt2")
     assert "\n" not in str(error.value)
 
@@ -202,6 +202,6 @@ def test_a_damaged_folder_is_one_clear_sentence(files, tmp_path):
     (tmp_path / "it").mkdir()
     for name, content in files.items():
         (tmp_path / "it" / name).write_text(content)
-    with pytest.raises(ValueError, match="it' cannot be read .*save it again|is no JSON") as error:
+    with pytest.raises(ValueError, match="it' cannot be read .*save it again|is not JSON") as error:
         load_tokenizer(tmp_path / "it")
     assert "\n" not in str(error.value)

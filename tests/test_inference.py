@@ -377,7 +377,7 @@ def test_the_command_scores_a_file_and_standard_input(command, tmp_path, monkeyp
 @pytest.mark.parametrize(("words", "sentence"), [
     ([], "RUN is missing: name one of models/ (toy)"),
     (["--temperature", "1"], "RUN is missing"),
-    (["nowhere"], "nowhere is no run"),
+    (["nowhere"], "nowhere is not a run"),
     (["toy", "--checkpoint", "7"], "checkpoint=7"),
     (["toy", "--temperature", "-1"], "temperature=-1.0 is below 0"),
     (["toy", "--temprature", "1"], "perhaps --temperature was meant"),

@@ -443,7 +443,7 @@ def test_a_server_that_stays_busy_is_given_up(server, ask):
 @pytest.mark.parametrize(("words", "sentence"), [
     (("grade", *FEW), "no run is named"),
     (("grade", "ann", "ann", *FEW), "names a run twice"),
-    (("grade", "nobody", *FEW), "nobody is no run"),
+    (("grade", "nobody", *FEW), "nobody is not a run"),
     (("grade", "ann", *FEW, "--budget", "1"), "budget=1.0 needs prices"),
     (("grade", "ann", *FEW, "--price-in", "1"), "price_in and price_out belong together"),
     (("grade", "ann", *FEW, "--room", "0"), "room=0 must be above 0"),

@@ -17,10 +17,10 @@ def starts_of(lengths) -> np.ndarray:
     return np.cumsum(lengths) - lengths
 
 
-def pieces(layout) -> list[list[tuple[int, int]]]:
-    """(first input, inputs) of each piece, by row."""
+def segments(layout) -> list[list[tuple[int, int]]]:
+    """(first input, inputs) of each segment, by row."""
     found = list(zip(layout.starts.tolist(), layout.lengths.tolist(), strict=True))
-    return [found[a:b] for a, b in zip(layout.first_pieces, layout.first_pieces[1:], strict=False)]
+    return [found[a:b] for a, b in zip(layout.first_segments, layout.first_segments[1:], strict=False)]
 
 
 def plain_rows(starts, num_tokens, seq_len, reach):
@@ -44,27 +44,27 @@ def test_rows_are_those_of_a_plain_loop(case, more):
 
 def test_pad_gives_each_document_a_row_and_cuts_a_long_one():
     layout = pad_layout(starts_of([4, 12, 2, 6]), 24, 5)
-    assert pieces(layout) == [[(0, 3)], [(4, 5)], [(9, 5)], [(14, 1)], [(16, 1)], [(18, 5)]]
+    assert segments(layout) == [[(0, 3)], [(4, 5)], [(9, 5)], [(14, 1)], [(16, 1)], [(18, 5)]]
 
 
 def test_documents_stand_where_they_just_fit():
     layout = documents_layout(starts_of([4, 12, 2, 6, 3]), 27, 5)  # targets: 3, 5 + 5 + 1, 1, 5, 2
-    assert pieces(layout) == [[(0, 3), (24, 2)], [(4, 5)], [(9, 5)], [(14, 1), (16, 1)], [(18, 5)]]
+    assert segments(layout) == [[(0, 3), (24, 2)], [(4, 5)], [(9, 5)], [(14, 1), (16, 1)], [(18, 5)]]
 
 
 @given(lengths_and_row, st.sampled_from(["pad", "documents"]))
 def test_every_document_is_there_once_and_whole_where_it_fits(case, packing):
     lengths, seq_len = case
-    rows = pieces(LAYOUTS[packing](starts_of(lengths), sum(lengths), seq_len))
+    rows = segments(LAYOUTS[packing](starts_of(lengths), sum(lengths), seq_len))
     assert all(0 < sum(count for _, count in row) <= seq_len for row in rows)
-    found = sorted(piece for row in rows for piece in row)
+    found = sorted(segment for row in rows for segment in row)
     expected = [(start + cut, min(seq_len, length - 1 - cut)) for start, length in zip(starts_of(lengths), lengths,
                 strict=True) for cut in range(0, length - 1, seq_len)]
     assert found == expected
 
 
 def plain_best_fit(lengths, seq_len) -> list[int]:
-    """The room that is left in each row: one piece at a time, the longest first, into the fullest row it fits."""
+    """The room that is left in each row: one segment at a time, the longest first, into the fullest row it fits."""
     rooms = []
     for length in sorted(lengths, reverse=True):
         fullest = min((room for room in rooms if room >= length), default=None)
@@ -86,8 +86,8 @@ def test_best_fit_is_that_of_a_plain_loop(case):
 @given(lengths_and_row)
 def test_rows_stand_in_the_order_of_the_text_by_their_longest_piece(case):
     lengths, seq_len = case
-    rows = pieces(documents_layout(starts_of(lengths), sum(lengths), seq_len))
-    longest = [min(piece for piece in row if piece[1] == max(n for _, n in row)) for row in rows]
+    rows = segments(documents_layout(starts_of(lengths), sum(lengths), seq_len))
+    longest = [min(segment for segment in row if segment[1] == max(n for _, n in row)) for row in rows]
     assert longest == sorted(longest)
 
 

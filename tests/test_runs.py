@@ -78,10 +78,10 @@ def test_a_folder_of_the_same_name_elsewhere_hides_no_run(models, tmp_path, monk
 
 
 def test_what_is_no_run_is_refused_with_the_names_there_are():
-    with pytest.raises(ValueError, match="nowhere is no run: .*no runs yet"):
+    with pytest.raises(ValueError, match="nowhere is not a run: .*no runs yet"):
         Run("nowhere")
     make_run("here")
-    with pytest.raises(ValueError, match="nowhere is no run: .*there are here"):
+    with pytest.raises(ValueError, match="nowhere is not a run: .*there are here"):
         Run("nowhere")
 
 

@@ -22,7 +22,8 @@ from config import Config, override
 from presets import load_preset
 from run_store import commands, pruning
 from run_store.atomic_files import SUMS, sha256
-from run_store.listing import in_words, locked, read_entry
+from run_store.listing import list_names, summarize_run
+from run_store.lock import locked
 from runs import Run
 from tokenizer import ByteTokenizer
 
@@ -97,9 +98,9 @@ def steps(run: Run) -> list[int]:
 
 def test_a_trained_run_is_listed_with_what_it_is_and_how_far_it_came(reference, command, monkeypatch):
     monkeypatch.setattr(commands, "MODELS", reference.path.parent)
-    (entry,) = json.loads(command("list", "--json")[1])
+    (summary,) = json.loads(command("list", "--json")[1])
     log = reference.log()
-    assert entry == {
+    assert summary == {
         "name": "toy", "when": (reference.path / "log.csv").stat().st_mtime, "state": "finished",
         "parameters": reference.load_model().num_parameters(), "data": reference.data["name"], "step": 24, "steps": 24,
         "tokens": log.tokens.iloc[-1], "best": log.bits_per_byte.min(),
@@ -145,17 +146,17 @@ DAMAGE = {
 def test_a_broken_run_is_listed_and_shown_with_the_reason(command, name, text, said):
     path = make_run("bad").path / name
     path.unlink() if text is None else path.write_text(text)
-    (entry,) = json.loads(command("list", "--json")[1])
-    assert entry["state"] == "broken" and said in entry["problem"]
+    (summary,) = json.loads(command("list", "--json")[1])
+    assert summary["state"] == "broken" and said in summary["problem"]
     status, output, errors = command("show", "bad")
-    assert (status, errors) == (0, "") and f"broken: {entry['problem']}" in output
+    assert (status, errors) == (0, "") and f"broken: {summary['problem']}" in output
 
 
 def test_weights_that_end_too_early_are_told_by_their_length(command):
     weights = make_run("bad").path / "checkpoints" / "step_00000300" / "model.safetensors"
     os.truncate(weights, size := weights.stat().st_size - 1)
-    (entry,) = json.loads(command("list", "--json")[1])
-    assert entry["state"] == "broken" and f": {size:,} bytes are there of {size + 1:,}" in entry["problem"]
+    (summary,) = json.loads(command("list", "--json")[1])
+    assert summary["state"] == "broken" and f": {size:,} bytes are there of {size + 1:,}" in summary["problem"]
 
 
 def test_a_line_of_the_log_that_a_kill_cut_short_does_not_count():
@@ -163,11 +164,11 @@ def test_a_line_of_the_log_that_a_kill_cut_short_does_not_count():
     run.append({"step": 5, "tokens": 40, "bits_per_byte": 2.5})
     with (run.path / "log.csv").open("a") as log:
         log.write("10,8")
-    entry = read_entry(run.path)
-    assert (entry.state, entry.step, entry.tokens, entry.last) == ("interrupted", 5, 40, 2.5)
+    summary = summarize_run(run.path)
+    assert (summary.state, summary.step, summary.tokens, summary.last) == ("interrupted", 5, 40, 2.5)
     for text in ("step,tok", "step,tokens,bits_per_byte\n5,4"):
         (run.path / "log.csv").write_text(text)
-        assert (read_entry(run.path).state, read_entry(run.path).step) == ("interrupted", 0)
+        assert (summarize_run(run.path).state, summarize_run(run.path).step) == ("interrupted", 0)
 
 
 def test_the_list_is_sorted_by_any_column_and_what_is_not_known_comes_last(command):
@@ -175,7 +176,7 @@ def test_the_list_is_sorted_by_any_column_and_what_is_not_known_comes_last(comma
     make_run("a", losses={100: 2.0})
     make_run("c", losses={})
     def names(*words):
-        return [entry["name"] for entry in json.loads(command("list", "--json", *words)[1])]
+        return [summary["name"] for summary in json.loads(command("list", "--json", *words)[1])]
     assert names("--sort", "best") == ["a", "b", "c"]
     assert names("--sort", "best", "--reverse") == ["b", "a", "c"]
     assert names("--sort", "name", "--reverse") == ["c", "b", "a"]
@@ -188,8 +189,8 @@ def test_the_list_is_sorted_by_any_column_and_what_is_not_known_comes_last(comma
 def test_csv_and_json_say_the_same(command):
     make_run("toy")
     (line,) = csv.DictReader(io.StringIO(command("list", "--csv")[1]))
-    (entry,) = json.loads(command("list", "--json")[1])
-    assert line == {name: "" if value is None else str(value) for name, value in entry.items()}
+    (summary,) = json.loads(command("list", "--json")[1])
+    assert line == {name: "" if value is None else str(value) for name, value in summary.items()}
 
 
 def test_a_terminal_gets_a_table_as_wide_as_it_is_and_a_pipe_the_whole_names(command, monkeypatch):
@@ -210,7 +211,7 @@ def test_no_runs_are_no_mistake(command):
 def test_a_run_that_is_removed_meanwhile_is_not_listed(command, place, monkeypatch):
     make_run("toy")
     monkeypatch.setattr(commands, "run_folders", lambda models: [models / "gone", models / "toy"])
-    assert [entry["name"] for entry in json.loads(command("list", "--json")[1])] == ["toy"]
+    assert [summary["name"] for summary in json.loads(command("list", "--json")[1])] == ["toy"]
 
 
 LISTING = """
@@ -307,13 +308,13 @@ def test_rm_asks_first(command, answer, word, is_removed):
 REFUSED = {
     "nobody to ask": (["good"], "nobody is there to be asked: use --yes"),
     "no name": (["--yes"], "NAME is missing"),
-    "no run": (["good", "plain", "--yes"], "plain is no run in "),
-    "no such run": (["good", "nowhere", "--yes"], "nowhere is no run in "),
-    "no match": (["good", "x*", "--yes"], "x* is no run in "),
-    "the folder of all": ([".", "--yes"], ". is no run in "),
-    "above it": (["..", "--yes"], ".. is no run in "),
-    "within a run": (["good/checkpoints", "--yes"], "good/checkpoints is no run in "),
-    "hidden": ([".half.tmp", "--yes"], ".half.tmp is no run in "),
+    "no run": (["good", "plain", "--yes"], "plain is not a run in "),
+    "no such run": (["good", "nowhere", "--yes"], "nowhere is not a run in "),
+    "no match": (["good", "x*", "--yes"], "x* is not a run in "),
+    "the folder of all": ([".", "--yes"], ". is not a run in "),
+    "above it": (["..", "--yes"], ".. is not a run in "),
+    "within a run": (["good/checkpoints", "--yes"], "good/checkpoints is not a run in "),
+    "hidden": ([".half.tmp", "--yes"], ".half.tmp is not a run in "),
     "being trained": (["good", "busy", "--yes"], "busy is being trained by another process: wait until"),
     "being trained and broken": (["good", "worse", "--yes"], "worse is being trained by another process: wait until"),
 }
@@ -443,17 +444,18 @@ def test_who_looks_whether_a_run_is_being_trained_keeps_nobody_from_training_it_
     run = make_run("toy", finished=False)
     with (run.path / "data.json").open() as file:
         fcntl.flock(file, fcntl.LOCK_SH)
-        assert read_entry(run.path).state == "interrupted"
+        assert summarize_run(run.path).state == "interrupted"
         threading.Timer(0.02, lambda: fcntl.flock(file, fcntl.LOCK_UN)).start()
         with run.locked():
-            assert read_entry(run.path).state == "training"
-    assert read_entry(run.path).state == "interrupted"
+            assert summarize_run(run.path).state == "training"
+    assert summarize_run(run.path).state == "interrupted"
 
 
 @pytest.mark.parametrize(("words", "said"), [
     ("", "Expected one of"), ("lst", "use one of list, show, rm, prune"), ("list --sort size2", "--sort"),
-    ("list --json --csv", "--json and --csv are two formats"), ("list nowhere", "nowhere is no run in"),
-    ("show", "NAME is missing"), ("show nowhere", "nowhere is no run in"), ("prune nowhere", "nowhere is no run in")])
+    ("list --json --csv", "--json and --csv are two formats"), ("list nowhere", "nowhere is not a run in"),
+    ("show", "NAME is missing"), ("show nowhere", "nowhere is not a run in"),
+    ("prune nowhere", "nowhere is not a run in")])
 def test_a_mistake_is_one_sentence(command, words, said):
     status, output, errors = command(*words.split())
     assert (status, output) == (2, "") and errors.startswith("error: ")
@@ -462,6 +464,6 @@ def test_a_mistake_is_one_sentence(command, words, said):
 
 def test_of_a_thousand_runs_a_sentence_names_the_nearest():
     names = [*(f"try-{number:03}" for number in range(999)), "window-small"]
-    assert in_words([]) == "no runs yet" and in_words(names[:3], "x") == "try-000, try-001, try-002"
-    assert in_words(names, "windo-small") == "window-small and 999 more, see python runs.py list"
-    assert in_words(names, "what").startswith("try-000, try-001, ")
+    assert list_names([]) == "no runs yet" and list_names(names[:3], "x") == "try-000, try-001, try-002"
+    assert list_names(names, "windo-small") == "window-small and 999 more, see python runs.py list"
+    assert list_names(names, "what").startswith("try-000, try-001, ")

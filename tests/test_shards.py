@@ -74,9 +74,9 @@ def test_the_bits_of_both_parts_are_kept(tmp_path):
 def test_long_documents_encoded_in_pieces_give_the_same_ids(kind, size, ratio, tmp_path, monkeypatch):
     text = POEM * 30 + "without a newline " * 20
     tokenizer = train_tokenizer(kind, [text], size)
-    monkeypatch.setattr(chunks, "PIECE_CHARS", 70)
+    monkeypatch.setattr(chunks, "CHUNK_CHARS", 70)
     corpus = load(write(tmp_path / "a.txt", text), cache=tmp_path / "cache", val_ratio=ratio)
-    assert sum(1 for _ in corpus.pieces()) > 20
+    assert sum(1 for _ in corpus.chunks()) > 20
     train, val = parts_of(corpus, tokenizer, tmp_path / "cache")
     for part, texts in ((train, corpus.train()), (val, corpus.val())):
         assert part.tokens.tolist() == tokenizer.encode("".join(texts), bos=True, eos=True)
@@ -169,8 +169,8 @@ def test_joined_tokens_are_indexed_like_one_array():
 
 
 def test_any_number_of_processes_gives_the_same_files(tmp_path, monkeypatch):
-    monkeypatch.setattr(encoder, "PIECE_CHARS", 400)
-    monkeypatch.setattr(encoder, "GROUPS_ALONE", 2)
+    monkeypatch.setattr(encoder, "CHUNK_CHARS", 400)
+    monkeypatch.setattr(encoder, "GROUPS_BEFORE_WORKERS", 2)
     monkeypatch.setattr(encoder, "num_cores", lambda: 2)
     corpus, tokenizer = load("tales", cache=tmp_path, num_stories=60), load_tokenizer("tales_512")
     files = []
@@ -183,7 +183,7 @@ def test_any_number_of_processes_gives_the_same_files(tmp_path, monkeypatch):
 
 
 def test_a_short_text_needs_no_other_process(tmp_path, monkeypatch):
-    monkeypatch.setattr(encoder, "Helper", None)
+    monkeypatch.setattr(encoder, "WorkerProcess", None)
     parts_of(corpus_of(tmp_path, ["one", "two"]), BYTES, tmp_path / "cache")
 
 
@@ -196,13 +196,13 @@ def test_a_failed_encode_leaves_nothing_and_says_what_is_wrong(workers, tmp_path
 
 
 def test_a_process_that_was_killed_is_a_sentence(tmp_path, monkeypatch):
-    start = encoder.Helper.__init__
+    start = encoder.WorkerProcess.__init__
 
-    def start_and_kill(helper, *settings):
-        start(helper, *settings)
-        helper.process.kill()
+    def start_and_kill(worker, *settings):
+        start(worker, *settings)
+        worker.process.kill()
 
-    monkeypatch.setattr(encoder.Helper, "__init__", start_and_kill)
+    monkeypatch.setattr(encoder.WorkerProcess, "__init__", start_and_kill)
     with pytest.raises(ValueError, match=r"data.workers: a process that encodes has ended \(status -9\)"):
         prepare(corpus_of(tmp_path, ["one", "two"]), BYTES, tmp_path / "cache", workers=2)
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import tales
 import tokenizer as module
 from tokenization import base
-from tokenization.base import cut, thin
+from tokenization.base import sample_evenly, split_long
 from tokenization.hugging_face import BYTES, SPLIT
 from tokenization.sentence_piece import sample
 from tokenizer import BUILT_SIZES, TOKENIZERS, load_tokenizer, train_tokenizer
@@ -114,7 +114,7 @@ def test_a_batch_decodes_to_its_texts(name):
 @pytest.mark.parametrize("name", ANY_TEXT)
 @given(text=st.text(st.sampled_from("ab.'s1  \n\n\t\u00a0\u00e9\u4f60\u2581")), max_chars=st.integers(1, 9))
 def test_the_pieces_of_a_text_have_its_ids(name, text, max_chars):
-    pieces = list(cut(text, max_chars))
+    pieces = list(split_long(text, max_chars))
     assert "".join(pieces) == text
     assert sum(TRAINED[name].encode_batch(pieces), []) == TRAINED[name].encode(text)
 
@@ -124,8 +124,8 @@ def test_long_texts_are_encoded_in_pieces_to_the_same_ids(name, monkeypatch):
     tokenizer, texts, handed = TRAINED[name], ["\n\n".join(STORIES[:9]), "", *STORIES[:9], "x" * 999], []
     whole = tokenizer.encode_batch(texts)
     monkeypatch.setattr(base, "MAX_CHARS", 300)
-    work = tokenizer.encode_pieces
-    monkeypatch.setattr(tokenizer, "encode_pieces", lambda pieces: handed.append(pieces) or work(pieces))
+    work = tokenizer.encode_small_batch
+    monkeypatch.setattr(tokenizer, "encode_small_batch", lambda pieces: handed.append(pieces) or work(pieces))
     assert tokenizer.encode_batch(texts) == whole
     assert max(sum(map(len, pieces)) for pieces in handed) < 300 + 999 + 20
     assert len(handed) > 9
@@ -133,11 +133,11 @@ def test_long_texts_are_encoded_in_pieces_to_the_same_ids(name, monkeypatch):
 
 def test_a_sample_is_all_of_a_small_text_and_even_over_a_large_one():
     texts = [f"{n:04} is a number" for n in range(10_000)]
-    assert thin(iter(texts), 10**6) == texts
-    kept = thin(iter(texts), 10_000)
+    assert sample_evenly(iter(texts), 10**6) == texts
+    kept = sample_evenly(iter(texts), 10_000)
     steps = {int(b[:4]) - int(a[:4]) for a, b in zip(kept, kept[1:], strict=False)}
     assert steps == {16} and 5_000 < sum(map(len, kept)) <= 10_000
-    one = thin(["\n".join(texts)], 30_000, piece_chars=1000)
+    one = sample_evenly(["\n".join(texts)], 30_000, chunk_chars=1000)
     assert one[0].startswith("0000") and "95" in one[-1] and 15_000 < sum(map(len, one)) <= 30_000
 
 
@@ -145,7 +145,8 @@ def test_a_sample_is_all_of_a_small_text_and_even_over_a_large_one():
 def test_training_reads_a_sample_of_a_huge_corpus(kind, monkeypatch):
     monkeypatch.setattr(module, "MAX_TRAIN_BYTES", 50_000)
     given = [*STORIES, *(["zzz"] * 100)]
-    assert train_tokenizer(kind, given, 600).fingerprint == TOKENIZERS[kind].train(thin(given, 50_000), 600).fingerprint
+    sampled = TOKENIZERS[kind].train(sample_evenly(given, 50_000), 600)
+    assert train_tokenizer(kind, given, 600).fingerprint == sampled.fingerprint
     assert train_tokenizer("char", given).alphabet == "".join(sorted({*ALPHABET, "z"}))
 
 
@@ -411,7 +412,7 @@ def test_the_command_line_trains_and_shows(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("arguments, message", [
-    (["show", "nowhere", "text"], "error: tokenizer='nowhere' is no folder"),
+    (["show", "nowhere", "text"], "error: tokenizer='nowhere' is not a folder"),
     (["train", "--data", "nowhere.txt", "--kind", "byte", "--out", "x"], "error: data='nowhere.txt' is"),
 ])
 def test_a_mistake_on_the_command_line_exits_2_without_traceback(arguments, message, tmp_path):

@@ -1,1 +1,1 @@
-"""How text becomes ids, one file per family; `tokenizer.py` trains, loads and shows them."""
+"""Tokenizers, one file per family; `tokenizer.py` trains, loads and shows them."""

@@ -1,4 +1,4 @@
-"""What all tokenizers have in common: ids stand for bytes, text is cut safely, files say everything."""
+"""The base class of tokenizers, and how long text is cut for them."""
 
 import hashlib
 import json
@@ -15,27 +15,26 @@ from rich.text import Text
 from tokenization import display
 
 Item = TypeVar("Item")
-PARALLELISM = "TOKENIZERS_PARALLELISM"  # the switch that Hugging Face's library reads, and we for SentencePiece
-if multiprocessing.parent_process() is not None:  # a worker: the cores are shared already
+PARALLELISM = "TOKENIZERS_PARALLELISM"  # variable of Hugging Face's library; we use it for SentencePiece too
+if multiprocessing.parent_process() is not None:  # in a child process, which shares the cores with others
     os.environ.setdefault(PARALLELISM, "false")
 META = "meta.json"  # in a saved folder: kind, sizes, fingerprint
-MAX_CHARS = 1_000_000  # text handed to a library at a time: its working memory is many times the text
-# here no token of any kind goes on: letters begin a piece, or follow one other character, but never a space
+MAX_CHARS = 1_000_000  # per call of a library, whose working memory is many times the text
+# no token of any kind crosses this: after a letter, before a space or newline
 BOUNDARY = re.compile(r"[^\W\d_](?=[ \n])")
 
 
 class Tokenizer:
-    """A reversible map from text to ids; each id stands for a fixed string of bytes.
+    """A lossless map from text to ids, each of which stands for fixed bytes.
 
-    `token_bytes[id]` are the UTF-8 bytes of an id, empty for specials such as pad, bos, eos. Hence
-    the `byte_lengths` of a text's ids add up to the bytes of the text, exactly. Text is text: no
-    characters in it, whatever they spell, become a special. May be pickled, so a spawned process
-    can have it: what is sent are the files that `save` writes.
+    `token_bytes[id]` are the UTF-8 bytes of an id, empty for specials (pad, bos, eos). So the `byte_lengths` of a
+    text's ids add up to the bytes of the text, exactly. No characters of a text, whatever they spell, become a
+    special. Can be pickled, as the files that `save` writes.
     """
 
     kind: str
-    file_names: tuple[str, ...] = ()  # what `save` writes besides meta.json
-    cuttable = True  # long text may be encoded in pieces
+    file_names: tuple[str, ...] = ()  # written by `save` besides meta.json
+    cuttable = True  # long text may be encoded in chunks
 
     def __init__(self, token_bytes: list[bytes], *, pad_id: int = 0, bos_id: int = 1, eos_id: int = 2):
         self.token_bytes = token_bytes
@@ -45,12 +44,12 @@ class Tokenizer:
 
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int | None) -> Self:
-        """Fit to the texts; ValueError where `vocab_size` does not suit them."""
+        """Train on the texts. Raises ValueError if `vocab_size` does not suit them."""
         raise NotImplementedError
 
     @classmethod
     def rebuild(cls, description: Mapping, files: Mapping[str, bytes]) -> Self:
-        """The tokenizer whose `description()` and `files()` these are."""
+        """The tokenizer with this `description()` and these `files()`."""
         raise NotImplementedError
 
     def files(self) -> dict[str, bytes]:
@@ -58,34 +57,31 @@ class Tokenizer:
         return {}
 
     def details(self) -> dict:
-        """What defines this tokenizer besides its kind and ids, as JSON values."""
+        """The JSON values that define this tokenizer besides its kind and special ids."""
         return {}
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """Ids of each text, without bos and eos; ValueError names a character without an id.
-
-        Texts of any length: beyond a million characters, the work is done in pieces.
-        """
+        """Ids of each text, of any length, without bos and eos. Raises ValueError, naming a character without an id."""
         if not self.cuttable or sum(map(len, texts)) <= MAX_CHARS:
-            return self.encode_pieces(list(texts))
+            return self.encode_small_batch(list(texts))
         batch: list[list[int]] = [[] for _ in texts]
-        pieces = ((n, piece) for n, text in enumerate(texts) for piece in cut(text))
-        for group in gather(pieces, lambda numbered: len(numbered[1]), MAX_CHARS):
-            encoded = self.encode_pieces([piece for _, piece in group])
+        chunks = ((n, chunk) for n, text in enumerate(texts) for chunk in split_long(text))
+        for group in group_by_chars(chunks, lambda numbered: len(numbered[1]), MAX_CHARS):
+            encoded = self.encode_small_batch([chunk for _, chunk in group])
             for (n, _), ids in zip(group, encoded, strict=True):
                 batch[n] = batch[n] + ids if batch[n] else ids
         return batch
 
-    def encode_pieces(self, texts: list[str]) -> list[list[int]]:
-        """`encode_batch` of so little text that it may be handed to a library at once."""
+    def encode_small_batch(self, texts: list[str]) -> list[list[int]]:
+        """The same for texts of at most about MAX_CHARS characters in all."""
         raise NotImplementedError
 
     def encode(self, text: str, *, bos: bool = False, eos: bool = False) -> list[int]:
-        """Ids of one text, between bos and eos where asked."""
+        """Ids of one text, with bos and eos if asked."""
         return [self.bos_id] * bos + self.encode_batch([text])[0] + [self.eos_id] * eos
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Text of the ids: specials are skipped, bytes that are not UTF-8 become U+FFFD."""
+        """Text of the ids, without specials; bytes that are not UTF-8 become U+FFFD."""
         ids = [int(i) for i in ids]
         for i in ids:
             if not 0 <= i < self.vocab_size:
@@ -93,21 +89,21 @@ class Tokenizer:
         return b"".join([self.token_bytes[i] for i in ids]).decode(errors="replace")
 
     def decode_batch(self, batch: Iterable[Iterable[int]]) -> list[str]:
-        """Text of each row of ids, as `decode` gives it."""
+        """Text of each row of ids."""
         return [self.decode(ids) for ids in batch]
 
     def description(self) -> dict:
-        """The content of meta.json, but for the fingerprint."""
+        """The content of meta.json, without the fingerprint."""
         ids = {"pad_id": self.pad_id, "bos_id": self.bos_id, "eos_id": self.eos_id}
         return {"kind": self.kind, "vocab_size": self.vocab_size, **ids, **self.details()}
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 (hex) of all that defines the tokenizer: equal ones give equal ids."""
+        """SHA-256 (hex) of all that defines the tokenizer: the same fingerprint, the same ids."""
         return hashlib.sha256(json.dumps(self.description(), sort_keys=True).encode()).hexdigest()
 
     def save(self, folder: str | Path) -> None:
-        """Write meta.json, and the files of the library beneath where there is one."""
+        """Write meta.json and `files()` into a folder."""
         Path(folder).mkdir(parents=True, exist_ok=True)
         content = json.dumps(self.description() | {"fingerprint": self.fingerprint}, indent=1)
         (Path(folder) / META).write_text(content + "\n", encoding="utf-8")
@@ -118,22 +114,22 @@ class Tokenizer:
         return type(self).rebuild, (self.description(), self.files())
 
     def show(self, text: str, *, ids: bool = False) -> Text:
-        """How the text is split, one colour per token, for `rich.print` (space ·, newline ⏎)."""
-        return display.coloured(text, self._tokens(text), ids=ids)
+        """The text with one color per token, for `rich.print` (space ·, newline ⏎)."""
+        return display.colored_text(text, self._tokens(text), ids=ids)
 
     def show_html(self, text: str, *, ids: bool = False) -> str:
-        """The same as static HTML for notebooks; the id appears when the mouse is over a token."""
+        """The same as static HTML, for notebooks; a token's tooltip is its id."""
         return display.html(text, self._tokens(text), ids=ids)
 
     def _tokens(self, text: str) -> list[tuple[int, bytes]]:
         return [(i, self.token_bytes[i]) for i in self.encode(text)]
 
 
-def cut(text: str, max_chars: int | None = None) -> Iterator[str]:
-    """The text in pieces of `max_chars` characters or a few more, whose ids are those of the whole.
+def split_long(text: str, max_chars: int | None = None) -> Iterator[str]:
+    """Cut a text into chunks of `max_chars` characters or a few more, whose ids are those of the whole text.
 
-    A piece ends behind a letter and before a space or newline, which no token crosses; where there
-    is no such place, the rest stays whole. None = one million.
+    A chunk ends after a letter and before a space or newline, which no token crosses; without such a place the rest
+    is not cut. None = MAX_CHARS.
     """
     start, max_chars = 0, max_chars or MAX_CHARS
     while len(text) - start > max_chars and (match := BOUNDARY.search(text, start + max_chars - 1)):
@@ -142,8 +138,8 @@ def cut(text: str, max_chars: int | None = None) -> Iterator[str]:
     yield text[start:]
 
 
-def gather(items: Iterable[Item], num_chars: Callable[[Item], int], limit: int) -> Iterator[list[Item]]:
-    """Items in groups that reach `limit` characters, but for the last."""
+def group_by_chars(items: Iterable[Item], num_chars: Callable[[Item], int], limit: int) -> Iterator[list[Item]]:
+    """Items in groups of at least `limit` characters, except the last."""
     group, total = [], 0
     for item in items:
         group.append(item)
@@ -155,43 +151,43 @@ def gather(items: Iterable[Item], num_chars: Callable[[Item], int], limit: int) 
         yield group
 
 
-def thin(texts: Iterable[str], max_bytes: int, piece_chars: int = 10_000) -> list[str]:
-    """At most `max_bytes` (UTF-8) of the texts, evenly: every n-th piece, with the least n = 1, 2, 4, ...
+def sample_evenly(texts: Iterable[str], max_bytes: int, chunk_chars: int = 10_000) -> list[str]:
+    """At most `max_bytes` (UTF-8) of the texts, evenly spaced: every n-th chunk, with the least n = 1, 2, 4, ...
 
-    In memory of that size, in one pass; the same every time.
+    One pass, in memory of that size; deterministic.
     """
     kept, every, num_bytes = [], 1, 0
-    for number, piece in enumerate(piece for text in texts for piece in cut(text, piece_chars)):
+    for number, chunk in enumerate(chunk for text in texts for chunk in split_long(text, chunk_chars)):
         if number % every:
             continue
-        kept.append(piece)
-        num_bytes += len(piece.encode())
+        kept.append(chunk)
+        num_bytes += len(chunk.encode())
         while num_bytes > max_bytes and len(kept) > 1:
             kept, every = kept[::2], 2 * every
-            num_bytes = sum(len(piece.encode()) for piece in kept)
+            num_bytes = sum(len(chunk.encode()) for chunk in kept)
     return kept
 
 
 def one_thread() -> bool:
-    """Whether the libraries shall use one thread, as TOKENIZERS_PARALLELISM=false says."""
+    """Whether TOKENIZERS_PARALLELISM=false asks for one thread."""
     return os.environ.get(PARALLELISM, "").lower() in ("false", "0", "no", "off")
 
 
 def check_fixed_size(kind: str, vocab_size: int | None, actual: int) -> None:
-    """ValueError where the user asks for a size that this kind cannot have."""
+    """Raise ValueError if the user asks for a size that this kind cannot have."""
     if vocab_size not in (None, actual):
         raise ValueError(f"vocab_size={vocab_size} cannot be chosen for kind={kind}, it has "
                          f"{actual} ids here: leave vocab_size out, or use kind=bpe")
 
 
-def need_size(kind: str, vocab_size: int | None) -> int:
-    """The size; ValueError where there is none."""
+def require_size(kind: str, vocab_size: int | None) -> int:
+    """The size. Raises ValueError if it is None."""
     if vocab_size is None:
         raise ValueError(f"vocab_size is missing: kind={kind} needs a number, such as 1024")
     return vocab_size
 
 
-def too_large(vocab_size: int, most: int) -> ValueError:
-    """The error for a vocabulary that the text has not enough different words for."""
+def too_large_error(vocab_size: int, most: int) -> ValueError:
+    """The error for a vocabulary that is larger than the text supports."""
     return ValueError(f"vocab_size={vocab_size} is more than this text supports: "
                       f"use {most} or less, or give more text")

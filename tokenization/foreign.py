@@ -1,8 +1,8 @@
-"""Other people's tokenizers: GPT-2's two files, a tokenizer.json, whatever AutoTokenizer knows by name.
+"""Others' tokenizers: GPT-2's two files, a tokenizer.json, anything that AutoTokenizer loads.
 
-Special tokens: a tokenizer without bos or eos has one serve as the other (GPT-2's <|endoftext|> is both);
-without either, <|endoftext|> is both, added at the end where it is missing. Without pad, eos is pad:
-padding is masked, so its id is never learned from.
+Special tokens: if a tokenizer has only one of bos and eos, that one is used for both (as GPT-2's <|endoftext|>). If it
+has neither, <|endoftext|> is used, and added if missing. Without pad, eos is used: padding is masked, so its id does
+not matter.
 """
 
 import contextlib
@@ -24,8 +24,8 @@ from tokenization.hugging_face import BYTES, HuggingFaceTokenizer, is_byte_level
 END = "<|endoftext|>"
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 FILES = "tokenizer.json and tokenizer_config.json (or vocab.json and merges.txt)"
-CONSEQUENCE = "so that bits per byte could not be counted: use a byte-level one, such as GPT-2's, or train one"
-# text that a tokenizer must give back byte for byte: what normalisers, word splitters and prefixes would change
+CONSEQUENCE = "so bits per byte could not be counted: use a byte-level one, such as GPT-2's, or train one"
+# texts that a tokenizer must give back byte for byte; normalizers, word splitters and prefixes would change them
 HARD_TEXTS = (
     "Hello", " ", "\n", " two  spaces   and\ttabs\r\n\r\n lines \n", "UPPER lower 12345 don't I'LL", "\0\x01\x7f\u0080",
     "na\u00efve cafe\u0301 \u212b \ufb01 \uff21", "\ufeff\u00a0\u200d\u3000", "\u2581a \u2581\u2581b",
@@ -34,15 +34,15 @@ HARD_TEXTS = (
 
 
 def from_folder(folder: Path) -> HuggingFaceTokenizer:
-    """The tokenizer of a folder in Hugging Face's form. ValueError where it is none, or changes text."""
+    """The tokenizer of a folder of Hugging Face files. Raises ValueError if it is not one, or changes text."""
     config = _json(folder / "tokenizer_config.json")
     if (folder / "tokenizer.json").is_file():
         content = (folder / "tokenizer.json").read_text(encoding="utf-8", errors="replace")
         named = {name: word for name, word in config.items() if word is not None}
-        return adopt(content, _json(folder / "special_tokens_map.json") | named, str(folder))
+        return make_lossless(content, _json(folder / "special_tokens_map.json") | named, str(folder))
     is_gpt2 = config.get("tokenizer_class", "GPT2Tokenizer") in ("GPT2Tokenizer", "GPT2TokenizerFast")
     if is_gpt2 and (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
-        return adopt(gpt2_content(folder), config, str(folder))
+        return make_lossless(gpt2_content(folder), config, str(folder))
     if not config and not (folder / "config.json").is_file():
         raise _unreadable(str(folder), f"no {META}, no tokenizer.json")
     try:
@@ -52,23 +52,23 @@ def from_folder(folder: Path) -> HuggingFaceTokenizer:
 
 
 def from_hub(name: str) -> HuggingFaceTokenizer:
-    """The tokenizer OWNER/NAME of the Hugging Face Hub: from its cache on the disk, else by the network.
+    """The tokenizer OWNER/NAME of the Hugging Face Hub, from its cache on the disk or else the network.
 
-    ValueError where neither has it.
+    Raises ValueError if neither has it.
     """
     with contextlib.suppress(OSError):  # not in the cache
         return from_auto(name, local_files_only=True)
     try:
-        knock()
+        check_hub_reachable()
         return from_auto(name, local_files_only=False)
     except OSError as error:
-        raise ValueError(f"tokenizer={name!r} is no folder, and the Hugging Face Hub does not give it "
-                         f"({_first_line(error)}): where there is a network, get its {FILES}, and give their folder"
+        raise ValueError(f"tokenizer={name!r} is not a folder, and the Hugging Face Hub does not give it "
+                         f"({_first_line(error)}): get its {FILES} on a machine with a network, and give their folder"
                          ) from None
 
 
-def knock() -> None:
-    """ConnectionError where the Hub cannot be reached: asked once, since its library tries for a minute."""
+def check_hub_reachable() -> None:
+    """Raise ConnectionError if the Hub cannot be reached. One request: its library would retry for a minute."""
     if constants.HF_HUB_OFFLINE:
         raise ConnectionError("HF_HUB_OFFLINE is set")
     request = urllib.request.Request(constants.ENDPOINT, method="HEAD")
@@ -80,7 +80,7 @@ def knock() -> None:
 
 
 def from_auto(name: str, *, local_files_only: bool) -> HuggingFaceTokenizer:
-    """What transformers' AutoTokenizer makes of a name or folder; OSError where it finds no files."""
+    """The tokenizer that transformers' AutoTokenizer loads. Raises OSError if it finds no files."""
     try:
         from transformers import AutoTokenizer
     except ImportError:
@@ -88,13 +88,13 @@ def from_auto(name: str, *, local_files_only: bool) -> HuggingFaceTokenizer:
                          ) from None
     try:
         auto = AutoTokenizer.from_pretrained(name, local_files_only=local_files_only)
-    except (ValueError, KeyError, TypeError, AttributeError, ImportError) as error:  # by its hundred classes
+    except (ValueError, KeyError, TypeError, AttributeError, ImportError) as error:  # raised by its many classes
         raise _unreadable(name, error) from None
     if getattr(auto, "backend_tokenizer", None) is None:
         raise ValueError(f"tokenizer={name!r} is a {type(auto).__name__}, which has no tokenizer.json: "
                          "use one that has, or kind=byte")
     names = {role: getattr(auto, role) for role in ("pad_token", "bos_token", "eos_token")}
-    return adopt(auto.backend_tokenizer.to_str(), names, name)
+    return make_lossless(auto.backend_tokenizer.to_str(), names, name)
 
 
 def gpt2_content(folder: Path) -> str:
@@ -111,11 +111,11 @@ def gpt2_content(folder: Path) -> str:
     return backend.to_str()
 
 
-def adopt(content: str, names: Mapping[str, Any], source: str) -> HuggingFaceTokenizer:
-    """A tokenizer.json, changed so that text is kept as it is; the ids of text that it kept anyway stay.
+def make_lossless(content: str, names: Mapping[str, Any], source: str) -> HuggingFaceTokenizer:
+    """The tokenizer of a tokenizer.json, without the steps that change text; the ids of other text stay the same.
 
-    Taken out: normalisation, a space put before the text, specials around it, cutting and padding.
-    `names` are the words of bos, eos, pad. ValueError where an id would not stand for fixed bytes.
+    Removed are normalization, a space before the text, specials around it, truncation and padding. `names` are the
+    words of bos, eos and pad. Raises ValueError if an id does not stand for fixed bytes.
     """
     try:
         vocabulary = parse(content).get_vocab()
@@ -123,7 +123,7 @@ def adopt(content: str, names: Mapping[str, Any], source: str) -> HuggingFaceTok
         raise _unreadable(source, error) from None
     state = {name: None for name in ("normalizer", "pre_tokenizer", "decoder")} | json.loads(content)
     _check_family(state, source)
-    keep_text_whole(state)
+    remove_text_changes(state)
     ids = special_ids(vocabulary, names)
     mark_special(state, vocabulary, ids)
     tokenizer = HuggingFaceTokenizer(json.dumps(state, ensure_ascii=False), **ids)
@@ -131,8 +131,8 @@ def adopt(content: str, names: Mapping[str, Any], source: str) -> HuggingFaceTok
     return tokenizer
 
 
-def keep_text_whole(state: dict) -> None:
-    """Take out of a tokenizer.json, in place, whatever changes the text or depends on more than it."""
+def remove_text_changes(state: dict) -> None:
+    """Remove from a tokenizer.json, in place, all steps that change the text or are random."""
     state["truncation"] = state["padding"] = state["post_processor"] = None
     if "dropout" in state["model"]:
         state["model"]["dropout"] = None
@@ -146,7 +146,7 @@ def keep_text_whole(state: dict) -> None:
 
 
 def special_ids(vocabulary: Mapping[str, int], names: Mapping[str, Any]) -> dict[str, int]:
-    """pad_id, bos_id and eos_id, one for the other where they lack; the id behind the last where all do."""
+    """pad_id, bos_id and eos_id; see the top of this file for missing ones."""
     words = {role: names.get(f"{role}_token") for role in ("pad", "bos", "eos")}
     words = {role: word["content"] if isinstance(word, dict) else word for role, word in words.items()}
     ids = {role: vocabulary[word] for role, word in words.items() if word in vocabulary}
@@ -156,7 +156,7 @@ def special_ids(vocabulary: Mapping[str, int], names: Mapping[str, Any]) -> dict
 
 
 def mark_special(state: dict, vocabulary: Mapping[str, int], ids: Mapping[str, int]) -> None:
-    """Have the ids be special tokens of a tokenizer.json, in place; one that is new is <|endoftext|>."""
+    """Make the ids special tokens of a tokenizer.json, in place; a new one is <|endoftext|>."""
     added, words = {token["id"]: token for token in state["added_tokens"]}, {i: word for word, i in vocabulary.items()}
     plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
     for i in ids.values():
@@ -165,7 +165,7 @@ def mark_special(state: dict, vocabulary: Mapping[str, int], ids: Mapping[str, i
 
 
 def check_lossless(tokenizer: HuggingFaceTokenizer, source: str) -> None:
-    """ValueError where some text does not come back, byte for byte, from the ids' own bytes."""
+    """Raise ValueError if a text differs from the bytes of its ids."""
     added = [f"a {token.content} b" for token in tokenizer.backend.get_added_tokens_decoder().values()]
     for text in (*HARD_TEXTS, *added):
         if b"".join(tokenizer.token_bytes[i] for i in tokenizer.encode(text)) != text.encode():
@@ -173,21 +173,21 @@ def check_lossless(tokenizer: HuggingFaceTokenizer, source: str) -> None:
 
 
 def _check_family(state: dict, source: str) -> None:
-    """ValueError where ids do not stand for fixed bytes: words in lower case, characters without an id."""
+    """Raise ValueError if ids do not stand for fixed bytes: lower-cased words, characters without an id."""
     model = state["model"]
     words = {entry if isinstance(entry, str) else entry[0] for entry in model["vocab"]}  # Unigram: [word, score]
     needed = set(BYTES) if is_byte_level(state) else {f"<0x{byte:02X}>" for byte in range(256)}
     if not (is_byte_level(state) or model.get("byte_fallback")) or not needed <= words:
-        raise ValueError(f"tokenizer={source!r} cannot write every text ({model.get('type')} without all 256 bytes), "
+        raise ValueError(f"tokenizer={source!r} cannot encode every text ({model.get('type')} without all 256 bytes), "
                          f"{CONSEQUENCE}")
 
 
 def _json(path: Path) -> dict:
-    """What a JSON file says; nothing where there is none."""
+    """The content of a JSON file; empty if there is no file."""
     try:
         return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     except ValueError as error:
-        raise ValueError(f"{path} is no JSON ({error}): get it again") from None
+        raise ValueError(f"{path} is not JSON ({error}): get it again") from None
 
 
 def _unreadable(source: str, error: Exception | str) -> ValueError:

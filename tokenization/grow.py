@@ -1,6 +1,6 @@
-"""A larger vocabulary out of a smaller one: the merges go on where they ended, so old ids stay what they were.
+"""Enlarge the vocabulary of a byte-pair encoding by further merges; old ids keep their meaning.
 
-All old merges come before the new ones, so a text is first split as before, and then into fewer tokens.
+All old merges come before the new ones: a text is first split as before, then into fewer tokens.
 """
 
 import json
@@ -11,45 +11,45 @@ from collections.abc import Iterable, Mapping
 from heapq import heapify, heappop, heappush
 from itertools import pairwise
 
-from tokenization.base import Tokenizer, too_large
+from tokenization.base import Tokenizer, too_large_error
 from tokenization.hugging_face import HuggingFaceTokenizer
 from tokenization.sentence_piece import SPACE_MARK, BPETokenizer
 
 Pair = tuple[int, int]
-MARKS = r"!-/:-@\[-`{-~\u00a0-\u00bf\u2000-\u206f\u3000-\u303f"  # punctuation, which joins no letters
-PIECE_WORD = re.compile(rf" ?[^\s\d{MARKS}]{{1,1000}}| ?[{MARKS}]{{1,1000}}| {{1,1000}}")  # digits stand alone
-WORD_CHARS = 1000  # of a longer word, the beginning counts
+MARKS = r"!-/:-@\[-`{-~\u00a0-\u00bf\u2000-\u206f\u3000-\u303f"  # punctuation, which does not merge with letters
+PIECE_WORD = re.compile(rf" ?[^\s\d{MARKS}]{{1,1000}}| ?[{MARKS}]{{1,1000}}| {{1,1000}}")  # digits never merge
+WORD_CHARS = 1000  # a longer word is truncated
 
 
 def grow(tokenizer: Tokenizer, texts: Iterable[str], vocab_size: int) -> Tokenizer:
     """The tokenizer with `vocab_size` ids, the new ones learned from the texts by further merges.
 
-    Ids 0 to n-1 stay, and no text gets more tokens. ValueError where the kind has no merges that could
-    go on, or the size is not above the present one or more than the texts support.
+    The old ids keep their meaning, and no text gets more tokens. Raises ValueError if the kind has no merges to
+    continue, or the size is not above the present one, or is more than the texts support.
     """
     if vocab_size <= tokenizer.vocab_size:
-        raise ValueError(f"vocab_size={vocab_size} is not above the {tokenizer.vocab_size} ids there are: "
+        raise ValueError(f"vocab_size={vocab_size} is not above the {tokenizer.vocab_size} ids that it has: "
                          "use a larger one")
     if isinstance(tokenizer, BPETokenizer):
         return _grow_pieces(tokenizer, texts, vocab_size)
     if isinstance(tokenizer, HuggingFaceTokenizer) and _has_byte_merges(tokenizer):
         return _grow_merges(tokenizer, texts, vocab_size)
-    raise ValueError(f"kind={tokenizer.kind} has no merges of bytes or characters within words that could go on: "
+    raise ValueError(f"kind={tokenizer.kind} has no merges of bytes or characters within words to continue: "
                      "grow one of kind=bpe or kind=hf_bpe, or train a new one")
 
 
 def further_merges(words: Mapping[tuple[int, ...], int], tokens: list[str], vocab_size: int) -> list[Pair]:
-    """The next merges of byte-pair encoding over words of ids, each with its count, most frequent pair first.
+    """The next merges of byte-pair encoding over words of ids with their counts, most frequent pair first.
 
-    Appends what is new to `tokens` (by id) until there are `vocab_size`; ValueError where there are not so many.
+    Appends new tokens to `tokens` (by id) until there are `vocab_size`. Raises ValueError if the words have fewer.
     """
     ids, merges, pairs = {token: i for i, token in enumerate(tokens) if token}, [], Pairs(words)
     while len(tokens) < vocab_size:
         pair = pairs.most_frequent()
         if pair is None:
-            raise too_large(vocab_size, len(tokens))
+            raise too_large_error(vocab_size, len(tokens))
         joined = tokens[pair[0]] + tokens[pair[1]]
-        if joined not in ids:  # else it is an older token, spelled in another way
+        if joined not in ids:  # otherwise it is an older token, split in another way
             ids[joined] = len(tokens)
             tokens.append(joined)
         merges.append(pair)
@@ -58,12 +58,12 @@ def further_merges(words: Mapping[tuple[int, ...], int], tokens: list[str], voca
 
 
 class Pairs:
-    """How often each pair of neighbours occurs in words of ids, kept up to date as pairs are merged."""
+    """The counts of neighboring pairs in words of ids, updated as pairs are merged."""
 
     def __init__(self, words: Mapping[tuple[int, ...], int]):
         self.words, self.weights = [list(word) for word in words], list(words.values())
         self.counts: Counter[Pair] = Counter()
-        self.where: defaultdict[Pair, set[int]] = defaultdict(set)  # the words that a pair is, or once was, in
+        self.where: defaultdict[Pair, set[int]] = defaultdict(set)  # pair -> the words that have it, or once had it
         for n, word in enumerate(self.words):
             for pair in pairwise(word):
                 self.counts[pair] += self.weights[n]
@@ -72,15 +72,15 @@ class Pairs:
         heapify(self.heap)
 
     def most_frequent(self) -> Pair | None:
-        """The pair with the highest count, of several the one with the lowest ids; None where all words are whole."""
+        """The pair with the highest count, of equals the one with the lowest ids; None if nothing is left to merge."""
         while self.heap:
             count, pair = heappop(self.heap)
-            if 0 < self.counts[pair] == -count:  # else it has changed, and stands in the heap once more
+            if 0 < self.counts[pair] == -count:  # otherwise it has changed, and a newer entry is in the heap
                 return pair
         return None
 
     def merge(self, pair: Pair, joined: int) -> None:
-        """Put one id in the place of a pair, in every word."""
+        """Replace a pair by one id, in every word."""
         changes: Counter[Pair] = Counter()
         for n in self.where.pop(pair):
             for old in pairwise(self.words[n]):
@@ -127,7 +127,7 @@ def _grow_merges(tokenizer: HuggingFaceTokenizer, texts: Iterable[str], vocab_si
     merges = further_merges(words, tokens, vocab_size)
     state = json.loads(tokenizer.content)
     vocabulary, old = state["model"]["vocab"], state["model"]["merges"]
-    # the library numbers an added token by its place in the vocabulary, or else behind the vocabulary's end
+    # the library gives an added token its id in the vocabulary, or else one after the vocabulary's end
     vocabulary |= {token["content"]: token["id"] for token in state["added_tokens"]}
     vocabulary |= {tokens[i]: i for i in range(tokenizer.vocab_size, vocab_size)}
     as_text = bool(old) and isinstance(old[0], str)  # older files write a merge as "a b"
@@ -140,34 +140,34 @@ def _grow_merges(tokenizer: HuggingFaceTokenizer, texts: Iterable[str], vocab_si
 
 
 def _grow_pieces(tokenizer: BPETokenizer, texts: Iterable[str], vocab_size: int) -> BPETokenizer:
-    """More pieces with ever lower scores: SentencePiece merges the pair of the highest score first."""
+    """Append pieces with ever lower scores: SentencePiece merges the pair with the highest score first."""
     processor, counts = tokenizer.processor, Counter()
     for text in texts:
         counts.update(PIECE_WORD.findall(text.replace(SPACE_MARK, " ")))
-    alone = {i for i in range(tokenizer.vocab_size) if _stands_alone(processor, i)}
+    unmerged = {i for i in range(tokenizer.vocab_size) if _never_merges(processor, i)}
     words: Counter[tuple[int, ...]] = Counter()
     for word, ids in zip(counts, processor.encode(list(counts)), strict=True):
-        for run in _runs(ids, alone):
+        for run in _merging_runs(ids, unmerged):
             words[run] += counts[word]
     tokens = [processor.id_to_piece(i) for i in range(tokenizer.vocab_size)]
     further_merges(words, tokens, vocab_size)
     lowest = min(processor.get_score(i) for i in range(tokenizer.vocab_size))
     new = tokens[tokenizer.vocab_size:]
     pieces = b"".join(_piece(piece, lowest - 1 - n) for n, piece in enumerate(new))
-    # protobuf: a repeated field goes on where it ended, a number that comes again replaces the first one
+    # protobuf: a repeated field is appended to, a scalar that comes again replaces the first
     return BPETokenizer(tokenizer.model + pieces + _field(2, b"\x20" + _varint(vocab_size)))
 
 
-def _stands_alone(processor, i: int) -> bool:
+def _never_merges(processor, i: int) -> bool:
     return (processor.is_control(i) or processor.is_unknown(i) or processor.is_byte(i)
             or processor.id_to_piece(i) == "\n")
 
 
-def _runs(ids: list[int], alone: set[int]) -> Iterable[tuple[int, ...]]:
-    """The stretches of a word between ids that merge with nothing."""
+def _merging_runs(ids: list[int], unmerged: set[int]) -> Iterable[tuple[int, ...]]:
+    """The parts of a word between ids that never merge."""
     run = []
     for i in ids:
-        if i not in alone:
+        if i not in unmerged:
             run.append(i)
         elif run:
             yield tuple(run)
@@ -186,6 +186,6 @@ def _field(number: int, content: bytes) -> bytes:
 
 
 def _varint(number: int) -> bytes:
-    """Seven bits a byte, the lowest first."""
+    """Seven bits per byte, lowest first."""
     low = number & 0x7F
     return bytes([low]) if number == low else bytes([low | 0x80]) + _varint(number >> 7)

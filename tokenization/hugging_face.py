@@ -1,4 +1,4 @@
-"""Byte-pair encoding over bytes by the `tokenizers` library: trained here, or read from others' files."""
+"""Tokenizers of the `tokenizers` library: byte-pair encoding trained here, or others' tokenizer.json."""
 
 import hashlib
 import json
@@ -10,17 +10,17 @@ from typing import Self
 from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
 from tokenizers import Tokenizer as Backend
 
-from tokenization.base import BOUNDARY, PARALLELISM, Tokenizer, need_size, too_large
+from tokenization.base import BOUNDARY, PARALLELISM, Tokenizer, require_size, too_large_error
 from tokenization.sentence_piece import SPACE_MARK, encode_around_marks
 
-SPECIALS = ("<|pad|>", "<|bos|>", "<|eos|>")  # ids 0, 1, 2 of what is trained here
-SPLIT = "|".join([  # a text's words, as GPT-4 draws their bounds; no merge crosses them
-    r"'(?i:s|t|d|m|ll|re|ve)",  # what follows the apostrophe of a contraction
-    r"[^\r\n\p{L}\p{N}]?\p{L}+",  # letters, with a space or another sign before them
+SPECIALS = ("<|pad|>", "<|bos|>", "<|eos|>")  # ids 0, 1, 2 if trained here
+SPLIT = "|".join([  # the words of a text, as GPT-4 splits it; no merge crosses their bounds
+    r"'(?i:s|t|d|m|ll|re|ve)",  # the end of a contraction
+    r"[^\r\n\p{L}\p{N}]?\p{L}+",  # letters, after one space or other character
     r"\p{N}{1,3}",  # digits, up to three
-    r" ?[^\s\p{L}\p{N}]+[\r\n]*",  # punctuation, with the newlines that end its line
-    r"\s*[\r\n]+",  # newlines, with the space before them
-    r"\s+(?!\S)",  # other space, but for its last character, which goes with the next word
+    r" ?[^\s\p{L}\p{N}]+[\r\n]*",  # punctuation, and the newlines after it
+    r"\s*[\r\n]+",  # newlines, and the space before them
+    r"\s+(?!\S)",  # space, except its last character, which belongs to the next word
     r"\s+",
 ])
 
@@ -36,7 +36,7 @@ BYTES = byte_alphabet()
 
 
 def parse(content: str) -> Backend:
-    """The library's tokenizer of a tokenizer.json; ValueError where it is none."""
+    """The library's tokenizer of a tokenizer.json. Raises ValueError if it is damaged."""
     try:
         return Backend.from_str(content)
     except Exception as error:  # the library has no narrower class
@@ -44,7 +44,7 @@ def parse(content: str) -> Backend:
 
 
 def steps(node: dict | None) -> Iterator[dict]:
-    """The steps of a normaliser, pre-tokenizer or decoder in a tokenizer.json, out of their sequences."""
+    """The steps of a normalizer, pre-tokenizer or decoder in a tokenizer.json, sequences flattened."""
     if node is not None:
         inner = [node[name] for name in ("normalizers", "pretokenizers", "decoders") if name in node]
         yield from (step for part in inner[0] for step in steps(part)) if inner else [node]
@@ -56,10 +56,10 @@ def is_byte_level(state: dict) -> bool:
 
 
 class HuggingFaceTokenizer(Tokenizer):
-    """What a tokenizer.json of the `tokenizers` library says, where each id stands for fixed bytes.
+    """The tokenizer of a tokenizer.json in which each id stands for fixed bytes.
 
-    That is so for byte-level vocabularies (GPT-2, GPT-4, Llama 3, Qwen) and for SentencePiece's with
-    byte fallback (Llama 2, Gemma). `content` must keep text as it is, which `foreign.adopt` sees to.
+    That holds for byte-level vocabularies (GPT-2, GPT-4, Llama 3, Qwen) and for SentencePiece's with byte fallback
+    (Llama 2, Gemma). `content` must not change text: `foreign.make_lossless` takes care of that.
     """
 
     kind = "hf"
@@ -75,7 +75,7 @@ class HuggingFaceTokenizer(Tokenizer):
         self.cuttable = not any(BOUNDARY.search(token.decode(errors="ignore")) for token in self.token_bytes)
 
     def _all_bytes(self) -> list[bytes]:
-        """The bytes of each id; none for specials, and for ids that the vocabulary leaves out."""
+        """The bytes of each id; empty for specials and unused ids."""
         added = self.backend.get_added_tokens_decoder()
         vocabulary = self.backend.get_vocab(with_added_tokens=True)
         found = [b""] * (max(vocabulary.values()) + 1)
@@ -104,7 +104,7 @@ class HuggingFaceTokenizer(Tokenizer):
     def details(self) -> dict:
         return {"tokenizer_sha256": hashlib.sha256(self.content.encode()).hexdigest()}
 
-    def encode_pieces(self, texts: list[str]) -> list[list[int]]:
+    def encode_small_batch(self, texts: list[str]) -> list[list[int]]:
         batch = self._encode(texts)
         if not self.byte_level:
             for n, text in enumerate(texts):
@@ -117,7 +117,7 @@ class HuggingFaceTokenizer(Tokenizer):
 
 
 class HuggingFaceBPETokenizer(HuggingFaceTokenizer):
-    """Byte-pair encoding of bytes within words as GPT-4 splits them; any text has ids.
+    """Byte-pair encoding over bytes, within words as GPT-4 splits them. Encodes any text.
 
     Sennrich et al. 2016, arXiv:1508.07909; over bytes: Radford et al. 2019 (GPT-2).
     """
@@ -126,7 +126,7 @@ class HuggingFaceBPETokenizer(HuggingFaceTokenizer):
 
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int | None) -> Self:
-        vocab_size, least = need_size(cls.kind, vocab_size), len(SPECIALS) + 256
+        vocab_size, least = require_size(cls.kind, vocab_size), len(SPECIALS) + 256
         if vocab_size < least:
             raise ValueError(f"vocab_size={vocab_size} is too small for kind={cls.kind}: use {least} or more, "
                              "which is its specials and all bytes, or kind=bpe")
@@ -142,21 +142,21 @@ class HuggingFaceBPETokenizer(HuggingFaceTokenizer):
             vocab_size=vocab_size, special_tokens=list(SPECIALS), show_progress=False,
             initial_alphabet=pre_tokenizers.ByteLevel.alphabet()))
         if (most := backend.get_vocab_size()) < vocab_size:
-            raise too_large(vocab_size, most)
+            raise too_large_error(vocab_size, most)
         return cls(backend.to_str())
 
 
 # ---- threads and processes ----
 
 
-def quiet_forks() -> None:
-    """Have a forked process use one thread: the library's others are lost in it, and it would wait for them.
+def single_thread_forks() -> None:
+    """Have a forked process use one thread: it lacks the library's other threads, and would wait for them.
 
-    The switch is set while the process forks, since the library looks at it there and else prints a warning.
+    The variable is set during the fork, when the library reads it; otherwise the library prints a warning.
     """
     before: list[str | None] = []
 
-    def switch_off() -> None:
+    def disable() -> None:
         before.append(os.environ.get(PARALLELISM))
         os.environ[PARALLELISM] = "false"
 
@@ -167,8 +167,8 @@ def quiet_forks() -> None:
         else:
             os.environ[PARALLELISM] = value
 
-    if hasattr(os, "register_at_fork"):  # not on Windows, where nothing forks
-        os.register_at_fork(before=switch_off, after_in_parent=restore)
+    if hasattr(os, "register_at_fork"):  # Windows has no fork
+        os.register_at_fork(before=disable, after_in_parent=restore)
 
 
-quiet_forks()
+single_thread_forks()

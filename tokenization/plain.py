@@ -1,4 +1,4 @@
-"""Tokenizers without anything to learn: an id per character, an id per byte."""
+"""Tokenizers without merges: one id per character, one id per byte."""
 
 from collections.abc import Iterable, Mapping
 from typing import Self
@@ -7,11 +7,11 @@ import numpy as np
 
 from tokenization.base import Tokenizer, check_fixed_size
 
-BYTE_FALLBACK_ABOVE = 512  # ids of a SentencePiece; up to here there is no room for its 256 byte pieces
+BYTE_FALLBACK_ABOVE = 512  # ids; a smaller SentencePiece vocabulary has no byte pieces
 
 
 def unknown_character(character: str) -> ValueError:
-    """The error for text that a tokenizer without byte fallback cannot write."""
+    """The error for a character that a tokenizer without byte fallback cannot encode."""
     return ValueError(
         f"text has the character {character!r} (U+{ord(character):04X}), which this vocabulary "
         f"lacks: use kind=byte, kind=bpe with vocab_size>{BYTE_FALLBACK_ABOVE}, or train the "
@@ -27,7 +27,7 @@ class CharTokenizer(Tokenizer):
         super().__init__([b"", b"", b"", *(character.encode() for character in alphabet)])
         self.alphabet = alphabet
         codes = np.array([ord(character) for character in alphabet])
-        self._ids = np.zeros(codes.max() + 2, np.int64)  # by code point; 0 where there is no id, and at the end
+        self._ids = np.zeros(codes.max() + 2, np.int64)  # by code point; 0 = no id, as for all code points beyond
         self._ids[codes] = np.arange(len(alphabet)) + 3
 
     @classmethod
@@ -47,7 +47,7 @@ class CharTokenizer(Tokenizer):
     def details(self) -> dict:
         return {"alphabet": self.alphabet}
 
-    def encode_pieces(self, texts: list[str]) -> list[list[int]]:
+    def encode_small_batch(self, texts: list[str]) -> list[list[int]]:
         return [self._encode(text).tolist() for text in texts]
 
     def _encode(self, text: str) -> np.ndarray:
@@ -59,7 +59,7 @@ class CharTokenizer(Tokenizer):
 
 
 class ByteTokenizer(Tokenizer):
-    """One id per byte of UTF-8: byte value + 3. Any text, nothing to learn."""
+    """One id per byte of UTF-8: byte value + 3. Encodes any text."""
 
     kind = "byte"
     _ID = bytes((value + 3) % 256 for value in range(256))  # UTF-8 has no byte above 244, so nothing wraps
@@ -76,5 +76,5 @@ class ByteTokenizer(Tokenizer):
     def rebuild(cls, description: Mapping, files: Mapping[str, bytes]) -> Self:
         return cls()
 
-    def encode_pieces(self, texts: list[str]) -> list[list[int]]:
+    def encode_small_batch(self, texts: list[str]) -> list[list[int]]:
         return [list(text.encode().translate(self._ID)) for text in texts]

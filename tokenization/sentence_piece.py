@@ -1,4 +1,4 @@
-"""Subwords by SentencePiece: byte-pair encoding and the unigram language model."""
+"""SentencePiece's byte-pair encoding and unigram language model."""
 
 import hashlib
 import io
@@ -9,11 +9,11 @@ from typing import Self
 
 import sentencepiece as spm
 
-from tokenization.base import Tokenizer, need_size, one_thread, too_large
+from tokenization.base import Tokenizer, one_thread, require_size, too_large_error
 from tokenization.plain import BYTE_FALLBACK_ABOVE, unknown_character
 
-# SentencePiece writes a space as U+2581, so the character itself needs a way around it; its
-# trainer drops every sentence that has one of these, or more than 4192 bytes.
+# SentencePiece stands U+2581 for a space, so that character itself is encoded around it. Its trainer drops sentences
+# with reserved characters or more than 4192 bytes.
 SPACE_MARK = "\u2581"
 RESERVED = "\n\t\0\u2581\u2585"
 SENTENCE = re.compile(rf"[^{RESERVED}]{{1,1000}}(?![^ {RESERVED}])|[^{RESERVED}]{{1,1000}}")
@@ -22,9 +22,8 @@ SENTENCE = re.compile(rf"[^{RESERVED}]{{1,1000}}(?![^ {RESERVED}])|[^{RESERVED}]
 class SentencePieceTokenizer(Tokenizer):
     """Subwords by SentencePiece, Kudo & Richardson 2018, arXiv:1808.06226.
 
-    Text is kept as it is: no normalisation, no added or removed space; digits and newlines
-    stand alone. Above 512 ids, a character without a piece is written as its bytes; up to
-    512 it is a ValueError.
+    Text is not changed: no normalization, no added or removed space. Digits and newlines are tokens of their own. With
+    more than 512 ids, a character without a piece is encoded as its bytes; with fewer it raises ValueError.
     """
 
     file_names = ("tokenizer.model",)
@@ -48,8 +47,8 @@ class SentencePieceTokenizer(Tokenizer):
 
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int | None) -> Self:
-        """Fit on a uniform sample of 200,000 lines, so in bounded memory."""
-        vocab_size = need_size(cls.kind, vocab_size)
+        """Train on a uniform sample of 200,000 lines, in bounded memory."""
+        vocab_size = require_size(cls.kind, vocab_size)
         sentences = sample(line for text in texts for line in SENTENCE.findall(text))
         if not sentences:
             raise ValueError("the training text is empty: give text with at least one word")
@@ -57,12 +56,12 @@ class SentencePieceTokenizer(Tokenizer):
         try:
             spm.SentencePieceTrainer.train(
                 sentence_iterator=iter(sentences), model_writer=model, model_type=cls.kind,
-                vocab_size=max(vocab_size, 5), byte_fallback=byte_fallback,  # 5: below, no advice
+                vocab_size=max(vocab_size, 5), byte_fallback=byte_fallback,  # fewer give no usable error
                 character_coverage=0.9995 if byte_fallback else 1.0, split_digits=True,
                 normalization_rule_name="identity", remove_extra_whitespaces=False,
                 add_dummy_prefix=False, allow_whitespace_only_pieces=True,
                 user_defined_symbols=["\n"], pad_id=0, bos_id=1, eos_id=2, unk_id=3,
-                num_threads=1, minloglevel=2)  # one thread, so that it can be repeated
+                num_threads=1, minloglevel=2)  # one thread: deterministic
         except RuntimeError as error:
             raise size_error(vocab_size, str(error)) from error
         return cls(model.getvalue())
@@ -77,7 +76,7 @@ class SentencePieceTokenizer(Tokenizer):
     def details(self) -> dict:
         return {"model_sha256": hashlib.sha256(self.model).hexdigest()}
 
-    def encode_pieces(self, texts: list[str]) -> list[list[int]]:
+    def encode_small_batch(self, texts: list[str]) -> list[list[int]]:
         batch = self.processor.encode(texts, num_threads=1 if one_thread() else -1)
         if self._mark_ids is None:
             self._check_known(texts, batch)
@@ -111,13 +110,13 @@ class UnigramTokenizer(SentencePieceTokenizer):
 def encode_around_marks(
     text: str, encode: Callable[[list[str]], list[list[int]]], mark_ids: list[int],
 ) -> list[int]:
-    """Ids of a text with U+2581 in it, which a library would take for a space."""
+    """Ids of a text with U+2581, which the library would read as a space."""
     first, *others = encode(text.split(SPACE_MARK))
     return first + [i for ids in others for i in (*mark_ids, *ids)]
 
 
 def sample(sentences: Iterable[str], size: int = 200_000) -> list[str]:
-    """A uniform sample in bounded memory (reservoir sampling), the same every time."""
+    """A uniform sample in bounded memory (reservoir sampling), with a fixed seed."""
     kept, random = [], Random(0)
     for n, sentence in enumerate(sentences):
         if n < size:
@@ -128,13 +127,13 @@ def sample(sentences: Iterable[str], size: int = 200_000) -> list[str]:
 
 
 def size_error(vocab_size: int, message: str) -> Exception:
-    """One sentence for what SentencePiece says about a vocabulary size."""
+    """One sentence for SentencePiece's message on a vocabulary size."""
     if needed := re.search(r"required_chars\. \d+ vs (\d+)", message):
         return ValueError(f"vocab_size={vocab_size} is too small for the characters of this text: "
                           f"use {needed[1]} or more, or kind=byte")
     if limit := re.search(r"value <= (\d+)", message):
         most = int(limit[1])
         if most <= BYTE_FALLBACK_ABOVE < vocab_size:
-            most -= 256  # a vocabulary that small has no byte pieces
-        return too_large(vocab_size, most)
+            most -= 256  # so small a vocabulary has no byte pieces
+        return too_large_error(vocab_size, most)
     return RuntimeError(message)

@@ -47,7 +47,7 @@ def trace(
     if stats == "none" and stop_on_nan:
         raise ValueError("stop_on_nan=True needs values, stats='none' reads none: use stats='basic'")
     if not isinstance(model, nn.Module):
-        raise ValueError(f"model={model!r} is no nn.Module: give trace() the module to watch")
+        raise ValueError(f"model={model!r} is not an nn.Module: give trace() the module to watch")
     notes = []
     if hasattr(model, "_orig_mod"):
         model = model._orig_mod

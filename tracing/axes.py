@@ -40,7 +40,7 @@ def _parse_tensor(part: str, text: str) -> Axes:
     axes = [tuple((m[1] or m[0]).split()) for m in re.finditer(r"\(([^()]+)\)|\S+", part)]
     for factor in (factor for axis in axes for factor in axis):
         if not (factor.isidentifier() or factor.isdigit() or factor == "..."):
-            raise ValueError(f"dims={text!r}: {factor!r} is no axis: use a letter, a number or ...")
+            raise ValueError(f"dims={text!r}: {factor!r} is not an axis: use a letter, a number or ...")
     if axes.count(ELLIPSIS) > 1:
         raise ValueError(f"dims={text!r}: one '...' for each tensor, not more")
     return tuple(axes)

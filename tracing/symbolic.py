@@ -49,7 +49,7 @@ def fake_tensor(text: str, known: dict, symbols: dict[str, torch.SymInt], fake) 
         words.pop()
     for word in words:
         if not (word.isidentifier() or word.isdigit()):
-            raise ValueError(f"inputs={text!r}: {word!r} is no axis: use a letter or a number")
+            raise ValueError(f"inputs={text!r}: {word!r} is not an axis: use a letter or a number")
         if word.isidentifier() and word not in known and word not in symbols:
             symbols[word] = _symbol(word, HINTS[len(symbols) % len(HINTS)], fake)
     sizes = [int(w) if w.isdigit() else symbols.get(w, known.get(w)) for w in words]

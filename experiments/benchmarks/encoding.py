@@ -128,7 +128,7 @@ def encode_bare(text: str, tokenizer: str, workers: int) -> dict[str, float]:
     num_tokens, seconds, cpu = 0, 0.0, 0.0
     with tempfile.TemporaryDirectory() as cache:
         corpus = load_corpus(DataConfig(name=text, separator=SEPARATOR, cache_dir=cache))
-        for texts in groups(corpus.pieces(), workers):
+        for texts in groups(corpus.chunks(), workers):
             began, cpu_began = time.perf_counter(), time.process_time()
             ids = library.encode(texts, num_threads=workers)
             seconds, cpu = seconds + time.perf_counter() - began, cpu + time.process_time() - cpu_began
@@ -136,11 +136,11 @@ def encode_bare(text: str, tokenizer: str, workers: int) -> dict[str, float]:
     return {"tokens": num_tokens, "seconds": seconds, "cpu": cpu}
 
 
-def groups(pieces: Iterator, workers: int) -> Iterator[list[str]]:
+def groups(chunks: Iterator, workers: int) -> Iterator[list[str]]:
     """The texts of a group for each thread, in one list."""
     texts: list[str] = []
-    for number, group in enumerate(grouped(pieces), 1):
-        texts += [piece.text for piece in group]
+    for number, group in enumerate(grouped(chunks), 1):
+        texts += [chunk.text for chunk in group]
         if number % workers == 0:
             yield texts
             texts = []

@@ -1,20 +1,28 @@
 """What looking costs: `python experiments/bench_tracing.py` prints the table; two minutes on one core."""
 
-import gc
-import resource
 import sys
-import tracemalloc
-from statistics import median
-from time import process_time  # what other processes do does not count
 
 if not __package__:  # run as a file, from whichever folder
     import _project  # noqa: F401
+
+if __name__ == "__main__" and sys.argv[1:]:  # needs no torch, whose import takes seconds
+    from configuration.command_line import fail
+
+    if sys.argv[1] not in ("-h", "--help"):
+        fail(f"{sys.argv[1]}: there are no flags here")
+    print(__doc__)
+    raise SystemExit
+
+import gc
+import resource
+import tracemalloc
+from statistics import median
+from time import process_time  # what other processes do does not count
 
 import torch
 from torch import nn
 
 from config import ModelConfig, replace
-from configuration.command_line import fail
 from model import Model
 from tools import LoggingModule, log_io, shapes, trace
 from tracing.render import grid
@@ -120,7 +128,4 @@ def bench_tracing() -> str:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:]:
-        print(__doc__) if sys.argv[1] in ("-h", "--help") else fail(f"{sys.argv[1]}: there are no flags here")
-    else:
-        print(bench_tracing())
+    print(bench_tracing())

@@ -96,13 +96,6 @@ def smoothed(values: pd.Series, smooth: float | None) -> pd.Series:
     return values.rolling(int(smooth), center=True, min_periods=1).mean()
 
 
-def require_smooth(smooth: float | None) -> None:
-    """Raise ValueError where a number says neither kind of smoothing."""
-    if smooth is not None and not (0 < smooth < 1 or smooth >= 2 and smooth == int(smooth)):
-        raise ValueError(f"smooth={smooth:g} is neither a weight nor a window: use e.g. 0.9 for an exponential mean, "
-                         "or 5 for a window of 5 rows")
-
-
 def spelled(smooth: float) -> str:
     return f"exponential mean, {smooth:g} for the past" if smooth < 1 else f"mean of {smooth:g} rows"
 

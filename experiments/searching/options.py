@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic.dataclasses import dataclass
 
 from config import CHECKED, Names, parse_bytes, parse_seconds
-from runs import COLUMNS, RESULTS
+from run_store.listing import COLUMNS, RESULTS
 
 Sampler = Literal["tpe", "gp", "cmaes", "random", "grid", "qmc"]
 Pruner = Literal["median", "hyperband", "wilcoxon", "none"]

@@ -1,0 +1,43 @@
+"""The command line of inference.py, read without torch."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from config import SampleConfig, load_config
+from configuration.command_line import fail, parse_flags
+from run_store.listing import MODELS, find_run, list_names, saved_names
+
+PROGRAM = "inference.py RUN [prompt ...]"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What the command line can say after RUN."""
+
+    sample: tyro.conf.OmitArgPrefixes[SampleConfig]
+    checkpoint: str = "best"  # best, last, or the step of a checkpoint
+    ema: bool = False  # use the moving average of the weights, which a run with train.ema_decay keeps
+    device: str = "auto"  # auto = cuda, else mps, else cpu
+    score: str | None = None  # a text file to predict, - = standard input; nothing is generated
+
+
+def parse(words: Sequence[str], description: str, models: Path = MODELS) -> tuple[Path, Options]:
+    """Return the run's folder, and the options. Prints help, or one sentence on stderr, and exits if that is due."""
+    if not words or words[0].startswith("-"):
+        if {"-h", "--help"} & set(words):
+            parse_flags(["--help"], Options(sample=SampleConfig()), PROGRAM, description)
+        fail(f"RUN is missing: name one of models/ ({list_names(saved_names(models))}), or give a path")
+    run, *rest = words
+    num_texts = next((i for i, word in enumerate(rest) if word.startswith("-")), len(rest))
+    texts, flags = rest[:num_texts], rest[num_texts:]
+    if texts:
+        flags = ["--prompts", *texts, *flags]
+    try:
+        path = find_run(run, models)
+        sample = load_config(path / "config.json").sample
+        return path, parse_flags(flags, Options(sample=sample), PROGRAM, description)
+    except ValueError as error:
+        fail(error)

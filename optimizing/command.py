@@ -1,0 +1,15 @@
+"""The command line of optim.py, read without torch."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from config import Config
+from presets import parse_command_line
+
+
+def parse(words: Sequence[str]) -> tuple[Config, Path]:
+    """Return the configuration and the picture's file. Prints help, or one sentence, and exits if that is due."""
+    cfg, options = parse_command_line(
+        words, program="python optim.py", description="Draw the learning rate and the batch of every step.",
+        options={"out": "PNG: the picture's file; schedule.png where none is given"})
+    return cfg, Path(options["out"] or "schedule.png")

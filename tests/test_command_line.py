@@ -1,0 +1,124 @@
+"""Words on the command line: both ways to say on or off, and start-up without torch."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import pytest
+import tyro
+
+from config import Config, SampleConfig
+from configuration.command_line import parse_command, parse_flags
+from generation.command import Options
+from presets import parse_command_line
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def parse(*words: str) -> Config:
+    return parse_command_line(words, program="train.py", description="")[0]
+
+
+# ---- on or off ----
+
+
+@pytest.mark.parametrize(("words", "value"), [
+    ("--model.norm-bias", True), ("--model.norm_bias", True), ("--model.no-norm-bias", False),
+    ("--model.norm-bias true", True), ("--model.norm-bias false", False), ("--model.norm-bias=true", True),
+    ("--model.norm_bias=False", False), ("--model.norm-bias false --model.norm-bias", True)])
+def test_a_boolean_takes_all_forms(words, value):
+    assert parse("gpt2", *words.split()).model.norm_bias is value
+
+
+def test_a_boolean_may_stand_between_other_flags():
+    cfg = parse("--train.steps", "3", "--train.compile", "true", "--train.lr", "0.5", "--train.deterministic",
+                "--train.seed", "7").train
+    assert (cfg.steps, cfg.compile, cfg.lr, cfg.deterministic, cfg.seed) == (3, True, 0.5, True, 7)
+
+
+def test_a_short_name_takes_a_boolean():
+    assert parse("--init-from", "toy", "--allow-partial", "true").train.allow_partial is True
+
+
+def test_true_is_a_text_for_a_flag_that_takes_texts():
+    assert parse("--data.name", "true", "false", "--model.norm-bias", "true").data.name == ("true", "false")
+
+
+def test_a_boolean_without_its_section_takes_all_forms():
+    options = parse_flags(["--ema", "true", "--stop-at-eos", "false"], Options(sample=SampleConfig()), "", "")
+    assert options == Options(sample=SampleConfig(stop_at_eos=False), ema=True)
+
+
+@pytest.mark.parametrize(("words", "ids"), [("--ids", True), ("--ids true", True), ("--no-ids", False),
+                                            ("--ids=false", False)])
+def test_a_boolean_of_a_command_takes_all_forms(words, ids):
+    said = []
+
+    def show(text: Annotated[str, tyro.conf.Positional], *, ids: bool = False) -> None:
+        said.append((text, ids))
+
+    def hide() -> None:
+        """Another command."""
+
+    parse_command(["show", "fox", *words.split()], {"show": show, "hide": hide}, "", "")()
+    assert said == [("fox", ids)]
+
+
+@pytest.mark.parametrize(("words", "sentence"), [
+    ("--model.norm-bias=1", "--model.norm-bias=1 is wrong: use true or false"),
+    ("--model.norm-bias maybe", "Unrecognized options: maybe"),
+    ("--model.no-norm-bias true", "Unrecognized options: true"),
+    ("--model.norm-bais true", "perhaps --model.norm-bias was meant")])
+def test_what_is_neither_on_nor_off_is_a_sentence(words, sentence, capsys):
+    with pytest.raises(SystemExit) as stop:
+        parse(*words.split())
+    output, errors = capsys.readouterr()
+    assert (stop.value.code, output) == (2, "")
+    assert sentence in errors and errors.startswith("error: ") and errors.count("\n") == 1
+
+
+# ---- start-up ----
+
+MISTAKES = {  # and what the sentence says that answers each
+    "train.py --train.setps 5": "--train.steps was meant",
+    "train.py --resume toy --train.setps 5": "--train.steps was meant",
+    "model.py --model.dimm 3": "--model.dim was meant",
+    "memory.py --limit much": "--limit much is no size",
+    "optim.py --train.lrr 1": "--train.lr was meant",
+    "inference.py nowhere": "nowhere is no run",
+    "inference.py toy --temprature 1": "--temperature was meant",
+    "tokenizer.py show a b --idz": "--ids was meant",
+    "runs.py list --srt name": "--sort was meant",
+    "experiments/compare.py a --smoth 3": "--smooth was meant",
+    "experiments/ablate.py --sedes 3": "--seeds was meant",
+    "experiments/search.py --trails 3": "--trials was meant",
+    "experiments/ladder.py --sedes 3": "--seeds was meant",
+    "experiments/judge.py grade --yess": "Unrecognized options: --yess",
+    "experiments/bench_tracing.py --fast": "--fast: there are no flags here",
+}
+DOORS = {line.split()[0] for line in MISTAKES} | {"experiments/benchmark.py"}
+ANSWERS = ["runs.py list", *(f"{door} --help" for door in sorted(DOORS))]
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """A folder of runs with one that was configured and never trained."""
+    folder = tmp_path_factory.mktemp("models")
+    (folder / "toy").mkdir()
+    (folder / "toy" / "config.json").write_text("{}")
+    return folder
+
+
+@pytest.mark.parametrize(("line", "said"), [*((line, "") for line in ANSWERS), *MISTAKES.items()])
+def test_help_and_mistakes_do_not_import_torch(line, said, models):
+    door, *words = line.split()
+    process = subprocess.run([sys.executable, "-X", "importtime", ROOT / door, *words], text=True, capture_output=True,
+                             env=os.environ | {"SHAPESHIFTER_MODELS": str(models)})
+    lines = process.stderr.splitlines()
+    imported = {line.rpartition("|")[2].strip() for line in lines if line.startswith("import time:")}
+    errors = [line for line in lines if not line.startswith("import time:")]
+    assert process.returncode == (2 if said else 0), errors
+    assert len(errors) == bool(said) and said in "".join(errors)
+    assert "encodings" in imported and "torch" not in imported
