@@ -1,18 +1,13 @@
-"""`python experiments/benchmark.py memory`: predicted memory beside what a fresh process took."""
+"""The benchmark memory: predicted memory compared with what a fresh process took."""
 
 import json
 import math
-import os
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from statistics import mean, median
-from typing import Literal, NamedTuple
-
-if not __package__:  # run as a file, from whichever folder
-    import _project  # noqa: F401
+from typing import NamedTuple
 
 import torch
 from rich.console import Console
@@ -20,6 +15,8 @@ from rich.table import Table
 
 from config import Config, from_dict, replace, to_dict
 from data import IGNORED, Batch
+from experiments.benchmarks.benchmark_options import Memory
+from experiments.benchmarks.fresh_process import start
 from experiments.benchmarks.memory_cases import CASES, drawn_cases, named_cases
 from memory_prediction.dry_run import begin_texts
 from memory_prediction.prediction import Prediction, num_texts, predict
@@ -30,13 +27,13 @@ from training.evaluation import predict_batch
 from training.step import Learner
 
 MB = 2**20
-SMALLEST, LARGEST = 48 * MB, 2**31  # bytes of those drawn; of smaller ones most is what the libraries take
-LONGEST = 5e12  # FLOPs of those drawn: some minutes of a core
+SMALLEST, LARGEST = 48 * MB, 2**31  # bytes of drawn cases; smaller processes hold mostly libraries
+LONGEST = 5e12  # FLOPs of drawn cases: some minutes of a core
 GPT2 = "gpt2 124M"
 
 
-class Outcome(NamedTuple):
-    """A configuration's memory, predicted and measured."""
+class MemoryOutcome(NamedTuple):
+    """The memory of a configuration, predicted and measured."""
 
     name: str
     prediction: Prediction
@@ -53,103 +50,102 @@ class Outcome(NamedTuple):
         return self.difference / self.measured
 
     @property
-    def is_in_its_zone(self) -> bool:
-        """Whether the process took between the low and the high prediction; 2 % or 8 MB below low is still low."""
+    def is_in_range(self) -> bool:
+        """Whether the process stayed between the low and the high prediction; 2 % or 8 MB below low is still low."""
         low = self.prediction.low_bytes
         return low - max(0.02 * low, 8 * MB) <= self.measured <= self.prediction.high_bytes
 
-    def sentence(self) -> str:
-        tensors, low, peak = (f"{num / MB:.1f} MB" for num in (
-            self.prediction.peak_bytes, self.prediction.low_bytes, self.measured))
-        return f"{self.name}: {tensors} of tensors, predicted {low}, took {peak} ({self.error:+.1%})"
+    def cells(self) -> list[str]:
+        """A row of the table."""
+        tensors, low = self.prediction.peak_bytes, self.prediction.low_bytes
+        sizes = [f"{size / MB:.1f}" for size in (tensors, low, self.measured)]
+        return [self.name, f"{self.parameters:,}", *sizes, f"{self.error:+.1%}", f"{self.measured / tensors:.3f}",
+                f"{self.seconds:.2f}"]
+
+    def __str__(self) -> str:
+        _, _, tensors, low, peak, error, *_ = self.cells()
+        return f"{self.name}: {tensors} MB of tensors, predicted {low} MB, took {peak} MB ({error})"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Memory:
-    """Predict the memory of configurations and train each for some steps in a fresh process, whose peak is read.
-
-    30 of them span the menus; --random adds some, drawn by the seed. With the pinned allocator the prediction must be
-    right to 2 % (median), 5 % (nine of ten) and 10 % or 16 MB (all); with the fast one a process must stay between the
-    low and the high prediction in 19 of 20; on a GPU the prediction must be right to 10 %. A prediction may take 0.6 s
-    (median), and 1 s for GPT-2.
-    """
-
-    random: int = 0  # configurations drawn at random, besides the named ones
-    seed: int = 0  # of the draw
-    only: str | None = None  # the named ones that have this in their names; "" = all, "drawn" = none
-    allocator: Literal["pinned", "fast"] = "pinned"  # the fast one keeps freed memory
-    threads: int = 1  # of torch
-    steps: int = 5  # that each process takes
-    device: Literal["cpu", "cuda"] = "cpu"  # cuda: its allocator's peak is compared
-
-    def run(self, console: Console) -> bool:
-        torch.set_num_threads(self.threads)
-        predict(Config(model=replace(Config().model, vocab_size=512)), device=self.device)  # the first one imports
-        outcomes = []
-        for name, cfg in self.configurations():
-            began = time.perf_counter()
-            prediction = predict(cfg, device=self.device)
-            seconds = time.perf_counter() - began
-            outcomes.append(Outcome(name, prediction, seconds, *self.measured(cfg)))
-            console.print(outcomes[-1].sentence(), highlight=False, soft_wrap=True)
-        console.print(table_of(outcomes))
-        return judge(outcomes, self, console)
-
-    def configurations(self) -> Iterator[tuple[str, Config]]:
-        """Those named, then those drawn, of a size and a length that a run here may have."""
-        named = {name: cfg for name, cfg in named_cases().items() if (self.only or "") in name}
-        if not named and not self.random:
-            raise ValueError(f"only={self.only} is in no name: use a part of one of {', '.join(CASES)}")
-        yield from named.items()
-        short = (cfg for cfg in drawn_cases(self.seed) if num_flops(cfg, self.steps) < LONGEST)
-        right_size = (cfg for cfg in short if SMALLEST < predict(cfg, device=self.device).low_bytes < LARGEST)
-        for number, cfg in zip(range(self.random), right_size, strict=False):
-            yield f"drawn {self.seed}.{number}", cfg
-
-    def measured(self, cfg: Config) -> tuple[int, int]:
-        """(parameters, bytes) of a run of these steps in a process of its own. Raises ValueError where it fails."""
-        task = {"cfg": to_dict(cfg), "allocator": self.allocator, "threads": self.threads, "steps": self.steps,
-                "device": self.device}
-        done = subprocess.run([sys.executable, __file__], input=json.dumps(task), capture_output=True, text=True,
-                              env=os.environ | {"OMP_NUM_THREADS": str(self.threads)})
-        if done.returncode:
-            raise ValueError(f"the run failed with exit status {done.returncode}:\n{done.stderr[-2000:]}")
-        return tuple(json.loads(done.stdout))
-
-
-def table_of(outcomes: list[Outcome]) -> Table:
-    """A line for each configuration."""
+def run(options: Memory, console: Console) -> bool:
+    """Print a row for each configuration; whether the predictions are as good as claimed."""
+    torch.set_num_threads(options.threads)
+    predict(Config(model=replace(Config().model, vocab_size=512)), device=options.device)  # the first one imports
     table = Table("configuration", "parameters", "tensors, MB", "predicted, MB", "measured, MB", "error",
                   "measured / tensors", "seconds")
-    for o in outcomes:
-        table.add_row(o.name, f"{o.parameters:,}", f"{o.prediction.peak_bytes / MB:.1f}",
-                      f"{o.prediction.low_bytes / MB:.1f}", f"{o.measured / MB:.1f}", f"{o.error:+.1%}",
-                      f"{o.measured / o.prediction.peak_bytes:.3f}", f"{o.seconds:.2f}")
-    return table
+    outcomes = []
+    for name, cfg in configurations(options):
+        began = time.perf_counter()
+        prediction = predict(cfg, device=options.device)
+        seconds = time.perf_counter() - began
+        outcomes.append(MemoryOutcome(name, prediction, seconds, *measure(cfg, options)))
+        console.print(str(outcomes[-1]), highlight=False, soft_wrap=True)
+        table.add_row(*outcomes[-1].cells())
+    console.print(table)
+    return check(outcomes, options, console)
 
 
-def judge(outcomes: list[Outcome], asked: Memory, console: Console) -> bool:
-    """Print each figure beside what it may be; whether all are."""
+def configurations(options: Memory) -> Iterator[tuple[str, Config]]:
+    """The named cases, then drawn ones whose size and length suit this machine."""
+    named = {name: cfg for name, cfg in named_cases().items() if (options.only or "") in name}
+    if not named and not options.random:
+        raise ValueError(f"only={options.only} is in no name: use a part of one of {', '.join(CASES)}")
+    yield from named.items()
+    short = (cfg for cfg in drawn_cases(options.seed) if num_flops(cfg, options.steps) < LONGEST)
+    right_size = (cfg for cfg in short if SMALLEST < predict(cfg, device=options.device).low_bytes < LARGEST)
+    for number, cfg in zip(range(options.random), right_size, strict=False):
+        yield f"drawn {options.seed}.{number}", cfg
+
+
+def measure(cfg: Config, options: Memory) -> tuple[int, int]:
+    """(parameters, bytes) of a run in a process of its own. Raises ValueError if it fails."""
+    task = {"cfg": to_dict(cfg), "allocator": options.allocator, "threads": options.threads, "steps": options.steps,
+            "device": options.device}
+    process = start("memory_accuracy", threads=options.threads, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+    output, errors = process.communicate(json.dumps(task))
+    if process.returncode:
+        raise ValueError(f"the run failed with exit status {process.returncode}:\n{errors[-2000:]}")
+    return tuple(json.loads(output))
+
+
+def check(outcomes: list[MemoryOutcome], options: Memory, console: Console) -> bool:
+    """Print each figure with its limit; whether all are within."""
     errors = sorted(abs(o.error) for o in outcomes)
     ninth = errors[math.ceil(0.9 * len(errors)) - 1]
     figures = [("median seconds", median(o.seconds for o in outcomes), 0.6)]
     figures += [(f"seconds of {GPT2}", o.seconds, 1.0) for o in outcomes if o.name == GPT2]
-    if asked.allocator == "fast" and asked.device == "cpu":
-        figures += [("share outside low to high", mean(not o.is_in_its_zone for o in outcomes), 0.05)]
-    elif asked.device == "cpu":
+    if options.device != "cpu":
+        figures += [("worst error", errors[-1], 0.1)]
+    elif options.allocator == "fast":
+        figures += [("share outside low to high", mean(not o.is_in_range for o in outcomes), 0.05)]
+    else:
         beyond = [abs(o.error) for o in outcomes if abs(o.difference) > 16 * MB]
         figures += [("median error", median(errors), 0.02), ("90th percentile", ninth, 0.05),
                     ("worst of those wrong by more than 16 MB", max(beyond, default=0.0), 0.1)]
-    else:
-        figures += [("worst error", errors[-1], 0.1)]
     for name, figure, allowed in figures:
         verdict = "ok" if figure <= allowed else "[red]missed[/]"
         console.print(f"{name}: {figure:.3f}, at most {allowed}: {verdict}", highlight=False)
     return all(figure <= allowed for _, figure, allowed in figures)
 
 
+def num_steps(cfg: Config, steps: int) -> int:
+    """The steps to measure; more if the optimizer allocates something only later."""
+    if cfg.train.optimizer == "soap":
+        return max(steps, cfg.train.precondition_every + 1)  # until its bases have been updated
+    return steps
+
+
+def num_flops(cfg: Config, steps: int) -> float:
+    """FLOPs of a process's training."""
+    rows = num_steps(cfg, steps) * cfg.train.batch_size * cfg.train.accumulation
+    return rows * cfg.model.max_seq_len * flops_per_token(cfg.model, cfg.model.max_seq_len)
+
+
+# ---- in the process of its own ----
+
+
 def train_and_measure(cfg: Config, allocator: str, threads: int, steps: int, device: str) -> tuple[int, int]:
-    """(parameters, bytes that were taken at most) of steps, an evaluation and samples, as train.py makes them."""
+    """(parameters, peak bytes) of steps, evaluations and samples, as train.py makes them."""
     choose_allocator(allocator)
     torch.set_num_threads(threads)
     seed_everything(0)
@@ -169,19 +165,6 @@ def train_and_measure(cfg: Config, allocator: str, threads: int, steps: int, dev
     return model.num_parameters(), taken
 
 
-def num_steps(cfg: Config, steps: int) -> int:
-    """As many as asked for; more where the optimizer has allocated everything only later."""
-    if cfg.train.optimizer == "soap":
-        return max(steps, cfg.train.precondition_every + 1)  # until its bases have been turned
-    return steps
-
-
-def num_flops(cfg: Config, steps: int) -> float:
-    """Of a process's training."""
-    rows = num_steps(cfg, steps) * cfg.train.batch_size * cfg.train.accumulation
-    return rows * cfg.model.max_seq_len * flops_per_token(cfg.model, cfg.model.max_seq_len)
-
-
 def evaluate_and_sample(cfg: Config, learner: Learner, batch: Batch) -> None:
     learner.optimizer.eval()
     with learner.precision:
@@ -190,12 +173,12 @@ def evaluate_and_sample(cfg: Config, learner: Learner, batch: Batch) -> None:
 
 
 def random_batch(cfg: Config) -> Batch:
-    """A batch as the packing makes it: of one text a row, of its first half, or of several documents of any length."""
+    """A batch as the packing makes it: a full row, a row that is half padding, or several documents in a row."""
     shape = cfg.train.batch_size, cfg.model.max_seq_len
-    x, y = (torch.randint(cfg.model.vocab_size, shape) for _ in range(2))
+    x, y = (torch.randint(cfg.model.vocab_size, shape) for _ in range(2))  # (b, t)
     if cfg.data.packing == "pad":
         y[:, shape[1] // 2:] = IGNORED
-    documents = (torch.rand(shape) < 0.02).cumsum(1) if cfg.data.packing == "documents" else None
+    documents = (torch.rand(shape) < 0.02).cumsum(1) if cfg.data.packing == "documents" else None  # (b, t)
     return Batch(x, y, documents, int((y != IGNORED).sum()))
 
 

@@ -1,4 +1,4 @@
-"""Configurations whose memory is predicted and measured: thirty that span the menus, and any number drawn at random."""
+"""The configurations of the benchmark memory: thirty that span the menus, and any number drawn at random."""
 
 import random
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ import config
 from config import Config, override
 from presets import load_preset
 
-# what all cases begin with: no samples besides a few, and precision said, for what is fast differs between machines
+# in all cases: few samples, and a stated precision, because the fast one differs between machines
 BASE = {"model.vocab_size": 2048, "train.precision": "float32", "train.graded_stories": 0, "sample.max_new_tokens": 32}
 LLAMA = {"model.dim": 256, "model.num_layers": 6, "model.num_heads": 8, "model.num_kv_heads": 2, "model.mlp": "glu",
          "model.activation": "silu", "model.qk_norm": "none", "model.pointer": False, "train.optimizer": "adamw"}
@@ -81,7 +81,7 @@ def named_cases() -> dict[str, Config]:
 
 
 def drawn_cases(seed: int) -> Iterator[Config]:
-    """Valid configurations without end, drawn from CHOICES; of each seed always the same."""
+    """An endless stream of valid configurations drawn from CHOICES, the same for the same seed."""
     random_of_seed = random.Random(seed)
     while True:
         flags = {flag: random_of_seed.choice(values) for flag, values in CHOICES.items()}
@@ -89,5 +89,5 @@ def drawn_cases(seed: int) -> Iterator[Config]:
             flags |= {"train.schedule": "constant", "train.ema_decay": None}
         try:
             yield override(Config(), BASE | flags)
-        except ValueError:  # flags that do not go together: the next one
+        except ValueError:  # incompatible flags
             continue

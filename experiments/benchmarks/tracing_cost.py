@@ -1,28 +1,17 @@
-"""What looking costs: `python experiments/bench_tracing.py` prints the table; two minutes on one core."""
-
-import sys
-
-if not __package__:  # run as a file, from whichever folder
-    import _project  # noqa: F401
-
-if __name__ == "__main__" and sys.argv[1:]:  # needs no torch, whose import takes seconds
-    from configuration.command_line import fail
-
-    if sys.argv[1] not in ("-h", "--help"):
-        fail(f"{sys.argv[1]}: there are no flags here")
-    print(__doc__)
-    raise SystemExit
+"""The benchmark tracing: what a forward costs while it is traced, and a marked method while it is not."""
 
 import gc
 import resource
 import tracemalloc
 from statistics import median
-from time import process_time  # what other processes do does not count
+from time import process_time
 
 import torch
+from rich.console import Console
 from torch import nn
 
 from config import ModelConfig, replace
+from experiments.benchmarks.benchmark_options import Tracing
 from model import Model
 from tools import LoggingModule, log_io, shapes, trace
 from tracing.render import grid
@@ -32,6 +21,31 @@ NETS = {
     "base": (ModelConfig(vocab_size=512, dim=256, num_heads=8, num_layers=8), (8, 256)),
 }
 MODES = {"off": None, "shapes only": {"stats": "none"}, "basic": {}, "full": {"stats": "full"}}
+DEEP = ModelConfig(vocab_size=65, dim=64, num_heads=4, num_layers=12, attn_kernel="explicit")
+BIG = ModelConfig(vocab_size=50_000, dim=2048, num_heads=16, num_layers=18, attn_kernel="explicit")
+
+
+def run(options: Tracing, console: Console) -> bool:
+    """Print the table: calls without a trace, forwards in each mode, memory, shapes()."""
+    torch.set_num_threads(1)
+    rows = [["what", "measured", "x off"], ["a marked call, tracing off", f"{call_overhead():+.1f} ns", ""]]
+    for name, (cfg, size) in NETS.items():
+        model, x = Model(cfg), torch.randint(cfg.vocab_size, size)
+        with torch.no_grad():
+            times = forward_times(model, x, rounds=40 if name == "tiny" else 8)
+        rows += [[f"{name} net, {mode}", f"{1e3 * time:.2f} ms", f"{time / times['off']:.2f}"]
+                 for mode, time in times.items()]
+    held = memory_held(Model(DEEP), torch.randint(DEEP.vocab_size, (2, 16)))
+    rows.append(["held by a trace of 12 layers", f"{held / 1e6:.2f} MB", ""])
+    for kernel in ("fused", "explicit"):
+        cfg = replace(DEEP, attn_kernel=kernel)
+        rows.append([f"shapes(), 12 layers, {kernel} attention", f"{shapes_seconds(cfg):.2f} s", ""])
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    count = shapes(lambda: Model(BIG)).parts[""].parameters
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    rows.append([f"shapes(), {count / 1e9:.2f} B parameters", f"{grown:+.0f} MB", ""])
+    console.print(grid(rows, left={"what"}), markup=False, highlight=False)
+    return True
 
 
 class Marked(LoggingModule):
@@ -41,13 +55,6 @@ class Marked(LoggingModule):
 
     def plain(self, x):
         return x
-
-
-def seconds(run, repeats: int) -> float:
-    start = process_time()
-    for _ in range(repeats):
-        run()
-    return (process_time() - start) / repeats
 
 
 def call_overhead(rounds: int = 15, calls: int = 300_000) -> float:
@@ -66,18 +73,18 @@ def call_overhead(rounds: int = 15, calls: int = 300_000) -> float:
 
 
 def forward_times(model: nn.Module, x: torch.Tensor, rounds: int) -> dict[str, float]:
-    """Best seconds of one forward in each mode, the whole `with` included, interleaved."""
-    def run(options):
+    """Best seconds of a forward in each mode, the `with` block included, interleaved."""
+    def forward(options: dict | None) -> None:
         if options is None:
             model(x)
-        else:
-            with trace(model, **options):
-                model(x)
+            return
+        with trace(model, **options):
+            model(x)
 
     best = dict.fromkeys(MODES, float("inf"))
     for _ in range(rounds):
         for mode, options in MODES.items():
-            best[mode] = min(best[mode], seconds(lambda o=options: run(o), 1))
+            best[mode] = min(best[mode], seconds(lambda o=options: forward(o)))
     return best
 
 
@@ -97,35 +104,17 @@ def memory_held(model: nn.Module, x: torch.Tensor) -> int:
 
 
 def shapes_seconds(cfg: ModelConfig, rounds: int = 5) -> float:
-    """Best seconds of building a model without data and tracing it, when all is imported."""
-    shapes(lambda: Model(cfg))
-    return min(seconds(lambda: shapes(lambda: Model(cfg)), 1) for _ in range(rounds))
+    """Best seconds of building a model without data and tracing it, after a warm-up."""
+    def trace_shapes() -> None:
+        shapes(lambda: Model(cfg))
+
+    trace_shapes()
+    return min(seconds(trace_shapes) for _ in range(rounds))
 
 
-def bench_tracing() -> str:
-    """The table: calls while off, forwards in each mode, memory, shapes()."""
-    torch.set_num_threads(1)
-    rows = [["what", "measured", "x off"]]
-    rows.append(["a marked call, tracing off", f"{call_overhead():+.1f} ns", ""])
-    for name, (cfg, size) in NETS.items():
-        model, x = Model(cfg), torch.randint(cfg.vocab_size, size)
-        with torch.no_grad():
-            times = forward_times(model, x, rounds=40 if name == "tiny" else 8)
-        rows += [[f"{name} net, {mode}", f"{1e3 * time:.2f} ms", f"{time / times['off']:.2f}"]
-                 for mode, time in times.items()]  # fmt: skip
-    deep = ModelConfig(vocab_size=65, dim=64, num_heads=4, num_layers=12, attn_kernel="explicit")
-    held = memory_held(Model(deep), torch.randint(65, (2, 16)))
-    rows.append(["held by a trace of 12 layers", f"{held / 1e6:.2f} MB", ""])
-    for kernel in ("fused", "explicit"):
-        cfg = replace(deep, attn_kernel=kernel)
-        rows.append([f"shapes(), 12 layers, {kernel} attention", f"{shapes_seconds(cfg):.2f} s", ""])
-    big = ModelConfig(vocab_size=50_000, dim=2048, num_heads=16, num_layers=18, attn_kernel="explicit")
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    count = shapes(lambda: Model(big)).parts[""].parameters
-    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-    rows.append([f"shapes(), {count / 1e9:.2f} B parameters", f"{grown:+.0f} MB", ""])
-    return grid(rows, left={"what"})
-
-
-if __name__ == "__main__":
-    print(bench_tracing())
+def seconds(run, repeats: int = 1) -> float:
+    """Processor time of a call, which other processes do not change."""
+    start = process_time()
+    for _ in range(repeats):
+        run()
+    return (process_time() - start) / repeats
