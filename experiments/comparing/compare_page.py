@@ -1,7 +1,7 @@
-"""A comparison as one HTML page that needs no network: curves to zoom and switch, tables, texts side by side.
+"""A comparison as one HTML page that needs no network: curves to zoom and hide, tables, texts side by side.
 
-page.html is its frame, page.css its looks, page.js its curves. Names and texts are anybody's: they are escaped, and
-the page's policy lets no script run but Plotly and page.js, nor anything be fetched.
+page.html is its frame, page.css its style, page.js draws the curves. Names and texts are not trusted: they are escaped,
+and the page's policy allows no script except Plotly and page.js, and no request.
 """
 
 import base64
@@ -26,11 +26,11 @@ from run_store.atomic_files import write_text
 
 LOGARITHMIC = {"bits_per_byte", "bits_over_floor", "train_bits_per_byte", "val_loss", "train_loss", "ema_val_loss",
                "perplexity"}
-MAX_ROWS = 4000  # of a curve; of a longer log, neighbours are averaged
+MAX_ROWS = 4000  # of a curve; neighbours in a longer log are averaged
 DIGITS = 8
 NUM_COLORS, DASHES = 7, ("solid", "dash", "dot")
-FEW = 6  # lines, up to which each is a column of the table of runs
-LEGEND = '<p class="soft">In bold: what is not as in the first.</p>'
+FEW = 6  # lines; up to this number each is a column of the table of runs
+LEGEND = '<p class="soft">In bold: different from the first.</p>'
 HERE = Path(__file__).resolve().parent
 
 
@@ -43,7 +43,7 @@ def write_page(
 
     `table` has a row of formatted strings for each line, `differences` a row for each flag and a column for each line;
     `remarks` are sentences; `samples` are texts by line, of the same prompts in each; `floor` is the text's entropy in
-    bits per byte, None = unknown; `column` and `axis` are drawn first. Raises ValueError where no line has a curve.
+    bits per byte, None = unknown; `column` and `axis` are drawn first. Raises ValueError if no line has a curve.
     """
     keys = {line.name: place for place, line in enumerate(lines)}
     flags = table_html(differences, keys, "flags")
@@ -63,7 +63,7 @@ def write_page(
 
 
 def policy(*scripts: str) -> str:
-    """A content security policy under which these scripts run, and nothing is fetched."""
+    """A content security policy that allows these scripts and no requests."""
     digests = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts)
     allowed = " ".join(f"'sha256-{digest}'" for digest in digests)
     return (f"default-src 'none'; style-src 'unsafe-inline'; img-src data: blob:; form-action 'none'; "
@@ -71,7 +71,7 @@ def policy(*scripts: str) -> str:
 
 
 def embedded(value: Any) -> str:
-    """JSON that no text in it can end: it stands in a script element."""
+    """JSON for a script element, which no text in it can end."""
     return json.dumps(value, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
@@ -83,7 +83,7 @@ def counted(number: int, word: str) -> str:
 
 
 def curves(lines: Sequence[Line], floor: float | None, column: str | None, axis: str | None) -> dict[str, Any]:
-    """What page.js draws: the lines' values, and the columns and axes that any of them has."""
+    """The data of page.js: the lines' values, and the columns and axes that any line has."""
     drawn = [curve(place, line) for place, line in enumerate(lines)]
     found = {name for line in drawn for name in line["mean"]}
     axes = [name for name in AXES if name in found]
@@ -99,12 +99,12 @@ def curves(lines: Sequence[Line], floor: float | None, column: str | None, axis:
 
 
 def place_of(name: str, names: Sequence[str]) -> int:
-    """Where it stands; the first where it does not."""
+    """The index of a name; 0 if it is missing."""
     return names.index(name) if name in names else 0
 
 
 def curve(place: int, line: Line) -> dict[str, Any]:
-    """A line's values and looks."""
+    """A line's values and style."""
     frames = {"mean": line.table, "low": line.low, "high": line.high}
     values = {name: None if frame is None else listed(frame) for name, frame in frames.items()}
     return {"name": line.name, "count": len(line.members), "color": color(place), "dash": dash(place), **values}
@@ -116,12 +116,12 @@ def color(place: int) -> str:
 
 
 def dash(place: int) -> str:
-    """How a line is drawn: solid until the colours have all been used."""
+    """A line's dash: solid until all colours are used."""
     return DASHES[place // NUM_COLORS % len(DASHES)]
 
 
 def listed(frame: pd.DataFrame) -> dict[str, list[float | None]]:
-    """The columns of numbers that have any, short enough to draw; None = not measured, or not finite."""
+    """The numeric columns with at most MAX_ROWS values; None = not measured, or not finite."""
     numbers = frame.select_dtypes("number").astype(float).replace([np.inf, -np.inf], np.nan).dropna(axis=1, how="all")
     if len(numbers) > MAX_ROWS:
         numbers = numbers.groupby(np.arange(len(numbers)) * MAX_ROWS // len(numbers)).mean()
@@ -144,7 +144,7 @@ def element(tag: str, content: str, **attributes: Any) -> str:
 
 
 def table_html(frame: pd.DataFrame, keys: Mapping[str, int], kind: str) -> str:
-    """A table in which the lines' names carry their curves' keys; of flags, those unlike the first line's stand out."""
+    """A table in which the lines' names have their legend keys; flags unlike the first line's are highlighted."""
     heads = "".join(head(name, keys, "col") for name in frame.columns)
     rows = []
     for name, values in zip(frame.index, frame.itertuples(index=False, name=None), strict=True):
@@ -158,23 +158,23 @@ def table_html(frame: pd.DataFrame, keys: Mapping[str, int], kind: str) -> str:
 
 
 def head(name: str, keys: Mapping[str, int], scope: str) -> str:
-    """The head of a row or column; a line's has its curve's key."""
+    """The head of a row or column; a line's has its legend key."""
     mark = key(keys[name]) + " " if name in keys else ""
     return element("th", mark + text(name), scope=scope, title=name, data_line=keys.get(name))
 
 
 def text(value: Any) -> str:
-    """A value as HTML; what is not known is empty."""
+    """A value as HTML; nan is empty."""
     return "" if isinstance(value, float) and math.isnan(value) else html.escape(str(value))
 
 
 def key(place: int) -> str:
-    """A line's colour and dash, drawn."""
+    """A line's legend key: its colour and dash."""
     return element("i", "", class_=f"key {dash(place)}", style=f"--key:var({color(place)})")
 
 
 def samples_html(samples: Mapping[str, Sequence[Mapping[str, str]]], keys: Mapping[str, int]) -> str:
-    """Under each prompt, the lines' texts side by side."""
+    """The lines' texts side by side under each prompt."""
     longest = max(map(len, samples.values()), default=0)
     rows = [[(name, texts[place]) for name, texts in samples.items() if place < len(texts)] for place in range(longest)]
     parts = []
@@ -187,7 +187,7 @@ def samples_html(samples: Mapping[str, Sequence[Mapping[str, str]]], keys: Mappi
 
 
 def card(name: str, sample: Mapping[str, str], place: int) -> str:
-    """A line's text; the prompt in it stands out."""
+    """A line's text with its prompt in bold."""
     prompt = sample["prompt"] if sample["text"].startswith(sample["prompt"]) else ""
     written = element("b", text(prompt)) + text(sample["text"].removeprefix(prompt))
     return element("article", element("h4", text(name)) + element("p", written),

@@ -1,4 +1,4 @@
-"""Curves of several lines in one picture."""
+"""The curves of several lines in one picture."""
 
 from collections.abc import Sequence
 
@@ -11,25 +11,25 @@ from experiments.comparing.differences import PER_TOKEN, common_floor, tokenizer
 from experiments.comparing.lines import AXES, COLUMNS, Line
 from experiments.searching.scales import logarithmic
 
-# Okabe & Ito's colours, which differ for all kinds of colour vision; yellow left out, the light ones darkened
+# colours of Okabe & Ito, distinct for all kinds of colour vision; without yellow, the light ones darkened
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#b8578f", "#c98a00", "#3d9bd1", "#6b7280")
 DASHES = ("-", "--", ":")
 FLOORED = {"bits_per_byte", "train_bits_per_byte"}
-MARGIN = 0.05  # above and below the curves, as a share of them
-FEW = 60  # points, up to which each is marked
-WIDTH, MARK = 105, 7  # of a legend's row, and of a line's mark in it, in characters
+MARGIN = 0.05  # above and below the curves, as a share of their height
+FEW = 60  # points; up to this number each is marked
+WIDTH, MARK = 105, 7  # of the legend, and of a line's mark in it, in characters
 
 
 def draw_lines(
     lines: Sequence[Line], *, y: Sequence[str] = (), x: str | None = None, smooth: float | None = None,
     log_x: bool = False, log_y: bool = True, start: float | None = None,
 ) -> Figure:
-    """A panel for each column `y`, against steps, tokens, seconds or FLOPs, from `start` on; the entropy where known.
+    """A panel for each column `y`, against steps, tokens, seconds or FLOPs, from `start` on; with the entropy if known.
 
-    Runs that differ in their seed are their mean with its 95 % band. `smooth` below 1 is the weight that an exponential
-    mean gives to the past; from 2 on, the rows of a centred window. None given: x = tokens where all have them, bytes
-    of text where tokenizers differ; y = the validation loss that all have. Raises ValueError for a column that no line
-    has, and for a loss per token of runs whose tokenizers differ.
+    Runs that differ in their seed are drawn as their mean with a 95 % band. `smooth` below 1 is the weight of the past
+    in an exponential mean; from 2 on, the rows of a centred window. Defaults: x = tokens if all lines have them, bytes
+    of text if tokenizers differ; y = the validation loss that most have. Raises ValueError for a column that no line
+    has, and for a loss per token if tokenizers differ.
     """
     x, y = x or default_axis(lines), tuple(y) or (default_column(lines),)
     for column in y:
@@ -51,13 +51,13 @@ def draw_lines(
 
 
 def default_axis(lines: Sequence[Line]) -> str:
-    """Tokens where all have them, as bytes where a token is not the same for all."""
+    """Tokens, or bytes if tokenizers differ, if all lines have them; else steps."""
     name = "bytes" if len(tokenizers(lines)) > 1 else "tokens"
     return name if all(_has(line, name) for line in lines) else "step"
 
 
 def default_column(lines: Sequence[Line]) -> str:
-    """The validation loss, in bits per byte where all have it, or where tokenizers differ."""
+    """The validation loss that most lines have; in bits per byte if tokenizers differ."""
     def have(column: str) -> int:
         return sum(_has(line, column) for line in lines)
 
@@ -66,7 +66,7 @@ def default_column(lines: Sequence[Line]) -> str:
 
 
 def require(lines: Sequence[Line], column: str, x: str, start: float | None = None) -> None:
-    """Raise ValueError where a column cannot be drawn from `start` on, or says nothing."""
+    """Raise ValueError if a column cannot be drawn from `start` on."""
     if x not in AXES:
         raise ValueError(f"x={x} is no axis: use one of {', '.join(AXES)}")
     if column in PER_TOKEN and len(tokenizers(lines)) > 1:
@@ -82,13 +82,13 @@ def require(lines: Sequence[Line], column: str, x: str, start: float | None = No
 
 
 def not_drawn(lines: Sequence[Line], columns: Sequence[str], x: str) -> list[str]:
-    """A sentence on each line that lacks what is drawn."""
+    """A sentence on each line that lacks a column."""
     return [f"{line.name} has no {name} in its log: it is not drawn in this panel." for line in lines
             for name in (x, *columns) if not _has(line, name)]
 
 
 def smoothed(values: pd.Series, smooth: float | None) -> pd.Series:
-    """The exponential or windowed mean of what was measured; every value counts, the first ones too."""
+    """The exponential or windowed mean; the first values are included."""
     if smooth is None:
         return values
     if smooth < 1:
@@ -124,7 +124,7 @@ def _draw(
 
 
 def _finish(axes: Axes, lines: Sequence[Line], column: str, x: str, *, log_x: bool, log_y: bool) -> None:
-    """Scales, labels, the entropy, and limits by the curves: a band of two seeds is wide."""
+    """Scales, labels, the entropy, and limits set by the curves: a band of two seeds would be too wide."""
     values = pd.concat([pd.Series(line.get_ydata()) for line in axes.get_lines()])
     low, high = values.min(), values.max()
     log_y = log_y and low > 0
@@ -148,7 +148,7 @@ def _finish(axes: Axes, lines: Sequence[Line], column: str, x: str, *, log_x: bo
 
 
 def _legend(figure: Figure, panels: Sequence[Axes]) -> None:
-    """One for all panels, in a row where there is room."""
+    """One for all panels, in a single row if there is room."""
     found = {label: handle for axes in panels for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
     widths = [len(label) + MARK for label in found]
     across = max(1, len(found) if sum(widths) <= WIDTH else WIDTH // max(widths))

@@ -1,4 +1,4 @@
-"""Logs that others wrote: CSVs, what nanoGPT and its kin print, TensorBoard's event files."""
+"""Logs of other programs: CSVs, the output of nanoGPT and the like, TensorBoard's event files."""
 
 import io
 import math
@@ -16,7 +16,7 @@ STEPS = ("step", "steps", "global_step", "train/global_step", "trainer/global_st
 SAME = {"training": "train", "validation": "val", "valid": "val", "eval": "val", "evaluation": "val",
         "dev": "val", "acc": "accuracy", "ppl": "perplexity", "bpb": "bits_per_byte", "gradient": "grad",
         "tok": "tokens", "sec": "second", "s": "second"}
-# what others call our columns: words in any order, spelled as SAME says; the first that is there is taken
+# other names of our columns: words in any order, normalised by SAME; the first match counts
 CALLED = {
     "tokens": ("tokens seen", "total tokens", "num tokens", "num input tokens seen", "train tokens", "consumed tokens"),
     "seconds": ("runtime", "elapsed seconds", "elapsed", "relative time process", "time elapsed"),
@@ -30,8 +30,8 @@ CALLED = {
     "grad_norm": ("grad norm", "train grad norm", "norm"),
     "tokens_per_second": ("tokens per second", "tokens second", "throughput tokens per second", "tps"),
 }
-UNNAMED = {"history", "log", "log_data", "logs", "loss", "metrics", "output", "progress"}  # so the folder's name counts
-FRAME_BYTES = 16  # about each event in a file: its length, and two checksums
+UNNAMED = {"history", "log", "log_data", "logs", "loss", "metrics", "output", "progress"}  # named by their folder
+FRAME_BYTES = 16  # around each event in a file: its length, and two checksums
 PARTS = {"train", "training", "val", "valid", "validation", "eval", "test"}  # folders that hold a part of one curve
 NUMBER = r"[-+]?(?:\d+\.?\d*(?:e[-+]?\d+)?|nan|inf)"
 PRINTED_STEP = re.compile(r"\b(?:step|iter(?:ation)?)[\s:=]*(\d+)(?:/\d+)?[\s:|,]+(.*)", re.IGNORECASE)
@@ -41,16 +41,16 @@ EXPORTED = re.compile(r"(.+) - (.+?)(__MIN|__MAX)?")  # a column of a chart that
 
 
 def goes_by(path: Path) -> Path:
-    """The path whose name is the log's: without its suffix, or the folder around where its own name says nothing."""
+    """The path whose name is the log's: without its suffix, or the folder if the file is in UNNAMED."""
     if is_event_file(path) or path.stem.lower() in UNNAMED:
         return path.parent
     return path.with_suffix("") if path.is_file() else path
 
 
 def read_log(path: Path) -> dict[str, pd.DataFrame]:
-    """The curves of a file or a folder by their names, "" = the file's own; each by its step.
+    """The curves of a file or a folder by name; "" = the file's own.
 
-    Raises ValueError where it is broken, half-written or holds no numbers, OSError where the disk refuses it.
+    Raises ValueError if it is damaged or has no numbers, OSError if it cannot be read.
     """
     if path.is_dir() or is_event_file(path):
         return {"": tidy(read_events(path), path)}
@@ -69,7 +69,7 @@ def read_log(path: Path) -> dict[str, pd.DataFrame]:
 
 
 def tidy(table: pd.DataFrame, path: Path) -> pd.DataFrame:
-    """One row for each step, ascending, under our names: of what stands there twice the last; numbers only."""
+    """The numbers by step, ascending, under our names; the last of repeated values counts."""
     lower = {name.strip().lower(): name for name in reversed(table.columns)} | {name: name for name in table.columns}
     step = next(lower[name] for name in STEPS if name in lower)
     numbers = table.rename(columns={step: "step"}).apply(to_numbers).dropna(subset="step")
@@ -82,14 +82,14 @@ def tidy(table: pd.DataFrame, path: Path) -> pd.DataFrame:
 
 
 def to_numbers(column: pd.Series) -> pd.Series:
-    """What is none, or infinite, becomes NaN; "tensor(0.0100)" is one that was written without `.item()`."""
+    """A column as floats; NaN for what is not a number or infinite. Reads "tensor(0.0100)", too."""
     if not pd.api.types.is_numeric_dtype(column):
         column = column.astype(str).str.replace(r"^tensor\(([^,)]*).*$", r"\1", regex=True)
     return pd.to_numeric(column, errors="coerce").astype(float).replace([math.inf, -math.inf], math.nan)
 
 
 def our_names(columns: list[str]) -> dict[str, str]:
-    """Which columns are some of ours under another name: {"Loss/train": "train_loss"}."""
+    """The columns that are ours under another name: {"Loss/train": "train_loss"}."""
     spelled = {column: frozenset(SAME.get(word, word) for word in re.findall("[a-z0-9]+", column.lower()))
                for column in columns if column not in COLUMNS}
     ours = {}
@@ -109,7 +109,7 @@ def separator(header: str) -> str:
 
 
 def read_csv(text: str, path: Path) -> pd.DataFrame:
-    """Raises ValueError where it is no table; a last line that a kill cut short is left out."""
+    """A table without an incomplete last line. Raises ValueError if it is not a table."""
     lines = text.rstrip("\n").split("\n")
     mark = separator(lines[0])
     if not text.endswith("\n") and lines[-1].count(mark) < lines[0].count(mark):
@@ -123,7 +123,7 @@ def read_csv(text: str, path: Path) -> pd.DataFrame:
 
 
 def exported_runs(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """The runs in a chart exported from Weights & Biases ("RUN - METRIC", and its __MIN and __MAX), or the table."""
+    """The runs in a chart exported from Weights & Biases ("RUN - METRIC", and __MIN, __MAX), or the table itself."""
     step, *others = table.columns
     parts = [EXPORTED.fullmatch(name) for name in others]
     if not others or not all(parts):
@@ -138,7 +138,7 @@ def exported_runs(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 
 def printed_rows(text: str) -> Iterator[dict[str, str]]:
-    """What lines such as "step 250: train loss 2.01, val loss 2.13" say."""
+    """The values of lines such as "step 250: train loss 2.01, val loss 2.13"."""
     for line in text.splitlines():
         said = PRINTED_STEP.search(line) or BARE_LINE.fullmatch(line.strip())
         if said and (values := PRINTED_VALUE.findall(said[2])):
@@ -153,28 +153,28 @@ def is_event_file(path: Path) -> bool:
 
 
 def event_files(folder: Path) -> list[Path]:
-    """All below a folder, those of each folder in the order they were written."""
+    """All event files below a folder, those of each folder in the order of writing."""
     return sorted((path for path in folder.rglob("*tfevents*") if path.is_file()),
                   key=lambda path: (path.parent, path.name))
 
 
 def event_folders(folder: Path) -> list[Path]:
-    """The folders, this one or below it, that hold the event files of one curve each."""
+    """The folders, this one or below it, that each hold one curve."""
     holding = {path.parent for path in event_files(folder)}
     curves = {path.parent if path.name in PARTS and path != folder else path for path in holding}
     return sorted(path for path in curves if curves.isdisjoint(path.parents))
 
 
 def read_events(path: Path) -> pd.DataFrame:
-    """The scalars of an event file, or of all below a folder, and the seconds since the first of them.
+    """The scalars of an event file, or of all below a folder, and the seconds since the first event.
 
-    What lies in a folder below is called FOLDER/TAG: torch's add_scalars writes each of its lines into one.
+    Those of a subfolder are called FOLDER/TAG: torch's add_scalars writes each of its lines into one.
     """
     rows = []  # (folder, step, tag, value, when)
     for file in event_files(path) if path.is_dir() else [path]:
         folder = file.parent.relative_to(path).as_posix() + "/" if path.is_dir() and file.parent != path else ""
         for event in events(file):
-            if event.session_log.status == event.session_log.START:  # of a run that went on from here
+            if event.session_log.status == event.session_log.START:  # a run that continued from this step
                 rows = [row for row in rows if row[0] != folder or row[1] < event.step]
             rows += [(folder, event.step, folder + tag, value, event.wall_time) for tag, value in scalars(event)]
     table = pd.DataFrame(rows, columns=["folder", "step", "tag", "value", "when"])
@@ -184,7 +184,7 @@ def read_events(path: Path) -> pd.DataFrame:
 
 
 def events(file: Path) -> Iterator[Any]:
-    """Raises ValueError where the file breaks off within an event, or is damaged: TensorBoard would stop there."""
+    """The events of a file. Raises ValueError if it is damaged or ends within an event."""
     from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
     from tensorboard.compat.proto.event_pb2 import Event
 
@@ -195,7 +195,7 @@ def events(file: Path) -> Iterator[Any]:
 
 
 def scalars(event: Any) -> Iterator[tuple[str, float]]:
-    """The tags and numbers of an event, as torch's SummaryWriter and as TensorFlow write them."""
+    """The tags and numbers of an event of torch's SummaryWriter or TensorFlow."""
     from tensorboard.util.tensor_util import make_ndarray
 
     for value in event.summary.value:

@@ -1,4 +1,4 @@
-"""What became of each run, in numbers: one row a run for programs, one row a line for people."""
+"""The figures of each run: a row for each run in full precision, a row for each line formatted."""
 
 import json
 import math
@@ -6,16 +6,15 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
-import torch
 
 from configuration.command_line import spell_bytes
+from experiments.common.figures import num_parameters
 from experiments.common.intervals import mean_interval
 from experiments.comparing.differences import PER_TOKEN, tokenizers
 from experiments.comparing.grades import grade_run
-from experiments.comparing.lines import Line
+from experiments.comparing.lines import Line, try_each
 from experiments.comparing.measures import HeldOut, Measures
 from experiments.comparing.sources import CurveSource
-from model import Model
 from runs import Run
 
 UNITS = ("", "k", "M", "G", "T", "P", "E")
@@ -26,7 +25,7 @@ def whole(value: float) -> str:
 
 
 def short(value: float) -> str:
-    """With a letter for the thousands: 301G."""
+    """With a metric prefix: 301G."""
     power = 0 if value < 1000 else min(len(UNITS) - 1, int(math.log10(value)) // 3)
     return f"{value / 1000**power:.3g}{UNITS[power]}"
 
@@ -43,7 +42,7 @@ def digits(value: float) -> str:
     return f"{value:.4g}"
 
 
-HEADINGS: dict[str, tuple[str, Callable[[float], str]]] = {  # column -> its heading, how its numbers are written
+HEADINGS: dict[str, tuple[str, Callable[[float], str]]] = {  # column -> its heading, its format
     "parameters": ("parameters", whole),
     "steps": ("steps", whole),
     "tokens": ("tokens", whole),
@@ -62,17 +61,17 @@ HEADINGS: dict[str, tuple[str, Callable[[float], str]]] = {  # column -> its hea
     "tokens_per_second": ("tokens/s", whole),
     "peak_bytes": ("peak memory", spell_bytes),
 }
-PLAIN = ("parameters", "steps", "tokens", "flops", "seconds", "tokens_per_second", "peak_bytes")  # means alone
+PLAIN = ("parameters", "steps", "tokens", "flops", "seconds", "tokens_per_second", "peak_bytes")  # no interval
 
 
 def run_table(
     lines: Sequence[Line], measured: Mapping[CurveSource, Measures], text: HeldOut | None,
     stories: Mapping[CurveSource, float] | None = None,
 ) -> pd.DataFrame:
-    """A row for each run, under its name: its line, and the columns of HEADINGS; nan where one is not known.
+    """A row for each run, under its name: its line, and the columns of HEADINGS; nan = unknown.
 
-    Losses are those of the log, final and least; bits_over_floor is the final one. text_ and top_ are what the best
-    checkpoint was `measured` to make of the same text, `stories` the share that are whole.
+    Losses are the final and the lowest of the log; bits_over_floor is final. text_ and top_ are of the best checkpoint
+    on the same text (`measured`), `stories` is the share of whole ones.
     """
     rows = {source.name: {"line": line.name} | figures(source, measured.get(source), text, (stories or {}).get(source))
             for line in lines for source in line.members}
@@ -82,7 +81,7 @@ def run_table(
 def figures(
     source: CurveSource, measures: Measures | None, text: HeldOut | None, stories: float | None,
 ) -> dict[str, Any]:
-    """A run's row, without what is not known."""
+    """A run's row, without unknown figures."""
     found = of_log(source.table)
     if source.run:
         found |= of_run(source.run, found.get("bits_per_byte"))
@@ -93,7 +92,7 @@ def figures(
 
 
 def of_log(table: pd.DataFrame) -> dict[str, float]:
-    """What a log tells of its run."""
+    """The figures that a log gives."""
     known = [name for name in table if pd.api.types.is_numeric_dtype(table[name]) and table[name].notna().any()]
     values = {name: table[name].dropna() for name in known}
     found = {"steps": float(values["step"].max())}
@@ -109,8 +108,8 @@ def of_log(table: pd.DataFrame) -> dict[str, float]:
 
 
 def of_run(run: Run, bits_per_byte: float | None) -> dict[str, float]:
-    """What the rest of its folder tells."""
-    found, floor = {"parameters": num_parameters(run)}, run.data["floor_bits_per_byte"]
+    """The figures that the rest of its folder gives."""
+    found, floor = {"parameters": num_parameters(run.config.model)}, run.data["floor_bits_per_byte"]
     if floor is not None and bits_per_byte is not None:
         found["bits_over_floor"] = bits_per_byte - floor
     memory = run.path / "memory.json"
@@ -119,16 +118,10 @@ def of_run(run: Run, bits_per_byte: float | None) -> dict[str, float]:
     return found
 
 
-def num_parameters(run: Run) -> int:
-    """Of its model, shared ones once."""
-    with torch.device("meta"):
-        return Model(run.config.model).num_parameters()
-
-
 def line_table(runs: pd.DataFrame, lines: Sequence[Line]) -> pd.DataFrame:
-    """`run_table` for people: a row for each line, the mean over its runs +- half the 95 % interval of the mean.
+    """`run_table` formatted: a row for each line, the mean over its runs ± half its 95 % interval.
 
-    Without columns that no line has; and without the losses per token where tokenizers differ.
+    Columns that no line has are left out, and losses per token if tokenizers differ.
     """
     hidden = {name for name in HEADINGS if len(tokenizers(lines)) > 1 and name.removeprefix("best_") in PER_TOKEN}
     kept = [name for name in HEADINGS if name not in hidden and runs[name].notna().any()]
@@ -141,7 +134,7 @@ def line_table(runs: pd.DataFrame, lines: Sequence[Line]) -> pd.DataFrame:
 
 
 def cell(values: pd.Series) -> str:
-    """The mean of a column over some runs; nothing where one of them does not have it."""
+    """The formatted mean of a column over some runs; "" if one of them lacks it."""
     if values.isna().any():
         return ""
     found, write = mean_interval(values.astype(float)), HEADINGS[values.name][1]
@@ -154,16 +147,9 @@ def graded(
 ) -> tuple[dict[CurveSource, float], list[str]]:
     """The share of whole, consistent stories of each run of tales; and a sentence on each that cannot write any.
 
-    Of so many stories that its best checkpoint writes; with 0 of those that were graded at the end of its training.
+    The best checkpoint writes `num_stories`; with 0 the grades of the end of its training count.
     """
-    shares, problems = {}, []
-    for source in (member for line in lines for member in line.members if member.run):
-        try:
-            if (share := _share(source.run, num_stories, device)) is not None:
-                shares[source] = share
-        except ValueError as error:
-            problems.append(f"The stories of {source.name} are not graded: {error}.")
-    return shares, problems
+    return try_each(lines, lambda run: _share(run, num_stories, device), "The stories of {} are not graded: {}.")
 
 
 def _share(run: Run, num_stories: int, device: str) -> float | None:
