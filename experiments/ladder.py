@@ -55,9 +55,9 @@ class LadderCommand:
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name}={getattr(self, name)} must be above 0")
         if unknown := [number for number in self.only if not 1 <= number <= len(RUNGS)]:
-            raise ValueError(f"only={unknown[0]} is no rung: use numbers from 1 to {len(RUNGS)}")
+            raise ValueError(f"only={unknown[0]} is not a rung: use numbers from 1 to {len(RUNGS)}")
         if not all(c.isalnum() or c in "._-" for c in self.ladder) or not self.ladder[:1].isalnum():
-            raise ValueError(f"name={self.ladder!r} is no folder name: use letters, digits, '.', '_', '-'")
+            raise ValueError(f"name={self.ladder!r} is not a folder name: use letters, digits, '.', '_', '-'")
 
     def configs(self) -> list[Config]:
         """The runs to train, the longest first, so that no core idles at the end."""

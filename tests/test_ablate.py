@@ -82,7 +82,7 @@ def test_files_of_different_variants_have_different_names():
 
 
 @pytest.mark.parametrize(("options", "sentence"), [
-    ({"vary": ("model.nrom=rms",)}, "model.nrom is no flag: see"),
+    ({"vary": ("model.nrom=rms",)}, "model.nrom is not a flag: see"),
     ({"vary": ("model.norm",)}, "model.norm: expected values, as in model.norm=a,b"),
     ({"vary": ("model.norm=layr,rms",)}, "model.norm=layr: model.norm='layr' is not known: use one of rms, layer"),
     ({"vary": ("model.window_pattern=SF",)}, "model.window_pattern=SF: model.window_pattern=SF would change nothing"),
@@ -105,7 +105,7 @@ def test_what_cannot_be_varied_is_refused_in_a_sentence(options, sentence):
     ({"seeds": 0}, "seeds=0 must be 1 or more"),
     ({"match": "none", "match_by": "width"}, "match_by=width would change nothing"),
     ({"match": "params", "match_by": "steps"}, "match_by=steps changes no parameters"),
-    ({"grid": True}, "grid combines"), ({"name": "a/b"}, "name='a/b' is no folder name")])
+    ({"grid": True}, "grid combines"), ({"name": "a/b"}, "name='a/b' is not a folder name")])
 def test_options_that_contradict_each_other_are_refused(options, sentence):
     with pytest.raises(ValueError, match=sentence):
         AblationOptions(**options)

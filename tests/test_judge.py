@@ -417,7 +417,7 @@ def test_without_a_key_nothing_is_sent(server, ask, monkeypatch):
 def test_an_address_that_is_none_is_refused(server, ask, monkeypatch):
     monkeypatch.setenv("OPENAI_BASE_URL", "localhost:8000")
     status, _, errors = ask("grade", "ann", *FEW, "--yes")
-    assert status == 2 and errors.startswith("error: OPENAI_BASE_URL=localhost:8000 is no address")
+    assert status == 2 and errors.startswith("error: OPENAI_BASE_URL=localhost:8000 is not an address")
 
 
 def test_where_no_server_is_the_sentence_says_so_and_nothing_is_lost(server, ask, monkeypatch):
@@ -447,7 +447,7 @@ def test_a_server_that_stays_busy_is_given_up(server, ask):
     (("grade", "ann", *FEW, "--budget", "1"), "budget=1.0 needs prices"),
     (("grade", "ann", *FEW, "--price-in", "1"), "price_in and price_out belong together"),
     (("grade", "ann", *FEW, "--room", "0"), "room=0 must be above 0"),
-    (("grade", "ann", *FEW, "--name", "../x"), "name='../x' is no folder name"),
+    (("grade", "ann", *FEW, "--name", "../x"), "name='../x' is not a folder name"),
     (("grade", "ann", *FEW, "--prompts", "nowhere.txt"), "prompts=nowhere.txt cannot be read"),
     (("grade", "ann", "--judge-model", MODEL, "--stories", "9999"), "stories=9999 is more than the "),
     (("grade", "ann", *FEW, "--retries", "-1"), "retries=-1 is below 0"),

@@ -157,9 +157,10 @@ def test_a_rung_that_fails_ends_the_command_with_what_it_said(tmp_path):
 
 
 @pytest.mark.parametrize(("words", "sentence"), [
-    (["--only", "13"], "only=13 is no rung: use numbers from 1 to 12"),
+    (["--only", "13"], "only=13 is not a rung: use numbers from 1 to 12"),
     (["--tokens", "0"], "error: tokens=0 must be above 0"), (["--seeds", "0"], "seeds=0 must be above 0"),
-    (["--name", "a/b"], "name='a/b' is no folder name"), (["--data.val-ratio", "2"], "val_ratio=2.0 must lie between"),
+    (["--name", "a/b"], "name='a/b' is not a folder name"),
+    (["--data.val-ratio", "2"], "val_ratio=2.0 must lie between"),
     (["--tokens", "many"], "--tokens='many' is wrong: use a whole number"),
 ])
 def test_a_mistake_is_one_sentence_and_status_2(words, sentence, monkeypatch, capsys):

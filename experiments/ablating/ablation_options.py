@@ -49,4 +49,4 @@ class AblationOptions:
         if self.grid and not self.vary:
             raise ValueError("grid combines the values of vary: give e.g. --vary model.norm=rms,layer")
         if self.name is not None and not all(c.isalnum() or c in "._-" for c in self.name):
-            raise ValueError(f"name={self.name!r} is no folder name: use letters, digits, '.', '_', '-'")
+            raise ValueError(f"name={self.name!r} is not a folder name: use letters, digits, '.', '_', '-'")

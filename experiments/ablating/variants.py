@@ -53,7 +53,7 @@ def read_values(word: str, base: Config) -> tuple[str, list[Any]]:
     section, _, name = flag.partition(".")
     known = to_dict(base).get(section, {})
     if name not in known:
-        raise ValueError(f"{flag} is no flag: see python train.py --help for all of them")
+        raise ValueError(f"{flag} is not a flag: see python train.py --help for all of them")
     if not equals or not text:
         raise ValueError(f"{word}: expected values, as in {flag}=a,b")
     if flag in REFUSED:

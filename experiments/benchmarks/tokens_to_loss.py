@@ -22,7 +22,7 @@ from training.step import Learner
 def run(options: TokensToLoss, console: Console) -> bool:
     """Print a row for each recipe and seed; whether all have reached the target."""
     if options.seeds < 1:
-        raise ValueError(f"seeds={options.seeds} is no number of repetitions: use 1 or more")
+        raise ValueError(f"seeds={options.seeds} must be 1 or more")
     table = Table("recipe", "seed", "tokens to target", "final loss", "tokens", "seconds")
     reached = True
     for preset in options.presets:

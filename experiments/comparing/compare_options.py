@@ -17,7 +17,7 @@ class CompareOptions:
     runs: tyro.conf.Positional[tuple[str, ...]] = ()  # names in models/, paths, files, patterns; the first is the base
     y: tuple[str, ...] = ()  # columns of the log, a panel for each; none given = the validation loss
     x: str | None = None  # step, tokens, bytes, seconds or flops; None = tokens, or bytes if tokenizers differ
-    smooth: float | None = None  # below 1: exponential mean, its weight for the past; from 2: window of so many rows
+    smooth: float | None = None  # below 1: exponential mean, its weight for the past; from 2: rows of a window
     log_x: bool = False  # logarithmic x
     log_y: bool = True  # logarithmic y, if all values are above zero
     start: Annotated[float | None, tyro.conf.arg(name="from")] = None  # leave out smaller values of x
@@ -38,7 +38,7 @@ class CompareOptions:
     def __post_init__(self):
         require_smooth(self.smooth)
         if not self.held_out_bytes and self.held_out != "0":
-            raise ValueError(f"held_out={self.held_out} is no size: use e.g. 200kB or 1MB, or 0 to measure nothing")
+            raise ValueError(f"held_out={self.held_out} is not a size: use e.g. 200kB or 1MB, or 0 to measure nothing")
         if self.text and not self.held_out_bytes:
             raise ValueError(f"text={self.text} with held_out=0 measures nothing: leave one of them out")
         if self.prompts and not self.html:

@@ -47,7 +47,7 @@ def draw_lines(
     return figure
 
 
-# ---- what is drawn ----
+# ---- axes and columns ----
 
 
 def default_axis(lines: Sequence[Line]) -> str:
@@ -68,7 +68,7 @@ def default_column(lines: Sequence[Line]) -> str:
 def require(lines: Sequence[Line], column: str, x: str, start: float | None = None) -> None:
     """Raise ValueError if a column cannot be drawn from `start` on."""
     if x not in AXES:
-        raise ValueError(f"x={x} is no axis: use one of {', '.join(AXES)}")
+        raise ValueError(f"x={x} is not an axis: use one of {', '.join(AXES)}")
     if column in PER_TOKEN and len(tokenizers(lines)) > 1:
         raise ValueError(f"y={column} counts tokens, and the runs have different tokenizers: use bits_per_byte, or for "
                          "training train_bits_per_byte")

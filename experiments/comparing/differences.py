@@ -90,10 +90,10 @@ def remarks(lines: Sequence[Line]) -> list[str]:
     if len(by_text) > 1:
         groups = " and ".join(", ".join(names) for names in by_text)
         said.append(f"{groups} were validated on different texts: their curves do not compare, only what is measured "
-                    "on the same text does, and that only where none of them has learned it.")
+                    "on the same text does, and only if none of them was trained on it.")
     if foreign := [line.name for line in lines if line.members[0].run is None]:
         said.append(f"There is only a log of {' and of '.join(foreign)}: its loss per token compares with the others' "
-                    "where text and tokenizer are theirs.")
+                    "if text and tokenizer are the same.")
     for member in members(lines):
         reached, asked = int(member.table["step"].max()), member.run.config.train.steps
         if reached < asked:

@@ -57,7 +57,7 @@ def read_log(path: Path) -> dict[str, pd.DataFrame]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
-        raise ValueError(f"{path} is no log: neither text nor an event file of TensorBoard") from None
+        raise ValueError(f"{path} is not a log: neither text nor an event file of TensorBoard") from None
     header = text.partition("\n")[0]
     columns = [name.strip(' "\r').lower() for name in header.split(separator(header))]
     if any(name in STEPS for name in columns):
@@ -118,7 +118,7 @@ def read_csv(text: str, path: Path) -> pd.DataFrame:
         table = pd.read_csv(io.StringIO("\n".join(lines)), sep=mark, index_col=False, skipinitialspace=True,
                             float_precision="round_trip", low_memory=False)
     except pd.errors.ParserError as error:
-        raise ValueError(f"{path} is no table: {' '.join(str(error).split())}") from None
+        raise ValueError(f"{path} is not a table: {' '.join(str(error).split())}") from None
     return table.drop(columns=[name for name in table.columns if name.startswith("Unnamed: ")])  # pandas's row numbers
 
 

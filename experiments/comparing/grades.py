@@ -80,7 +80,7 @@ def grade_run(run: Run, *, num_stories: int = 100, checkpoint: str = "best", dev
     if "tales" not in run.config.data.name:
         return None
     if num_stories < 1:
-        raise ValueError(f"num_stories={num_stories} is no number of stories: use 1 or more")
+        raise ValueError(f"num_stories={num_stories} is not a number of stories: use 1 or more")
     saved = run.checkpoint(checkpoint)
     room = math.ceil(ROOM * LONGEST * run.data["val_tokens_per_byte"])
     sample = SampleConfig(prompts=(OPENINGS["tales"],), num_samples=num_stories, temperature=TEMPERATURE, seed=SEED,

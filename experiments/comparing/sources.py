@@ -35,7 +35,7 @@ def find(words: Sequence[str]) -> tuple[list[CurveSource], list[str]]:
     for word in words:
         named = places(word)
         if not named:
-            problems.append(f"{word} is no run, file or folder, and no pattern for one")
+            problems.append(f"{word} is not a run, a file, a folder or a pattern for them")
         paths |= dict.fromkeys(path.resolve() for path in named)
     for path in paths:
         try:
@@ -84,7 +84,7 @@ def read(path: Path) -> list[CurveSource]:
 def read_run(path: Path) -> CurveSource:
     """A saved run whose log, configuration and data.json can be read. Raises ValueError."""
     if not (path / "config.json").is_file():
-        raise ValueError(f"{path} is no run (it has no config.json), and holds no log of others")
+        raise ValueError(f"{path} is not a run (it has no config.json), and holds no other log")
     run = Run(path)
     table, _, _ = run.log(), run.config, run.data  # fail here, not later
     if table.empty:

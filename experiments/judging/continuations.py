@@ -43,7 +43,7 @@ class Submission:
 
 
 def let_write(run: Run, name: str, prompts: list[str], options: JudgeOptions, cache: ReplyCache) -> RunTexts:
-    """Have a run continue each prompt; `options.room` characters count, whatever its tokenizer.
+    """Have a run continue each prompt; `options.room` characters count, for every tokenizer.
 
     Raises ValueError if there is no such checkpoint, if it has diverged, or if it cannot encode a prompt.
     """
@@ -51,7 +51,7 @@ def let_write(run: Run, name: str, prompts: list[str], options: JudgeOptions, ca
     try:
         ids = tokenizer.encode_batch(prompts)
     except ValueError as error:
-        raise ValueError(f"{name} cannot read the beginnings: {error}") from None
+        raise ValueError(f"{name} cannot encode the beginnings: {error}") from None
     tokens = math.ceil(SLACK * options.room * sum(map(len, ids)) / sum(map(len, prompts)))
     sample = SampleConfig(prompts=tuple(prompts), num_samples=1, temperature=options.temperature, seed=options.seed,
                           max_new_tokens=tokens)

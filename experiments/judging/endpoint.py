@@ -38,7 +38,7 @@ class Endpoint:
         self._options, self._cache, self._lock, self._client = options, cache, threading.Lock(), None
         self._url = (os.environ.get("OPENAI_BASE_URL") or BASE_URL).rstrip("/")
         if not self._url.startswith(("http://", "https://")):
-            raise ValueError(f"OPENAI_BASE_URL={self._url} is no address: use e.g. http://localhost:8000/v1")
+            raise ValueError(f"OPENAI_BASE_URL={self._url} is not an address: use e.g. http://localhost:8000/v1")
 
     @property
     def host(self) -> str:

@@ -61,4 +61,4 @@ class JudgeOptions:
             raise ValueError(f"budget={self.budget} needs prices: give --price-in and --price-out, USD for a million "
                              "tokens")
         if self.name is not None and not re.fullmatch(r"[\w-][\w.-]*", self.name):
-            raise ValueError(f"name={self.name!r} is no folder name: use letters, digits, '.', '_', '-'")
+            raise ValueError(f"name={self.name!r} is not a folder name: use letters, digits, '.', '_', '-'")

@@ -83,7 +83,7 @@ def examples(submission: Submission, verdicts: dict[str, Verdicts]) -> list[str]
     for place, prompt in enumerate(submission.prompts[:EXAMPLES]):
         for writer in submission.writers:
             verdict = verdicts[writer.name][place]
-            grades = "no reply was what was asked for"
+            grades = "no valid reply"
             if verdict:
                 grades = ", ".join(f"{name} {verdict[name]}" for name in CRITERIA if name in verdict)
                 grades += f", age {verdict['age']}. {on_one_line(verdict['assessment'])}"

@@ -40,7 +40,7 @@ class RungResult:
         return self.change.mean < 0
 
     def verdict(self) -> str:
-        """The comparison in a sentence; "" = there is no rung below."""
+        """The comparison in a sentence; "" = there is not a rung below."""
         if self.change is None:
             return ""
         figures = f"{self.change.mean:+.3f} bits per byte against rung {self.below.number}"
