@@ -18,28 +18,13 @@ from experiments.comparing.sources import CurveSource
 from runs import Run
 
 UNITS = ("", "k", "M", "G", "T", "P", "E")
-
-
-def whole(value: float) -> str:
-    return f"{value:,.0f}"
+whole, loss, percent, digits = "{:,.0f}".format, "{:.4f}".format, "{:.1%}".format, "{:.4g}".format
 
 
 def short(value: float) -> str:
     """With a metric prefix: 301G."""
     power = 0 if value < 1000 else min(len(UNITS) - 1, int(math.log10(value)) // 3)
     return f"{value / 1000**power:.3g}{UNITS[power]}"
-
-
-def loss(value: float) -> str:
-    return f"{value:.4f}"
-
-
-def percent(value: float) -> str:
-    return f"{value:.1%}"
-
-
-def digits(value: float) -> str:
-    return f"{value:.4g}"
 
 
 HEADINGS: dict[str, tuple[str, Callable[[float], str]]] = {  # column -> its heading, its format

@@ -70,23 +70,22 @@ class JudgeClient:
         """The questions that are not settled, each once."""
         return [question for question in dict.fromkeys(questions) if self.state(question).prompt is not None]
 
-    def at_most(self, questions: Sequence[Question]) -> TokenUsage:
-        """The largest usage of the open questions: a token has at least a byte, and only the last reply is valid."""
-        total = TokenUsage()
-        for question in self.open(questions):
-            state = self.state(question)
-            left = self._options.retries + 1 - state.attempt
-            again = len(question.prompt.encode()) + 4 * MAX_FAULT + len(AGAIN)  # a character has 4 bytes at most
-            read = len(state.prompt.encode()) + (left - 1) * again
-            total += TokenUsage(left, read + left * OVERHEAD, left * self._options.max_tokens)
-        return total
+    def estimate(self, questions: Sequence[Question]) -> tuple[TokenUsage, TokenUsage]:
+        """The likely and the largest usage of the open questions.
 
-    def likely(self, questions: Sequence[Question]) -> TokenUsage:
-        """Their likely usage: the next reply is valid and half as long as allowed, and a token has four bytes."""
-        total = TokenUsage()
+        Likely, the next reply is valid and half as long as allowed, and a token has four bytes. At most, a token has
+        one byte, and only the last reply is valid.
+        """
+        likely = most = TokenUsage()
+        limit, retries = self._options.max_tokens, self._options.retries
         for question in self.open(questions):
-            total += TokenUsage(1, len(question.prompt.encode()) // 4, self._options.max_tokens // 2)
-        return total
+            state, size = self.state(question), len(question.prompt.encode())
+            left = retries + 1 - state.attempt
+            again = size + 4 * MAX_FAULT + len(AGAIN)  # a character has 4 bytes at most
+            read = len(state.prompt.encode()) + (left - 1) * again + left * OVERHEAD
+            likely += TokenUsage(1, size // 4, limit // 2)
+            most += TokenUsage(left, read, left * limit)
+        return likely, most
 
     def answers(
         self, questions: Sequence[Question], on_answer: Callable[[], None] = lambda: None,

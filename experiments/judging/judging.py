@@ -101,7 +101,7 @@ def ask(questions: list[Question], options: JudgeOptions) -> tuple[list[dict[str
     client = JudgeClient(endpoint, options)
     if left := client.open(questions):
         endpoint.require_key()
-        most, likely = client.at_most(left), client.likely(left)
+        likely, most = client.estimate(left)
         known = f" ({len(questions) - len(left):,} are answered already)" if len(left) < len(questions) else ""
         require_consent(f"{len(left):,} questions for {options.judge_model} at {endpoint.host}{known}: likely "
                         f"{likely.describe(options)}; at most {most.describe(options)}", most.cost(options), options)
