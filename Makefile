@@ -20,7 +20,7 @@ notebooks: .venv/installed
 	$(BIN)/jupyter nbconvert --to notebook --coalesce-streams --inplace notebooks/*.ipynb
 
 bench: .venv/installed
-	$(BIN)/python experiments/bench_tracing.py
+	$(BIN)/python experiments/benchmark.py tracing
 
 .venv/installed: requirements.txt
 	$(PYTHON) -c "import sys; assert sys.version_info >= (3, 11), 'Python 3.11 or newer is needed: make PYTHON=...'"

@@ -16,7 +16,7 @@ from model import Model
 from tools import has_fast_bfloat16
 
 MB = 2**20
-# what a process takes besides its tensors, measured: see experiments/memory_accuracy.py
+# what a process takes besides its tensors, measured: see experiments/benchmark.py memory
 LIBRARIES = 5 * MB  # code and scratch of the kernels
 LIBRARIES_PER_THREAD = 3 * MB  # the same, of each further thread
 LIBRARIES_PER_BLOCK = 24 * 1024  # ends of pages, and what autograd writes down

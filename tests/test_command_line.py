@@ -96,9 +96,11 @@ MISTAKES = {  # and what the sentence says that answers each
     "experiments/search.py --trails 3": "--trials was meant",
     "experiments/ladder.py --sedes 3": "--seeds was meant",
     "experiments/judge.py grade --yess": "Unrecognized options: --yess",
-    "experiments/bench_tracing.py --fast": "--fast: there are no flags here",
+    "experiments/benchmark.py tracing --fast": "Unrecognized options: --fast",
+    "experiments/benchmark.py memory --randm 3": "--random was meant",
+    "experiments/benchmark.py tracking": "benchmark='tracking' is not known: use one of tokens-to-loss",
 }
-DOORS = {line.split()[0] for line in MISTAKES} | {"experiments/benchmark.py"}
+DOORS = {line.split()[0] for line in MISTAKES}
 ANSWERS = ["runs.py list", *(f"{door} --help" for door in sorted(DOORS))]
 
 

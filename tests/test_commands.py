@@ -285,7 +285,7 @@ def test_help_is_no_mistake(command, program, words):
 def processes(place):
     """A mistake in each program, all started together: by name, (exit status, output, errors)."""
     mistakes = {"train": ["--train.stps", "3"], "model": ["--model.dim", "0"], "tokenizer": ["show", "nowhere", "text"],
-                "experiments/benchmark": ["memory", "--randm", "3"], "experiments/bench_tracing": ["--fast"]}
+                "experiments/benchmark": ["memory", "--randm", "3"]}
     started = {name: start(place, name, *words) for name, words in mistakes.items()}
     return {name: (*process.communicate(), process.returncode) for name, process in started.items()}
 
@@ -297,7 +297,7 @@ def start(place: Path, name: str, *words: str, **options) -> subprocess.Popen:
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
 
 
-@pytest.mark.parametrize("name", ["train", "model", "tokenizer", "experiments/benchmark", "experiments/bench_tracing"])
+@pytest.mark.parametrize("name", ["train", "model", "tokenizer", "experiments/benchmark"])
 def test_a_program_fails_with_one_line(processes, name):
     output, errors, status = processes[name]
     assert (output, status) == ("", 2)

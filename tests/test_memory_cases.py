@@ -6,7 +6,7 @@ from typing import get_args
 import pytest
 
 import config
-from experiments.memory_cases import drawn_cases, named_cases
+from experiments.benchmarks.memory_cases import drawn_cases, named_cases
 
 MENUS = {"mlp": config.Mlp, "norm": config.Norm, "residual": config.Residual, "position": config.Position,
          "attention.backend": config.AttentionKernel, "mixers": config.Mixer, "optimizer": config.Optimizer,

@@ -1,0 +1,109 @@
+"""Runs an ablation: plans it, checks it, trains each run in a process of its own, continues what was interrupted."""
+
+import json
+import time
+from collections.abc import Callable, Sequence
+
+import runs
+from config import Config
+from corpora.locks import locked
+from experiments.ablating.ablation_options import AblationOptions
+from experiments.ablating.plan import Planned, make_plan
+from experiments.ablating.variant_runs import VariantOutcome, VariantRuns, bits_per_byte
+from experiments.ablating.variants import flags_line
+from experiments.searching.children import Children, Task, is_finished, require_same, training
+from experiments.searching.jobs import last_line
+from experiments.searching.signals import Stopped
+from run_store.atomic_files import write_text
+
+LIVES = 3  # of a run whose process is ended from outside
+LOST = (143, 130, -2, -9, -15)  # exit statuses of such a process
+Say = Callable[[str], object]
+
+
+def ablate(options: AblationOptions, base: Config, say: Say) -> tuple[list[VariantOutcome], Stopped | None]:
+    """Train what is not trained yet, and return the outcome of each variant, the base first.
+
+    `say` is called with a line for each event. After SIGINT or SIGTERM the second result is the Stopped to raise, if
+    there is something to compare already; else it is raised. Raises ValueError for mistakes, before any training.
+    """
+    variant_runs, logs = VariantRuns(options, base), options.folder / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    with locked(options.folder / "lock") as mine, Children.started(logs, threads=options.threads) as children:
+        if not mine:
+            raise ValueError(f"name={options.name} is being worked on by another process: wait until that has ended")
+        return AblationRunner(options, make_plan(options, base, children), variant_runs, children, say).run()
+
+
+class AblationRunner:
+    """Trains the runs of a plan."""
+
+    def __init__(
+        self, options: AblationOptions, plan: list[Planned], variant_runs: VariantRuns, children: Children, say: Say,
+    ):
+        self.options, self.plan, self.runs, self.children, self.say = options, plan, variant_runs, children, say
+        self.diverged = options.folder / "diverged.json"  # runs that would diverge again -> where
+        self.failures = {name: reason for name, reason in self.known_to_diverge().items()
+                         if (runs.MODELS / name).exists()}
+
+    def run(self) -> tuple[list[VariantOutcome], Stopped | None]:
+        for planned in self.plan:
+            self.say(describe(planned))
+        for planned in self.plan:
+            for cfg in self.runs.all(planned):
+                require_same(cfg)
+        if self.runs.sweep:
+            first = [self.runs.first(planned) for planned in self.plan]
+            self.train([configs[value] for value in self.runs.sweep for configs in first])
+            for planned in self.plan:
+                self.runs.choose(planned)
+        stopped, seeds = None, range(self.options.seeds)
+        try:
+            self.train([cfg for place in seeds for planned in self.plan if (cfg := self.runs.final(planned, place))])
+        except Stopped as stop:
+            stopped = stop
+        base, *variants = outcomes = [self.runs.outcome(planned, self.failures) for planned in self.plan]
+        if stopped and not (base.values and any(outcome.values for outcome in variants)):
+            raise stopped
+        return outcomes, stopped
+
+    def train(self, configs: Sequence[Config]) -> None:
+        """Train those that are neither finished nor known to fail; continue what was ended from outside."""
+        configs = {cfg.train.name: cfg for cfg in configs}
+        logs = self.options.folder / "logs"
+        began, lives = time.monotonic(), dict.fromkeys(configs, LIVES)
+        waiting = [name for name in configs if name not in self.failures and not is_finished(name)]
+        done = len(configs) - len(waiting)
+        if done:
+            self.say(f"going on: {done} of {len(configs)} runs are there")
+        while waiting:
+            tasks, waiting = [training(configs[name], logs) for name in waiting], []
+            for task, status in self.children.run(tasks, self.options.jobs):
+                lives[task.name] -= 1
+                if status in LOST and lives[task.name]:
+                    waiting.append(task.name)
+                    continue
+                done += 1
+                said = self.ended(task, status)
+                self.say(f"{time.monotonic() - began:6.0f} s  {done} of {len(configs)}  {task.name}: {said}")
+
+    def ended(self, task: Task, status: int) -> str:
+        """Note how a process ended, and return a description."""
+        if status == 0 and is_finished(task.name):
+            return f"{bits_per_byte(task.name):.4f} bits per byte"
+        said = last_line(task.log).removeprefix("error: ") or f"exit status {status}"
+        self.failures[task.name] = f"ended from outside {LIVES} times" if status in LOST else said
+        if status == 1 and said.startswith("step "):
+            write_text(self.diverged, json.dumps(self.known_to_diverge() | {task.name: said}, indent=1) + "\n")
+        return self.failures[task.name]
+
+    def known_to_diverge(self) -> dict[str, str]:
+        return json.loads(self.diverged.read_text(encoding="utf-8")) if self.diverged.exists() else {}
+
+
+def describe(planned: Planned) -> str:
+    """A variant and its size, in a line."""
+    sized = flags_line(planned.sizing)
+    match = "" if planned.match is None else f", match {planned.match - 1:+.2%}"
+    return (f"{planned.variant.label}: {planned.parameters:,} parameters, {planned.tokens:,} tokens"
+            f"{match}{f', sized by {sized}' if sized else ''}")
