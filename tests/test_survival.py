@@ -67,6 +67,7 @@ def test_a_run_killed_while_it_writes_goes_on_to_the_same_bits(folder, reference
 OFTEN = {"train.log_every": 1, "train.checkpoint_every": 5, "train.sample_every": 50}
 
 
+@pytest.mark.slow
 def test_a_run_killed_three_times_is_the_run_left_alone(start, go, folder, tmp_path):
     changes, drawn = OFTEN | {"train.steps": 400}, random.Random(0)
     save_config(small_run_config(folder, changes), tmp_path / "config.json")
