@@ -154,6 +154,7 @@ def offline(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
 
 
+@pytest.mark.slow
 @NEEDS_WANDB
 def test_wandb_is_told_the_log_each_step_once_also_of_a_run_that_goes_on(go, at_step, offline):
     at_step(17, interrupt)
