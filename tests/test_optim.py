@@ -351,6 +351,7 @@ def test_a_moving_average_can_be_made_of_tensors_without_data(flags):
     assert not {id(p) for p in model.parameters()} & {id(p) for p in average.model.parameters()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flags", STATES.values(), ids=STATES)
 def test_a_stopped_run_goes_on_to_the_same_bits(go, flags):
     changes = {f"train.{name}": value for name, value in flags.items()}
