@@ -32,7 +32,7 @@ from modules.norm import norm_maker
 from modules.pointer import Pointer
 from presets import parse_command_line
 from tools import LoggingModule, log_io, seed_everything, trace
-from tracing.render import parameter_table
+from tracing.module_tables import parameter_table
 
 OUT_STD = {"same": lambda std, cfg: std, "depth": lambda std, cfg: std * (2 * cfg.num_layers) ** -0.5,
            "zero": lambda std, cfg: 0.0}

@@ -29,7 +29,7 @@ MAY_IMPORT = {
     "generation": "config configuration model run_store",
     "objectives": "config data generation model modules tools",
     "objective": "config objectives",
-    "runs": "config configuration model run_store tokenizer",
+    "runs": "config model run_store tokenizer",
     "inference": "config configuration data generation model objective presets runs tokenizer tools",
     "training": "config configuration corpora data generation inference model modules objective optim optimizing "
                 "presets run_store runs tales tokenizer tools",

@@ -306,7 +306,7 @@ def test_rm_asks_first(command, answer, word, is_removed):
 
 
 REFUSED = {
-    "nobody to ask": (["good"], "nobody is there to be asked: use --yes"),
+    "nobody to ask": (["good"], "there is no terminal to ask at: use --yes"),
     "no name": (["--yes"], "NAME is missing"),
     "no run": (["good", "plain", "--yes"], "plain is not a run in "),
     "no such run": (["good", "nowhere", "--yes"], "nowhere is not a run in "),
@@ -394,7 +394,7 @@ def test_prune_removes_what_can_go_and_says_how_many_bytes(command, place):
     status, output, errors = command("prune", "--dry-run")
     assert (status, errors, content(place)) == (0, "", before)
     assert {Path(line.partition("  ")[0]) for line in output.splitlines()[:-1]} == gone
-    assert output.splitlines()[-1] == f"{sum(sizes):,} bytes would be given back"
+    assert output.splitlines()[-1] == f"{sum(sizes):,} bytes would be freed"
     status, output, errors = command("prune", "--yes")
     assert (status, errors) == (0, "") and f"removed 4, {sum(sizes):,} bytes" in output
     left = {name: sha for name, sha in before.items() if not any((place / name).is_relative_to(g) for g in gone)}

@@ -266,7 +266,7 @@ def test_a_target_weighs_the_same_in_every_pass_of_a_step(go, tmp_path):
     assert whole.log().tokens.iloc[-1] < 8 * 4 * 16  # padding is nothing to learn from
 
 
-@pytest.mark.parametrize(("depth", "maker"), [(0, "MainThread"), (7, "prefetch")])
+@pytest.mark.parametrize(("depth", "maker"), [(0, "MainThread"), (7, "prefetch_0")])
 def test_batches_made_ahead_change_nothing(go, reference, monkeypatch, depth, maker):
     get, makers = Batches.__getitem__, set()
 

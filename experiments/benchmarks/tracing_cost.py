@@ -14,7 +14,7 @@ from config import ModelConfig, replace
 from experiments.benchmarks.benchmark_options import Tracing
 from model import Model
 from tools import LoggingModule, log_io, shapes, trace
-from tracing.render import grid
+from tracing.module_tables import grid
 
 NETS = {
     "tiny": (ModelConfig(vocab_size=65, dim=64, num_heads=4, num_layers=4), (2, 16)),

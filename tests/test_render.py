@@ -8,7 +8,8 @@ from small_models import MODELS, Net, gpt, llama, moe, tokens
 from torch import nn
 
 from tools import LoggingModule, Trace, log_io, trace
-from tracing.render import amount, duration, number, parameter_table
+from tracing.formats import amount, duration, number
+from tracing.module_tables import parameter_table
 
 
 @pytest.fixture(autouse=True)
