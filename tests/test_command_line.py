@@ -87,7 +87,7 @@ MISTAKES = {  # and what the sentence says that answers each
     "model.py --model.dimm 3": "--model.dim was meant",
     "memory.py --limit much": "--limit much is no size",
     "optim.py --train.lrr 1": "--train.lr was meant",
-    "inference.py nowhere": "nowhere is no run",
+    "inference.py nowhere": "nowhere is not a run",
     "inference.py toy --temprature 1": "--temperature was meant",
     "tokenizer.py show a b --idz": "--ids was meant",
     "runs.py list --srt name": "--sort was meant",
