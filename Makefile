@@ -2,12 +2,15 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: train test lint notebooks bench
+.PHONY: train test test-quick lint notebooks bench
 train: .venv/installed
 	$(BIN)/python train.py
 
 test: .venv/installed
-	$(BIN)/python -m pytest --numprocesses 2
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal -rs
+
+test-quick: .venv/installed
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal -m "not slow"
 
 lint: .venv/installed
 	$(BIN)/ruff check

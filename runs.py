@@ -26,7 +26,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from config import Config, load_config, save_config, to_dict
+from config import Config, load_config, save_config
+from configuration.storage import to_json
 from model import Model
 from run_store.atomic_files import write_text
 from run_store.checkpoint import CheckpointFolder, Progress, publish
@@ -87,7 +88,7 @@ class Run(RunLog, CheckpointFolder):
     def change(self, cfg: Config) -> None:
         """Replace its configuration."""
         if cfg != self.config:
-            write_text(self.path / "config.json", json.dumps(to_dict(cfg), indent=2) + "\n")
+            write_text(self.path / "config.json", to_json(cfg))
             self.config = cfg
 
     def tokenizer(self) -> Tokenizer:

@@ -18,8 +18,8 @@ from typing import Annotated
 import tyro
 from pydantic import ValidationError
 
-from config import explain
 from configuration.command_line import fail, parse_command
+from configuration.mistakes import explain
 from experiments.common.program import one_sentence
 from experiments.judging.judge_options import JudgeOptions, Unreachable
 

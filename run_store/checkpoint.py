@@ -10,6 +10,7 @@ import shutil
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -35,12 +36,18 @@ class Progress:
     val_loss: float | None = None  # nats per token, on the first `eval_tokens`; None = not evaluated at this step
     recent_losses: list[float] = field(default_factory=list)  # of the steps since the last line of the log
     recent_noise: list[tuple[float, float]] = field(default_factory=list)  # the same of gradients.NoiseScale, if asked
-    unseen: dict[str, float] | None = None  # lr and grad_norm of the last step, until it is evaluated and logged
+    recent_parts: dict[str, list[float]] = field(default_factory=dict)  # the same of the other parts of the losses
+    last_step: dict[str, float | None] = field(default_factory=dict)  # lr, grad_norm and more of the last step
+    logged_steps: int = 0  # steps whose evaluation, samples and line of the log are done: all, or all but the last
 
-    @property
-    def seen_steps(self) -> int:
-        """The number of steps whose evaluation, log line and samples are done."""
-        return self.step - bool(self.unseen)
+    @classmethod
+    def from_dict(cls, saved: dict[str, Any]) -> "Progress":
+        """What asdict gave; what older versions saved too, which had `unseen`: last_step until it was logged."""
+        saved = dict(saved)
+        if "unseen" in saved:
+            unseen = saved.pop("unseen")
+            saved |= {"last_step": unseen or {}, "logged_steps": saved["step"] - bool(unseen)}
+        return cls(**saved)
 
 
 class NotWritten(ValueError):
@@ -59,7 +66,7 @@ class Checkpoint:
 
     @cached_property
     def progress(self) -> Progress:
-        return Progress(**json.loads(verified(self.path, "progress.json").read_text(encoding="utf-8")))
+        return Progress.from_dict(json.loads(verified(self.path, "progress.json").read_text(encoding="utf-8")))
 
     def load_weights(self, model: nn.Module, *, ema: bool = False) -> None:
         """Load the weights, or their moving average. Raises ValueError if it is missing or does not fit the model."""

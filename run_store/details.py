@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from config import Config, to_dict
+from config import Config, diff
 from presets import PRESETS, load_preset
 from run_store.listing import (
     RunSummary,
@@ -63,9 +63,7 @@ def nearest_preset(config: Config) -> tuple[str, dict[str, tuple[Any, Any]]]:
 
 def differences(before: Config, after: Config) -> dict[str, tuple[Any, Any]]:
     """The flags that differ, except the run's name."""
-    old, new = to_dict(before), to_dict(after)
-    return {f"{section}.{name}": (old[section][name], value) for section, values in new.items()
-            for name, value in values.items() if value != old[section][name] and (section, name) != ("train", "name")}
+    return {flag: pair for flag, pair in diff(before, after).items() if flag != "train.name"}
 
 
 def format_value(value: Any) -> str:

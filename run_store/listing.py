@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from config import Config, from_dict
+from configuration.migrations import migrated
 from run_store.lock import is_being_trained
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -126,7 +127,7 @@ def read_json(path: Path) -> dict[str, Any]:
 def read_config(path: Path) -> Config:
     """The configuration of a run. Raises ValueError if it cannot be read, or has an unknown flag."""
     try:
-        return from_dict(read_json(path / "config.json"))
+        return from_dict(migrated(read_json(path / "config.json")))
     except ValueError as error:
         said = str(error)
         raise ValueError(said if said.startswith("config.json") else f"config.json: {said}") from None

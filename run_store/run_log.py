@@ -14,7 +14,6 @@ from run_store.append_log import AppendLog
 from run_store.atomic_files import write_text
 from run_store.listing import COLUMNS, complete_lines
 
-ASKED = ("grad_signal", "grad_noise", "noise_scale", "ema_val_loss")  # more, if flags ask; and grad_norm.LAYER
 TIMED = ("seconds", "tokens_per_second")  # columns that no seed repeats
 
 
@@ -33,11 +32,13 @@ class RunLog:
             raise ValueError(f"{self.path / 'log.csv'} cannot be read: {error}") from None
 
     def append(self, line: dict[str, Any]) -> None:
-        """Add a line to log.csv; missing values stay empty. The first line determines the columns."""
+        """Add a line to log.csv; missing values stay empty. The first line determines the columns.
+
+        Those of COLUMNS come first, then what else it names, such as a part of the losses.
+        """
         path, text = self.path / "log.csv", io.StringIO()
         header = self.journal.first_line(path)
-        asked = (name for name in line if name in ASKED or name.startswith("grad_norm."))
-        columns = header.split(",") if header else [*COLUMNS, *asked]
+        columns = header.split(",") if header else [*COLUMNS, *(name for name in line if name not in COLUMNS)]
         writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
         if not header:
             writer.writeheader()

@@ -2,9 +2,7 @@
 
 import json
 import math
-import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -13,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import QUIET
+from programs import Program
 from small_runs import assert_same_run, small_run_config
 
 import train
@@ -26,8 +25,8 @@ from experiments.ablating.results import BETTER, NOISE, WORSE, compare, result_t
 from experiments.ablating.sizing import num_flops, num_parameters, num_tokens, resized, steps_for
 from experiments.ablating.variant_runs import VariantOutcome
 from experiments.ablating.variants import Variant, make_variants, read_values
-from runs import ROOT, Run
-from training.step import Learner
+from runs import Run
+from training.step import TrainState
 
 NOISE_FILE = Path(__file__).parent / "recorded_noise.json"  # final losses of many seeds, and how they were made
 BASE = override(Config(), {"model.dim": 64, "model.num_layers": 4, "model.mlp": "glu", "model.hidden_dim": 172,
@@ -68,14 +67,14 @@ def test_a_variant_may_change_several_flags():
 
 @pytest.mark.parametrize(("word", "values"), [
     ("model.norm=rms,none", ["rms", "none"]), ("train.weight_decay=0.1,None", [0.1, None]),
-    ("model.mixers=[attention,none],attention", [["attention", "none"], ["attention"]]),
+    ("model.layers=[attention,none],attention", [["attention", "none"], ["attention"]]),
     ("model.tie_embeddings=true", [True])])
 def test_values_are_read_as_the_flags_have_them(word, values):
     assert read_values(word, BASE)[1] == values
 
 
 def test_files_of_different_variants_have_different_names():
-    found = variants("model.mixers=[attention,none],[none,attention],[attention,attention,none]", "model.norm=layer")
+    found = variants("model.layers=[attention,none],[none,attention],[attention,attention,none]", "model.norm=layer")
     assert len({one.slug for one in found}) == 5
     found = variants("train.optimizer=adamw", "train.seed=100", "sample.seed=100")
     assert [one.label for one in found] == ["base", "optimizer=adamw", "train.seed=100", "sample.seed=100"]
@@ -116,7 +115,8 @@ def test_options_that_contradict_each_other_are_refused(options, sentence):
 
 @pytest.mark.parametrize("by", ["width", "depth", "mlp"])
 @pytest.mark.parametrize("match", ["params", "flops"])
-@pytest.mark.parametrize("flags", [{"model.mlp": "mlp"}, {"model.mixers": ["none"]}, {"model.num_kv_heads": 1},
+@pytest.mark.parametrize("flags", [{"model.mlp": "mlp"}, {"model.layers": ["none"]},
+                                   {"model.attention.num_kv_heads": 1},
                                    {"model.pointer": False}], ids=str)
 def test_variants_have_as_much_as_the_base_to_one_percent(by, match, flags):
     found, cost = sized(flags, match=match, match_by=by), {"params": num_parameters, "flops": num_flops}[match]
@@ -146,8 +146,8 @@ def test_a_varied_mlp_keeps_its_width():
 
 
 def test_steps_make_up_for_dearer_tokens():
-    found = sized({"model.mixers": ["none"]}, match="flops", match_by="steps")
-    assert found.cfg.model == override(BASE, {"model.mixers": ["none"]}).model and found.cfg.train.steps > 300
+    found = sized({"model.layers": ["none"]}, match="flops", match_by="steps")
+    assert found.cfg.model == override(BASE, {"model.layers": ["none"]}).model and found.cfg.train.steps > 300
     assert num_flops(found.cfg) * num_tokens(found.cfg) == pytest.approx(num_flops(BASE) * num_tokens(BASE), rel=0.01)
 
 
@@ -168,13 +168,13 @@ def test_steps_come_nearest_to_the_tokens():
 
 
 def test_a_seed_gives_all_variants_the_same_data_in_the_same_order(models, tmp_path, monkeypatch):
-    seen, step = {}, Learner.step
+    seen, step = {}, TrainState.step
 
     def recorded(self, batches, **rest):
         seen.setdefault(name, []).append(np.concatenate([batch.x.numpy() for batch in batches]))
         return step(self, batches, **rest)
 
-    monkeypatch.setattr(Learner, "step", recorded)
+    monkeypatch.setattr(TrainState, "step", recorded)
     base = small_run_config(tmp_path, {"train.steps": 4, "sample.max_new_tokens": 2})
     for name, flags in {"base": {}, "wide": {"model.dim": 24, "model.norm": "layer", "model.mlp": "glu"},
                         "other": {"train.seed": 1}}.items():
@@ -347,20 +347,22 @@ def test_an_ablation_is_called_after_what_it_varies():
 # ---- the whole of it ----
 
 
-def start(folder: Path, *words: str) -> subprocess.Popen:
+def start(folder: Path, *words: str) -> Program:
     """`python experiments/ablate.py` on a tiny base, with the runs and the results in a folder."""
     cfg = small_run_config(folder, {
         "train.name": None, "train.steps": 60, "train.eval_every": 100, "train.log_every": 1,
         "train.checkpoint_every": 10, "train.sample_every": 100, "sample.num_samples": 1, "sample.max_new_tokens": 2})
     save_config(cfg, folder / "tiny.json")
-    environment = os.environ | {"SHAPESHIFTER_MODELS": str(folder / "models"), "OMP_NUM_THREADS": "1",
-                                "SHAPESHIFTER_RESULTS": str(folder / "results")}
-    program = [sys.executable, str(ROOT / "experiments" / "ablate.py"), "--config", str(folder / "tiny.json")]
-    return subprocess.Popen([*program, *words], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                            text=True)
+
+    def program() -> None:
+        sys.argv = ["ablate.py", "--config", str(folder / "tiny.json"), *words]
+        ablate.main()
+
+    return Program(program, {"SHAPESHIFTER_MODELS": str(folder / "models"), "OMP_NUM_THREADS": "1",
+                             "SHAPESHIFTER_RESULTS": str(folder / "results")})
 
 
-def finish(process: subprocess.Popen) -> tuple[int, str, str]:
+def finish(process: Program) -> tuple[int, str, str]:
     said, errors = process.communicate(timeout=300)
     return process.returncode, said, errors
 

@@ -116,10 +116,10 @@ def test_a_loss_per_token_is_refused_between_tokenizers_and_left_by_the_default(
 
 def test_flags_that_differ_are_rows_and_seeds_are_listed():
     lines = [line("a", source("a-0"), source("a-1", changes={"train.seed": 1})),
-             line("b", source("b", changes={"model.dim": 64, "model.mixers": ("attention", "none")})), line("theirs")]
+             line("b", source("b", changes={"model.dim": 64, "model.layers": ("attention", "none")})), line("theirs")]
     assert differences(lines).to_dict("index") == {
         "model.dim": {"a": "128", "b": "64", "theirs": ""},
-        "model.mixers": {"a": "attention", "b": "attention none", "theirs": ""},
+        "model.layers": {"a": "attention", "b": "attention none", "theirs": ""},
         "train.seed": {"a": "0, 1", "b": "0", "theirs": ""}}
 
 

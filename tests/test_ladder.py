@@ -2,10 +2,8 @@
 
 import json
 import math
-import os
 import re
 import signal
-import subprocess
 import sys
 import time
 from collections import Counter
@@ -15,6 +13,7 @@ import pytest
 import torch
 from conftest import QUIET
 from helpers import assert_close, small_tokens
+from programs import Program
 from small_runs import write_text_file
 
 from config import DataConfig, override, replace
@@ -33,10 +32,12 @@ from train import train
 
 PROGRAM = Path(ladder.__file__)
 THE_ONE_THING = [
-    {}, {"train.batch_size"}, {"model.position"}, {"train.optimizer", "train.lr"}, {"model.mixers"},
-    {"model.num_heads"}, {"model.mlp", "model.activation"}, {"model.num_layers"}, {"model.residual"}, {"model.norm"},
+    {}, {"train.batch_size"}, {"model.position"}, {"train.optimizer", "train.lr"}, {"model.mixer",
+                                                                                    "model.attention.num_heads"},
+    {"model.attention.num_heads"}, {"model.mlp", "model.activation"}, {"model.num_layers"}, {"model.residual"},
+    {"model.norm"},
     {"model.residual_dropout"},
-    {"model.dim", "model.num_heads", "model.max_seq_len", "train.batch_size"},
+    {"model.dim", "model.attention.num_heads", "model.max_seq_len", "train.batch_size"},
 ]
 
 
@@ -113,13 +114,14 @@ def test_what_is_finished_is_kept_and_another_run_of_the_name_is_refused(text, m
             train_all([override(cfg, changes)], jobs=1, folder=tmp_path / "logs", on_end=pytest.fail)
 
 
-def command(tmp_path: Path, *words: str) -> subprocess.Popen:
-    environment = os.environ | {"SHAPESHIFTER_MODELS": str(tmp_path / "models"), "OMP_NUM_THREADS": "1",
-                                "SHAPESHIFTER_RESULTS": str(tmp_path / "results")}
-    words = [*words, "--data.name", str(tmp_path / "words.txt"), "--data.cache-dir", str(tmp_path / "cache"),
-             "--name", "toy"]
-    return subprocess.Popen([sys.executable, str(PROGRAM), *words], env=environment, text=True,
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+def command(tmp_path: Path, *words: str) -> Program:
+    def program() -> None:
+        sys.argv = ["ladder.py", *words, "--data.name", str(tmp_path / "words.txt"),
+                    "--data.cache-dir", str(tmp_path / "cache"), "--name", "toy"]
+        ladder.main()
+
+    return Program(program, {"SHAPESHIFTER_MODELS": str(tmp_path / "models"), "OMP_NUM_THREADS": "1",
+                             "SHAPESHIFTER_RESULTS": str(tmp_path / "results")})
 
 
 @pytest.mark.slow

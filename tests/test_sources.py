@@ -19,7 +19,7 @@ LOSSES = {0: 5.5, 250: 4.25, 500: 3.125}
 
 def make_run(name: str, losses: dict[int, float] = LOSSES) -> Run:
     """A run that has logged these validation losses, and trained nothing."""
-    cfg = Config(model=ModelConfig(dim=16, num_heads=2, vocab_size=259), train=TrainConfig(name=name))
+    cfg = Config(model=ModelConfig(dim=16, vocab_size=259), train=TrainConfig(name=name))
     run = Run.create(name, cfg, ByteTokenizer(), {"name": "text", "floor_bits_per_byte": None})
     for step, loss in losses.items():
         run.append({"step": step, "tokens": 8 * step, "train_loss": loss - 0.5, "val_loss": loss})

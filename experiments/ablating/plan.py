@@ -19,7 +19,7 @@ from experiments.ablating.variants import Variant, make_variants
 from experiments.searching.children import Children, Task
 from run_store.atomic_files import write_text
 from tools import pick_device
-from train import choose_tokenizer, fit_vocabulary, settle_precision
+from training.setup import choose_tokenizer, fit_vocabulary, settle_precision
 
 TIMINGS = 3  # measurements of each configuration; the median counts
 

@@ -6,9 +6,8 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
 
-from config import Config, override
+from config import Config, get, override
 from experiments.ablating.ablation_options import MatchBy
-from experiments.ablating.variants import get
 from experiments.common import figures
 from model import flops_per_token
 from optimizing.schedules import Schedule
@@ -35,10 +34,7 @@ def num_tokens(cfg: Config) -> int:
 
 def steps_for(cfg: Config, tokens: float) -> int:
     """The number of steps that comes nearest to a number of tokens."""
-    most = math.ceil(tokens / (cfg.train.batch_size * cfg.model.max_seq_len)) + 1
-    schedule = _schedule(override(cfg, {"train.steps": most}))
-    after = bisect.bisect_left(range(most), tokens, key=schedule.tokens_before)
-    return min((max(1, after - 1), max(1, after)), key=lambda steps: abs(schedule.tokens_before(steps) - tokens))
+    return _schedule(cfg).steps_for(tokens)
 
 
 def resized(cfg: Config, target: float, cost: Cost, by: MatchBy, *, keep_mlp: bool = False) -> dict[str, Any]:
@@ -83,7 +79,7 @@ def with_remainder(cfg: Config, target: float, cost: Cost) -> dict[str, Any]:
 def widths(cfg: Config) -> list[dict[str, Any]]:
     """The flags of this model at every width, the MLP in proportion."""
     model = cfg.model
-    unit = model.num_heads if model.head_dim is None else math.gcd(model.dim, 8)
+    unit = model.attention.num_heads if model.attention.head_dim is None else math.gcd(model.dim, 8)
     dims = range(unit, WIDEST * model.dim + 1, unit)
     return list(_allowed(cfg, ({"model.dim": dim} | _scaled_hidden(cfg, dim) for dim in dims)))
 

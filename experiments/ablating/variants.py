@@ -10,7 +10,8 @@ from typing import Any
 
 import yaml
 
-from config import Config, override, replace, to_dict
+from config import Config, flat, get, override, replace, to_dict
+from configuration.mistakes import unknown
 from experiments.ablating.ablation_options import AblationOptions
 
 BASE = "base"
@@ -50,10 +51,9 @@ def make_variants(options: AblationOptions, base: Config) -> list[Variant]:
 def read_values(word: str, base: Config) -> tuple[str, list[Any]]:
     """Read flag=value,value. Raises ValueError."""
     flag, equals, text = word.partition("=")
-    section, _, name = flag.partition(".")
-    known = to_dict(base).get(section, {})
-    if name not in known:
-        raise ValueError(f"{flag} is not a flag: see python train.py --help for all of them")
+    known = flat(base)
+    if flag not in known:
+        raise ValueError(unknown(flag, list(known)))
     if not equals or not text:
         raise ValueError(f"{word}: expected values, as in {flag}=a,b")
     if flag in REFUSED:
@@ -63,7 +63,7 @@ def read_values(word: str, base: Config) -> tuple[str, list[Any]]:
     except yaml.YAMLError:
         raise ValueError(f"{word}: expected values with commas between them, lists in brackets") from None
     values = [None if value == "None" else value for value in values]
-    if isinstance(known[name], tuple):
+    if isinstance(known[flag], tuple):
         values = [value if isinstance(value, list) else [value] for value in values]
     return flag, values
 
@@ -89,11 +89,6 @@ def spell(value: Any) -> str:
 def flags_line(flags: Mapping[str, Any]) -> str:
     """Flags and their values, without the sections."""
     return " ".join(f"{flag.partition('.')[2]}={spell(value)}" for flag, value in flags.items())
-
-
-def get(cfg: Config, flag: str) -> Any:
-    section, _, name = flag.partition(".")
-    return getattr(getattr(cfg, section), name)
 
 
 def slug(label: str) -> str:

@@ -8,14 +8,12 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from config import Config, Packing, override
+from config import Packing, override
 from data import Batch, Batches, prefetched
 from experiments.benchmarks.benchmark_options import Loader
-from experiments.benchmarks.prepared import prepare_text
-from model import Model
-from optim import make_optimizer
 from presets import load_preset
-from tools import pick_device, seed_everything
+from tools import pick_device
+from training.setup import Setup, prepare_run
 
 
 class SlowBatches(Batches):
@@ -30,16 +28,17 @@ class SlowBatches(Batches):
 
 def run(options: Loader, console: Console) -> bool:
     """Print a row for each packing and number of batches ahead."""
-    text = prepare_text(override(load_preset(options.preset), {
-        "data.name": "tales", "data.num_stories": options.stories, "model.max_seq_len": options.max_seq_len}))
-    cfg = text.cfg
+    setup = prepare_run(override(load_preset(options.preset), {
+        "data.name": "tales", "data.num_stories": options.stories, "model.max_seq_len": options.max_seq_len}),
+        pick_device(options.device))
+    cfg = setup.cfg
     table = Table("packing", "ahead", "waits, us a step", "a step, ms", "share", "padding")
     for packing in get_args(Packing):
-        batches = SlowBatches(text.train, batch_size=cfg.train.batch_size, seq_len=cfg.model.max_seq_len,
+        batches = SlowBatches(setup.train_parts, batch_size=cfg.train.batch_size, seq_len=cfg.model.max_seq_len,
                               packing=packing)
         batches.read_ms = options.read_ms
         for depth in options.prefetch:
-            waited, seconds, targets = measure(options, cfg, batches, depth)
+            waited, seconds, targets = measure(options, setup, batches, depth)
             padding = 1 - targets / (cfg.train.batch_size * cfg.model.max_seq_len)
             table.add_row(packing, str(depth), f"{1e6 * waited:.0f}", f"{1e3 * seconds:.1f}", f"{waited / seconds:.2%}",
                           f"{padding:.1%}")
@@ -47,21 +46,18 @@ def run(options: Loader, console: Console) -> bool:
     return True
 
 
-def measure(options: Loader, cfg: Config, batches: Batches, depth: int) -> tuple[float, float, float]:
+def measure(options: Loader, setup: Setup, batches: Batches, depth: int) -> tuple[float, float, float]:
     """(seconds that a step waits, its seconds, targets it learns from)."""
-    device = pick_device(options.device)
-    seed_everything(0)
-    model = Model(cfg.model).to(device)
-    optimizer = make_optimizer(model, cfg.train)
+    device, state = setup.device, setup.make_state()
     waits, seconds, targets = [], [], []
     with prefetched(batches, range(options.steps + 1), depth=depth, pin=device.type == "cuda") as coming:
         for _ in range(options.steps + 1):
             began = time.perf_counter()
             batch = next(coming).to(device)
             waits.append(time.perf_counter() - began)
-            model(batch.x, batch.y, documents=batch.documents).backward()
-            optimizer.step()
-            optimizer.zero_grad()
+            state.objective(batch).total.backward()
+            state.optimizer.step()
+            state.optimizer.zero_grad()
             if device.type == "cuda":
                 torch.cuda.synchronize()
             seconds.append(time.perf_counter() - began)

@@ -23,8 +23,8 @@ from memory_prediction.prediction import Prediction, num_texts, predict
 from memory_prediction.process import choose_allocator, peak_rss_bytes, reset_peak_rss, rss_bytes, warm_up
 from model import Model, flops_per_token
 from tools import seed_everything
-from training.evaluation import predict_batch
-from training.step import Learner
+from training.evaluation import score_batch
+from training.step import TrainState
 
 MB = 2**20
 SMALLEST, LARGEST = 48 * MB, 2**31  # bytes of drawn cases; smaller processes hold mostly libraries
@@ -152,9 +152,8 @@ def train_and_measure(cfg: Config, allocator: str, threads: int, steps: int, dev
     warm_up()
     before = rss_bytes()
     reset_peak_rss()
-    model = Model(cfg.model, checkpoint_activations=cfg.train.checkpoint_activations,
-                  loss_chunk=cfg.train.loss_chunk).to(device)
-    learner = Learner(model, cfg.train)
+    model = Model(cfg.model, checkpoint_activations=cfg.train.checkpoint_activations).to(device)
+    learner = TrainState(model, cfg.train)
     for number in range(1, num_steps(cfg, steps) + 1):
         batches = [random_batch(cfg).to(learner.device) for _ in range(cfg.train.accumulation)]
         learner.step(batches, number=number, lr=1e-4, noise=[])
@@ -165,10 +164,10 @@ def train_and_measure(cfg: Config, allocator: str, threads: int, steps: int, dev
     return model.num_parameters(), taken
 
 
-def evaluate_and_sample(cfg: Config, learner: Learner, batch: Batch) -> None:
+def evaluate_and_sample(cfg: Config, learner: TrainState, batch: Batch) -> None:
     learner.optimizer.eval()
     with learner.precision:
-        predict_batch(learner.model, batch)
+        score_batch(learner.objective, batch)
     begin_texts(cfg, learner.model, num_texts(cfg))
 
 

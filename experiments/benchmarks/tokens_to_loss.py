@@ -7,16 +7,11 @@ from rich.console import Console
 from rich.table import Table
 
 from config import Config, override
-from data import Batches
 from experiments.benchmarks.benchmark_options import TokensToLoss
-from experiments.benchmarks.prepared import prepare_text
-from model import Model
-from optimizing.schedules import Schedule
 from presets import load_preset
-from tools import pick_device, seed_everything
-from train import settle_precision
+from tools import pick_device
 from training.evaluation import evaluate
-from training.step import Learner
+from training.setup import prepare_run
 
 
 def run(options: TokensToLoss, console: Console) -> bool:
@@ -39,25 +34,19 @@ def run(options: TokensToLoss, console: Console) -> bool:
 
 def train(options: TokensToLoss, preset: str, seed: int, console: Console) -> tuple[list[tuple[int, float]], float]:
     """Train a recipe: (tokens, validation loss) at each evaluation, and the seconds without the evaluations."""
-    text = prepare_text(override(load_preset(preset), {"data.name": options.data, "train.seed": seed}))
-    device = pick_device(options.device)
-    cfg = with_budget(settle_precision(text.cfg, device), options.budget)
-    seed_everything(seed)
-    model = Model(cfg.model).to(device)
-    learner = Learner(model, cfg.train)
-    batches = Batches(text.train, batch_size=cfg.train.batch_size, seq_len=cfg.model.max_seq_len, seed=seed,
-                      packing=cfg.data.packing)
-    schedule = Schedule(cfg, rows_per_epoch=batches.rows_per_epoch)
+    cfg = override(load_preset(preset), {"data.name": options.data, "train.seed": seed})
+    setup = prepare_run(with_budget(cfg, options.budget), pick_device(options.device))
+    state, cfg, schedule = setup.make_state(), setup.cfg, setup.schedule
     points = {math.ceil(cfg.train.steps * (i + 1) / options.evaluations) for i in range(options.evaluations)}
     curve, seconds = [], 0.0
     for step in range(cfg.train.steps):
         began = time.perf_counter()
-        taken = [batches[number].to(device) for number in schedule.passes(step)]
-        learner.step(taken, number=step + 1, lr=schedule.rate(step), noise=[])
+        taken = [setup.batches[number].to(state.device) for number in schedule.passes(step)]
+        state.step(taken, number=step + 1, lr=schedule.rate(step), noise=[])
         seconds += time.perf_counter() - began
         if step + 1 in points:
-            learner.optimizer.eval()
-            loss = evaluate(model, text.val, text.tokenizer, 64, packing=cfg.data.packing).loss
+            state.optimizer.eval()
+            loss = evaluate(state.objective, setup.val_part, setup.tokenizer, 64, packing=cfg.data.packing).loss
             curve.append((schedule.tokens_before(step + 1), loss))
             console.print(f"{preset} seed {seed}: {curve[-1][0]:9,} tokens  validation loss {loss:.4f}")
     return curve, seconds

@@ -10,19 +10,20 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from config import ModelConfig, replace
+from config import AttentionConfig, ModelConfig, replace
 from experiments.benchmarks.benchmark_options import Tracing
 from model import Model
 from tools import LoggingModule, log_io, shapes, trace
-from tracing.module_tables import grid
+from tracing.render import grid
 
+EAGER = AttentionConfig(backend="eager")
 NETS = {
-    "tiny": (ModelConfig(vocab_size=65, dim=64, num_heads=4, num_layers=4), (2, 16)),
-    "base": (ModelConfig(vocab_size=512, dim=256, num_heads=8, num_layers=8), (8, 256)),
+    "tiny": (ModelConfig(vocab_size=65, dim=64, num_layers=4), (2, 16)),
+    "base": (ModelConfig(vocab_size=512, dim=256, num_layers=8, attention=AttentionConfig(num_heads=8)), (8, 256)),
 }
 MODES = {"off": None, "shapes only": {"stats": "none"}, "basic": {}, "full": {"stats": "full"}}
-DEEP = ModelConfig(vocab_size=65, dim=64, num_heads=4, num_layers=12, attn_kernel="explicit")
-BIG = ModelConfig(vocab_size=50_000, dim=2048, num_heads=16, num_layers=18, attn_kernel="explicit")
+DEEP = ModelConfig(vocab_size=65, dim=64, num_layers=12, attention=EAGER)
+BIG = ModelConfig(vocab_size=50_000, dim=2048, num_layers=18, attention=replace(EAGER, num_heads=16))
 
 
 def run(options: Tracing, console: Console) -> bool:
@@ -37,9 +38,9 @@ def run(options: Tracing, console: Console) -> bool:
                  for mode, time in times.items()]
     held = memory_held(Model(DEEP), torch.randint(DEEP.vocab_size, (2, 16)))
     rows.append(["held by a trace of 12 layers", f"{held / 1e6:.2f} MB", ""])
-    for kernel in ("fused", "explicit"):
-        cfg = replace(DEEP, attn_kernel=kernel)
-        rows.append([f"shapes(), 12 layers, {kernel} attention", f"{shapes_seconds(cfg):.2f} s", ""])
+    for backend in ("sdpa", "eager"):
+        cfg = replace(DEEP, **{"attention.backend": backend})
+        rows.append([f"shapes(), 12 layers, {backend} attention", f"{shapes_seconds(cfg):.2f} s", ""])
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     count = shapes(lambda: Model(BIG)).parts[""].parameters
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024

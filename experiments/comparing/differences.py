@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from config import to_dict
+from config import flat
 from experiments.comparing.lines import Line, members
 from experiments.comparing.sources import CurveSource
 
@@ -28,9 +28,7 @@ def differences(lines: Sequence[Line]) -> pd.DataFrame:
 
 
 def _flags(source: CurveSource) -> dict[str, Any]:
-    tree = to_dict(source.run.config)
-    del tree["train"]["name"]
-    return {f"{section}.{flag}": value for section, flags in tree.items() for flag, value in flags.items()}
+    return {flag: value for flag, value in flat(source.run.config).items() if flag != "train.name"}
 
 
 def spelled(value: Any) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from config import to_dict
+from config import flat
 from experiments.comparing.sources import CurveSource
 from runs import Run
 
@@ -99,9 +99,8 @@ def _key(source: CurveSource) -> str:
     """Equal for the members of a line."""
     if source.run is None:
         return f"{source.path} {source.name}"
-    tree = to_dict(source.run.config)
-    del tree["train"]["seed"], tree["train"]["name"]
-    return json.dumps([tree, source.run.data["fingerprint"], int(source.table["step"].max())])
+    flags = flat(source.run.config) | {"train.seed": None, "train.name": None}
+    return json.dumps([flags, source.run.data["fingerprint"], int(source.table["step"].max())])
 
 
 def _line(name: str, members: Sequence[CurveSource]) -> Line:

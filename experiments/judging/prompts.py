@@ -12,7 +12,7 @@ from corpora.shards import JoinedTokenFile, TokenFile, prepare
 from experiments.judging.judge_options import NUM_STORIES, JudgeOptions
 from runs import Run
 from tokenizer import Tokenizer
-from train import require_same_text
+from training.setup import require_same_text
 
 SHARE, SHORTEST, LONGEST = 1 / 3, 40, 400  # length of a prompt: share of its text, and limits in characters
 STRETCH, LEAST_STRETCH = 2048, 128  # tokens; a longer document gives several prompts

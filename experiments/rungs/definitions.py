@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from config import Config, DataConfig, override, replace, to_dict
+from config import Config, DataConfig, diff, override, replace
 from presets import LADDER, LADDER_TOKENS, load_preset, paced
 
 # flags that follow from a rung's batch size, its context length and the number of tokens
@@ -82,10 +82,8 @@ class Rung:
         """The flags that differ from the rung below: (value there, value here)."""
         if self.number == 1:
             return {}
-        below, here = to_dict(load_preset(RUNGS[self.number - 2].preset)), to_dict(load_preset(self.preset))
-        flags = {f"{section}.{name}": (below[section][name], value)
-                 for section, values in here.items() for name, value in values.items()}
-        return {flag: pair for flag, pair in flags.items() if pair[0] != pair[1] and flag not in FOLLOWING}
+        flags = diff(load_preset(RUNGS[self.number - 2].preset), load_preset(self.preset))
+        return {flag: pair for flag, pair in flags.items() if flag not in FOLLOWING}
 
     def config(
         self, *, ladder: str = "ladder", tokens: int = LADDER_TOKENS, seed: int = 0, data: DataConfig | None = None,

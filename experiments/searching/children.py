@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import runs
-from config import Config, save_config, to_dict
+from config import Config, diff, save_config
 from experiments.searching.service import Service, wait_for_answers
 from experiments.searching.signals import Signals
 from training.saving import MAY_CHANGE
 
 POLL_SECONDS = 0.5
-MODULES = ("train", "experiments.searching.timing")  # what the starter has imported
+MODULES = ("train", "experiments.searching.timing", "torch._dynamo")  # optimizers import the last one
 
 
 @dataclass(frozen=True)
@@ -121,12 +121,10 @@ def require_same(cfg: Config) -> None:
     name = cfg.train.name
     if not is_there(name):
         return
-    saved, planned = to_dict(runs.Run(name).config), to_dict(cfg)
-    free = {f"{section}.{flag}" for section, flags in MAY_CHANGE.items() for flag in flags} - {"train.steps"}
+    free = {*MAY_CHANGE} - {"train.steps"}
     if cfg.model.vocab_size is None:  # it follows from the tokenizer
         free.add("model.vocab_size")
-    for section, flags in planned.items():
-        for flag, value in flags.items():
-            if saved[section][flag] != value and f"{section}.{flag}" not in free:
-                raise ValueError(f"{name} is there, and was trained with {section}.{flag}={saved[section][flag]}, not "
-                                 f"{value}: choose another --name, or delete it")
+    for flag, (saved, planned) in diff(runs.Run(name).config, cfg).items():
+        if flag not in free:
+            raise ValueError(f"{name} is there, and was trained with {flag}={saved}, not {planned}: choose another "
+                             "--name, or delete it")

@@ -8,7 +8,6 @@
 """
 
 import io
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +18,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from optuna.trial import FrozenTrial
 
-from config import Config, from_dict, override, to_dict
+from config import Config, from_dict, override
+from configuration.storage import to_json
 from experiments.searching import pictures
 from experiments.searching.importance import NothingToDraw, by_importance
 from experiments.searching.outcomes import best_trials, columns, flags, measured, oversized_share
@@ -93,7 +93,7 @@ def _write_configs(results: optuna.Study, trials: list[FrozenTrial], folder: Pat
         old.unlink(missing_ok=True)
     paths = [folder / ("best.json" if place == 1 else f"best-{place}.json") for place in range(1, len(trials) + 1)]
     for path, trial in zip(paths, trials, strict=True):
-        write_text(path, json.dumps(to_dict(best_config(results, trial)), indent=2) + "\n")
+        write_text(path, to_json(best_config(results, trial)))
     return paths
 
 

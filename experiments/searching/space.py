@@ -21,7 +21,7 @@ from typing import Any
 
 import yaml
 
-from config import Config, load_config, override, to_dict
+from config import Config, flat, load_config, override
 from experiments.searching.values import (
     Chance,
     Choice,
@@ -182,5 +182,4 @@ def _base(name: str) -> Config:
 
 def _flat(cfg: Config) -> dict[str, Any]:
     """Every flag by its dotted name, with a value as a file would have it."""
-    tree = json.loads(json.dumps(to_dict(cfg)))
-    return {f"{section}.{name}": value for section, flags in tree.items() for name, value in flags.items()}
+    return json.loads(json.dumps(flat(cfg)))

@@ -14,8 +14,8 @@ from model import Model
 from optimizing.schedules import Schedule
 from run_store.atomic_files import write_text
 from tools import pick_device, seed_everything
-from train import choose_tokenizer, fit_vocabulary, settle_precision
-from training.step import Learner
+from training.setup import choose_tokenizer, fit_vocabulary, settle_precision
+from training.step import TrainState
 
 WARM_UP_STEPS = 2
 LEAST_SECONDS = 1.0  # of measured steps
@@ -36,9 +36,8 @@ def step_seconds(cfg: Config) -> float:
     cfg = replace(cfg, train=replace(cfg.train, ramp_tokens=None))
     parts, _ = prepare(corpus, tokenizer, cfg.data.cache_path, workers=cfg.data.workers)
     seed_everything(cfg.train.seed)
-    model = Model(cfg.model, checkpoint_activations=cfg.train.checkpoint_activations,
-                  loss_chunk=cfg.train.loss_chunk).to(device)
-    learner = Learner(model, cfg.train)
+    model = Model(cfg.model, checkpoint_activations=cfg.train.checkpoint_activations).to(device)
+    learner = TrainState(model, cfg.train)
     batches = Batches(parts, batch_size=cfg.train.batch_size, seq_len=cfg.model.max_seq_len, seed=cfg.train.seed,
                       packing=cfg.data.packing)
     passes = Schedule(cfg, rows_per_epoch=batches.rows_per_epoch).passes
