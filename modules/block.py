@@ -144,6 +144,8 @@ class Block(LoggingModule, nn.ModuleDict):
     def __init__(self, branches: Mapping[str, Wiring], *, kind: str = ""):
         super().__init__(branches)
         self.branches, self.kind = tuple(branches), kind
+        if kind:
+            self.trace_name = f"{type(self).__name__} {kind.partition(':')[0]}"
 
     def extra_repr(self) -> str:
         return self.kind

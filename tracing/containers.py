@@ -1,6 +1,6 @@
 """Arguments and results of a call as a flat list of named objects."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import fields, is_dataclass
 from itertools import islice
 
@@ -41,3 +41,16 @@ def describe(x) -> str:
     """Short text for an object that is not a tensor: its value if it is plain, else its class."""
     text = repr(x) if isinstance(x, PLAIN) else type(x).__name__
     return text if len(text) <= 40 else text[:39] + "…"
+
+
+def map_tensors(x, function: Callable[[Tensor], Tensor]):
+    """The same containers with `function` of each tensor, in the order of `flatten`; other things as they are."""
+    if isinstance(x, Tensor):
+        return function(x)
+    if isinstance(x, tuple) and hasattr(x, "_fields"):
+        return type(x)(*(map_tensors(item, function) for item in x))
+    if type(x) in (tuple, list):
+        return type(x)(map_tensors(item, function) for item in x)
+    if type(x) is dict:
+        return {key: map_tensors(item, function) for key, item in x.items()}
+    return x

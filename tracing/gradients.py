@@ -5,6 +5,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from tracing.containers import map_tensors
 from tracing.records import Call, NonFinite
 from tracing.result import Trace
 from tracing.tensors import TensorRecords
@@ -20,20 +21,22 @@ class GradientHooks:
 
     def on_arguments(self, call: Call, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         """The arguments, with hooks."""
-        args = tuple(self.hook(x, call, "argument", str(i)) for i, x in enumerate(args))
-        return args, {k: self.hook(x, call, "argument", k) for k, x in kwargs.items()}
+        def hooked(x):
+            is_known = isinstance(x, Tensor) or hasattr(x, "_fields")  # other containers may be changed by the call
+            return map_tensors(x, lambda x: self.hook(x, call, "argument", "")) if is_known else x
+
+        return tuple(map(hooked, args)), {name: hooked(x) for name, x in kwargs.items()}
 
     def on_results(self, call: Call, out):
         """The results, with hooks."""
-        if type(out) not in (tuple, list):
-            return self.hook(out, call, "result", call.outputs[0].name if call.outputs else "")
-        names = [value.name for value in call.outputs]
-        names = names if len(names) == len(out) else [f"[{i}]" for i in range(len(out))]
-        return type(out)(self.hook(x, call, "result", name) for x, name in zip(out, names, strict=True))
+        names = iter([value.name for value in call.outputs if value.shape is not None])
+        if not isinstance(out, Tensor | tuple | list):
+            return out
+        return map_tensors(out, lambda x: self.hook(x, call, "result", next(names, "")))
 
-    def hook(self, x, call: Call, side: str, name: str):
+    def hook(self, x: Tensor, call: Call, side: str, name: str) -> Tensor:
         """x, or an alias of x whose hook sees the gradient of this use of x alone."""
-        if not (isinstance(x, Tensor) and x.requires_grad) or torch.jit.is_tracing():
+        if not x.requires_grad or torch.jit.is_tracing():
             return x
         alias = x.view_as(x)
         alias.register_hook(partial(self.note_gradient, call, side, name))

@@ -5,6 +5,7 @@ from collections import Counter, defaultdict
 from torch import nn
 
 from tracing.formats import amount, duration
+from tracing.parts import kind_of
 
 COLUMNS = ("part", "kind", "parameters", "share", "calls", "flops", "output_bytes", "seconds")
 
@@ -109,7 +110,7 @@ def parameter_table(model: nn.Module, depth: int = 3) -> str:
         again = dict.fromkeys(x for part in everything for x in shared.get(part, ()))
         if not count and not again:
             return
-        kind = type(modules[0]).__name__
+        kind = kind_of(modules[0])
         kind = f"{len(modules)} × {kind}" if len(modules) > 1 else kind
         note = f"= {', '.join(again)}" if again and not count else ""
         share = f"{100 * count / total:.1f} %"
@@ -145,7 +146,7 @@ def _children(modules: list[nn.Module]):
         groups = defaultdict(list)
         for i, layer in ((i, layer) for layers in siblings for i, layer in enumerate(layers)):
             shapes = tuple((key, p.shape) for key, p in layer.named_parameters())
-            groups[type(layer), shapes].append((i, layer))
+            groups[kind_of(layer), shapes].append((i, layer))
         for group in groups.values():
             numbers = sorted({i for i, _ in group})
             many = ", ".join(map(str, numbers))

@@ -20,6 +20,11 @@ def clean(path: str) -> str:
     return ".".join(word for word in path.split(".") if word != "_orig_mod")
 
 
+def kind_of(module: nn.Module) -> str:
+    """What a module is called: its class, or the `trace_name` that it gives itself."""
+    return vars(module).get("trace_name") or type(module).__name__
+
+
 def idle(module: nn.Module) -> bool:
     """Whether a module does nothing, or wraps a compiled one."""
     switched_off = isinstance(module, nn.Identity) or isinstance(module, nn.Dropout) and not module.p
@@ -31,7 +36,7 @@ def count_parts(modules: dict[str, nn.Module]) -> dict[str, Part]:
     first: dict[int, str] = {}
     parts: dict[str, Part] = {}
     for path, module in modules.items():
-        part = parts[path] = Part(type(module).__name__, 0)
+        part = parts[path] = Part(kind_of(module), 0)
         count = 0
         for name, parameter in module._parameters.items():  # named_parameters() takes five times as long
             if parameter is None:

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from tracing import measure
+from tracing.parts import kind_of
 from tracing.records import Call
 from tracing.swap import Site
 from tracing.values import Frame, ValueRecords
@@ -81,7 +82,7 @@ class Recorder(ValueRecords):
         """The frame of a new call, and that of the call around it."""
         index = self.counts[path, site.method]
         self.counts[path, site.method] = index + 1
-        call = Call(path, site.method, type(module).__name__, index, site.title, recompute=recompute)
+        call = Call(path, site.method, kind_of(module), index, site.title, recompute=recompute)
         above = self.stack[-1] if self.stack else None
         (above.call.children if above else self.roots).append(call)
         return Frame(call, site, module, above.bound if above else ()), above
