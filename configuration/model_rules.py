@@ -83,6 +83,8 @@ LAYER_ACTS: dict[tuple[str, ...], Acts] = {
     ("hidden_mult", "hidden_multiple_of"): ("mlp is not none and hidden_dim is not given",
                                             lambda c: c.mlp != "none" and c.hidden_dim is None),
     ("residual", "residual_scale", "residual_dropout"): ("a layer has a mixer or an MLP", has_branches),
+    ("residual",): ("norm is not none, or residual is parallel or none",
+                    lambda c: c.norm != "none" or c.residual in ("parallel", "none")),
 }
 # flags of the whole model -> when they act
 MODEL_ACTS: dict[tuple[str, ...], Acts] = {

@@ -12,13 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import config
-from config import Config, ModelConfig, SampleConfig, override, replace
+from config import Config, ModelConfig, SampleConfig, get, override, replace
 from configuration.tree import flag_names
 from data import Batches
 from generation.sampling import generate
 from model import Model
+from modules.mlp import MLP, MLPS
 from objective import make_objective
-from optim import make_optimizer
+from optim import GROUPS, make_optimizer, parameter_groups, roles
 from presets import PRESETS, load_preset, tiny
 
 MENUS = {"norm": config.Norm, "residual": config.Residual, "position": config.Position, "mlp": config.Mlp,
@@ -337,3 +338,72 @@ def test_any_flags_train_and_generate_or_are_refused_by_name(flags, packing, che
     else:
         before, after = train_and_generate(cfg)
         assert before == before and after == after  # no NaN
+
+
+@each_variant
+def test_building_on_meta_and_giving_weights_equals_building_directly(flags):
+    def state(model: Model) -> dict[str, torch.Tensor]:
+        return dict([*model.named_parameters(), *model.named_buffers()])
+
+    cfg = small_config(**flags)
+    torch.manual_seed(0)
+    direct, after = Model(cfg), torch.rand(1)
+    with torch.device("meta"):
+        later = Model(cfg)
+    torch.manual_seed(0)
+    later.to_empty(device="cpu").init_weights()
+    assert torch.equal(torch.rand(1), after)  # it has drawn as many numbers
+    assert state(direct).keys() == state(later).keys()
+    assert all(torch.equal(value, state(later)[path]) for path, value in state(direct).items())
+
+
+@each_variant
+def test_every_parameter_has_one_role_and_one_group(flags):
+    model = Model(small_config(**flags))
+    names, groups = dict(model.named_parameters()), parameter_groups(model, Config().train)
+    grouped = [p for group in groups.values() for p in group["params"]]
+    assert roles(model).keys() == names.keys() and set(roles(model).values()) <= set(GROUPS)
+    assert len(grouped) == len(set(grouped)) == len(names)
+    assert all(p.dim() >= 2 for p in groups.get("matrices", {"params": []})["params"])
+
+
+# ---- flags that would change nothing ----
+
+OFF = (None, False, "none")  # what asks for nothing
+NOT_IN_A_FORWARD = {"max_seq_len", "layers", "kinds"}
+FLOORS = {"norm_eps"}  # of norm=cosine: acts on vectors that are shorter than any here
+BASES = [{flag: word} for flag, words in (MENUS | {"mixer": config.Mixer}).items() for word in get_args(words)]
+BASES += [{"pointer": True}, {"tie_embeddings": True}, {"layers": ("x", "none"), "kinds": {"x": {"norm": "dyt"}}}]
+
+
+def accepted_in_vain(base: dict[str, Any]) -> set[str]:
+    """The flags that are accepted beside those of a base, and change nothing of the model."""
+    cfg = small_config(**base)
+    before, parts = behaviour(cfg)
+    found = set()
+    for flag, (value, _) in OTHER.items():
+        if flag in base or value in (*OFF, get(ModelConfig(), flag)) or flag in NOT_IN_A_FORWARD:
+            continue
+        try:
+            after, other_parts = behaviour(replace(cfg, **{flag: value}))
+        except ValueError:
+            continue
+        if parts == other_parts and len(before) == len(after) and all(map(torch.equal, before, after)):
+            found.add(flag)
+    return found
+
+
+@pytest.mark.parametrize("base", BASES, ids=str)
+def test_no_flag_is_accepted_in_vain(base):
+    assert accepted_in_vain(base) == (FLOORS if base == {"norm": "cosine"} else set())
+
+
+def test_a_part_that_forgets_its_flags_is_found(monkeypatch):
+    class Forgetful(MLP):
+        @classmethod
+        def from_config(cls, cfg):
+            return cls(cfg.dim, hidden_dim=96)
+
+    monkeypatch.setitem(MLPS, "mlp", Forgetful)
+    assert accepted_in_vain({"mlp": "mlp"}) == {"activation", "mlp_bias", "mlp_dropout", "hidden_dim", "hidden_mult",
+                                                "hidden_multiple_of"}

@@ -11,18 +11,21 @@ from torch.nn import functional as F
 
 from config import AttentionConfig, ModelConfig, override
 from data import Batch
-from model import Model
+from model import Model, flops_per_token
 from modules import masks
 from modules.head import Head
 from modules.masks import Documents, in_window, make_mask
 from modules.mixers.attention import EagerAttention
-from modules.mlp import ACTIVATIONS, GLU, MLP
+from modules.mlp import ACTIVATIONS, GLU, MLP, MLPS
 from modules.norm import NORMS, CosineNorm, DyT, LayerNorm, RMSNorm, norm_maker
+from modules.pointer import first_places
 from modules.position import ROTARY, ALiBi, InterleavedRoPE, LearnedPosition, RoPE, SinusoidalPosition, alibi_slopes
 from modules.stream import Context, Stream
 from objective import NextToken
 from objectives.next_token import CrossEntropy
 from presets import load_preset
+from tools import trace
+from tracing.module_tables import parameter_table
 
 # ---- the whole ----
 
@@ -456,3 +459,112 @@ def test_a_cache_refuses_more_than_it_holds():
 def test_replacing_a_flag_leaves_nothing_stale():
     cfg = override(small_config(), {"attention.num_heads": 2, "dim": 40})
     assert (cfg.head_width, cfg.attention.kv_heads, cfg.hidden_width) == (20, 2, 160)
+
+
+# ---- kinds of layers ----
+
+GEMMA3 = {"num_layers": 6, "max_seq_len": 1024, "layers": ("local",) * 5 + ("global",),
+          "kinds": {"local": {"attention.window": 512}, "global": {"rope.theta": 1e6}}}
+
+
+def test_a_printed_model_and_a_trace_say_which_layer_is_which():
+    model = small_model(**GEMMA3)
+    printed = [line.strip() for line in str(model).splitlines()]
+    assert "(0-4): 5 x Block(" in printed and "(5): Block(" in printed
+    assert "local: attention.window=512" in printed and "global: rope.theta=1000000.0" in printed
+    with torch.no_grad(), trace(model) as t:
+        model(small_tokens())
+    assert [call.kind for call in t.walk() if call.kind.startswith("Block")] == ["Block local"] * 5 + ["Block global"]
+    assert "blocks.0  Block local" in str(t) and "blocks.5  Block global" in str(t)
+    assert "5 × Block local" in parameter_table(model)
+
+
+def test_layers_of_one_kind_have_no_label():
+    model = small_model(layers=("local",), kinds={"local": {"attention.window": 3}})
+    assert "local" not in str(model) and model.blocks[0].mixer.branch.window == 3
+
+
+def test_each_layer_has_the_numbers_of_its_kind():
+    model = small_model(**GEMMA3)
+    found = [(block.mixer.branch.window, block.mixer.branch.rotary.theta) for block in model.blocks]
+    assert found == [(512, 1e4)] * 5 + [(None, 1e6)]
+
+
+# ---- not causal ----
+
+
+@pytest.mark.parametrize("flags", [{}, {"position": "alibi"}, {"attention.backend": "eager"}], ids=str)
+def test_a_model_that_is_not_causal_sees_both_sides_and_no_padding(flags):
+    model = randomise(Model(small_config(**flags), causal=False)).eval()
+    tokens, other = small_tokens(b=1), small_tokens(b=1)
+    other[0, -1] = (tokens[0, -1] + 1) % 37
+    assert ((model(tokens) - model(other)).abs().amax(-1) > 1e-6).all()
+    padded = torch.cat((torch.zeros(1, 3, dtype=torch.int64), tokens), dim=1)
+    assert_close(model(padded, positions=torch.arange(16)[None] - 3)[:, 3:], model(tokens), "same")
+    two = torch.cat((tokens, other), dim=1)
+    documents = torch.tensor([[0] * 13 + [1] * 13])
+    assert_close(model(two, documents=documents), torch.cat((model(tokens), model(other)), dim=1), "same")
+
+
+def test_a_window_that_is_not_causal_reaches_as_far_on_both_sides():
+    model = randomise(Model(small_config(num_layers=1, **{"attention.window": 3}), causal=False)).eval()
+    tokens, other = small_tokens(b=1), small_tokens(b=1)
+    other[0, 6] = (tokens[0, 6] + 1) % 37
+    changed = (model(tokens) - model(other)).abs().amax(-1)[0] > 1e-6
+    assert changed.nonzero().flatten().tolist() == [4, 5, 6, 7, 8]
+
+
+# ---- the pointer ----
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_pointer_is_its_formula(packed):
+    model, tokens = small_model(pointer=True, pointer_dim=5), torch.tensor([[3, 7, 3, 3, 9, 7, 1, 3]])
+    ids = torch.tensor([[0] * 3 + [1] * 5]) if packed else torch.zeros(1, 8, dtype=torch.int64)
+    with torch.no_grad():
+        hidden = model.read(tokens, documents=ids if packed else None)
+        plain, found = model.head(hidden.last), model.predict(hidden)
+        pointer = model.pointer
+        q, k = pointer.q(hidden.last)[0], pointer.k(pointer.norm(hidden.first))[0]
+        gate = (pointer.gate(hidden.last)[0, :, 0] + pointer.gate_bias).exp()
+        for t in range(8):
+            seen = [s for s in range(t + 1) if ids[0, s] == ids[0, t]]
+            weights = torch.stack([q[t] @ k[s] * 5**-0.5 for s in seen]).softmax(0)
+            mass = plain[0, t].exp()
+            for weight, s in zip(weights, seen, strict=True):
+                mass[tokens[0, s]] += gate[t] * weight
+            assert_close(found[0, t], mass.log(), "same")
+
+
+def test_the_first_place_of_a_token_is_that_of_its_row():
+    tokens = torch.tensor([[5, 2, 5, 5, 2, 8], [1, 1, 0, 1, 0, 0]])
+    assert first_places(tokens).tolist() == [[0, 1, 0, 0, 1, 5], [0, 0, 2, 0, 2, 2]]
+
+
+# ---- work ----
+
+
+def test_flops_are_counted_for_shapes_that_depend_on_the_data(monkeypatch):
+    class Sorted(MLP):
+        """Every token that is positive somewhere, which is every one, through the MLP."""
+
+        def forward(self, x):
+            rows = (x.flatten(0, 1).abs().sum(-1) >= 0).nonzero().squeeze(-1)
+            return super().forward(x.flatten(0, 1)[rows]).view_as(x)
+
+    plain = flops_per_token(small_config(), 16)
+    monkeypatch.setitem(MLPS, "mlp", Sorted)
+    assert flops_per_token(small_config(), 16) == plain
+
+
+def test_parts_are_visited_after_a_step():
+    class Counting(nn.Module):
+        steps = 0
+
+        def after_step(self):
+            self.steps += 1
+
+    model = small_model()
+    model.blocks[0].mixer.branch.router = Counting()
+    model.after_step()
+    assert model.blocks[0].mixer.branch.router.steps == 1
