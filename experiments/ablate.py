@@ -20,7 +20,7 @@ from configuration.command_line import fail
 from experiments.ablating.campaign import Interrupted, ablate
 from experiments.ablating.command import Command, parse
 from experiments.ablating.report import write_report
-from experiments.searching.signals import Stopped
+from experiments.processes.signals import Stopped
 
 
 def main(command: Command | None = None) -> None:

@@ -18,11 +18,11 @@ if __name__ == "__main__":  # first of all: help and mistakes need no torch, who
 from rich.console import Console
 
 from configuration.command_line import fail
-from experiments.climbing.children import train_all
 from experiments.climbing.command import Command, parse
 from experiments.climbing.report import ONE_SEED, write_report
 from experiments.climbing.staircase import Step, climbed, last
-from experiments.searching.signals import Stopped
+from experiments.processes.signals import Stopped
+from experiments.processes.training_runs import train_all
 from runs import Run
 from training.report import shown
 

@@ -151,9 +151,9 @@ def outcomes(study: optuna.Study) -> list[str]:
 
 
 def main() -> None:
+    from experiments.processes.signals import Stopped
     from experiments.searching.loop import search
     from experiments.searching.options import Options
-    from experiments.searching.signals import Stopped
 
     options, trainer, predictor = sys.argv[1:]
     try:

@@ -20,12 +20,12 @@ from small_runs import write_text_file
 from config import DataConfig, override, replace
 from experiments import ladder
 from experiments.climbing import staircase
-from experiments.climbing.children import train_all
 from experiments.climbing.report import draw_staircase, markdown_table, page, write_report
 from experiments.climbing.rungs import RUNGS, WORDS
 from experiments.climbing.staircase import Step, climbed, table
 from experiments.climbing.traces import trace_diff, trace_rung
 from experiments.comparing.statistics import welch
+from experiments.processes.training_runs import train_all
 from model import Model
 from presets import LADDER, LADDER_TOKENS, load_preset
 from runs import Run

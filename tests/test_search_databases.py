@@ -81,10 +81,11 @@ def test_no_waiting_trial_of_a_sqlite_study_is_given_to_two(sqlite):
     study = optuna.create_study(storage=sqlite, study_name="toy")
     for number in range(40):
         study.enqueue_trial({"x": number})
-    code = ("import sys, optuna\nfrom searching.studies import ask\nstudy = optuna.load_study(study_name='toy', "
-            f"storage={sqlite!r})\nprint(*(ask(study, {sqlite!r}).number for _ in range(10)))")
-    path = os.pathsep.join([str(ROOT), str(ROOT / "experiments")])
-    takers = [subprocess.Popen([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": path}, text=True,
-                               stdout=subprocess.PIPE) for _ in range(4)]
+    code = ("from sys import argv\nimport optuna\nfrom sqlalchemy.engine import make_url\n"
+            "from experiments.searching.claims import Heartbeats\n"
+            "claims = Heartbeats(optuna.load_study(study_name='toy', storage=argv[1]), make_url(argv[1]))\n"
+            "print(*(claims.ask().number for _ in range(10)))")
+    takers = [subprocess.Popen([sys.executable, "-c", code, sqlite], env=os.environ | {"PYTHONPATH": str(ROOT)},
+                               text=True, stdout=subprocess.PIPE) for _ in range(4)]
     taken = [int(number) for taker in takers for number in taker.communicate()[0].split()]
     assert sorted(taken) == list(range(40))

@@ -13,13 +13,11 @@ from corpora.locks import locked
 from experiments.ablating.options import Options
 from experiments.ablating.plan import Planned, make_plan
 from experiments.ablating.variants import flags_line, get, read_values, slug, spell
-from experiments.searching.children import Children, Task, is_finished, require_same, training
-from experiments.searching.jobs import last_line
-from experiments.searching.signals import Stopped
+from experiments.processes.children import Children
+from experiments.processes.signals import Stopped
+from experiments.processes.training_runs import Trained, is_finished, require_same, train_each
 from run_store.atomic_files import write_text
 
-LIVES = 3  # of a run whose process is ended from outside
-LOST = (143, 130, -2, -9, -15)  # exit statuses of such a process
 UNSWEPT = ("train.seed", "train.name", "train.steps", "train.batch_size", "train.accumulation")
 
 
@@ -124,34 +122,28 @@ class Campaign:
     # ---- training ----
 
     def train(self, entries: Sequence[Entry]) -> None:
-        """Train those that are neither finished nor known to fail; what is ended from outside goes on."""
-        entries = {entry.name: entry for entry in entries}
-        logs = self.options.folder / "logs"
-        began, lives = time.monotonic(), dict.fromkeys(entries, LIVES)
-        waiting = [name for name in entries if name not in self.failures and not is_finished(name)]
+        """Train the runs that are neither finished nor known to fail."""
+        entries = {entry.name: entry.cfg for entry in entries}
+        began = time.monotonic()
+        waiting = [cfg for name, cfg in entries.items() if name not in self.failures and not is_finished(name)]
         done = len(entries) - len(waiting)
         if done:
             self.say(f"going on: {done} of {len(entries)} runs are there")
-        while waiting:
-            tasks, waiting = [training(entries[name].cfg, logs) for name in waiting], []
-            for task, status in self.children.run(tasks, self.options.jobs):
-                lives[task.name] -= 1
-                if status in LOST and lives[task.name]:
-                    waiting.append(task.name)
-                    continue
-                done += 1
-                said = self.ended(task, status)
-                self.say(f"{time.monotonic() - began:6.0f} s  {done} of {len(entries)}  {task.name}: {said}")
+        logs = self.options.folder / "logs"
+        for trained in train_each(waiting, self.children, jobs=self.options.jobs, folder=logs):
+            done += 1
+            said = self.ended(trained)
+            self.say(f"{time.monotonic() - began:6.0f} s  {done} of {len(entries)}  {trained.name}: {said}")
 
-    def ended(self, task: Task, status: int) -> str:
-        """Note how a process ended; what there is to say of it."""
-        if status == 0 and is_finished(task.name):
-            return f"{bits_per_byte(task.name):.4f} bits per byte"
-        said = last_line(task.log).removeprefix("error: ") or f"exit status {status}"
-        self.failures[task.name] = f"ended from outside {LIVES} times" if status in LOST else said
+    def ended(self, trained: Trained) -> str:
+        """Note how the training of a run ended, and say it."""
+        name, status, said = trained
+        if status == 0 and is_finished(name):
+            return f"{bits_per_byte(name):.4f} bits per byte"
+        self.failures[name] = said
         if status == 1 and said.startswith("step "):
-            write_text(self.diverged, json.dumps(self.known_to_diverge() | {task.name: said}, indent=1) + "\n")
-        return self.failures[task.name]
+            write_text(self.diverged, json.dumps(self.known_to_diverge() | {name: said}, indent=1) + "\n")
+        return said
 
     def known_to_diverge(self) -> dict[str, str]:
         return json.loads(self.diverged.read_text(encoding="utf-8")) if self.diverged.exists() else {}

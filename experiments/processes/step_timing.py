@@ -1,4 +1,4 @@
-"""How long a configuration's steps take, in a process of its own: so many make up a trial's time."""
+"""How long a step of a configuration takes, measured in a process of its own."""
 
 import json
 import sys
@@ -22,14 +22,14 @@ LEAST_SECONDS = 1.0  # of measured steps
 
 
 def main() -> None:
-    """`timing.py CONFIG ALLOCATOR RESULT`: write {"step_seconds"}."""
+    """Write {"step_seconds": ...}: `step_timing:main CONFIG ALLOCATOR RESULT`."""
     config, allocator, result = sys.argv[1:]
     choose_allocator(allocator)
     write_text(Path(result), json.dumps({"step_seconds": step_seconds(load_config(Path(config)))}))
 
 
 def step_seconds(cfg: Config) -> float:
-    """Seconds of a training step, the first ones left out, at the full batch."""
+    """Seconds of a training step at the full batch, without the first steps."""
     corpus = load_corpus(cfg.data)
     tokenizer, device = choose_tokenizer(cfg.tokenizer, cfg.data, corpus), pick_device(cfg.train.device)
     cfg = settle_precision(fit_vocabulary(cfg, tokenizer), device)
