@@ -152,10 +152,13 @@ def outcomes(study: optuna.Study) -> list[str]:
 
 def main() -> None:
     from experiments.processes.signals import Stopped
+    from experiments.searching import shared, studies
     from experiments.searching.loop import search
     from experiments.searching.options import Options
 
     options, trainer, predictor = sys.argv[1:]
+    if grace := os.environ.get("GRACE_SECONDS"):
+        studies.GRACE_SECONDS, studies.HEARTBEAT_SECONDS, shared.HEARTBEAT_SECONDS = int(grace), 1, 1
     try:
         search(Options(**json.loads(options)), trainer=trainer, predictor=predictor)
     except Stopped as stopped:

@@ -49,18 +49,12 @@ class Worker:
         if self._process is None:
             return []
         ended = self._process.poll()
-        *lines, self._rest = (self._rest + self._read()).split(b"\n")
+        *lines, self._rest = (self._rest + (self._process.stdout.read() or b"")).split(b"\n")
         found = [json.loads(line) for line in lines]
         if ended is not None:
             self.close()
             found.append({"died": ended})
         return found
-
-    def _read(self) -> bytes:
-        parts = []
-        while part := self._process.stdout.read(1 << 16):
-            parts.append(part)
-        return b"".join(parts)
 
     def fileno(self) -> int:
         return self._process.stdout.fileno()

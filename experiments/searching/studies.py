@@ -1,7 +1,7 @@
 """A study and its storage: open it, share it between processes, and go on only with the same question."""
 
 import contextlib
-import os
+import json
 import time
 import warnings
 from pathlib import Path
@@ -20,6 +20,7 @@ from experiments.searching.space import Space
 from runs import MODELS
 
 OPENINGS = 6  # of a database, before the search gives up
+RACES = (StorageInternalError, IntegrityError)  # two processes set the same attribute at once
 HEARTBEAT_SECONDS, GRACE_SECONDS = 15, 120  # a trial without a heartbeat for so long has failed
 LIVES = 3  # of a configuration: it is given up when so many processes have died with it
 
@@ -98,38 +99,17 @@ def open_study(options: Options, space: Space, limit_bytes: int, baseline_bytes:
                              "choose another --study")
     for key, value in (wanted | {"baseline_bytes": baseline_bytes}).items():
         if key not in study.user_attrs:
-            _set_once(study, key, value)
+            with contextlib.suppress(*RACES):
+                study.set_user_attr(key, value)
     if study.metric_names is None:
-        _name_objectives(study, list(options.objective))
+        with contextlib.suppress(*RACES):
+            study.set_metric_names(list(options.objective))  # for optuna-dashboard
     return study
 
 
-def _name_objectives(study: optuna.Study, names: list[str]) -> None:
-    """Name the objectives by their columns in optuna-dashboard."""
-    with contextlib.suppress(StorageInternalError, IntegrityError):  # another process just has
-        study.set_metric_names(names)
-
-
-def _set_once(study: optuna.Study, key: str, value: Any) -> None:
-    """Set an attribute, unless another process does so at this moment."""
-    try:
-        study.set_user_attr(key, value)
-    except (StorageInternalError, IntegrityError):
-        if key not in study.user_attrs:
-            raise
-
-
 def plain(value: Any) -> Any:
-    """As JSON gives it back."""
-    match value:
-        case dict():
-            return {str(key): plain(one) for key, one in value.items()}
-        case list() | tuple():
-            return [plain(one) for one in value]
-        case os.PathLike():
-            return str(value)
-        case _:
-            return value
+    """A value as JSON gives it back."""
+    return json.loads(json.dumps(value, default=str))
 
 
 def _differs(key: str, begun: Any, wanted: Any) -> str:
