@@ -7,6 +7,7 @@ from typing import Any
 from config import Config
 from experiments.searching.jobs import Job
 from experiments.searching.options import EVALUATIONS, Options
+from experiments.searching.studies import unless_revoked
 
 
 def length(options: Options, base: Config, cfg: Config, step_seconds: float | None) -> dict[str, Any]:
@@ -35,6 +36,7 @@ def _tokens_between_marks(options: Options, base: Config) -> float:
     return (options.trial_tokens or tokens) / EVALUATIONS
 
 
+@unless_revoked
 def follow(job: Job, options: Options, base: Config) -> None:
     """Read what a run has logged; report its evaluations, and end it if the pruner says so."""
     column = options.objective[0]
@@ -49,6 +51,7 @@ def follow(job: Job, options: Options, base: Config) -> None:
                 job.child.send(signal.SIGTERM, "pruning")
 
 
+@unless_revoked
 def is_worse_over_seeds(job: Job, options: Options) -> bool:
     """Whether the seeds so far show that a trial is worse than the best."""
     if options.settled_pruner != "wilcoxon":

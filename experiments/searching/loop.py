@@ -1,9 +1,11 @@
 """The search itself: draw a configuration, predict its memory, train it if it fits, record how it ended."""
 
+import signal
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import optuna
 
@@ -11,10 +13,10 @@ from config import Config
 from experiments.processes.signals import Signals
 from experiments.processes.worker import wait_for_answers
 from experiments.searching import queue
-from experiments.searching.jobs import Ending, Job
+from experiments.searching.jobs import Job
 from experiments.searching.lengths import follow
 from experiments.searching.options import Options
-from experiments.searching.predictor import POLL_SECONDS, Predictor, accept
+from experiments.searching.predictor import POLL_SECONDS, Predictor
 from experiments.searching.samplers import make_sampler
 from experiments.searching.shared import SharedStudy
 from experiments.searching.space_file import load_space
@@ -29,6 +31,12 @@ class Snapshot:
     running: list[Job]
     counts: dict[str, int]  # trials of each outcome
     seconds: float
+
+    @classmethod
+    def take(cls, study: optuna.Study | None, jobs: Sequence[Job], began: float) -> "Snapshot":
+        trials = study.get_trials(deepcopy=False) if study else []
+        counts = Counter(trial.user_attrs.get("outcome", "lost") for trial in trials if trial.state.is_finished())
+        return cls(study, list(jobs), dict(counts), time.monotonic() - began)
 
 
 OnChange = Callable[[Snapshot], object]
@@ -74,11 +82,11 @@ class Search:
                 self.predictor.worker.close()
                 if self.shared:
                     self.shared.close()
-        self.on_change(self.snapshot())
+        self.show()
         return self.shared.study
 
     def open(self) -> None:
-        self.on_change(self.snapshot())
+        self.show()
         self.trainer.children.server.start()
         idle = self.predictor.idle_bytes(self.space.base, self.signals)
         self.shared = SharedStudy(self.options, self.space, self.sampler, idle_bytes=idle, began=self.began)
@@ -86,6 +94,7 @@ class Search:
     def step(self) -> None:
         """Do what can be done now, then wait a moment for the processes."""
         self.signals.raise_if_any()
+        self.drop_revoked()
         if self.shared.look_after_the_dead(self.jobs):
             self.predictor.restart_if_large(self.jobs)
         self.take_answers()
@@ -97,22 +106,24 @@ class Search:
             self.predictor.ask(job, self.shared.limit_bytes)
         if self.shared.plan.is_out_of_time():
             self.abandon("the budget was over")
-        self.on_change(self.snapshot())
+        self.show()
         wait_for_answers((self.trainer.children.server, self.predictor.worker), POLL_SECONDS)
 
     def take_answers(self) -> None:
-        """Take what the predictor and the trials' processes have told since."""
-        for job, answer in self.predictor.answers(self.jobs):
-            if "died" in answer:
-                self.tell(job, Ending("crashed", f"the predictor ended with status {answer['died']}"))
-            elif not accept(job, answer, self.options, self.shared.records, self.shared.limit_bytes):
-                self.jobs.remove(job)
-        for job, found in self.trainer.ended(self.jobs):
-            self.tell(job, found)
+        """Record the trials that have ended since."""
+        skipped = self.predictor.ended(self.jobs, self.shared.records, self.shared.limit_bytes)
+        for job, found in chain(skipped, self.trainer.ended(self.jobs)):
+            self.jobs.remove(job)
+            if found:
+                self.shared.records.tell(job, found)
 
-    def tell(self, job: Job, found: Ending) -> None:
-        self.jobs.remove(job)
-        self.shared.records.tell(job, found)
+    def drop_revoked(self) -> None:
+        """Kill the trials that another process has failed, because this one was asleep and had no heartbeat."""
+        for job in self.shared.revoked(self.jobs):
+            self.jobs.remove(job)
+            if job.child:
+                job.child.send(signal.SIGKILL, "revoked")
+            queue.queue_lost(self.shared.study)
 
     def abandon(self, reason: str) -> None:
         """Kill what runs; it is lost, and is trained when the search goes on."""
@@ -122,8 +133,5 @@ class Search:
         while self.jobs:
             queue.tell_lost(self.shared.study, self.jobs.pop().trial, reason)
 
-    def snapshot(self) -> Snapshot:
-        study = self.shared and self.shared.study
-        trials = study.get_trials(deepcopy=False) if study else []
-        counts = Counter(trial.user_attrs.get("outcome", "lost") for trial in trials if trial.state.is_finished())
-        return Snapshot(study, list(self.jobs), dict(counts), time.monotonic() - self.began)
+    def show(self) -> None:
+        self.on_change(Snapshot.take(self.shared and self.shared.study, self.jobs, self.began))

@@ -8,10 +8,11 @@ from config import Config, to_dict
 from configuration.command_line import spell_bytes
 from experiments.processes.signals import Signals
 from experiments.processes.worker import Worker, wait_for_answers
-from experiments.searching.jobs import Job
+from experiments.searching.jobs import Ending, Job
 from experiments.searching.options import Options
 from experiments.searching.records import Records
 from experiments.searching.samplers import set_constraint
+from experiments.searching.studies import unless_revoked
 
 POLL_SECONDS = 0.1
 MAX_BYTES = 1 << 30  # some predictions take real steps, and not all of their memory is freed
@@ -21,7 +22,7 @@ class Predictor:
     """The process that predicts how much memory configurations take."""
 
     def __init__(self, options: Options, function: str, logs: Path):
-        self._shrink = options.on_exceed == "shrink"
+        self._options = options
         self.worker = Worker("experiments.searching.predicting", function, threads=options.threads,
                              log=logs / "predictor.txt")
 
@@ -42,13 +43,16 @@ class Predictor:
 
     def ask(self, job: Job, limit_bytes: int) -> None:
         self.worker.ask({"id": job.number, "config": to_dict(job.cfg), "limit_bytes": limit_bytes,
-                         "shrink": self._shrink})
+                         "shrink": self._options.on_exceed == "shrink"})
 
-    def answers(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, dict[str, Any]]]:
-        """The answers since the last call; {"died": exit status} for each open question if the process died."""
+    def ended(self, jobs: Sequence[Job], records: Records, limit_bytes: int) -> Iterator[tuple[Job, Ending | None]]:
+        """The jobs that end with their prediction: None = skipped, and recorded. The others wait to be trained."""
         for answer in self.worker.answers():
-            asked = [job for job in jobs if job.phase == "predicting"]
-            yield from ((job, answer) for job in asked if "died" in answer or job.number == answer["id"])
+            for job in [job for job in jobs if job.phase == "predicting"]:
+                if "died" in answer:
+                    yield job, Ending("crashed", f"the predictor ended with status {answer['died']}")
+                elif job.number == answer["id"] and not accept(job, answer, self._options, records, limit_bytes):
+                    yield job, None
 
     def restart_if_large(self, jobs: Sequence[Job]) -> None:
         """Free its memory by a restart, which comes with the next question."""
@@ -56,6 +60,7 @@ class Predictor:
             self.worker.close()
 
 
+@unless_revoked
 def accept(job: Job, answer: dict[str, Any], options: Options, records: Records, limit_bytes: int) -> bool:
     """Record a prediction; whether the trial waits to be trained now. What does not fit is skipped."""
     job.trial.set_user_attr("predict_seconds", answer["seconds"])

@@ -9,6 +9,7 @@ from experiments.searching import queue
 from experiments.searching.jobs import Ending, Job
 from experiments.searching.options import Options
 from experiments.searching.samplers import tell_infeasible
+from experiments.searching.studies import unless_revoked
 
 GIVE_UP_AFTER = 200  # infeasible configurations in a row
 
@@ -20,6 +21,7 @@ class Records:
         self._options, self._study = options, study
         self._oversized_in_a_row = self._infeasible_in_a_row = 0
 
+    @unless_revoked
     def tell(self, job: Job, found: Ending) -> None:
         """Record how a trial ended; a lost one waits to be trained again."""
         if found.outcome == "lost":

@@ -28,7 +28,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from experiments.searching.options import EVALUATIONS, Options
 from experiments.searching.space import Space
 
-CONSTRAINT = "fits"  # predicted / limit - 1; 1 where the flags contradict each other; above 0 = infeasible
+CONSTRAINT = "fits"  # predicted / limit - 1; 1 if the flags contradict each other; above 0 = infeasible
 PRUNED_EVERY = 4  # tpe: so many infeasible points in a row
 
 

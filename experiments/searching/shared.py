@@ -5,6 +5,7 @@ import time
 from collections.abc import Sequence
 
 from optuna.samplers import BaseSampler
+from optuna.trial import TrialState
 
 from configuration.command_line import spell_bytes
 from experiments.searching import queue
@@ -59,6 +60,11 @@ class SharedStudy:
         self._claims.fail_the_dead()
         queue.queue_lost(self.study)
         return True
+
+    def revoked(self, jobs: Sequence[Job]) -> list[Job]:
+        """The jobs whose trials another process has failed."""
+        running = {trial.number for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))}
+        return [job for job in jobs if job.number not in running]
 
     def close(self) -> None:
         self._claims.close()

@@ -1,15 +1,17 @@
 """A study and its storage: open it, share it between processes, and go on only with the same question."""
 
 import contextlib
+import functools
 import json
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import optuna
 from filelock import FileLock
-from optuna.exceptions import ExperimentalWarning, StorageInternalError
+from optuna.exceptions import ExperimentalWarning, StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.storages.journal import JournalFileBackend
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
@@ -105,6 +107,16 @@ def open_study(options: Options, space: Space, limit_bytes: int, baseline_bytes:
         with contextlib.suppress(*RACES):
             study.set_metric_names(list(options.objective))  # for optuna-dashboard
     return study
+
+
+def unless_revoked(function: Callable) -> Callable:
+    """Let a function do nothing, and return None, if another process has failed the trial that it writes to."""
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        with contextlib.suppress(UpdateFinishedTrialError):
+            return function(*args, **kwargs)
+        return None
+    return call
 
 
 def plain(value: Any) -> Any:

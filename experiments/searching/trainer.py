@@ -9,7 +9,7 @@ from experiments.processes.children import Child, Children, Task
 from experiments.searching.jobs import Ending, Job, LogReader, ending
 from experiments.searching.lengths import follow, is_worse_over_seeds, length
 from experiments.searching.options import Options
-from experiments.searching.studies import plain
+from experiments.searching.studies import plain, unless_revoked
 
 TIMING = "experiments.processes.step_timing"
 
@@ -30,6 +30,7 @@ class Trainer:
                     return
                 self._begin(job)
 
+    @unless_revoked
     def _begin(self, job: Job) -> None:
         """Start the next process of a trial; if trials get equal time, the first one measures its speed."""
         job.cfg = override(job.cfg, job.prediction["shrunk"] | {"train.seed": job.seeds[len(job.values)]})
@@ -56,7 +57,8 @@ class Trainer:
         """The trials that have ended since the last call, and how; the others go on with their next process."""
         by_child = {job.child: job for job in jobs if job.child}
         for child in self.children.ended():
-            job = by_child[child]
+            if (job := by_child.get(child)) is None:
+                continue  # another process has failed its trial
             job.ended(child)
             if found := self._timed(job, child) if job.phase == "timing" else self._trained(job, child):
                 yield job, found
