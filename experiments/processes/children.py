@@ -89,17 +89,18 @@ class Children:
         self.server.ask({"id": number, "call": task.call, "argv": list(task.argv), "log": str(task.log)})
         return child
 
-    def ended(self) -> Iterator[Child]:
+    def ended(self) -> list[Child]:
         """The children that have ended since the last call."""
+        found = []
         for answer in self.server.answers():
             if "died" in answer:
-                yield from self._end_with_server()
+                found += self._end_with_server()
             elif "pid" in answer:
                 self._running[answer["id"]].started(answer["pid"])
             else:
-                child = self._running.pop(answer["id"])
-                child.ended(answer["status"], answer["peak_bytes"])
-                yield child
+                found.append(self._running.pop(answer["id"]))
+                found[-1].ended(answer["status"], answer["peak_bytes"])
+        return found
 
     def _end_with_server(self) -> list[Child]:
         """Children die with their server, as if they were killed from outside."""
@@ -135,8 +136,7 @@ class Children:
             for child in self._running.values():
                 child.send(signal.SIGTERM, "stopped")
             wait_for_answers([self.server], POLL_SECONDS)
-            for _ in self.ended():
-                pass
+            self.ended()
 
 
 def last_line(log: Path) -> str:
