@@ -2,12 +2,15 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: train test lint notebooks bench
+.PHONY: train test test-quick lint notebooks bench
 train: .venv/installed
 	$(BIN)/python train.py
 
 test: .venv/installed
-	$(BIN)/python -m pytest --numprocesses 2
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal -rs
+
+test-quick: .venv/installed
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal -m "not slow"
 
 lint: .venv/installed
 	$(BIN)/ruff check
@@ -17,7 +20,7 @@ notebooks: .venv/installed
 	$(BIN)/jupyter nbconvert --to notebook --coalesce-streams --inplace notebooks/*.ipynb
 
 bench: .venv/installed
-	$(BIN)/python experiments/bench_tracing.py
+	$(BIN)/python experiments/benchmark.py tracing
 
 .venv/installed: requirements.txt
 	$(PYTHON) -c "import sys; assert sys.version_info >= (3, 11), 'Python 3.11 or newer is needed: make PYTHON=...'"

@@ -102,7 +102,7 @@ def show_room(console: Console, cfg: Config, prediction: Prediction, room: Room,
     else:
         slower = "" if zone == "fast" else ", with memory that goes back at once: steps take longer"
         console.print(f"[bold]fits[/] into {limit}{slower}")
-    heads = 1 if cfg.model.head_dim else 2 * cfg.model.num_heads
+    heads = 1 if cfg.model.attention.head_dim else 2 * cfg.model.attention.num_heads
     for flag, step in (("train.batch_size", 1), ("model.dim", heads)):
         number = largest(cfg, flag, step, lambda other: room.zone(other) is not None, device)
         console.print(f"largest {flag} that fits: {'none' if number is None else f'{number:,}'}")

@@ -1,4 +1,4 @@
-"""What moves the weights: parameter groups by rule, optimizers, a moving average.
+"""What changes the weights: parameter groups by role, optimizers, a moving average.
 
 `python optim.py [preset] [--train.flag value ...]` draws the learning rate and the batch of every step.
 """
@@ -24,17 +24,30 @@ from optimizing.command import parse
 from optimizing.schedules import draw_schedule, schedule_text
 
 
-def group_of(name: str, parameter: Tensor) -> str:
-    """Which group a parameter belongs to, by where it stands and how many axes it has."""
-    if name.startswith("embed.") and parameter.dim() == 2:
-        return "embedding"
-    if name == "head.unembed.weight":
-        return "head"
-    return "matrices" if parameter.dim() == 2 else "vectors"
+def roles(model: nn.Module) -> dict[str, str]:
+    """What each parameter is to an optimizer, by its name: "matrix", "embedding", "head" or "vector".
+
+    nn.Linear.weight is a matrix and nn.Embedding.weight an embedding; all else is a vector, such as biases and the
+    scales of norms. A part says otherwise of its own parameters in `roles`: {"up": "matrix"} for stacked experts, which
+    Muon takes as a batch. A parameter that several parts share is what the first of them says.
+    """
+    found: dict[Tensor, str] = {}
+    names = dict(model.named_parameters())
+    own = {f"{path}.{name}".lstrip("."): role for path, part in model.named_modules()
+           for name, role in getattr(part, "roles", {}).items()}
+    for path, part in model.named_modules():
+        usual = {nn.Linear: "matrix", nn.Embedding: "embedding"}.get(type(part), "vector")
+        for name, parameter in part.named_parameters(recurse=False):
+            role = usual if name == "weight" else "vector"
+            found.setdefault(parameter, own.get(f"{path}.{name}".lstrip("."), role))
+    return {name: found[parameter] for name, parameter in names.items()}
+
+
+GROUPS = {"embedding": "embedding", "head": "head", "matrix": "matrices", "vector": "vectors"}  # role -> group
 
 
 def parameter_groups(model: nn.Module, cfg: TrainConfig) -> dict[str, dict[str, Any]]:
-    """Every parameter once, shared ones with the embedding: by group, with its rate and its decay.
+    """Every parameter once: by group, with its rate and its decay.
 
     Vectors (norms, biases) are not decayed: pulling a scale to zero regularises nothing.
     """
@@ -45,8 +58,9 @@ def parameter_groups(model: nn.Module, cfg: TrainConfig) -> dict[str, dict[str, 
                 "weight_decay": 0.0 if group == "vectors" else cfg.decay}
         for group, rate in rates.items()
     }
+    role_of = roles(model)
     for name, parameter in model.named_parameters():
-        groups[group_of(name, parameter)]["params"].append(parameter)
+        groups[GROUPS[role_of[name]]]["params"].append(parameter)
     return {group: options for group, options in groups.items() if options["params"]}
 
 
@@ -74,10 +88,10 @@ class Optimizers:
             part.zero_grad(set_to_none=True)
 
     def eval(self) -> None:
-        """Put the weights that are best used into the model; the same call again changes nothing."""
+        """Swap in the averaged weights, if the optimizer keeps an average; the same call again changes nothing."""
 
     def train(self) -> None:
-        """Put back, bit for bit, the weights that are trained."""
+        """Swap back, bit for bit, the weights that are trained."""
 
     def state_dict(self) -> list[dict[str, Any]]:
         return [part.state_dict() for part in self.parts]
@@ -218,7 +232,8 @@ class MovingAverage:
     """A model whose weights are a moving average of another's, each step's with weight `decay` of the next one's.
 
     Without the bias of its start: after one step it is that step's weights (Kingma & Ba 2014,
-    arXiv:1412.6980, section 3). It follows from the weights and the number of steps alone.
+    arXiv:1412.6980, section 3). It follows from the weights and the number of steps alone. Buffers are averaged too, if
+    they are floating-point numbers; others are copied.
     """
 
     def __init__(self, model: nn.Module, decay: float):
@@ -231,6 +246,11 @@ class MovingAverage:
         """Take in the weights after so many steps, from 1."""
         weight = (1 - self.decay) / (1 - self.decay**steps)
         torch._foreach_lerp_(list(self.model.parameters()), list(model.parameters()), weight)
+        for average, buffer in zip(self.model.buffers(), model.buffers(), strict=True):
+            if average.is_floating_point():
+                average.lerp_(buffer, weight)
+            else:
+                average.copy_(buffer)
 
 
 def main(command: tuple[Config, Path] | None = None) -> None:

@@ -10,25 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from config import Config, load_config, override, replace
+from config import Config, flat, load_config, override
 from configuration.command_line import fail, parse_flags
+from configuration.model_rules import PLAIN_MODEL
 
-# What config.py's own defaults choose for the small modern model, put back to plain choices, so
-# that editing a default there never changes a published architecture by accident.
-PLAIN_MODEL: dict[str, Any] = {
-    "num_kv_heads": None, "head_dim": None, "hidden_dim": None, "hidden_mult": 4.0, "hidden_multiple_of": 32,
-    "vocab_multiple_of": 1,
-    "mixers": ("attention",), "mlp": "mlp", "activation": "gelu_tanh",
-    "q_bias": False, "k_bias": False, "v_bias": False, "out_bias": False, "mlp_bias": False, "head_bias": False,
-    "norm": "layer", "norm_eps": 1e-5, "norm_affine": True, "norm_bias": False, "norm_unit_offset": False,
-    "residual": "pre", "final_norm": True, "embed_norm": False,
-    "qk_norm": "none", "window": None, "window_pattern": "S", "attn_softcap": None, "attn_scale": None,
-    "position": "rope", "rope_theta": 10_000.0, "rope_fraction": 1.0, "rope_layout": "half",
-    "tie_embeddings": False, "embed_scale": 1.0, "logit_softcap": None, "logit_scale": 1.0, "residual_scale": 1.0,
-    "pointer": False, "pointer_dim": 64,
-    "embed_dropout": 0.0, "attn_dropout": 0.0, "residual_dropout": 0.0, "mlp_dropout": 0.0,
-    "init": "normal", "init_std": 0.02, "out_init": "same", "head_zero_init": False, "z_loss": 0.0,
-}
+EVERY_BIAS = {f"attention.{name}_bias": True for name in ("q", "k", "v", "out")} | {"mlp_bias": True, "norm_bias": True}
 ADAMW = {"optimizer": "adamw", "beta1": 0.9, "beta2": 0.95, "weight_decay": 0.1, "grad_clip": 1.0,
          "embed_lr_mult": 1.0, "head_lr_mult": 1.0, "vector_lr_mult": 1.0, "schedule": "cosine", "min_lr_ratio": 0.1}
 
@@ -36,19 +22,22 @@ ADAMW = {"optimizer": "adamw", "beta1": 0.9, "beta2": 0.95, "weight_decay": 0.1,
 def _gpt2(dim: int, num_layers: int, num_heads: int) -> dict[str, dict[str, Any]]:
     """Radford et al. 2019; the widths and depths of its table 2."""
     return {
-        "model": PLAIN_MODEL | {
-            "dim": dim, "num_layers": num_layers, "num_heads": num_heads, "vocab_size": 50257, "max_seq_len": 1024,
-            "q_bias": True, "k_bias": True, "v_bias": True, "out_bias": True, "mlp_bias": True, "norm_bias": True,
+        "model": PLAIN_MODEL | EVERY_BIAS | {
+            "dim": dim, "num_layers": num_layers, "attention.num_heads": num_heads, "vocab_size": 50257,
+            "max_seq_len": 1024,
             "position": "learned", "tie_embeddings": True, "out_init": "depth",
-            "embed_dropout": 0.1, "attn_dropout": 0.1, "residual_dropout": 0.1,
+            "embed_dropout": 0.1, "attention.dropout": 0.1, "residual_dropout": 0.1,
         },
         "train": ADAMW | {"lr": 6e-4},
     }
 
 
 PRESETS: dict[str, Mapping[str, Mapping[str, Any]]] = {
-    # config.py as it stands: what trains best here, found by measuring
+    # config.py as it stands
     "default": {},
+    # the built-in stories: config.py and a pointer, which copies names from early on. Without it models of this size
+    # repeat no name for a thousand steps
+    "tales": {"model": {"pointer": True}},
     "gpt2": _gpt2(768, 12, 12),
     "gpt2-medium": _gpt2(1024, 24, 16),
     "gpt2-large": _gpt2(1280, 36, 20),
@@ -56,28 +45,31 @@ PRESETS: dict[str, Mapping[str, Mapping[str, Any]]] = {
     # Grattafiori et al. 2024, arXiv:2407.21783, table 3: the 8B model
     "llama3": {
         "model": PLAIN_MODEL | {
-            "dim": 4096, "num_layers": 32, "num_heads": 32, "num_kv_heads": 8, "hidden_dim": 14336,
+            "dim": 4096, "num_layers": 32, "attention.num_heads": 32, "attention.num_kv_heads": 8, "hidden_dim": 14336,
             "vocab_size": 128256, "max_seq_len": 8192, "mlp": "glu", "activation": "silu",
-            "norm": "rms", "rope_theta": 500_000.0,
+            "norm": "rms", "rope.theta": 500_000.0,
         },
         "train": ADAMW | {"lr": 3e-4},
     },
     # Gemma Team 2024, arXiv:2408.00118: the 2B model
     "gemma2": {
         "model": PLAIN_MODEL | {
-            "dim": 2304, "num_layers": 26, "num_heads": 8, "num_kv_heads": 4, "head_dim": 256, "hidden_dim": 9216,
+            "dim": 2304, "num_layers": 26, "attention.num_heads": 8, "attention.num_kv_heads": 4,
+            "attention.head_dim": 256, "hidden_dim": 9216,
             "vocab_size": 256000, "max_seq_len": 8192, "mlp": "glu", "norm": "rms", "norm_eps": 1e-6,
-            "norm_unit_offset": True, "residual": "sandwich", "window": 4096, "window_pattern": "SF",
-            "attn_softcap": 50.0, "logit_softcap": 30.0, "tie_embeddings": True, "embed_scale": "sqrt_dim",
+            "norm_unit_offset": True, "residual": "sandwich", "layers": ("local", "global"),
+            "kinds": {"local": {"attention.window": 4096}, "global": {}}, "attention.softcap": 50.0,
+            "logit_softcap": 30.0, "tie_embeddings": True, "embed_scale": "sqrt_dim",
         },
         "train": ADAMW | {"lr": 3e-4},
     },
     # xai-org/grok-1, dense: one MLP stands where the original has eight experts
     "grok1": {
         "model": PLAIN_MODEL | {
-            "dim": 6144, "num_layers": 64, "num_heads": 48, "num_kv_heads": 8, "head_dim": 128, "hidden_dim": 32768,
+            "dim": 6144, "num_layers": 64, "attention.num_heads": 48, "attention.num_kv_heads": 8,
+            "attention.head_dim": 128, "hidden_dim": 32768,
             "vocab_size": 131072, "max_seq_len": 8192, "mlp": "glu", "norm": "rms", "residual": "sandwich",
-            "attn_softcap": 30.0, "attn_scale": 0.08838834764831845, "logit_scale": 0.5773502691896257,
+            "attention.softcap": 30.0, "attention.scale": 0.08838834764831845, "logit_scale": 0.5773502691896257,
             "tie_embeddings": True, "embed_scale": "sqrt_dim",
         },
         "train": ADAMW | {"lr": 3e-4},
@@ -86,7 +78,8 @@ PRESETS: dict[str, Mapping[str, Mapping[str, Any]]] = {
     # recipe reaches after 1,536,000 tokens comes in 250,000 (experiments/benchmark.py tokens-to-loss)
     "char": {
         "model": PLAIN_MODEL | {
-            "dim": 128, "num_layers": 4, "num_heads": 4, "vocab_size": None, "max_seq_len": 64, "activation": "relu2",
+            "dim": 128, "num_layers": 4, "attention.num_heads": 4, "vocab_size": None, "max_seq_len": 64,
+            "activation": "relu2",
             "norm": "rms", "norm_eps": 1e-6, "qk_norm": "head", "out_init": "zero",
         },
         "tokenizer": {"kind": "char", "vocab_size": None},
@@ -97,7 +90,8 @@ PRESETS: dict[str, Mapping[str, Mapping[str, Any]]] = {
     # Karpathy 2022, nanoGPT's recipe for a laptop's CPU: the one to beat
     "nanogpt-char": {
         "model": PLAIN_MODEL | {
-            "dim": 128, "num_layers": 4, "num_heads": 4, "vocab_size": None, "max_seq_len": 64, "activation": "gelu",
+            "dim": 128, "num_layers": 4, "attention.num_heads": 4, "vocab_size": None, "max_seq_len": 64,
+            "activation": "gelu",
             "position": "learned", "tie_embeddings": True, "out_init": "depth",
         },
         "tokenizer": {"kind": "char", "vocab_size": None},
@@ -106,9 +100,8 @@ PRESETS: dict[str, Mapping[str, Mapping[str, Any]]] = {
     },
     # Southern Cross AI's JoeyLLM at its smallest
     "babyjoey": {
-        "model": PLAIN_MODEL | {
-            "dim": 512, "num_layers": 1, "num_heads": 8, "vocab_size": 50257, "max_seq_len": 512,
-            "q_bias": True, "k_bias": True, "v_bias": True, "out_bias": True, "mlp_bias": True, "norm_bias": True,
+        "model": PLAIN_MODEL | EVERY_BIAS | {
+            "dim": 512, "num_layers": 1, "attention.num_heads": 8, "vocab_size": 50257, "max_seq_len": 512,
             "activation": "gelu", "position": "learned",
         },
         "data": {"name": "SouthernCrossAI/Tweets_cricket"},
@@ -125,8 +118,8 @@ LADDER: dict[str, Mapping[str, Mapping[str, Any]]] = {
     # no mixer, no MLP, no norm: a token's vector goes straight to the head
     "ladder-01-bigram": {
         "model": PLAIN_MODEL | {
-            "dim": 64, "num_layers": 1, "num_heads": 1, "vocab_size": None, "max_seq_len": 64,
-            "mixers": ("none",), "mlp": "none", "activation": "relu2", "position": "none", "residual": "none",
+            "dim": 64, "num_layers": 1, "vocab_size": None, "max_seq_len": 64,
+            "mixer": "none", "mlp": "none", "activation": "relu2", "position": "none", "residual": "none",
             "norm": "none", "norm_eps": 1e-6, "init": "fan_in", "init_std": 0.2,
             "out_init": "depth",
         },
@@ -137,14 +130,15 @@ LADDER: dict[str, Mapping[str, Mapping[str, Any]]] = {
     "ladder-02-batches": {"train": {"batch_size": 8}},
     "ladder-03-positions": {"model": {"position": "learned"}},
     "ladder-04-adam": {"train": {"optimizer": "adam", "lr": 4e-3}},
-    "ladder-05-attention": {"model": {"mixers": ("attention",)}},
-    "ladder-06-heads": {"model": {"num_heads": 4}},
+    "ladder-05-attention": {"model": {"mixer": "attention", "attention.num_heads": 1}},
+    "ladder-06-heads": {"model": {"attention.num_heads": 4}},
     "ladder-07-feed-forward": {"model": {"mlp": "mlp", "activation": "relu"}},
     "ladder-08-blocks": {"model": {"num_layers": 4}},
     "ladder-09-residual": {"model": {"residual": "pre"}},
     "ladder-10-norm": {"model": {"norm": "layer"}},
     "ladder-11-dropout": {"model": {"residual_dropout": 0.1}},
-    "ladder-12-scale": {"model": {"dim": 128, "num_heads": 8, "max_seq_len": 128}, "train": {"batch_size": 4}},
+    "ladder-12-scale": {"model": {"dim": 128, "attention.num_heads": 8, "max_seq_len": 128},
+                        "train": {"batch_size": 4}},
 }
 LADDER_TOKENS = 4_096_000
 
@@ -184,17 +178,18 @@ def load_preset(name: str, base: Config | None = None) -> Config:
 
 def tiny(cfg: Config, *, vocab_size: int = 61, max_seq_len: int = 32) -> Config:
     """The same architecture at toy size, for tests and traces: every choice kept, widths and depth cut."""
-    model = cfg.model
-    layers = max(2, len(model.mixers), len(model.window_pattern))
-    shared = model.num_heads // model.kv_heads
-    kv_heads = 1 if model.kv_heads == 1 else 2
-    return replace(cfg, model=replace(
-        model, dim=48, num_layers=layers, num_heads=kv_heads * min(shared, 2),
-        num_kv_heads=None if model.num_kv_heads is None else kv_heads,
-        head_dim=None if model.head_dim is None else 16,
-        hidden_dim=None if model.hidden_dim is None else 80, vocab_size=vocab_size, max_seq_len=max_seq_len,
-        window=None if model.window is None else 5,
-    ))
+    attention = cfg.model.attention
+    kv_heads = 1 if attention.kv_heads == 1 else 2
+    small = {"dim": 48, "num_layers": max(2, len(cfg.model.layers)), "vocab_size": vocab_size,
+             "max_seq_len": max_seq_len}
+    cut = {"hidden_dim": 80, "attention.head_dim": 16, "attention.window": 5, "attention.num_kv_heads": kv_heads}
+    for name, value in flat(cfg.model).items():
+        flag = name.split(".", 2)[-1] if name.startswith("kinds.") else name
+        if flag in cut and value is not None:
+            small[name] = cut[flag]
+    if any(layer.mixer == "attention" for layer in cfg.model.by_kind.values()):
+        small["attention.num_heads"] = kv_heads * min(attention.num_heads // attention.kv_heads, 2)
+    return override(cfg, {"model": small})
 
 
 def parse_command_line(
@@ -237,6 +232,7 @@ def _whole_name(word: str) -> str:
 
 def _help(description: str, options: Mapping[str, str]) -> str:
     own = {"config FILE": "start from a saved configuration, JSON or YAML"} | dict(options)
+    own["model.kinds.NAME.FLAG VALUE"] = "a flag of one kind of layer, e.g. --model.kinds.local.attention.window 512"
     lines = [description, "", f"presets: {', '.join(PRESETS)}", f"short for --train.X: {', '.join(SHORT)}",
              "on or off: --section.flag, --section.no-flag, or --section.flag true|false", ""]
     return "\n".join(lines + [f"--{name}: {text}" for name, text in own.items()])

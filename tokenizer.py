@@ -4,8 +4,6 @@
     python tokenizer.py grow FOLDER --data FILE [FILE ...] --vocab-size 4096 --out FOLDER
     python tokenizer.py show tales_1024 "Once upon a time"
     python tokenizer.py build            # the tokenizers in tokenizers/, from the built-in corpus
-
-The tokenizers are in tokenization/.
 """
 
 import hashlib
@@ -41,10 +39,8 @@ BUILT_SIZES = (128, 256, 512, 1024, 2048, 4096)
 BUILT_SEED, BUILT_STORIES = 0, 20_000
 MAX_TRAIN_BYTES = 100_000_000  # at most, of text that a vocabulary is learned from
 
-TOKENIZERS = {
-    "char": CharTokenizer, "byte": ByteTokenizer, "bpe": BPETokenizer, "unigram": UnigramTokenizer,
-    "hf_bpe": HuggingFaceBPETokenizer,
-}
+TOKENIZERS = {kind.kind: kind for kind in (
+    CharTokenizer, ByteTokenizer, BPETokenizer, UnigramTokenizer, HuggingFaceBPETokenizer)}
 KINDS = TOKENIZERS | {"hf": HuggingFaceTokenizer}  # hf: read from others' files, never trained here
 
 

@@ -1,4 +1,4 @@
-"""The looking glass: LoggingModule, log_io, trace, shapes. Then device and seed. Nothing else."""
+"""Tracing (LoggingModule, log_io, trace, shapes), device and seed."""
 
 import contextlib
 import os
@@ -26,10 +26,9 @@ __all__ = [
 
 
 class LoggingModule(nn.Module):
-    """The base of every part: it can print its calls while they happen.
+    """The base class of every part: it can print its calls as they happen.
 
-    Each switch acts on the module and, with `recursive`, on all below it. `trace` is the other way
-    to look: it keeps what it sees.
+    Each switch acts on the module and, if `recursive`, on all modules in it. `trace` records calls instead.
     """
 
     def enable_logging(self, recursive: bool = True) -> None:
@@ -37,11 +36,11 @@ class LoggingModule(nn.Module):
         LIVE.change(self, recursive, lambda switches: setattr(switches, "on", True))
 
     def disable_logging(self, recursive: bool = True) -> None:
-        """Print nothing; the methods are as they were."""
+        """Print nothing; the methods are the original ones again."""
         LIVE.change(self, recursive, lambda switches: setattr(switches, "on", False))
 
     def disable_function_logging(self, name: str, recursive: bool = True) -> None:
-        """Leave out the method `name`."""
+        """Do not print the method `name`."""
         LIVE.change(self, recursive, lambda switches: switches.muted.add(name))
 
     def enable_function_logging(self, name: str, recursive: bool = True) -> None:
@@ -49,7 +48,7 @@ class LoggingModule(nn.Module):
         LIVE.change(self, recursive, lambda switches: switches.muted.discard(name))
 
     def enable_full_tensor_printing(self, recursive: bool = True) -> None:
-        """Print all numbers of each tensor, too."""
+        """Print all numbers of each tensor."""
         LIVE.change(self, recursive, lambda switches: setattr(switches, "full", True))
 
     def disable_full_tensor_printing(self, recursive: bool = True) -> None:
@@ -58,11 +57,11 @@ class LoggingModule(nn.Module):
 
 
 def log_io(dims: str | Callable | None = None, *, name: str = ""):
-    """Mark a method as worth seeing: `@log_io`, or `@log_io("b t d -> b h t p", name="split")`.
+    """Mark a method to be traced: `@log_io`, or `@log_io("b t d -> b h t p", name="split")`.
 
-    `dims` names the axes of the positional tensors and of the results; a trace verifies it. The
-    function itself comes back, with `__log_io__` set: unless traced it costs nothing.
-    Raises ValueError for a malformed dims string.
+    `dims` names the axes of the tensors among the positional arguments and of the results; a trace verifies them.
+    Returns the function itself, with `__log_io__` set, so it costs nothing unless traced.
+    Raises ValueError for an invalid dims string.
     """
     if callable(dims):
         dims.__log_io__ = ("", name)
@@ -78,7 +77,7 @@ def log_io(dims: str | Callable | None = None, *, name: str = ""):
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """The device to run on; "auto" takes cuda, then mps, then cpu.
+    """The device to run on; "auto" = cuda, else mps, else cpu.
 
     Raises ValueError for a device that this machine lacks.
     """
@@ -100,7 +99,7 @@ def has_fast_bfloat16(device: torch.device) -> bool:
     """Whether the device multiplies bfloat16 matrices in hardware: recent GPUs, AVX512-BF16 or AMX."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    tell = getattr(torch.cpu, "get_capabilities", dict)  # an older torch cannot tell: then it counts as slow
+    tell = getattr(torch.cpu, "get_capabilities", dict)  # an older torch does not tell: assume not
     capabilities = tell()
     return device.type == "cpu" and any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16"))
 
@@ -114,15 +113,15 @@ def seed_everything(seed: int) -> None:
 
 @contextlib.contextmanager
 def deterministic(on: bool) -> Iterator[None]:
-    """Inside, if `on`, torch uses only algorithms that repeat their bits on the same machine.
+    """In the block, if `on`, torch uses only algorithms that give the same bits on the same machine.
 
-    Raises ValueError where an operation has none.
+    Raises ValueError if an operation has none.
     """
     before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
     if on:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS refuses
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # required by cuBLAS
         torch.use_deterministic_algorithms(True)
-        torch.backends.cudnn.benchmark = False  # it would choose the algorithm that was fastest this time
+        torch.backends.cudnn.benchmark = False  # it chooses the algorithm that is fastest this time
     try:
         yield
     except RuntimeError as error:

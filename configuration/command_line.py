@@ -1,4 +1,4 @@
-"""What every program does with its words: flags are read by tyro, and a mistake is one sentence on stderr."""
+"""What every program does with its words: flags are read, and a mistake is one sentence on stderr."""
 
 import contextlib
 import io
@@ -11,12 +11,18 @@ from typing import Annotated, Any, NoReturn, get_args, get_origin, get_type_hint
 
 import tyro
 
+from configuration.flag_parser import read_flags
+from configuration.tree import override
+
 
 def parse_flags(flags: Sequence[str], default: Any, prog: str, description: str) -> Any:
-    """Apply `--section.flag value ...` to a dataclass. Raises ValueError with the mistake in one sentence."""
-    kind = type(default)
-    flags = spell_booleans(flags, boolean_flags(kind))
-    return _parse(flags, partial(tyro.cli, kind, default=default, prog=prog, description=description), kind.__name__)
+    """Apply `--section.flag value ...` to a dataclass; --help is printed by tyro.
+
+    Raises ValueError with the mistake in one sentence.
+    """
+    if {"-h", "--help"} & set(flags):
+        return tyro.cli(type(default), args=["--help"], default=default, prog=prog, description=description)
+    return override(default, read_flags(flags, type(default)))
 
 
 def parse_words(words: Sequence[str], kind: type, prog: str) -> Any:

@@ -29,7 +29,7 @@ GROUPS_BEFORE_WORKERS = 16  # groups that this process encodes before it starts 
 
 
 class Encoded(NamedTuple):
-    """A group of chunks with their ids, bos and eos included, one after the other."""
+    """A group of chunks with their ids, bos and eos included, concatenated."""
 
     chunks: list[Chunk]
     ids: np.ndarray
@@ -48,7 +48,7 @@ def grouped(chunks: Iterable[Chunk]) -> Iterator[list[Chunk]]:
 
 
 def encode_group(tokenizer: Tokenizer, chunks: list[Chunk]) -> Encoded:
-    """Encode a group in this process, with bos before each document and eos behind it."""
+    """Encode a group in this process, with bos before each document and eos after it."""
     texts = [chunk.text for chunk in chunks]
     batch = [[tokenizer.bos_id] * chunk.is_first + ids + [tokenizer.eos_id] * chunk.is_last
              for chunk, ids in zip(chunks, tokenizer.encode_batch(texts), strict=True)]

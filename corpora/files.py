@@ -47,20 +47,24 @@ def byte_blocks(file: IO[bytes] | HashedFile, path: Path) -> Iterator[bytes]:
     Raises ValueError if a compressed file is damaged or truncated.
     """
     make = COMPRESSED.get(path.suffix.lower())
-    decompressor = None
+    blocks = iter(lambda: file.read(BLOCK_BYTES if make is None else BLOCK_BYTES // 8), b"")
     try:
-        while block := file.read(BLOCK_BYTES if make is None else BLOCK_BYTES // 8):
-            while make is not None and block:
-                if decompressor is None or decompressor.eof:
-                    decompressor = make()  # a file may hold several streams, as `cat a.gz b.gz` writes them
-                yield decompressor.decompress(block)
-                block = decompressor.unused_data
-            if block:
-                yield block
-    except (zlib.error, zstandard.ZstdError) as error:
+        yield from blocks if make is None else decompress(blocks, make)
+    except (zlib.error, zstandard.ZstdError, EOFError) as error:
         raise ValueError(f"{path} cannot be decompressed ({error}): compress it again") from error
+
+
+def decompress(blocks: Iterable[bytes], make: Callable[[], Any]) -> Iterator[bytes]:
+    """Decompress one stream or several, as `cat a.gz b.gz` writes them. Raises EOFError if the last is truncated."""
+    decompressor = None
+    for block in blocks:
+        while block:
+            if decompressor is None or decompressor.eof:
+                decompressor = make()
+            yield decompressor.decompress(block)
+            block = decompressor.unused_data
     if decompressor is not None and not decompressor.eof:
-        raise ValueError(f"{path} cannot be decompressed (it is truncated): compress it again")
+        raise EOFError("it is truncated")
 
 
 def text_blocks(file: IO[bytes] | HashedFile, path: Path) -> Iterator[str]:

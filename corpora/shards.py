@@ -13,9 +13,9 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from corpora.corpus import Corpus
 from corpora.encoder import Encoded, dtype_of, encode
 from corpora.files import digest
+from corpora.kinds import Corpus
 from corpora.locks import locked
 from tokenizer import Tokenizer
 

@@ -1,4 +1,4 @@
-"""Makes the project importable from its programs: `python experiments/compare.py` works from any folder."""
+"""Puts the project on the import path, so that `python experiments/compare.py` works from any folder."""
 
 import sys
 from pathlib import Path

@@ -1,49 +1,73 @@
 """Does a change help? `python experiments/ablate.py llama3 --vary model.norm=rms,layer model.mlp=glu,mlp --seeds 3`.
 
 Changes one flag at a time on a base: a preset, or --config FILE, with flags as for train.py. Each variant is sized to
-match the base, trained on the same data in the same order, with several seeds, and told from the noise by Welch's test.
-Each run is a saved run; whatever ends an ablation, the same command goes on. Results: experiments/results/NAME/.
+match the base, trained on the same data in the same order with several seeds, and compared with the base by Welch's
+test. Each run is a saved run; after an interruption, repeat the command to continue. Results: experiments/results/NAME/
 """
 
 import sys
+from pathlib import Path
 
-if not __package__:  # run as a file, from whichever folder
+if not __package__:  # run as a file, from any folder
     import _project  # noqa: F401
 
-if __name__ == "__main__":  # first of all: help and mistakes need no torch, whose import takes seconds
-    from configuration.command_line import parse_or_exit
-    from experiments.ablating.command import parse
+import argparse
+from collections.abc import Sequence
+from typing import Annotated
 
-    command = parse_or_exit(parse, sys.argv[1:], __doc__)
+import tyro
+from pydantic.dataclasses import dataclass
 
-from configuration.command_line import fail
-from experiments.ablating.campaign import Interrupted, ablate
-from experiments.ablating.command import Command, parse
-from experiments.ablating.report import write_report
-from experiments.processes.signals import Stopped
+from config import CHECKED, Config, load_config, replace
+from configuration.command_line import parse_flags
+from experiments.ablating.ablation_options import AblationOptions
+from experiments.ablating.variants import short_names, slug
+from experiments.common.program import one_sentence
+from presets import load_preset
 
 
-def main(command: Command | None = None) -> None:
-    """Ablate as the command line says, which may have been read already."""
+@dataclass(frozen=True, kw_only=True, config=CHECKED)
+class AblateCommand(AblationOptions):
+    """The options, and the flags of the base."""
+
+    config: Annotated[Config, tyro.conf.arg(name="")]
+
+
+def parse(words: Sequence[str]) -> AblateCommand:
+    """Read the command line. Raises ValueError with the mistake in one sentence."""
+    words = list(words)
+    preset = words.pop(0) if words and not words[0].startswith("-") else None
+    own = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    own.add_argument("--config", type=Path)
     try:
-        command = command or parse(sys.argv[1:], __doc__)
-        try:
-            outcomes = ablate(command, command.config, lambda line: print(line, flush=True))
-        except Interrupted as interrupted:
-            print(write_report(command, interrupted.outcomes, sys.argv[1:]))
-            raise
-        print(write_report(command, outcomes, sys.argv[1:]))
-    except (ValueError, OSError) as error:
-        fail(error)
-    except Stopped as stopped:
-        print(stopped, file=sys.stderr)
-        raise SystemExit(stopped.exit_status) from None
-    except KeyboardInterrupt:
-        print("stopped at once; the same command goes on", file=sys.stderr)
-        raise SystemExit(130) from None
+        known, rest = own.parse_known_args(words)
+    except argparse.ArgumentError as error:
+        raise ValueError(str(error)) from None
+    base = load_config(known.config) if known.config else Config()
+    base = load_preset(preset, base) if preset else base
+    program = "python experiments/ablate.py [preset] [--config FILE]"
+    command = parse_flags(rest, AblateCommand(config=base), program, __doc__)
+    return replace(command, name=command.name or default_name(preset or (known.config and known.config.stem), command))
+
+
+def default_name(base: str | None, options: AblationOptions) -> str:
+    """What is varied on what, e.g. llama3-norm-mlp."""
+    flags = [word.partition("=")[0] for words in (*options.vary, *options.also) for word in words.split()]
+    return slug("-".join([base or "default", *short_names(flags).values()]))
+
+
+def main() -> None:
+    with one_sentence():
+        command = parse(sys.argv[1:])
+        from experiments.ablating import ablation_report, runner  # torch and pandas take seconds
+
+        outcomes, stopped = runner.ablate(command, command.config, lambda line: print(line, flush=True))
+        print(ablation_report.write_report(command, outcomes, sys.argv[1:]))
+        if stopped:
+            raise stopped
     if outcomes[0].failure:
         raise SystemExit(1)
 
 
 if __name__ == "__main__":
-    main(command)
+    main()

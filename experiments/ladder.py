@@ -1,71 +1,121 @@
 """From a bigram table to a small GPT in twelve rungs: `python experiments/ladder.py`.
 
-Each rung changes one thing of the one before it, and learns from as many tokens of the same text. They are saved runs,
-trained in processes of their own; whatever ends the command, the same one goes on. Results: experiments/results/NAME/.
+Each rung changes one thing of the one below it, and all learn from the same number of tokens of one text. Each rung is
+a saved run; after an interruption, repeat the command to continue. Results: experiments/results/NAME/.
 """
 
 import sys
+from pathlib import Path
 
-if not __package__:  # run as a file, from whichever folder
+if not __package__:  # run as a file, from any folder
     import _project  # noqa: F401
 
-if __name__ == "__main__":  # first of all: help and mistakes need no torch, whose import takes seconds
-    from configuration.command_line import parse_or_exit
-    from experiments.climbing.command import parse
+import argparse
+import os
+from collections.abc import Sequence
+from dataclasses import field
 
-    command = parse_or_exit(parse, sys.argv[1:], __doc__)
-
+from pydantic.dataclasses import dataclass
 from rich.console import Console
 
-from configuration.command_line import fail
-from experiments.climbing.command import Command, parse
-from experiments.climbing.report import ONE_SEED, write_report
-from experiments.climbing.staircase import Step, climbed, last
-from experiments.processes.signals import Stopped
-from experiments.processes.training_runs import train_all
-from runs import Run
-from training.report import shown
+from config import CHECKED, Config, DataConfig, replace
+from configuration.command_line import parse_flags
+from experiments.common.program import one_sentence
+from experiments.rungs.definitions import NUM_STORIES, RUNGS
+from presets import LADDER_TOKENS
+from run_store.listing import RESULTS
+
+HELD_OUT_BYTES = 150_000  # of a long text, so that validation does not take longer than training
 
 
-def climb(command: Command, console: Console) -> list[Step]:
-    """Train the rungs that are not finished, and write the report of all that are.
+@dataclass(frozen=True, kw_only=True, config=CHECKED)
+class LadderCommand:
+    """Which rungs to train, and on what text."""
 
-    Raises ValueError, and Stopped, as `train_all` and `climbed` do.
+    tokens: int = LADDER_TOKENS  # training tokens of each rung
+    jobs: int = os.cpu_count() or 1  # runs at a time, one thread each
+    seeds: int = 1  # runs of each rung; with 3 the report can tell a difference from chance
+    only: tuple[int, ...] = ()  # numbers of the rungs to train; none given = all
+    name: str | None = None  # of the results and the runs; None = ladder, and the text's name unless it is tales
+    data: DataConfig = field(default_factory=DataConfig)
+
+    @property
+    def ladder(self) -> str:
+        if self.name is not None:
+            return self.name
+        words = (Path(name).stem for name in self.data.name if name != "tales")
+        return "-".join(["ladder", *("".join(c if c.isalnum() else "-" for c in word) for word in words)])
+
+    @property
+    def folder(self) -> Path:
+        return RESULTS / self.ladder
+
+    def __post_init__(self):
+        for name in ("tokens", "jobs", "seeds"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name}={getattr(self, name)} must be above 0")
+        if unknown := [number for number in self.only if not 1 <= number <= len(RUNGS)]:
+            raise ValueError(f"only={unknown[0]} is not a rung: use numbers from 1 to {len(RUNGS)}")
+        if not all(c.isalnum() or c in "._-" for c in self.ladder) or not self.ladder[:1].isalnum():
+            raise ValueError(f"name={self.ladder!r} is not a folder name: use letters, digits, '.', '_', '-'")
+
+    def configs(self) -> list[Config]:
+        """The runs to train, the longest first, so that no core idles at the end."""
+        rungs = [rung for rung in reversed(RUNGS) if rung.number in self.only or not self.only]
+        data = with_short_validation(self.data)
+        return [rung.config(ladder=self.ladder, tokens=self.tokens, seed=seed, data=data)
+                for seed in range(self.seeds) for rung in rungs]
+
+
+def with_short_validation(data: DataConfig) -> DataConfig:
+    """The same text with at most HELD_OUT_BYTES for validation, if its size is known."""
+    if data.val_name or data.name == ("tales",):
+        return data
+    from corpora.tables import files_of
+
+    size = sum(path.stat().st_size for name in data.name for path in files_of(name))
+    return replace(data, val_ratio=min(data.val_ratio, HELD_OUT_BYTES / size)) if size else data
+
+
+def parse(words: Sequence[str]) -> LadderCommand:
+    """Read the command line. Raises ValueError with the mistake in one sentence."""
+    own = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    own.add_argument("--data.name", nargs="+", dest="name", default=["tales"])
+    tales = "tales" in own.parse_known_args(words)[0].name
+    default = LadderCommand(data=DataConfig(num_stories=NUM_STORIES) if tales else DataConfig())
+    return parse_flags(words, default, "python experiments/ladder.py", __doc__)
+
+
+def climb(command: LadderCommand, console: Console) -> None:
+    """Train the rungs that are not finished, and report on all that are.
+
+    Raises ValueError and Stopped as `train_all` and `rung_results` do.
     """
+    from experiments.processes.training_runs import train_all  # torch and matplotlib take seconds
+    from experiments.rungs import ladder_report, staircase
+    from training.report import shown
+
+    def say(line: str) -> None:
+        console.print(line, highlight=False, soft_wrap=True)
+
     configs, logs = command.configs(), command.folder / "logs"
-    console.print(f"{len(configs)} runs of {command.tokens:,} tokens of {' '.join(command.data.name)}, {command.jobs} "
-                  f"at a time; what they say: {shown(logs)}", highlight=False, soft_wrap=True)
+    say(f"{len(configs)} runs of {command.tokens:,} tokens of {' '.join(command.data.name)}, {command.jobs} at a time; "
+        f"their output: {shown(logs)}")
+    train_all(configs, jobs=command.jobs, folder=logs, on_end=lambda run: say(f"{run.name}: {staircase.end_of(run)}"))
+    results = staircase.rung_results(command.ladder)
+    ladder_report.write_report(results, command.folder)
+    for result in results:
+        say(f"{result.rung.number:2} {result.rung.title}, {result.mean.mean:.3f} bits per byte. "
+            f"{result.verdict()}".rstrip())
+    if min(len(result.runs) for result in results) == 1:
+        say(ladder_report.ONE_SEED)
+    say(f"staircase and report: {shown(command.folder)}")
 
-    def say(run: Run) -> None:
-        console.print(f"{run.name}: {last(run, 'bits_per_byte'):.3f} bits/byte after {last(run, 'seconds'):,.0f} s",
-                      highlight=False, soft_wrap=True)
 
-    train_all(configs, jobs=command.jobs, folder=logs, on_end=say)
-    steps = climbed(command.ladder)
-    write_report(steps, command.folder)
-    return steps
-
-
-def main(command: Command | None = None) -> None:
-    """Climb as the command line says, which may have been read already."""
-    console = Console()
-    try:
-        command = command or parse(sys.argv[1:], __doc__)
-        for step in (steps := climb(command, console)):
-            console.print(f"{step.rung.number:2} {step.rung.title}, {step.mean.mean:.3f} bits per byte. "
-                          f"{step.verdict()}".rstrip(), highlight=False, soft_wrap=True)
-        if min(len(step.runs) for step in steps) == 1:
-            console.print(ONE_SEED, highlight=False, soft_wrap=True)
-        console.print(f"staircase and report: {shown(command.folder)}", highlight=False, soft_wrap=True)
-    except (ValueError, OSError) as error:
-        fail(error)
-    except Stopped as stopped:
-        print(stopped, file=sys.stderr)
-        raise SystemExit(stopped.exit_status) from None
-    except KeyboardInterrupt:
-        print("stopped at once; the same command goes on", file=sys.stderr)
-        raise SystemExit(130) from None
+def main() -> None:
+    with one_sentence():
+        climb(parse(sys.argv[1:]), Console())
 
 
 if __name__ == "__main__":
-    main(command)
+    main()

@@ -8,7 +8,7 @@ import tyro
 
 from config import SampleConfig, load_config
 from configuration.command_line import fail, parse_flags
-from run_store.listing import MODELS, find_run, in_words, saved_names
+from run_store.listing import MODELS, find_run, list_names, saved_names
 
 PROGRAM = "inference.py RUN [prompt ...]"
 
@@ -29,7 +29,7 @@ def parse(words: Sequence[str], description: str, models: Path = MODELS) -> tupl
     if not words or words[0].startswith("-"):
         if {"-h", "--help"} & set(words):
             parse_flags(["--help"], Options(sample=SampleConfig()), PROGRAM, description)
-        fail(f"RUN is missing: name one of models/ ({in_words(saved_names(models))}), or give a path")
+        fail(f"RUN is missing: name one of models/ ({list_names(saved_names(models))}), or give a path")
     run, *rest = words
     num_texts = next((i for i, word in enumerate(rest) if word.startswith("-")), len(rest))
     texts, flags = rest[:num_texts], rest[num_texts:]

@@ -23,8 +23,8 @@ from data import Batch
 from generation.sampling import stream
 from memory_prediction.allocations import LiveStorages, Peak
 from model import Model
-from training.evaluation import predict_batch
-from training.step import Learner
+from training.evaluation import score_batch
+from training.step import TrainState
 
 PARTS = ("weights", "gradients", "optimizer", "average", "activations", "loss", "temporaries")
 LOSS = {"head", "pointer", "loss"}  # modules that make logits, or something of their size
@@ -80,25 +80,25 @@ def _rehearse(cfg: Config, rows: int, num_texts: int, live: LiveStorages) -> Mom
     train, gradients = cfg.train, {}
     with live.watching(), torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Accessing the data pointer of FakeTensor")  # by copy.deepcopy of a model
-        model = Model(cfg.model, checkpoint_activations=train.checkpoint_activations, loss_chunk=train.loss_chunk)
-        live.names = groups(model)
-        learner = Learner(model, train)
+        model = Model(cfg.model, checkpoint_activations=train.checkpoint_activations)
+        state = TrainState(model, train)
+        live.names = groups(model) | {id(state.objective.loss): "loss"}
         for name, parameter in model.named_parameters():
             parameter.register_post_accumulate_grad_hook(_noting(gradients, live, group(name)))
         batches = [some_batch(cfg, rows) for _ in range(min(2, train.accumulation))]
         live.phase = "step"
         last = num_steps(cfg)
         for number in range(1, last):
-            fill_states(learner, number)
-        learner.step(batches, number=last, lr=0.0, noise=[])
+            fill_states(state, number)
+        state.step(batches, number=last, lr=0.0, noise=[])
         live.phase = "evaluation"
-        learner.optimizer.eval()
-        with learner.precision:
-            predict_batch(model, batches[0])
+        state.optimizer.eval()
+        with state.precision:
+            score_batch(state.objective, batches[0])
         if num_texts:
             live.phase = "sampling"
             begin_texts(cfg, model, num_texts)
-        owners = dict(owned(learner, live)) | gradients
+        owners = dict(owned(state, live)) | gradients
         return {where: moment(live, peak, owners) for where, peak in live.peaks.items()}
 
 
@@ -107,14 +107,14 @@ def num_steps(cfg: Config) -> int:
     return 3 if cfg.train.optimizer == "soap" else 2
 
 
-def fill_states(learner: Learner, number: int) -> None:
+def fill_states(state: TrainState, number: int) -> None:
     """What a step leaves to the next one, without its forward and backward pass, which take most of the time."""
-    for parameter in learner.model.parameters():
+    for parameter in state.model.parameters():
         parameter.grad = torch.zeros_like(parameter)
-    learner.optimizer.step()
-    learner.optimizer.zero_grad()
-    if learner.average:
-        learner.average.update(learner.model, number)
+    state.optimizer.step()
+    state.optimizer.zero_grad()
+    if state.average:
+        state.average.update(state.model, number)
 
 
 def some_batch(cfg: Config, rows: int) -> Batch:
@@ -161,17 +161,17 @@ def _noting(found: dict[int, tuple[str, str]], live: LiveStorages, module: str) 
     return note
 
 
-def owned(learner: Learner, live: LiveStorages) -> Iterable[tuple[int, tuple[str, str]]]:
+def owned(state: TrainState, live: LiveStorages) -> Iterable[tuple[int, tuple[str, str]]]:
     """(storage, (module, part)) of what lasts from step to step."""
-    names = {id(p): group(name) for name, p in learner.model.named_parameters()}
-    for name, tensor in (*learner.model.named_parameters(), *learner.model.named_buffers()):
+    names = {id(p): group(name) for name, p in state.model.named_parameters()}
+    for name, tensor in (*state.model.named_parameters(), *state.model.named_buffers()):
         yield live.key_of(tensor), (group(name), "weights")
-    if learner.average:
-        for name, tensor in learner.average.model.named_parameters():
+    if state.average:
+        for name, tensor in state.average.model.named_parameters():
             yield live.key_of(tensor), (group(name), "average")
-    for part in learner.optimizer.parts:
-        for parameter, state in part.state.items():
-            for value in torch.utils._pytree.tree_leaves(state):
+    for part in state.optimizer.parts:
+        for parameter, values in part.state.items():
+            for value in torch.utils._pytree.tree_leaves(values):
                 if isinstance(value, Tensor):
                     yield live.key_of(value), (names.get(id(parameter), ""), "optimizer")
 

@@ -16,7 +16,7 @@ from model import Model
 from tools import has_fast_bfloat16
 
 MB = 2**20
-# what a process takes besides its tensors, measured: see experiments/memory_accuracy.py
+# what a process takes besides its tensors, measured: see experiments/benchmark.py memory
 LIBRARIES = 5 * MB  # code and scratch of the kernels
 LIBRARIES_PER_THREAD = 3 * MB  # the same, of each further thread
 LIBRARIES_PER_BLOCK = 24 * 1024  # ends of pages, and what autograd writes down
@@ -133,7 +133,7 @@ def _settle(cfg: Config, device: str) -> Config:
     if cfg.train.optimizer == "soap":
         changes["train.precondition_every"] = 1  # the step that turns its bases takes most
     if device == "cuda":
-        changes["model.attn_dropout"] = 0.0  # its kernel drops weights without storing them; a CPU's stores them
+        changes["model.attention.dropout"] = 0.0  # its kernel drops weights without storing them; a CPU's stores them
     return override(cfg, changes)
 
 
@@ -145,8 +145,7 @@ def num_texts(cfg: Config) -> int:
 
 
 def _at_depth(cfg: Config, rows: int, texts: int, device: str) -> tuple[Moments, str]:
-    layers, pattern = cfg.model.num_layers, cfg.model.window_pattern if cfg.model.window else "S"
-    period = math.lcm(len(cfg.model.mixers), len(pattern))
+    layers, period = cfg.model.num_layers, len(cfg.model.layers)
     few = period + layers % period if period > 1 else 2
     if layers <= max(DEEP, few + period):
         return rehearse(cfg, rows=rows, num_texts=texts, device=device), "exact"

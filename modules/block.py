@@ -1,41 +1,86 @@
-"""A layer: a mixer and an MLP, and how each joins the residual stream: the `residual` flag."""
+"""A layer: named branches, such as a mixer and an MLP, and how each joins the residual stream: the `residual` flag."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
+from inspect import signature
+from typing import Any
 
 from torch import Tensor, nn
 
+from config import LayerConfig, ModelConfig
 from modules.mixers import MIXERS
 from modules.mlp import MLPS
 from modules.norm import norm_maker
+from modules.stream import Carrying, Context, Stream
 from tools import LoggingModule, log_io
 
 MakeNorm = Callable[[], nn.Module]
+Caches = Mapping[str, Any]  # what each branch of a block keeps as it generates, by its name; None = nothing
+
+# ---- how a branch is called: as it asks for, see Wiring ----
+
+
+def _alone(part: nn.Module, x: Tensor, stream: Stream, context: Context, cache: Any) -> tuple[Tensor, Stream]:
+    return part(x), stream
+
+
+def _in_context(part: nn.Module, x: Tensor, stream: Stream, context: Context, cache: Any) -> tuple[Tensor, Stream]:
+    return part(x, context, cache), stream
+
+
+def _carrying(part: nn.Module, x: Tensor, stream: Stream, context: Context, cache: Any) -> tuple[Tensor, Stream]:
+    return part(x, context, cache, stream)
+
+
+def way_to_call(part: nn.Module) -> Callable:
+    """By what a part's forward takes: x alone, the context and a cache besides, or the stream too (Carrying)."""
+    if isinstance(part, Carrying):
+        return _carrying
+    return _in_context if "context" in signature(part.forward).parameters else _alone
+
+
+# ---- wirings ----
 
 
 class Wiring(LoggingModule):
-    """f(x), a branch (mixer or MLP) as it goes into the stream: the base of all wirings.
+    """f(x), what a branch adds to the stream: the base of all wirings.
 
-    Shape: x (b, t, d) -> (b, t, d). `context` goes to the branch as it is.
+    The branch f is a part: `forward(x)`, `forward(x, context, cache)`, or a Carrying one, which gets the stream too.
+    Shape: stream.x (b, t, d) -> (b, t, d).
     """
 
     norms: tuple[str, ...] = ()  # the names of the norms that a wiring has
 
-    def __init__(self, branch: nn.Module, make_norm: MakeNorm, *, dropout: float, scale: float):
+    def __init__(self, branch: nn.Module, make_norm: MakeNorm, *, dropout: float = 0.0, scale: float = 1.0):
         super().__init__()
         for name in self.norms:
             setattr(self, name, make_norm())
         self.branch = branch
         self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
-        self.scale = scale
+        self.scale, self.call = scale, way_to_call(branch)
 
-    def weigh(self, y: Tensor) -> Tensor:
+    @classmethod
+    def from_config(cls, cfg: LayerConfig, branch: nn.Module) -> "Wiring":
+        return cls(branch, partial(norm_maker(cfg), cfg.dim), dropout=cfg.residual_dropout, scale=cfg.residual_scale)
+
+    @classmethod
+    def begin(cls, x: Tensor, cfg: ModelConfig) -> Tensor:
+        """The stream before the first block, from the embedding (b, t, d)."""
+        return x
+
+    @classmethod
+    def end(cls, x: Tensor) -> Tensor:
+        """What the head reads, (b, t, d), from the stream after a block."""
+        return x
+
+    def scale_and_drop(self, y: Tensor) -> Tensor:
         y = self.dropout(y)
         return y if self.scale == 1.0 else y * self.scale
 
     @log_io("b t d -> b t d")
-    def forward(self, x: Tensor, **context) -> Tensor:
-        return self.weigh(self.branch(x, **context))
+    def forward(self, stream: Stream, context: Context, cache: Any = None) -> Stream:
+        y, stream = self.call(self.branch, stream.x, stream, context, cache)
+        return stream._replace(x=self.scale_and_drop(y))
 
 
 class PreNorm(Wiring):
@@ -44,24 +89,27 @@ class PreNorm(Wiring):
     norms = ("norm",)
 
     @log_io("b t d -> b t d")
-    def forward(self, x: Tensor, **context) -> Tensor:
-        return x + self.weigh(self.branch(self.norm(x), **context))
+    def forward(self, stream: Stream, context: Context, cache: Any = None) -> Stream:
+        y, stream = self.call(self.branch, self.norm(stream.x), stream, context, cache)
+        return stream._replace(x=stream.x + self.scale_and_drop(y))
 
 
 class PostNorm(PreNorm):
     """norm(x + f(x)): the stream is normalised after every branch. Vaswani et al. 2017."""
 
     @log_io("b t d -> b t d")
-    def forward(self, x: Tensor, **context) -> Tensor:
-        return self.norm(x + self.weigh(self.branch(x, **context)))
+    def forward(self, stream: Stream, context: Context, cache: Any = None) -> Stream:
+        y, stream = self.call(self.branch, stream.x, stream, context, cache)
+        return stream._replace(x=self.norm(stream.x + self.scale_and_drop(y)))
 
 
 class BranchPostNorm(PreNorm):
     """x + norm(f(x)): only what a branch adds is normalised. OLMo 2, arXiv:2501.00656."""
 
     @log_io("b t d -> b t d")
-    def forward(self, x: Tensor, **context) -> Tensor:
-        return x + self.weigh(self.norm(self.branch(x, **context)))
+    def forward(self, stream: Stream, context: Context, cache: Any = None) -> Stream:
+        y, stream = self.call(self.branch, stream.x, stream, context, cache)
+        return stream._replace(x=stream.x + self.scale_and_drop(self.norm(y)))
 
 
 class SandwichNorm(PreNorm):
@@ -70,66 +118,80 @@ class SandwichNorm(PreNorm):
     norms = ("norm", "post_norm")
 
     @log_io("b t d -> b t d")
-    def forward(self, x: Tensor, **context) -> Tensor:
-        return x + self.weigh(self.post_norm(self.branch(self.norm(x), **context)))
+    def forward(self, stream: Stream, context: Context, cache: Any = None) -> Stream:
+        y, stream = self.call(self.branch, self.norm(stream.x), stream, context, cache)
+        return stream._replace(x=stream.x + self.scale_and_drop(self.post_norm(y)))
 
 
 class NoSkip(PreNorm):
     """f(norm(x)): no way around the branch; what residual connections were invented against."""
 
     @log_io("b t d -> b t d")
-    def forward(self, x: Tensor, **context) -> Tensor:
-        return self.weigh(self.branch(self.norm(x), **context))
+    def forward(self, stream: Stream, context: Context, cache: Any = None) -> Stream:
+        y, stream = self.call(self.branch, self.norm(stream.x), stream, context, cache)
+        return stream._replace(x=self.scale_and_drop(y))
 
 
-class NoBranch(LoggingModule):
-    """The stream as it is, where a layer has no mixer or no MLP. Shape: (b, t, d) -> (b, t, d)."""
-
-    def forward(self, x: Tensor, **context) -> Tensor:
-        return x
+# ---- blocks ----
 
 
-class Block(LoggingModule):
-    """The mixer, then the MLP. Shape: x (b, t, d) -> (b, t, d)."""
+class Block(LoggingModule, nn.ModuleDict):
+    """Branches, one after the other, each with its wiring. Shape: stream.x (b, t, d) -> (b, t, d).
 
-    def __init__(self, mixer: nn.Module, mlp: nn.Module):
-        super().__init__()
-        self.mixer, self.mlp = mixer, mlp
-
-    @log_io("b t d -> b t d")
-    def forward(self, x: Tensor, **context) -> Tensor:
-        return self.mlp(self.mixer(x, **context))
-
-
-class ParallelBlock(LoggingModule):
-    """x + mixer(norm(x)) + mlp(norm(x)), both from one norm.
-
-    Wang & Komatsuzaki 2021 (GPT-J); Chowdhery et al. 2022, arXiv:2204.02311.
-    Shape: x (b, t, d) -> (b, t, d).
+    `kind` names what sets this layer apart from others, for print(model) and traces; "" = all layers are alike.
     """
 
-    def __init__(self, mixer: nn.Module, mlp: nn.Module, make_norm: MakeNorm):
-        super().__init__()
-        self.norm, self.mixer, self.mlp = make_norm(), mixer, mlp
+    def __init__(self, branches: Mapping[str, Wiring], *, kind: str = ""):
+        super().__init__(branches)
+        self.branches, self.kind = tuple(branches), kind
+
+    def extra_repr(self) -> str:
+        return self.kind
+
+    def make_cache(self, max_len: int) -> Caches:
+        parts = {name: self[name].branch for name in self.branches}
+        return {name: part.make_cache(max_len) if hasattr(part, "make_cache") else None for name, part in parts.items()}
 
     @log_io("b t d -> b t d")
-    def forward(self, x: Tensor, **context) -> Tensor:
-        y = self.norm(x)
-        return x + self.mixer(y, **context) + self.mlp(y)
+    def forward(self, stream: Stream, context: Context, caches: Caches | None = None) -> Stream:
+        for name in self.branches:
+            stream = self[name](stream, context, caches and caches[name])
+        return stream
 
 
-def make_block(cfg, layer: int) -> nn.Module:
-    """Layer number `layer` (from 0) as the flags describe it."""
-    mixer, mlp = MIXERS[cfg.mixer_at(layer)], MLPS[cfg.mlp]
-    mixer = mixer and mixer.from_config(cfg, layer)
-    mlp = mlp and mlp.from_config(cfg)
-    make_norm = partial(norm_maker(cfg), cfg.dim)
-    options = {"dropout": cfg.residual_dropout, "scale": cfg.residual_scale}
-    if cfg.residual == "parallel" and mixer and mlp:
-        return ParallelBlock(*(Wiring(part, make_norm, **options) for part in (mixer, mlp)), make_norm)
+class ParallelBlock(Block):
+    """x + mixer(norm(x)) + mlp(norm(x)), all branches from one norm.
+
+    Wang & Komatsuzaki 2021 (GPT-J); Chowdhery et al. 2022, arXiv:2204.02311.
+    Shape: stream.x (b, t, d) -> (b, t, d).
+    """
+
+    def __init__(self, branches: Mapping[str, Wiring], norm: nn.Module, *, kind: str = ""):
+        super().__init__({"norm": norm, **branches}, kind=kind)
+        self.branches = tuple(branches)
+
+    @log_io("b t d -> b t d")
+    def forward(self, stream: Stream, context: Context, caches: Caches | None = None) -> Stream:
+        x, normalised = stream.x, self["norm"](stream.x)
+        for name in self.branches:
+            stream = self[name](stream._replace(x=normalised), context, caches and caches[name])
+            x = x + stream.x
+        return stream._replace(x=x)
+
+
+def make_block(cfg: LayerConfig, *, kind: str = "") -> Block:
+    """A layer as its flags describe it."""
+    words = {name: menu[getattr(cfg, name)] for name, menu in BRANCHES.items()}
+    parts = {name: part.from_config(cfg) for name, part in words.items() if part is not None}
+    if cfg.residual == "parallel" and len(parts) > 1:
+        branches = {name: Wiring.from_config(cfg, part) for name, part in parts.items()}
+        return ParallelBlock(branches, norm_maker(cfg)(cfg.dim), kind=kind)
     wiring = RESIDUALS[cfg.residual]
-    return Block(*(wiring(part, make_norm, **options) if part else NoBranch() for part in (mixer, mlp)))
+    return Block({name: wiring.from_config(cfg, part) for name, part in parts.items()}, kind=kind)
 
+
+# the branches of a block in their order: the flag that chooses each -> its menu
+BRANCHES = {"mixer": MIXERS, "mlp": MLPS}
 
 # a layer with one branch has nothing beside it to be parallel to: it is a PreNorm
 RESIDUALS = {

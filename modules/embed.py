@@ -2,6 +2,7 @@
 
 from torch import Tensor, nn
 
+from config import ModelConfig
 from modules.norm import norm_maker
 from modules.position import EMBEDDED, LearnedPosition, SinusoidalPosition
 from tools import LoggingModule, log_io
@@ -25,7 +26,7 @@ class Embed(LoggingModule):
         self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
 
     @classmethod
-    def from_config(cls, cfg) -> "Embed":
+    def from_config(cls, cfg: ModelConfig) -> "Embed":
         position = None
         if cfg.position == "learned":
             position = LearnedPosition(cfg.dim, max_seq_len=cfg.max_seq_len)

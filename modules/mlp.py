@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from config import LayerConfig
 from tools import LoggingModule, log_io
 
 
@@ -40,7 +41,7 @@ class MLP(LoggingModule):
         self.out = nn.Linear(hidden_dim, dim, bias=bias)
 
     @classmethod
-    def from_config(cls, cfg) -> "MLP":
+    def from_config(cls, cfg: LayerConfig) -> "MLP":
         return cls(cfg.dim, hidden_dim=cfg.hidden_width, activation=cfg.activation,
                    bias=cfg.mlp_bias, dropout=cfg.mlp_dropout)
 

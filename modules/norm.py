@@ -7,6 +7,7 @@ from inspect import signature
 import torch
 from torch import Tensor, nn
 
+from config import ModelConfig
 from tools import LoggingModule, log_io
 
 
@@ -24,8 +25,13 @@ class RMSNorm(LoggingModule):
     ):
         super().__init__()
         self.eps, self.offset = eps, float(unit_offset)
-        self.scale = nn.Parameter(torch.full((dim,), 1 - self.offset)) if affine else None
-        self.bias = nn.Parameter(torch.zeros(dim)) if affine and bias else None
+        self.scale = nn.Parameter(torch.empty(dim)) if affine else None
+        self.bias = nn.Parameter(torch.empty(dim)) if affine and bias else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        fill(self.scale, 1 - self.offset)
+        fill(self.bias, 0.0)
 
     def normalise(self, x32: Tensor, scale: Tensor | None) -> Tensor:
         return nn.functional.rms_norm(x32, x32.shape[-1:], scale, self.eps)
@@ -59,9 +65,12 @@ class CosineNorm(LoggingModule):
 
     def __init__(self, dim: int, *, eps: float = 1e-6, affine: bool = True):
         super().__init__()
-        self.eps = eps
-        length = torch.tensor([dim**0.5])
-        self.scale = nn.Parameter(length) if affine else nn.Buffer(length, persistent=False)
+        self.eps, self.length = eps, dim**0.5
+        self.scale = nn.Parameter(torch.empty(1)) if affine else nn.Buffer(torch.empty(1), persistent=False)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        fill(self.scale, self.length)
 
     @log_io
     def forward(self, x: Tensor) -> Tensor:
@@ -77,9 +86,15 @@ class DyT(LoggingModule):
 
     def __init__(self, dim: int, *, affine: bool = True, bias: bool = False):
         super().__init__()
-        self.alpha = nn.Parameter(torch.full((1,), 0.5))
-        self.scale = nn.Parameter(torch.ones(dim)) if affine else None
-        self.bias = nn.Parameter(torch.zeros(dim)) if affine and bias else None
+        self.alpha = nn.Parameter(torch.empty(1))
+        self.scale = nn.Parameter(torch.empty(dim)) if affine else None
+        self.bias = nn.Parameter(torch.empty(dim)) if affine and bias else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        fill(self.alpha, 0.5)
+        fill(self.scale, 1.0)
+        fill(self.bias, 0.0)
 
     @log_io
     def forward(self, x: Tensor) -> Tensor:
@@ -101,14 +116,20 @@ class NoNorm(LoggingModule):
         return x
 
 
+def fill(tensor: Tensor | None, value: float) -> None:
+    """Set all numbers of a parameter or buffer, if there is one."""
+    if tensor is not None:
+        nn.init.constant_(tensor, value)
+
+
 NORMS = {"rms": RMSNorm, "layer": LayerNorm, "cosine": CosineNorm, "dyt": DyT, "none": NoNorm}
 
 
-def norm_maker(cfg) -> Callable[[int], nn.Module]:
+def norm_maker(cfg: ModelConfig) -> Callable[[int], nn.Module]:
     """The norm that the flags describe, as a function of its width.
 
-    A kind is given those of eps, affine, bias and unit_offset that its __init__ takes. Raises ValueError
-    where a flag asks for one that it does not take.
+    A class gets those of eps, affine, bias and unit_offset that its __init__ takes. Raises ValueError if a flag asks
+    for one that it does not take.
     """
     kind = NORMS[cfg.norm]
     flags = {"eps": cfg.norm_eps, "affine": cfg.norm_affine, "bias": cfg.norm_bias,

@@ -6,8 +6,9 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor, nn
 
-from modules.masks import Documents, Sight, masked, sight
+from modules.masks import Mask, make_mask
 from modules.mixers.attention import KVCache
+from modules.stream import Context
 from tools import LoggingModule, log_io
 
 # found out once, at the import: torch.compile cannot trace the question
@@ -22,58 +23,70 @@ def full_precision(device_type: str):
 class Pointer(LoggingModule):
     """Add to the likelihood of each token the attention that its earlier places get.
 
-    logit'_v = log(exp(logit_v) + exp(gate) * sum of the weights a_ts over the places s where v stands): a mixture
-    of the head's prediction and a copy, whose share the gate sets. A model must learn where to look, but not how
-    to turn what it finds there back into a token. Merity et al. 2016, arXiv:1609.07843 (pointer sentinel mixture).
-    Shape: logits (b, t, v), hidden (b, t, d) of the last layer, source (b, s, d) of the first, tokens (b, s),
-    positions (s,) or (b, s) -> (b, t, v). In float32. The t are the last of the s, or all.
+    logit'_v = log(exp(logit_v) + exp(gate) * sum of the weights a_ts over the places s of v): a mixture of the head's
+    prediction and a copy, whose share the gate sets. A model must learn where to look, but not how to turn what it
+    finds there back into a token. Merity et al. 2016, arXiv:1609.07843 (pointer sentinel mixture).
+    Shape: logits (b, t, v), hidden (b, t, d) of the last layer, source (b, s, d) of the first, tokens (b, s), positions
+    of the context (s,) or (b, s) -> (b, t, v). In float32. The t are the last of the s, or all.
     """
 
     window = None  # it looks at all the past
 
     def __init__(self, dim: int, *, key_dim: int, vocab_size: int, norm: nn.Module):
         super().__init__()
-        self.norm = norm
+        self.norm, self.vocab_size = norm, vocab_size
         self.q, self.k = nn.Linear(dim, key_dim, bias=False), nn.Linear(dim, key_dim, bias=False)
         self.gate = nn.Linear(dim, 1, bias=False)
-        self.gate_bias = nn.Parameter(torch.full((1,), math.log(vocab_size) - 3))  # a twentieth, at first
+        self.gate_bias = nn.Parameter(torch.empty(1))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        nn.init.constant_(self.gate_bias, math.log(self.vocab_size) - 3)  # at first a twentieth is copied
 
     def make_cache(self, max_len: int) -> KVCache:
         return KVCache(max_len)
 
     @log_io("b t c, b s c -> b t s")
-    def weights(self, q: Tensor, k: Tensor, seen) -> Tensor:
+    def weights(self, q: Tensor, k: Tensor, mask: Mask) -> Tensor:
         """How much each query looks at each key. Shape: (b, t, key_dim), (b, s, key_dim) -> (b, t, s)."""
         scores = q @ k.mT * q.shape[-1] ** -0.5
-        return masked(scores.unsqueeze(1), seen).softmax(-1).squeeze(1)
+        return mask.apply(scores.unsqueeze(1)).softmax(-1).squeeze(1)
 
     @log_io
     def forward(
-        self, logits: Tensor, hidden: Tensor, source: Tensor, tokens: Tensor, *, positions: Tensor,
-        documents: Documents | None = None, cache: KVCache | None = None,
+        self, logits: Tensor, hidden: Tensor, source: Tensor, tokens: Tensor, context: Context,
+        cache: KVCache | None = None,
     ) -> Tensor:
         q, k = self.q(hidden).float(), self.k(self.norm(source)).float()
         gate = self.gate(hidden).float() + self.gate_bias  # (b, t, 1)
-        t, s = hidden.shape[1], source.shape[1]
+        t, s, positions = hidden.shape[1], source.shape[1], context.positions
         k_positions, fresh = positions, t == s
         if cache is not None:
             fresh = cache.length == 0
             kept = cache.append(k.unsqueeze(1), tokens[:, None, :, None], positions)
             k, tokens, k_positions = kept[0].squeeze(1), kept[1][:, 0, :, 0], kept[2]
-        if documents is None:
-            seen = sight(positions[..., s - t :], k_positions, window=None, fresh=fresh)
+        if context.documents is None:
+            mask = make_mask(positions[..., s - t :], k_positions, window=None, fresh=fresh)
         else:
-            seen = Sight(causal=False, mask=documents.masks[None][..., s - t : s, :s])
+            mask = Mask(causal=False, allowed=context.documents.masks[None][..., s - t : s, :s])
         with full_precision(logits.device.type):
-            return self.mix(logits, self.weights(q, k, seen), gate, tokens, seen)
+            return self.mix(logits, self.weights(q, k, mask), gate, tokens)
 
-    def mix(self, logits: Tensor, weights: Tensor, gate: Tensor, tokens: Tensor, seen) -> Tensor:
-        """The new logits, from the weights (b, t, s) on the tokens (b, s)."""
-        same = (tokens.unsqueeze(1) == tokens.unsqueeze(2)).type_as(weights)  # (b, s, s)
-        visible = masked(torch.zeros_like(weights).unsqueeze(1), seen).squeeze(1).exp()  # 1 or 0
-        copied = gate + (weights @ same).clamp(min=1e-9).log()  # of the token at s, from all its places
+    def mix(self, logits: Tensor, weights: Tensor, gate: Tensor, tokens: Tensor) -> Tensor:
+        """The new logits, from the weights (b, t, s) on the tokens (b, s): each token's weights meet at its first."""
+        first = first_places(tokens)  # (b, s)
+        summed = torch.zeros_like(weights).scatter_add(-1, first.unsqueeze(1).expand_as(weights), weights)  # (b, t, s)
+        copied = gate + summed.clamp(min=1e-30).log()
         index = tokens.unsqueeze(1).expand_as(weights)  # (b, t, s)
         old = logits.gather(-1, index)
-        # a token that stands at several places gets its increase in as many equal parts
-        parts = visible / (visible @ same).clamp(min=1)
-        return logits.scatter_add(-1, index, (torch.logaddexp(old, copied) - old) * parts)
+        increase = (torch.logaddexp(old, copied) - old).where(summed > 0, 0.0)
+        return logits.scatter_add(-1, index, increase)
+
+
+def first_places(tokens: Tensor) -> Tensor:
+    """Of each place, the first one of its row that holds the same token. Shape: (b, s) -> (b, s)."""
+    ordered, place = tokens.sort(dim=-1, stable=True)  # equal tokens side by side, in the order of their places
+    begins = ordered.diff(prepend=ordered[:, :1] - 1) != 0
+    index = torch.arange(tokens.shape[1], device=tokens.device)
+    start = index.where(begins, 0).cummax(-1).values  # of the run of equal tokens that each is in
+    return torch.zeros_like(place).scatter(-1, place, place.gather(-1, start))

@@ -1,7 +1,7 @@
-"""How a token knows where it stands: the `position` flag.
+"""How a token knows its position: the `position` flag.
 
 A kind acts in one of three places: on the embedding (learned, sinusoidal), on queries and keys
-(rope), or on the attention scores (alibi). Positions are passed in, shape (t,) or, where rows
+(rope), or on the attention scores (alibi). Positions are passed in, shape (t,) or, if rows
 start at different places, (b, t); a padding position is negative.
 """
 
@@ -18,7 +18,7 @@ class LearnedPosition(LoggingModule):
     """Add a learned vector for each position. Radford et al. 2018 (GPT).
 
     Shape: x (b, t, d), positions (t,) or (b, t) -> (b, t, d).
-    Raises ValueError where t is above max_seq_len.
+    Raises ValueError if t is above max_seq_len.
     """
 
     def __init__(self, dim: int, *, max_seq_len: int):
@@ -41,7 +41,12 @@ class SinusoidalPosition(LoggingModule):
 
     def __init__(self, dim: int):
         super().__init__()
-        self.frequencies = nn.Buffer(inverse_wavelengths(dim, 10_000.0), persistent=False)
+        self.dim = dim
+        self.frequencies = nn.Buffer(torch.empty(dim // 2), persistent=False)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        self.frequencies.copy_(inverse_wavelengths(self.dim, 10_000.0))
 
     @log_io("b t d, ... t -> b t d")
     def forward(self, x: Tensor, positions: Tensor) -> Tensor:
@@ -51,19 +56,23 @@ class SinusoidalPosition(LoggingModule):
 
 
 class RoPE(LoggingModule):
-    """Turn pairs of channels by an angle that grows with the position.
+    """Rotate pairs of channels by an angle that grows with the position.
 
     Su et al. 2021, arXiv:2104.09864. Channel i of a head is a pair with i + p/2 (Llama's layout).
-    A `fraction` below 1 turns only the first channels (GPT-NeoX).
-    Shape: x (b, h, t, p), turns from `turns(positions)` -> (b, h, t, p). Angles in float32.
+    A `fraction` below 1 rotates only the first channels (GPT-NeoX).
+    Shape: x (b, h, t, p), cosine and sine from `angles(positions)` -> (b, h, t, p). Computed in float32.
     """
 
     def __init__(self, head_dim: int, *, theta: float = 10_000.0, fraction: float = 1.0):
         super().__init__()
-        self.turned = int(head_dim * fraction)
-        self.frequencies = nn.Buffer(inverse_wavelengths(self.turned, theta), persistent=False)
+        self.rotated, self.theta = int(head_dim * fraction), theta
+        self.frequencies = nn.Buffer(torch.empty(self.rotated // 2), persistent=False)
+        self.reset_parameters()
 
-    def turns(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+    def reset_parameters(self) -> None:
+        self.frequencies.copy_(inverse_wavelengths(self.rotated, self.theta))
+
+    def angles(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Cosine and sine of each angle: (t, c), or (b, 1, t, c) for positions (b, t); c pairs."""
         angles = positions.float().unsqueeze(-1) * self.frequencies
         if angles.dim() == 3:
@@ -77,12 +86,12 @@ class RoPE(LoggingModule):
         return torch.cat((first, second), dim=-1)
 
     @log_io("... t p -> ... t p")
-    def forward(self, x: Tensor, turns: tuple[Tensor, Tensor]) -> Tensor:
-        if self.turned == x.shape[-1]:
-            return self.turn(x, *turns)
-        return torch.cat((self.turn(x[..., : self.turned], *turns), x[..., self.turned :]), dim=-1)
+    def forward(self, x: Tensor, angles: tuple[Tensor, Tensor]) -> Tensor:
+        if self.rotated == x.shape[-1]:
+            return self.rotate(x, *angles)
+        return torch.cat((self.rotate(x[..., : self.rotated], *angles), x[..., self.rotated :]), dim=-1)
 
-    def turn(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    def rotate(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         first, second = self.split(x.float())
         return self.join(first * cos - second * sin, second * cos + first * sin).type_as(x)
 
@@ -100,14 +109,18 @@ class InterleavedRoPE(RoPE):
 class ALiBi(LoggingModule):
     """Penalise each score by the distance to its key, a fixed slope for each head.
 
-    Press, Smith & Lewis 2021, arXiv:2108.12409. Head counts that are no power of two take every
+    Press, Smith & Lewis 2021, arXiv:2108.12409. Head counts that are not a power of two take every
     other slope of the next one, as the authors' code does.
     Shape: q_positions (t,), k_positions (s,) -> (h, t, s), or with a batch axis on both -> (b, h, t, s).
     """
 
     def __init__(self, num_heads: int):
         super().__init__()
-        self.slopes = nn.Buffer(alibi_slopes(num_heads), persistent=False)
+        self.slopes = nn.Buffer(torch.empty(num_heads), persistent=False)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        self.slopes.copy_(alibi_slopes(len(self.slopes)))
 
     @log_io("... t, ... s -> ... h t s")
     def forward(self, q_positions: Tensor, k_positions: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """The learning rate and the batch of every step, and what they look like drawn."""
 
+import bisect
 import math
 from typing import NamedTuple
 
@@ -110,6 +111,12 @@ class Schedule:
     def tokens_before(self, number: int) -> int:
         """Tokens seen when a step begins."""
         return self.passes_before(number) * self.pass_tokens
+
+    def steps_for(self, tokens: float) -> int:
+        """The steps, at least 1, that come nearest to so many tokens."""
+        most = math.ceil(tokens / self.pass_tokens) + 1
+        after = bisect.bisect_left(range(most), tokens, key=self.tokens_before)
+        return min((max(1, after - 1), max(1, after)), key=lambda steps: abs(self.tokens_before(steps) - tokens))
 
     def warnings(self) -> list[str]:
         """A sentence on each thing that is allowed, but hardly meant."""

@@ -1,1 +1,1 @@
-"""Saved runs seen from outside, as folders: `python runs.py list|show|rm|prune`. Without torch, so that it is quick."""
+"""Saved runs as folders: what they hold, and `python runs.py list|show|rm|prune`, which needs no torch."""

@@ -1,4 +1,4 @@
-"""Files that only grow: what the disk refuses waits in memory, in order, until there is room."""
+"""Append-only files: bytes that the disk refuses wait in memory, in order, until there is space."""
 
 import contextlib
 import os
@@ -9,21 +9,21 @@ from run_store.atomic_files import flush
 
 
 class AppendLog:
-    """Bytes to be added to files. A refusal is said once and never raised; every later call tries again."""
+    """Appends bytes to files. A full disk is reported once and never raised; every later call tries again."""
 
     def __init__(self):
         self._waiting: dict[Path, bytes] = {}
-        self._written: set[Path] = set()  # since the last flush
+        self._written: set[Path] = set()  # files written since the last flush
 
     def first_line(self, path: Path) -> str:
-        """Of a file as it will be when all is written; "" where nothing was appended yet."""
+        """The first line of a file once all is written; "" if nothing was appended yet."""
         with contextlib.suppress(FileNotFoundError), path.open(encoding="utf-8") as file:
             if line := file.readline():
                 return line.rstrip("\n")
         return self._waiting.get(path, b"").decode().partition("\n")[0]
 
     def append(self, path: Path, data: bytes) -> None:
-        """Add bytes to a file, all of them or, for now, none."""
+        """Append bytes to a file: all of them or, for now, none."""
         was_refused = bool(self._waiting)
         self._waiting[path] = self._waiting.get(path, b"") + data
         problem = self.write()
@@ -31,7 +31,7 @@ class AppendLog:
             warn(f"{problem}; training goes on, and tries again each time")
 
     def write(self) -> str | None:
-        """Write what waits; a sentence on what is still refused, None = nothing is."""
+        """Write the bytes that wait; return a sentence on those still refused, None = nothing waits."""
         reasons = {}
         for path, data in list(self._waiting.items()):
             try:
@@ -47,7 +47,7 @@ class AppendLog:
                 f"{sum(map(len, self._waiting.values())):,} bytes wait in memory")
 
     def flush(self) -> None:
-        """Have what was written on the disk, as far as there is room, before going on."""
+        """Write the bytes that wait, if there is space, and flush all files to the disk."""
         self.write()
         for path in self._written:
             flush(path)
@@ -55,7 +55,7 @@ class AppendLog:
 
 
 def append_whole(path: Path, data: bytes) -> None:
-    """Add bytes to a file; after an OSError it is as long as before."""
+    """Append bytes to a file; after an OSError it is as long as before."""
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     before = os.fstat(handle).st_size
     try:

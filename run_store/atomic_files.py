@@ -1,11 +1,12 @@
-"""Files whole or not at all: written, on the disk, and told by their content."""
+"""Atomic writes, flushes to the disk, and SHA-256 sums of files."""
 
 import hashlib
 import os
 from pathlib import Path
 
-CHECKPOINT = ("model.safetensors", "optimizer.pt", "progress.json")  # what no checkpoint is without
-SUMS = "SHA256SUMS"  # of a folder's other files, as `sha256sum --check` reads them
+CHECKPOINT = ("model.safetensors", "optimizer.pt", "progress.json")  # files of every checkpoint
+SUMS = "SHA256SUMS"  # of a folder's other files, in the format of `sha256sum --check`
+
 
 def sha256(path: Path) -> str:
     """SHA-256 (hex) of a file's bytes."""
@@ -14,7 +15,7 @@ def sha256(path: Path) -> str:
 
 
 def read_sums(folder: Path) -> list[tuple[str, str]]:
-    """(SHA-256, name) of each file that a folder was saved with. Raises ValueError where that cannot be read."""
+    """(SHA-256, name) of each file that was saved in a folder. Raises ValueError if the sums cannot be read."""
     try:
         lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -25,18 +26,18 @@ def read_sums(folder: Path) -> list[tuple[str, str]]:
 
 
 def verified(folder: Path, name: str) -> Path:
-    """A file of a folder. Raises ValueError where it is not what was saved."""
+    """The path of a file in a folder. Raises ValueError if its SHA-256 is not as it was saved."""
     try:
-        is_whole = (sha256(folder / name), name) in read_sums(folder)
+        is_intact = (sha256(folder / name), name) in read_sums(folder)
     except OSError as error:
         raise ValueError(f"{folder} is damaged: {error}") from None
-    if not is_whole:
+    if not is_intact:
         raise ValueError(f"{folder} is damaged: {name} is not as it was saved")
     return folder / name
 
 
 def find_damage(checkpoint: Path) -> str | None:
-    """What is wrong with the files of a checkpoint; None = all are what was saved."""
+    """What is wrong with the files of a checkpoint; None = nothing."""
     try:
         for name in dict.fromkeys([*CHECKPOINT, *(name for _, name in read_sums(checkpoint))]):
             verified(checkpoint, name)
@@ -46,12 +47,12 @@ def find_damage(checkpoint: Path) -> str | None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace a file's text, whole or not at all."""
+    """Replace the text of a file atomically."""
     write_bytes(path, text.encode())
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Replace a file's content, whole or not at all. Raises OSError with the file's name, the old content kept."""
+    """Replace the content of a file atomically. Raises OSError, with the file's name, and keeps the old content."""
     unfinished = path.with_name(f".{path.name}.tmp")
     try:
         unfinished.write_bytes(data)
@@ -64,13 +65,13 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def flush_tree(folder: Path) -> None:
-    """Have a folder and all that is in it on the disk before going on."""
+    """Flush a folder, and all files in it, to the disk."""
     for path in (*folder.rglob("*"), folder):
         flush(path)
 
 
 def flush(path: Path) -> None:
-    """Have a file or a folder on the disk before going on."""
+    """Flush a file or a folder to the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -1,7 +1,7 @@
-"""One saved step of a run: a folder that is whole or refused.
+"""Checkpoints: the saved steps of a run, each a folder that is verified when it is read.
 
-    step_00000500/   model.safetensors  optimizer.pt  progress.json  SHA256SUMS
-                     ema.safetensors, where a moving average of the weights is kept
+    checkpoints/step_00000500/   model.safetensors  optimizer.pt  progress.json  SHA256SUMS
+                                 ema.safetensors, if a moving average of the weights is kept
 """
 
 import hashlib
@@ -10,44 +10,54 @@ import shutil
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_model, save_model
 from torch import nn
 
+from configuration.command_line import warn
 from run_store.atomic_files import CHECKPOINT, SUMS, find_damage, flush, flush_tree, read_sums, sha256, verified
+from run_store.listing import step_folders
+from run_store.pruning import remove
 
 AVERAGE = "ema.safetensors"
 
 
 @dataclass
 class Progress:
-    """Where a run stands; with the weights and the optimizer's state, all that going on needs."""
+    """How far a run is. With the weights and the optimizer's state, all that resuming needs."""
 
     step: int = 0  # optimizer steps taken
-    tokens: int = 0  # targets learned from
-    seconds: float = 0.0  # spent so far, over all sittings
+    tokens: int = 0  # targets trained on
+    seconds: float = 0.0  # of training, over all processes
     flops: float = 0.0  # of forward and backward
     val_loss: float | None = None  # nats per token, on the first `eval_tokens`; None = not evaluated at this step
     recent_losses: list[float] = field(default_factory=list)  # of the steps since the last line of the log
     recent_noise: list[tuple[float, float]] = field(default_factory=list)  # the same of gradients.NoiseScale, if asked
-    unseen: dict[str, float] | None = None  # lr and grad_norm of the last step, until it is evaluated and logged
+    recent_parts: dict[str, list[float]] = field(default_factory=dict)  # the same of the other parts of the losses
+    last_step: dict[str, float | None] = field(default_factory=dict)  # lr, grad_norm and more of the last step
+    logged_steps: int = 0  # steps whose evaluation, samples and line of the log are done: all, or all but the last
 
-    @property
-    def seen_steps(self) -> int:
-        """The steps whose evaluation, line of the log and samples are done."""
-        return self.step - bool(self.unseen)
+    @classmethod
+    def from_dict(cls, saved: dict[str, Any]) -> "Progress":
+        """What asdict gave; what older versions saved too, which had `unseen`: last_step until it was logged."""
+        saved = dict(saved)
+        if "unseen" in saved:
+            unseen = saved.pop("unseen")
+            saved |= {"last_step": unseen or {}, "logged_steps": saved["step"] - bool(unseen)}
+        return cls(**saved)
 
 
 class NotWritten(ValueError):
-    """A checkpoint could not be written; those before it are as they were."""
+    """A checkpoint could not be written; earlier ones are as they were."""
 
 
 class Checkpoint:
-    """One saved step: its weights, and what going on from it needs.
+    """One saved step: the weights, and what resuming needs.
 
-    Reading raises ValueError where a file is not what was saved, by its SHA-256.
+    Reading raises ValueError if the SHA-256 of a file is not as it was saved.
     """
 
     def __init__(self, path: Path):
@@ -56,10 +66,10 @@ class Checkpoint:
 
     @cached_property
     def progress(self) -> Progress:
-        return Progress(**json.loads(verified(self.path, "progress.json").read_text(encoding="utf-8")))
+        return Progress.from_dict(json.loads(verified(self.path, "progress.json").read_text(encoding="utf-8")))
 
     def load_weights(self, model: nn.Module, *, ema: bool = False) -> None:
-        """The weights, or their moving average; ValueError where there is none, or for another architecture."""
+        """Load the weights, or their moving average. Raises ValueError if it is missing or does not fit the model."""
         if ema and not (self.path / AVERAGE).exists():
             raise ValueError(f"{self.path} has no {AVERAGE}: only a run with train.ema_decay keeps an average")
         try:
@@ -68,7 +78,7 @@ class Checkpoint:
             raise ValueError(f"{self.path} does not fit its configuration: {' '.join(str(error).split())}") from None
 
     def load_training(self, model: nn.Module, optimizer, average: nn.Module | None = None) -> Progress:
-        """Restore weights, their average, the optimizer's state and the random state; return where that was."""
+        """Restore weights, their average, the optimizer's state and the random state; return the progress."""
         self.load_weights(model)
         if average is not None:
             self.load_weights(average, ema=True)
@@ -79,21 +89,79 @@ class Checkpoint:
 
     @property
     def fingerprint(self) -> str:
-        """What its files were saved as, in one SHA-256 (hex). Raises ValueError where that cannot be read."""
+        """SHA-256 (hex) of the sums of its files. Raises ValueError if they cannot be read."""
         return hashlib.sha256(json.dumps(read_sums(self.path)).encode()).hexdigest()
 
     def problem(self) -> str | None:
-        """What is wrong with its files; None = all are what was saved."""
+        """What is wrong with its files; None = nothing."""
         return find_damage(self.path)
+
+
+class CheckpointFolder:
+    """The checkpoints of a run."""
+
+    path: Path  # of the run
+
+    def checkpoints(self) -> list[Checkpoint]:
+        """All checkpoints, oldest first. One whose writing was interrupted never got its name."""
+        return list(map(Checkpoint, step_folders(self.path)))
+
+    def checkpoint(self, which: str = "best") -> Checkpoint:
+        """The one with the lowest validation loss ("best"), the newest ("last"), or a step's number.
+
+        Raises ValueError, with the steps that are saved, if there is no such checkpoint.
+        """
+        saved = self.checkpoints()
+        if saved and which == "last":
+            return saved[-1]
+        if saved and which == "best":
+            return best_of(saved) or saved[-1]
+        for checkpoint in saved:
+            if which == str(checkpoint.step):
+                return checkpoint
+        steps = ", ".join(str(c.step) for c in saved) or "none yet"
+        raise ValueError(f"checkpoint={which} is not in {self.path}: use best, last or a step ({steps})")
+
+    def save_checkpoint(
+        self, model: nn.Module, optimizer, progress: Progress, average: nn.Module | None = None,
+    ) -> None:
+        """Write the checkpoint of a step, whole or not at all. Raises NotWritten if the disk refuses it."""
+        save(self.path / "checkpoints" / f"step_{progress.step:08d}", model, optimizer, progress, average)
+
+    def prune_checkpoints(self, keep: int) -> None:
+        """Delete all but the newest `keep` checkpoints and the best."""
+        saved = self.checkpoints()
+        kept = {c.path for c in saved[-keep:]}
+        try:
+            if best := best_of(saved):
+                kept.add(best.path)
+            for checkpoint in saved:
+                if checkpoint.path not in kept:
+                    remove(checkpoint.path)
+        except (OSError, ValueError) as error:  # an extra checkpoint does no harm
+            warn(f"old checkpoints are kept: {error}")
+
+    def drop_damaged(self) -> list[str]:
+        """Restore interrupted checkpoints and remove damaged ones; return a sentence on each of those.
+
+        Raises ValueError, and removes nothing, if all are damaged.
+        """
+        folder = self.path / "checkpoints"
+        restore_interrupted(folder)
+        saved = self.checkpoints()
+        damaged = {checkpoint.path: problem for checkpoint in saved if (problem := checkpoint.problem())}
+        if damaged and len(damaged) == len(saved):
+            raise ValueError(f"{self.path.name} has no whole checkpoint ({'; '.join(damaged.values())}): "
+                             f"to begin again, delete {folder}")
+        for path in damaged:
+            remove(path)
+        return list(damaged.values())
 
 
 def save(
     path: Path, model: nn.Module, optimizer, progress: Progress, average: nn.Module | None = None,
 ) -> None:
-    """Write a checkpoint under its name, whole or not at all.
-
-    Raises NotWritten where the disk refuses it.
-    """
+    """Write a checkpoint, whole or not at all. Raises NotWritten if the disk refuses it."""
     unfinished = path.with_name(f".{path.name}.tmp")
     shutil.rmtree(unfinished, ignore_errors=True)
     try:
@@ -109,7 +177,7 @@ def save(
 
 
 def root_cause(error: BaseException) -> BaseException:
-    """What went wrong first: torch hides the disk's error behind its own."""
+    """The first error of a chain: torch hides the disk's error behind its own."""
     while error.__context__ is not None:
         error = error.__context__
     return error
@@ -118,39 +186,39 @@ def root_cause(error: BaseException) -> BaseException:
 def write_checkpoint(
     folder: Path, model: nn.Module, optimizer, progress: Progress, average: nn.Module | None = None,
 ) -> None:
-    """Write a checkpoint's files and their sums into an empty folder."""
-    weights, optimizer_state, how_far = files = [folder / name for name in CHECKPOINT]
+    """Write the files of a checkpoint and their SHA-256 into an empty folder."""
+    weights, optimizer_state, progress_file = files = [folder / name for name in CHECKPOINT]
     save_model(model, str(weights))
     if average is not None:
         files.append(folder / AVERAGE)
         save_model(average, str(files[-1]))
     with optimizer_state.open("wb") as file:
         torch.save({"optimizer": optimizer.state_dict(), "random": random_state()}, file)
-    how_far.write_text(json.dumps(asdict(progress)), encoding="utf-8")
+    progress_file.write_text(json.dumps(asdict(progress)), encoding="utf-8")
     sums = "".join(f"{sha256(file)}  {file.name}\n" for file in files)
     (folder / SUMS).write_text(sums, encoding="utf-8")
 
 
 def random_state() -> list[torch.Tensor]:
-    """What torch draws from: the CPU's state, and each GPU's."""
+    """The state of torch's generators: the CPU's, then each GPU's."""
     return [torch.get_rng_state(), *torch.cuda.get_rng_state_all()]
 
 
 def restore_random(states: list[torch.Tensor]) -> None:
-    """Go on drawing where `random_state` was, on the GPUs that are here."""
+    """Restore what `random_state` gave, as far as this machine has GPUs."""
     torch.set_rng_state(states[0])
     for device, state in zip(range(torch.cuda.device_count()), states[1:], strict=False):
         torch.cuda.set_rng_state(state, device)
 
 
 def best_of(checkpoints: list[Checkpoint]) -> Checkpoint | None:
-    """The one with the lowest validation loss, the earliest of equals; None where none was evaluated."""
+    """The checkpoint with the lowest validation loss, the earliest of equals; None if none was evaluated."""
     evaluated = [c for c in checkpoints if c.progress.val_loss is not None]
     return min(evaluated, key=lambda c: c.progress.val_loss, default=None)
 
 
 def publish(unfinished: Path, path: Path) -> None:
-    """Give a folder its name when all of it is on the disk; the one that had the name is deleted after that."""
+    """Flush a folder to the disk, then give it its name; a folder that had the name is deleted after that."""
     flush_tree(unfinished)
     before = path.with_name(f".{path.name}.before.tmp")
     if path.exists():
@@ -162,7 +230,7 @@ def publish(unfinished: Path, path: Path) -> None:
 
 
 def restore_interrupted(folder: Path) -> None:
-    """Give back their names to folders whose successors never got it."""
+    """Restore folders whose replacement was interrupted."""
     for before in folder.glob(".*.before.tmp"):
         path = before.with_name(before.name.removeprefix(".").removesuffix(".before.tmp"))
         if not path.exists():

@@ -1,4 +1,4 @@
-"""Saved runs: list them, show one, remove some, and prune what is left over."""
+"""Saved runs: list them, show one, remove some, prune checkpoints and leftovers."""
 
 import os
 import sys
@@ -33,13 +33,13 @@ Names = Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="
 def list_runs(
     names: Names = (), *, sort: Column = "when", reverse: bool = False, json: bool = False, csv: bool = False,
 ) -> None:
-    """List the runs: state, size, and their best and last validation loss in bits per byte.
+    """List the runs: state, size, best and last validation loss in bits per byte.
 
     Args:
         names: names or patterns such as 'tiny-*'; none = all.
-        sort: the column to sort by, smallest and oldest first, unknown last.
-        reverse: largest and newest first.
-        json: as JSON, every number whole: seconds since 1970, bytes.
+        sort: the column to sort by, smallest or oldest first, unknown last.
+        reverse: largest or newest first.
+        json: as JSON, with unrounded numbers: seconds since 1970, bytes.
         csv: the same as CSV.
     """
     if json and csv:
@@ -60,7 +60,7 @@ def sort_key(summary: RunSummary, column: Column) -> float | str | None:
 
 
 def print_table(summaries: Sequence[RunSummary]) -> None:
-    """In a terminal as wide as it is; elsewhere a line for each run, its columns parted by two spaces or more."""
+    """A table that fits the terminal; elsewhere one line per run, columns separated by two spaces or more."""
     rows = [cells(summary) for summary in summaries]
     console = Console()
     if console.is_terminal:
@@ -110,7 +110,7 @@ def print_csv(summaries: Sequence[RunSummary]) -> None:
 
 
 def show(name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")]) -> None:
-    """Show a run: the flags it was made with, how far it came, its checkpoints and its newest samples.
+    """Show a run: its flags, progress, checkpoints and newest samples.
 
     Args:
         name: the run's name or path.
@@ -133,20 +133,20 @@ def rm(names: Names, *, yes: bool = False) -> None:
         raise ValueError("NAME is missing: name the runs to remove")
     paths = selected_runs(names)
     for path in paths:
-        with locked(path):  # better said before anything is asked
+        with locked(path):  # to refuse before asking
             pass
     confirm_and_remove([Removal(path, summarize_run(path).state, run=path) for path in paths], yes=yes)
 
 
 def prune(names: Names = (), *, dry_run: bool = False, yes: bool = False) -> None:
-    """Remove what can go without a loss, and say how many bytes that gives back.
+    """Remove what can go without a loss, and print the bytes that this frees.
 
-    Of finished runs all checkpoints but the best and the last go; then broken runs that have neither a log nor a
-    checkpoint, and folders that were never made, or deleted, completely.
+    Removes all checkpoints of finished runs but the best and the last, broken runs with neither a log nor a
+    checkpoint, and folders whose creation or deletion was interrupted.
 
     Args:
         names: names or patterns of the runs to prune; none = all.
-        dry_run: only say what would go.
+        dry_run: only print what would be removed.
         yes: do not ask.
     """
     found = list(find_removable(MODELS, [path.name for path in selected_runs(names)] if names else ()))
@@ -154,14 +154,14 @@ def prune(names: Names = (), *, dry_run: bool = False, yes: bool = False) -> Non
 
 
 def confirm_and_remove(removals: Sequence[Removal], *, yes: bool, dry_run: bool = False) -> None:
-    """Say what goes, ask, and delete it."""
+    """Print what is to be removed, ask, and remove it."""
     sizes = [removal.num_bytes for removal in removals]
     for removal, size in zip(removals, sizes, strict=True):
         print(f"{removal.path}  {size:,} bytes  ({removal.why})")
     if not removals:
         print("there is nothing to remove")
     elif dry_run:
-        print(f"{sum(sizes):,} bytes would be given back")
+        print(f"{sum(sizes):,} bytes would be freed")
     elif yes or ask_user(f"remove {len(removals)}, {sum(sizes):,} bytes?"):
         for removal in removals:
             removal.delete()
@@ -171,9 +171,9 @@ def confirm_and_remove(removals: Sequence[Removal], *, yes: bool, dry_run: bool 
 
 
 def ask_user(question: str) -> bool:
-    """Ask at the terminal. Raises ValueError where there is none."""
+    """Ask at the terminal. Raises ValueError if there is none."""
     if not sys.stdin.isatty():
-        raise ValueError("nobody is there to be asked: use --yes")
+        raise ValueError("there is no terminal to ask at: use --yes")
     return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
 
 
@@ -181,16 +181,16 @@ def ask_user(question: str) -> bool:
 
 
 def selected_runs(names: Sequence[str]) -> list[Path]:
-    """The folders of the runs that names, paths and patterns mean; all where there are none of these."""
+    """The folders of the runs that match names, paths and patterns; all runs if none are given."""
     found = [path for name in names for path in matching_runs(name)] if names else run_folders(MODELS)
     return list(dict.fromkeys(found))
 
 
 def matching_runs(name: str) -> list[Path]:
-    """Raises ValueError where no run in models/ is meant."""
+    """The runs in models/ that match a name, path or pattern. Raises ValueError if none does."""
     path = Path(name).absolute()
     if path.parent.resolve() == MODELS.resolve():
-        name = path.name  # of a link, too: what it leads to is not meant
+        name = path.name  # a link means itself, not its target
     if set(name) & set("*?["):
         if found := run_folders(MODELS, [name]):
             return found
@@ -201,7 +201,7 @@ def matching_runs(name: str) -> list[Path]:
 
 
 def one_run(name: str) -> Path:
-    """Raises ValueError where the name means none, or several."""
+    """The run of a name, path or pattern. Raises ValueError if it matches none, or several."""
     found = matching_runs(name)
     if len(found) > 1:
         raise ValueError(f"{name} means {len(found)} runs ({', '.join(path.name for path in found)}): name one")
@@ -214,7 +214,7 @@ def main() -> None:
         parse_command(sys.argv[1:], {"list": list_runs, "show": show, "rm": rm, "prune": prune},
                       "runs.py", __doc__)()
         sys.stdout.flush()
-    except BrokenPipeError:  # `| head` has seen enough; what is left must not be written at exit either
+    except BrokenPipeError:  # `| head` closed the pipe; the rest must not be written at exit either
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None
     except (ValueError, OSError) as error:

@@ -1,4 +1,4 @@
-"""One run in words."""
+"""The description of a run: `python runs.py show`."""
 
 import csv
 import json
@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from config import Config, to_dict
+from config import Config, diff
 from presets import PRESETS, load_preset
 from run_store.listing import (
     RunSummary,
@@ -23,7 +23,7 @@ from run_store.pruning import lowest_loss, val_losses
 
 
 def describe_run(path: Path) -> str:
-    """A run's state, the flags it changed, its log's end, checkpoints, machine and newest samples, as text."""
+    """State, changed flags, end of the log, checkpoints, machine and newest samples of a run, as text."""
     summary = summarize_run(path)
     parts = {"": heading(path, summary), "flags": flags(path), "last line of the log": last_log_line(path),
              "checkpoints": checkpoints(path), "made with": machine(path), "newest samples": samples(path)}
@@ -44,7 +44,7 @@ def heading(path: Path, summary: RunSummary) -> str:
 
 
 def flags(path: Path) -> str:
-    """Those in which it differs from the nearest preset; in brackets what stands there."""
+    """The flags in which it differs from the nearest preset, with the preset's values in brackets."""
     try:
         config = read_config(path)
     except ValueError:
@@ -55,24 +55,22 @@ def flags(path: Path) -> str:
 
 
 def nearest_preset(config: Config) -> tuple[str, dict[str, tuple[Any, Any]]]:
-    """The preset that differs in the fewest flags, and these: {"model.dim": (the preset's, the run's)}."""
+    """The preset that differs in the fewest flags, and these flags: {"model.dim": (preset's value, run's value)}."""
     changes = {preset: differences(load_preset(preset), config) for preset in PRESETS}
     preset = min(changes, key=lambda name: len(changes[name]))
     return preset, changes[preset]
 
 
 def differences(before: Config, after: Config) -> dict[str, tuple[Any, Any]]:
-    """The flags that differ, apart from the run's name."""
-    old, new = to_dict(before), to_dict(after)
-    return {f"{section}.{name}": (old[section][name], value) for section, values in new.items()
-            for name, value in values.items() if value != old[section][name] and (section, name) != ("train", "name")}
+    """The flags that differ, except the run's name."""
+    return {flag: pair for flag, pair in diff(before, after).items() if flag != "train.name"}
 
 
 def format_value(value: Any) -> str:
     return " ".join(map(str, value)) or "none" if isinstance(value, tuple) else str(value)
 
 
-# ---- what happened ----
+# ---- progress ----
 
 
 def last_log_line(path: Path) -> str:
@@ -84,7 +82,7 @@ def last_log_line(path: Path) -> str:
 
 
 def checkpoints(path: Path) -> str:
-    """Each with the validation loss that decides which is the best."""
+    """Each checkpoint with the validation loss by which the best is chosen."""
     folders = step_folders(path)
     try:
         losses = val_losses(folders)
@@ -99,7 +97,7 @@ def checkpoints(path: Path) -> str:
 
 
 def machine(path: Path) -> str:
-    """What environment.json and memory.json say."""
+    """The contents of environment.json and memory.json."""
     rows = []
     for name in ("environment.json", "memory.json"):
         try:
@@ -111,7 +109,7 @@ def machine(path: Path) -> str:
 
 
 def samples(path: Path) -> str:
-    """Those of the newest step."""
+    """The samples of the newest step."""
     try:
         found = [json.loads(line) for line in complete_lines(path / "samples.jsonl")]
     except (OSError, ValueError):
@@ -120,7 +118,7 @@ def samples(path: Path) -> str:
 
 
 def align_columns(rows: Sequence[Sequence[str]]) -> str:
-    """A line for each row, its cells below those of the row above."""
+    """One line per row, with aligned columns."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ("  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
     return "\n".join(line.rstrip() for line in lines)

@@ -1,4 +1,4 @@
-"""What the files of a run say about it, read without loading a model."""
+"""The summary of a run, read from its files without loading a model."""
 
 import contextlib
 import csv
@@ -14,42 +14,43 @@ from pathlib import Path
 from typing import Any
 
 from config import Config, from_dict
+from configuration.migrations import migrated
 from run_store.lock import is_being_trained
 
 ROOT = Path(__file__).resolve().parent.parent
-# where runs and the results of experiments are saved; the tests' go elsewhere
+# the folders of saved runs and of the results of experiments; tests use others
 MODELS = Path(os.environ.get("SHAPESHIFTER_MODELS", ROOT / "models"))
 RESULTS = Path(os.environ.get("SHAPESHIFTER_RESULTS", ROOT / "experiments" / "results"))
 COLUMNS = ("step", "tokens", "seconds", "flops", "train_loss", "val_loss", "bits_per_byte", "perplexity",
            "accuracy", "lr", "grad_norm", "tokens_per_second")  # of every log
-MAX_NAMES = 10  # runs that a sentence names
+MAX_NAMES = 10  # in one sentence
 
 
 @dataclass(frozen=True)
 class RunSummary:
-    """A line of the list; None = not known."""
+    """One line of the list; None = not known."""
 
     name: str
-    when: float  # of its last change, in seconds since 1970
+    when: float  # last change, in seconds since 1970
     state: str  # finished, training, interrupted or broken
     parameters: int | None
     data: str | None
-    step: int  # the last one logged or saved
-    steps: int | None  # asked for
+    step: int  # last one logged or saved
+    steps: int | None  # train.steps
     tokens: int | None
-    best: float | None  # of all validation losses in bits per byte
+    best: float | None  # lowest validation loss, bits per byte
     last: float | None
-    num_bytes: int  # on the disk
+    num_bytes: int  # of its files
     problem: str | None = None  # why it is broken
 
 
 def is_run(path: Path) -> bool:
-    """Whether a folder was made as a run, though it may be broken."""
+    """Whether a folder is a run, perhaps a broken one."""
     return (path / "config.json").is_file() or (path / "environment.json").is_file()
 
 
 def run_folders(models: Path, patterns: Sequence[str] = ()) -> list[Path]:
-    """The runs in a folder, whole or broken, by name; only those that a pattern fits, where there are any."""
+    """The runs in a folder, broken ones included, by name; if there are patterns, only those that match one."""
     folders = (path for path in models.glob("[!.]*") if is_run(path))
     return sorted(path for path in folders if not patterns or any(fnmatchcase(path.name, p) for p in patterns))
 
@@ -60,7 +61,7 @@ def saved_names(models: Path) -> list[str]:
 
 
 def find_run(where: str | Path, models: Path) -> Path:
-    """Return the folder of a run, given by its path or its name. Raises ValueError if there is none."""
+    """The folder of a run, by its path or its name. Raises ValueError if there is none."""
     path = Path(where)
     path = path if (path / "config.json").is_file() else models / path
     if not (path / "config.json").is_file():
@@ -70,7 +71,7 @@ def find_run(where: str | Path, models: Path) -> Path:
 
 
 def list_names(names: Sequence[str], wanted: str = "") -> str:
-    """The runs that there are, for a sentence; of many the nearest to what was wanted."""
+    """Names of runs, for a sentence; of many, those nearest to `wanted`."""
     if len(names) <= MAX_NAMES:
         return ", ".join(names) or "no runs yet"
     near = get_close_matches(wanted, names, MAX_NAMES, cutoff=0.5) or names[:MAX_NAMES]
@@ -78,7 +79,7 @@ def list_names(names: Sequence[str], wanted: str = "") -> str:
 
 
 def summarize_run(path: Path) -> RunSummary:
-    """What there is to say of a run; a broken one has a problem."""
+    """Summarize a run; a broken one has a problem."""
     problems: list[str] = []
     checkpoints = step_folders(path)
     config = try_read(problems, read_config, path)
@@ -96,7 +97,7 @@ def summarize_run(path: Path) -> RunSummary:
 
 
 def try_read(problems: list[str], read: Callable[[Path], Any], path: Path) -> Any:
-    """What `read` gives; None where it cannot be read, and the reason is added to the problems."""
+    """The result of `read`; None if it raises ValueError, whose sentence is added to the problems."""
     try:
         return read(path)
     except ValueError as error:
@@ -111,7 +112,7 @@ def state_of(path: Path) -> str:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Raises ValueError where it cannot be read, or is no table of names."""
+    """The object in a JSON file. Raises ValueError if it cannot be read, or is not an object."""
     try:
         tree = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -124,16 +125,16 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_config(path: Path) -> Config:
-    """Raises ValueError where it cannot be read, or has a flag that is not known."""
+    """The configuration of a run. Raises ValueError if it cannot be read, or has an unknown flag."""
     try:
-        return from_dict(read_json(path / "config.json"))
+        return from_dict(migrated(read_json(path / "config.json")))
     except ValueError as error:
         said = str(error)
         raise ValueError(said if said.startswith("config.json") else f"config.json: {said}") from None
 
 
 def read_log(path: Path) -> dict[str, Any]:
-    """The last step and its tokens, the best and the last bits per byte; nothing where nothing was logged yet."""
+    """The last step and its tokens, the best and the last bits per byte; empty if nothing is logged yet."""
     try:
         lines = list(csv.reader(complete_lines(path))) if path.exists() else []
         if len(lines) < 2:
@@ -148,12 +149,12 @@ def read_log(path: Path) -> dict[str, Any]:
 
 
 def complete_lines(path: Path) -> list[str]:
-    """A file's lines with their ends; the last is left out where a kill cut it short."""
+    """The lines of a file, with their ends, without an incomplete last line."""
     return [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
 
 
 def num_parameters(weights: Path) -> int:
-    """Of a file of safetensors, by its header, where shared ones stand once."""
+    """The parameters in a safetensors file, by its header; shared tensors are stored once."""
     try:
         with weights.open("rb") as file:
             header = json.loads(file.read(struct.unpack("<Q", file.read(8))[0]))
@@ -176,16 +177,16 @@ def step_of(folder: Path) -> int:
 
 
 def last_changed(path: Path) -> float:
-    """Of the log, or of the folder where there is none; seconds since 1970."""
+    """The time of the last change of the log, or of the folder if there is no log; seconds since 1970."""
     log = path / "log.csv"
     return (log if log.exists() else path).stat().st_mtime
 
 
 def num_bytes(path: Path) -> int:
-    """Of all files in a folder."""
+    """The size of all files in a folder."""
     total = 0
     for folder, _, names in os.walk(path):
         for name in names:
-            with contextlib.suppress(FileNotFoundError):  # of a run that is being trained
+            with contextlib.suppress(FileNotFoundError):  # removed meanwhile, by training
                 total += os.lstat(os.path.join(folder, name)).st_size
     return total

@@ -4,11 +4,9 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 try:
     import fcntl
-except ModuleNotFoundError:  # Windows, where runs can be read, not trained
+except ModuleNotFoundError:  # Windows: runs can be read, not trained
     fcntl = None
 
 TIMEOUT = 0.1  # seconds; `is_being_trained` holds the lock for a moment
@@ -23,6 +21,8 @@ def locked(path: Path) -> Iterator[None]:
     if not (path / "data.json").is_file():
         yield
         return
+    from filelock import FileLock, Timeout  # takes 30 ms, which help and lists of runs do not need
+
     # data.json is never replaced; a soft lock would write into it, and outlive a killed process
     lock = FileLock(path / "data.json", timeout=TIMEOUT, poll_interval=TIMEOUT / 4, fallback_to_soft=False)
     try:

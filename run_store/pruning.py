@@ -1,4 +1,4 @@
-"""Removing runs whole, and what is left over in them and between them."""
+"""Remove runs, superseded checkpoints and leftovers of interrupted writes."""
 
 import shutil
 import time
@@ -11,29 +11,29 @@ from run_store.atomic_files import find_damage
 from run_store.listing import num_bytes, read_json, run_folders, step_folders, summarize_run
 from run_store.lock import locked
 
-MIN_AGE = 60  # seconds: what is younger may be about to get its name
+MIN_AGE = 60  # seconds; a younger folder may still be being written
 
 
 @dataclass(frozen=True)
 class Removal:
-    """A folder that can go."""
+    """A folder that can be removed."""
 
     path: Path
     why: str
-    run: Path | None = None  # which it is, or is a part of
+    run: Path | None = None  # the run that it is, or belongs to
 
     @property
     def num_bytes(self) -> int:
         return num_bytes(self.path)
 
     def delete(self) -> None:
-        """Delete it. Raises ValueError where its run is being trained."""
+        """Delete the folder. Raises ValueError if its run is being trained."""
         with locked(self.run) if self.run else nullcontext():
             remove(self.path)
 
 
 def remove(folder: Path) -> None:
-    """Delete a folder, so that nobody ever sees half of it."""
+    """Delete a folder; it is renamed first, so that nobody sees half of it."""
     doomed = folder if folder.name.endswith(".tmp") else folder.rename(folder.with_name(f".{folder.name}.old.tmp"))
     if doomed.is_symlink():
         doomed.unlink()
@@ -42,9 +42,9 @@ def remove(folder: Path) -> None:
 
 
 def find_removable(models: Path, patterns: Sequence[str] = ()) -> Iterator[Removal]:
-    """What can go without a loss: half-made folders, broken runs that have learned nothing, checkpoints between.
+    """Find what can go without a loss: unfinished folders, broken runs without weights, superseded checkpoints.
 
-    Of a finished run the best and the last checkpoint stay. A run that is being trained is left alone.
+    A finished run keeps its best and its last checkpoint. A run that is being trained keeps all.
     """
     if not patterns:
         yield from unfinished(models, None)
@@ -60,15 +60,15 @@ def find_removable(models: Path, patterns: Sequence[str] = ()) -> Iterator[Remov
 
 
 def unfinished(folder: Path, run: Path | None) -> Iterator[Removal]:
-    """Folders that never got their name, or have given it up; not those that will get it back (.NAME.before.tmp)."""
+    """Folders that were not completely written or deleted, except those to be restored (.NAME.before.tmp)."""
     for path in sorted(folder.glob(".*.tmp")):
         is_old = path.is_dir() and time.time() - path.stat().st_mtime > MIN_AGE
         if is_old and not path.name.endswith(".before.tmp"):
-            yield Removal(path, "half-made or half-deleted", run=run)
+            yield Removal(path, "incompletely written or deleted", run=run)
 
 
 def superseded_checkpoints(path: Path) -> list[Path]:
-    """The checkpoints of a run that are neither its best nor its last; none where one of those two is damaged."""
+    """The checkpoints of a run that are neither its best nor its last; empty if one of those two is damaged."""
     folders = step_folders(path)
     try:
         kept = {lowest_loss(val_losses(folders)), *folders[-1:]} - {None}
@@ -79,10 +79,10 @@ def superseded_checkpoints(path: Path) -> list[Path]:
 
 
 def val_losses(checkpoints: Sequence[Path]) -> dict[Path, float | None]:
-    """Each one's validation loss on the same tokens; None = not evaluated. Raises ValueError where one is damaged."""
+    """The validation loss of each checkpoint; None = not evaluated. Raises ValueError if one is damaged."""
     return {folder: read_json(folder / "progress.json").get("val_loss") for folder in checkpoints}
 
 
 def lowest_loss(losses: Mapping[Path, float | None]) -> Path | None:
-    """The lowest, the earliest of equals; None where none was evaluated."""
+    """The checkpoint with the lowest loss, the earliest of equals; None if none was evaluated."""
     return min((folder for folder in losses if losses[folder] is not None), key=losses.get, default=None)

@@ -1,10 +1,10 @@
-"""The built-in corpus: children's stories from a grammar whose exact entropy is known.
+"""The built-in corpus: children's stories from a grammar, so their exact entropy is known.
 
-`python -m tales` prints stories and grades them; stories.py writes and reads them, grammar.py is the engine, words.py
-holds the words and plots.
+`python -m tales` prints stories, or grades those of a file. words.py holds the words and plots, grammar.py compiles
+them, interpreters.py writes and reads stories, stories.py grades them and computes the entropy.
 """
 
-from tales.grammar import Break, Choice
+from tales.interpreters import ParsedChoice, ParseError
 from tales.stories import (
     GRAMMAR,
     SOURCES,
@@ -24,6 +24,6 @@ from tales.stories import (
 )
 
 __all__ = [
-    "GRAMMAR", "SOURCES", "STORY", "Break", "Choice", "Entropy", "Grade", "Parse", "Story", "bits", "entropy",
-    "grade", "parse", "stories", "story", "words", "write",
+    "GRAMMAR", "SOURCES", "STORY", "Entropy", "Grade", "Parse", "ParseError", "ParsedChoice", "Story", "bits",
+    "entropy", "grade", "parse", "stories", "story", "words", "write",
 ]

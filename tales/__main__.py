@@ -10,15 +10,15 @@ from tales.stories import grade, story
 
 class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        """Say what is wrong in one line."""
+        """Print the mistake on one line and exit with status 2."""
         self.exit(2, f"error: {message.removeprefix('argument ')}\n")
 
 
 def main() -> None:
     """Print stories with their bits, or grade the stories of a file."""
     parser = Parser(description="Print or grade stories of the built-in corpus.")
-    parser.add_argument("--seed", type=int, default=0, help="which corpus")
-    parser.add_argument("--num-stories", type=int, default=3, help="how many to print")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the corpus")
+    parser.add_argument("--num-stories", type=int, default=3, help="number of stories to print")
     parser.add_argument("--grade", type=Path, metavar="FILE", help="grade the stories of this file")
     args = parser.parse_args()
     if args.num_stories < 1:

@@ -1,8 +1,7 @@
-"""The built-in corpus: endless children's stories from a grammar whose exact entropy is known.
+"""Write, parse and grade the stories of the built-in corpus, and compute its entropy.
 
-The words and plots stand in words.py, the engine in grammar.py. A story has exactly one
-derivation, so its probability is exact, and the corpus has a floor in bits per byte that no model
-can beat; `grade` says whether a generated story is grammatical and keeps to its own facts.
+A story has exactly one derivation, so its probability is exact, and so is the entropy of the corpus: a lower bound of
+bits per byte for every model. `grade` says whether a generated story is grammatical and consistent.
 """
 
 import random
@@ -12,13 +11,14 @@ from itertools import count
 from math import sqrt
 from pathlib import Path
 
-from tales.grammar import WORD, Break, Choice, Grammar, Pick, Reader, Repeat, Say, Writer
+from tales.grammar import WORD, FixedText, Grammar, Pick, Repeat
+from tales.interpreters import ParsedChoice, ParseError, Reader, Writer
 from tales.words import MENUS, PLOTS, RULES
 
 GRAMMAR = Grammar(MENUS, RULES, PLOTS)
 STORY = GRAMMAR.rules["story"]
-# what decides the text of the corpus
-SOURCES = [Path(__file__).with_name(name) for name in ("stories.py", "grammar.py", "words.py")]
+# the files that determine the text of the corpus
+SOURCES = [Path(__file__).with_name(name) for name in ("stories.py", "grammar.py", "interpreters.py", "words.py")]
 
 
 @dataclass(frozen=True)
@@ -35,16 +35,16 @@ class Parse:
     """The one derivation of a story; `bits` is -log2 of its probability."""
 
     plot: str
-    picks: tuple[Choice, ...]
+    picks: tuple[ParsedChoice, ...]
     bits: float
 
 
 @dataclass(frozen=True)
 class Grade:
-    """Whether a text is a whole story; if not, where it first breaks and why.
+    """Whether a text is a complete, consistent story; if not, where and why it first breaks.
 
-    `position` counts the characters before the break. `kind` is "" when passed, "unfinished" when
-    the text stops too early, "consistency" when an earlier choice was contradicted, else "grammar".
+    `position` is the number of characters before the break. `kind` is "" if passed, "unfinished" if the text ends too
+    early, "consistency" if it contradicts an earlier choice, else "grammar".
     """
 
     passed: bool
@@ -56,9 +56,9 @@ class Grade:
 
 @dataclass(frozen=True)
 class Entropy:
-    """The floor under every loss on this corpus; `standard_error` is that of `bits_per_byte`.
+    """The entropy of the corpus, a lower bound of every loss on it; `standard_error` is that of `bits_per_byte`.
 
-    Bytes are those of the stories' text; what separates stories in a file is not counted.
+    Bytes are those of the stories, without separators between them.
     """
 
     bits_per_story: float
@@ -69,17 +69,17 @@ class Entropy:
 
 
 def write(seed: int, index: int) -> Writer:
-    """Return the writer of one story, when it has written it."""
+    """Write one story; return its writer."""
     writer = Writer(random.Random(f"{seed}:{index}"))
-    STORY.tell(writer)
+    STORY.apply(writer)
     return writer
 
 
 def story(seed: int, index: int) -> Story:
-    """Return story `index` of the corpus `seed`, the same on every platform and Python >= 3.11.
+    """Story `index` of the corpus `seed`, the same on every platform and Python >= 3.11.
 
     Each story has its own generator, random.Random(f"{seed}:{index}"), of which only random() is
-    used: Python keeps both the seeding by a string and that stream the same between versions.
+    used: Python keeps both the seeding by a string and that sequence the same between versions.
     """
     writer = write(seed, index)
     return Story("".join(writer.parts), writer.bits, writer.plot)
@@ -91,34 +91,34 @@ def stories(seed: int, start: int = 0) -> Iterator[Story]:
 
 
 def bits(text: str) -> float:
-    """Return the exact -log2 probability of a whole story; ValueError where it is not one."""
+    """The exact -log2 probability of a story. Raises ValueError if the text is not one."""
     return Reader(text).read(STORY).bits
 
 
 def parse(text: str) -> Parse:
-    """Return the one derivation of a whole story; ValueError where the text is not one."""
+    """The derivation of a story. Raises ParseError, a ValueError, if the text is not one."""
     reader = Reader(text).read(STORY)
     return Parse(reader.plot, tuple(reader.picks), reader.bits)
 
 
 def grade(text: str) -> Grade:
-    """Say whether a text is a whole, consistent story, and if not, where it breaks and why.
+    """Grade a text: whether it is a complete, consistent story, and if not, where and why it breaks.
 
-    The text is the story alone: space before or after it is a break as well.
+    The text is the story alone: space before or after it is a break.
     """
     reader = Reader(text)
     try:
         reader.read(STORY)
-    except Break as stop:
-        return Grade(False, stop.position, reader.plot, str(stop), stop.kind)
+    except ParseError as error:
+        return Grade(False, error.position, reader.plot, str(error), error.kind)
     return Grade(True, len(text), reader.plot, "", "")
 
 
 def entropy(seed: int = 0, num_stories: int = 2000) -> Entropy:
     """Estimate the entropy of the corpus in bits per byte from a sample of stories.
 
-    It averages the exact entropy of every choice met, which has the same mean as -log2 p of the
-    stories but varies less. The standard error is that of a ratio of two means.
+    Averages the exact entropy of every choice met, which has the same mean as -log2 p of the stories and a smaller
+    variance. The standard error is that of a ratio of two means.
     """
     writers = [write(seed, index) for index in range(num_stories)]
     bits = [writer.entropy for writer in writers]
@@ -135,12 +135,12 @@ def entropy(seed: int = 0, num_stories: int = 2000) -> Entropy:
 
 
 def words() -> set[str]:
-    """Return every distinct word, in lower case, that the grammar can write."""
+    """Every distinct word, in lower case, that the grammar can write."""
     found: set[str] = set()
     menus = {}
     parts = [part for rule in GRAMMAR.rules.values() for body in rule.bodies for part in body]
     for part in parts:
-        texts = [part.text] if isinstance(part, Say) else []
+        texts = [part.text] if isinstance(part, FixedText) else []
         if isinstance(part, Pick):
             menus[part.name] = part.menu
             texts = part.menu.texts(part.form)

@@ -1,7 +1,7 @@
-"""The words and plots of tales.py, as plain text; that file explains the brackets and braces.
+"""The words, rules and plots of the tales, as text; grammar.py explains the brackets and braces.
 
-In a menu, words are separated by ", " and an irregular plural follows a slash. The first words
-are chosen about twice as often as the last. In a rule, each alternative starts with "- ".
+In a menu, words are separated by ", " and an irregular plural follows a slash; the first words are chosen about twice
+as often as the last. In a rule, each alternative starts with "- ".
 """
 
 GIRLS = (

@@ -1,50 +1,65 @@
-"""One thread, no network, and the same random examples each time: any order and machine, same result."""
+"""One thread, no network, and the same random examples each time: any order and machine, same result.
+
+Many tests need no torch, so nothing here imports it until a fixture needs it.
+"""
 
 import os
 import signal
 import subprocess
 import sys
 from itertools import count
+from pathlib import Path
 
 import pytest
-import torch
 from hypothesis import settings
 from rich.console import Console
-from small_runs import small_run_config
-
-import runs
-import train
-import training.step
-from training.step import clip
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 signal.signal(signal.SIGINT, signal.default_int_handler)  # which jobs in the background ignore, and what they start
-torch.set_num_threads(1)
 settings.register_profile("repeatable", derandomize=True, database=None, deadline=None)
 settings.load_profile("repeatable")
 QUIET = Console(quiet=True)
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def one_thread():
+    """torch, on one thread."""
+    import torch
+
+    torch.set_num_threads(1)
+    return torch
+
+
+@pytest.fixture(scope="session")
+def rehearse(one_thread):
+    """Budget.of, which predicts a run's memory. No run in this process calls it: many tests count what a run calls."""
+    from memory_prediction.budget import Budget
+
+    of = Budget.of
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Budget, "of", lambda *_, **__: None)
+        yield of
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _where_imported(request):
+    """The same for tests whose files import torch and train themselves."""
+    for module, fixture in (("torch", "one_thread"), ("train", "rehearse")):
+        if module in sys.modules:
+            request.getfixturevalue(fixture)
 
 
 @pytest.fixture(autouse=True)
 def _seed():
-    torch.manual_seed(0)
-
-
-PREDICT = train.Budget.of
-
-
-@pytest.fixture(scope="session", autouse=True)
-def unpredicted():
-    """No run in this process is rehearsed for its memory: many tests count, stop or spoil what a run calls."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train.Budget, "of", lambda *_, **__: None)
-        yield
+    if torch := sys.modules.get("torch"):
+        torch.manual_seed(0)
 
 
 @pytest.fixture
-def predicted(monkeypatch):
+def predicted(monkeypatch, rehearse):
     """Runs are rehearsed, as they are for users."""
-    monkeypatch.setattr(train.Budget, "of", PREDICT)
+    monkeypatch.setattr("memory_prediction.budget.Budget.of", rehearse)
 
 
 # ---- runs ----
@@ -53,7 +68,7 @@ def predicted(monkeypatch):
 @pytest.fixture
 def models(tmp_path, monkeypatch):
     """A folder of runs for each test."""
-    monkeypatch.setattr(runs, "MODELS", tmp_path / "models")
+    monkeypatch.setattr("runs.MODELS", tmp_path / "models")
     return tmp_path / "models"
 
 
@@ -63,24 +78,34 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("shared")
 
 
+def train_small(folder: Path, changes: dict | None = None, **options):
+    """Train with changes to the small configuration; the run."""
+    from small_runs import small_run_config
+
+    import train
+
+    return train.train(small_run_config(folder, changes), **{"console": QUIET} | options)
+
+
 @pytest.fixture(scope="module")
-def reference(folder):
+def reference(folder, rehearse):
     """An uninterrupted run."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runs, "MODELS", folder / "models")
-        return train.train(small_run_config(folder), console=QUIET)
+        patch.setattr("runs.MODELS", folder / "models")
+        return train_small(folder)
 
 
 @pytest.fixture
-def go(folder):
+def go(folder, rehearse):
     """Train with changes to the reference's configuration."""
-    return lambda changes=None, **options: train.train(
-        small_run_config(folder, changes), **{"console": QUIET} | options)
+    return lambda changes=None, **options: train_small(folder, changes, **options)
 
 
 @pytest.fixture
-def command(monkeypatch, capfd):
+def command(monkeypatch, capfd, rehearse):
     """`python train.py ...` in this process: (exit status, standard output, standard error)."""
+    import train
+
     def run(*words: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["train.py", *words])
         status = 0
@@ -96,6 +121,10 @@ def command(monkeypatch, capfd):
 @pytest.fixture
 def at_step(monkeypatch):
     """Do something at a step, after its gradient and before its update: at_step(7, act) calls act(model)."""
+    import training.step
+
+    clip = training.step.clip
+
     def plan(step: int, act) -> None:
         steps = count(1)
 
@@ -117,7 +146,7 @@ def start(models):
 
     def run(*words: str) -> subprocess.Popen:
         environment = os.environ | {"SHAPESHIFTER_MODELS": str(models), "OMP_NUM_THREADS": "1"}
-        started.append(subprocess.Popen([sys.executable, train.__file__, *words], env=environment, text=True,
+        started.append(subprocess.Popen([sys.executable, ROOT / "train.py", *words], env=environment, text=True,
                                         stdout=subprocess.PIPE, stderr=subprocess.PIPE))
         return started[-1]
 

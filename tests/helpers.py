@@ -8,8 +8,10 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from config import ModelConfig
+from config import ModelConfig, override
+from data import IGNORED, Batch
 from model import Model
+from objective import NextToken
 
 # atol and rtol of torch.testing.assert_close, float32 unless the name says otherwise
 TOLERANCES = {
@@ -19,8 +21,8 @@ TOLERANCES = {
     "parity_grad": {"atol": 2e-5, "rtol": 1e-4},  # gradients of other people's code
     "bfloat16": {"atol": 0.05, "rtol": 0.05},
 }
-SMALL = {"dim": 24, "num_layers": 2, "num_heads": 4, "vocab_size": 37, "max_seq_len": 16,
-         "out_init": "same", "qk_norm": "none", "pointer": False}
+SMALL = {"dim": 24, "num_layers": 2, "attention.num_heads": 4, "vocab_size": 37, "max_seq_len": 16,
+         "out_init": "same", "qk_norm": "none"}
 
 
 def assert_close(actual: Any, expected: Any, tolerance: str) -> None:
@@ -29,7 +31,15 @@ def assert_close(actual: Any, expected: Any, tolerance: str) -> None:
 
 def small_config(**flags: Any) -> ModelConfig:
     """A model whose sizes differ from one another, so that mixed-up axes fail; `flags` win."""
-    return ModelConfig(**SMALL | flags)
+    return override(ModelConfig(), SMALL | flags)
+
+
+def loss_of(
+    model: Model, tokens: Tensor, targets: Tensor, *, documents: Tensor | None = None, loss_chunk: int | None = None,
+) -> Tensor:
+    """The next-token loss of a batch."""
+    batch = Batch(tokens, targets, documents, int((targets != IGNORED).sum()))
+    return NextToken(model, loss_chunk=loss_chunk)(batch).total
 
 
 def randomise(model: nn.Module, *, std: float = 0.2, seed: int = 0) -> nn.Module:

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from contextlib import suppress
@@ -14,12 +13,16 @@ from typing import Any
 import optuna
 import yaml
 from optuna.storages.journal import JournalFileBackend
+from programs import Program
 from small_runs import small_run_config
 
 import train
 from config import Config, save_config
+from experiments.processes.signals import Stopped
+from experiments.searching import shared, studies
+from experiments.searching.loop import search
+from experiments.searching.options import Options
 from memory_prediction.process import child_baseline_bytes
-from runs import ROOT
 
 MB = 10**6
 SPACE = {"model.dim": [16, 24, 32, 64], "train.lr": {"float": [1e-3, 1e-1], "log": True}, "train.batch_size": [2, 4]}
@@ -112,18 +115,15 @@ def write_space(folder: Path, search: dict[str, Any] | None = None) -> Path:
 
 
 def start(folder: Path, *, trainer: str = "train:main", predictor: str = "searching_parts:by_width",
-          **options: Any) -> subprocess.Popen:
+          **options: Any) -> Program:
     """A search as a process of its own, by default of three trials that may take 540 MB."""
-    options = {"space": str(folder / "toy.yaml"), "ram_limit": room(540), "trials": 3} | options
-    path = [str(ROOT), str(Path(__file__).parent), *sys.path]
-    environment = os.environ | {
-        "SHAPESHIFTER_MODELS": str(folder / "models"), "SHAPESHIFTER_RESULTS": str(folder / "results"),
-        "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(path)}
-    return subprocess.Popen([sys.executable, __file__, json.dumps(options), trainer, predictor], env=environment,
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    options = {"space": folder / "toy.yaml", "ram_limit": room(540), "trials": 3} | options
+    environment = {"SHAPESHIFTER_MODELS": str(folder / "models"), "SHAPESHIFTER_RESULTS": str(folder / "results"),
+                   "OMP_NUM_THREADS": "1"}
+    return Program(lambda: search_as(options, trainer, predictor), environment)
 
 
-def finish(process: subprocess.Popen) -> tuple[int, str, str]:
+def finish(process: Program) -> tuple[int, str, str]:
     """(exit status, standard output, standard error) of a search that ends by itself."""
     said, errors = process.communicate(timeout=300)
     return process.returncode, said, errors
@@ -150,20 +150,11 @@ def outcomes(study: optuna.Study) -> list[str]:
     return [trial.user_attrs.get("outcome", trial.state.name) for trial in study.trials]
 
 
-def main() -> None:
-    from experiments.processes.signals import Stopped
-    from experiments.searching import shared, studies
-    from experiments.searching.loop import search
-    from experiments.searching.options import Options
-
-    options, trainer, predictor = sys.argv[1:]
+def search_as(options: dict[str, Any], trainer: str, predictor: str) -> None:
+    """Search, in this process."""
     if grace := os.environ.get("GRACE_SECONDS"):
         studies.GRACE_SECONDS, studies.HEARTBEAT_SECONDS, shared.HEARTBEAT_SECONDS = int(grace), 1, 1
     try:
-        search(Options(**json.loads(options)), trainer=trainer, predictor=predictor)
+        search(Options(**options), trainer=trainer, predictor=predictor)
     except Stopped as stopped:
         raise SystemExit(stopped.exit_status) from None
-
-
-if __name__ == "__main__":
-    main()

@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from safetensors.torch import load_file
 
-from config import Config, ModelConfig, override
+from config import AttentionConfig, Config, ModelConfig, override
 from runs import TIMED, Run
 
 WORDS = ["once", "upon", "a", "time", "the", "old", "fox", "saw", "red", "hen", "and", "ran", "home"]
@@ -27,8 +27,9 @@ def small_run_config(folder: Path, changes: dict[str, Any] | None = None) -> Con
     text = folder / "text.txt"
     if not text.exists():
         write_text_file(text)
-    model = ModelConfig(dim=16, num_layers=2, num_heads=2, hidden_dim=24, max_seq_len=16,
-                        residual_dropout=0.1, attn_dropout=0.1, qk_norm="none", pointer=False)
+    model = ModelConfig(dim=16, num_layers=2, hidden_dim=24, attention=AttentionConfig(num_heads=2, dropout=0.1),
+                        max_seq_len=16,
+                        residual_dropout=0.1, qk_norm="none")
     return override(Config(model=model), {
         "data.name": str(text), "data.cache_dir": str(folder / "cache"), "tokenizer.kind": "char",
         "train.optimizer": "muon", "train.lr": 0.01, "train.precision": "float32",

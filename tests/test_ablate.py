@@ -2,9 +2,7 @@
 
 import json
 import math
-import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -13,21 +11,22 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import QUIET
+from programs import Program
 from small_runs import assert_same_run, small_run_config
 
 import train
 from config import Config, ModelConfig, load_config, override, save_config
 from experiments import ablate
-from experiments.ablating.campaign import Outcome
+from experiments.ablating.ablation_options import AblationOptions
+from experiments.ablating.ablation_report import write_report
 from experiments.ablating.forest import draw_forest
-from experiments.ablating.options import Options
 from experiments.ablating.plan import Planned, plan_one
-from experiments.ablating.report import write_report
 from experiments.ablating.results import BETTER, NOISE, WORSE, compare, result_table, verdict
 from experiments.ablating.sizing import num_flops, num_parameters, num_tokens, resized, steps_for
+from experiments.ablating.variant_runs import VariantOutcome
 from experiments.ablating.variants import Variant, make_variants, read_values
-from runs import ROOT, Run
-from training.step import Learner
+from runs import Run
+from training.step import TrainState
 
 NOISE_FILE = Path(__file__).parent / "recorded_noise.json"  # final losses of many seeds, and how they were made
 BASE = override(Config(), {"model.dim": 64, "model.num_layers": 4, "model.mlp": "glu", "model.hidden_dim": 172,
@@ -36,12 +35,12 @@ BASE = override(Config(), {"model.dim": 64, "model.num_layers": 4, "model.mlp": 
 
 
 def variants(*vary: str, base: Config = BASE, **options) -> list[Variant]:
-    return make_variants(Options(vary=vary, name="toy", **options), base)
+    return make_variants(AblationOptions(vary=vary, name="toy", **options), base)
 
 
 def sized(variant: dict, **options) -> Planned:
     """A variant of BASE, sized as the options say."""
-    options, cost = Options(name="toy", **options), {"params": num_parameters, "flops": num_flops}
+    options, cost = AblationOptions(name="toy", **options), {"params": num_parameters, "flops": num_flops}
     cfg = override(BASE, variant)
     return plan_one(options, Variant("it", "it", variant, cfg), cfg, BASE, cost[options.match])
 
@@ -68,21 +67,21 @@ def test_a_variant_may_change_several_flags():
 
 @pytest.mark.parametrize(("word", "values"), [
     ("model.norm=rms,none", ["rms", "none"]), ("train.weight_decay=0.1,None", [0.1, None]),
-    ("model.mixers=[attention,none],attention", [["attention", "none"], ["attention"]]),
+    ("model.layers=[attention,none],attention", [["attention", "none"], ["attention"]]),
     ("model.tie_embeddings=true", [True])])
 def test_values_are_read_as_the_flags_have_them(word, values):
     assert read_values(word, BASE)[1] == values
 
 
 def test_files_of_different_variants_have_different_names():
-    found = variants("model.mixers=[attention,none],[none,attention],[attention,attention,none]", "model.norm=layer")
+    found = variants("model.layers=[attention,none],[none,attention],[attention,attention,none]", "model.norm=layer")
     assert len({one.slug for one in found}) == 5
     found = variants("train.optimizer=adamw", "train.seed=100", "sample.seed=100")
     assert [one.label for one in found] == ["base", "optimizer=adamw", "train.seed=100", "sample.seed=100"]
 
 
 @pytest.mark.parametrize(("options", "sentence"), [
-    ({"vary": ("model.nrom=rms",)}, "model.nrom is no flag: see"),
+    ({"vary": ("model.nrom=rms",)}, "model.nrom is not a flag: see"),
     ({"vary": ("model.norm",)}, "model.norm: expected values, as in model.norm=a,b"),
     ({"vary": ("model.norm=layr,rms",)}, "model.norm=layr: model.norm='layr' is not known: use one of rms, layer"),
     ({"vary": ("model.window_pattern=SF",)}, "model.window_pattern=SF: model.window_pattern=SF would change nothing"),
@@ -97,7 +96,7 @@ def test_files_of_different_variants_have_different_names():
 ])
 def test_what_cannot_be_varied_is_refused_in_a_sentence(options, sentence):
     with pytest.raises(ValueError) as caught:
-        make_variants(Options(name="toy", **options), BASE)
+        make_variants(AblationOptions(name="toy", **options), BASE)
     assert str(caught.value).startswith(sentence)
 
 
@@ -105,10 +104,10 @@ def test_what_cannot_be_varied_is_refused_in_a_sentence(options, sentence):
     ({"seeds": 0}, "seeds=0 must be 1 or more"),
     ({"match": "none", "match_by": "width"}, "match_by=width would change nothing"),
     ({"match": "params", "match_by": "steps"}, "match_by=steps changes no parameters"),
-    ({"grid": True}, "grid combines"), ({"name": "a/b"}, "name='a/b' is no folder name")])
+    ({"grid": True}, "grid combines"), ({"name": "a/b"}, "name='a/b' is not a folder name")])
 def test_options_that_contradict_each_other_are_refused(options, sentence):
     with pytest.raises(ValueError, match=sentence):
-        Options(**options)
+        AblationOptions(**options)
 
 
 # ---- like with like ----
@@ -116,7 +115,8 @@ def test_options_that_contradict_each_other_are_refused(options, sentence):
 
 @pytest.mark.parametrize("by", ["width", "depth", "mlp"])
 @pytest.mark.parametrize("match", ["params", "flops"])
-@pytest.mark.parametrize("flags", [{"model.mlp": "mlp"}, {"model.mixers": ["none"]}, {"model.num_kv_heads": 1},
+@pytest.mark.parametrize("flags", [{"model.mlp": "mlp"}, {"model.layers": ["none"]},
+                                   {"model.attention.num_kv_heads": 1},
                                    {"model.pointer": False}], ids=str)
 def test_variants_have_as_much_as_the_base_to_one_percent(by, match, flags):
     found, cost = sized(flags, match=match, match_by=by), {"params": num_parameters, "flops": num_flops}[match]
@@ -146,8 +146,8 @@ def test_a_varied_mlp_keeps_its_width():
 
 
 def test_steps_make_up_for_dearer_tokens():
-    found = sized({"model.mixers": ["none"]}, match="flops", match_by="steps")
-    assert found.cfg.model == override(BASE, {"model.mixers": ["none"]}).model and found.cfg.train.steps > 300
+    found = sized({"model.layers": ["none"]}, match="flops", match_by="steps")
+    assert found.cfg.model == override(BASE, {"model.layers": ["none"]}).model and found.cfg.train.steps > 300
     assert num_flops(found.cfg) * num_tokens(found.cfg) == pytest.approx(num_flops(BASE) * num_tokens(BASE), rel=0.01)
 
 
@@ -168,13 +168,13 @@ def test_steps_come_nearest_to_the_tokens():
 
 
 def test_a_seed_gives_all_variants_the_same_data_in_the_same_order(models, tmp_path, monkeypatch):
-    seen, step = {}, Learner.step
+    seen, step = {}, TrainState.step
 
     def recorded(self, batches, **rest):
         seen.setdefault(name, []).append(np.concatenate([batch.x.numpy() for batch in batches]))
         return step(self, batches, **rest)
 
-    monkeypatch.setattr(Learner, "step", recorded)
+    monkeypatch.setattr(TrainState, "step", recorded)
     base = small_run_config(tmp_path, {"train.steps": 4, "sample.max_new_tokens": 2})
     for name, flags in {"base": {}, "wide": {"model.dim": 24, "model.norm": "layer", "model.mlp": "glu"},
                         "other": {"train.seed": 1}}.items():
@@ -237,10 +237,10 @@ def share_called(seeds: int, num_variants: int, *, gain: float, repetitions: int
     return called / repetitions
 
 
-def outcome(label: str, values: list[float], failure: str | None = None, **rest) -> Outcome:
+def outcome(label: str, values: list[float], failure: str | None = None, **rest) -> VariantOutcome:
     """What would become of a variant whose runs end so."""
     planned = Planned(Variant(label, label, {}, BASE), {}, BASE, 1000, 5000, 1.0)
-    return Outcome(planned, tuple(range(len(values))), (), tuple(values), failure, **{"swept": {}} | rest)
+    return VariantOutcome(planned, tuple(range(len(values))), (), tuple(values), failure, **{"swept": {}} | rest)
 
 
 # ---- the report ----
@@ -248,7 +248,7 @@ def outcome(label: str, values: list[float], failure: str | None = None, **rest)
 
 @pytest.fixture
 def results(tmp_path, monkeypatch):
-    monkeypatch.setattr("experiments.ablating.options.RESULTS", tmp_path / "results")
+    monkeypatch.setattr("experiments.ablating.ablation_options.RESULTS", tmp_path / "results")
     (tmp_path / "results" / "toy").mkdir(parents=True)
     return tmp_path / "results" / "toy"
 
@@ -256,7 +256,8 @@ def results(tmp_path, monkeypatch):
 def test_a_report_says_what_is_better_what_is_noise_and_what_failed(results):
     found = [outcome(name, values) for name, values in zip(["base", *"abc"], NOISY, strict=True)]
     found.append(outcome("d", [], failure="3 of 3 runs failed: step 7: the loss is nan"))
-    report = write_report(Options(name="toy", vary=("model.norm=layer",)), found, ["--vary", "model.norm=layer"])
+    options = AblationOptions(name="toy", vary=("model.norm=layer",))
+    report = write_report(options, found, ["--vary", "model.norm=layer"])
     page = (results / "report.md").read_text()
     assert "b is better than the base: -0.2000 bits per byte" in page and "c is worse than the base: +0.3000" in page
     assert "Inside the noise, and so neither better nor worse as far as these runs can tell: a (+0.0033" in page
@@ -267,7 +268,7 @@ def test_a_report_says_what_is_better_what_is_noise_and_what_failed(results):
 
 
 def test_a_report_of_some_of_the_runs_says_so(results):
-    write_report(Options(name="toy"), [
+    write_report(AblationOptions(name="toy"), [
         outcome("base", NOISY[0]), outcome("a", NOISY[1][:2], missing=1), outcome("b", [], missing=3)], [])
     page = (results / "report.md").read_text()
     assert "- Unfinished: 4 runs are still to be trained." in page and "- b: not trained yet." in page
@@ -276,14 +277,14 @@ def test_a_report_of_some_of_the_runs_says_so(results):
 
 def test_a_report_names_what_does_not_match(results):
     far = outcome("a", NOISY[1])
-    far = Outcome(**vars(far) | {"planned": Planned(far.planned.variant, {}, BASE, 1100, 5000, 1.1)})
-    write_report(Options(name="toy"), [outcome("base", NOISY[0]), far], [])
+    far = VariantOutcome(**vars(far) | {"planned": Planned(far.planned.variant, {}, BASE, 1100, 5000, 1.1)})
+    write_report(AblationOptions(name="toy"), [outcome("base", NOISY[0]), far], [])
     assert "within 1%, but for: a (+10.0%, the nearest there is)" in (results / "report.md").read_text()
 
 
 def test_a_report_of_a_sweep_shows_all_values_and_warns_at_the_ends(results):
     swept = {"0.001": 2.5, "0.003": 2.1, "0.01": math.nan}
-    write_report(Options(name="toy", sweep="train.lr=1e-3,3e-3,1e-2"), [
+    write_report(AblationOptions(name="toy", sweep="train.lr=1e-3,3e-3,1e-2"), [
         outcome("base", NOISY[0], swept=swept, chosen=0.003),
         outcome("a", NOISY[1], swept={"0.001": 2.2, "0.003": 2.3, "0.01": 2.4}, chosen=0.001)], [])
     page = (results / "report.md").read_text()
@@ -324,14 +325,14 @@ def run_main(monkeypatch, capfd, *words: str) -> tuple[int, str, str]:
     (["--vary", "model.norm=layer", "--train.time-limit", "5m"], "train.time_limit=5m could end runs"),
 ])
 def test_a_mistake_is_one_sentence_and_nothing_is_trained(words, sentence, models, tmp_path, monkeypatch, capfd):
-    monkeypatch.setattr("experiments.ablating.options.RESULTS", tmp_path / "results")
+    monkeypatch.setattr("experiments.ablating.ablation_options.RESULTS", tmp_path / "results")
     status, said, errors = run_main(monkeypatch, capfd, *words)
     assert (status, errors.count("\n")) == (2, 1) and errors.startswith(f"error: {sentence}") and not models.exists()
 
 
 def test_without_its_base_an_ablation_has_failed(results, monkeypatch, capfd):
     found = [outcome("base", [], failure="3 of 3 runs failed: step 7: the loss is nan"), outcome("a", NOISY[1])]
-    monkeypatch.setattr(ablate, "ablate", lambda *_: found)
+    monkeypatch.setattr("experiments.ablating.runner.ablate", lambda *_: (found, None))
     status, said, errors = run_main(monkeypatch, capfd, "--vary", "model.norm=layer", "--name", "toy")
     assert (status, errors) == (1, "") and "a: the base failed." in said
     assert "The base: 3 of 3 runs failed: step 7: the loss is nan." in said and not (results / "forest.png").exists()
@@ -346,20 +347,22 @@ def test_an_ablation_is_called_after_what_it_varies():
 # ---- the whole of it ----
 
 
-def start(folder: Path, *words: str) -> subprocess.Popen:
+def start(folder: Path, *words: str) -> Program:
     """`python experiments/ablate.py` on a tiny base, with the runs and the results in a folder."""
     cfg = small_run_config(folder, {
         "train.name": None, "train.steps": 60, "train.eval_every": 100, "train.log_every": 1,
         "train.checkpoint_every": 10, "train.sample_every": 100, "sample.num_samples": 1, "sample.max_new_tokens": 2})
     save_config(cfg, folder / "tiny.json")
-    environment = os.environ | {"SHAPESHIFTER_MODELS": str(folder / "models"), "OMP_NUM_THREADS": "1",
-                                "SHAPESHIFTER_RESULTS": str(folder / "results")}
-    program = [sys.executable, str(ROOT / "experiments" / "ablate.py"), "--config", str(folder / "tiny.json")]
-    return subprocess.Popen([*program, *words], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                            text=True)
+
+    def program() -> None:
+        sys.argv = ["ablate.py", "--config", str(folder / "tiny.json"), *words]
+        ablate.main()
+
+    return Program(program, {"SHAPESHIFTER_MODELS": str(folder / "models"), "OMP_NUM_THREADS": "1",
+                             "SHAPESHIFTER_RESULTS": str(folder / "results")})
 
 
-def finish(process: subprocess.Popen) -> tuple[int, str, str]:
+def finish(process: Program) -> tuple[int, str, str]:
     said, errors = process.communicate(timeout=300)
     return process.returncode, said, errors
 

@@ -76,12 +76,12 @@ def test_a_run_that_outgrows_its_limit_ends_with_a_sentence_and_keeps_its_checkp
     assert start("--config", str(tmp_path / "config.json")).wait() == 0
     code = """
 import torch, train
-from training.step import Learner
-step, held = Learner.step, []
+from training.step import TrainState
+step, held = TrainState.step, []
 def greedy(self, *args, number, **rest):
     held.extend(torch.ones(2**28) for _ in range(2 * (number == 20)))
     return step(self, *args, number=number, **rest)
-Learner.step = greedy
+TrainState.step = greedy
 train.main()
 """
     words = ["--resume", "toy", "--train.steps", "30", "--memory-limit", "1500MB"]

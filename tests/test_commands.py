@@ -106,14 +106,16 @@ MISTAKES = {
     "a word for a number": ("train --train.steps many", "--train.steps='many' is wrong: use a whole number"),
     "a fraction for a count": ("train --train.steps 2.5", "--train.steps='2.5' is wrong: use a whole number"),
     "a word for a fraction": ("train --train.lr fast", "--train.lr='fast' is wrong: use a number"),
-    "a word for a number or None": ("train --model.window wide", "--model.window='wide' is wrong: use {None}|INT"),
+    "a word for a number or None": ("train --model.attention.window wide",
+                                    "--model.attention.window='wide' is wrong: use {None}|INT"),
     "flag without a value": ("train --train.steps", "Missing value ... --train.steps"),
     "zero steps": ("train --train.steps 0", "train.steps=0 must be above 0"),
     "negative rate": ("train --train.lr -1", "train.lr=-1.0 must be above 0"),
     "share above one": ("train --data.val-ratio 1.5", "data.val_ratio=1.5 must lie between 0 and 1"),
-    "heads that do not divide": ("train --model.num-heads 5", "model.num_heads=5 does not divide dim"),
-    "ignored flag": ("train --model.window-pattern SF",
-                     "model.window_pattern=SF would change nothing ... window is given"),
+    "heads that do not divide": ("train --model.attention.num-heads 5",
+                                 "model.attention.num_heads=5 does not divide dim"),
+    "ignored flag": ("train --model.mixer none --model.attention.window 5",
+                     "model.attention.window=5 would change nothing ... a mixer is attention"),
     "ignored size": ("train --tokenizer.kind char --tokenizer.vocab-size 99", "tokenizer.vocab_size=99 ... kind=bpe"),
     "unknown preset": ("train gtp2", "preset='gtp2' is not known: use one of default, gpt2"),
     "preset after the flags": ("train --train.steps 3 gpt2", "Unrecognized options: gpt2"),
@@ -283,7 +285,7 @@ def test_help_is_no_mistake(command, program, words):
 def processes(place):
     """A mistake in each program, all started together: by name, (exit status, output, errors)."""
     mistakes = {"train": ["--train.stps", "3"], "model": ["--model.dim", "0"], "tokenizer": ["show", "nowhere", "text"],
-                "experiments/benchmark": ["memory", "--randm", "3"], "experiments/bench_tracing": ["--fast"]}
+                "experiments/benchmark": ["memory", "--randm", "3"]}
     started = {name: start(place, name, *words) for name, words in mistakes.items()}
     return {name: (*process.communicate(), process.returncode) for name, process in started.items()}
 
@@ -295,7 +297,7 @@ def start(place: Path, name: str, *words: str, **options) -> subprocess.Popen:
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
 
 
-@pytest.mark.parametrize("name", ["train", "model", "tokenizer", "experiments/benchmark", "experiments/bench_tracing"])
+@pytest.mark.parametrize("name", ["train", "model", "tokenizer", "experiments/benchmark"])
 def test_a_program_fails_with_one_line(processes, name):
     output, errors, status = processes[name]
     assert (output, status) == ("", 2)

@@ -190,10 +190,10 @@ def test_the_page_has_the_lines_their_gaps_and_what_each_writes(command, tmp_pat
     (["broken"], "there is nothing to compare"),
     ([], "there is nothing to compare: name a run"),
     (["wide", "--y", "nothing"], "y=nothing against x=tokens is in no log: use y of train_loss, val_loss"),
-    (["wide", "--x", "lr"], "x=lr is no axis: use one of step, tokens, bytes, seconds, flops"),
+    (["wide", "--x", "lr"], "x=lr is not an axis: use one of step, tokens, bytes, seconds, flops"),
     (["wide", "--from", "1e9"], "from=1e+09 leaves nothing of bits_per_byte, which ends at "),
     (["wide", "--smooth", "1.5"], "smooth=1.5 is neither a weight nor a window"),
-    (["wide", "--held-out", "much"], "held_out=much is no size"),
+    (["wide", "--held-out", "much"], "held_out=much is not a size"),
     (["wide", "--prompts", "Once"], "prompts are continued on the page: give --html FILE"),
     (["wide", "--text", "nowhere.txt"], "nowhere.txt cannot be read or written: No such file or directory"),
 ])

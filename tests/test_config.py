@@ -1,15 +1,15 @@
 """Every flag is documented and checked; what is refused is refused in a sentence that names the flag."""
 
 import dataclasses
+import functools
 import inspect
+import json
 import re
-from typing import get_args
+from typing import get_type_hints
 
 import pytest
 import yaml
-from helpers import small_config
 
-import config
 from config import (
     Config,
     DataConfig,
@@ -17,6 +17,8 @@ from config import (
     SampleConfig,
     TokenizerConfig,
     TrainConfig,
+    diff,
+    flat,
     from_dict,
     load_config,
     override,
@@ -24,26 +26,22 @@ from config import (
     save_config,
     to_dict,
 )
-from model import OUT_STD
-from modules.block import RESIDUALS
-from modules.mixers import MIXERS
-from modules.mlp import ACTIVATIONS, MLPS
-from modules.norm import NORMS
-from modules.position import POSITIONS, ROTARY
-from optim import OPTIMIZERS
-from optimizing.schedules import SCHEDULES
-from presets import PLAIN_MODEL, PRESETS, load_preset, parse_command_line, tiny
-from tokenizer import TOKENIZERS
+from configuration.mistakes import nearest
+from configuration.model_rules import PLAIN_MODEL
+from configuration.tree import flag_names, nested
+from presets import PRESETS, load_preset, parse_command_line, tiny
 
 SECTIONS = {"model": ModelConfig, "data": DataConfig, "tokenizer": TokenizerConfig, "train": TrainConfig,
             "sample": SampleConfig}
-FLAGS = [(section, field.name) for section, kind in SECTIONS.items() for field in dataclasses.fields(kind)]
+FLAGS = flag_names(Config)
 
 
-def comment_of(section: str, flag: str) -> str:
-    """What stands behind a flag on its line in config.py."""
-    found = re.search(rf"^    {flag}: [^\n]*?  # (\S[^\n]*)$", inspect.getsource(SECTIONS[section]), re.MULTILINE)
-    assert found, f"{section}.{flag} has no comment on its line"
+def comment_of(flag: str) -> str:
+    """The comment on a flag's line in config.py."""
+    *groups, name = flag.split(".")
+    owner = functools.reduce(lambda kind, group: get_type_hints(kind)[group], groups, Config)
+    found = re.search(rf"^    {name}: [^\n]*?  # (\S[^\n]*)$", inspect.getsource(owner), re.MULTILINE)
+    assert found, f"{flag} has no comment on its line"
     return found[1]
 
 
@@ -66,47 +64,51 @@ def help_text() -> str:
     return " ".join(re.sub("[│─╭╮╰╯]", " ", " ".join(written)).split())
 
 
-@pytest.mark.parametrize(("section", "flag"), FLAGS)
-def test_every_flag_has_a_comment_that_help_shows(help_text, section, flag):
-    assert f"--{section}.{flag.replace('_', '-')} " in help_text.replace(",", " ")
-    assert " ".join(comment_of(section, flag).split()) in help_text
-
-
-@pytest.mark.parametrize(("words", "menu"), [
-    (config.Mixer, MIXERS), (config.Mlp, MLPS), (config.Activation, ACTIVATIONS), (config.Norm, NORMS),
-    (config.Residual, RESIDUALS), (config.Position, POSITIONS), (config.RopeLayout, ROTARY),
-    (config.OutInit, OUT_STD), (config.TokenizerKind, TOKENIZERS), (config.Optimizer, OPTIMIZERS),
-    (config.Schedule, SCHEDULES),
-], ids=lambda value: "" if isinstance(value, dict) else "-".join(get_args(value)))
-def test_the_words_of_config_are_those_of_the_menu(words, menu):
-    assert set(get_args(words)) - set(menu) == set(), "in config.py, but in no menu"
-    assert set(menu) - set(get_args(words)) == set(), "in a menu, but not in config.py"
+@pytest.mark.parametrize("flag", FLAGS)
+def test_every_flag_has_a_comment_that_help_shows(help_text, flag):
+    if flag == "model.kinds":  # its flags are those of the model, one level down
+        assert comment_of(flag) and "--model.kinds.NAME.FLAG VALUE" in help_text
+        return
+    assert f"--{flag.replace('_', '-')} " in help_text.replace(",", " ")
+    assert " ".join(comment_of(flag).split()) in help_text
 
 
 # ---- what is refused ----
 
 
 @pytest.mark.parametrize(("changes", "sentence"), [
-    ({"model.dimension": 3}, "model.dimension is no flag"),
-    ({"modle.dim": 3}, "modle.dim is no flag"),
-    ({"dim": 3}, "dim is no flag"),
+    ({"model.dimension": 3}, "model.dimension is not a flag"),
+    ({"modle.dim": 3}, "modle.dim is not a flag"),
+    ({"dim": 3}, "dim is not a flag"),
     ({"model.norm": "layr"}, "model.norm='layr' is not known: use one of rms, layer"),
-    ({"model.mixers": ("atention",)}, "model.mixers.0='atention' is not known: use one of attention"),
+    ({"model.mixer": "atention"},
+     "model.mixer='atention' is not known: use one of attention or none; perhaps attention"),
+    ({"model.layers": ("atention",)},
+     "model.layers=atention names atention, which is not a kind: describe it in kinds"),
+    ({"model.num_heads": 3},
+     "model.num_heads is not a flag: see --help for all of them; perhaps model.attention.num_heads"),
+    ({"model.kinds.local.attention.window": 3}, "model.kinds.local is in no layer"),
+    ({"model.layers": ("x",), "model.kinds": {"x": {"dim": 3}}}, "model.kinds.x.dim would change nothing"),
+    ({"model.layers": ("x",), "model.kinds": {"x": {"attention.num_heads": 5}}},
+     "model.kinds.x.attention.num_heads=5 does not divide dim=128"),
+    ({"model.layers": ("x",), "model.kinds": {"x": {"atention.window": 5}}},
+     "model.kinds.x.atention.window is not a flag: see --help for all of them; perhaps attention.window"),
+    ({"model.layers": ("x",), "model.kinds": {"x": {"position": "learned"}}},
+     "model.kinds.x.position=learned does not go with position=rope"),
+    ({"model.layers": ("base",), "model.kinds": {"base": {"norm": "layer"}}}, "model.kinds.base is not a name"),
     ({"model.dim": "wide"}, "model.dim='wide' is wrong"),
     ({"model.dim": 3.5}, "model.dim=3.5 is wrong"),
     ({"model.dim": 0}, "model.dim=0 must be above 0"),
     ({"model.embed_scale": "sqrt"}, "model.embed_scale='sqrt'"),
-    ({"model.window": -1}, "model.window=-1 must be above 0"),
-    ({"model.attn_dropout": 1.5}, "model.attn_dropout=1.5 must lie between 0 and 1"),
-    ({"model.mixers": ()}, "mixers=() is empty"),
-    ({"model.num_heads": 5}, "num_heads=5 does not divide dim=128"),
-    ({"model.num_kv_heads": 3}, "num_kv_heads=3 does not divide num_heads=4"),
-    ({"model.window": 4, "model.window_pattern": "SX"}, "window_pattern='SX'"),
-    ({"model.window": 4, "model.window_pattern": ""}, "window_pattern=''"),
-    ({"model.rope_fraction": 0.3}, "rope_fraction=0.3 of head_dim=32 is 9.6"),
-    ({"model.rope_fraction": 1.5}, "rope_fraction=1.5"),
-    ({"model.rope_fraction": 0.0}, "rope_fraction=0"),
-    ({"model.position": "sinusoidal", "model.dim": 33, "model.num_heads": 3}, "dim=33"),
+    ({"model.attention.window": -1}, "model.attention.window=-1 must be above 0"),
+    ({"model.attention.dropout": 1.5}, "model.attention.dropout=1.5 must lie between 0 and 1"),
+    ({"model.layers": ()}, "layers=() is empty"),
+    ({"model.attention.num_heads": 5}, "num_heads=5 does not divide dim=128"),
+    ({"model.attention.num_kv_heads": 3}, "attention.num_kv_heads=3 does not divide attention.num_heads=4"),
+    ({"model.rope.fraction": 0.3}, "rope.fraction=0.3 of head_dim=32 is 9.6"),
+    ({"model.rope.fraction": 1.5}, "rope.fraction=1.5"),
+    ({"model.rope.fraction": 0.0}, "rope.fraction=0"),
+    ({"model.position": "sinusoidal", "model.dim": 33, "model.attention.num_heads": 3}, "dim=33"),
     ({"data.val_ratio": 1.0}, "data.val_ratio=1.0 must lie between 0 and 1"),
     ({"data.separator": ""}, "separator=''"),
     ({"tokenizer.kind": "byte", "tokenizer.vocab_size": 9}, "vocab_size=9 would change nothing"),
@@ -114,7 +116,7 @@ def test_the_words_of_config_are_those_of_the_menu(words, menu):
     ({"train.steps": 0}, "train.steps=0 must be above 0"),
     ({"train.beta1": 1.1}, "train.beta1=1.1 must lie between 0 and 1"),
     ({"train.warmup_steps": -1}, "train.warmup_steps=-1 is below 0"),
-    ({"train.name": "a/b"}, "train.name='a/b' is no folder name"),
+    ({"train.name": "a/b"}, "train.name='a/b' is not a folder name"),
     ({"sample.temperature": -0.1}, "sample.temperature=-0.1 is below 0"),
     ({"sample.top_p": 0.0}, "sample.top_p=0"),
     ({"sample.top_k": 0}, "sample.top_k=0 must be above 0"),
@@ -126,14 +128,16 @@ def test_a_mistake_is_refused_by_name(changes, sentence):
     assert "\n" not in str(error.value) and len(str(error.value)) < 200
 
 
-NOTHING = {"mixers": ("none",), "mlp": "none"}
+NOTHING = {"mixer": "none", "mlp": "none"}
 
 
 @pytest.mark.parametrize(("flags", "name"), [
-    *(({"mixers": ("none",), name: value}, name) for name, value in {
-        "qk_norm": "full", "window": 4, "attn_softcap": 9.0, "attn_scale": 1.0, "attn_dropout": 0.1,
-        "attn_kernel": "explicit", "head_dim": 8, "num_kv_heads": 2, "q_bias": True, "k_bias": True, "v_bias": True,
-        "out_bias": True, "position": "alibi"}.items()),
+    *(({"mixer": "none", name: value}, name) for name, value in {
+        "qk_norm": "full", "attention.window": 4, "attention.softcap": 9.0, "attention.scale": 1.0,
+        "attention.dropout": 0.1,
+        "attention.backend": "eager", "attention.head_dim": 8, "attention.num_kv_heads": 2, "attention.q_bias": True,
+        "attention.k_bias": True, "attention.v_bias": True,
+        "attention.out_bias": True, "position": "alibi"}.items()),
     *(({"mlp": "none", name: value}, name) for name, value in {
         "activation": "gelu", "mlp_bias": True, "mlp_dropout": 0.1, "hidden_dim": 8, "hidden_mult": 2.0,
         "hidden_multiple_of": 8}.items()),
@@ -146,10 +150,12 @@ NOTHING = {"mixers": ("none",), "mlp": "none"}
     ({"norm_affine": False, "norm_bias": True}, "norm_bias"),
     ({"norm_affine": False, "norm_unit_offset": True}, "norm_unit_offset"),
     ({"norm": "dyt", "norm_eps": 0.1}, "norm_eps"),
-    ({"window_pattern": "SF"}, "window_pattern"),
-    ({"position": "alibi", "rope_theta": 99.0}, "rope_theta"),
-    ({"position": "none", "rope_fraction": 0.5}, "rope_fraction"),
-    ({"position": "learned", "rope_layout": "interleaved"}, "rope_layout"),
+    ({"layers": ("x",), "kinds": {"x": {"mixer": "none", "attention.window": 5}}}, "kinds.x.attention.window"),
+    ({"layers": ("x", "base"), "kinds": {"x": {"norm": "dyt", "norm_eps": 0.1}}}, "kinds.x.norm_eps"),
+    ({"layers": ("none",), "attention.window": 5}, "attention.window"),
+    ({"position": "alibi", "rope.theta": 99.0}, "rope.theta"),
+    ({"position": "none", "rope.fraction": 0.5}, "rope.fraction"),
+    ({"position": "learned", "rope.layout": "interleaved"}, "rope.layout"),
     ({"hidden_dim": 8, "hidden_mult": 2.0}, "hidden_mult"),
     ({"tie_embeddings": True, "head_zero_init": True}, "head_zero_init"),
 ], ids=str)
@@ -167,13 +173,54 @@ def test_several_mistakes_are_all_named():
 
 
 def test_replace_and_override_check_again_and_leave_the_old_one():
-    cfg = small_config()
+    cfg = ModelConfig(dim=24)
     with pytest.raises(ValueError, match="num_heads=5"):
-        replace(cfg, num_heads=5)
-    assert replace(cfg, num_heads=3).head_width == 8
-    assert cfg.num_heads == 4
+        replace(cfg, **{"attention.num_heads": 5})
+    assert replace(cfg, **{"attention.num_heads": 3}).head_width == 8
+    assert cfg.attention.num_heads == 4
     with pytest.raises(dataclasses.FrozenInstanceError):
-        cfg.num_heads = 3
+        cfg.dim = 3
+
+
+@pytest.mark.parametrize(("make", "sentence"), [
+    (lambda: ModelConfig(nrom="rms"), "nrom is not a flag: see --help for all of them; perhaps norm was meant"),
+    (lambda: replace(ModelConfig(), norm="layernorm"),
+     "norm='layernorm' is not known: use one of rms, layer, cosine, dyt or none; perhaps layer was meant"),
+    (lambda: ModelConfig(dim="wide"), "dim='wide' is wrong: use a whole number"),
+    (lambda: TrainConfig(lr="fast"), "lr='fast' is wrong: use a number"),
+])
+def test_a_mistake_in_python_is_one_sentence_with_the_nearest_name(make, sentence):
+    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$") as error:
+        make()
+    assert type(error.value) is ValueError
+
+
+def test_the_nearest_name_is_the_same_leaf_then_the_most_alike():
+    names = ["model.attention.window", "model.norm", "train.lr"]
+    assert nearest("model.window", names) == "; perhaps model.attention.window was meant"
+    assert nearest("model.nrom", names) == "; perhaps model.norm was meant"
+    assert nearest("model.xyzzy", names) == ""
+
+
+def test_a_dotted_name_changes_one_flag_of_one_kind_and_a_mapping_replaces_all():
+    cfg = override(ModelConfig(), {"layers": ("x", "y"), "kinds": {"x": {"rope.theta": "1e6"}, "y": {}}})
+    assert cfg.kinds == {"x": {"rope": {"theta": 1e6}}, "y": {}}
+    both = override(cfg, {"kinds.y.norm": "layer"})
+    assert diff(cfg, both) == {"kinds.y": ({}, None), "kinds.y.norm": (None, "layer")}
+    assert [both.at(i).norm for i in range(3)] == ["rms", "layer", "rms"] and both.at(2).rope.theta == 1e6
+    assert override(both, {"layers": ("base",), "kinds": {}}) == ModelConfig()
+    assert len({hash(cfg), hash(both), hash(ModelConfig())}) == 3
+
+
+def test_a_kind_that_is_a_mixer_needs_no_description():
+    cfg = ModelConfig(layers=("attention", "none"))
+    assert [cfg.at(i).mixer for i in range(4)] == ["attention", "none"] * 2
+
+
+def test_a_flag_that_acts_in_one_kind_of_layer_is_accepted_for_all():
+    cfg = override(ModelConfig(), {"layers": ("rope", "nope"), "kinds": {"rope": {}, "nope": {"position": "none"}},
+                                   "rope.theta": 5e6})
+    assert cfg.at(1).rope.theta == 5e6
 
 
 def test_override_takes_dotted_and_nested_names():
@@ -190,10 +237,35 @@ def test_json_and_yaml_give_the_same_again(preset, tmp_path):
     cfg = override(load_preset(preset), {"sample.prompts": ("Zoë said:", ""), "data.name": ("a.txt", "tales")})
     save_config(cfg, tmp_path / "config.json")
     assert load_config(tmp_path / "config.json") == cfg
-    plain = {section: {name: list(value) if isinstance(value, tuple) else value for name, value in flags.items()}
-             for section, flags in to_dict(cfg).items()}
+    plain = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(plain, allow_unicode=True), encoding="utf-8")
     assert load_config(tmp_path / "config.yaml") == cfg
+    assert from_dict(to_dict(cfg)) == from_dict(nested(flat(cfg))) == cfg
+
+
+def test_a_file_of_the_first_format_is_the_same_model_in_the_newest(tmp_path):
+    old = {"model": {"dim": 64, "num_heads": 2, "num_kv_heads": 1, "mixers": ["attention", "none"], "window": 7,
+                     "window_pattern": "SSF", "attn_kernel": "explicit", "rope_theta": 5e5, "pointer": True}}
+    (tmp_path / "old.json").write_text(json.dumps(old))
+    model = load_config(tmp_path / "old.json").model
+    assert (model.dim, model.attention.num_heads, model.attention.num_kv_heads, model.pointer) == (64, 2, 1, True)
+    assert (model.attention.backend, model.rope.theta) == ("eager", 5e5)
+    assert [(model.at(i).mixer, model.at(i).attention.window) for i in range(6)] == [
+        ("attention", 7), ("none", None), ("attention", None), ("none", None), ("attention", 7), ("none", None)]
+
+
+@pytest.mark.parametrize(("pattern", "windows"), [("S", [7, 7]), ("F", [None, None])])
+def test_one_kind_of_layer_in_the_first_format_needs_no_kinds(tmp_path, pattern, windows):
+    (tmp_path / "old.json").write_text(json.dumps({"model": {"mixers": ["attention"], "window": 7,
+                                                             "window_pattern": pattern}}))
+    model = load_config(tmp_path / "old.json").model
+    assert model.kinds == {} and [model.at(i).attention.window for i in range(2)] == windows
+
+
+def test_a_format_that_is_not_known_is_refused_by_its_number(tmp_path):
+    (tmp_path / "new.json").write_text('{"format": 99, "model": {}}')
+    with pytest.raises(ValueError, match="new.json: format=99 is not known: this version reads formats 1 to 2"):
+        load_config(tmp_path / "new.json")
 
 
 def test_missing_flags_take_their_defaults(tmp_path):
@@ -202,8 +274,8 @@ def test_missing_flags_take_their_defaults(tmp_path):
 
 
 @pytest.mark.parametrize(("content", "sentence"), [
-    (b"model: {dim: wide}", "model.dim='wide'"), (b"model: {dimension: 9}", "model.dimension is no flag"),
-    (b"models: {}", "models is no flag"), (b"- 1", "holds no configuration"), (b"", "holds no configuration"),
+    (b"model: {dim: wide}", "model.dim='wide'"), (b"model: {dimension: 9}", "model.dimension is not a flag"),
+    (b"models: {}", "models is not a flag"), (b"- 1", "holds no configuration"), (b"", "holds no configuration"),
     (b"model: [", "neither JSON nor YAML"), (b"\xff\xfe\xfa", "neither JSON nor YAML"),
     (b"model: 3", "model=3 is wrong"),
 ])
@@ -224,26 +296,25 @@ def test_a_missing_file_is_named(tmp_path):
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_preset_says_everything_that_makes_its_architecture(preset):
-    sizes = {"dim", "num_layers", "num_heads", "vocab_size", "max_seq_len"}
+    sizes = {"dim", "num_layers", "attention.num_heads", "vocab_size", "max_seq_len"}
     said = set(PRESETS[preset].get("model", {}))
-    if preset != "default":
-        assert said >= {name for section, name in FLAGS if section == "model"} - {"attn_kernel"}
-        assert sizes <= said <= set(PLAIN_MODEL) | sizes
+    if preset not in ("default", "tales"):
+        assert said >= set(PLAIN_MODEL)
+        assert sizes <= said | {"attention.num_heads"}
 
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_tiny_keeps_every_choice(preset):
     cfg, small = load_preset(preset).model, tiny(load_preset(preset)).model
-    sizes = {"dim", "num_layers", "num_heads", "num_kv_heads", "head_dim", "hidden_dim", "vocab_size", "max_seq_len",
-             "window"}
-    changed = {name for name, value in dataclasses.asdict(cfg).items() if getattr(small, name) != value}
-    assert changed <= sizes
-    assert (small.num_kv_heads is None) == (cfg.num_kv_heads is None)
-    assert (small.window is None) == (cfg.window is None)
+    sizes = {"dim", "num_layers", "attention.num_heads", "attention.num_kv_heads", "attention.head_dim", "hidden_dim",
+             "vocab_size", "max_seq_len", "attention.window"}
+    changed = diff(cfg, small)
+    assert {re.sub(r"^kinds\.\w+\.", "", name) for name in changed} <= sizes
+    assert all((before is None) == (after is None) for name, (before, after) in changed.items() if name != "vocab_size")
 
 
 def test_an_unknown_preset_is_refused_with_the_known_ones():
-    with pytest.raises(ValueError, match=r"preset='gpt5' is not known: use one of default, gpt2"):
+    with pytest.raises(ValueError, match=r"preset='gpt5' is not known: use one of default, tales, gpt2"):
         load_preset("gpt5")
 
 
@@ -256,7 +327,10 @@ def test_the_command_line_takes_preset_file_and_flags_in_this_order(tmp_path):
     cfg = parse("gpt2", "--config", str(tmp_path / "base.json"), "--train.steps", "9", "--model.norm-bias")
     assert (cfg.model.dim, cfg.train.steps, cfg.data.seed, cfg.model.norm_bias) == (768, 9, 5, True)
     assert parse("gpt2", "--model.no-norm-bias").model.norm_bias is False
-    assert parse("--model.mixers", "attention", "none").model.mixers == ("attention", "none")
+    assert parse("--model.layers", "attention", "none").model.layers == ("attention", "none")
+    local = ("--model.layers", "x", "base", "--model.kinds.x.attention.window", "16", "--model.kinds.x.rope.theta",
+             "1e6")
+    assert parse(*local).model.kinds == {"x": {"attention": {"window": 16}, "rope": {"theta": 1e6}}}
     assert parse("--train.grad-clip", "None").train.grad_clip is None
 
 
@@ -268,9 +342,10 @@ def test_a_program_has_options_of_its_own():
 
 @pytest.mark.parametrize(("words", "sentence"), [
     (["gpt5"], "preset='gpt5' is not known"), (["--model.dimm", "3"], "--model.dim"),
-    (["--model.num-heads", "5"], "model.num_heads=5 does not divide dim"), (["--model.dim", "wide"], "wide"),
+    (["--model.attention.num-heads", "5"], "model.attention.num_heads=5 does not divide dim"), (["--model.dim",
+                                                                                                 "wide"], "wide"),
     (["--model.norm", "layr"], "layr"), (["--config", "no/such.yaml"], "no/such.yaml cannot be read"),
-    (["--model.rope-theta", "3", "--model.position", "alibi"], "model.rope_theta=3.0 would change nothing"),
+    (["--model.rope.theta", "3", "--model.position", "alibi"], "model.rope.theta=3.0 would change nothing"),
 ], ids=str)
 def test_a_mistake_on_the_command_line_is_one_sentence_and_status_2(words, sentence, capsys):
     with pytest.raises(SystemExit) as stop:

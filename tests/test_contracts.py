@@ -1,6 +1,5 @@
 """What holds for every entry of every menu, alone and mixed: a new part is tested by being listed."""
 
-import dataclasses
 from functools import partial
 from types import SimpleNamespace
 from typing import Any, get_args
@@ -8,53 +7,56 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 import torch
-from helpers import SMALL, assert_close, randomise, small_config, small_model, small_tokens
+from helpers import SMALL, assert_close, loss_of, randomise, small_config, small_model, small_tokens
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import config
 from config import Config, ModelConfig, SampleConfig, override, replace
+from configuration.tree import flag_names
 from data import Batches
 from generation.sampling import generate
 from model import Model
+from objective import make_objective
 from optim import make_optimizer
 from presets import PRESETS, load_preset, tiny
 
 MENUS = {"norm": config.Norm, "residual": config.Residual, "position": config.Position, "mlp": config.Mlp,
-         "activation": config.Activation, "qk_norm": config.QKNorm, "attn_kernel": config.AttentionKernel,
-         "rope_layout": config.RopeLayout}
+         "activation": config.Activation, "qk_norm": config.QKNorm, "attention.backend": config.AttentionBackend,
+         "rope.layout": config.RopeLayout}
 
 # the flags of each variant, by its name: every word of every menu, then what has no menu
 VARIANTS: dict[str, dict[str, Any]] = {
     f"{flag}={word}": {flag: word} for flag, words in MENUS.items() for word in get_args(words)
 }
-VARIANTS |= {f"mixers={word}": {"mixers": (word,)} for word in get_args(config.Mixer)}
+VARIANTS |= {f"mixer={word}": {"mixer": word} for word in get_args(config.Mixer)}
 VARIANTS |= {
-    "mixers alternate": {"mixers": ("none", "attention")},
-    "one key/value head": {"num_kv_heads": 1},
-    "two key/value heads": {"num_kv_heads": 2},
-    "wide heads": {"head_dim": 10},
-    "every bias": dict.fromkeys(("q_bias", "k_bias", "v_bias", "out_bias", "mlp_bias", "head_bias", "norm_bias"), True),
+    "mixers alternate": {"layers": ("none", "attention")},
+    "one key/value head": {"attention.num_kv_heads": 1},
+    "two key/value heads": {"attention.num_kv_heads": 2},
+    "wide heads": {"attention.head_dim": 10},
+    "every bias": dict.fromkeys(("attention.q_bias", "attention.k_bias", "attention.v_bias", "attention.out_bias",
+                                 "mlp_bias", "head_bias", "norm_bias"), True),
     "norm without scale": {"norm_affine": False, "qk_norm": "head"},
     "norm around one": {"norm": "rms", "norm_unit_offset": True, "qk_norm": "full"},
     "norm after the embedding": {"embed_norm": True},
     "no final norm": {"final_norm": False},
-    "window": {"window": 5},
-    "window of one": {"window": 1},
-    "window, fused, shared heads": {"window": 3, "num_kv_heads": 2, "attn_kernel": "fused"},
-    "window, explicit": {"window": 5, "attn_kernel": "explicit"},
-    "window alternates": {"window": 5, "window_pattern": "SF"},
-    "window with alibi": {"window": 5, "position": "alibi"},
-    "softcaps": {"attn_softcap": 2.0, "logit_softcap": 3.0},
-    "softcap with alibi": {"attn_softcap": 2.0, "position": "alibi"},
-    "alibi, explicit": {"position": "alibi", "attn_kernel": "explicit", "num_kv_heads": 2},
-    "half of each head turns": {"rope_fraction": 2 / 3, "rope_layout": "interleaved"},
-    "key bias, learned positions": {"k_bias": True, "position": "learned"},
-    "key bias, alibi": {"k_bias": True, "position": "alibi"},
+    "attention.window": {"attention.window": 5},
+    "window of one": {"attention.window": 1},
+    "window, fused, shared heads": {"attention.window": 3, "attention.num_kv_heads": 2, "attention.backend": "sdpa"},
+    "window, explicit": {"attention.window": 5, "attention.backend": "eager"},
+    "window alternates": {"layers": ("local", "global"), "kinds": {"local": {"attention.window": 5}, "global": {}}},
+    "window with alibi": {"attention.window": 5, "position": "alibi"},
+    "softcaps": {"attention.softcap": 2.0, "logit_softcap": 3.0},
+    "softcap with alibi": {"attention.softcap": 2.0, "position": "alibi"},
+    "alibi, explicit": {"position": "alibi", "attention.backend": "eager", "attention.num_kv_heads": 2},
+    "half of each head turns": {"rope.fraction": 2 / 3, "rope.layout": "interleaved"},
+    "key bias, learned positions": {"attention.k_bias": True, "position": "learned"},
+    "key bias, alibi": {"attention.k_bias": True, "position": "alibi"},
     "tied": {"tie_embeddings": True, "embed_scale": "sqrt_dim"},
     "pointer": {"pointer": True, "pointer_dim": 5},
     "pointer, softcap": {"pointer": True, "logit_softcap": 5.0, "tie_embeddings": True},
-    "scaled": {"residual_scale": 0.5, "logit_scale": 0.5, "attn_scale": 0.3, "embed_scale": 2.0},
+    "scaled": {"residual_scale": 0.5, "logit_scale": 0.5, "attention.scale": 0.3, "embed_scale": 2.0},
     "parallel, gated": {"residual": "parallel", "mlp": "glu", "activation": "silu"},
 }
 
@@ -148,24 +150,26 @@ def test_documents_in_one_row_come_out_as_each_alone(flags):
         for row, lengths in enumerate(LENGTHS):
             alone = [model(text[None])[0] for text in tokens[row].split(lengths)]
             assert_close(together[row], torch.cat(alone), "same")
-            loss = model(tokens[row, None], targets[row, None], documents=packed_documents()[row, None])
-            losses = [model(text[None], wanted[None]) for text, wanted in
+            loss = loss_of(model, tokens[row, None], targets[row, None], documents=packed_documents()[row, None])
+            losses = [loss_of(model, text[None], wanted[None]) for text, wanted in
                       zip(tokens[row].split(lengths), targets[row].split(lengths), strict=True)]
             assert_close(loss, (torch.stack(losses) * torch.tensor(lengths)).sum() / 13, "same")
 
 
-def train_pass(model: Model, *, documents: torch.Tensor | None = None) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+def train_pass(
+    model: Model, *, documents: torch.Tensor | None = None, loss_chunk: int | None = None,
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """The loss of a batch, in training, and its gradient by parameter."""
     torch.manual_seed(0)
     model.train().zero_grad()
     targets = small_tokens(seed=1)
     targets[0, 3:5] = -100
-    loss = model(small_tokens(), targets, documents=documents)
+    loss = loss_of(model, small_tokens(), targets, documents=documents, loss_chunk=loss_chunk)
     loss.backward()
     return loss.detach(), {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
 
 
-DROPOUTS = dict.fromkeys(("embed_dropout", "attn_dropout", "residual_dropout", "mlp_dropout"), 0.2)
+DROPOUTS = dict.fromkeys(("embed_dropout", "attention.dropout", "residual_dropout", "mlp_dropout"), 0.2)
 
 
 @each_variant
@@ -184,9 +188,9 @@ def test_checkpointed_activations_change_no_bit(flags):
 def test_a_chunked_loss_is_the_whole_one(flags, chunk):
     flags = {"z_loss": 0.1, **flags}
     whole = randomise(Model(small_config(**flags)))
-    chunked = randomise(Model(small_config(**flags), loss_chunk=chunk))
     for documents in (None, packed_documents()):
-        (loss, grads), (other, others) = (train_pass(model, documents=documents) for model in (whole, chunked))
+        (loss, grads), (other, others) = (
+            train_pass(whole, documents=documents, loss_chunk=size) for size in (None, chunk))
         assert_close(other, loss, "rounding")
         assert grads.keys() == others.keys()
         for name, grad in grads.items():
@@ -204,43 +208,47 @@ SILENT = {
 @pytest.mark.parametrize("name", VARIANTS)
 def test_every_parameter_learns(name):
     model, tokens = randomise(small_model(**VARIANTS[name]), std=0.5), small_tokens()
-    model(tokens, targets=small_tokens(seed=1)).backward()
+    loss_of(model, tokens, small_tokens(seed=1)).backward()
     silent = {path for path, p in model.named_parameters() if p.grad is None or p.grad.abs().max() < 1e-7}
     assert silent == {path for path, _ in model.named_parameters() if path.endswith(SILENT.get(name, "none"))}
 
 
 @pytest.mark.parametrize("flags", [
-    {}, {"num_kv_heads": 2}, {"window": 4}, {"position": "alibi"}, {"position": "alibi", "window": 4},
-    {"attn_scale": 0.7, "qk_norm": "head"},
+    {}, {"attention.num_kv_heads": 2}, {"attention.window": 4}, {"position": "alibi"}, {"position": "alibi",
+                                                                                        "attention.window": 4},
+    {"attention.scale": 0.7, "qk_norm": "head"},
 ], ids=str)
 def test_the_fused_kernel_equals_the_explicit_one(flags):
-    fused, explicit = (small_model(attn_kernel=kernel, **flags) for kernel in ("fused", "explicit"))
+    fused, explicit = (small_model(**flags, **{"attention.backend": backend}) for backend in ("sdpa", "eager"))
     tokens, targets = small_tokens(), small_tokens(seed=1)
     assert_close(fused(tokens), explicit(tokens), "same")
-    fused(tokens, targets=targets).backward()
-    explicit(tokens, targets=targets).backward()
+    loss_of(fused, tokens, targets).backward()
+    loss_of(explicit, tokens, targets).backward()
     for p, expected in zip(fused.parameters(), explicit.parameters(), strict=True):
         assert_close(p.grad, expected.grad, "same")
 
 
 # flag -> another value; with what must be set for the flag to act, where it does not act by itself
 OTHER: dict[str, tuple[Any, dict[str, Any]]] = {
-    "dim": (32, {}), "num_layers": (3, {}), "num_heads": (2, {}), "num_kv_heads": (2, {}), "head_dim": (8, {}),
+    "layers": (("none", "base"), {}), "kinds": ({"x": {"norm": "layer"}}, {"layers": ("x",), "kinds": {"x": {}}}),
+    "dim": (32, {}), "num_layers": (3, {}), "attention.num_heads": (2, {}), "attention.num_kv_heads": (2, {}),
+    "attention.head_dim": (8, {}),
     "hidden_dim": (48, {}), "hidden_mult": (5.0, {}),
     "hidden_multiple_of": (10, {}), "vocab_size": (41, {}), "vocab_multiple_of": (8, {}),
     "max_seq_len": (15, {"position": "learned"}),
-    "mixers": (("none",), {}), "mlp": ("glu", {}), "activation": ("silu", {}),
-    "q_bias": (True, {}), "k_bias": (True, {}), "v_bias": (True, {}), "out_bias": (True, {}),
+    "mixer": ("none", {}), "mlp": ("glu", {}), "activation": ("silu", {}),
+    "attention.q_bias": (True, {}), "attention.k_bias": (True, {}), "attention.v_bias": (True, {}),
+    "attention.out_bias": (True, {}),
     "mlp_bias": (True, {}), "head_bias": (True, {}),
     "pointer": (True, {}), "pointer_dim": (7, {"pointer": True}),
     "norm": ("layer", {}), "norm_eps": (0.1, {}), "norm_affine": (False, {}), "norm_bias": (True, {}),
     "norm_unit_offset": (True, {}), "residual": ("post", {}), "final_norm": (False, {}), "embed_norm": (True, {}),
-    "qk_norm": ("head", {}), "window": (5, {}), "window_pattern": ("SF", {"window": 5}),
-    "attn_softcap": (1.0, {}), "attn_scale": (1.0, {}), "attn_kernel": ("explicit", {}),
-    "position": ("alibi", {}), "rope_theta": (100.0, {}), "rope_fraction": (1 / 3, {}),
-    "rope_layout": ("interleaved", {}),
+    "qk_norm": ("head", {}), "attention.window": (5, {}),
+    "attention.softcap": (1.0, {}), "attention.scale": (1.0, {}), "attention.backend": ("eager", {}),
+    "position": ("alibi", {}), "rope.theta": (100.0, {}), "rope.fraction": (1 / 3, {}),
+    "rope.layout": ("interleaved", {}),
     "tie_embeddings": (True, {}), "embed_scale": (2.0, {}), "logit_softcap": (1.0, {}), "logit_scale": (2.0, {}),
-    "residual_scale": (0.5, {}), "embed_dropout": (0.5, {}), "attn_dropout": (0.5, {}),
+    "residual_scale": (0.5, {}), "embed_dropout": (0.5, {}), "attention.dropout": (0.5, {}),
     "residual_dropout": (0.5, {}), "mlp_dropout": (0.5, {}),
     "init": ("xavier", {}), "init_std": (0.1, {}), "out_init": ("depth", {}), "head_zero_init": (True, {}),
     "z_loss": (0.5, {}),
@@ -255,13 +263,14 @@ def behaviour(cfg: ModelConfig) -> tuple[list[torch.Tensor], str]:
     randomise(model)
     torch.manual_seed(0)
     with torch.no_grad():
-        logits, loss = model(small_tokens()), model(small_tokens(), targets=small_tokens(seed=1))
-    parts = ", ".join(type(part).__name__ for part in model.modules() if "Attend" in type(part).__name__)
+        logits, loss = model(small_tokens()), loss_of(model, small_tokens(), small_tokens(seed=1))
+    parts = ", ".join(type(part).__name__ for part in model.modules() if type(part).__name__ in ("SDPA",
+                                                                                                 "EagerAttention"))
     return [*drawn, logits, loss], parts
 
 
 def test_every_flag_has_another_value_to_try():
-    assert set(OTHER) == {field.name for field in dataclasses.fields(ModelConfig)}
+    assert set(OTHER) == {*flag_names(ModelConfig)}
 
 
 @pytest.mark.parametrize("flag", OTHER)
@@ -276,38 +285,41 @@ def test_every_flag_changes_the_model(flag):
 def train_and_generate(cfg: Config) -> tuple[float, float]:
     """The loss on a batch before and after three steps on it; then the model writes."""
     torch.manual_seed(0)
-    model = Model(cfg.model, checkpoint_activations=cfg.train.checkpoint_activations, loss_chunk=cfg.train.loss_chunk)
+    model = Model(cfg.model, checkpoint_activations=cfg.train.checkpoint_activations)
+    objective = make_objective(model, cfg.train)
     optimizer = make_optimizer(model, cfg.train)
     tokens = small_tokens(1, 99, vocab_size=cfg.model.vocab_size)[0].numpy()
     part = SimpleNamespace(tokens=tokens, num_tokens=99, document_starts=np.array([0, 9, 12, 50]), pad_id=0)
     batch = Batches([(part, 1.0)], batch_size=4, seq_len=cfg.model.max_seq_len, packing=cfg.data.packing)[0]
-    losses = partial(model, batch.x, batch.y, documents=batch.documents)
+    losses = partial(objective, batch)
     with torch.no_grad():
-        before = losses().item()
+        before = losses().total.item()
     for _ in range(3):
-        losses().backward()
+        losses().total.backward()
         optimizer.step()
         optimizer.zero_grad()
     sample = SampleConfig(max_new_tokens=cfg.model.max_seq_len, stop_at_eos=False)
     assert [len(new) for new in generate(model, [[1, 5, 7], [2]], sample, eos_id=2)] == [cfg.model.max_seq_len] * 2
     with torch.no_grad():
-        return before, losses().item()
+        return before, losses().total.item()
 
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_preset_learns_and_generates(preset):
     cfg = tiny(load_preset(preset), max_seq_len=12)
-    dropout = dict.fromkeys(("embed_dropout", "attn_dropout", "residual_dropout"), 0.0)  # noise hides small steps
+    dropout = dict.fromkeys(("embed_dropout", "attention.dropout", "residual_dropout"), 0.0)  # noise hides small steps
     before, after = train_and_generate(replace(cfg, model=replace(cfg.model, **dropout)))
     assert after < before
 
 
 ANY = {flag: st.just(value) for flag, (value, _) in OTHER.items()}
 ANY |= {flag: st.sampled_from(get_args(words)) for flag, words in MENUS.items()}
-ANY |= {"mixers": st.lists(st.sampled_from(get_args(config.Mixer)), min_size=1, max_size=2).map(tuple),
-        "num_heads": st.sampled_from((1, 2, 3, 4, 5)), "num_kv_heads": st.sampled_from((None, 1, 2, 3)),
-        "head_dim": st.sampled_from((None, 5, 8)), "rope_fraction": st.sampled_from((0.3, 0.5, 1.0)),
-        "norm_bias": st.booleans(), "tie_embeddings": st.booleans(), "window": st.sampled_from((None, 1, 4, 99))}
+ANY |= {"layers": st.lists(st.sampled_from(get_args(config.Mixer)), min_size=1, max_size=2).map(tuple),
+        "attention.num_heads": st.sampled_from((1, 2, 3, 4, 5)), "attention.num_kv_heads": st.sampled_from((None, 1,
+                                                                                                            2, 3)),
+        "attention.head_dim": st.sampled_from((None, 5, 8)), "rope.fraction": st.sampled_from((0.3, 0.5, 1.0)),
+        "norm_bias": st.booleans(), "tie_embeddings": st.booleans(), "attention.window": st.sampled_from((None, 1, 4,
+                                                                                                          99))}
 
 
 @settings(max_examples=120)

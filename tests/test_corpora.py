@@ -20,12 +20,13 @@ from hypothesis import strategies as st
 
 import tales
 from config import DataConfig, from_dict
-from corpora import chunks, corpus, files, hub
+from corpora import chunks, files, hub, kinds
 from corpora.chunks import Chunk, sample_documents, split_documents
-from corpora.corpus import VAL_SEED, Corpus, load_corpus
+from corpora.corpus import VAL_SEED, load_corpus
+from corpora.kinds import Corpus
 from presets import load_preset
 
-ROOT = Path(corpus.__file__).parent.parent
+ROOT = Path(kinds.__file__).parent.parent
 DOCUMENTS = [f"story {number}\nof é and more" for number in range(30)]
 
 
@@ -99,7 +100,7 @@ def test_compressed_text_one_after_another_is_read_to_its_end(end, tmp_path, loa
 
 
 @given(text=st.text("ab \n|é\u3000", max_size=300), block=st.integers(1, 40), size=st.integers(2, 30))
-def test_pieces_put_together_are_the_documents(text, block, size):
+def test_chunks_put_together_are_the_documents(text, block, size):
     blocks = [text[place:place + block] for place in range(0, len(text), block)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(chunks, "CHUNK_CHARS", size)
@@ -112,7 +113,7 @@ def test_pieces_put_together_are_the_documents(text, block, size):
     assert documents[:-1] == text.split("||") and found[-1].is_last
 
 
-def test_a_long_document_is_read_in_pieces_of_bounded_size(tmp_path, load, monkeypatch):
+def test_a_long_document_is_read_in_chunks_of_bounded_size(tmp_path, load, monkeypatch):
     monkeypatch.setattr(chunks, "CHUNK_CHARS", 1000)
     monkeypatch.setattr(files, "BLOCK_BYTES", 1000)
     text = "words of a text\n" * 5000
@@ -178,7 +179,7 @@ def test_a_missing_file_names_the_path_and_the_known_corpora(name, tmp_path, mon
 def test_a_file_is_read_through_once_until_it_changes(tmp_path, load, monkeypatch):
     monkeypatch.setattr(files, "MIN_AGE_NS", 0)
     read = []
-    monkeypatch.setattr(corpus, "scan", lambda path, separator: read.append(path) or files.scan(path, separator))
+    monkeypatch.setattr(kinds, "scan", lambda path, separator: read.append(path) or files.scan(path, separator))
     path = write(tmp_path / "a.txt", "one|two|three")
     prints = [load(path, separator="|").fingerprint for _ in range(3)]
     assert len(read) == 1 and len(set(prints)) == 1

@@ -8,27 +8,27 @@ import pandas as pd
 import pytest
 
 from config import Config, override
+from experiments.comparing.curve_pictures import draw_lines, not_drawn
 from experiments.comparing.differences import differences, remarks
 from experiments.comparing.lines import Line
-from experiments.comparing.pictures import draw_lines, not_drawn
-from experiments.comparing.sources import Source
+from experiments.comparing.sources import CurveSource
 from tokenizer import ByteTokenizer, CharTokenizer
 
 DATA = {"fingerprint": "f", "val_bytes": 100, "floor_bits_per_byte": None, "val_tokens_per_byte": 1.0,
         "train_bytes": 2, "train_tokens": 1}
 
 
-def source(name: str, *, tokenizer=None, changes=None, steps: int = 4, **data) -> Source:
+def source(name: str, *, tokenizer=None, changes=None, steps: int = 4, **data) -> CurveSource:
     """A run that was never trained."""
     cfg = override(Config(), {"train.name": name, "train.steps": 4} | (changes or {}))
     run = SimpleNamespace(config=cfg, data=DATA | data, tokenizer=lambda: tokenizer or ByteTokenizer())
-    return Source(name, pd.DataFrame({"step": np.arange(steps) + 1}), run, Path(name))
+    return CurveSource(name, pd.DataFrame({"step": np.arange(steps) + 1}), run, Path(name))
 
 
-def line(name: str, *members: Source, band: float | None = None, **columns) -> Line:
+def line(name: str, *members: CurveSource, band: float | None = None, **columns) -> Line:
     table = pd.DataFrame({"step": [1, 2, 3, 4], "tokens": [10, 20, 30, 40], "bytes": [20, 40, 60, 80]} | columns)
     ends = [None, None] if band is None else [table + sign * band * (table.columns != "tokens") for sign in (-1, 1)]
-    return Line(name, members or (Source(name, table, None, Path(name)),), table, *ends)
+    return Line(name, members or (CurveSource(name, table, None, Path(name)),), table, *ends)
 
 
 def drawn(figure, panel: int = 0) -> dict[str, list]:
@@ -116,10 +116,10 @@ def test_a_loss_per_token_is_refused_between_tokenizers_and_left_by_the_default(
 
 def test_flags_that_differ_are_rows_and_seeds_are_listed():
     lines = [line("a", source("a-0"), source("a-1", changes={"train.seed": 1})),
-             line("b", source("b", changes={"model.dim": 64, "model.mixers": ("attention", "none")})), line("theirs")]
+             line("b", source("b", changes={"model.dim": 64, "model.layers": ("attention", "none")})), line("theirs")]
     assert differences(lines).to_dict("index") == {
         "model.dim": {"a": "128", "b": "64", "theirs": ""},
-        "model.mixers": {"a": "attention", "b": "attention none", "theirs": ""},
+        "model.layers": {"a": "attention", "b": "attention none", "theirs": ""},
         "train.seed": {"a": "0, 1", "b": "0", "theirs": ""}}
 
 

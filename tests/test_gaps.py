@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from experiments.common.intervals import holm, welch
 from experiments.comparing.gaps import bootstrap, gaps, tokens_saved
 from experiments.comparing.lines import Line
 from experiments.comparing.measures import HeldOut, Measures
-from experiments.comparing.sources import Source
-from experiments.comparing.statistics import holm, welch
+from experiments.comparing.sources import CurveSource
 from tokenizer import ByteTokenizer, CharTokenizer
 
 TEXT = HeldOut(tuple("x" * (100 + number) for number in range(40)), "made")
@@ -21,9 +21,9 @@ DATA = {"fingerprint": "f", "val_tokens_per_byte": 1.0, "floor_bits_per_byte": N
 TOKENS = np.arange(1, 11) * 1000.0
 
 
-def log(name: str, losses, tokens=TOKENS) -> Source:
+def log(name: str, losses, tokens=TOKENS) -> CurveSource:
     table = pd.DataFrame({"step": np.arange(len(losses)) + 1, "tokens": tokens[: len(losses)], "val_loss": losses})
-    return Source(name, table, None, Path(name))
+    return CurveSource(name, table, None, Path(name))
 
 
 def line(name: str, *curves) -> Line:
@@ -148,7 +148,7 @@ def test_the_last_evaluation_counts_on_the_same_tokens_as_those_before():
     progress = SimpleNamespace(val_loss=3.0)  # on the tokens of the others; of the whole text it is 2.5
     checkpoint = SimpleNamespace(step=3, progress=progress)
     folder = SimpleNamespace(checkpoints=lambda: [checkpoint], data=DATA, tokenizer=ByteTokenizer)
-    ours = Source("a", run.table, folder, Path("a"))
+    ours = CurveSource("a", run.table, folder, Path("a"))
     saved = tokens_saved(Line("a", (ours,), ours.table, None, None), line("b", [6.0, 5.5, 3.5]), "val_loss")
     assert saved.amount == pytest.approx(3000 - 2500)
 
@@ -159,6 +159,6 @@ def test_between_tokenizers_bytes_of_text_are_saved():
         data = DATA | {"train_bytes": 3 * bytes_per_token}
         run = SimpleNamespace(checkpoints=list, data=data, tokenizer=lambda tokenizer=tokenizer: tokenizer)
         table = log(name, falling(end)).table.rename(columns={"val_loss": "bits_per_byte"})
-        lines.append(Line(name, (Source(name, table, run, Path(name)),), table, None, None))
+        lines.append(Line(name, (CurveSource(name, table, run, Path(name)),), table, None, None))
     saved = tokens_saved(*lines, "bits_per_byte")
     assert (saved.amount, saved.of, saved.unit) == (pytest.approx(30_000 - 9_500), 30_000, "bytes of text")

@@ -114,5 +114,5 @@ def test_a_run_on_another_text_has_no_grades(reference):
 
 
 def test_no_stories_are_refused(teller):
-    with pytest.raises(ValueError, match="num_stories=0 is no number of stories"):
+    with pytest.raises(ValueError, match="num_stories=0 is not a number of stories"):
         grade_run(teller, num_stories=0)

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from helpers import small_config, small_tokens
+from helpers import loss_of, small_config, small_tokens
 from rich.console import Console
 from small_runs import small_run_config, untimed_log, weights
 from torch import nn
@@ -18,7 +18,7 @@ from training.gradients import NoiseScale, layer_norms
 def test_the_norms_of_the_layers_add_up_to_that_of_the_model():
     model = Model(small_config())
     tokens = small_tokens()
-    model(tokens[:, :-1], tokens[:, 1:]).backward()
+    loss_of(model, tokens[:, :-1], tokens[:, 1:]).backward()
     norms = layer_norms(model)
     assert list(norms) == ["embed", "blocks.0", "blocks.1", "norm", "head"]
     assert math.hypot(*norms.values()) == pytest.approx(nn.utils.clip_grad_norm_(model.parameters(), math.inf).item())

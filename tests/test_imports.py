@@ -1,7 +1,10 @@
-"""Imports point one way, and no file hides another's name."""
+"""Imports point one way, no file hides another's name, and both lists of packages name the same ones."""
 
 import ast
+import re
+import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -12,8 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 MAY_IMPORT = {
     "configuration": "",
     "config": "configuration",
-    "families": "config",
-    "presets": "config configuration families",
+    "presets": "config configuration",
     "tracing": "",
     "tools": "tracing",
     "modules": "config tools",
@@ -28,7 +30,7 @@ MAY_IMPORT = {
     "optim": "config configuration model optimizing presets",
     "generation": "config configuration model run_store",
     "objectives": "config data generation model modules tools",
-    "objective": "config objectives",
+    "objective": "config model objectives",
     "runs": "config configuration model run_store tokenizer",
     "inference": "config configuration data generation model objective presets runs tokenizer tools",
     "training": "config configuration corpora data generation inference model modules objective optim optimizing "
@@ -84,3 +86,26 @@ def test_no_name_hides_the_standard_library():
 @pytest.mark.parametrize("folder", ["tokenizers", "models", "notebooks"])
 def test_a_folder_of_data_is_no_package(folder):
     assert not (ROOT / folder / "__init__.py").exists()  # it would hide an installed package of that name
+
+
+WITHOUT_TORCH = (  # test files
+    "command_line", "config", "corpora", "foreign_tokenizers", "grow", "imports", "memory_cases", "notebooks",
+    "packing", "search_space", "shards", "statistics", "tales", "tokenizer")
+
+
+def test_tests_of_what_needs_no_torch_do_not_import_it():
+    names = ", ".join(["conftest", *(f"test_{name}" for name in WITHOUT_TORCH)])
+    code = f"import sys; sys.path[:0] = ['.', 'tests']; import {names}; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def packages(lines: list[str]) -> set[str]:
+    """Their names, without extras and versions."""
+    return {re.match(r"[\w-]+", line)[0].lower() for line in lines if line and not line.startswith("#")}
+
+
+def test_what_is_installed_is_what_the_project_needs():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"].values()
+    needed = [*project["dependencies"], *(name for names in extras for name in names)]
+    assert packages(needed) == packages((ROOT / "requirements.txt").read_text().splitlines())

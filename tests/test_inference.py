@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from helpers import assert_close, randomise, small_config, small_model
+from helpers import assert_close, loss_of, randomise, small_config, small_model
 
 import inference
 import runs
@@ -24,8 +24,10 @@ EOS = 2
 PROMPTS = [[1, 5, 9], [1], [3, 3, 7, 8, 9, 30, 31], list(range(1, 16)), list(range(4, 30))]
 KINDS = {
     "rope": {}, "learned": {"position": "learned"}, "sinusoidal": {"position": "sinusoidal"},
-    "alibi": {"position": "alibi"}, "window": {"window": 5, "window_pattern": "SF"}, "softcap": {"attn_softcap": 2.0},
-    "no attention": {"mixers": ("none",)}, "shared heads": {"num_kv_heads": 2}, "pointer": {"pointer": True},
+    "alibi": {"position": "alibi"}, "attention.window": {"layers": ("local", "global"),
+                                                         "kinds": {"local": {"attention.window": 5}, "global": {}}},
+                                                         "softcap": {"attention.softcap": 2.0},
+    "no attention": {"mixer": "none"}, "shared heads": {"attention.num_kv_heads": 2}, "pointer": {"pointer": True},
 }
 each_kind = pytest.mark.parametrize("flags", KINDS.values(), ids=KINDS)
 
@@ -237,7 +239,7 @@ def test_a_long_text_is_scored_in_windows():
     for start in range(0, len(ids) - 1, 16):
         x, y = (torch.tensor([ids[start + i : min(start + 16, len(ids) - 1) + i]]) for i in (0, 1))
         with torch.no_grad():
-            nats += model(x, targets=y).item() * y.numel()
+            nats += loss_of(model, x, y).item() * y.numel()
     for batch_size in (1, 2, 8):
         result = score(model, tokenizer, text, batch_size=batch_size)
         assert result.loss == pytest.approx(nats / (len(ids) - 1), rel=1e-5)

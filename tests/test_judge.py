@@ -20,14 +20,14 @@ import tales
 import train
 from config import override
 from experiments import judge
-from experiments.judging import endpoint, judging, stories
-from experiments.judging.beginnings import cut_within_sentence, held_out_beginnings
-from experiments.judging.notes import Notes
-from experiments.judging.options import Options
-from experiments.judging.report import duel_lines, gap_lines
-from experiments.judging.rubric import AGES, Choice, PlotVerdict, Question, Verdict
-from experiments.judging.stories import shorten
-from experiments.judging.tables import Duel, criteria_table, duel
+from experiments.judging import continuations, endpoint, judging
+from experiments.judging.continuations import shorten
+from experiments.judging.judge_options import JudgeOptions
+from experiments.judging.judge_report import duel_lines, gap_lines
+from experiments.judging.prompts import cut_within_sentence, held_out_prompts
+from experiments.judging.reply_cache import ReplyCache
+from experiments.judging.rubric import AGES, PlotVerdict, Preference, Question, Verdict
+from experiments.judging.verdict_tables import Duel, criteria_table, duel
 from runs import Run
 
 TALES = {"data.name": "tales", "data.num_stories": 30, "tokenizer.kind": "bpe", "tokenizer.vocab_size": 128,
@@ -209,17 +209,17 @@ def test_two_runs_that_write_the_same_are_a_tie_that_costs_nothing(server, ask, 
 
 
 @pytest.mark.parametrize(("kind", "reply", "fault"), [
-    (Choice, 'Sure! {"assessment": "a", "better": "1"}', "not one JSON object"),
-    (Choice, '```json\n{"assessment": "a", "better": "1"}\n```', "not one JSON object"),
-    (Choice, '{"assessment": "a", "better": "1"} I hope that helps', "not one JSON object"),
-    (Choice, '{"assessment": "a", "better": "1"', "not one JSON object"),
-    (Choice, "[" * 100_000, "not one JSON object"),
-    (Choice, '["1"]', "dictionary"),
-    (Choice, '{"assessment": "a", "better": 1}', "better: "),
-    (Choice, '{"assessment": "a", "better": "ann"}', "better: "),
-    (Choice, '{"assessment": "a", "better": "1", "better": "2"}', "twice"),
-    (Choice, '{"assessment": "a", "better": "1", "why": "b"}', "why: "),
-    (Choice, '{"better": "1"}', "assessment: "),
+    (Preference, 'Sure! {"assessment": "a", "better": "1"}', "not one JSON object"),
+    (Preference, '```json\n{"assessment": "a", "better": "1"}\n```', "not one JSON object"),
+    (Preference, '{"assessment": "a", "better": "1"} I hope that helps', "not one JSON object"),
+    (Preference, '{"assessment": "a", "better": "1"', "not one JSON object"),
+    (Preference, "[" * 100_000, "not one JSON object"),
+    (Preference, '["1"]', "dictionary"),
+    (Preference, '{"assessment": "a", "better": 1}', "better: "),
+    (Preference, '{"assessment": "a", "better": "ann"}', "better: "),
+    (Preference, '{"assessment": "a", "better": "1", "better": "2"}', "twice"),
+    (Preference, '{"assessment": "a", "better": "1", "why": "b"}', "why: "),
+    (Preference, '{"better": "1"}', "assessment: "),
     (Verdict, '{"assessment": "a", "grammar": 0, "creativity": 5, "consistency": 5, "age": "B"}', "grammar: "),
     (Verdict, '{"assessment": "a", "grammar": 11, "creativity": 5, "consistency": 5, "age": "B"}', "grammar: "),
     (Verdict, '{"assessment": "a", "grammar": "7", "creativity": 5, "consistency": 5, "age": "B"}', "grammar: "),
@@ -304,17 +304,17 @@ def test_a_half_written_note_costs_one_question_and_spoils_no_other(server, ask,
 
 def test_notes_cut_anywhere_keep_every_whole_line_and_take_new_ones(tmp_path):
     path = tmp_path / "notes.jsonl"
-    first = Notes(path)
+    first = ReplyCache(path)
     for key, value in (("a", "once"), ("b", {"text": "zwölf\n\u2028"})):
         first[key] = value
     whole = path.read_bytes()
     ends = [place for place, byte in enumerate(whole) if byte == ord("\n")]
     for cut in range(len(whole) + 1):
         path.write_bytes(whole[:cut])
-        notes = Notes(path)
+        notes = ReplyCache(path)
         assert ["a" in notes, "b" in notes] == [cut >= end for end in ends]
         notes["c"] = cut
-        assert ("b" in Notes(path), Notes(path)["c"]) == (cut >= ends[1], cut)
+        assert ("b" in ReplyCache(path), ReplyCache(path)["c"]) == (cut >= ends[1], cut)
 
 
 def test_an_error_midway_keeps_what_was_judged(server, ask):
@@ -417,7 +417,7 @@ def test_without_a_key_nothing_is_sent(server, ask, monkeypatch):
 def test_an_address_that_is_none_is_refused(server, ask, monkeypatch):
     monkeypatch.setenv("OPENAI_BASE_URL", "localhost:8000")
     status, _, errors = ask("grade", "ann", *FEW, "--yes")
-    assert status == 2 and errors.startswith("error: OPENAI_BASE_URL=localhost:8000 is no address")
+    assert status == 2 and errors.startswith("error: OPENAI_BASE_URL=localhost:8000 is not an address")
 
 
 def test_where_no_server_is_the_sentence_says_so_and_nothing_is_lost(server, ask, monkeypatch):
@@ -447,7 +447,7 @@ def test_a_server_that_stays_busy_is_given_up(server, ask):
     (("grade", "ann", *FEW, "--budget", "1"), "budget=1.0 needs prices"),
     (("grade", "ann", *FEW, "--price-in", "1"), "price_in and price_out belong together"),
     (("grade", "ann", *FEW, "--room", "0"), "room=0 must be above 0"),
-    (("grade", "ann", *FEW, "--name", "../x"), "name='../x' is no folder name"),
+    (("grade", "ann", *FEW, "--name", "../x"), "name='../x' is not a folder name"),
     (("grade", "ann", *FEW, "--prompts", "nowhere.txt"), "prompts=nowhere.txt cannot be read"),
     (("grade", "ann", "--judge-model", MODEL, "--stories", "9999"), "stories=9999 is more than the "),
     (("grade", "ann", *FEW, "--retries", "-1"), "retries=-1 is below 0"),
@@ -464,7 +464,7 @@ def test_a_users_mistake_is_one_sentence(server, ask, words, sentence):
 
 
 def test_beginnings_are_held_out_texts_cut_within_a_sentence(tellers):
-    found = held_out_beginnings(Run(tellers / "ann"), 3)
+    found = held_out_prompts(Run(tellers / "ann"), 3)
     texts = [tales.story(-1, number).text for number in range(3)]
     assert len(found) == 3
     for beginning, text in zip(found, texts, strict=True):
@@ -477,11 +477,11 @@ def test_one_long_document_gives_many_beginnings(go, folder, models, tmp_path):
     text = tmp_path / "long.txt"
     text.write_text(" ".join(f"{number} {words[number % 3]}" for number in range(3000)))
     run = go({"data.name": str(text), "train.steps": 2, "train.name": "long", "data.cache_dir": str(tmp_path / "c")})
-    found = held_out_beginnings(run, 10)
+    found = held_out_prompts(run, 10)
     held_out = text.read_text()[-round(0.1 * len(text.read_text())):]
     assert len(set(found)) == 10 and all(beginning in held_out for beginning in found)
     with pytest.raises(ValueError, match="stories=5000 is more than the .* beginnings that the held-out text of long"):
-        held_out_beginnings(run, 5000)
+        held_out_prompts(run, 5000)
 
 
 def test_a_text_that_has_changed_since_gives_no_beginnings(go, models, tmp_path):
@@ -490,7 +490,7 @@ def test_a_text_that_has_changed_since_gives_no_beginnings(go, models, tmp_path)
     run = go({"data.name": str(text), "train.steps": 2, "train.name": "moved", "data.cache_dir": str(tmp_path / "c")})
     text.write_text("the red fox stayed at home, and no hen saw it there. " * 100)
     with pytest.raises(ValueError, match="has changed since moved began"):
-        held_out_beginnings(run, 3)
+        held_out_prompts(run, 3)
 
 
 def test_a_cut_is_within_a_sentence_or_nowhere():
@@ -515,11 +515,11 @@ def test_a_text_is_judged_up_to_the_room_at_the_end_of_a_word():
 def test_every_tokenizer_has_tokens_for_the_whole_room(go, models, tellers, tmp_path, monkeypatch):
     go({"train.name": "dora", "tokenizer.kind": "byte", "train.steps": 2})
     given = []
-    monkeypatch.setattr(stories, "continue_prompts", lambda model, tokenizer, cfg: given.append(cfg) or ["", ""])
+    monkeypatch.setattr(continuations, "continue_prompts", lambda model, tokenizer, cfg: given.append(cfg) or ["", ""])
     texts = [tales.story(-1, number).text for number in range(2)]
     for path in (tellers / "ann", models / "dora"):
-        stories.let_write(Run(path), "one", [text[:200] for text in texts],
-                          Options(judge_model=MODEL, room=300, device="cpu"), Notes(tmp_path / f"{path.name}.jsonl"))
+        options, cache = JudgeOptions(judge_model=MODEL, room=300, device="cpu"), tmp_path / f"{path.name}.jsonl"
+        continuations.let_write(Run(path), "one", [text[:200] for text in texts], options, ReplyCache(cache))
         needed = max(len(Run(path).tokenizer().encode(text[200:500])) for text in texts)
         assert needed < given[-1].max_new_tokens < 2 * needed
 

@@ -2,10 +2,8 @@
 
 import json
 import math
-import os
 import re
 import signal
-import subprocess
 import sys
 import time
 from collections import Counter
@@ -15,17 +13,18 @@ import pytest
 import torch
 from conftest import QUIET
 from helpers import assert_close, small_tokens
+from programs import Program
 from small_runs import write_text_file
 
 from config import DataConfig, override, replace
 from experiments import ladder
-from experiments.climbing import staircase
-from experiments.climbing.report import draw_staircase, markdown_table, page, write_report
-from experiments.climbing.rungs import RUNGS, WORDS
-from experiments.climbing.staircase import Step, climbed, table
-from experiments.climbing.traces import trace_diff, trace_rung
-from experiments.comparing.statistics import welch
+from experiments.common.intervals import welch
 from experiments.processes.training_runs import train_all
+from experiments.rungs import staircase
+from experiments.rungs.definitions import RUNGS, WORDS
+from experiments.rungs.ladder_report import draw_staircase, page, rung_table, write_report
+from experiments.rungs.staircase import RungResult, rung_results, table
+from experiments.rungs.traces import trace_diff, trace_rung
 from model import Model
 from presets import LADDER, LADDER_TOKENS, load_preset
 from runs import Run
@@ -33,10 +32,12 @@ from train import train
 
 PROGRAM = Path(ladder.__file__)
 THE_ONE_THING = [
-    {}, {"train.batch_size"}, {"model.position"}, {"train.optimizer", "train.lr"}, {"model.mixers"},
-    {"model.num_heads"}, {"model.mlp", "model.activation"}, {"model.num_layers"}, {"model.residual"}, {"model.norm"},
+    {}, {"train.batch_size"}, {"model.position"}, {"train.optimizer", "train.lr"}, {"model.mixer",
+                                                                                    "model.attention.num_heads"},
+    {"model.attention.num_heads"}, {"model.mlp", "model.activation"}, {"model.num_layers"}, {"model.residual"},
+    {"model.norm"},
     {"model.residual_dropout"},
-    {"model.dim", "model.num_heads", "model.max_seq_len", "train.batch_size"},
+    {"model.dim", "model.attention.num_heads", "model.max_seq_len", "train.batch_size"},
 ]
 
 
@@ -113,13 +114,14 @@ def test_what_is_finished_is_kept_and_another_run_of_the_name_is_refused(text, m
             train_all([override(cfg, changes)], jobs=1, folder=tmp_path / "logs", on_end=pytest.fail)
 
 
-def command(tmp_path: Path, *words: str) -> subprocess.Popen:
-    environment = os.environ | {"SHAPESHIFTER_MODELS": str(tmp_path / "models"), "OMP_NUM_THREADS": "1",
-                                "SHAPESHIFTER_RESULTS": str(tmp_path / "results")}
-    words = [*words, "--data.name", str(tmp_path / "words.txt"), "--data.cache-dir", str(tmp_path / "cache"),
-             "--name", "toy"]
-    return subprocess.Popen([sys.executable, str(PROGRAM), *words], env=environment, text=True,
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+def command(tmp_path: Path, *words: str) -> Program:
+    def program() -> None:
+        sys.argv = ["ladder.py", *words, "--data.name", str(tmp_path / "words.txt"),
+                    "--data.cache-dir", str(tmp_path / "cache"), "--name", "toy"]
+        ladder.main()
+
+    return Program(program, {"SHAPESHIFTER_MODELS": str(tmp_path / "models"), "OMP_NUM_THREADS": "1",
+                             "SHAPESHIFTER_RESULTS": str(tmp_path / "results")})
 
 
 @pytest.mark.slow
@@ -157,9 +159,10 @@ def test_a_rung_that_fails_ends_the_command_with_what_it_said(tmp_path):
 
 
 @pytest.mark.parametrize(("words", "sentence"), [
-    (["--only", "13"], "only=13 is no rung: use numbers from 1 to 12"),
+    (["--only", "13"], "only=13 is not a rung: use numbers from 1 to 12"),
     (["--tokens", "0"], "error: tokens=0 must be above 0"), (["--seeds", "0"], "seeds=0 must be above 0"),
-    (["--name", "a/b"], "name='a/b' is no folder name"), (["--data.val-ratio", "2"], "val_ratio=2.0 must lie between"),
+    (["--name", "a/b"], "name='a/b' is not a folder name"),
+    (["--data.val-ratio", "2"], "val_ratio=2.0 must lie between"),
     (["--tokens", "many"], "--tokens='many' is wrong: use a whole number"),
 ])
 def test_a_mistake_is_one_sentence_and_status_2(words, sentence, monkeypatch, capsys):
@@ -187,8 +190,8 @@ def test_no_more_is_held_out_of_a_long_text_than_is_measured_in_seconds(tmp_path
 # ---- what is said of them ----
 
 
-def step_of(values: list[float], below: list[float]) -> Step:
-    return Step(RUNGS[5], runs=(), values=tuple(values), parameters=9, seconds=3.0, flops=1.0, below=RUNGS[4],
+def step_of(values: list[float], below: list[float]) -> RungResult:
+    return RungResult(RUNGS[5], runs=(), values=tuple(values), parameters=9, seconds=3.0, flops=1.0, below=RUNGS[4],
                 change=welch(values, below), slower=1.5)
 
 
@@ -209,7 +212,7 @@ def steps(text, models):
     for number in (1, 2, 5):
         for seed in (0, 1):
             run_of(number, text, seed=seed)
-    return climbed()
+    return rung_results()
 
 
 def logged(run: Run, column: str) -> list[float]:
@@ -247,7 +250,7 @@ def test_the_report_has_each_rung_with_words_flags_trace_and_sample(steps, tmp_p
         assert f"{step.parameters:,} parameters, {step.mean.mean:.4f} bits per byte. {step.verdict()}" in report
         assert step.runs[0].samples()[-1]["text"][:50] in report
     assert trace_diff(RUNGS[4]) in report and "`train.batch_size` 1 → 8" in report and "toy" not in report
-    assert page(steps) == report and markdown_table(steps).count("\n") == 4
+    assert page(steps) == report and rung_table(steps).count("\n") == 4
 
 
 def test_the_staircase_has_a_tread_for_each_rung_and_a_dot_for_each_seed(steps):
@@ -264,23 +267,23 @@ def test_rungs_of_different_texts_or_lengths_are_not_compared(text, models, tmp_
     run_of(2, text)
     run_of(3, text, tokens=2048)
     with pytest.raises(ValueError, match="ladder-03-positions has another number of tokens than ladder-02-batches"):
-        climbed()
+        rung_results()
     other = write_text_file(tmp_path / "other.txt", num_words=4000, seed=1)
     run_of(1, replace(text, name=(str(other),)))
     with pytest.raises(ValueError, match="has another text than ladder-01-bigram"):
-        climbed()
+        rung_results()
 
 
 def test_without_a_finished_rung_it_says_how_to_train_one(models):
     with pytest.raises(ValueError, match=r"name=ladder has no finished rung yet: python experiments/ladder.py"):
-        climbed()
+        rung_results()
 
 
 def test_a_run_under_way_does_not_count(text, models):
     run = run_of(2, text)
     (run.path / "loss.png").unlink()
     run_of(3, text)
-    assert [step.rung.number for step in climbed()] == [3]
+    assert [step.rung.number for step in rung_results()] == [3]
 
 
 def test_the_notebook_has_the_words_of_the_rungs():

@@ -11,9 +11,9 @@ from small_runs import small_run_config
 
 import runs
 from config import override
+from experiments.common.intervals import mean_interval
 from experiments.comparing.lines import lines
-from experiments.comparing.sources import Source
-from experiments.comparing.statistics import mean_interval
+from experiments.comparing.sources import CurveSource
 from runs import Run
 from tokenizer import ByteTokenizer
 
@@ -26,18 +26,18 @@ def made(tmp_path, monkeypatch):
     """A run's curve, made and not trained: made("a", losses, changes)."""
     monkeypatch.setattr(runs, "MODELS", tmp_path / "models")
 
-    def make(name: str, losses: list[float], changes: dict | None = None, **data) -> Source:
+    def make(name: str, losses: list[float], changes: dict | None = None, **data) -> CurveSource:
         cfg = override(small_run_config(tmp_path), {"train.name": name, "model.vocab_size": 259, **(changes or {})})
         run = Run.create(name, cfg, ByteTokenizer(), DATA | data)
         for step, loss in enumerate(losses, 1):
             run.append({"step": step, "tokens": 64 * step, "train_loss": loss, "bits_per_byte": loss / 2})
-        return Source(name, run.log(), run, run.path)
+        return CurveSource(name, run.log(), run, run.path)
 
     return make
 
 
-def log_of_others(name: str, **columns) -> Source:
-    return Source(name, pd.DataFrame({"step": [1, 2]} | columns), None, Path(f"{name}.csv"))
+def log_of_others(name: str, **columns) -> CurveSource:
+    return CurveSource(name, pd.DataFrame({"step": [1, 2]} | columns), None, Path(f"{name}.csv"))
 
 
 def test_runs_that_differ_in_seed_and_name_alone_are_one_line_and_any_other_flag_parts_them(made):
@@ -97,7 +97,7 @@ def test_curves_are_in_the_order_of_steps_and_in_bits_per_byte_where_the_tokeniz
 
 
 def test_every_line_has_a_name_of_its_own(made):
-    def pair(first: str, second: str, dim: int) -> list[Source]:
+    def pair(first: str, second: str, dim: int) -> list[CurveSource]:
         return [made(name, [1.0], {"train.seed": seed, "model.dim": dim}) for seed, name in enumerate((first, second))]
 
     found = lines([*pair("gpt2", "gpt2-b", 8), *pair("run-1", "run-2", 16), *pair("run-3", "run-4", 24),

@@ -9,7 +9,7 @@ import pytest
 from experiments.comparing import measures
 from experiments.comparing.lines import Line
 from experiments.comparing.measures import CACHE, HeldOut, held_out, measure, measure_all
-from experiments.comparing.sources import Source
+from experiments.comparing.sources import CurveSource
 from inference import score
 from runs import Run
 from tokenizer import BPETokenizer, ByteTokenizer, load_tokenizer
@@ -26,7 +26,7 @@ def run(reference):
 
 
 def line(run: Run) -> Line:
-    source = Source(run.name, run.log(), run, run.path)
+    source = CurveSource(run.name, run.log(), run, run.path)
     return Line(run.name, (source,), source.table, None, None)
 
 

@@ -1,7 +1,6 @@
 """What a run will take, before it takes it."""
 
 import re
-import subprocess
 import sys
 
 import pytest
@@ -23,7 +22,7 @@ from model import Model
 from modules.mlp import MLPS
 from presets import load_preset
 from tools import LoggingModule, log_io
-from training.step import Learner
+from training.step import TrainState
 
 MB = 10**6
 BASE = {"model.vocab_size": 512, "model.dim": 64, "model.num_layers": 2, "model.max_seq_len": 64,
@@ -39,10 +38,10 @@ KINDS = {
     "lion": {"train.optimizer": "lion"}, "adafactor": {"train.optimizer": "adafactor"},
     "documents": {"data.packing": "documents"}, "checkpointed": {"train.checkpoint_activations": True},
     "chunked": {"train.loss_chunk": 16}, "bfloat16": {"train.precision": "bfloat16"},
-    "explicit attention": {"model.attn_kernel": "explicit"}, "alibi": {"model.position": "alibi"},
+    "explicit attention": {"model.attention.backend": "eager"}, "alibi": {"model.position": "alibi"},
     "gated": {"model.mlp": "glu", "model.norm": "layer"}, "tied": {"model.tie_embeddings": True},
-    "large vocabulary": {"model.vocab_size": 20_000, "model.pointer": False},
-    "average": {"train.ema_decay": 0.9}, "window": {"model.window": 8, "model.residual": "sandwich"},
+    "large vocabulary": {"model.vocab_size": 20_000}, "pointer": {"model.pointer": True},
+    "average": {"train.ema_decay": 0.9}, "window": {"model.attention.window": 8, "model.residual": "sandwich"},
 }
 
 
@@ -52,9 +51,8 @@ def tracked(cfg: Config) -> int:
         tracker = MemTracker()
         with tracker, pytest.MonkeyPatch.context() as patch:
             patch.setattr(torch.Tensor, "item", lambda self: 1.0)
-            model = Model(cfg.model, checkpoint_activations=cfg.train.checkpoint_activations,
-                          loss_chunk=cfg.train.loss_chunk)
-            learner = Learner(model, cfg.train)
+            model = Model(cfg.model, checkpoint_activations=cfg.train.checkpoint_activations)
+            learner = TrainState(model, cfg.train)
             tracker.track_external(model, *learner.optimizer.parts)
             batch = some_batch(cfg, cfg.train.batch_size)
             for number in (1, 2):
@@ -91,8 +89,9 @@ def test_the_optimizer_and_the_average_are_told_from_the_rest():
 
 
 @pytest.mark.parametrize("changes", [
-    {}, {"train.batch_size": 1}, {"model.window": 8, "model.window_pattern": "SSF"},
-    {"train.checkpoint_activations": True, "train.batch_size": 32}, {"model.mixers": ("attention", "none")},
+    {}, {"train.batch_size": 1}, {"model.layers": ("local", "local", "global"),
+     "model.kinds": {"local": {"attention.window": 8}, "global": {}}},
+    {"train.checkpoint_activations": True, "train.batch_size": 32}, {"model.layers": ("attention", "none")},
 ], ids=str)
 def test_many_layers_are_predicted_from_few(changes, monkeypatch):
     cfg = configured({"model.num_layers": 10} | changes)
@@ -176,7 +175,7 @@ def test_a_model_without_a_vocabulary_cannot_be_predicted():
 
 @pytest.mark.parametrize(("kv_heads", "pointer"), [(4, False), (1, False), (2, True)])
 def test_each_text_keeps_its_keys_and_values(kv_heads, pointer):
-    model = small_config(dim=64, num_layers=3, num_heads=4, num_kv_heads=kv_heads, max_seq_len=64, pointer=pointer)
+    model = small_config(dim=64, num_layers=3, max_seq_len=64, pointer=pointer, **{"attention.num_kv_heads": kv_heads})
     keys_and_values = 3 * 2 * kv_heads * 16 * 64 * 4
     copied = 64 * (64 * 4 + 8) if pointer else 0  # the pointer's keys, and the tokens
     positions = (3 + pointer) * 64 * 8
@@ -201,9 +200,10 @@ def test_three_changes_that_make_a_run_fit_are_found_and_they_do():
     found = list(cheaper(cfg, room))
     assert len(found) == 3 == len({str(changes) for changes, _ in found})
     for changes, predicted in found:
-        assert room.zone(predict(override(cfg, changes))) is not None
-        assert predict(override(cfg, changes)).low_bytes == predicted.low_bytes
-    assert len(in_words(cfg, room)) == 3 and all(word.startswith("--train.") for word in in_words(cfg, room))
+        again = predict(override(cfg, changes))
+        assert room.zone(again) is not None and again.low_bytes == predicted.low_bytes
+    sentences = in_words(cfg, room)
+    assert len(sentences) == 3 and all(word.startswith("--train.") for word in sentences)
 
 
 def test_a_device_that_is_not_here_is_predicted_with_its_blocks_and_workspace():
@@ -216,20 +216,28 @@ def test_a_device_that_is_not_here_is_predicted_with_its_blocks_and_workspace():
 # ---- the command ----
 
 
-def run(*words: str) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, memory.__file__, *words], capture_output=True, text=True)
+@pytest.fixture
+def command(monkeypatch, capfd):
+    """`python memory.py ...` in this process: what it prints; it must end well, and complain of nothing."""
+    def run(*words: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["memory.py", *words])
+        memory.main()
+        output, errors = capfd.readouterr()
+        assert errors == ""
+        return output
+
+    return run
 
 
-def test_the_command_shows_the_parts_and_what_fits():
+def test_the_command_shows_the_parts_and_what_fits(command):
     words = "gpt2", "--model.num-layers", "2", "--train.batch-size", "1", "--model.dim", "192"
-    idle = int(re.search(r"of which (\d+) MB are Python", run(*words).stdout)[1])  # a build for GPUs holds more
+    idle = int(re.search(r"of which (\d+) MB are Python", command(*words))[1])  # a build for GPUs holds more
     limit = f"{idle + 540}MB"
-    done = run(*words, "--limit", limit)
-    assert (done.returncode, done.stderr) == (0, "")
+    output = command(*words, "--limit", limit)
     for word in ("most is alive in", "weights", "blocks.mixer", "generation:",
                  f"does not fit into {spell_bytes(parse_bytes(limit))}", "it would with --train",
                  "largest train.batch_size that fits: none", "largest model.dim that fits: "):
-        assert word in done.stdout
+        assert word in output
 
 
 @pytest.mark.parametrize(("words", "sentence"), [

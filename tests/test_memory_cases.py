@@ -6,19 +6,20 @@ from typing import get_args
 import pytest
 
 import config
-from experiments.memory_cases import drawn_cases, named_cases
+from experiments.benchmarks.memory_cases import drawn_cases, named_cases
 
 MENUS = {"mlp": config.Mlp, "norm": config.Norm, "residual": config.Residual, "position": config.Position,
-         "attn_kernel": config.AttentionKernel, "mixers": config.Mixer, "optimizer": config.Optimizer,
+         "backend": config.AttentionBackend, "mixer": config.Mixer, "optimizer": config.Optimizer,
          "packing": config.Packing}
-BESIDES = {"mlp": set(), "norm": {"none"}, "residual": {"none"}, "position": {"none"}, "attn_kernel": set(),
-           "mixers": set(), "optimizer": {"adam"}, "packing": set()}  # nothing that takes memory of its own
+BESIDES = {"mlp": set(), "norm": {"none"}, "residual": {"none"}, "position": {"none"}, "backend": set(),
+           "mixer": set(), "optimizer": {"adam"}, "packing": set()}  # nothing that takes memory of its own
 
 
 def settings(name):
     """What the named cases choose for a flag."""
     for cfg in named_cases().values():
-        value = next(getattr(part, name) for part in (cfg.model, cfg.train, cfg.data) if hasattr(part, name))
+        parts = (cfg.model, cfg.model.attention, cfg.train, cfg.data)
+        value = next(getattr(part, name) for part in parts if hasattr(part, name))
         yield from value if isinstance(value, tuple) else (value,)
 
 

@@ -5,19 +5,23 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from helpers import LiveBytes, assert_close, randomise, small_config, small_model, small_tokens
+from helpers import LiveBytes, assert_close, loss_of, randomise, small_config, small_model, small_tokens
 from torch import nn
 from torch.nn import functional as F
 
-from config import ModelConfig, replace
+from config import AttentionConfig, ModelConfig, override
+from data import Batch
 from model import Model
-from modules.head import Head, Loss
-from modules.masks import Documents, before
-from modules.mixers import sight as sight_module
-from modules.mixers.attention import ExplicitAttend, sight
+from modules import masks
+from modules.head import Head
+from modules.masks import Documents, in_window, make_mask
+from modules.mixers.attention import EagerAttention
 from modules.mlp import ACTIVATIONS, GLU, MLP
 from modules.norm import NORMS, CosineNorm, DyT, LayerNorm, RMSNorm, norm_maker
 from modules.position import ROTARY, ALiBi, InterleavedRoPE, LearnedPosition, RoPE, SinusoidalPosition, alibi_slopes
+from modules.stream import Context, Stream
+from objective import NextToken
+from objectives.next_token import CrossEntropy
 from presets import load_preset
 
 # ---- the whole ----
@@ -33,20 +37,20 @@ def test_a_preset_has_the_published_number_of_parameters(preset, count):
 
 
 @pytest.mark.parametrize(("flags", "sizes"), [
-    ({"num_kv_heads": 2}, {"d": 24, "v": 37, "f": 96, "h": 4, "g": 2, "p": 6}),
-    ({"mlp": "none", "mixers": ("none",), "vocab_multiple_of": 8}, {"d": 24, "v": 40}),
+    ({"attention.num_kv_heads": 2}, {"d": 24, "v": 37, "f": 96, "h": 4, "g": 2, "p": 6}),
+    ({"mlp": "none", "mixer": "none", "vocab_multiple_of": 8}, {"d": 24, "v": 40}),
 ])
 def test_dims_are_the_axes_that_the_flags_fix(flags, sizes):
     assert small_model(**flags).dims() == sizes
 
 
 @pytest.mark.parametrize(("flags", "width"), [
-    ({}, 192), ({"mlp": "glu"}, 128), ({"dim": 50, "num_heads": 5}, 224), ({"hidden_mult": 3.0}, 160),
-    ({"mlp": "glu", "dim": 4096, "num_heads": 32, "hidden_multiple_of": 256}, 11008),  # Llama 7B
+    ({}, 192), ({"mlp": "glu"}, 128), ({"dim": 50, "attention.num_heads": 5}, 224), ({"hidden_mult": 3.0}, 160),
+    ({"mlp": "glu", "dim": 4096, "attention.num_heads": 32, "hidden_multiple_of": 256}, 11008),  # Llama 7B
     ({"hidden_multiple_of": 1, "mlp": "glu", "hidden_mult": 1.0}, 32), ({"hidden_dim": 7}, 7),
 ])
 def test_hidden_width(flags, width):
-    assert ModelConfig(**{"dim": 48, "num_heads": 4} | flags).hidden_width == width
+    assert override(ModelConfig(), {"dim": 48, "attention.num_heads": 4} | flags).hidden_width == width
 
 
 def test_a_vocabulary_is_rounded_up():
@@ -55,7 +59,7 @@ def test_a_vocabulary_is_rounded_up():
         Model(small_config(vocab_size=None))
 
 
-@pytest.mark.parametrize("flags", [{}, {"position": "alibi"}, {"window": 4}], ids=str)
+@pytest.mark.parametrize("flags", [{}, {"position": "alibi"}, {"attention.window": 4}], ids=str)
 def test_only_distances_matter_to_relative_positions(flags):
     model, tokens = small_model(**flags), small_tokens()
     assert_close(model(tokens, positions=torch.arange(13) + 70), model(tokens), "same")
@@ -68,8 +72,11 @@ def test_absolute_positions_matter_where_they_are_absolute():
 
 
 @pytest.mark.parametrize(("flags", "reach"), [
-    ({"window": 3}, 3), ({"window": 1}, 1), ({"window": 3, "attn_kernel": "explicit"}, 3),
-    ({"window": 3, "position": "alibi"}, 3), ({}, 13), ({"window": 3, "window_pattern": "FS"}, 13),
+    ({"attention.window": 3}, 3), ({"attention.window": 1}, 1), ({"attention.window": 3,
+                                                                  "attention.backend": "eager"}, 3),
+    ({"attention.window": 3, "position": "alibi"}, 3), ({}, 13), ({"layers": ("global", "local"),
+                                                                   "kinds": {"local": {"attention.window": 3},
+                                                                             "global": {}}}, 13),
 ], ids=str)
 def test_a_query_sees_exactly_its_window(flags, reach):
     model, tokens = small_model(num_layers=1, **flags), small_tokens(b=1)
@@ -79,25 +86,29 @@ def test_a_query_sees_exactly_its_window(flags, reach):
     assert changed.nonzero().flatten().tolist() == list(range(4, min(4 + reach, 13)))
 
 
+SSF = {"layers": ("local", "local", "global"), "kinds": {"local": {"attention.window": 3}, "global": {}}}
+
+
 def test_a_pattern_gives_each_layer_its_window():
-    model = small_model(num_layers=5, window=3, window_pattern="SSF")
+    model = small_model(num_layers=5, **SSF)
     assert [block.mixer.branch.window for block in model.blocks] == [3, 3, None, 3, 3]
 
 
-@pytest.mark.parametrize("flags", [{}, {"norm": "layer", "position": "alibi"}, {"attn_softcap": 5.0, "z_loss": 0.1}],
+@pytest.mark.parametrize("flags", [{}, {"norm": "layer", "position": "alibi"}, {"attention.softcap": 5.0,
+                                                                                "z_loss": 0.1}],
                          ids=str)
 def test_bfloat16_trains(flags):
     model, tokens, targets = small_model(**flags), small_tokens(), small_tokens(seed=1)
     with torch.autocast("cpu", torch.bfloat16):
-        loss = model(tokens, targets=targets)
+        loss = loss_of(model, tokens, targets)
         assert model(tokens).dtype == torch.float32
     loss.backward()
-    assert_close(loss, model(tokens, targets=targets), "bfloat16")
+    assert_close(loss, loss_of(model, tokens, targets), "bfloat16")
     assert all(p.grad.dtype == torch.float32 and p.grad.isfinite().all() for p in model.parameters())
 
 
 def test_dropout_acts_in_training_only():
-    flags = dict.fromkeys(("embed_dropout", "attn_dropout", "residual_dropout", "mlp_dropout"), 0.5)
+    flags = dict.fromkeys(("embed_dropout", "attention.dropout", "residual_dropout", "mlp_dropout"), 0.5)
     model, tokens = small_model(**flags), small_tokens()
     assert torch.equal(model(tokens), model(tokens))
     assert torch.equal(model(tokens), small_model()(tokens))
@@ -110,8 +121,8 @@ def test_dropout_acts_in_training_only():
 
 def test_a_mask_is_made_once_for_all_layers_of_a_window(monkeypatch):
     made = []
-    monkeypatch.setattr(sight_module, "before", lambda *args: made.append(args[2]) or before(*args))
-    model = small_model(num_layers=5, window=3, window_pattern="SSF", pointer=True)
+    monkeypatch.setattr(masks, "in_window", lambda *args, **causal: made.append(args[2]) or in_window(*args, **causal))
+    model = small_model(num_layers=5, pointer=True, **SSF)
     model(small_tokens(), documents=torch.zeros(2, 13, dtype=torch.int64))
     assert sorted(made, key=str) == [3, None]
 
@@ -132,18 +143,18 @@ def test_documents_and_a_cache_are_refused_together():
         model(small_tokens(), documents=torch.zeros(2, 13, dtype=torch.int64), cache=model.make_cache(13))
 
 
-def peak_bytes(model: Model, *, t: int) -> int:
+def peak_bytes(model: Model, *, t: int, loss_chunk: int | None = None) -> int:
     """The most that a training pass on (2, t) tokens keeps at a time."""
     tokens = small_tokens(2, t)
     with LiveBytes() as memory:
-        model(tokens, tokens).backward()
+        loss_of(model, tokens, tokens, loss_chunk=loss_chunk).backward()
     return memory.peak
 
 
 @pytest.mark.parametrize("pointer", [False, True])
 def test_a_chunked_loss_never_holds_all_logits(pointer):
     cfg = small_config(vocab_size=3000, max_seq_len=256, pointer=pointer)
-    whole, chunked = (peak_bytes(Model(cfg, loss_chunk=chunk), t=256) for chunk in (None, 8))
+    whole, chunked = (peak_bytes(Model(cfg), t=256, loss_chunk=chunk) for chunk in (None, 8))
     logits = 2 * 256 * 3000 * 4
     assert chunked < 0.8 * logits < 3 * logits < whole
 
@@ -159,11 +170,12 @@ def test_checkpointed_activations_are_not_kept():
 @pytest.mark.parametrize("packed", [False, True])
 def test_a_model_compiles_in_one_piece(checkpointed, chunk, packed):
     torch._dynamo.reset()
-    cfg = small_config(pointer=True, window=3, window_pattern="SF")
-    model = randomise(Model(cfg, checkpoint_activations=checkpointed, loss_chunk=chunk))
-    inputs = {"documents": torch.tensor([[0] * 5 + [1] * 8] * 2)} if packed else {}
-    loss = torch.compile(model, backend="eager", fullgraph=True)(small_tokens(), small_tokens(seed=1), **inputs)
-    assert_close(loss, model(small_tokens(), small_tokens(seed=1), **inputs), "rounding")
+    cfg = small_config(pointer=True, **SSF)
+    objective = NextToken(randomise(Model(cfg, checkpoint_activations=checkpointed)), loss_chunk=chunk)
+    documents = torch.tensor([[0] * 5 + [1] * 8] * 2) if packed else None
+    batch = Batch(small_tokens(), small_tokens(seed=1), documents, 26)
+    loss = torch.compile(objective, backend="eager", fullgraph=True)(batch).total
+    assert_close(loss, objective(batch).total, "rounding")
 
 
 # ---- weights ----
@@ -188,15 +200,16 @@ def stds(model: Model) -> dict[str, float]:
 ], ids=str)
 def test_matrices_are_drawn_by_rule(flags, expected):
     torch.manual_seed(0)
-    model = Model(ModelConfig(dim=64, num_layers=3, num_heads=4, num_kv_heads=1, hidden_dim=200, mlp="glu",
-                              vocab_size=300, max_seq_len=64, pointer=False, **flags))
+    model = Model(ModelConfig(dim=64, num_layers=3, attention=AttentionConfig(num_kv_heads=1), hidden_dim=200,
+                              mlp="glu", vocab_size=300, max_seq_len=64, **flags))
     for end, std in expected.items():
         found = {name: value for name, value in stds(model).items() if name.endswith(f"{end}.weight")}
         assert found and found == pytest.approx(dict.fromkeys(found, std), rel=0.05)
 
 
 def test_biases_start_at_zero_and_norms_as_the_identity():
-    biases = dict.fromkeys(("q_bias", "k_bias", "v_bias", "out_bias", "mlp_bias", "head_bias", "norm_bias"), True)
+    biases = dict.fromkeys(("attention.q_bias", "attention.k_bias", "attention.v_bias", "attention.out_bias",
+                            "mlp_bias", "head_bias", "norm_bias"), True)
     parameters = dict(Model(small_config(**biases)).named_parameters())
     values = {end: {v for name, p in parameters.items() if name.endswith(end) for v in p.flatten().tolist()}
               for end in ("bias", "scale")}
@@ -212,7 +225,7 @@ def test_a_tied_head_is_the_embedding():
 
 def test_a_model_that_starts_at_zero_predicts_uniformly():
     model = Model(small_config(head_zero_init=True))
-    assert model(small_tokens(), targets=small_tokens(seed=1)).item() == pytest.approx(math.log(37))
+    assert loss_of(model, small_tokens(), small_tokens(seed=1)).item() == pytest.approx(math.log(37))
 
 
 # ---- loss and head ----
@@ -221,16 +234,22 @@ def test_a_model_that_starts_at_zero_predicts_uniformly():
 def test_targets_of_minus_100_never_count():
     model, tokens, targets = small_model(z_loss=0.3), small_tokens(), small_tokens(seed=1)
     targets[:, 5:] = -100
-    assert_close(model(tokens, targets=targets), model(tokens[:, :5], targets=targets[:, :5]), "same")
-    assert model(tokens, targets=torch.full_like(tokens, -100)).item() == 0.0
+    assert_close(loss_of(model, tokens, targets), loss_of(model, tokens[:, :5], targets[:, :5]), "same")
+    assert loss_of(model, tokens, torch.full_like(tokens, -100)).item() == 0.0
 
 
 def test_the_loss_is_the_mean_cross_entropy_and_z_loss_its_formula():
     logits, targets = torch.randn(2, 5, 37), torch.randint(37, (2, 5))
     log_z = logits.exp().sum(-1).log()
     nats = (log_z - logits.gather(-1, targets[..., None])[..., 0]).mean()
-    assert_close(Loss()(logits, targets), nats, "same")
-    assert_close(Loss(z_loss=0.3)(logits, targets), nats + 0.3 * (log_z**2).mean(), "same")
+    (total,) = CrossEntropy()(logits, targets)
+    assert_close(total / 10, nats, "same")
+    model, tokens = small_model(z_loss=0.3), small_tokens()
+    log_z = model(tokens).exp().sum(-1).log()
+    nats = (log_z - model(tokens).gather(-1, tokens[..., None])[..., 0]).mean()
+    losses = NextToken(model)(Batch(tokens, tokens, None, tokens.numel()))
+    assert_close(losses.total, nats + 0.3 * (log_z**2).mean(), "same")
+    assert_close(losses.parts, {"next_token": nats, "z": (log_z**2).mean()}, "same")
 
 
 def test_logits_are_scaled_then_capped():
@@ -242,20 +261,21 @@ def test_logits_are_scaled_then_capped():
 
 def test_scores_are_scaled_then_capped_then_masked():
     q, k, v = (torch.randn(2, 3, 5, 8) * 4 for _ in range(3))
-    attend = ExplicitAttend(scale=0.7, softcap=1.5)
+    attend = EagerAttention(scale=0.7, softcap=1.5)
     positions = torch.arange(5)
     scores = 1.5 * torch.tanh(q @ k.mT * 0.7 / 1.5)
     future = torch.ones(5, 5).triu(1).bool()
     expected = scores.masked_fill(future, -torch.inf).softmax(-1) @ v
-    assert_close(attend(q, k, v, sight(positions, positions, window=None, fresh=True), None), expected, "same")
+    assert_close(attend(q, k, v, make_mask(positions, positions, window=None, fresh=True), None), expected, "same")
 
 
 def test_branches_are_scaled_as_they_join():
     model, tokens = small_model(num_layers=1, mlp="none", residual_scale=0.25), small_tokens()
     wiring = model.blocks[0].mixer
     x = torch.randn(2, 13, 24)
-    branch = wiring.branch(wiring.norm(x), positions=torch.arange(13))
-    assert_close(wiring(x, positions=torch.arange(13)), x + 0.25 * branch, "same")
+    context = Context(torch.arange(13))
+    branch = wiring.branch(wiring.norm(x), context)
+    assert_close(wiring(Stream(x), context).x, x + 0.25 * branch, "same")
     assert_close(model.embed(tokens, torch.arange(13)), model.embed.tokens(tokens), "same")
 
 
@@ -270,15 +290,15 @@ def test_a_wiring_is_its_formula(residual, formula):
     wiring = small_model(residual=residual).blocks[0].mlp
     x = torch.randn(2, 13, 24)
     expected = formula(x, wiring.branch, wiring.norm, getattr(wiring, "post_norm", None))
-    assert_close(wiring(x), expected, "same")
+    assert_close(wiring(Stream(x), Context(torch.arange(13))).x, expected, "same")
 
 
 def test_parallel_branches_share_a_norm():
-    block, positions = small_model(residual="parallel").blocks[0], torch.arange(13)
+    block, context = small_model(residual="parallel").blocks[0], Context(torch.arange(13))
     x = torch.randn(2, 13, 24)
     y = block.norm(x)
-    expected = x + block.mixer.branch(y, positions=positions) + block.mlp.branch(y)
-    assert_close(block(x, positions=positions), expected, "same")
+    expected = x + block.mixer.branch(y, context) + block.mlp.branch(y)
+    assert_close(block(Stream(x), context).x, expected, "same")
 
 
 def test_an_mlp_is_its_formula():
@@ -357,7 +377,7 @@ def test_a_norm_of_bfloat16_rounds_only_its_result(kind):
 
 
 def turn(rope: RoPE, x: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-    return rope(x, rope.turns(positions))
+    return rope(x, rope.angles(positions))
 
 
 @pytest.mark.parametrize("layout", ROTARY)
@@ -434,5 +454,5 @@ def test_a_cache_refuses_more_than_it_holds():
 
 
 def test_replacing_a_flag_leaves_nothing_stale():
-    cfg = replace(small_config(), num_heads=2, dim=40)
-    assert (cfg.head_width, cfg.kv_heads, cfg.hidden_width) == (20, 2, 160)
+    cfg = override(small_config(), {"attention.num_heads": 2, "dim": 40})
+    assert (cfg.head_width, cfg.attention.kv_heads, cfg.hidden_width) == (20, 2, 160)

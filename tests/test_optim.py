@@ -9,7 +9,7 @@ from itertools import count
 
 import pytest
 import torch
-from helpers import small_config
+from helpers import loss_of, small_config
 from rich.console import Console
 from small_runs import assert_same_run, small_run_config, weights
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -22,7 +22,8 @@ from config import Config, TrainConfig, replace
 from corpora.corpus import load_corpus
 from corpora.shards import prepare
 from model import Model
-from optim import OPTIMIZERS, MovingAverage, group_of, make_optimizer, parameter_groups
+from objective import NextToken
+from optim import GROUPS, OPTIMIZERS, MovingAverage, make_optimizer, parameter_groups, roles
 from optimizing.schedules import Schedule
 from presets import PRESETS, load_preset, tiny
 from runs import Run
@@ -53,7 +54,7 @@ def learn(model: Model, optimizer, steps: range, cfg: TrainConfig) -> None:
     for number in steps:
         tokens = torch.randint(37, (2, 9), generator=torch.Generator().manual_seed(number))
         optimizer.set_lr(schedule.rate(number))
-        model(tokens[:, :-1], tokens[:, 1:]).backward()
+        loss_of(model, tokens[:, :-1], tokens[:, 1:]).backward()
         optimizer.step()
         optimizer.zero_grad()
 
@@ -75,7 +76,7 @@ def test_the_groups_hold_every_parameter_once(preset, tied):
 
 def test_a_parameter_is_grouped_by_where_it_stands():
     model = small(position="learned", head_bias=True, mlp_bias=True, norm="layer", norm_bias=True)
-    groups = {name: group_of(name, parameter) for name, parameter in model.named_parameters()}
+    groups = {name: GROUPS[role] for name, role in roles(model).items()}
     assert groups["embed.tokens.weight"] == "embedding"
     assert groups["head.unembed.weight"] == "head"
     assert groups["head.unembed.bias"] == "vectors"
@@ -109,7 +110,7 @@ def test_muon_has_the_matrices_of_the_blocks_and_nothing_else():
 
 
 def test_muon_on_a_model_without_matrices_is_adamw():
-    (part,) = make_optimizer(small(mixers=("none",), mlp="none"), TrainConfig(optimizer="muon")).parts
+    (part,) = make_optimizer(small(mixer="none", mlp="none"), TrainConfig(optimizer="muon")).parts
     assert isinstance(part, torch.optim.AdamW)
 
 
@@ -141,7 +142,7 @@ def test_adamw_takes_the_published_step():
     m, v = ({name: torch.zeros_like(p) for name, p in weights.items()} for _ in range(2))
     for t in (1, 2, 3):
         tokens = torch.randint(37, (2, 9), generator=torch.Generator().manual_seed(t))
-        model(tokens[:, :-1], tokens[:, 1:]).backward()
+        loss_of(model, tokens[:, :-1], tokens[:, 1:]).backward()
         for name, p in model.named_parameters():
             m[name] = 0.8 * m[name] + 0.2 * p.grad
             v[name] = 0.9 * v[name] + 0.1 * p.grad**2
@@ -172,7 +173,7 @@ def test_muon_steps_have_the_size_of_adamw():
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     learn(model, make_optimizer(model, cfg), range(1), replace(cfg, schedule="constant", warmup_steps=0))
     for name, p in model.named_parameters():
-        if group_of(name, p) == "matrices":
+        if roles(model)[name] == "matrix":
             moved = (p.detach() - before[name]).square().mean().sqrt().item()
             # 0.2 * lr, times the spread of Newton-Schulz's singular values, arXiv:2502.16982
             assert 0.1 * cfg.lr < moved < 0.3 * cfg.lr, name
@@ -243,7 +244,7 @@ def test_every_optimizer_learns(kind):
     losses = []
     for number in range(25):
         optimizer.set_lr(schedule.rate(number))
-        loss = model(tokens[:, :-1], tokens[:, 1:])
+        loss = loss_of(model, tokens[:, :-1], tokens[:, 1:])
         loss.backward()
         clip(model, 1.0)
         optimizer.step()
@@ -363,7 +364,7 @@ def evaluated(run: Run, *, ema: bool = False) -> float:
     """The last checkpoint's validation loss, by its file alone."""
     cfg = run.config
     _, part = prepare(load_corpus(cfg.data), run.tokenizer(), cfg.data.cache_path)
-    return evaluate(run.load_model("last", ema=ema), part, run.tokenizer(), cfg.train.batch_size).loss
+    return evaluate(NextToken(run.load_model("last", ema=ema)), part, run.tokenizer(), cfg.train.batch_size).loss
 
 
 def test_a_schedule_free_checkpoint_holds_the_weights_that_were_evaluated(go):

@@ -84,7 +84,7 @@ def test_best_fit_is_that_of_a_plain_loop(case):
 
 
 @given(lengths_and_row)
-def test_rows_stand_in_the_order_of_the_text_by_their_longest_piece(case):
+def test_rows_stand_in_the_order_of_the_text_by_their_longest_segment(case):
     lengths, seq_len = case
     rows = segments(documents_layout(starts_of(lengths), sum(lengths), seq_len))
     longest = [min(segment for segment in row if segment[1] == max(n for _, n in row)) for row in rows]

@@ -12,9 +12,9 @@ import pandas as pd
 import pytest
 from browser import CHROMIUM, Browser
 
+from experiments.comparing.compare_page import MAX_ROWS, write_page
 from experiments.comparing.lines import Line
-from experiments.comparing.page import MAX_ROWS, write_page
-from experiments.comparing.sources import Source
+from experiments.comparing.sources import CurveSource
 
 in_chromium = pytest.mark.skipif(CHROMIUM is None, reason="the page is opened in Chromium: install chromium")
 FLOOR = 0.36
@@ -35,7 +35,7 @@ def line(
 ) -> Line:
     kind = SimpleNamespace(fingerprint=tokenizer, kind=tokenizer, vocab_size=300)
     run = None if foreign else SimpleNamespace(tokenizer=lambda: kind)
-    members = tuple(Source(f"{name}-{seed}", table, run, Path(name)) for seed in range(num_seeds))
+    members = tuple(CurveSource(f"{name}-{seed}", table, run, Path(name)) for seed in range(num_seeds))
     axes = ["step", "tokens", "seconds", "flops"]
     low, high = ((table * factor).assign(**table[axes]) if num_seeds > 1 else None for factor in (0.9, 1.1))
     return Line(name, members, table, low, high)

@@ -206,14 +206,14 @@ import torch
 from config import override, Config
 from data import Batch
 from model import Model
-from training.step import Learner
+from training.step import TrainState
 from memory_prediction.process import *
 
 cfg = override(Config(), {{"model.vocab_size": 4096, "model.max_seq_len": 128, "train.precision": "float32",
                            "train.optimizer": "adamw"}})
 
 def train(steps):
-    learner = Learner(Model(cfg.model), cfg.train)
+    learner = TrainState(Model(cfg.model), cfg.train)
     x = torch.randint(4096, (8, 128))
     for number in range(1, steps + 1):
         learner.step([Batch(x, x, None, x.numel())], number=number, lr=1e-3, noise=[])
@@ -251,7 +251,7 @@ def test_under_a_limit_training_is_refused_memory_and_does_not_crash(allocator, 
 
 @linux
 def test_a_limit_is_taken_back():
-    code = ("import torch\nfrom footprint.process import *\nundo = limit_growth(50 << 20)\n"
+    code = ("import torch\nfrom memory_prediction.process import *\nundo = limit_growth(50 << 20)\n"
             "try:\n    torch.ones(2**25)\nexcept RuntimeError as error:\n    print(int(is_out_of_memory(error)))\n"
             "undo()\nprint(torch.ones(2**25).numel())")
     assert python(code) == [1, 2**25]

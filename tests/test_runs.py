@@ -6,6 +6,7 @@ import shutil
 import pandas as pd
 import pytest
 import torch
+from helpers import loss_of
 from safetensors import safe_open
 
 import runs
@@ -27,7 +28,7 @@ def models(tmp_path, monkeypatch):
 
 def make_run(name: str = "toy", *, tied: bool = False, **flags) -> Run:
     cfg = tiny(Config(train=TrainConfig(**flags)), vocab_size=259)
-    cfg = replace(cfg, model=replace(cfg.model, tie_embeddings=tied, dim=16, num_heads=2))
+    cfg = replace(cfg, model=replace(cfg.model, tie_embeddings=tied, dim=16))
     return Run.create(name, cfg, ByteTokenizer(), {"name": "text"})
 
 
@@ -37,7 +38,7 @@ def learner(run: Run, *, seed: int = 0) -> tuple[Model, object]:
     model = Model(run.config.model)
     optimizer = make_optimizer(model, run.config.train)
     tokens = torch.randint(259, (2, 9))
-    model(tokens[:, :-1], tokens[:, 1:]).backward()
+    loss_of(model, tokens[:, :-1], tokens[:, 1:]).backward()
     optimizer.step()
     return model, optimizer
 
@@ -137,8 +138,11 @@ def test_the_log_comes_back_exactly():
 
 
 def test_a_column_that_the_log_lacks_is_an_error():
+    run = make_run()
+    run.append({"step": 1, "balance": 3.0})
     with pytest.raises(ValueError, match="losss"):
-        make_run().append({"step": 1, "losss": 2.0})
+        run.append({"step": 2, "losss": 2.0})
+    assert tuple(run.log().columns) == (*COLUMNS, "balance")
 
 
 def test_no_log_is_a_sentence():

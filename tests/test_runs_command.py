@@ -66,7 +66,7 @@ def answer(monkeypatch):
 def make_run(name: str, *, finished: bool = True, losses: dict[int, float] = LOSSES, base: Config | None = None) -> Run:
     """A run whose log and checkpoints tell these losses, and which has trained nothing."""
     base = base or Config()
-    cfg = override(base, {"model.dim": 16, "model.num_heads": 2, "model.vocab_size": 259, "train.name": name,
+    cfg = override(base, {"model.dim": 16, "model.attention.num_heads": 2, "model.vocab_size": 259, "train.name": name,
                           "train.steps": 300})
     run = Run.create(name, cfg, ByteTokenizer(), {"name": "text"})
     for step, loss in losses.items():
@@ -265,7 +265,8 @@ def test_show_tells_the_nearest_preset_the_flags_that_differ_the_checkpoints_and
     flags = [line.split() for line in parts["flags"].splitlines()[1:]]
     assert flags[0] == ["preset", "gpt2"]
     assert [(flag, value, before) for flag, value, before in flags[1:]] == [
-        ("model.dim", "16", "(768)"), ("model.num_heads", "2", "(12)"), ("model.vocab_size", "259", "(50257)"),
+        ("model.dim", "16", "(768)"), ("model.attention.num_heads", "2", "(12)"), ("model.vocab_size", "259",
+                                                                                   "(50257)"),
         ("train.steps", "300", "(2000)"), ("train.lr", "0.125", "(0.0006)")]
     marks = [line.split(" bytes")[-1].split() for line in parts["checkpoints"].splitlines()[1:]]
     assert marks == [[], ["best"], ["last"]]
@@ -306,7 +307,7 @@ def test_rm_asks_first(command, answer, word, is_removed):
 
 
 REFUSED = {
-    "nobody to ask": (["good"], "nobody is there to be asked: use --yes"),
+    "nobody to ask": (["good"], "there is no terminal to ask at: use --yes"),
     "no name": (["--yes"], "NAME is missing"),
     "no run": (["good", "plain", "--yes"], "plain is not a run in "),
     "no such run": (["good", "nowhere", "--yes"], "nowhere is not a run in "),
@@ -394,7 +395,7 @@ def test_prune_removes_what_can_go_and_says_how_many_bytes(command, place):
     status, output, errors = command("prune", "--dry-run")
     assert (status, errors, content(place)) == (0, "", before)
     assert {Path(line.partition("  ")[0]) for line in output.splitlines()[:-1]} == gone
-    assert output.splitlines()[-1] == f"{sum(sizes):,} bytes would be given back"
+    assert output.splitlines()[-1] == f"{sum(sizes):,} bytes would be freed"
     status, output, errors = command("prune", "--yes")
     assert (status, errors) == (0, "") and f"removed 4, {sum(sizes):,} bytes" in output
     left = {name: sha for name, sha in before.items() if not any((place / name).is_relative_to(g) for g in gone)}

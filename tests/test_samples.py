@@ -8,13 +8,13 @@ import pytest
 from config import SampleConfig
 from experiments.comparing.lines import Line
 from experiments.comparing.samples import same_prompts
-from experiments.comparing.sources import Source
+from experiments.comparing.sources import CurveSource
 from inference import continue_prompts
 from runs import Run
 
 
 def line(*runs: Run | None, name: str = "") -> Line:
-    members = tuple(Source(run.name if run else name, pd.DataFrame(), run, Path(name)) for run in runs)
+    members = tuple(CurveSource(run.name if run else name, pd.DataFrame(), run, Path(name)) for run in runs)
     return Line(name or runs[0].name, members, pd.DataFrame(), None, None)
 
 

@@ -4,7 +4,7 @@ import math
 import re
 
 import pytest
-from helpers import small_tokens
+from helpers import loss_of, small_tokens
 
 import optim
 from config import Config, TrainConfig, override
@@ -114,7 +114,7 @@ def test_every_schedule_learns(schedule):
     losses = []
     for number in range(16):
         optimizer.set_lr(plan_.rate(number))
-        loss = model(tokens[:, :-1], tokens[:, 1:])
+        loss = loss_of(model, tokens[:, :-1], tokens[:, 1:])
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()

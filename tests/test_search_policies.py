@@ -203,7 +203,7 @@ def test_the_command_line_has_the_searchs_options_and_the_bases_flags(tmp_path):
     (["--ram-limit", "2x"], "error: ram_limit=2x is no size: use e.g. 800MB or 2GB"),
     (["--train.lr", "0.5"],
      "error: train.lr is searched by the space: leave the flag out, or take it out of the space"),
-    (["--samplr", "tpe"], "error: Unrecognized options: --samplr, tpe; perhaps --sampler was meant"),
+    (["--samplr", "tpe"], "error: --samplr is not a flag: see --help for all of them; perhaps --sampler was meant"),
 ])
 def test_a_mistake_on_the_command_line_is_one_sentence_and_exits_2(monkeypatch, capsys, words, said):
     monkeypatch.setattr("sys.argv", ["search.py", *words])

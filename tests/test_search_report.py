@@ -62,9 +62,9 @@ def test_the_best_config_is_the_base_with_the_trials_flags(tmp_path):
 
 def test_a_flag_that_is_a_list_comes_back_as_the_config_holds_it(tmp_path):
     study = empty_study()
-    add(study, "done", 0.5, flags={"model.mixers": ["attention", "none"]})
+    add(study, "done", 0.5, flags={"model.layers": ["attention", "none"]})
     write_report(study, tmp_path)
-    assert load_config(tmp_path / "best.json").model.mixers == ("attention", "none")
+    assert load_config(tmp_path / "best.json").model.layers == ("attention", "none")
 
 
 def test_no_more_than_the_top_are_written_and_those_of_last_time_are_gone(tmp_path):
@@ -277,9 +277,9 @@ def test_choices_alone_have_their_pictures(tmp_path):
     study = empty_study()
     for number in range(8):
         mixers = ['["attention"]', '["attention", "none"]']  # Optuna's names of lists
-        add(study, "done", 0.5 - number / 100, flags={"model.mixers": json.loads(mixers[number // 4])}, params={
+        add(study, "done", 0.5 - number / 100, flags={"model.layers": json.loads(mixers[number // 4])}, params={
             "model.norm": (NORM, NORM.choices[number % 2]),
-            "model.mixers": (CategoricalDistribution(mixers), mixers[number // 4])})
+            "model.layers": (CategoricalDistribution(mixers), mixers[number // 4])})
     assert {path.name for path in write_report(study, tmp_path).files} >= PICTURES - {"memory.png"}
 
 

@@ -18,7 +18,7 @@ DECLARED = {
     "search": {"model.mlp": ["mlp", "glu"], "model.num_layers": {"int": [2, 6], "step": 2},
                "train.lr": {"float": ["1e-3", "2e-2"], "log": True},
                "model.activation": {"choice": ["silu", "gelu"], "when": {"model.mlp": "glu"}},
-               "model.mixers": [["attention"], ["attention", "none"]]},
+               "model.layers": [["attention"], ["attention", "none"]]},
     "forbid": [{"model.mlp": "glu", "model.num_layers": [4, 6]}],
 }
 
@@ -46,7 +46,7 @@ def test_a_point_has_each_kind_of_value_in_its_range():
     for flags in points(make_space(DECLARED)):
         assert flags["model.num_layers"] in (2, 4, 6)
         assert 1e-3 <= flags["train.lr"] <= 2e-2
-        assert flags["model.mixers"] in (["attention"], ["attention", "none"])
+        assert flags["model.layers"] in (["attention"], ["attention", "none"])
 
 
 def test_a_conditional_flag_is_there_exactly_when_its_condition_holds():
@@ -124,7 +124,7 @@ def test_a_file_that_is_no_space_is_one_sentence(tmp_path, name, content, said):
 
 
 def test_a_value_that_only_some_points_accept_is_no_mistake():
-    make_space({"search": {"model.dim": [96, 128], "model.num_heads": [3, 4]}})  # 3 divides 96 only
+    make_space({"search": {"model.dim": [96, 128], "model.attention.num_heads": [3, 4]}})  # 3 divides 96 only
 
 
 def test_a_missing_file_is_one_sentence(tmp_path):
@@ -151,7 +151,7 @@ def test_a_base_may_change_what_is_not_searched_only():
 @pytest.mark.parametrize(("search", "point"), [
     ({"train.lr": {"float": ["1e-3", "1e-1"], "log": True}, "model.mlp": ["glu", "mlp"]},
      {"train.lr": 0.006, "model.mlp": "mlp"}),
-    ({"model.mixers": [["none"], ["attention"]]}, {"model.mixers": '["attention"]'}),
+    ({"model.layers": [["none"], ["base"]]}, {"model.layers": '["base"]'}),
     ({"model.mlp": ["glu", "mlp"], "model.activation": {"choice": ["silu"], "when": {"model.mlp": "glu"}}},
      {"model.mlp": "mlp"}),
     ({"model.dim": {"int": [64, 256], "step": 32}}, {"model.dim": 128}),
@@ -159,7 +159,7 @@ def test_a_base_may_change_what_is_not_searched_only():
     ({"model.dim": {"int": [16, 64]}}, None),
     ({"train.decay_fraction": {"float": [0.1, 1.0], "step": 0.1}}, {"train.decay_fraction": 0.5}),
     ({"train.decay_fraction": {"float": [0.1, 1.0], "step": 0.3}}, None),
-    ({"model.window": {"int": [8, 16]}}, None),
+    ({"model.attention.window": {"int": [8, 16]}}, None),
     ({"model.mlp": ["glu"]}, None)])
 def test_the_base_is_a_point_where_the_space_holds_all_its_values(search, point):
     base = {"model.dim": 128, "model.mlp": "mlp", "train.lr": 0.006, "train.decay_fraction": 0.5}

@@ -15,7 +15,8 @@ from rich.console import Console
 import tales
 from config import DataConfig
 from corpora import chunks, encoder, shards
-from corpora.corpus import Corpus, load_corpus
+from corpora.corpus import load_corpus
+from corpora.kinds import Corpus
 from corpora.shards import JoinedTokens, TokenFile, prepare
 from tokenizer import ByteTokenizer, load_tokenizer, train_tokenizer
 
@@ -71,7 +72,7 @@ def test_the_bits_of_both_parts_are_kept(tmp_path):
 
 @pytest.mark.parametrize(("kind", "size"), [("char", None), ("bpe", 39), ("unigram", 39), ("hf_bpe", 320)])
 @pytest.mark.parametrize("ratio", [0.05, 0.5])
-def test_long_documents_encoded_in_pieces_give_the_same_ids(kind, size, ratio, tmp_path, monkeypatch):
+def test_long_documents_encoded_in_chunks_give_the_same_ids(kind, size, ratio, tmp_path, monkeypatch):
     text = POEM * 30 + "without a newline " * 20
     tokenizer = train_tokenizer(kind, [text], size)
     monkeypatch.setattr(chunks, "CHUNK_CHARS", 70)

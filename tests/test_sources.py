@@ -19,7 +19,7 @@ LOSSES = {0: 5.5, 250: 4.25, 500: 3.125}
 
 def make_run(name: str, losses: dict[int, float] = LOSSES) -> Run:
     """A run that has logged these validation losses, and trained nothing."""
-    cfg = Config(model=ModelConfig(dim=16, num_heads=2, vocab_size=259), train=TrainConfig(name=name))
+    cfg = Config(model=ModelConfig(dim=16, vocab_size=259), train=TrainConfig(name=name))
     run = Run.create(name, cfg, ByteTokenizer(), {"name": "text", "floor_bits_per_byte": None})
     for step, loss in losses.items():
         run.append({"step": step, "tokens": 8 * step, "train_loss": loss - 0.5, "val_loss": loss})
@@ -94,7 +94,7 @@ def test_where_nothing_is_found_it_is_an_error_that_names_what_there_is():
     with pytest.raises(ValueError, match="nothing to compare: name a run; there are no runs yet"):
         find([])
     make_run("toy")
-    with pytest.raises(ValueError, match="nothing to compare: tyo is no run, file or folder.*; there are toy"):
+    with pytest.raises(ValueError, match="nothing to compare: tyo is not a run, a file, a folder.*; there are toy"):
         find(["tyo"])
     (source,), (problem,) = find(["tyo*", "toy"])
     assert source.name == "toy" and "tyo*" in problem
@@ -261,7 +261,7 @@ USELESS = {
     "no steps": ("step,loss\nnan,2.5\n", "holds no numbers beside its steps"),
     "empty": ("", "has no step column"),
     "prose": ("In 1984 there were 3 foxes.\n", "has no step column"),
-    "ragged": ("step,loss\n1,2\n3,4,5,6\n", "is no table"),
+    "ragged": ("step,loss\n1,2\n3,4,5,6\n", "is not a table"),
 }
 
 
@@ -277,7 +277,7 @@ def test_a_file_that_holds_no_curve_is_named_and_left_out(place, text, said):
 def test_a_file_that_is_no_text_is_named_and_left_out(place):
     make_run("good")
     (place / "model.pt").write_bytes(b"\x80\x02\xff")
-    assert "is no log" in find(["good", "model.pt"])[1][0]
+    assert "is not a log" in find(["good", "model.pt"])[1][0]
 
 
 # ---- TensorBoard ----

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from experiments.comparing.statistics import holm, mean_interval, welch
+from experiments.common.intervals import holm, mean_interval, welch
 
 VALUES, BASE = [0.812, 0.835, 0.829, 0.818], [0.851, 0.848, 0.856]
 

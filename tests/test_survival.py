@@ -36,7 +36,7 @@ from run_store.checkpoint import NotWritten
 from runs import Run
 from train import Interrupted
 from train import train as train_run
-from training import report, stopping
+from training import report, setup, stopping
 from training.stopping import Stop, Stopped
 
 pytestmark = pytest.mark.usefixtures("models")
@@ -104,7 +104,7 @@ def terminate(*_, **__) -> None:
 
 def send_within(monkeypatch, where: str, number: int) -> None:
     """Have the first call of a function end in a signal, before it gives its result."""
-    module = train if where == "evaluate" else report
+    module = setup if where == "evaluate" else report
     function = getattr(module, where)
 
     def interrupted(*args, **kwargs):
@@ -177,7 +177,7 @@ def test_what_was_looked_at_twice_is_written_once(go, monkeypatch, at_step):
 
 
 def test_sigterm_before_the_run_exists_says_so(command, folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(train, "prepare", terminate)
+    monkeypatch.setattr(setup, "prepare", terminate)
     save_config(small_run_config(folder), tmp_path / "config.json")
     status, _, errors = command("--config", str(tmp_path / "config.json"))
     assert (status, errors) == (143, "stopped at once; nothing was saved yet\n")
@@ -269,12 +269,12 @@ def test_a_process_knows_its_age():
 
 @pytest.mark.parametrize("where", ["evaluate", "write_samples"])
 def test_a_time_limit_cuts_an_evaluation_and_sampling_short(go, reference, monkeypatch, where):
-    module = train if where == "evaluate" else report
+    module = setup if where == "evaluate" else report
     monkeypatch.setattr(module, where, lambda *_, **__: time.sleep(60))
     began = time.monotonic()
     run = go({"train.time_limit": "3.5s"})
     assert time.monotonic() - began < 3.5
-    assert not run.is_finished and run.checkpoint("last").progress.unseen
+    assert not run.is_finished and run.checkpoint("last").progress.logged_steps < run.checkpoint("last").step
     monkeypatch.undo()
     monkeypatch.setattr(runs, "MODELS", run.path.parent)
     assert_same_run(train_run(run.config, run=Run("toy"), console=QUIET), reference)

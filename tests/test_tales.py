@@ -8,7 +8,8 @@ import pytest
 
 import tales
 from tales.__main__ import main
-from tales.grammar import WORD, Grammar, Pick, Reader, Repeat, Rule, Say
+from tales.grammar import WORD, FixedText, Grammar, Pick, Repeat, Rule
+from tales.interpreters import Reader
 from tales.stories import GRAMMAR, STORY
 from tales.words import GIRLS
 
@@ -42,7 +43,7 @@ def count_derivations(text, parts, position, known):
             )
             for i, option in found
         )
-    option = part.text if isinstance(part, Say) else None
+    option = part.text if isinstance(part, FixedText) else None
     if isinstance(part, Repeat):
         menu, i = known[part.name]
         option = menu.texts(part.form)[i]
@@ -109,7 +110,7 @@ def test_probabilities_of_all_stories_add_up_to_one():
         for second in set(animals) - {first}:
             for end in (f"The {first.split()[1]} ran.", "Then Lily saw.", "Then Tom saw."):
                 reader = Reader(f"Once {first} met {second}. {end}")
-                story.tell(reader)
+                story.apply(reader)
                 total += 2**-reader.bits
     assert total == pytest.approx(1)
 

@@ -113,21 +113,21 @@ def test_a_batch_decodes_to_its_texts(name):
 
 @pytest.mark.parametrize("name", ANY_TEXT)
 @given(text=st.text(st.sampled_from("ab.'s1  \n\n\t\u00a0\u00e9\u4f60\u2581")), max_chars=st.integers(1, 9))
-def test_the_pieces_of_a_text_have_its_ids(name, text, max_chars):
-    pieces = list(split_long(text, max_chars))
-    assert "".join(pieces) == text
-    assert sum(TRAINED[name].encode_batch(pieces), []) == TRAINED[name].encode(text)
+def test_the_chunks_of_a_text_have_its_ids(name, text, max_chars):
+    chunks = list(split_long(text, max_chars))
+    assert "".join(chunks) == text
+    assert sum(TRAINED[name].encode_batch(chunks), []) == TRAINED[name].encode(text)
 
 
 @every_kind
-def test_long_texts_are_encoded_in_pieces_to_the_same_ids(name, monkeypatch):
+def test_long_texts_are_encoded_in_chunks_to_the_same_ids(name, monkeypatch):
     tokenizer, texts, handed = TRAINED[name], ["\n\n".join(STORIES[:9]), "", *STORIES[:9], "x" * 999], []
     whole = tokenizer.encode_batch(texts)
     monkeypatch.setattr(base, "MAX_CHARS", 300)
     work = tokenizer.encode_small_batch
-    monkeypatch.setattr(tokenizer, "encode_small_batch", lambda pieces: handed.append(pieces) or work(pieces))
+    monkeypatch.setattr(tokenizer, "encode_small_batch", lambda chunks: handed.append(chunks) or work(chunks))
     assert tokenizer.encode_batch(texts) == whole
-    assert max(sum(map(len, pieces)) for pieces in handed) < 300 + 999 + 20
+    assert max(sum(map(len, chunks)) for chunks in handed) < 300 + 999 + 20
     assert len(handed) > 9
 
 

@@ -419,7 +419,7 @@ def test_shapes_are_symbols_under_which_b_and_t_are_exact(name):
 def test_shapes_takes_dims_strings_with_sizes_types_and_numbers():
     t = shapes(lambda: gpt().blocks[0], "b 6 48 float32")
     assert (t.calls[0].inputs[0].shape, t.calls[0].inputs[0].dtype) == (("b", 6, 48), "float32")
-    with pytest.raises(ValueError, match="no axis"):
+    with pytest.raises(ValueError, match="not an axis"):
         shapes(gpt, "b t!")
 
 

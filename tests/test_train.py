@@ -22,19 +22,21 @@ from small_runs import WORDS, assert_same_run, content, small_run_config, untime
 
 import runs
 import tales
-import train
 from config import Config, DataConfig, ModelConfig, Packing, TokenizerConfig, override, replace, save_config
 from corpora.corpus import load_corpus
 from corpora.shards import prepare
 from data import Batches
 from model import Model, flops_per_token
+from objective import NextToken
 from optimizing.schedules import Schedule
 from runs import COLUMNS, Run
 from tokenizer import load_tokenizer
-from train import Diverged, Interrupted, choose_tokenizer, fit_vocabulary
+from train import Diverged, Interrupted
 from train import train as train_run
+from training import setup
 from training.evaluation import evaluate
-from training.step import Learner, clip
+from training.setup import choose_tokenizer, fit_vocabulary
+from training.step import TrainState, clip
 
 pytestmark = pytest.mark.usefixtures("models")
 
@@ -182,7 +184,7 @@ def test_a_second_interrupt_stops_at_once(command, folder, tmp_path, at_step, re
 
 
 def test_an_interrupt_before_the_run_exists_says_so(command, folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(train, "prepare", interrupt)
+    monkeypatch.setattr(setup, "prepare", interrupt)
     status, _, errors = command("--config", as_file(small_run_config(folder), tmp_path / "config.json"))
     assert (status, errors) == (130, "stopped at once; nothing was saved yet\n")
 
@@ -210,7 +212,7 @@ def test_a_run_in_training_is_refused_to_another_process_and_goes_on_undisturbed
     other.send_signal(signal.SIGINT)
     _, errors = other.communicate(timeout=100)
     assert other.returncode == 130 and errors.count("\n") == 1 and "--resume toy" in errors
-    seen = Run("toy").checkpoint("last").progress.seen_steps  # the last step may be saved and not yet logged
+    seen = Run("toy").checkpoint("last").progress.logged_steps  # the last step may be saved and not yet logged
     assert Run("toy").log().step.tolist() == list(range(1, seen + 1))
 
 
@@ -257,7 +259,8 @@ def test_several_texts_are_mixed_by_their_weights(go, tmp_path, packing):
 
 def test_a_target_weighs_the_same_in_every_pass_of_a_step(go, tmp_path):
     plain = write_documents(tmp_path / "documents.txt") | {
-        "data.packing": "pad", "model.residual_dropout": 0.0, "model.attn_dropout": 0.0, "train.optimizer": "adamw",
+        "data.packing": "pad", "model.residual_dropout": 0.0, "model.attention.dropout": 0.0,
+        "train.optimizer": "adamw",
         "train.adam_eps": 1e-3, "train.steps": 8, "train.eval_every": 100, "train.checkpoint_every": 100}
     whole = go(plain | {"train.batch_size": 4, "train.name": "whole"})
     parts = go(plain | {"train.batch_size": 1, "train.accumulation": 4, "train.name": "parts"})
@@ -266,7 +269,7 @@ def test_a_target_weighs_the_same_in_every_pass_of_a_step(go, tmp_path):
     assert whole.log().tokens.iloc[-1] < 8 * 4 * 16  # padding is nothing to learn from
 
 
-@pytest.mark.parametrize(("depth", "maker"), [(0, "MainThread"), (7, "prefetch")])
+@pytest.mark.parametrize(("depth", "maker"), [(0, "MainThread"), (7, "prefetch_0")])
 def test_batches_made_ahead_change_nothing(go, reference, monkeypatch, depth, maker):
     get, makers = Batches.__getitem__, set()
 
@@ -299,7 +302,7 @@ def test_no_thread_outlives_the_training(go, at_step, times):
     stopped = contextlib.nullcontext() if times == 0 else pytest.raises((Interrupted, KeyboardInterrupt))
     with stopped:
         go()
-    assert [thread.name for thread in threading.enumerate() if thread.name == "prefetch"] == []
+    assert [thread.name for thread in threading.enumerate() if thread.name.startswith("prefetch")] == []
 
 
 def test_less_memory_is_the_same_run(go, reference):
@@ -406,14 +409,16 @@ def test_a_bad_batch_is_named_wherever_it_stands_in_the_step(go, monkeypatch):
         return f"called with {batch.x.shape[0]} rows"
 
     taken = count(1)
-    forward = Model.forward
+    forward = NextToken.forward
 
-    def bad_second(self, tokens, targets=None, **rest):
-        loss = forward(self, tokens, targets, **rest)
-        return loss * math.nan if targets is not None and next(taken) == 2 else loss
+    def bad_second(self, batch):
+        losses = forward(self, batch)
+        if next(taken) != 2:
+            return losses
+        return losses._replace(total=losses.total * math.nan, parts={"next_token": losses.total.detach() * math.nan})
 
-    monkeypatch.setattr(Learner, "first_bad_module", spoil)
-    monkeypatch.setattr(Model, "forward", bad_second)
+    monkeypatch.setattr(TrainState, "first_bad_module", spoil)
+    monkeypatch.setattr(NextToken, "forward", bad_second)
     with pytest.raises(Diverged, match="^step 1: loss nan.*called with 1 rows"):
         go({"train.batch_size": 1, "train.accumulation": 3})
     assert next(taken) == 3
@@ -423,7 +428,7 @@ def test_a_bad_batch_is_named_wherever_it_stands_in_the_step(go, monkeypatch):
 
 
 def test_accumulated_passes_equal_one_large_one(go):
-    plain = {"model.residual_dropout": 0.0, "model.attn_dropout": 0.0, "train.optimizer": "adamw",
+    plain = {"model.residual_dropout": 0.0, "model.attention.dropout": 0.0, "train.optimizer": "adamw",
              "train.adam_eps": 1e-3, "train.steps": 8, "train.eval_every": 100, "train.checkpoint_every": 100}
     whole = go(plain | {"train.batch_size": 4, "train.name": "whole"})
     parts = go(plain | {"train.batch_size": 1, "train.accumulation": 4, "train.name": "parts"})
@@ -451,14 +456,14 @@ def test_bfloat16_trains_close_to_float32(go, reference):
 
 @pytest.mark.parametrize(("fast", "precision"), [(True, "bfloat16"), (False, "float32")])
 def test_a_run_says_which_precision_it_found(go, monkeypatch, fast, precision):
-    monkeypatch.setattr(train, "has_fast_bfloat16", lambda device: fast)
+    monkeypatch.setattr(setup, "has_fast_bfloat16", lambda device: fast)
     assert go({"train.precision": "auto", "train.steps": 1}).config.train.precision == precision
 
 
 def test_a_compiled_model_trains_to_the_same_curve(go, monkeypatch):
     # without the last stage, which makes machine code and takes half a minute
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
-    plain = {"model.residual_dropout": 0.0, "model.attn_dropout": 0.0, "train.steps": 6}
+    plain = {"model.residual_dropout": 0.0, "model.attention.dropout": 0.0, "train.steps": 6}
     eager, compiled = go(plain | {"train.name": "eager"}), go(plain | {"train.compile": True})
     assert compiled.log().train_loss.tolist() == pytest.approx(eager.log().train_loss.tolist(), rel=1e-3)
 
@@ -489,11 +494,11 @@ def guesser(folder):
     tokenizer = load_tokenizer("tales_128")
     corpus = load_corpus(DataConfig(num_stories=40))
     _, part = prepare(corpus, tokenizer, folder / "cache")
-    model = Model(ModelConfig(dim=8, num_layers=1, num_heads=2, vocab_size=128, max_seq_len=64, head_bias=True,
+    model = Model(ModelConfig(dim=8, num_layers=1, vocab_size=128, max_seq_len=64, head_bias=True,
                               head_zero_init=True, residual_dropout=0.5, pointer=False))
     with torch.no_grad():
         model.head.unembed.bias.copy_(torch.linspace(-2, 2, 128))
-    return model, part, tokenizer
+    return NextToken(model), part, tokenizer
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 1000])
@@ -520,13 +525,12 @@ def test_every_byte_counts_whatever_the_packing(guesser, packing):
 
 def test_packed_documents_are_predicted_as_documents_in_rows_of_their_own(guesser):
     _, part, tokenizer = guesser
-    model = randomise(Model(ModelConfig(dim=8, num_layers=2, num_heads=2, vocab_size=128, max_seq_len=64)))
+    model = NextToken(randomise(Model(ModelConfig(dim=8, num_layers=2, vocab_size=128, max_seq_len=64))))
     padded, packed, stream = (evaluate(model, part, tokenizer, 3, packing=kind)
                               for kind in ("pad", "documents", "stream"))
     assert packed.loss == pytest.approx(padded.loss, rel=1e-6) != stream.loss
     assert packed.accuracy == padded.accuracy
-    chunked = Model(model.cfg, loss_chunk=7)
-    chunked.load_state_dict(model.state_dict())
+    chunked = NextToken(model.model, loss_chunk=7)
     assert evaluate(chunked, part, tokenizer, 3, packing="pad").loss == pytest.approx(padded.loss, rel=1e-6)
 
 
@@ -550,7 +554,7 @@ def test_checkpoints_compare_on_the_same_tokens_and_the_last_line_is_of_all(go, 
     _, part = prepare(corpus, run.tokenizer(), folder / "cache")
 
     def loss(step: int, max_tokens: int | None) -> float:
-        return evaluate(run.load_model(str(step)), part, run.tokenizer(), 4, max_tokens).loss
+        return evaluate(NextToken(run.load_model(str(step))), part, run.tokenizer(), 4, max_tokens).loss
 
     assert loss(9, 64) != loss(9, None)  # or nothing could be told apart below
     assert [c.progress.val_loss for c in run.checkpoints()] == [loss(6, eval_tokens), loss(9, eval_tokens)]

@@ -24,28 +24,15 @@ MAX_CHARS = 1_000_000  # per call of a library, whose working memory is many tim
 BOUNDARY = re.compile(r"[^\W\d_](?=[ \n])")
 
 
-class Tokenizer:
-    """A lossless map from text to ids, each of which stands for fixed bytes.
-
-    `token_bytes[id]` are the UTF-8 bytes of an id, empty for specials (pad, bos, eos). So the `byte_lengths` of a
-    text's ids add up to the bytes of the text, exactly. No characters of a text, whatever they spell, become a
-    special. Can be pickled, as the files that `save` writes.
-    """
+class Serializable:
+    """A tokenizer as JSON values and files: its fingerprint, saved form and pickle."""
 
     kind: str
     file_names: tuple[str, ...] = ()  # written by `save` besides meta.json
-    cuttable = True  # long text may be encoded in chunks
-
-    def __init__(self, token_bytes: list[bytes], *, pad_id: int = 0, bos_id: int = 1, eos_id: int = 2):
-        self.token_bytes = token_bytes
-        self.pad_id, self.bos_id, self.eos_id = pad_id, bos_id, eos_id
-        self.vocab_size = len(token_bytes)
-        self.byte_lengths = np.array([len(token) for token in token_bytes], dtype=np.int32)
-
-    @classmethod
-    def train(cls, texts: Iterable[str], vocab_size: int | None) -> Self:
-        """Train on the texts. Raises ValueError if `vocab_size` does not suit them."""
-        raise NotImplementedError
+    vocab_size: int
+    pad_id: int
+    bos_id: int
+    eos_id: int
 
     @classmethod
     def rebuild(cls, description: Mapping, files: Mapping[str, bytes]) -> Self:
@@ -59,6 +46,49 @@ class Tokenizer:
     def details(self) -> dict:
         """The JSON values that define this tokenizer besides its kind and special ids."""
         return {}
+
+    def description(self) -> dict:
+        """The content of meta.json, without the fingerprint."""
+        ids = {"pad_id": self.pad_id, "bos_id": self.bos_id, "eos_id": self.eos_id}
+        return {"kind": self.kind, "vocab_size": self.vocab_size, **ids, **self.details()}
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of all that defines the tokenizer: the same fingerprint, the same ids."""
+        return hashlib.sha256(json.dumps(self.description(), sort_keys=True).encode()).hexdigest()
+
+    def save(self, folder: str | Path) -> None:
+        """Write meta.json and `files()` into a folder."""
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        content = json.dumps(self.description() | {"fingerprint": self.fingerprint}, indent=1)
+        (Path(folder) / META).write_text(content + "\n", encoding="utf-8")
+        for name, data in self.files().items():
+            (Path(folder) / name).write_bytes(data)
+
+    def __reduce__(self):
+        return type(self).rebuild, (self.description(), self.files())
+
+
+class Tokenizer(Serializable):
+    """A lossless map from text to ids, each of which stands for fixed bytes.
+
+    `token_bytes[id]` are the UTF-8 bytes of an id, empty for specials (pad, bos, eos). So the `byte_lengths` of a
+    text's ids add up to the bytes of the text, exactly. No characters of a text, whatever they spell, become a
+    special. Can be pickled, as the files that `save` writes.
+    """
+
+    cuttable = True  # long text may be encoded in chunks
+
+    def __init__(self, token_bytes: list[bytes], *, pad_id: int = 0, bos_id: int = 1, eos_id: int = 2):
+        self.token_bytes = token_bytes
+        self.pad_id, self.bos_id, self.eos_id = pad_id, bos_id, eos_id
+        self.vocab_size = len(token_bytes)
+        self.byte_lengths = np.array([len(token) for token in token_bytes], dtype=np.int32)
+
+    @classmethod
+    def train(cls, texts: Iterable[str], vocab_size: int | None) -> Self:
+        """Train on the texts. Raises ValueError if `vocab_size` does not suit them."""
+        raise NotImplementedError
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of each text, of any length, without bos and eos. Raises ValueError, naming a character without an id."""
@@ -91,27 +121,6 @@ class Tokenizer:
     def decode_batch(self, batch: Iterable[Iterable[int]]) -> list[str]:
         """Text of each row of ids."""
         return [self.decode(ids) for ids in batch]
-
-    def description(self) -> dict:
-        """The content of meta.json, without the fingerprint."""
-        ids = {"pad_id": self.pad_id, "bos_id": self.bos_id, "eos_id": self.eos_id}
-        return {"kind": self.kind, "vocab_size": self.vocab_size, **ids, **self.details()}
-
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 (hex) of all that defines the tokenizer: the same fingerprint, the same ids."""
-        return hashlib.sha256(json.dumps(self.description(), sort_keys=True).encode()).hexdigest()
-
-    def save(self, folder: str | Path) -> None:
-        """Write meta.json and `files()` into a folder."""
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        content = json.dumps(self.description() | {"fingerprint": self.fingerprint}, indent=1)
-        (Path(folder) / META).write_text(content + "\n", encoding="utf-8")
-        for name, data in self.files().items():
-            (Path(folder) / name).write_bytes(data)
-
-    def __reduce__(self):
-        return type(self).rebuild, (self.description(), self.files())
 
     def show(self, text: str, *, ids: bool = False) -> Text:
         """The text with one color per token, for `rich.print` (space ·, newline ⏎)."""

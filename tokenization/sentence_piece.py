@@ -12,8 +12,8 @@ import sentencepiece as spm
 from tokenization.base import Tokenizer, one_thread, require_size, too_large_error
 from tokenization.plain import BYTE_FALLBACK_ABOVE, unknown_character
 
-# SentencePiece stands U+2581 for a space, so that character itself is encoded around it. Its trainer drops sentences
-# with reserved characters or more than 4192 bytes.
+# SentencePiece writes a space as U+2581, so a text is encoded around that character itself. Its trainer drops
+# sentences with reserved characters or more than 4192 bytes.
 SPACE_MARK = "\u2581"
 RESERVED = "\n\t\0\u2581\u2585"
 SENTENCE = re.compile(rf"[^{RESERVED}]{{1,1000}}(?![^ {RESERVED}])|[^{RESERVED}]{{1,1000}}")

@@ -1,7 +1,7 @@
-"""Names for the axes of tensors: declared in a dims string and verified, or guessed from sizes.
+"""Names of the axes of tensors: declared in a dims string and verified, or guessed from sizes.
 
-One letter for each axis: b batch, t time (queries), s source (keys), d residual width, h heads,
-g key/value heads, p head width, f MLP width, n state, e experts, v vocabulary, l layers.
+One letter per axis: b batch, t time (queries), s source (keys), d residual width, h heads, g key/value heads,
+p head width, f MLP width, n state, e experts, v vocabulary, l layers.
 """
 
 import re
@@ -16,15 +16,15 @@ Axes = tuple[Axis, ...]
 Bound = tuple[tuple[str, Size], ...]  # letters and their sizes
 
 ELLIPSIS = ("...",)
-MOVING = {"b", "t", "s", "l"}  # sizes that depend on the data, and layers, which are no axis
-PRODUCTS = ("h*p", "g*p", "e*f", "2*d", "3*d", "4*d", "2*f")  # what fused projections give
+MOVING = {"b", "t", "s", "l"}  # sizes that depend on the data, and layers, which are not an axis
+PRODUCTS = ("h*p", "g*p", "e*f", "2*d", "3*d", "4*d", "2*f")  # widths of fused projections
 
 
 @cache
 def parse_dims(text: str) -> tuple[tuple[Axes, ...], tuple[Axes, ...]]:
     """The axes of each input and each output of "b t d -> b h t p, b g s p".
 
-    Raises ValueError for text that is no dims string.
+    Raises ValueError if the text is not a dims string.
     """
     if text.count("->") != 1:
         raise ValueError(f"dims={text!r} must contain one '->': write 'inputs -> outputs'")
@@ -46,14 +46,60 @@ def _parse_tensor(part: str, text: str) -> Axes:
     return tuple(axes)
 
 
-class AxisNamer:
-    """Gives axes their names, knowing the `sizes` of some letters (one size, or a tuple of them).
-
-    Layers repeat, so answers are remembered: the latest of each kind.
-    """
+class AxisGuesser:
+    """Guesses the names of axes from the `sizes` of some letters (one size, or a tuple of them)."""
 
     def __init__(self, sizes: dict[str, int | tuple[int, ...]]):
         self.sizes = {k: v if isinstance(v, tuple) else (v,) for k, v in sizes.items()}
+
+    def _guess(self, shape: Shape, bound: Bound) -> Labels:
+        """Names by size and position: batch first, then time, then widths. If several letters fit: "v|f"."""
+        if not shape:
+            return ()
+        letters = dict(bound)
+        b, t, s = (letters.get(k) for k in "bts")
+        first = None
+        if b is not None and shape[0] == b and (len(shape) > 2 or shape[1:] == (t,)):
+            first = "b"
+        elif len(shape) == 2 and 1 not in (b, t) and shape[0] == product([b, t]):
+            first = "b*t"
+        moving = ("t", "s") if s not in (None, t) else ("t",)
+        moving = moving if first == "b" else ()
+        return (first, *(self._guess_axis(size, letters, moving) for size in shape[1:]))
+
+    def _guess_width(self, size: Size, bound: Bound, source: str | None) -> str | None:
+        """The name of the last axis, which is neither batch nor time.
+
+        A map from `source` to the same width may lead to heads: "d|h*p".
+        """
+        letters = dict(bound)
+        label = self._guess_axis(size, letters, ())
+        if label is None or label != source:
+            return label
+        return "|".join([label, *self._fitting_products(size, letters, ("h*p", "g*p"))])
+
+    def _guess_axis(self, size: Size, letters: dict[str, Size], moving) -> str | None:
+        if size == 1 or not isinstance(size, int):
+            return next((k for k in moving if letters.get(k) == size != 1), None)
+        widths = self.sizes | {k: (v,) for k, v in letters.items()}
+        names = [*moving, *(k for k in widths if k not in MOVING)]
+        fits = [k for k in names if size in widths.get(k, ())]
+        fits = fits or self._fitting_products(size, letters, PRODUCTS)
+        return "|".join(fits) if 0 < len(fits) <= 4 else None
+
+    def _fitting_products(self, size: Size, letters: dict[str, Size], names) -> list[str]:
+        single = {k: v[0] for k, v in self.sizes.items() if len(v) == 1} | letters
+        factors = {name: [int(k) if k.isdigit() else single.get(k) for k in name.split("*")]
+                   for name in names}  # fmt: skip
+        fits = [name for name in names if product(factors[name]) == size]
+        return fits if single.get("g") != single.get("h") else [x for x in fits if x != "g*p"]
+
+
+class AxisNamer(AxisGuesser):
+    """Names axes as their dims string declares them, or else by guessing. Results are cached, since layers repeat."""
+
+    def __init__(self, sizes: dict[str, int | tuple[int, ...]]):
+        super().__init__(sizes)
         remembering = lru_cache(maxsize=4096)
         self.declare, self.guess = remembering(self._declare), remembering(self._guess)
         self.guess_width, self.bind = remembering(self._guess_width), remembering(self._bind)
@@ -61,17 +107,18 @@ class AxisNamer:
     @classmethod
     @lru_cache(maxsize=16)
     def of(cls, sizes: Bound) -> "AxisNamer":
-        """The one for these sizes: the next trace of the same model starts with its answers."""
+        """The namer for these sizes, with its cache: a second trace of the same model reuses it."""
         return cls(dict(sizes))
 
     @staticmethod
     def _bind(bound: Bound, own: Bound) -> Bound:
-        """All letters, those of the call itself first asked."""
+        """All bound letters; those of the call itself come first."""
         return tuple((dict(bound) | dict(own)).items())
 
     def _declare(self, axes: Axes, shape: Shape, bound: Bound) -> tuple[Labels, str, Bound]:
-        """The labels `axes` promise for `shape`, what is wrong with that ("" if nothing), and the
-        letters bound then. `bound` are those that the same call declared before.
+        """The labels that `axes` declare for `shape`, what is wrong with them ("" if nothing), and the bound letters.
+
+        `bound` are the letters that the same call declared before.
         """
         declared = axes
         if ELLIPSIS in axes:
@@ -112,54 +159,9 @@ class AxisNamer:
         known = self.sizes.get(letter, ())
         return known[0] if len(known) == 1 else None
 
-    def _guess(self, shape: Shape, bound: Bound) -> Labels:
-        """Names by size and place: the batch stands first, time after it, widths behind.
-
-        Where several letters fit, all are named: "v|f".
-        """
-        if not shape:
-            return ()
-        letters = dict(bound)
-        b, t, s = (letters.get(k) for k in "bts")
-        first = None
-        if b is not None and shape[0] == b and (len(shape) > 2 or shape[1:] == (t,)):
-            first = "b"
-        elif len(shape) == 2 and 1 not in (b, t) and shape[0] == product([b, t]):
-            first = "b*t"
-        moving = ("t", "s") if s not in (None, t) else ("t",)
-        moving = moving if first == "b" else ()
-        return (first, *(self._guess_axis(size, letters, moving) for size in shape[1:]))
-
-    def _guess_width(self, size: Size, bound: Bound, source: str | None) -> str | None:
-        """The name of a channel axis, where neither batch nor time can stand.
-
-        A map from `source` to the same width may as well lead to heads: "d|h*p".
-        """
-        letters = dict(bound)
-        label = self._guess_axis(size, letters, ())
-        if label is None or label != source:
-            return label
-        return "|".join([label, *self._fitting_products(size, letters, ("h*p", "g*p"))])
-
-    def _guess_axis(self, size: Size, letters: dict[str, Size], moving) -> str | None:
-        if size == 1 or not isinstance(size, int):
-            return next((k for k in moving if letters.get(k) == size != 1), None)
-        widths = self.sizes | {k: (v,) for k, v in letters.items()}
-        names = [*moving, *(k for k in widths if k not in MOVING)]
-        fits = [k for k in names if size in widths.get(k, ())]
-        fits = fits or self._fitting_products(size, letters, PRODUCTS)
-        return "|".join(fits) if 0 < len(fits) <= 4 else None
-
-    def _fitting_products(self, size: Size, letters: dict[str, Size], names) -> list[str]:
-        single = {k: v[0] for k, v in self.sizes.items() if len(v) == 1} | letters
-        factors = {name: [int(k) if k.isdigit() else single.get(k) for k in name.split("*")]
-                   for name in names}  # fmt: skip
-        fits = [name for name in names if product(factors[name]) == size]
-        return fits if single.get("g") != single.get("h") else [x for x in fits if x != "g*p"]
-
 
 def written(axes: Axes) -> str:
-    """The axes as a dims string has them."""
+    """The axes as they are written in a dims string."""
     return " ".join(axis[0] if len(axis) == 1 else f"({' '.join(axis)})" for axis in axes)
 
 
@@ -170,7 +172,7 @@ def label_of(axis: Axis) -> str | None:
 
 
 def product(factors: list[Size | None]) -> Size | None:
-    """None where a factor is unknown; text where one is symbolic."""
+    """The product; None if a factor is unknown, text if one is symbolic."""
     if None in factors:
         return None
     if all(isinstance(x, int) for x in factors):

@@ -1,12 +1,12 @@
-"""Where two traces part."""
+"""The difference of two traces."""
 
 import math
 
-from tracing.render import fit, value_text
+from tracing.formats import fit, value_text
 
 
 def diff(first, second, *, rtol: float, atol: float) -> str:
-    """Where two traces part, in the order in which calls ended."""
+    """The calls in which two traces differ, in the order in which they ended."""
     others = {_key(call): call for call in second.ended()}
     found, compared = [], 0
     for call in first.ended():
@@ -37,7 +37,7 @@ def _numbered(call) -> str:
 
 
 def _reasons(a, b, rtol: float, atol: float) -> list[str]:
-    """What differs in the class or the results of two calls."""
+    """The differences in the class and the results of two calls."""
     out = [f"{a.kind} | {b.kind}"] if a.kind != b.kind else []
     if len(a.outputs) != len(b.outputs):
         out.append(f"{len(a.outputs)} | {len(b.outputs)} results")

@@ -1,4 +1,4 @@
-"""Live printing: the calls of chosen modules, as they happen."""
+"""Live logging: print the calls of chosen modules as they happen."""
 
 import weakref
 from collections.abc import Callable
@@ -9,32 +9,33 @@ from torch import Tensor, nn
 
 from tracing import render
 from tracing.axes import AxisNamer
-from tracing.recorder import Frame, Recorder
+from tracing.parts import idle
+from tracing.recorder import Recorder
 from tracing.records import Value
-from tracing.selecting import idle
 from tracing.swap import Site, unwatch, watch
+from tracing.values import Frame
 
 
 @dataclass(slots=True)
 class Switches:
-    """What one module prints."""
+    """The logging switches of one module."""
 
     path: str = ""
     on: bool = False
-    full: bool = False  # all numbers of every tensor
+    full: bool = False  # print all numbers of every tensor
     muted: set[str] = field(default_factory=set)
 
 
 class LiveLog(Recorder):
-    """Prints each call on entry, with its arguments, and on exit, with its results."""
+    """Prints each call when it begins, with its arguments, and when it ends, with its results."""
 
     def __init__(self):
-        super().__init__({}, {}, stats="basic", max_elems=1 << 20)
+        super().__init__({}, stats="basic", max_elems=1 << 20)
         self.switches: weakref.WeakKeyDictionary[nn.Module, Switches] = weakref.WeakKeyDictionary()
         self.keys: list | None = None
 
     def change(self, module: nn.Module, recursive: bool, how: Callable[[Switches], None]) -> None:
-        """Apply `how` to the switches of `module`, and of all below it."""
+        """Apply `how` to the switches of `module` and, if `recursive`, of all modules in it."""
         if callable(getattr(module, "dims", None)):
             self.namer = AxisNamer.of(tuple(module.dims().items()))
         for path, part in module.named_modules() if recursive else [("", module)]:
@@ -46,9 +47,9 @@ class LiveLog(Recorder):
             unwatch(self, self.keys)
             torch.compiler.set_stance("default")
             self.keys = None
-        talking = [part for part, switches in self.switches.items() if switches.on]
-        if talking:
-            self.keys = watch(self, talking)
+        logged = [part for part, switches in self.switches.items() if switches.on]
+        if logged:
+            self.keys = watch(self, logged)
             torch.compiler.set_stance("force_eager")  # a compiled model has no calls to print
 
     def path_of(self, module: nn.Module | None) -> str | None:
@@ -59,13 +60,11 @@ class LiveLog(Recorder):
         return site.method not in self.switches[module].muted
 
     def enter(self, frame: Frame, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-        args, kwargs = super().enter(frame, args, kwargs)
         self.settle()
         print(render.entry(frame.call, len(self.stack)))
         return args, kwargs
 
     def leave(self, frame: Frame, out):
-        out = super().leave(frame, out)
         self.settle()
         print(render.exit(frame.call, len(self.stack)))
         if not self.stack:

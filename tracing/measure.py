@@ -1,4 +1,4 @@
-"""Numbers about tensors: statistics, dead channels, floating point operations."""
+"""Statistics of tensors, channels that are always 0, and floating point operations."""
 
 import math
 
@@ -19,7 +19,7 @@ HUGE = 1e15
 
 
 def readable(x: Tensor) -> bool:
-    """Whether the values of x may be looked at: not in fake, meta, vmapped, traced, empty ones."""
+    """Whether the values of x can be read: not those of fake, meta, vmapped, traced or empty tensors."""
     return (
         type(x) in (Tensor, torch.nn.Parameter)
         and x.dtype in MEASURED
@@ -36,12 +36,11 @@ NAMES = ("min", "max", "mean", "std")
 
 
 def measure(x: Tensor, max_elems: int) -> dict[str, float]:
-    """min, max, mean, std of x in the memory of the CPU; mean and std of a sample if x is large.
+    """min, max, mean and std of a CPU tensor; mean and std of a sample if it is large.
 
-    min and max see every element, and are NaN where one is: so no NaN or Inf can hide. Mean and std
-    are those of the finite elements.
+    min and max are over every element, and NaN if one is NaN. Mean and std are over the finite elements.
     """
-    values = _real(x).numpy()  # on small tensors numpy takes half of torch's time
+    values = _real(x).numpy()  # numpy takes half of torch's time on small tensors
     low, high = float(np.minimum.reduce(values, None)), float(np.maximum.reduce(values, None))
     sample = values.reshape(-1)
     if len(sample) > max_elems:
@@ -50,7 +49,7 @@ def measure(x: Tensor, max_elems: int) -> dict[str, float]:
         sample = sample.astype(np.float32)
     if low > -HUGE and high < HUGE:
         mean, std = _moments(sample)
-    else:  # NaN, Inf, or numbers whose squares float32 does not hold
+    else:  # NaN, Inf, or numbers whose squares overflow float32
         with np.errstate(over="ignore"):
             mean, std = _moments(sample[np.isfinite(sample)].astype(np.float64))
     return {"min": low, "max": high, "mean": mean, "std": std}
@@ -67,7 +66,7 @@ def _moments(sample: np.ndarray) -> tuple[float, float]:
 
 
 def measure_later(x: Tensor, max_elems: int) -> Tensor:
-    """The numbers of measure() as a tensor on the device of x, without waiting for it."""
+    """The numbers of measure() as a tensor on the device of x, without synchronizing."""
     x = _real(x)
     low, high = x.aminmax()
     sample = _sample(x, max_elems)
@@ -88,7 +87,7 @@ def _real(x: Tensor) -> Tensor:
 
 
 def details(x: Tensor, max_elems: int) -> dict:
-    """What "full" adds: counts of NaN and Inf, the share of zeros, a histogram of a sample."""
+    """What stats="full" adds: counts of NaN and Inf, the share of zeros, a histogram of a sample."""
     x = _real(x)
     sample = _sample(x, max_elems)
     finite = sample[sample.isfinite()]
@@ -102,13 +101,13 @@ def details(x: Tensor, max_elems: int) -> dict:
 
 
 def _sample(x: Tensor, max_elems: int) -> Tensor:
-    """At most `max_elems` elements, evenly spread, as float32."""
+    """At most `max_elems` elements, evenly spaced, as float32."""
     x = x.flatten()
     return (x if len(x) <= max_elems else x[:: -(-len(x) // max_elems)]).float()
 
 
 def live_channels(x: Tensor) -> Tensor:
-    """True for each channel of the last axis that is somewhere not 0."""
+    """True for each channel of the last axis that is not 0 everywhere."""
     x = x.detach().flatten(0, -2)
     if x.is_cpu and x.dtype in PLAIN:  # numpy takes a tenth of the time
         return torch.from_numpy((x.numpy() != 0).any(0))
@@ -116,7 +115,7 @@ def live_channels(x: Tensor) -> Tensor:
 
 
 def _cpu_attention_flops(query: Tensor, key: Tensor, value: Tensor, *args, **kwargs) -> int:
-    """Two matrix products, in full, though a causal mask skips half. torch itself has no formula."""
+    """Two full matrix products, though a causal mask skips half. torch has no formula for this operation."""
     *_, head_dim = query.shape
     s, value_dim = value.shape[-2:]
     return 2 * (query.numel() // head_dim) * s * (head_dim + value_dim)
@@ -129,17 +128,17 @@ def _matrix_flops(a: Tensor, b: Tensor, *args, **kwargs) -> int:
 aten = torch.ops.aten
 FLOPS = flop_registry | {
     aten._scaled_dot_product_flash_attention_for_cpu: _cpu_attention_flops,
-    aten.mm: _matrix_flops,  # these as torch's own, without its slow walk through the arguments
+    aten.mm: _matrix_flops,  # as torch counts it, but without its slow walk through the arguments
     aten.bmm: _matrix_flops,
     aten.addmm: lambda bias, *matrices, **kwargs: _matrix_flops(*matrices),
     aten.baddbmm: lambda bias, *matrices, **kwargs: _matrix_flops(*matrices),
 }
 
-WITHOUT_FLOPS: set[int] = set()  # ids of operations, which live for ever; their own hash takes longer
+WITHOUT_FLOPS: set[int] = set()  # ids of operations, which are never freed; their own hash is slower
 
 
 class CountFlops(TorchDispatchMode):
-    """Hands the FLOPs of each operation to `spend`."""
+    """Calls `spend` with the FLOPs of each operation."""
 
     def __init__(self, spend):
         super().__init__()
@@ -147,10 +146,10 @@ class CountFlops(TorchDispatchMode):
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        return False  # True would import torch._dynamo, which takes a second
+        return False  # True imports torch._dynamo, which takes a second
 
     def linear(self, forward, module: torch.nn.Linear, *args, **kwargs) -> Tensor:
-        """nn.Linear's forward, without a look at each of the four operations that it falls into."""
+        """nn.Linear's forward, counted as one operation instead of the four that it dispatches."""
         if _get_current_dispatch_mode() is not self or torch._C._get_tracing_state() is not None:
             return forward(module, *args, **kwargs)
         _pop_mode()

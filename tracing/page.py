@@ -1,10 +1,16 @@
-"""A trace as one static HTML page: nested, collapsible, without any script."""
+"""A trace as one static HTML page: nested and collapsible, without scripts."""
 
 from html import escape
 
-from tracing import render
-from tracing.render import Fold, amount, duration, fold, number, short_name
+from tracing.folding import Fold, fold
+from tracing.formats import amount, axis_text, duration, is_origin, number, short_name
+from tracing.render import remarks
 
+WORDS = {
+    "b": "batch", "t": "time", "s": "source (keys)", "d": "residual width", "h": "heads",
+    "g": "key/value heads", "p": "head width", "f": "MLP width", "n": "state", "e": "experts",
+    "v": "vocabulary",
+}  # fmt: skip
 HUES = {"b": 265, "t": 212, "s": 187, "d": 30, "h": 340, "g": 310, "p": 135, "f": 90, "n": 160,
         "e": 0, "v": 50}  # fmt: skip
 OTHER_HUE = 230
@@ -62,7 +68,7 @@ STYLE = """
 
 
 def page(trace) -> str:
-    """A whole document."""
+    """A complete document."""
     kind = trace.parts[""].kind if trace.parts else "model"
     return (
         "<!doctype html><html lang=en><meta charset=utf-8>"
@@ -74,7 +80,7 @@ def page(trace) -> str:
 
 
 def fragment(trace) -> str:
-    """The part that a notebook shows."""
+    """The element that a notebook shows."""
     head = "".join(
         f"<span{' class=num' if i > 1 else ''}>{name}</span>"
         for i, name in enumerate(("call", "result", "range and deviation", "FLOPs", "time"))
@@ -87,7 +93,7 @@ def fragment(trace) -> str:
 
 
 def top(trace) -> str:
-    """Name, totals, the letters that occur, remarks."""
+    """Name, totals, legend of the letters, remarks."""
     root = trace.parts.get("")
     calls = list(trace.walk())
     cards = {
@@ -98,11 +104,11 @@ def top(trace) -> str:
     }
     letters = {x for call in calls for v in call.outputs for label in v.labels if label
                for x in label.replace("|", "*").split("*")}  # fmt: skip
-    key = "".join(f"<span>{axis(x, x)}{words}</span>" for x, words in render.WORDS.items()
+    key = "".join(f"<span>{axis(x, x)}{words}</span>" for x, words in WORDS.items()
                   if x in letters)  # fmt: skip
     notes = "".join(
         f"<div class='note{' bad' if '✗' in line or 'stopped' in line else ''}'>{escape(line)}</div>"
-        for line in render.remarks(trace)
+        for line in remarks(trace)
     )
     numbers = "".join(f"<div><b>{x}</b><span>{name}</span></div>" for name, x in cards.items())
     title = escape(root.kind) if root else "Trace"
@@ -110,16 +116,15 @@ def top(trace) -> str:
 
 
 def call_html(call, parent, origin) -> str:
-    """A call and all below it; closed where there is nothing but arguments and results."""
+    """A call and all below it; closed if there is nothing but arguments and results."""
     kind = call.kind if call.method == "forward" else call.title
-    tags = ["recomputed"] * call.recompute + ["✗ first NaN or Inf"] * render.is_origin(call, origin)
+    tags = ["recomputed"] * call.recompute + ["✗ first NaN or Inf"] * is_origin(call, origin)
     trouble = "".join(f"<div class='note bad'>{escape(x)}</div>"
                       for x in (call.problem, call.exception) if x)  # fmt: skip
     is_open = " open" if call.children or trouble else ""
     tensors = [v for v in call.outputs if v.shape is not None]
     results = "<br>".join(shape(v) for v in tensors)
-    ranges = "<br>".join(f"{number(v.stats['min'])} … {number(v.stats['max'])} &nbsp;σ "
-                         f"{number(v.stats['std'])}" for v in tensors if v.stats)  # fmt: skip
+    ranges = "<br>".join(range_html(v.stats) for v in tensors if v.stats)
     children = "".join(
         fold_html(item, call, origin) if isinstance(item, Fold) else call_html(item, call, origin)
         for item in fold(call.children, call)
@@ -134,12 +139,16 @@ def call_html(call, parent, origin) -> str:
             f"<span class=shape>{taken}</span></summary>{values}</details>"
         )
     return (
-        f"<details{is_open}><summary><span class='who{' bad' * render.is_origin(call, origin)}'><b>{name}</b>"
+        f"<details{is_open}><summary><span class='who{' bad' * is_origin(call, origin)}'><b>{name}</b>"
         f" <i>{described}</i></span><span class=shape>{results}</span><span class=num>{ranges}</span>"
         f"<span class=num>{amount(call.flops) if call.flops else ''}</span>"
         f"<span class=num>{duration(call.seconds)}</span></summary>"
         f"<div class=in>{trouble}{values}{children}</div></details>"
     )
+
+
+def range_html(stats: dict) -> str:
+    return f"{number(stats['min'])} … {number(stats['max'])} &nbsp;σ {number(stats['std'])}"
 
 
 def fold_html(folded: Fold, parent, origin) -> str:
@@ -177,9 +186,9 @@ def values_html(call) -> str:
 
 
 def shape(value, named: bool = True) -> str:
-    """A coloured chip for each axis."""
+    """A colored chip per axis."""
     name = f"<em>{escape(value.name)}</em>" if named and value.name else ""
-    axes = [axis(label, render.axis_text(label, size))
+    axes = [axis(label, axis_text(label, size))
             for label, size in zip(value.labels, value.shape, strict=True)]  # fmt: skip
     return f"<span class=shape>{name}{''.join(axes) or 'scalar'}</span>"
 

@@ -1,7 +1,7 @@
-"""Wrappers that stand in for a model's methods while somebody watches, and leave no trace.
+"""Replace the methods of a model by wrappers while it is watched, and restore them afterwards.
 
-They are put on classes, so that copies, pickles and `super()` see ordinary modules; the calls of other
-models go straight through. When the last watcher leaves, the very same functions are put back.
+Wrappers are set on classes, so that copies, pickles and `super()` see ordinary modules; calls of other models pass
+through. When the last watcher leaves, the original functions are set again.
 """
 
 import ast
@@ -26,7 +26,7 @@ class Site:
 
     function: Callable
     method: str
-    takes_self: bool  # a module is its first argument
+    takes_self: bool  # its first argument is a module
     names: tuple[str, ...]  # of positional parameters, without self
     rest: str  # name of *args
     returns: tuple[str, ...]  # names of the variables it returns
@@ -50,7 +50,7 @@ def site_of(function: Callable, method: str, skip_first: bool, takes_self: bool)
 
 
 def returned_names(function: Callable) -> tuple[str, ...]:
-    """q, k, v of `return q, k, v`, in the last return; () where it returns no variables."""
+    """q, k, v of `return q, k, v`, the last return; () if it returns no variables."""
     if function.__module__.startswith("torch."):
         return ()
     try:
@@ -72,7 +72,7 @@ _SWAPS: dict[tuple[int, str], list] = {}  # (id(holder), name) -> [holder, origi
 
 
 def watch(watcher, modules: Iterable[nn.Module]) -> list[tuple[int, str]]:
-    """Put wrappers in the place of what `modules` run; unwatch takes the result back."""
+    """Replace the methods of `modules` by wrappers; pass the result to `unwatch`."""
     with _LOCK:
         places = {(id(holder), name): (holder, original, _wrapper(holder, name, original))
                   for holder, name, original in _methods(list(modules))}  # fmt: skip
@@ -98,13 +98,13 @@ def unwatch(watcher, keys: list[tuple[int, str]]) -> None:
 
 def _put(holder, name: str, value) -> None:
     if isinstance(holder, nn.Module):
-        holder.__dict__[name] = value  # a forward set on one instance
+        holder.__dict__[name] = value  # a forward that was set on one instance
     else:
         setattr(holder, name, value)
 
 
 def _methods(modules: list[nn.Module]):
-    """(class or module, name, attribute) of every forward and marked method that they have."""
+    """(class or module, name, attribute) of every forward and marked method."""
     for module in modules:
         if "forward" in vars(module) and not isinstance(module, torch.jit.ScriptModule):
             yield module, "forward", _original(module, "forward")
@@ -132,7 +132,7 @@ def _original(holder, name: str):
 
 
 def _wrapper(holder, name: str, original):
-    """What stands in for `original`; the same kind of attribute."""
+    """The wrapper of `original`, as the same kind of attribute."""
     kind = type(original)
     function = original.__func__ if kind in (staticmethod, classmethod) else original
     on_instance = isinstance(holder, nn.Module)
@@ -150,7 +150,7 @@ def _wrapper(holder, name: str, original):
             call = recorder.around(site, module, call)
         return call(*args, **kwargs)
 
-    # torch.jit.script reads the source of `function`, and looks its names up in these globals
+    # torch.jit.script reads the source of `function` and resolves names in these globals
     watched = FunctionType(watched.__code__, _globals(function), closure=watched.__closure__)
     functools.update_wrapper(watched, function)
     return kind(watched) if kind in (staticmethod, classmethod) else watched

@@ -1,4 +1,4 @@
-"""shapes(): a trace with symbols for sizes, without data and without memory."""
+"""shapes(): a trace with symbolic sizes, without data or memory."""
 
 import re
 from collections.abc import Callable
@@ -7,22 +7,21 @@ import torch
 from torch import Tensor, nn
 
 from tracing.api import trace
-from tracing.records import Trace
+from tracing.result import Trace
 
-HINTS = (5, 7, 11, 13, 17, 19, 23)  # sizes to decide a question about sizes by: no two agree
+HINTS = (5, 7, 11, 13, 17, 19, 23)  # sizes that decide comparisons of symbols; all differ
 
 
 def shapes(build_or_model: nn.Module | Callable[[], nn.Module], *inputs: str | Tensor) -> Trace:
-    """Trace a model on fake tensors: exact sizes such as `b`, `t` or `b*t`, no data, no memory.
+    """Trace a model on fake tensors, with sizes such as `b`, `t` or `b*t`, without data or memory.
 
-    Give a model, or a function that builds one (it then never takes memory), and for each argument
-    of forward a dims string: "b t" are token ids, "b t d float32" vectors. Letters in the model's
-    `dims()` have their size there, all others are symbols. Without inputs: "b t".
-    Raises ValueError for a dims string it cannot read.
+    Takes a model, or a function that builds one (which then needs no memory), and a dims string for each argument of
+    forward: "b t" are token ids, "b t d float32" vectors. Letters in the model's `dims()` have the size given there,
+    all others are symbols. Without inputs: "b t". Raises ValueError for an invalid dims string.
     """
-    from torch._dispatch.python import enable_python_dispatcher  # without it, matmul asks for sizes as numbers in 2.11
+    from torch._dispatch.python import enable_python_dispatcher  # else matmul needs sizes as numbers in 2.11
     from torch._subclasses.fake_tensor import FakeTensorMode
-    from torch.fx.experimental.symbolic_shapes import ShapeEnv  # 1.3 s: not when tools is imported
+    from torch.fx.experimental.symbolic_shapes import ShapeEnv  # takes 1.3 s, so not when tools is imported
 
     fake = FakeTensorMode(shape_env=ShapeEnv(duck_shape=False), allow_non_fake_inputs=True)
     with fake:
@@ -42,7 +41,7 @@ def shapes(build_or_model: nn.Module | Callable[[], nn.Module], *inputs: str | T
 
 
 def fake_tensor(text: str, known: dict, symbols: dict[str, torch.SymInt], fake) -> Tensor:
-    """A fake tensor of the shape that `text` gives; new letters become symbols."""
+    """A fake tensor of the shape in `text`; new letters become symbols."""
     words = text.split()
     dtype = getattr(torch, words[-1], None) if words else None
     if isinstance(dtype, torch.dtype):

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from matplotlib.figure import Figure
@@ -29,6 +30,8 @@ from run_store.checkpoint import Progress
 from runs import ROOT, Run
 from tokenizer import Tokenizer
 from training.evaluation import Evaluation
+from training.events import Results, Timer
+from training.step import TrainState
 from training.trackers import Tracker
 
 
@@ -91,11 +94,23 @@ def say_evaluation(console: Console, run: Run, progress: Progress, evaluation: E
                   highlight=False, soft_wrap=True)
 
 
-def log_line(progress: Progress, evaluation: Evaluation | None, speed: float | None) -> dict[str, float]:
-    """A line of log.csv; what was not measured is left out."""
+def write_line(progress: Progress, state: TrainState, results: Results, timer: Timer) -> dict[str, Any]:
+    """A line of log.csv on what has happened since the one before; what was not measured is left out."""
+    line = log_line(progress, results.evaluation, timer.tokens_per_second())
+    line |= state.watch.columns(progress.recent_noise)
+    line |= {"ema_val_loss": results.averaged and results.averaged.loss} if state.average else {}
+    for recent in (progress.recent_losses, progress.recent_parts, progress.recent_noise):
+        recent.clear()
+    timer.begin_line()
+    return line
+
+
+def log_line(progress: Progress, evaluation: Evaluation | None, speed: float | None) -> dict[str, Any]:
+    """Where a run stands, the mean of its losses since the last line, and what an evaluation gave."""
     line = {"step": progress.step, "tokens": progress.tokens, "seconds": round(progress.seconds, 3),
             "flops": progress.flops, "train_loss": sum(progress.recent_losses) / len(progress.recent_losses),
-            **progress.unseen}
+            **progress.last_step}
+    line |= {name: sum(losses) / len(losses) for name, losses in progress.recent_parts.items()}
     if speed is not None:
         line["tokens_per_second"] = round(speed, 1)
     if evaluation:

@@ -5,34 +5,30 @@ from collections.abc import Iterator
 
 from rich.console import Console
 
-from config import Config, to_dict
+from config import Config, diff
 from configuration.command_line import warn
 from run_store.checkpoint import NotWritten, Progress
 from runs import Run
-from training.step import Learner
+from training.step import TrainState
 from training.stopping import EXIT_STATUS, Stop, Stopped
 
 # what may be another when a run goes on; all else would make it another run
-MAY_CHANGE = {
-    "train": ("steps", "time_limit", "memory_limit", "device", "compile", "log_every", "eval_every", "sample_every",
-              "checkpoint_every", "keep_checkpoints", "graded_stories", "trackers"),
-    "data": ("cache_dir", "workers", "prefetch"),
-}
+MAY_CHANGE = (*(f"train.{name}" for name in (
+    "steps", "tokens", "epochs", "time_limit", "memory_limit", "device", "compile", "log_every", "eval_every",
+    "sample_every", "checkpoint_every", "keep_checkpoints", "graded_stories", "trackers")),
+    "data.cache_dir", "data.workers", "data.prefetch")
 
 
 def require_changeable(run: Run, cfg: Config) -> None:
     """Raise ValueError where `cfg` differs from the run's configuration in more than a run may change."""
-    before, after = to_dict(run.config), to_dict(cfg)
-    wrong = [f"{section}.{name}={value} (it has {before[section][name]})" for section, flags in after.items()
-             for name, value in flags.items()
-             if before[section][name] != value and name not in MAY_CHANGE.get(section, ())]
+    wrong = [f"{flag}={after} (it has {before})" for flag, (before, after) in diff(run.config, cfg).items()
+             if flag not in MAY_CHANGE]
     if wrong:
-        free = ", ".join(f"{section}.{name}" for section, names in MAY_CHANGE.items() for name in names)
-        raise ValueError(f"--resume {run.name} cannot change {', '.join(wrong)}, only {free}: train a new run with "
-                         f"--init-from {run.name}")
+        raise ValueError(f"--resume {run.name} cannot change {', '.join(wrong)}, only {', '.join(MAY_CHANGE)}: train a "
+                         f"new run with --init-from {run.name}")
 
 
-def load_newest(run: Run, cfg: Config, learner: Learner) -> Progress:
+def load_newest(run: Run, cfg: Config, state: TrainState) -> Progress:
     """Go back to the newest whole checkpoint, or to the start where there is none yet, to go on as `cfg` says.
 
     Raises ValueError where `cfg` has fewer steps than were taken.
@@ -40,15 +36,15 @@ def load_newest(run: Run, cfg: Config, learner: Learner) -> Progress:
     for problem in run.drop_damaged():
         warn(f"{problem}; going on from the newest whole checkpoint")
     saved = run.checkpoints()
-    average = learner.average and learner.average.model
-    progress = saved[-1].load_training(learner.model, learner.optimizer, average) if saved else Progress()
+    average = state.average and state.average.model
+    progress = saved[-1].load_training(state.model, state.optimizer, average) if saved else Progress()
     if cfg.train.steps < progress.step:
         raise ValueError(f"train.steps={cfg.train.steps} is less than the {progress.step} that {run.name} has taken: "
                          "use more")
-    last_line = progress.seen_steps // run.config.train.log_every * run.config.train.log_every
+    last_line = progress.logged_steps // run.config.train.log_every * run.config.train.log_every
     run.change(cfg)
     if progress.step < cfg.train.steps or not run.is_finished:
-        run.forget_after(progress.seen_steps)
+        run.forget_after(progress.logged_steps)
         logged = max(run.log().step, default=0) if last_line and (run.path / "log.csv").exists() else 0
         if logged < last_line:
             warn(f"{run.path / 'log.csv'} ends at step {logged}: its lines up to step {last_line} are lost")
@@ -68,18 +64,18 @@ class Interrupted(Exception):
 class Saver:
     """Writes the checkpoints of a run; a disk that refuses one does not end the training."""
 
-    def __init__(self, run: Run, learner: Learner, progress: Progress, stop: Stop):
-        self.run, self.learner, self.progress, self.stop = run, learner, progress, stop
-        stop.expect_saves_of(12 * learner.model.num_parameters())  # float32, with two more numbers for each weight
+    def __init__(self, run: Run, state: TrainState, progress: Progress, stop: Stop):
+        self.run, self.state, self.progress, self.stop = run, state, progress, stop
+        stop.expect_saves_of(12 * state.model.num_parameters())  # float32, with two more numbers for each weight
         self._saved = self._place() if run.checkpoints() else None
 
     def save(self, *, is_last: bool = False) -> None:
         """Write a checkpoint, or warn. The last one, and all of the log, must be written: else NotWritten is raised."""
         try:
             with self.stop.save():
-                learner, average = self.learner, self.learner.average
-                learner.optimizer.eval()
-                self.run.save(learner.model, learner.optimizer, self.progress, average and average.model)
+                state, average = self.state, self.state.average
+                state.optimizer.eval()
+                self.run.save(state.model, state.optimizer, self.progress, average and average.model)
             self._saved = self._place()
         except NotWritten as error:
             kept = self.run.checkpoints()
@@ -113,5 +109,5 @@ class Saver:
             raise NotWritten(f"{error.filename} cannot be written ({error.strerror}): the weights are saved; make room "
                              f"and have the rest written by --resume {self.run.name}") from error
 
-    def _place(self) -> tuple[int, bool]:
-        return self.progress.step, self.progress.unseen is None
+    def _place(self) -> tuple[int, int]:
+        return self.progress.step, self.progress.logged_steps

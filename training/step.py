@@ -1,4 +1,4 @@
-"""A model in training, and one step of it: what train.py repeats."""
+"""The state of a model in training, and one step of it: what train.py repeats."""
 
 import math
 from collections.abc import Sequence
@@ -10,6 +10,7 @@ from torch import nn
 from config import TrainConfig
 from data import Batch
 from model import Model
+from objective import Losses, make_objective
 from optim import MovingAverage, make_optimizer
 from tools import trace
 from training.gradients import GradientWatch
@@ -17,31 +18,34 @@ from training.gradients import GradientWatch
 
 @dataclass(frozen=True)
 class Step:
-    """What a step has shown."""
+    """What a step has measured."""
 
-    loss: float  # nats per token, before it
+    loss: float  # nats per target before it: the objective's own part
+    parts: dict[str, float]  # every other part of the losses
     grad_norm: float  # before it was clipped
     num_targets: int
 
 
 class NotFinite(Exception):
-    """The loss or the gradient of `batch` is no number any more; the weights have not moved."""
+    """The loss or the gradient of `batch` is not finite; the weights have not moved."""
 
     def __init__(self, found: str, batch: Batch):
         super().__init__(found)
         self.batch = batch
 
 
-class Learner:
-    """A model with what moves its weights, follows them, and watches their gradient."""
+class TrainState:
+    """A model in training: its objective, the optimizer, an average of its weights, and what watches its gradient."""
 
     def __init__(self, model: Model, cfg: TrainConfig):
         self.model, self.grad_clip = model, cfg.grad_clip
+        self.objective = make_objective(model, cfg)
         self.optimizer = make_optimizer(model, cfg)
         self.average = MovingAverage(model, cfg.ema_decay) if cfg.ema_decay else None
+        self.averaged = make_objective(self.average.model, cfg) if self.average else None
         self.watch = GradientWatch(cfg)
         self.device = next(model.parameters()).device
-        self.forward = torch.compile(model) if cfg.compile else model
+        self.forward = torch.compile(self.objective) if cfg.compile else self.objective
         self.precision = torch.autocast(self.device.type, torch.bfloat16, enabled=cfg.precision == "bfloat16")
 
     def step(self, batches: Sequence[Batch], *, number: int, lr: float, noise: list[tuple[float, float]]) -> Step:
@@ -51,33 +55,42 @@ class Learner:
         """
         self.optimizer.set_lr(lr)
         self.optimizer.train()
-        loss, num_targets = 0.0, sum(batch.num_targets for batch in batches)
+        num_targets, parts = sum(batch.num_targets for batch in batches), {}
         for batch in batches:
-            passes_of_its_size = num_targets / batch.num_targets
-            with self.precision:  # each target weighs the same, whichever pass it is in
-                part = self.forward(batch.x, batch.y, documents=batch.documents) / passes_of_its_size
-            part.backward()
+            losses = self.backward(batch, num_targets / batch.num_targets)
+            for name, loss in losses.parts.items():
+                parts[name] = parts.get(name, 0.0) + (loss / (num_targets / batch.num_targets)).item()
             self.watch.after_pass(self.model)
-            loss += part.item()
-            if not math.isfinite(loss):
+            total = losses.total.item()
+            if not math.isfinite(total):
                 break
         self.watch.after_step(self.model, num_targets / len(batches), noise)
         grad_norm = clip(self.model, self.grad_clip)
-        if not (math.isfinite(loss) and math.isfinite(grad_norm)):
+        loss = parts.pop(self.objective.own)
+        if not (math.isfinite(total) and math.isfinite(grad_norm)):
             raise NotFinite(f"loss {loss:g}, gradient norm {grad_norm:g}", batch)
         self.optimizer.step()
         self.optimizer.zero_grad()
+        self.model.after_step()
         if self.average:
             self.average.update(self.model, number)
-        return Step(loss, grad_norm, num_targets)
+        return Step(loss, parts, grad_norm, num_targets)
+
+    def backward(self, batch: Batch, passes_of_its_size: float) -> Losses:
+        """The losses of a batch, and the gradient of its share of the step: each target weighs the same."""
+        with self.precision:
+            losses = self.forward(batch)
+            share = losses.total / passes_of_its_size
+        share.backward()
+        return losses
 
     def first_bad_module(self, batch: Batch) -> str:
-        """Where a NaN or Inf first comes up, in a traced repetition of a forward and backward pass."""
+        """The first module whose output is NaN or Inf, in a traced repetition of a forward and backward pass."""
         self.model.zero_grad()
         with trace(self.model, grad=True) as t:
             with self.precision:
-                loss = self.model(batch.x, batch.y, documents=batch.documents)
-            loss.backward()
+                losses = self.objective(batch)
+            losses.total.backward()
         return str(t.first_nonfinite or "no NaN or Inf when the step is repeated")
 
 

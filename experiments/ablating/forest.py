@@ -1,4 +1,4 @@
-"""The forest plot: each variant's difference to the base with its interval, and every seed."""
+"""The forest plot: the difference of each variant to the base with its interval, and every seed."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -14,13 +14,13 @@ from experiments.ablating.variants import BASE
 COLOURS = {BETTER: "#1b7f5c", WORSE: "#c0392b", NOISE: "#6b7577"}
 OTHER = "#34495e"
 ROW_INCHES, LABEL_CHARACTERS = 0.52, 34
-BELOW = 0.22  # of a row, where its seeds stand
+BELOW = 0.22  # of a row: how far below its mean the seeds are drawn
 
 
 def draw_forest(table: pd.DataFrame, values: Mapping[str, Sequence[float]], title: str) -> Figure:
-    """Bits per byte less the base's: dots are seeds, thick bars 95 %, thin ones 95 % for all of them together.
+    """Bits per byte minus the base's: dots are seeds, thick bars 95 %, thin ones 95 % for all of them together.
 
-    `table` is a result_table, `values` has each variant's runs. Best on top; those that failed are left out.
+    `table` is a result_table, `values` has the runs of each variant. The best is on top; failed ones are left out.
     """
     rows = table[table.bits_per_byte.notna()].reset_index(drop=True)
     base = float(rows.loc[rows.variant == BASE, "bits_per_byte"].iloc[0])
@@ -40,16 +40,15 @@ def draw_forest(table: pd.DataFrame, values: Mapping[str, Sequence[float]], titl
 
 
 def _draw_row(axes: Axes, place: int, row: pd.Series, seeds: np.ndarray) -> None:
-    """A variant's seeds, mean, intervals, and on the right what they come to."""
-    is_base = row.variant == BASE
-    colour = COLOURS.get(row.verdict, OTHER)
-    mean = 0.0 if is_base else row.difference
-    low, high = (row.low - row.bits_per_byte, row.high - row.bits_per_byte) if is_base else (
-        row.difference_low, row.difference_high)
-    if not is_base:
+    """The seeds of a variant, its mean and intervals, and on the right its verdict."""
+    colour, mean, said = COLOURS.get(row.verdict, OTHER), row.difference, f"{row.difference:+.4f}  {row.verdict}"
+    low, high = row.difference_low, row.difference_high
+    if row.variant == BASE:
+        mean, said = 0.0, f"{row.bits_per_byte:.4f}"
+        low, high = row.low - row.bits_per_byte, row.high - row.bits_per_byte
+    else:
         axes.plot([row.wide_low, row.wide_high], [place, place], color=colour, linewidth=1.2, zorder=2)
     axes.plot([low, high], [place, place], color=colour, linewidth=5, alpha=0.35, solid_capstyle="butt", zorder=2)
     axes.plot(seeds, np.full(len(seeds), place + BELOW), "o", color=colour, markersize=4, alpha=0.7, markeredgewidth=0)
     axes.plot(mean, place, "D", color=colour, markersize=7, markeredgecolor="white", zorder=4)
-    said = f"{row.bits_per_byte:.4f}" if is_base else f"{row.difference:+.4f}  {row.verdict}"
     axes.annotate(said, (1.01, place), xycoords=("axes fraction", "data"), va="center", fontsize="small", color=colour)

@@ -1,4 +1,4 @@
-"""What an ablation will train: each variant sized to match the base, and on as many tokens."""
+"""The plan of an ablation: each variant sized to match the base, and trained on as many tokens."""
 
 import hashlib
 import json
@@ -13,31 +13,31 @@ from typing import Any
 from config import Config, override, save_config, to_dict
 from corpora.corpus import load_corpus
 from corpora.shards import prepare
-from experiments.ablating.options import Options
+from experiments.ablating.ablation_options import AblationOptions
 from experiments.ablating.sizing import Cost, num_flops, num_parameters, num_tokens, resized, steps_for
 from experiments.ablating.variants import Variant, make_variants
 from experiments.processes.children import Children, Task
 from run_store.atomic_files import write_text
 from tools import pick_device
-from train import choose_tokenizer, fit_vocabulary, settle_precision
+from training.setup import choose_tokenizer, fit_vocabulary, settle_precision
 
-TIMINGS = 3  # of each configuration; the median counts
+TIMINGS = 3  # measurements of each configuration; the median counts
 
 
 @dataclass(frozen=True)
 class Planned:
-    """A variant as it will be trained, but for its name and its seed."""
+    """A variant as it will be trained, except for the run's name and seed."""
 
     variant: Variant
     sizing: dict[str, Any]  # the flags that make it match the base
     cfg: Config
     parameters: int
     tokens: int
-    match: float | None  # what it has of what is matched / what the base has; None = nothing is matched
+    match: float | None  # its cost / the base's; None = nothing is matched
 
 
-def make_plan(options: Options, base: Config, children: Children) -> list[Planned]:
-    """The base and its variants; their texts are encoded on the way. Raises ValueError, for all that cannot be."""
+def make_plan(options: AblationOptions, base: Config, children: Children) -> list[Planned]:
+    """Plan the base and its variants, and encode their texts. Raises ValueError for mistakes."""
     if base.train.time_limit is not None:
         raise ValueError(f"train.time_limit={base.train.time_limit} could end runs before they are done: leave it out")
     variants, settled = make_variants(options, base), Settler()
@@ -46,8 +46,8 @@ def make_plan(options: Options, base: Config, children: Children) -> list[Planne
     return [plan_one(options, variant, cfg, configs[0], cost) for variant, cfg in zip(variants, configs, strict=True)]
 
 
-def plan_one(options: Options, variant: Variant, cfg: Config, base: Config, cost: Cost) -> Planned:
-    """A variant, sized; `cfg` and `base` know their vocabularies."""
+def plan_one(options: AblationOptions, variant: Variant, cfg: Config, base: Config, cost: Cost) -> Planned:
+    """Size a variant; `cfg` and `base` have their vocabulary sizes."""
     sizing, by = {}, options.settled_match_by
     if by in ("width", "depth", "mlp"):
         sizing = resized(cfg, cost(base), cost, by, keep_mlp=any(".hidden_" in flag for flag in variant.flags))
@@ -61,13 +61,13 @@ def plan_one(options: Options, variant: Variant, cfg: Config, base: Config, cost
     return Planned(variant, sizing, cfg, num_parameters(cfg), num_tokens(cfg), match)
 
 
-def total(options: Options, cfg: Config, cost: Cost) -> float:
-    """What a run has of what is matched: parameters, or what all its tokens cost."""
+def total(options: AblationOptions, cfg: Config, cost: Cost) -> float:
+    """The matched cost of a whole run."""
     return cost(cfg) * (1 if options.match == "params" else num_tokens(cfg))
 
 
 class Settler:
-    """Puts numbers for what follows from the text and the machine, and encodes the text, so that no run must."""
+    """Fills in what follows from the text and the machine, and encodes each text once."""
 
     def __init__(self):
         self._tokenizers = {}
@@ -83,21 +83,21 @@ class Settler:
 
 
 def token_seconds(cfg: Config, *, children: Children, folder: Path) -> float:
-    """Seconds of training on one token, measured while nothing else runs here; a configuration is measured once.
+    """Seconds of training per token, measured alone and once for each configuration.
 
-    Raises ValueError with what the process said where it fails.
+    Raises ValueError if the measuring process fails.
     """
-    book = folder / "timing.json"
-    measured = json.loads(book.read_text(encoding="utf-8")) if book.exists() else {}
+    known = folder / "timing.json"
+    measured = json.loads(known.read_text(encoding="utf-8")) if known.exists() else {}
     key = hashlib.sha256(json.dumps(to_dict(override(cfg, {"train.steps": 1}))).encode()).hexdigest()[:16]
     if key not in measured:
         measured[key] = statistics.median(time_steps(cfg, key, children, folder / "logs") for _ in range(TIMINGS))
-        write_text(book, json.dumps(measured, indent=1) + "\n")
+        write_text(known, json.dumps(measured, indent=1) + "\n")
     return measured[key] / (cfg.train.batch_size * cfg.train.accumulation * cfg.model.max_seq_len)
 
 
 def time_steps(cfg: Config, name: str, children: Children, logs: Path) -> float:
-    """Seconds of a step, in a process of its own."""
+    """Seconds of a step, measured in a process of its own."""
     config, result, log = (logs / f"timing-{name}.{kind}" for kind in ("config.json", "json", "txt"))
     save_config(cfg, config)
     task = Task(name, "experiments.processes.step_timing:main", (str(config), "fast", str(result)), log)

@@ -1,4 +1,4 @@
-"""What an ablation found: each variant against the base, ranked, with what is luck told apart from what is not."""
+"""Each variant compared with the base: differences, their intervals, and a verdict."""
 
 import math
 from collections.abc import Sequence
@@ -6,30 +6,29 @@ from collections.abc import Sequence
 import pandas as pd
 
 import runs
-from experiments.ablating.campaign import Outcome
+from experiments.ablating.variant_runs import VariantOutcome
 from experiments.ablating.variants import BASE, flags_line, spell
-from experiments.comparing.statistics import LEVEL, holm, mean_interval, welch
+from experiments.common.intervals import LEVEL, holm, mean_interval, welch
 
 BETTER, WORSE, NOISE = "better", "worse", "inside the noise"
 MEASURES = ("bits_per_byte", "low", "high", "difference", "difference_low", "difference_high", "wide_low", "wide_high",
             "p", "p_holm")
 
 
-def result_table(outcomes: Sequence[Outcome]) -> pd.DataFrame:
-    """A row for each variant, best first, and what failed last; bits per byte, intervals of 95 %, see `compare`."""
-    rows = [sizes(outcome) for outcome in outcomes]
+def result_table(outcomes: Sequence[VariantOutcome]) -> pd.DataFrame:
+    """A row for each variant, the best first and failed ones last, with the columns of `sizes` and `compare`."""
     found = compare([outcome.values if outcome.failure is None else () for outcome in outcomes])
-    for row, measures, outcome in zip(rows, found, outcomes, strict=True):
-        row |= measures
+    rows = [sizes(outcome) | measures for outcome, measures in zip(outcomes, found, strict=True)]
+    for row, outcome in zip(rows, outcomes, strict=True):
         row["verdict"] = outcome.failure or verdict(row)
     return pd.DataFrame(rows).sort_values("bits_per_byte", na_position="last", kind="stable", ignore_index=True)
 
 
 def compare(samples: Sequence[Sequence[float]]) -> list[dict[str, float]]:
-    """Each sample of values against the first one, the base; nan where there is nothing to be told.
+    """Each sample of values against the first one, the base; nan if there is nothing to compare.
 
-    `p` is Welch's, `p_holm` corrected by Holm for the number of variants. The interval of a difference has 95 %;
-    that from wide_low to wide_high has more, so that all of them together have 95 % (Bonferroni).
+    `p` is from Welch's test, `p_holm` is corrected by Holm for the number of variants. The interval of a difference
+    has 95 %; that from wide_low to wide_high is wider, so that all of them together have 95 % (Bonferroni).
     """
     base, *others = samples
     tested = sum(len(base) > 1 and len(values) > 1 for values in others)
@@ -48,7 +47,7 @@ def compare(samples: Sequence[Sequence[float]]) -> list[dict[str, float]]:
 
 
 def verdict(row: dict) -> str:
-    """Better, worse, or inside the noise."""
+    """Better, worse, inside the noise, or why there is no test."""
     if row["variant"] == BASE:
         return "the base"
     if math.isnan(row["bits_per_byte"]):
@@ -60,8 +59,8 @@ def verdict(row: dict) -> str:
     return BETTER if row["difference"] < 0 else WORSE
 
 
-def sizes(outcome: Outcome) -> dict:
-    """What a variant is, and what its runs cost; seconds are the mean of those finished."""
+def sizes(outcome: VariantOutcome) -> dict:
+    """The size of a variant and the cost of its runs; seconds are the mean of the finished ones."""
     planned = outcome.planned
     logs = [runs.Run(name).log().iloc[-1] for name in outcome.runs]
     row = {"variant": planned.variant.label, "sized_by": flags_line(planned.sizing), "parameters": planned.parameters,

@@ -1,21 +1,23 @@
-"""The variants of an ablation: which flags each changes on the base, and what it is called."""
+"""The variants of an ablation: the flags that each changes on the base, and its name."""
 
 import itertools
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import yaml
 
-from config import Config, override, replace, to_dict
-from experiments.ablating.options import Options
+from config import Config, flat, get, override, replace, to_dict
+from configuration.mistakes import unknown
+from experiments.ablating.ablation_options import AblationOptions
 
 BASE = "base"
-REFUSED = {"train.name": "it is the run's name", "train.time_limit": "runs are to end by themselves"}
+REFUSED = {"train.name": "it names the run", "train.time_limit": "runs are to end by themselves"}
 KNOBS = {"width": ("model.dim",), "depth": ("model.num_layers",), "mlp": ("model.hidden_dim", "model.hidden_mult"),
-         "steps": ("train.steps",)}  # what the matching sets
+         "steps": ("train.steps",)}  # what the matching changes
 LONGEST = 60  # characters of a variant's part of a run's name
 
 
@@ -25,12 +27,12 @@ class Variant:
 
     label: str  # norm=layer mlp=glu
     slug: str  # norm-layer-mlp-glu, for names of files
-    flags: dict[str, Any]  # what it changes
+    flags: dict[str, Any]  # those it changes
     cfg: Config
 
 
-def make_variants(options: Options, base: Config) -> list[Variant]:
-    """The base, and what the options vary on it. Raises ValueError, for all that cannot be at once."""
+def make_variants(options: AblationOptions, base: Config) -> list[Variant]:
+    """The base and its variants. Raises ValueError that names every mistake."""
     varied = [read_values(word, base) for word in options.vary]
     flags = [flag for flag, _ in varied]
     if twice := next((flag for flag in flags if flags.count(flag) > 1), None):
@@ -47,12 +49,11 @@ def make_variants(options: Options, base: Config) -> list[Variant]:
 
 
 def read_values(word: str, base: Config) -> tuple[str, list[Any]]:
-    """A flag and its values, of flag=value,value. Raises ValueError."""
+    """Read flag=value,value. Raises ValueError."""
     flag, equals, text = word.partition("=")
-    section, _, name = flag.partition(".")
-    known = to_dict(base).get(section, {})
-    if name not in known:
-        raise ValueError(f"{flag} is no flag: see python train.py --help for all of them")
+    known = flat(base)
+    if flag not in known:
+        raise ValueError(unknown(flag, list(known)))
     if not equals or not text:
         raise ValueError(f"{word}: expected values, as in {flag}=a,b")
     if flag in REFUSED:
@@ -62,13 +63,13 @@ def read_values(word: str, base: Config) -> tuple[str, list[Any]]:
     except yaml.YAMLError:
         raise ValueError(f"{word}: expected values with commas between them, lists in brackets") from None
     values = [None if value == "None" else value for value in values]
-    if isinstance(known[name], tuple):
+    if isinstance(known[flag], tuple):
         values = [value if isinstance(value, list) else [value] for value in values]
     return flag, values
 
 
 def read_point(words: str, base: Config) -> dict[str, Any]:
-    """The flags of "flag=value flag=value". Raises ValueError."""
+    """Read "flag=value flag=value". Raises ValueError."""
     point = {}
     for word in words.split():
         flag, values = read_values(word, base)
@@ -79,36 +80,31 @@ def read_point(words: str, base: Config) -> dict[str, Any]:
 
 
 def spell(value: Any) -> str:
-    """A flag's value in short."""
+    """A value as a short text."""
     if isinstance(value, list | tuple):
         return ",".join(map(spell, value))
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def flags_line(flags: Mapping[str, Any]) -> str:
-    """Flags without their sections, and their values."""
+    """Flags and their values, without the sections."""
     return " ".join(f"{flag.partition('.')[2]}={spell(value)}" for flag, value in flags.items())
 
 
-def get(cfg: Config, flag: str) -> Any:
-    section, _, name = flag.partition(".")
-    return getattr(getattr(cfg, section), name)
-
-
 def slug(label: str) -> str:
-    """A label as a part of a file's name."""
+    """A label as a part of a file name."""
     return re.sub(r"[^A-Za-z0-9._]+", "-", label).strip("-.")[:LONGEST]
 
 
 def short_names(flags: Iterable[str]) -> dict[str, str]:
-    """Flags without their sections, where that tells them apart."""
+    """Flags without their sections, unless that makes two alike."""
     flags = list(dict.fromkeys(flags))
     short = {flag: flag.partition(".")[2] for flag in flags}
     return {flag: flag if list(short.values()).count(name) > 1 else name for flag, name in short.items()}
 
 
 def _distinct(points: Sequence[dict[str, Any]], base: Config) -> list[Variant]:
-    """A variant for each point that is neither the base nor another. Raises ValueError."""
+    """A variant for each point, without the base and duplicates. Raises ValueError."""
     names, found, wrong = short_names(flag for point in points for flag in point), {}, []
     for point in points:
         try:
@@ -126,17 +122,17 @@ def _distinct(points: Sequence[dict[str, Any]], base: Config) -> list[Variant]:
 
 
 def _with_own_slugs(variants: list[Variant]) -> list[Variant]:
-    """Numbered where two would write to the same files."""
-    seen: dict[str, int] = {BASE: 1}
-    for place, variant in enumerate(variants):
-        seen[variant.slug] = number = seen.get(variant.slug, 0) + 1
-        if number > 1:
-            variants[place] = Variant(variant.label, f"{variant.slug}-{number}", variant.flags, variant.cfg)
-    return variants
+    """Number slugs that stand for several variants."""
+    seen, found = Counter([BASE]), []
+    for variant in variants:
+        seen[variant.slug] += 1
+        number = seen[variant.slug]
+        found.append(replace(variant, slug=f"{variant.slug}-{number}") if number > 1 else variant)
+    return found
 
 
-def _require_free(options: Options, varied: set[str]) -> None:
-    """Raise ValueError where a flag is varied that something else sets."""
+def _require_free(options: AblationOptions, varied: set[str]) -> None:
+    """Raise ValueError if a varied flag is also swept or changed by the matching."""
     for flag in KNOBS.get(options.settled_match_by, ()):
         if flag in varied:
             raise ValueError(f"{flag} is varied, and is what match_by={options.settled_match_by} changes: use another "
@@ -146,7 +142,7 @@ def _require_free(options: Options, varied: set[str]) -> None:
 
 
 def _require_distinct_seeds(variants: list[Variant], count: int) -> None:
-    """Raise ValueError where two variants would be the same runs."""
+    """Raise ValueError if two variants share a run."""
     taken: dict[str, dict[int, str]] = {}
     for variant in variants:
         train = variant.cfg.train

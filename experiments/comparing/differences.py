@@ -1,4 +1,4 @@
-"""In which flags runs differ, and what keeps their numbers from being compared."""
+"""The flags in which runs differ, and remarks on what cannot be compared."""
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -6,50 +6,47 @@ from typing import Any
 
 import pandas as pd
 
-from config import to_dict
-from experiments.comparing.lines import Line
-from experiments.comparing.sources import Source
+from config import flat
+from experiments.comparing.lines import Line, members
+from experiments.comparing.sources import CurveSource
 
 PER_TOKEN = ("val_loss", "train_loss", "ema_val_loss", "perplexity", "accuracy")  # depend on the tokenizer
 
 
 def differences(lines: Sequence[Line]) -> pd.DataFrame:
-    """A row for each flag in which the lines differ, train.name left out, and a column for each line.
+    """A row for each flag in which the lines differ, except train.name, and a column for each line.
 
-    Of several runs all values are told. The logs of others have no flags.
+    A line of several runs has all their values. Foreign logs have no flags.
     """
-    flags = {line.name: [_flags(member) for member in line.members if member.run] for line in lines}
+    flags = {line.name: [_flags(member) for member in members([line])] for line in lines}
     rows = {}
-    for flag in dict.fromkeys(name for members in flags.values() for member in members for name in member):
-        cells = {line: ", ".join(dict.fromkeys(spelled(member[flag]) for member in members))
-                 for line, members in flags.items()}
+    for flag in dict.fromkeys(name for runs in flags.values() for run in runs for name in run):
+        cells = {line: ", ".join(dict.fromkeys(spelled(run[flag]) for run in runs)) for line, runs in flags.items()}
         if len({cell for line, cell in cells.items() if flags[line]}) > 1:
             rows[flag] = cells
     return pd.DataFrame.from_dict(rows, orient="index", columns=[line.name for line in lines])
 
 
-def _flags(source: Source) -> dict[str, Any]:
-    tree = to_dict(source.run.config)
-    del tree["train"]["name"]
-    return {f"{section}.{flag}": value for section, flags in tree.items() for flag, value in flags.items()}
+def _flags(source: CurveSource) -> dict[str, Any]:
+    return {flag: value for flag, value in flat(source.run.config).items() if flag != "train.name"}
 
 
 def spelled(value: Any) -> str:
-    """A flag's value as the command line takes it; () for an empty list."""
+    """A flag's value as on the command line; () for an empty list."""
     if isinstance(value, list | tuple):
         return " ".join(map(spelled, value)) or "()"
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 @lru_cache(1000)
-def _tokenizer(source: Source) -> tuple[str, str]:
-    """What it is, in words, and its fingerprint."""
+def _tokenizer(source: CurveSource) -> tuple[str, str]:
+    """A description of its tokenizer, and the fingerprint."""
     tokenizer = source.run.tokenizer()
     return f"{tokenizer.kind}, {tokenizer.vocab_size:,} ids", tokenizer.fingerprint
 
 
 def tokenizers(lines: Sequence[Line]) -> dict[str, list[str]]:
-    """The lines that share a tokenizer, by what it is; the logs of others, where it is not known, are left out."""
+    """The lines that share a tokenizer, by its description; foreign logs are left out."""
     found: dict[str, tuple[str, list[str]]] = {}
     for line in lines:
         if line.members[0].run:
@@ -61,7 +58,7 @@ def tokenizers(lines: Sequence[Line]) -> dict[str, list[str]]:
 
 
 def val_texts(lines: Sequence[Line]) -> list[list[str]]:
-    """The lines that were validated on the same text."""
+    """Groups of lines that were validated on the same text."""
     found: dict[Any, list[str]] = {}
     for line in lines:
         if run := line.members[0].run:
@@ -70,19 +67,19 @@ def val_texts(lines: Sequence[Line]) -> list[list[str]]:
 
 
 def val_text(data: Mapping[str, Any]) -> Any:
-    """Equal for runs that are validated on the same text."""
-    floor = data["floor_bits_per_byte"]  # of the very text, so it names it, whatever there was to learn from
+    """A key that is equal for runs with the same validation text."""
+    floor = data["floor_bits_per_byte"]  # of the validation text, and so identifies it
     return data["fingerprint"] if floor is None else (data["val_bytes"], floor)
 
 
 def common_floor(lines: Sequence[Line]) -> float | None:
-    """The entropy of the text in bits per byte; None where it is not known, or not the same for all runs."""
-    floors = {member.run.data["floor_bits_per_byte"] for line in lines for member in line.members if member.run}
+    """The entropy of the text in bits per byte; None = unknown, or not the same for all runs."""
+    floors = {member.run.data["floor_bits_per_byte"] for member in members(lines)}
     return floors.pop() if len(floors) == 1 else None
 
 
 def remarks(lines: Sequence[Line]) -> list[str]:
-    """A sentence on each thing to know before the lines' numbers are compared."""
+    """A sentence on each obstacle to comparing the lines' numbers."""
     said, by_tokenizer, by_text = [], tokenizers(lines), val_texts(lines)
     if len(by_tokenizer) > 1:
         groups = "; ".join(f"{', '.join(names)}: {what}" for what, names in by_tokenizer.items())
@@ -91,11 +88,11 @@ def remarks(lines: Sequence[Line]) -> list[str]:
     if len(by_text) > 1:
         groups = " and ".join(", ".join(names) for names in by_text)
         said.append(f"{groups} were validated on different texts: their curves do not compare, only what is measured "
-                    "on the same text does, and that only where none of them has learned it.")
+                    "on the same text does, and only if none of them was trained on it.")
     if foreign := [line.name for line in lines if line.members[0].run is None]:
         said.append(f"There is only a log of {' and of '.join(foreign)}: its loss per token compares with the others' "
-                    "where text and tokenizer are theirs.")
-    for member in (member for line in lines for member in line.members if member.run):
+                    "if text and tokenizer are the same.")
+    for member in members(lines):
         reached, asked = int(member.table["step"].max()), member.run.config.train.steps
         if reached < asked:
             said.append(f"{member.name} stopped at step {reached:,} of {asked:,}.")

@@ -1,4 +1,4 @@
-"""How far a line is from another: with how sure that is, and in tokens."""
+"""The gap between two lines: its uncertainty, and its worth in tokens."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -7,44 +7,45 @@ from dataclasses import astuple, dataclass, replace
 import numpy as np
 import pandas as pd
 
+from experiments.common.figures import last_value
+from experiments.common.intervals import LEVEL, Difference, holm, welch
 from experiments.comparing.differences import tokenizers, val_texts
 from experiments.comparing.lines import AXES, Line, curve
 from experiments.comparing.measures import HeldOut, Measures
-from experiments.comparing.sources import Source
-from experiments.comparing.statistics import LEVEL, Difference, holm, welch
+from experiments.comparing.sources import CurveSource
 
 UNITS = {"bits_per_byte": "bits per byte", "val_loss": "nats per token"}
 RESAMPLES = 10_000
-MIN_BLOCKS = 20  # of a text, from which on a bootstrap tells something
+MIN_BLOCKS = 20  # of a text; fewer are too few for a bootstrap
 
 
 @dataclass(frozen=True)
 class Saved:
-    """How much less text the better line needs to reach the other's final loss; negative where it needs more.
+    """How much less text the better line needs to reach the other's final loss; negative = it needs more.
 
-    The interval is over seeds, nan with one each. By then the better one has not lowered its learning rate as far as
-    the other had, so trained for that long from the start it would save more.
+    The interval is over seeds, nan with one each. This is a lower bound: at that point the better line has not lowered
+    its learning rate as far as the other had.
     """
 
     amount: float
     low: float
     high: float
-    of: float  # what the other has seen
-    unit: str = "tokens"  # or bytes of text, where a token is not the same for both
+    of: float  # the amount that the other has seen
+    unit: str = "tokens"  # or bytes of text, if tokenizers differ
 
 
 @dataclass(frozen=True)
 class Gap:
-    """A line less the base: negative where it is better."""
+    """A line minus the base: negative = better."""
 
     line: str
     base: str
-    difference: Difference  # p is corrected for the number of tests; nan where seeds are too few to tell
+    difference: Difference  # p is corrected for the number of tests; nan = too few seeds
     column: str
-    how: str  # what the interval is over
-    is_sure: bool | None  # None = nothing to tell it by
-    saved: Saved | None  # None = never there, or tokens are not known
-    tests: int = 1  # that p is corrected for
+    how: str  # the source of the interval
+    is_sure: bool | None  # None = unknown
+    saved: Saved | None  # None = never reached, or tokens are unknown
+    tests: int = 1  # number that p is corrected for
 
     def __str__(self) -> str:
         mean, low, high, p = self.difference
@@ -71,12 +72,12 @@ class Gap:
         return f"; {better} {said} ({abs(amount) / of:.0%}{sure}) of the {of:,.0f} {unit} to {other}'s final loss"
 
 
-def gaps(lines: Sequence[Line], measured: Mapping[Source, Measures], text: HeldOut | None) -> list[Gap]:
-    """Each line against the first. Nothing is told of a line that has no loss in common with it.
+def gaps(lines: Sequence[Line], measured: Mapping[CurveSource, Measures], text: HeldOut | None) -> list[Gap]:
+    """Each line compared with the first, if they have a loss in common.
 
-    Over seeds the final losses of the logs count, by Welch's test, corrected for the number of lines (Holm); what is
-    `measured` on the same text where the logs' texts differ. With one seed on a side it is that text's blocks, by a
-    paired bootstrap.
+    With several seeds, Welch's test of the final losses of the logs, or of those `measured` on the same text if the
+    logs' texts differ, corrected for the number of lines (Holm). With one seed on a side, a paired bootstrap over the
+    blocks of that text.
     """
     base, *others = lines
     found = [gap for line in others if (gap := _gap(line, base, measured, text))]
@@ -86,10 +87,10 @@ def gaps(lines: Sequence[Line], measured: Mapping[Source, Measures], text: HeldO
                                               is_sure=p < LEVEL) for gap, p in zip(found, corrected, strict=True)]
 
 
-def _gap(line: Line, base: Line, measured: Mapping[Source, Measures], text: HeldOut | None) -> Gap | None:
+def _gap(line: Line, base: Line, measured: Mapping[CurveSource, Measures], text: HeldOut | None) -> Gap | None:
     sides, column = (line, base), _common(line, base)
     on_text = [_on_text(side, measured, text) for side in sides]
-    values = [[last(member, column) for member in side.members] for side in sides] if column else on_text
+    values = [[last_value(member.table, column) for member in side.members] for side in sides] if column else on_text
     if not all(values):
         return None
     difference, unit, is_sure = welch(*values), column or "bits_per_byte", None
@@ -108,7 +109,7 @@ def _gap(line: Line, base: Line, measured: Mapping[Source, Measures], text: Held
 
 
 def _common(line: Line, base: Line) -> str | None:
-    """The loss of the same text that both logs have, in bits per byte if possible."""
+    """The loss on the same text that both logs have, in bits per byte if possible."""
     if len(val_texts([line, base])) > 1:
         return None
     usable = ("bits_per_byte", "val_loss") if len(tokenizers([line, base])) < 2 else ("bits_per_byte",)
@@ -116,24 +117,19 @@ def _common(line: Line, base: Line) -> str | None:
         column in side.table and side.table[column].notna().any() for side in (line, base))), None)
 
 
-def _on_text(line: Line, measured: Mapping[Source, Measures], text: HeldOut | None) -> list[float]:
-    """Bits per byte of each member on the text; none where one has not been measured."""
+def _on_text(line: Line, measured: Mapping[CurveSource, Measures], text: HeldOut | None) -> list[float]:
+    """Bits per byte of each member on the text; [] if one is not measured."""
     if text is None or not all(member in measured for member in line.members):
         return []
     return [measured[member].bits_per_byte(text) for member in line.members]
 
 
-def last(source: Source, column: str) -> float:
-    """The last value that was measured."""
-    return float(source.table[column].dropna().iloc[-1])
-
-
 def bootstrap(
     nats: Sequence[Sequence[float]], base: Sequence[Sequence[float]], text: HeldOut, *, seed: int = 0,
 ) -> tuple[float, float]:
-    """95 % interval of the difference in bits per byte, as if the text were drawn again, block by block.
+    """95 % interval of the difference in bits per byte, by a paired bootstrap over blocks of the text.
 
-    Both sides see the same draws, and each is the mean of its runs. Shape: nats and base (runs, blocks).
+    Each side is the mean of its runs. Shape: nats and base (runs, blocks).
     """
     difference = np.mean(nats, axis=0) - np.mean(base, axis=0)
     draws = np.random.default_rng(seed).multinomial(len(difference), np.full_like(difference, 1 / len(difference)),
@@ -146,7 +142,7 @@ def bootstrap(
 
 
 def tokens_saved(better: Line, other: Line, column: str) -> Saved | None:
-    """To the other's final loss; None where a log has no tokens, or a seed never gets there."""
+    """Tokens saved to the other's final loss; None if a log has no tokens, or a seed never reaches it."""
     axis = "bytes" if len(tokenizers([better, other])) > 1 else "tokens"
     ours, theirs = ([_losses(member, column) for member in side.members] for side in (better, other))
     if any(axis not in log for log in (*ours, *theirs)):
@@ -155,14 +151,14 @@ def tokens_saved(better: Line, other: Line, column: str) -> Saved | None:
     saved = np.array([[end[axis] - reached(log, axis, column, end[column]) for end in ends] for log in ours])
     if not np.isfinite(saved).all():
         return None
-    # (ours, theirs): the effect of a member of either side is its mean over the other side's
+    # (ours, theirs): a member's effect is its mean over the other side
     spread = welch(saved.mean(1), saved.mean() - saved.mean(0))
     seen = float(np.mean([end[axis] for end in ends]))
     return Saved(float(saved.mean()), spread.low, spread.high, seen, AXES[axis])
 
 
 def reached(log: pd.DataFrame, axis: str, column: str, target: float) -> float:
-    """Where on the axis a curve first reaches a loss, between two measurements by a straight line; inf = never."""
+    """Where on the axis a curve first reaches a loss, interpolated linearly; inf = never."""
     places = np.flatnonzero(log[column] <= target)
     if not len(places):
         return math.inf
@@ -173,10 +169,10 @@ def reached(log: pd.DataFrame, axis: str, column: str, target: float) -> float:
     return float(early + (late - early) * (high - target) / (high - low))
 
 
-def _losses(source: Source, column: str) -> pd.DataFrame:
-    """A run's evaluations, all on the same tokens: the last line of its log is of the whole text, unlike the others.
+def _losses(source: CurveSource, column: str) -> pd.DataFrame:
+    """A run's evaluations, all on the same tokens: the last line of a log is of the whole text, unlike the others.
 
-    As logged where its last checkpoint is not whole, or not of the last evaluation.
+    As logged if the last checkpoint is damaged or not of the last evaluation.
     """
     seen = curve(source).dropna(subset=column)
     saved = source.run.checkpoints()[-1:] if source.run else []

@@ -1,17 +1,18 @@
-"""How many of the stories a run writes are grammatical and keep to their own facts, and where the others break."""
+"""Grades of a run's stories: how many are grammatical and consistent, and where the others break."""
 
 import math
 from collections import Counter
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from statistics import median
+from typing import Any
 
 from scipy.stats import binomtest
 
 import tales
 from config import SampleConfig
 from corpora.files import digest
-from experiments.comparing.caches import read_cache, write_cache
+from experiments.comparing.caches import cached
 from inference import OPENINGS, continue_prompts
 from run_store.atomic_files import sha256
 from runs import Run
@@ -19,13 +20,13 @@ from tools import pick_device
 
 CACHE = "graded_stories.json"
 TEMPERATURE, SEED = 0.8, 0
-LONGEST = 1000  # bytes: none of 20,000 tales is longer
-ROOM = 1.5  # a story may have so many times the tokens that the longest takes
+LONGEST = 1000  # bytes; none of 20,000 tales is longer
+ROOM = 1.5  # x the tokens of the longest tale: the limit of a story
 
 
 @dataclass(frozen=True)
 class Grades:
-    """Stories of one checkpoint, and what `tales.grade` says of each."""
+    """Stories of one checkpoint with the grade of each by `tales.grade`."""
 
     step: int  # of the checkpoint
     texts: tuple[str, ...]
@@ -41,23 +42,23 @@ class Grades:
 
     @property
     def share(self) -> float:
-        """Of stories that are whole, grammatical and consistent."""
+        """Share of stories that are whole, grammatical and consistent."""
         return self.num_passed / self.count
 
     @cached_property
     def interval(self) -> tuple[float, float]:
-        """Wilson's 95 % interval of the share: where it may lie with endless stories."""
+        """Wilson's 95 % interval of the share."""
         low, high = binomtest(self.num_passed, self.count).proportion_ci(0.95, method="wilson")
         return float(low), float(high)
 
     @property
     def kinds(self) -> dict[str, int]:
-        """How often what breaks a story is its grammar, its consistency, or that it stops too early; most first."""
+        """The number of broken stories by reason (grammar, consistency, unfinished), the most frequent first."""
         return dict(Counter(grade.kind for grade in self.grades if not grade.passed).most_common())
 
     @property
     def break_at(self) -> float | None:
-        """The median number of characters before a broken story's break; None where none is broken."""
+        """The median number of characters before the break; None if no story is broken."""
         places = [grade.position for grade in self.grades if not grade.passed]
         return median(places) if places else None
 
@@ -71,26 +72,27 @@ class Grades:
 
 
 def grade_run(run: Run, *, num_stories: int = 100, checkpoint: str = "best", device: str = "auto") -> Grades | None:
-    """Sample stories from their first word at temperature 0.8 and grade them; None = it has not learned from tales.
+    """Sample stories from their first word at temperature 0.8 and grade them; None = not trained on tales.
 
-    Two runs get the same room, in text, whatever their tokenizers and contexts. What was graded before is read from
-    the run's folder. Raises ValueError where there is no such checkpoint, or its model has diverged.
+    The limit in characters is the same for all tokenizers and contexts. Grades are kept in the run's folder.
+    Raises ValueError if there is no such checkpoint, or if its model has diverged.
     """
     if "tales" not in run.config.data.name:
         return None
     if num_stories < 1:
-        raise ValueError(f"num_stories={num_stories} is no number of stories: use 1 or more")
+        raise ValueError(f"num_stories={num_stories} is not a number of stories: use 1 or more")
     saved = run.checkpoint(checkpoint)
     room = math.ceil(ROOM * LONGEST * run.data["val_tokens_per_byte"])
     sample = SampleConfig(prompts=(OPENINGS["tales"],), num_samples=num_stories, temperature=TEMPERATURE, seed=SEED,
                           max_new_tokens=room)
     key = digest(saved.fingerprint, asdict(sample), [sha256(path) for path in tales.SOURCES])
-    cached = read_cache(run, CACHE)
-    if key not in cached:
+
+    def grade() -> dict[str, Any]:
         model = run.load_model(str(saved.step), pick_device(device))
         texts = [OPENINGS["tales"] + new for new in continue_prompts(model, run.tokenizer(), sample)]
-        cached[key] = {"step": saved.step, "stories": [asdict(tales.grade(text)) | {"text": text} for text in texts]}
-        write_cache(run, CACHE, cached, "the stories are graded again next time")
-    lines = [dict(line) for line in cached[key]["stories"]]
+        return {"step": saved.step, "stories": [asdict(tales.grade(text)) | {"text": text} for text in texts]}
+
+    found = cached(run, CACHE, key, grade)
+    lines = [dict(line) for line in found["stories"]]
     texts = tuple(line.pop("text") for line in lines)
-    return Grades(cached[key]["step"], texts, tuple(tales.Grade(**line) for line in lines))
+    return Grades(found["step"], texts, tuple(tales.Grade(**line) for line in lines))

@@ -1,22 +1,25 @@
-"""Runs as the lines of a picture: those that differ in their seed alone become one, with the band of its mean."""
+"""Groups runs into lines: runs that differ in their seed alone become one line with a band."""
 
 import json
 import math
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
-from config import to_dict
-from experiments.comparing.sources import Source
+from config import flat
+from experiments.comparing.sources import CurveSource
+from runs import Run
 
+T = TypeVar("T")
 AXES = {"step": "steps", "tokens": "tokens", "bytes": "bytes of text", "seconds": "seconds", "flops": "FLOPs"}
-COLUMNS = {  # what is measured along the way; others go by their own names
+COLUMNS = {  # labels of our columns; others have their own names as labels
     "bits_per_byte": "validation, bits per byte",
     "bits_over_floor": "validation, bits per byte over the floor",
     "train_bits_per_byte": "training, bits per byte",
@@ -33,22 +36,22 @@ COLUMNS = {  # what is measured along the way; others go by their own names
 
 @dataclass(frozen=True, eq=False)
 class Line:
-    """What is drawn as one line: a run, or runs that differ in nothing but train.seed and train.name."""
+    """A run, or several that differ only in train.seed and train.name."""
 
     name: str
-    members: tuple[Source, ...]
-    table: pd.DataFrame  # the mean over the members at the steps they have in common, in the order of the steps
+    members: tuple[CurveSource, ...]
+    table: pd.DataFrame  # the mean over the members at their common steps, ascending
     low: pd.DataFrame | None  # 95 % interval of the mean by Student's t, at the same rows; None = one member
     high: pd.DataFrame | None
 
 
-def lines(sources: Iterable[Source]) -> list[Line]:
-    """The lines, in the order in which their first members come; somebody else's log is always one of its own.
+def lines(sources: Iterable[CurveSource]) -> list[Line]:
+    """The lines, in the order of their first members; a foreign log is always a line of its own.
 
-    A run that stopped earlier than the others of its configuration is a line of its own too: a mean would end with it.
-    Of runs with one seed each begins a line, for it tells nothing of the noise: they are copies, or the code changed.
+    So is a run that stopped earlier than the others of its configuration, because a mean would end with it. A repeated
+    seed begins another line: the runs are copies, or the code changed, which says nothing about the noise.
     """
-    groups: dict[tuple[str, int], list[Source]] = {}
+    groups: dict[tuple[str, int], list[CurveSource]] = {}
     of_seed: Counter[tuple[str, int]] = Counter()
     for source in sources:
         key, seed = _key(source), source.run and source.run.config.train.seed
@@ -58,8 +61,27 @@ def lines(sources: Iterable[Source]) -> list[Line]:
     return [_line(name, group) for name, group in zip(names, groups.values(), strict=True)]
 
 
-def curve(source: Source) -> pd.DataFrame:
-    """A log's numbers by "step", and in bytes and bits per byte what the run's tokenizer and text allow."""
+def members(lines: Iterable[Line]) -> Iterator[CurveSource]:
+    """The saved runs of all lines."""
+    return (member for line in lines for member in line.members if member.run)
+
+
+def try_each(
+    lines: Iterable[Line], measure: Callable[[Run], T | None], complaint: str,
+) -> tuple[dict[CurveSource, T], list[str]]:
+    """A result for each saved run, and the `complaint` of its name and error for each ValueError."""
+    found, problems = {}, []
+    for source in members(lines):
+        try:
+            if (result := measure(source.run)) is not None:
+                found[source] = result
+        except ValueError as error:
+            problems.append(complaint.format(source.name, error))
+    return found, problems
+
+
+def curve(source: CurveSource) -> pd.DataFrame:
+    """A log's numbers by "step", with bytes and bits per byte if the tokenizer and the text are known."""
     table = source.table.select_dtypes("number").sort_values("step", ignore_index=True)
     if source.run is None:
         return table
@@ -73,16 +95,15 @@ def curve(source: Source) -> pd.DataFrame:
     return table.assign(**more)
 
 
-def _key(source: Source) -> str:
+def _key(source: CurveSource) -> str:
     """Equal for the members of a line."""
     if source.run is None:
         return f"{source.path} {source.name}"
-    tree = to_dict(source.run.config)
-    del tree["train"]["seed"], tree["train"]["name"]
-    return json.dumps([tree, source.run.data["fingerprint"], int(source.table["step"].max())])
+    flags = flat(source.run.config) | {"train.seed": None, "train.name": None}
+    return json.dumps([flags, source.run.data["fingerprint"], int(source.table["step"].max())])
 
 
-def _line(name: str, members: Sequence[Source]) -> Line:
+def _line(name: str, members: Sequence[CurveSource]) -> Line:
     tables = [curve(member).set_index("step") for member in members]
     if len(tables) == 1:
         return Line(name, tuple(members), tables[0].reset_index(), None, None)
@@ -97,13 +118,13 @@ def _line(name: str, members: Sequence[Source]) -> Line:
 
 
 def _names(groups: Sequence[Sequence[str]]) -> list[str]:
-    """A name for each group of runs: what their names have in common, where no other line has that."""
+    """A name for each group of runs: the common start of their names, if no other line has it."""
     names = [group[0] if len(group) == 1 else _stem(group) for group in groups]
     return [name if name and names.count(name) == 1 else f"{group[0]} and {len(group) - 1} more" if len(group) > 1
             else name for name, group in zip(names, groups, strict=True)]
 
 
 def _stem(names: Sequence[str]) -> str:
-    """The words with which all names begin, without the word "seed" at the end: tiny-seed-0, tiny-seed-1 -> tiny."""
+    """The words that all names begin with, without a last "seed": tiny-seed-0, tiny-seed-1 -> tiny."""
     common = "".join(os.path.commonprefix([re.split(r"([-_. ]+)", name) for name in names]))
     return re.sub(r"([-_. ]+(seed|s))?[-_. ]*$", "", common)

@@ -1,4 +1,4 @@
-"""How well the models of several runs predict one and the same text."""
+"""How well the best checkpoints of several runs predict the same text."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -14,9 +14,9 @@ from corpora.corpus import load_corpus
 from corpora.files import digest, text_blocks
 from corpora.shards import prepare
 from data import IGNORED, eval_batches
-from experiments.comparing.caches import read_cache, write_cache
-from experiments.comparing.lines import Line
-from experiments.comparing.sources import Source
+from experiments.comparing.caches import cached
+from experiments.comparing.lines import Line, members, try_each
+from experiments.comparing.sources import CurveSource
 from inference import EncodedText
 from model import Model
 from runs import Run
@@ -25,7 +25,7 @@ from tools import pick_device
 
 CACHE = "held_out.json"
 BLOCK_BYTES = 2048  # a longer document counts as several blocks
-MAX_LOGITS = 2**24  # alive at a time
+MAX_LOGITS = 2**24  # in memory at a time
 TOP = (1, 5)
 
 
@@ -34,7 +34,7 @@ class HeldOut:
     """A text to measure on."""
 
     documents: tuple[str, ...]
-    origin: str  # where it is from, in words
+    origin: str  # in words, e.g. "held out for base"
 
     def __str__(self) -> str:
         return (f"The same text for all, in the columns that say so: {self.num_bytes:,} bytes {self.origin}, "
@@ -42,7 +42,7 @@ class HeldOut:
 
     @cached_property
     def num_bytes(self) -> int:
-        """Of UTF-8."""
+        """Bytes of UTF-8."""
         return int(self.block_bytes.sum())
 
     @cached_property
@@ -52,7 +52,7 @@ class HeldOut:
 
     @cached_property
     def blocks(self) -> tuple[np.ndarray, ...]:
-        """For each document the bytes of its blocks: itself, or equal pieces where it is long."""
+        """The bytes of each document's blocks: the document, or equal pieces of a long one."""
         sizes = [len(document.encode()) for document in self.documents]
         return tuple(np.diff(np.linspace(0, size, max(1, size // BLOCK_BYTES) + 1).astype(int)) for size in sizes)
 
@@ -62,39 +62,39 @@ class HeldOut:
         return np.concatenate(self.blocks)
 
     def blocks_of(self, tokenizer: Tokenizer, encoded: Sequence[Sequence[int]]) -> np.ndarray:
-        """The block in which each token of all documents begins, whatever the tokenizer. Shape: (tokens,)."""
+        """The block in which each token of all documents begins. Shape: (tokens,)."""
         found, first = [], 0
         for ids, sizes in zip(encoded, self.blocks, strict=True):
             lengths = tokenizer.byte_lengths[list(ids)]
             begins = np.cumsum(lengths) - lengths
             place = np.searchsorted(np.cumsum(sizes), begins, side="right")
-            found.append(first + np.minimum(place, len(sizes) - 1))  # the end-of-text token begins behind the last
+            found.append(first + np.minimum(place, len(sizes) - 1))  # the end-of-text token lies behind the last block
             first += len(sizes)
         return np.concatenate(found)
 
 
 @dataclass(frozen=True)
 class Measures:
-    """What a checkpoint's model makes of a text; the end-of-text tokens count."""
+    """A checkpoint's predictions of a text; end-of-text tokens count."""
 
     step: int  # of the checkpoint
     num_tokens: int
-    accuracy: dict[int, float]  # k: share of tokens among the k likeliest
-    block_nats: tuple[float, ...]  # of each of the text's blocks
+    accuracy: dict[int, float]  # k -> share of tokens that are among the k most likely
+    block_nats: tuple[float, ...]  # of each block of the text
 
     def bits_per_byte(self, text: HeldOut) -> float:
         return sum(self.block_nats) / math.log(2) / text.num_bytes
 
 
 def held_out(lines: Sequence[Line], max_bytes: int, path: Path | None = None) -> tuple[HeldOut | None, list[str]]:
-    """The file's text, or what is held out for the first run whose text is there; and why others' is not.
+    """The file's text, or the held-out text of the first run that still has it; and why other runs do not.
 
-    None where `max_bytes` is 0, or there is no such run. Raises ValueError where the file has no text.
+    None if `max_bytes` is 0 or no run has it. Raises ValueError if the file has no text.
     """
     problems = []
     if path is not None:
         return text_file(path, max_bytes), problems
-    for run in (member.run for line in lines for member in line.members if member.run and max_bytes):
+    for run in (member.run for member in members(lines) if max_bytes):
         try:
             return held_out_text(run, max_bytes), problems
         except ValueError as error:
@@ -104,21 +104,15 @@ def held_out(lines: Sequence[Line], max_bytes: int, path: Path | None = None) ->
 
 def measure_all(
     lines: Sequence[Line], text: HeldOut | None, *, device: str = "auto",
-) -> tuple[dict[Source, Measures], list[str]]:
-    """Each run's best checkpoint on the text, where there is one; and a sentence on each that cannot be measured."""
-    measured, problems = {}, []
-    for source in (member for line in lines for member in line.members if member.run and text):
-        try:
-            measured[source] = measure(source.run, text, device=device)
-        except ValueError as error:
-            problems.append(f"{source.name} is not measured: {error}.")
-    return measured, problems
+) -> tuple[dict[CurveSource, Measures], list[str]]:
+    """Each run's best checkpoint on the text, if there is one; and a sentence on each that cannot be measured."""
+    return try_each(lines if text else (), lambda run: measure(run, text, device=device), "{} is not measured: {}.")
 
 
 def held_out_text(run: Run, max_bytes: int) -> HeldOut:
-    """The first documents that are held out for a run, up to `max_bytes` of them.
+    """The first held-out documents of a run, up to `max_bytes`.
 
-    Raises ValueError where the text is not there, or no longer what the run was trained on.
+    Raises ValueError if the text is missing or has changed since the training.
     """
     corpus, tokenizer = load_corpus(run.config.data), run.tokenizer()
     if corpus.fingerprint != run.data["fingerprint"]:
@@ -131,7 +125,7 @@ def held_out_text(run: Run, max_bytes: int) -> HeldOut:
 
 
 def text_file(path: Path, max_bytes: int) -> HeldOut:
-    """A UTF-8 file's first `max_bytes` as one document. Raises ValueError or OSError where there is no text to read."""
+    """A UTF-8 file's first `max_bytes` as one document. Raises ValueError or OSError if there is none."""
     with path.open("rb") as file:
         text = "".join(text_blocks(file, path))
     if not text.strip():
@@ -140,7 +134,7 @@ def text_file(path: Path, max_bytes: int) -> HeldOut:
 
 
 def _up_to(documents: Iterable[str], max_bytes: int) -> tuple[str, ...]:
-    """The first documents that fit; of the first one what fits."""
+    """The first documents that fit; if none does, the start of the first."""
     taken, room = [], max_bytes
     for document in documents:
         data = document.encode()
@@ -152,32 +146,29 @@ def _up_to(documents: Iterable[str], max_bytes: int) -> tuple[str, ...]:
 
 
 def measure(run: Run, text: HeldOut, *, checkpoint: str = "best", device: str = "auto") -> Measures:
-    """Measure a checkpoint on the text, or read what was measured before from the run's folder.
+    """Measure a checkpoint on the text, in rows as in the run's own evaluations; results are kept in its folder.
 
-    Documents lie in rows as in the run's own evaluations. Raises ValueError where there is no such checkpoint, or the
-    tokenizer cannot encode the text.
+    Raises ValueError if there is no such checkpoint, or if the tokenizer cannot encode the text.
     """
     saved = run.checkpoint(checkpoint)
     key = digest(saved.fingerprint, text.digest, BLOCK_BYTES, TOP)
-    cached = read_cache(run, CACHE)
-    if key not in cached:
+
+    def measure_now() -> dict:
         model = run.load_model(str(saved.step), pick_device(device))
-        found = predict(model, run.tokenizer(), text, packing=run.config.data.packing)
-        cached[key] = {"step": saved.step, **found}
-        write_cache(run, CACHE, cached, "the run is measured again next time")
-    known = dict(cached[key])
-    known["accuracy"] = {int(k): share for k, share in known["accuracy"].items()}
-    return Measures(**known)
+        return {"step": saved.step, **predict(model, run.tokenizer(), text, packing=run.config.data.packing)}
+
+    found = cached(run, CACHE, key, measure_now)
+    return Measures(**found | {"accuracy": {int(k): share for k, share in found["accuracy"].items()}})
 
 
 @torch.inference_mode()
 def predict(model: Model, tokenizer: Tokenizer, text: HeldOut, *, packing: str) -> dict:
-    """The figures of Measures, but for the step."""
+    """The fields of Measures, without the step."""
     encoded = [[tokenizer.bos_id, *ids, tokenizer.eos_id] for ids in tokenizer.encode_batch(list(text.documents))]
     ids, starts = np.concatenate(encoded), np.cumsum([0, *map(len, encoded[:-1])])
     seq_len = min(model.cfg.max_seq_len, len(ids) - 1)
     rows = max(1, MAX_LOGITS // (seq_len * model.cfg.padded_vocab_size))
-    # the same rows twice: of the tokens, and of the blocks that they are in
+    # the same rows twice: of the tokens, and of their blocks
     batches, places = (eval_batches(EncodedText(values, starts, len(ids), tokenizer.pad_id), rows, seq_len, packing)
                        for values in (ids, text.blocks_of(tokenizer, encoded)))
     nats, hits, count = np.zeros(len(text.block_bytes)), dict.fromkeys(TOP, 0), 0

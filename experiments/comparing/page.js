@@ -1,13 +1,13 @@
 "use strict";
-// What `data` holds stands in page.py.
+// compare_page.py documents `data`.
 const byId = (id) => document.getElementById(id);
 const data = JSON.parse(byId("data").textContent);
-const off = new Set(); // places in data.lines
-let emphasized = null; // one of them
-const MOST_TOLD = 10; // values in one box beside the pointer
-const FEW = 60; // points, up to which each is marked
+const off = new Set(); // hidden lines, as indices of data.lines
+let emphasized = null; // an index
+const MAX_HOVERED = 10; // values in one box beside the pointer
+const FEW = 60; // points; up to this number each is marked
 const CONFIG = {
-  responsive: true, displaylogo: false, // and no button that sends the data away
+  responsive: true, displaylogo: false, // without the button that uploads the data
   modeBarButtons: [["toImage"], ["zoom2d", "pan2d"], ["zoomIn2d", "zoomOut2d", "resetScale2d"]],
 };
 const controls = ["column", "axis", "log-x", "log-y", "smoothing", "from"];
@@ -17,7 +17,7 @@ const plain = (text) => text.replace(/[&<%]/g, (mark) => `&#${mark.codePointAt(0
 const spelled = (value) => value.toLocaleString("en", { maximumSignificantDigits: 4 });
 const percent = (share) => `${Math.round(100 * share)} %`;
 
-/** Exponential moving average, in which the first value weighs no more than the others; null stays. */
+/** Exponential moving average without a bias to the first value; null stays. */
 function smoothed(values, weight) {
   let sum = 0, total = 0;
   return values.map((value) => {
@@ -28,7 +28,7 @@ function smoothed(values, weight) {
   });
 }
 
-/** The rows in which both columns were measured: x, y, and smoothed the same with its band's low and high. */
+/** The rows in which both columns were measured: x, y, and the smoothed mean, low and high. */
 function rows(line, axis, column, weight) {
   const xs = line.mean[axis] ?? [], ys = line.mean[column] ?? [];
   const places = xs.flatMap((x, i) => (x === null || (ys[i] ?? null) === null ? [] : [i]));
@@ -37,7 +37,7 @@ function rows(line, axis, column, weight) {
   return places.map((i, row) => ({ x: xs[i], y: ys[i], mean: mean[row], low: low[row], high: high[row] }));
 }
 
-/** What the y-axis shows: all curves, a floor that is near, a little room; a band of two seeds is too wide for it. */
+/** Limits of the y-axis: all curves, a floor that is near, a margin; not the bands, which two seeds make wide. */
 function limits(points, floor, isLog) {
   const values = points.map((p) => p.mean).filter((y) => !isLog || y > 0);
   if (!values.length) return [];
@@ -48,7 +48,7 @@ function limits(points, floor, isLog) {
   return isLog ? [low / room, high * room] : [low - room, high + room];
 }
 
-/** What is drawn of a line: its band, the rough curve behind a smoothed one, the curve. */
+/** The traces of a line: its band, the raw curve behind a smoothed one, the curve. */
 function traces(line, points, { weight, opacity, lowest }) {
   if (!points.length) return [];
   const color = themed(line.color), x = points.map((p) => p.x), drawn = [];
@@ -70,7 +70,7 @@ function traces(line, points, { weight, opacity, lowest }) {
   return drawn;
 }
 
-/** The whole picture's frame: axes, the floor, colours. */
+/** Axes, the floor, colours. */
 function layout(column, axis, isLog, [low, high]) {
   const ink = themed("--ink"), grid = themed("--line"), soft = themed("--soft");
   const look = { gridcolor: grid, linecolor: soft, tickcolor: soft, zeroline: false, showline: true, automargin: true };
@@ -78,12 +78,12 @@ function layout(column, axis, isLog, [low, high]) {
                   line: { color: ink, width: 1.3, dash: "dash" },
                   label: { text: `entropy of the text, ${spelled(data.floor ?? 0)}`, textposition: "start",
                            yanchor: "bottom", padding: 5, font: { color: soft, size: 12 } } };
-  const room = { ...floor, y0: low, y1: low, line: { width: 0 }, label: {} }; // the axis reaches down to it
+  const room = { ...floor, y0: low, y1: low, line: { width: 0 }, label: {} }; // extends the axis
   return {
     xaxis: { ...look, type: byId("log-x").checked ? "log" : "linear", title: { text: axis.label }, tickformat: "~s" },
     yaxis: { ...look, type: isLog ? "log" : "linear", title: { text: plain(column.label), standoff: 14 },
              tickformat: "~g", nticks: 9, autorangeoptions: { clipmin: low, clipmax: high } },
-    hovermode: data.lines.length > MOST_TOLD ? "closest" : "x unified", hoverdistance: -1,
+    hovermode: data.lines.length > MAX_HOVERED ? "closest" : "x unified", hoverdistance: -1,
     hoverlabel: { bgcolor: themed("--wash"), bordercolor: grid, font: { color: ink, size: 12.5 }, namelength: -1 },
     font: { family: getComputedStyle(document.body).fontFamily, color: soft, size: 13 },
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", margin: { l: 12, r: 14, t: 30, b: 12 },
@@ -109,7 +109,7 @@ function draw() {
   return Plotly.react(byId("plot"), drawn, layout(column, axis, isLog, [low, high]), CONFIG);
 }
 
-/** Each name with the last value of its curve, or what its log lacks; what is switched off pales everywhere. */
+/** Show each name with the last value of its curve, or what its log lacks; fade hidden lines everywhere. */
 function showLegend(points, column, axis) {
   data.lines.forEach((line, place) => {
     const button = byId("legend").children[place], last = points[place].at(-1);
@@ -123,7 +123,7 @@ function showLegend(points, column, axis) {
   }
 }
 
-/** Pale all curves but one; null = none. */
+/** Fade all curves except one; null = none. */
 function emphasize(place) {
   emphasized = place;
   draw();

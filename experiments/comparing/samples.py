@@ -5,22 +5,22 @@ from collections.abc import Sequence
 from config import SampleConfig
 from configuration.command_line import warn
 from experiments.comparing.lines import Line
-from inference import continue_prompts, prompts_or_opening
+from inference import prompts_or_opening
 from runs import Run
 from tokenizer import Tokenizer
 from tools import pick_device
+from training.report import write_samples
 
 
 def same_prompts(
     lines: Sequence[Line], prompts: Sequence[str] = (), *, num: int = 1, num_bytes: int = 600, temperature: float = 0.8,
     seed: int = 0, checkpoint: str = "best", device: str = "auto",
 ) -> dict[str, list[dict[str, str]]]:
-    """By line, its first member's `num` texts after each prompt, about `num_bytes` long, with the same draws for each.
+    """`num` texts by the first member of each line after each prompt, about `num_bytes` long, with the same draws.
 
-    Without prompts, those that the runs themselves continued while training, as far as every run's tokenizer knows
-    them; where there are none, texts begin from nothing. Foreign logs have no texts. A run whose model cannot be
-    loaded, or has diverged, is named on stderr and has none either.
-    Raises ValueError for a prompt of the caller's that a run's tokenizer does not know.
+    The default prompts are those that the runs continued during training, as far as every tokenizer can encode them;
+    if there are none, texts begin from nothing. Foreign logs have no texts, and neither has a run whose model cannot
+    be loaded or has diverged: a warning names it. Raises ValueError for a given prompt that a tokenizer cannot encode.
     """
     runs = {line.name: line.members[0].run for line in lines if line.members[0].run is not None}
     tokenizers = {name: run.tokenizer() for name, run in runs.items()}
@@ -28,27 +28,20 @@ def same_prompts(
         _require_known(prompts, tokenizers)
     else:
         prompts = _openings(runs, tokenizers)
-    texts = {}
+    repeated, texts = [prompt for prompt in prompts for _ in range(num)], {}
     for name, run in runs.items():
         tokens = max(1, round(num_bytes * run.data["val_tokens_per_byte"]))
-        cfg = SampleConfig(prompts=tuple(prompts), num_samples=num, max_new_tokens=tokens, temperature=temperature,
-                           seed=seed)
+        cfg = SampleConfig(max_new_tokens=tokens, temperature=temperature, seed=seed)
         try:
-            texts[name] = _continued(run, tokenizers[name], cfg, checkpoint, device)
+            model = run.load_model(checkpoint, pick_device(device))
+            texts[name] = write_samples(model, tokenizers[name], repeated, cfg)
         except ValueError as error:
             warn(f"{name} writes no texts: {error}")
     return texts
 
 
-def _continued(run: Run, tokenizer: Tokenizer, cfg: SampleConfig, checkpoint: str, device: str) -> list[dict[str, str]]:
-    """As a run's own samples: the prompt, and the text that begins with it."""
-    new = continue_prompts(run.load_model(checkpoint, pick_device(device)), tokenizer, cfg)
-    begun = [prompt for prompt in cfg.prompts for _ in range(cfg.num_samples)]
-    return [{"prompt": prompt, "text": prompt + text} for prompt, text in zip(begun, new, strict=True)]
-
-
 def _openings(runs: dict[str, Run], tokenizers: dict[str, Tokenizer]) -> list[str]:
-    """The runs' own prompts, each once, that all of them can continue; [""] where there are none."""
+    """The runs' own prompts that all of them can continue, each once; [""] if there are none."""
     found = dict.fromkeys(prompt for run in runs.values()
                           for prompt in prompts_or_opening(run.config.sample, run.config.data.name))
     return [prompt for prompt in found if all(_knows(one, prompt) for one in tokenizers.values())] or [""]

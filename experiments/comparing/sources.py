@@ -1,4 +1,4 @@
-"""The curves that words on a command line name: saved runs, and the logs of others."""
+"""Finds the curves that a command line names: saved runs, and logs of other programs."""
 
 import glob
 from collections import Counter
@@ -9,34 +9,33 @@ from pathlib import Path
 import pandas as pd
 
 import runs
-from experiments.comparing.foreign import event_folders, goes_by, read_log
+from experiments.comparing.foreign_logs import event_folders, goes_by, read_log
 from run_store.listing import is_run, run_folders
 from runs import Run
 
 
 @dataclass(frozen=True, eq=False)
-class Source:
+class CurveSource:
     """One curve."""
 
-    name: str  # the run's name or the file's, and as much of its path as tells it from the others
-    table: pd.DataFrame  # its log by "step", ascending; runs.COLUMNS under those names, the others under their own
-    run: Run | None  # None = somebody else's log
+    name: str  # of the run or the file, with as much of its path as makes it unique
+    table: pd.DataFrame  # its log by "step", ascending; our columns under our names
+    run: Run | None  # None = a foreign log
     path: Path
 
 
-def find(words: Sequence[str]) -> tuple[list[Source], list[str]]:
-    """The curves of runs, CSVs, printed logs and TensorBoard's event files, each once, in the order they are named.
+def find(words: Sequence[str]) -> tuple[list[CurveSource], list[str]]:
+    """The curves of runs, CSVs, printed logs and TensorBoard's event files, each once, in the given order.
 
-    A word is a run's name or path, a file, a folder of any of these, or a pattern (`tiny-*`) over names or else over
-    paths. The second result is a sentence on each that is broken or half-written, and was left out.
-    Raises ValueError where nothing is found at all.
+    A word is a run's name or path, a file, a folder of these, or a pattern (`tiny-*`) over names or else over paths.
+    The second result has a sentence on each damaged one, which is left out. Raises ValueError if nothing is found.
     """
     sources, problems = [], []
     paths: dict[Path, None] = {}
     for word in words:
         named = places(word)
         if not named:
-            problems.append(f"{word} is no run, file or folder, and no pattern for one")
+            problems.append(f"{word} is not a run, a file, a folder or a pattern for them")
         paths |= dict.fromkeys(path.resolve() for path in named)
     for path in paths:
         try:
@@ -52,7 +51,7 @@ def find(words: Sequence[str]) -> tuple[list[Source], list[str]]:
 
 
 def places(word: str) -> list[Path]:
-    """Where what a word names lies: folders of runs, whole or not, and the files and folders of other logs."""
+    """The paths that a word names: folders of runs, whole or damaged, and files and folders of other logs."""
     path, in_models = Path(word).expanduser(), runs.MODELS / word
     if is_run(path):
         return [path]
@@ -68,35 +67,35 @@ def places(word: str) -> list[Path]:
 
 
 def inside(path: Path) -> list[Path]:
-    """The curves that a folder holds; a run's folder or a file is one itself."""
+    """The curves in a folder; a file or a run's folder is one itself."""
     if path.is_file() or is_run(path):
         return [path]
     return run_folders(path) or event_folders(path) + sorted(path.glob("*.csv"))
 
 
-def read(path: Path) -> list[Source]:
-    """A run's curve, or those of another log. Raises ValueError or OSError where it is broken or half-written."""
+def read(path: Path) -> list[CurveSource]:
+    """The curves of a run or another log. Raises ValueError or OSError for a damaged one."""
     if is_run(path) or (path.is_dir() and path not in event_folders(path)):
         return [read_run(path)]
-    return [Source(name=name or goes_by(path).name, table=table, run=None, path=path)
+    return [CurveSource(name=name or goes_by(path).name, table=table, run=None, path=path)
             for name, table in read_log(path).items()]
 
 
-def read_run(path: Path) -> Source:
-    """A saved run, which others may go on to ask for all that is in its folder."""
+def read_run(path: Path) -> CurveSource:
+    """A saved run whose log, configuration and data.json can be read. Raises ValueError."""
     if not (path / "config.json").is_file():
-        raise ValueError(f"{path} is no run (it has no config.json), and holds no log of others")
+        raise ValueError(f"{path} is not a run (it has no config.json), and holds no other log")
     run = Run(path)
-    table, _, _ = run.log(), run.config, run.data  # whoever compares reads all three: what is broken is told here
+    table, _, _ = run.log(), run.config, run.data  # fail here, not later
     if table.empty:
         raise ValueError(f"{path} has no line in its log yet")
     if "step" not in table:
         raise ValueError(f"{path / 'log.csv'} cannot be read: it has no column step")
-    return Source(name=run.name, table=table, run=run, path=path)
+    return CurveSource(name=run.name, table=table, run=run, path=path)
 
 
-def with_own_names(sources: list[Source]) -> list[Source]:
-    """Where names are the same: as much of the paths as it takes to tell them apart, or else a number."""
+def with_own_names(sources: list[CurveSource]) -> list[CurveSource]:
+    """Make equal names unique by as much of the paths as needed, or else by a number."""
     paths = [path_of_name(source) for source in sources]
     names = [source.name for source in sources]
     for length in range(2, max(len(path.parts) for path in paths) + 1):
@@ -108,7 +107,7 @@ def with_own_names(sources: list[Source]) -> list[Source]:
             for source, name, count in zip(sources, names, before, strict=True)]
 
 
-def path_of_name(source: Source) -> Path:
-    """A path that ends in the source's name; each run of a chart has one below the file's."""
+def path_of_name(source: CurveSource) -> Path:
+    """A path that ends in the source's name; that of a run in a chart lies below the file's."""
     path = source.path if source.run else goes_by(source.path)
     return path if path.name == source.name else path / source.name

@@ -1,4 +1,4 @@
-"""Grading and comparing, in the order of time: beginnings, texts, what it may cost, the judge, the report."""
+"""Grades and compares runs: prompts, continuations, estimated cost, the judge's answers, the report."""
 
 import sys
 from collections.abc import Sequence
@@ -9,56 +9,57 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
 from configuration.command_line import warn
-from experiments.judging.asking import Asking
-from experiments.judging.beginnings import choose_beginnings
+from experiments.judging.client import JudgeClient
+from experiments.judging.continuations import Submission, let_write
 from experiments.judging.endpoint import Endpoint
-from experiments.judging.notes import Notes
-from experiments.judging.options import Options
-from experiments.judging.report import write_duel, write_grades
+from experiments.judging.judge_options import JudgeOptions
+from experiments.judging.judge_report import write_duel, write_grades
+from experiments.judging.prompts import choose_prompts
+from experiments.judging.reply_cache import ReplyCache
 from experiments.judging.rubric import Question, compare_question, grade_question
-from experiments.judging.stories import Exam, let_write
-from experiments.judging.tables import duel
+from experiments.judging.verdict_tables import duel
 from run_store.listing import RESULTS
 from runs import Run
 
 MAX_NAME = 80  # characters of a folder
 
 
-def grade_runs(words: Sequence[str], options: Options) -> str:
-    """Have the runs' texts graded, and write the results; what to say of them.
+def grade_runs(words: Sequence[str], options: JudgeOptions) -> str:
+    """Have the runs' texts graded, write the results, and return what to print.
 
-    Raises ValueError for what the user can mend, endpoint.Unreachable where the judge gives no answer.
+    Raises ValueError for mistakes, Unreachable if the judge does not answer.
     """
-    exam = sit(find_runs(words), options)
-    questions = [grade_question(beginning, text, plot=options.plot)
-                 for writer in exam.writers for beginning, text in zip(exam.beginnings, writer.texts, strict=True)]
+    submission = submit(find_runs(words), options)
+    questions = [grade_question(prompt, text, plot=options.plot)
+                 for writer in submission.writers
+                 for prompt, text in zip(submission.prompts, writer.texts, strict=True)]
     answers, host = ask(questions, options)
-    count = len(exam.beginnings)
+    count = len(submission.prompts)
     verdicts = {writer.name: answers[first : first + count]
-                for writer, first in zip(exam.writers, range(0, len(answers), count), strict=True)}
-    return write_grades(results_folder(exam, "-"), exam, host, verdicts)
+                for writer, first in zip(submission.writers, range(0, len(answers), count), strict=True)}
+    return write_grades(results_folder(submission, "-"), submission, host, verdicts)
 
 
-def versus_runs(words: Sequence[str], options: Options) -> str:
-    """Have two runs' texts compared, each pair in both orders, and write the results; what to say of them.
+def versus_runs(words: Sequence[str], options: JudgeOptions) -> str:
+    """Have two runs' texts compared, each pair in both orders, write the results, and return what to print.
 
-    Raises ValueError for what the user can mend, endpoint.Unreachable where the judge gives no answer.
+    Raises ValueError for mistakes, Unreachable if the judge does not answer.
     """
-    exam = sit(find_runs(words), options)
-    pairs = list(zip(exam.beginnings, *(writer.texts for writer in exam.writers), strict=True))
-    orders = [(compare_question(beginning, one, other), compare_question(beginning, other, one))
-              for beginning, one, other in pairs]
+    submission = submit(find_runs(words), options)
+    pairs = list(zip(submission.prompts, *(writer.texts for writer in submission.writers), strict=True))
+    orders = [(compare_question(prompt, one, other), compare_question(prompt, other, one))
+              for prompt, one, other in pairs]
     identical = [one == other for _, one, other in pairs]
     questions = [question for order, same in zip(orders, identical, strict=True) if not same for question in order]
     answers, host = ask(questions, options)
     found = dict(zip(questions, answers, strict=True))
     forward, backward = ([found.get(order[place]) for order in orders] for place in (0, 1))
     result = duel(forward, backward, identical)
-    return write_duel(results_folder(exam, "-versus-"), exam, host, forward, backward, result)
+    return write_duel(results_folder(submission, "-versus-"), submission, host, forward, backward, result)
 
 
 def find_runs(words: Sequence[str]) -> dict[str, Run]:
-    """The runs under the names they are told by. Raises ValueError where there is none, or one is given twice."""
+    """The runs by name, or by path if names are equal. Raises ValueError if there is none, or one is given twice."""
     if not words:
         raise ValueError("no run is named: give one or more of models/, or paths")
     runs = [Run(word) for word in words]
@@ -68,60 +69,60 @@ def find_runs(words: Sequence[str]) -> dict[str, Run]:
     return {str(run.path) if alike else run.name: run for run in runs}
 
 
-def sit(runs: dict[str, Run], options: Options) -> Exam:
-    """The beginnings, and how each run goes on with them."""
+def submit(runs: dict[str, Run], options: JudgeOptions) -> Submission:
+    """Choose the prompts, and have each run continue them."""
     first, *others = runs.values()
-    beginnings = choose_beginnings(first, options)
+    prompts = choose_prompts(first, options)
     for other in others:
-        if options.prompts is None and not same_text(first, other):
+        if options.prompts is None and not same_held_out(first, other):
             warn(f"{other.name} has not learned from the text of {first.name}, whose held-out part the beginnings are "
                  "of: --prompts FILE gives others")
-    notes = Notes(options.cache_path / "texts.jsonl")
-    writers = [let_write(run, name, beginnings, options, notes) for name, run in runs.items()]
-    return Exam(options, tuple(beginnings), tuple(writers))
+    cache = ReplyCache(options.cache_path / "texts.jsonl")
+    writers = [let_write(run, name, prompts, options, cache) for name, run in runs.items()]
+    return Submission(options, tuple(prompts), tuple(writers))
 
 
-def same_text(run: Run, other: Run) -> bool:
-    """Whether what was held out from one was held out from the other; of tales it always is the same."""
+def same_held_out(run: Run, other: Run) -> bool:
+    """Whether both runs have the same held-out text; that of tales is always the same."""
     both_tales = run.config.data.name == other.config.data.name == ("tales",)
     return both_tales or run.data["fingerprint"] == other.data["fingerprint"]
 
 
-def results_folder(exam: Exam, between: str) -> Path:
-    names = between.join(Path(writer.name).name for writer in exam.writers)
-    folder = RESULTS / (exam.options.name or f"judge-{names}"[:MAX_NAME])
+def results_folder(submission: Submission, between: str) -> Path:
+    names = between.join(Path(writer.name).name for writer in submission.writers)
+    folder = RESULTS / (submission.options.name or f"judge-{names}"[:MAX_NAME])
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
-def ask(questions: list[Question], options: Options) -> tuple[list[dict[str, Any] | None], str]:
-    """The judge's answers, and where it is; what it may cost and has cost is said on stderr."""
-    endpoint = Endpoint(options, Notes(options.cache_path / "replies.jsonl"))
-    asking = Asking(endpoint, options)
-    if left := asking.open(questions):
+def ask(questions: list[Question], options: JudgeOptions) -> tuple[list[dict[str, Any] | None], str]:
+    """The judge's answers, and its host; the estimated and the actual cost are printed on stderr."""
+    endpoint = Endpoint(options, ReplyCache(options.cache_path / "replies.jsonl"))
+    client = JudgeClient(endpoint, options)
+    if left := client.open(questions):
         endpoint.require_key()
-        most, likely = asking.at_most(left), asking.likely(left)
+        likely, most = client.estimate(left)
         known = f" ({len(questions) - len(left):,} are answered already)" if len(left) < len(questions) else ""
         require_consent(f"{len(left):,} questions for {options.judge_model} at {endpoint.host}{known}: likely "
-                        f"{likely.told(options)}; at most {most.told(options)}", most.cost(options), options)
+                        f"{likely.describe(options)}; at most {most.describe(options)}", most.cost(options), options)
     bar = Progress(MofNCompleteColumn(), BarColumn(None), TimeRemainingColumn(compact=True),
                    console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True)
     try:
         with bar:
             task = bar.add_task("", total=len(left))
-            answers = asking.answers(questions, lambda: bar.advance(task))
+            answers = client.answers(questions, lambda: bar.advance(task))
     finally:
-        if asking.spent.replies:
-            print(f"spent: {asking.spent.told(options)}", file=sys.stderr)
+        if client.spent.replies:
+            print(f"spent: {client.spent.describe(options)}", file=sys.stderr)
     return answers, endpoint.host
 
 
-def require_consent(said: str, cost: float | None, options: Options) -> None:
-    """Say what it may cost; ValueError where that is above --budget, or nobody agreed to it."""
+def require_consent(estimate: str, cost: float | None, options: JudgeOptions) -> None:
+    """Print the estimate. Raises ValueError if it exceeds --budget or the user does not agree."""
     if options.budget is not None and cost > options.budget:
-        raise ValueError(f"budget={options.budget:g} is less than it may cost: {said}. Use fewer --stories, or a "
+        raise ValueError(f"budget={options.budget:g} is less than it may cost: {estimate}. Use fewer --stories, or a "
                          f"budget of {cost:.4f}")
-    print(said, file=sys.stderr)
+    print(estimate, file=sys.stderr)
     if options.yes or options.budget is not None:
         return
     if not sys.stdin.isatty():

@@ -1,7 +1,7 @@
-"""What the judge is asked, and what counts as an answer.
+"""The questions to the judge, and what counts as an answer.
 
-In the way of TinyStories, Eldan & Li 2023, arXiv:2305.07759, section 4: it reads a beginning that was given, and after
-a mark what a model made of it, says what it thinks, and then grades. It never learns which run wrote what.
+As in TinyStories (Eldan & Li 2023, arXiv:2305.07759, section 4) it reads a prompt and, after a mark, a continuation,
+writes an assessment, and then grades. It never learns which run wrote what.
 """
 
 import json
@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 CRITERIA = ("grammar", "creativity", "consistency", "plot")
 AGES = {"A": "3 or younger", "B": "4 or 5", "C": "6 or 7", "D": "8 or 9", "E": "10 to 12", "F": "13 to 16"}
-NOTHING = "(nothing)"  # in place of an empty continuation
+NOTHING = "(nothing)"  # stands for an empty continuation
 
 OUT_OF_TEN = "a whole number from 1 (worst) to 10 (best)"
 GRADE = """A child was given the beginning of a text, and went on with it. The beginning breaks off in the middle of \
@@ -52,7 +52,7 @@ Reply with one JSON object and nothing before or after it, with exactly these ke
 
 
 class Verdict(BaseModel):
-    """Grades of one continuation; `plot` is asked for on request."""
+    """Grades of one continuation."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
     assessment: str
@@ -63,13 +63,13 @@ class Verdict(BaseModel):
 
 
 class PlotVerdict(Verdict):
-    """With a grade for the plot."""
+    """Grades that include the plot."""
 
     plot: int = Field(ge=1, le=10)
 
 
-class Choice(BaseModel):
-    """Which of two continuations is better."""
+class Preference(BaseModel):
+    """The better of two continuations."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
     assessment: str
@@ -78,13 +78,13 @@ class Choice(BaseModel):
 
 @dataclass(frozen=True)
 class Question:
-    """What the judge reads, and what its reply must be."""
+    """A prompt for the judge, and the form of a valid reply."""
 
     prompt: str
     answer: type[BaseModel]
 
     def read(self, reply: str) -> dict[str, Any]:
-        """Take a reply for what was asked for, to the letter. Raises ValueError with the first thing wrong with it."""
+        """Read a reply strictly. Raises ValueError with its first fault."""
         try:
             return self.answer.model_validate(json.loads(reply, object_pairs_hook=once)).model_dump()
         except (json.JSONDecodeError, RecursionError):
@@ -95,21 +95,21 @@ class Question:
             raise ValueError(f"{place}: {fault['msg']}" if place else fault["msg"]) from None
 
 
-def grade_question(beginning: str, text: str, *, plot: bool) -> Question:
-    """Have one continuation graded."""
+def grade_question(prompt: str, text: str, *, plot: bool) -> Question:
+    """Ask for grades of one continuation."""
     ages = ", ".join(f"{letter} ({years})" for letter, years in AGES.items())
-    prompt = GRADE.format(beginning=beginning, text=text or NOTHING, scale=OUT_OF_TEN, plot=PLOT * plot, ages=ages)
-    return Question(prompt, PlotVerdict if plot else Verdict)
+    asked = GRADE.format(beginning=prompt, text=text or NOTHING, scale=OUT_OF_TEN, plot=PLOT * plot, ages=ages)
+    return Question(asked, PlotVerdict if plot else Verdict)
 
 
-def compare_question(beginning: str, first: str, second: str) -> Question:
-    """Have the better of two continuations named."""
-    prompt = COMPARE.format(beginning=beginning, first=first or NOTHING, second=second or NOTHING)
-    return Question(prompt, Choice)
+def compare_question(prompt: str, first: str, second: str) -> Question:
+    """Ask for the better of two continuations."""
+    asked = COMPARE.format(beginning=prompt, first=first or NOTHING, second=second or NOTHING)
+    return Question(asked, Preference)
 
 
 def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of JSON; ValueError where a key stands in it twice, for which of the two is meant?"""
+    """A JSON object. Raises ValueError for a repeated key."""
     if len({key for key, _ in pairs}) < len(pairs):
         raise ValueError("a key stands in it twice")
     return dict(pairs)

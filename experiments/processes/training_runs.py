@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import runs
-from config import Config, save_config, to_dict
+from config import Config, diff, save_config
 from experiments.processes.children import Children, Task, last_line
 from training.saving import MAY_CHANGE
 
@@ -84,12 +84,10 @@ def require_same(cfg: Config) -> None:
     name = cfg.train.name
     if not is_there(name):
         return
-    saved, planned = to_dict(runs.Run(name).config), to_dict(cfg)
-    free = {f"{section}.{flag}" for section, flags in MAY_CHANGE.items() for flag in flags} - {"train.steps"}
+    free = {*MAY_CHANGE} - {"train.steps"}
     if cfg.model.vocab_size is None:  # it follows from the tokenizer
         free.add("model.vocab_size")
-    for section, flags in planned.items():
-        for flag, value in flags.items():
-            if saved[section][flag] != value and f"{section}.{flag}" not in free:
-                raise ValueError(f"{name} is there, and was trained with {section}.{flag}={saved[section][flag]}, not "
-                                 f"{value}: choose another --name, or delete it")
+    for flag, (saved, planned) in diff(runs.Run(name).config, cfg).items():
+        if flag not in free:
+            raise ValueError(f"{name} is there, and was trained with {flag}={saved}, not {planned}: choose another "
+                             "--name, or delete it")

@@ -10,6 +10,7 @@ import socket
 import uuid
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import optuna
 from filelock import Timeout
@@ -22,7 +23,9 @@ from experiments.searching.options import Options
 from experiments.searching.queue import tell_lost
 from experiments.searching.studies import lock_of
 
-WORKER = {"host": socket.gethostname(), "pid": os.getpid()}
+
+def this_worker() -> dict[str, Any]:
+    return {"host": socket.gethostname(), "pid": os.getpid()}
 
 
 def claims_on(study: Study, options: Options) -> "Heartbeats | Locks":
@@ -48,7 +51,7 @@ class Heartbeats:
         with self._asking:
             trial = self._study.ask()
         self.beat([trial])
-        trial.set_user_attr("worker", WORKER)
+        trial.set_user_attr("worker", this_worker())
         return trial
 
     def beat(self, trials: Iterable[Trial | FrozenTrial]) -> None:
@@ -76,7 +79,7 @@ class Locks:
         """Take the next trial."""
         with self._asking:  # so nobody sees a running trial that names no lock
             trial = self._study.ask()
-            trial.set_user_attr("worker", WORKER | {"lock": self._name})
+            trial.set_user_attr("worker", this_worker() | {"lock": self._name})
         return trial
 
     def beat(self, trials: Iterable[Trial | FrozenTrial]) -> None:

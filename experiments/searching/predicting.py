@@ -26,7 +26,7 @@ from memory_prediction.suggestions import Room
 from model import Model
 from tokenizer import Tokenizer
 from tools import pick_device
-from train import choose_tokenizer, fit_vocabulary, settle_precision
+from training.setup import choose_tokenizer, fit_vocabulary, settle_precision
 
 
 def main() -> None:

@@ -9,7 +9,6 @@
 """
 
 import io
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +19,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from optuna.trial import FrozenTrial
 
-from config import Config, from_dict, override, to_dict
+from config import Config, from_dict, override
+from configuration.storage import to_json
 from experiments.searching.memory_picture import draw_memory
 from experiments.searching.outcomes import best_trials, columns, flags, measured, oversized_share
 from experiments.searching.plots import KINDS, NothingToDraw, draw, page
@@ -92,7 +92,7 @@ def _write_configs(results: optuna.Study, trials: list[FrozenTrial], folder: Pat
         old.unlink(missing_ok=True)
     paths = [folder / ("best.json" if place == 1 else f"best-{place}.json") for place in range(1, len(trials) + 1)]
     for path, trial in zip(paths, trials, strict=True):
-        write_text(path, json.dumps(to_dict(best_config(results, trial)), indent=2) + "\n")
+        write_text(path, to_json(best_config(results, trial)))
     return paths
 
 

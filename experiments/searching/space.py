@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from config import Config, to_dict
+from config import Config, flat
 from experiments.searching.values import Chance, Choice, Range, Trial, holds
 
 
@@ -24,7 +24,7 @@ class Space:
         """The same space on another base, None = its own. Raises ValueError if that changes a flag that is searched."""
         if base is None:
             return self
-        ours, theirs = flat(self.base), flat(base)
+        ours, theirs = plain_flags(self.base), plain_flags(base)
         for flag in self.parameters:
             if theirs[flag] != ours[flag]:
                 raise ValueError(f"{flag} is searched by the space: leave the flag out, or take it out of the space")
@@ -40,7 +40,7 @@ class Space:
 
     def problem(self, flags: Mapping[str, Any]) -> str | None:
         """Why the space forbids a point; None = it does not."""
-        everything = flat(self.base) | dict(flags)
+        everything = plain_flags(self.base) | dict(flags)
         for one in self.forbidden:
             if holds(one, everything):
                 return "the space forbids " + ", ".join(f"{flag}={everything[flag]}" for flag in one)
@@ -61,7 +61,7 @@ class Space:
 
     def base_point(self) -> dict[str, Any] | None:
         """The base's own values, as Optuna names them; None = the base lies outside the space."""
-        base, flags = flat(self.base), {}
+        base, flags = plain_flags(self.base), {}
         for name, parameter in self.parameters.items():
             if holds(self.when.get(name, {}), flags):
                 if not parameter.contains(base[name]):
@@ -73,7 +73,6 @@ class Space:
         return {name: self.parameters[name].label(value) for name, value in flags.items()}
 
 
-def flat(cfg: Config) -> dict[str, Any]:
+def plain_flags(cfg: Config) -> dict[str, Any]:
     """Every flag by its dotted name, with a value as a file has it."""
-    tree = json.loads(json.dumps(to_dict(cfg)))
-    return {f"{section}.{name}": value for section, flags in tree.items() for name, value in flags.items()}
+    return json.loads(json.dumps(flat(cfg)))

@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 
 from config import load_config, override
-from experiments.searching.space import Space, flat
+from experiments.searching.space import Space, plain_flags
 from experiments.searching.values import Chance, parents_first, read_condition, read_parameter
 from presets import PRESETS, load_preset
 
@@ -59,7 +59,7 @@ def make_space(declared: Any) -> Space:
     if not isinstance(settings, dict):
         raise ValueError("expected a mapping with set: {flag: value}")
     base = override(load_preset(name) if name in PRESETS else load_config(Path(name)), settings)
-    flags = set(flat(base))
+    flags = set(plain_flags(base))
     parameters, when = {}, {}
     for flag, spec in declared["search"].items():
         if flag not in flags:

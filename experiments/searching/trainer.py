@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from config import Config, override, save_config
-from experiments.processes.children import Child, Children, Task
+from experiments.processes.children import MODULES, Child, Children, Task
 from experiments.searching.jobs import Ending, Job, LogReader, ending
 from experiments.searching.lengths import follow, is_worse_over_seeds, length
 from experiments.searching.options import Options
@@ -19,7 +19,7 @@ class Trainer:
 
     def __init__(self, options: Options, base: Config, call: str, logs: Path):
         self._options, self._base, self._call, self._logs = options, base, call, logs
-        modules = (call.partition(":")[0], TIMING, "torch._dynamo")  # optimizers import the last one late
+        modules = (call.partition(":")[0], *MODULES)
         self.children = Children(logs / "fork_server.txt", threads=options.threads, modules=modules)
 
     def start_waiting(self, jobs: Sequence[Job], limit_bytes: int) -> None:

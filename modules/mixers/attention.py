@@ -1,17 +1,19 @@
-"""Attention: every token gathers what it needs from the tokens before it."""
+"""Attention: every token gathers what it needs from the tokens that it may see."""
 
 import torch
 from einops import rearrange, repeat
 from torch import Tensor, nn
 
-from modules.masks import Documents, Sight, masked, sight
+from config import LayerConfig
+from modules.masks import Mask, make_mask
 from modules.norm import norm_maker
 from modules.position import ROTARY, ALiBi
+from modules.stream import Context
 from tools import LoggingModule, log_io
 
 
 class KVCache:
-    """Keys, values and positions of the tokens a layer has seen, in room for `max_len` of them.
+    """Keys, values and positions of the tokens that a layer has seen, up to `max_len` of them.
 
     Shape: keys and values (b, g, s, p), each with its own p; positions (s,) or (b, s).
     """
@@ -21,7 +23,7 @@ class KVCache:
         self.keys = self.values = self.positions = None
 
     def append(self, k: Tensor, v: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Add t tokens; return all s so far. Raises ValueError where the room is spent."""
+        """Add t tokens; return all s so far. Raises ValueError if the cache is full."""
         start, stop = self.length, self.length + k.shape[2]
         if stop > self.max_len:
             raise ValueError(f"the cache holds {self.max_len} tokens, not {stop}")
@@ -43,7 +45,7 @@ class KVCache:
             self.positions = positions[0] if unpadded else positions
 
 
-class FusedAttend(LoggingModule):
+class SDPA(LoggingModule):
     """softmax(scale q.k + bias) v in one fused call; the scores never exist in memory.
 
     Dao et al. 2022, arXiv:2205.14135.
@@ -55,18 +57,17 @@ class FusedAttend(LoggingModule):
         self.scale, self.dropout = scale, dropout
 
     @log_io("b h t p, b g s p, b g s p -> b h t p")
-    def forward(self, q: Tensor, k: Tensor, v: Tensor, seen: Sight, bias: Tensor | None) -> Tensor:
-        mask, causal = seen.mask, seen.causal
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Mask, bias: Tensor | None) -> Tensor:
         if bias is not None:
-            mask, causal = masked(bias.type_as(q), seen), False
+            mask = Mask(causal=False, allowed=mask.apply(bias.type_as(q)))
         return nn.functional.scaled_dot_product_attention(
-            q, k, v, attn_mask=mask, is_causal=causal, scale=self.scale,
+            q, k, v, attn_mask=mask.allowed, is_causal=mask.causal, scale=self.scale,
             dropout_p=self.dropout if self.training else 0.0,
             enable_gqa=q.shape[1] != k.shape[1],
         )
 
 
-class ExplicitAttend(LoggingModule):
+class EagerAttention(LoggingModule):
     """softmax(scale q.k + bias) v spelled out, with an optional soft cap c tanh(scores / c).
 
     Vaswani et al. 2017, arXiv:1706.03762, equation 1; the cap as in Gemma 2, arXiv:2408.00118.
@@ -87,22 +88,22 @@ class ExplicitAttend(LoggingModule):
         return self.softcap * torch.tanh(scores / self.softcap)
 
     @log_io("b h t s -> b h t s")
-    def weights(self, scores: Tensor, seen: Sight) -> Tensor:
-        return self.dropout(masked(scores.float(), seen).softmax(-1).type_as(scores))
+    def weights(self, scores: Tensor, mask: Mask) -> Tensor:
+        return self.dropout(mask.apply(scores.float()).softmax(-1).type_as(scores))
 
     @log_io("b h t p, b g s p, b g s p -> b h t p")
-    def forward(self, q: Tensor, k: Tensor, v: Tensor, seen: Sight, bias: Tensor | None) -> Tensor:
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Mask, bias: Tensor | None) -> Tensor:
         shared = q.shape[1] // k.shape[1]  # query heads for each key head
         if shared > 1:
             k, v = (repeat(x, "b g s p -> b (g shared) s p", shared=shared) for x in (k, v))
         scores = self.scores(q, k)
         if bias is not None:
             scores = scores + bias
-        return self.weights(scores, seen) @ v
+        return self.weights(scores, mask) @ v
 
 
 class Attention(LoggingModule):
-    """Multi-head attention over the past, with as many key/value heads as wanted.
+    """Multi-head attention with any number of key/value heads; causal if the context says so.
 
     Vaswani et al. 2017, arXiv:1706.03762; grouped queries: Ainslie et al. 2023, arXiv:2305.13245.
     Shape: x (b, t, d), positions (t,) or (b, t) -> (b, t, d).
@@ -125,25 +126,24 @@ class Attention(LoggingModule):
         self.out = nn.Linear(num_heads * head_dim, dim, bias=out_bias)
 
     @classmethod
-    def from_config(cls, cfg, layer: int) -> "Attention":
+    def from_config(cls, cfg: LayerConfig) -> "Attention":
         def off(dim: int) -> nn.Module:
             return nn.Identity()
 
-        p = cfg.head_width
-        scale = p**-0.5 if cfg.attn_scale is None else cfg.attn_scale
-        rope = {"theta": cfg.rope_theta, "fraction": cfg.rope_fraction}
-        if cfg.attn_kernel == "explicit" or cfg.attn_softcap is not None:
-            attend = ExplicitAttend(scale=scale, dropout=cfg.attn_dropout, softcap=cfg.attn_softcap)
+        own, rope, p = cfg.attention, cfg.rope, cfg.head_width
+        scale = p**-0.5 if own.scale is None else own.scale
+        if own.backend == "eager" or own.softcap is not None:
+            attend = EagerAttention(scale=scale, dropout=own.dropout, softcap=own.softcap)
         else:
-            attend = FusedAttend(scale=scale, dropout=cfg.attn_dropout)
+            attend = SDPA(scale=scale, dropout=own.dropout)
         return cls(
-            cfg.dim, num_heads=cfg.num_heads, num_kv_heads=cfg.kv_heads, head_dim=p,
-            q_bias=cfg.q_bias, k_bias=cfg.k_bias, v_bias=cfg.v_bias, out_bias=cfg.out_bias,
+            cfg.dim, num_heads=own.num_heads, num_kv_heads=own.kv_heads, head_dim=p,
+            q_bias=own.q_bias, k_bias=own.k_bias, v_bias=own.v_bias, out_bias=own.out_bias,
             full_norm=norm_maker(cfg) if cfg.qk_norm == "full" else off,
             head_norm=norm_maker(cfg) if cfg.qk_norm == "head" else off,
-            rotary=ROTARY[cfg.rope_layout](p, **rope) if cfg.position == "rope" else None,
-            distance_bias=ALiBi(cfg.num_heads) if cfg.position == "alibi" else None,
-            attend=attend, window=cfg.window_at(layer),
+            rotary=ROTARY[rope.layout](p, theta=rope.theta, fraction=rope.fraction) if cfg.position == "rope" else None,
+            distance_bias=ALiBi(own.num_heads) if cfg.position == "alibi" else None,
+            attend=attend, window=own.window,
         )
 
     def make_cache(self, max_len: int) -> KVCache:
@@ -151,29 +151,28 @@ class Attention(LoggingModule):
 
     @log_io("b t d, ... t -> b h t p, b g t p, b g t p")
     def project(self, x: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values, split into heads, normalised and turned."""
+        """Queries, keys and values, split into heads, normalised and rotated."""
         q, k, v = self.q_full_norm(self.q(x)), self.k_full_norm(self.k(x)), self.v(x)
         q = self.q_norm(rearrange(q, "b t (h p) -> b h t p", p=self.head_dim))
         k = self.k_norm(rearrange(k, "b t (g p) -> b g t p", p=self.head_dim))
         v = rearrange(v, "b t (g p) -> b g t p", p=self.head_dim)
         if self.rotary is not None:
-            turns = self.rotary.turns(positions)
-            q, k = self.rotary(q, turns), self.rotary(k, turns)
+            angles = self.rotary.angles(positions)
+            q, k = self.rotary(q, angles), self.rotary(k, angles)
         return q, k, v
 
     @log_io("b t d -> b t d")
-    def forward(
-        self, x: Tensor, *, positions: Tensor, documents: Documents | None = None, cache: KVCache | None = None,
-    ) -> Tensor:
+    def forward(self, x: Tensor, context: Context, cache: KVCache | None = None) -> Tensor:
+        positions, documents = context.positions, context.documents
         q, k, v = self.project(x, positions)
         k_positions, fresh = positions, True
         if cache is not None:
             fresh = cache.length == 0
             k, v, k_positions = cache.append(k, v, positions)
         if documents is None:
-            seen = sight(positions, k_positions, window=self.window, fresh=fresh)
+            mask = make_mask(positions, k_positions, window=self.window, fresh=fresh, causal=context.causal)
         else:
-            seen = documents.sight(self.window)
+            mask = documents.mask(self.window)
         bias = None if self.distance_bias is None else self.distance_bias(positions, k_positions)
-        y = self.attend(q, k, v, seen, bias)
+        y = self.attend(q, k, v, mask, bias)
         return self.out(rearrange(y, "b h t p -> b t (h p)"))

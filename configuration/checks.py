@@ -1,0 +1,68 @@
+"""Checks that any configuration can use: of single values, and of flags that would change nothing."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from typing import Any
+
+from configuration.tree import get
+
+Acts = tuple[str, Callable[[Any], bool]]  # when flags act, in words and as a test
+
+
+def require_positive(cfg: Any, *names: str) -> None:
+    """Raise ValueError if a number is 0, below 0 or not finite. None and words are not numbers."""
+    for name in names:
+        value = get(cfg, name)
+        if isinstance(value, int | float) and not 0 < value < math.inf:
+            raise ValueError(f"{name}={value} must be above 0{', and finite' if not value <= 0 else ''}")
+
+
+def require_between(cfg: Any, *names: str, low: float = 0.0, high: float = 1.0, open_ends: bool = False) -> None:
+    """Raise ValueError if a number lies outside low and high; None is not a number."""
+    for name in names:
+        value = get(cfg, name)
+        if value is not None and not (low < value < high if open_ends else low <= value <= high):
+            raise ValueError(f"{name}={value} must lie between {low:g} and {high:g}")
+
+
+def require_not_negative(cfg: Any, *names: str) -> None:
+    """Raise ValueError if a number is below 0 or not finite."""
+    for name in names:
+        value = get(cfg, name)
+        if value is not None and not 0 <= value < math.inf:
+            raise ValueError(f"{name}={value} is {'below 0' if value < 0 else 'not finite'}")
+
+
+def is_folder_name(name: str) -> bool:
+    return name not in ("", ".", "..") and all(c.isalnum() or c in "._-" for c in name)
+
+
+def words_of(values: tuple[Any, ...]) -> str:
+    return " ".join(map(str, values))
+
+
+def check_ignored(cfg: Any, acts: Mapping[tuple[str, ...], Acts], neutral: Mapping[str, Any]) -> None:
+    """Raise ValueError if a flag asks for something and would change nothing."""
+    for names, (condition, test) in acts.items():
+        for name in names:
+            if asks(cfg, name, neutral) and not test(cfg):
+                raise ValueError(ignored_sentence(name, get(cfg, name), condition, default_of(cfg, name)))
+
+
+def asks(cfg: Any, name: str, neutral: Mapping[str, Any]) -> bool:
+    """Whether a flag asks for something: it is not off, not its default, and not the plain choice of presets."""
+    value = get(cfg, name)
+    return value not in (default_of(cfg, name), neutral.get(name), None, False, "none", ())
+
+
+def ignored_sentence(name: str, value: Any, condition: str, default: Any) -> str:
+    return (f"{name}={value} would change nothing: it acts only when {condition}; "
+            f"otherwise leave it at {default or 'none, or off'}")
+
+
+def default_of(cfg: Any, name: str) -> Any:
+    """The default of a flag in config.py."""
+    group, _, flag = name.rpartition(".")
+    owner = get(cfg, group) if group else cfg
+    return next(f.default for f in fields(owner) if f.name == flag)

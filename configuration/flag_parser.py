@@ -1,0 +1,112 @@
+"""Words of a command line -> changed flags of a dataclass: `--section.flag value ...`."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, is_dataclass
+from functools import cache
+from types import NoneType
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
+
+from configuration.mistakes import nearest
+
+
+@dataclass(frozen=True)
+class Flag:
+    """A flag as it is typed, and where its value goes."""
+
+    name: str  # as typed, with underscores: model.rope.theta
+    path: str  # dotted, from the dataclass that is changed
+    hint: Any  # its type, without annotations
+    positional: bool
+
+    @property
+    def takes(self) -> str:
+        """switch: no value, or true or false; several: any number of values; tree: names go on below it; one."""
+        origin = get_origin(self.hint)
+        return "switch" if self.hint is bool else "several" if origin is tuple else "tree" if origin is dict else "one"
+
+    @property
+    def can_be_none(self) -> bool:
+        return NoneType in get_args(self.hint)
+
+
+@cache
+def flags_of(kind: type) -> dict[str, Flag]:
+    """Every flag of a dataclass by its typed name; "" is the one that takes the words without a flag."""
+    found = list(_flags(kind, "", ""))
+    return {"" if flag.positional else flag.name: flag for flag in found}
+
+
+def _flags(kind: type, typed: str, path: str) -> Iterator[Flag]:
+    for field, hint in get_type_hints(kind, include_extras=True).items():
+        if field not in kind.__dataclass_fields__:
+            continue
+        bare, *notes = get_args(hint) if get_origin(hint) is Annotated else (hint,)
+        named = next((note.name for note in notes if getattr(note, "name", None) is not None), field)
+        if is_dataclass(bare):  # a note on a group leaves out its name
+            yield from _flags(bare, typed if notes else f"{typed}{named}.", f"{path}{field}.")
+        else:
+            yield Flag(typed + named, path + field, bare, any("Positional" in str(note) for note in notes))
+
+
+def read_flags(words: Sequence[str], kind: type) -> dict[str, Any]:
+    """The changes that words make: {"model.rope.theta": "5e5"}, for `override`, which checks the values.
+
+    Switches take `--flag`, `--no-flag` and `--flag true|false`; the last of several equal flags counts.
+    Raises ValueError with one sentence.
+    """
+    changes: dict[str, Any] = {}
+    rest, flags = list(words), flags_of(kind)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("--"):
+            if "" not in flags:
+                raise ValueError(f"{word} is not a flag: flags begin with --")
+            path = flags[""].path
+            changes[path] = (*changes.get(path, ()), word)
+            continue
+        name, equals, value = word.partition("=")
+        flag, path, is_off = _find(name, flags)
+        if flag.takes == "switch" and not equals:
+            value = rest.pop(0) if not is_off and rest and rest[0].lower() in ("true", "false") else "true"
+        elif flag.takes == "several":
+            value = (value,) if equals else tuple(_take(rest))
+        elif not equals:
+            if not rest or rest[0].startswith("--"):
+                raise ValueError(f"{name} needs a value")
+            value = rest.pop(0)
+        changes[path] = _understood(name, value, flag, is_off)
+    return changes
+
+
+def _find(name: str, flags: Mapping[str, Flag]) -> tuple[Flag, str, bool]:
+    """(the flag, the path that changes, whether it is switched off). Raises ValueError if there is no such flag."""
+    typed = name.removeprefix("--").replace("-", "_")
+    if typed in flags:
+        return flags[typed], flags[typed].path, False
+    above, dot, last = typed.rpartition(".")
+    on = f"{above}{dot}{last.removeprefix('no_')}"
+    if last.startswith("no_") and on in flags and flags[on].takes == "switch":
+        return flags[on], flags[on].path, True
+    for flag in flags.values():
+        if flag.takes == "tree" and typed.startswith(f"{flag.name}.") and typed.count(".") > flag.name.count(".") + 1:
+            return Flag(typed, flag.path + typed.removeprefix(flag.name), Any, False), \
+                flag.path + typed.removeprefix(flag.name), False
+    hint = nearest(typed, [name for name in flags if name])
+    meant = hint.replace("perhaps ", "perhaps --").replace("_", "-")
+    raise ValueError(f"{name} is not a flag: see --help for all of them{meant}")
+
+
+def _take(rest: list[str]) -> Iterator[str]:
+    while rest and not rest[0].startswith("--"):
+        yield rest.pop(0)
+
+
+def _understood(name: str, value: Any, flag: Flag, is_off: bool) -> Any:
+    """A value as `override` takes it. Raises ValueError for a switch that is neither on nor off."""
+    if flag.takes == "switch":
+        if is_off and value != "true" or value.lower() not in ("true", "false"):
+            raise ValueError(f"{name}={value} is wrong: use true or false")
+        return (value.lower() == "true") != is_off
+    if value == "None" and (flag.can_be_none or flag.hint is Any):
+        return None
+    return value

@@ -1,0 +1,52 @@
+"""What is wrong with a configuration, in one sentence for each flag."""
+
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from typing import Any
+
+from pydantic import ValidationError
+
+
+def explain(error: ValidationError, names: Sequence[str] = ()) -> str:
+    """What pydantic found wrong, in one sentence for each flag; `names` are all flags, to suggest the nearest one."""
+    return "; ".join(_sentence(problem, names) for problem in error.errors())
+
+
+def nearest(given: str, names: Sequence[str], *, cutoff: float = 0.6) -> str:
+    """"; perhaps NAME was meant" for the name that is most like the given one, or ""."""
+    leaf = given.rpartition(".")[2]
+    same_leaf = [name for name in names if name.rpartition(".")[2] == leaf]
+    leaves = {name.rpartition(".")[2]: name for name in reversed(names)}
+    found = same_leaf or get_close_matches(given, names, n=1, cutoff=cutoff)
+    found = found or [leaves[match] for match in get_close_matches(leaf, leaves, n=1, cutoff=cutoff)]
+    return f"; perhaps {found[0]} was meant" if found else ""
+
+
+def unknown(flag: str, names: Sequence[str]) -> str:
+    """The sentence on a flag that does not exist."""
+    return f"{flag} is not a flag: see --help for all of them{nearest(flag, names)}"
+
+
+def _sentence(problem: Mapping[str, Any], names: Sequence[str]) -> str:
+    # a union reports each of its members; their names are not part of the flag
+    flag = ".".join(str(part) for part in problem["loc"] if not str(part).startswith(("literal[", "float")))
+    given = problem["input"]
+    match problem["type"]:
+        case "value_error":
+            return f"{flag}.{problem['ctx']['error']}" if flag else str(problem["ctx"]["error"])
+        case "literal_error":
+            choices = problem["ctx"]["expected"].replace("'", "")
+            words = choices.replace(" or ", ", ").split(", ")
+            hint = nearest(given, words, cutoff=0.5) if isinstance(given, str) else ""
+            return f"{flag}={given!r} is not known: use one of {choices}{hint}"
+        case "unexpected_keyword_argument" | "extra_forbidden":
+            while isinstance(given, Mapping) and given:  # modle.dim, not modle
+                name, given = next(iter(given.items()))
+                flag += f".{name}"
+            return unknown(flag, names)
+        case "int_parsing" | "int_from_float" | "int_type":
+            return f"{flag}={given!r} is wrong: use a whole number"
+        case "float_parsing" | "float_type":
+            return f"{flag}={given!r} is wrong: use a number"
+        case _:
+            return f"{flag}={given!r} is wrong: {problem['msg'][0].lower()}{problem['msg'][1:]}"

@@ -1,0 +1,213 @@
+"""The rules of ModelConfig: what is impossible, and which flag acts in which layer.
+
+A group (model.rope, model.attention, ...) acts if a layer has the part of its name: if one of the layer's choices
+(mixer, mlp, norm, position, ...) is that word. So the group of a new part needs no line here; LAYER_ACTS and MODEL_ACTS
+say it for single flags.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+from configuration.checks import (
+    Acts,
+    asks,
+    check_ignored,
+    default_of,
+    ignored_sentence,
+    is_folder_name,
+    require_between,
+    require_positive,
+    words_of,
+)
+from configuration.tree import FrozenDict, build, flat, get, nested, override, to_dict
+
+# The plain choices, against which presets are written, so that editing a default in config.py never changes a
+# published architecture. They ask for nothing.
+PLAIN_MODEL: dict[str, Any] = {
+    "hidden_dim": None, "hidden_mult": 4.0, "hidden_multiple_of": 32, "vocab_multiple_of": 1,
+    "mixer": "attention", "layers": ("base",), "kinds": {}, "mlp": "mlp", "activation": "gelu_tanh",
+    "mlp_bias": False, "head_bias": False,
+    "norm": "layer", "norm_eps": 1e-5, "norm_affine": True, "norm_bias": False, "norm_unit_offset": False,
+    "residual": "pre", "final_norm": True, "embed_norm": False, "qk_norm": "none", "position": "rope",
+    "attention.num_kv_heads": None, "attention.head_dim": None, "attention.window": None,
+    "attention.softcap": None, "attention.scale": None, "attention.dropout": 0.0, "attention.q_bias": False,
+    "attention.k_bias": False, "attention.v_bias": False, "attention.out_bias": False,
+    "rope.theta": 10_000.0, "rope.fraction": 1.0, "rope.layout": "half",
+    "pointer": False, "pointer_dim": 64,
+    "tie_embeddings": False, "embed_scale": 1.0, "logit_softcap": None, "logit_scale": 1.0, "residual_scale": 1.0,
+    "embed_dropout": 0.0, "residual_dropout": 0.0, "mlp_dropout": 0.0,
+    "init": "normal", "init_std": 0.02, "out_init": "same", "head_zero_init": False, "z_loss": 0.0,
+}
+# besides those, what a flag may always say
+NEUTRAL_MODEL = PLAIN_MODEL | {"attention.backend": "sdpa", "attention.num_heads": 4}
+
+# flags of the whole model, which its layers cannot differ in
+WHOLE_MODEL = {"dim", "num_layers", "vocab_size", "vocab_multiple_of", "max_seq_len", "layers", "kinds", "head_bias",
+               "final_norm", "embed_norm", "pointer", "pointer_dim", "tie_embeddings", "embed_scale", "logit_softcap",
+               "logit_scale", "embed_dropout", "init", "init_std", "out_init", "head_zero_init", "z_loss"}
+IN_EMBEDDING = ("learned", "sinusoidal")  # positions that are added to the embedding, once for all layers
+
+
+def attends(layer: Any) -> bool:
+    """Whether a layer's mixer is attention, which the flags of attention and of positions speak to."""
+    return layer.mixer == "attention"
+
+
+def has_part(layer: Any, group: str) -> bool:
+    """Whether a layer has the part that a group of flags belongs to: a choice says the group's name."""
+    choices = {field.name: getattr(layer, field.name) for field in fields(layer)}
+    return any(word == group and (flag != "position" or attends(layer)) for flag, word in choices.items())
+
+
+# in words, when a group acts whose part is a choice of attention
+CONDITIONS = {"attention": "a mixer is attention", "rope": "position is rope"}
+
+
+def has_branches(layer: Any) -> bool:
+    return layer.mixer != "none" or layer.mlp != "none"
+
+
+# single flags of a layer -> when they act
+LAYER_ACTS: dict[tuple[str, ...], Acts] = {
+    ("qk_norm",): ("a mixer is attention", attends),
+    ("norm_affine", "qk_norm"): ("norm is not none", lambda c: c.norm != "none"),
+    ("norm_eps",): ("norm is neither dyt nor none", lambda c: c.norm not in ("dyt", "none")),
+    ("norm_bias",): ("norm is neither cosine nor none, and norm_affine is on",
+                     lambda c: c.norm not in ("cosine", "none") and c.norm_affine),
+    ("norm_unit_offset",): ("norm is none of cosine, dyt and none, and norm_affine is on",
+                            lambda c: c.norm not in ("cosine", "dyt", "none") and c.norm_affine),
+    ("position",): ("a mixer is attention, or position is learned or sinusoidal",
+                    lambda c: attends(c) or c.position in IN_EMBEDDING),
+    ("activation", "mlp_bias", "mlp_dropout", "hidden_dim"): ("mlp is not none", lambda c: c.mlp != "none"),
+    ("hidden_mult", "hidden_multiple_of"): ("mlp is not none and hidden_dim is not given",
+                                            lambda c: c.mlp != "none" and c.hidden_dim is None),
+    ("residual", "residual_scale", "residual_dropout"): ("a layer has a mixer or an MLP", has_branches),
+}
+# flags of the whole model -> when they act
+MODEL_ACTS: dict[tuple[str, ...], Acts] = {
+    ("embed_norm",): ("norm is not none", lambda c: c.norm != "none"),
+    ("pointer_dim",): ("pointer is on", lambda c: c.pointer),
+    ("head_zero_init",): ("tie_embeddings is off", lambda c: not c.tie_embeddings),
+}
+
+
+def check_model(cfg: Any, layer_kind: type) -> None:
+    """Raise ValueError if a flag of the model, or of one of its kinds of layers, is impossible or ignored.
+
+    Sets `by_kind`, the flags of each kind of layer as a `layer_kind`.
+    """
+    require_positive(cfg, "num_layers", "vocab_size", "vocab_multiple_of", "max_seq_len", "pointer_dim",
+                     "logit_softcap", "init_std", "embed_scale")
+    require_between(cfg, "embed_dropout")
+    if not cfg.layers:
+        raise ValueError("layers=() is empty: name at least one kind, e.g. base")
+    if cfg.position == "sinusoidal" and cfg.dim % 2:
+        raise ValueError(f"position='sinusoidal' needs an even dim, not dim={cfg.dim}")
+    object.__setattr__(cfg, "by_kind", resolve_kinds(cfg, layer_kind))
+    check_ignored(cfg, MODEL_ACTS, NEUTRAL_MODEL)
+    check_acting(cfg)
+
+
+def check_layer(cfg: Any) -> None:
+    """Raise ValueError if a flag of a layer is impossible."""
+    require_positive(cfg, "dim", "hidden_dim", "hidden_mult", "hidden_multiple_of", "norm_eps")
+    require_between(cfg, "residual_dropout", "mlp_dropout")
+    if cfg.residual == "none" and cfg.out_init == "zero":
+        raise ValueError("residual='none' with out_init='zero' multiplies everything by zero and never learns: "
+                         "use out_init='same' or 'depth'")
+    check_shapes(cfg)
+
+
+def check_shapes(cfg: Any) -> None:
+    """Raise ValueError if sizes do not fit together."""
+    heads, kv_heads = cfg.attention.num_heads, cfg.attention.kv_heads
+    if attends(cfg) and cfg.attention.head_dim is None and cfg.dim % heads:
+        raise ValueError(f"attention.num_heads={heads} does not divide dim={cfg.dim}: "
+                         "choose a divisor, or give attention.head_dim")
+    if attends(cfg) and heads % kv_heads:
+        raise ValueError(f"attention.num_kv_heads={kv_heads} does not divide attention.num_heads={heads}")
+    turned = cfg.rope.fraction * cfg.head_width
+    if has_part(cfg, "rope") and not (0 < cfg.rope.fraction <= 1 and turned % 2 == 0):
+        raise ValueError(f"rope.fraction={cfg.rope.fraction:g} of head_dim={cfg.head_width} is "
+                         f"{turned:g} channels: rope turns pairs, so it must be even, and at most all")
+
+
+def resolve_kinds(cfg: Any, layer_kind: type) -> dict[str, Any]:
+    """The flags of each kind of layer that `layers` names: the model's with the kind's changes laid over them.
+
+    Raises ValueError for a kind that is not described, is in no layer, or changes a flag of the whole model.
+    """
+    mixers = cfg.__dataclass_fields__["mixer"].type.__args__
+    require_flags_of_layers(cfg.kinds)
+    base = build(layer_kind, to_dict(cfg) | {"layers": ("base",), "kinds": {}})
+    resolved = {"base": base}
+    for kind in dict.fromkeys(cfg.layers):
+        if kind not in cfg.kinds and kind != "base" and kind not in mixers:
+            raise ValueError(f"layers={words_of(cfg.layers)} names {kind}, which is not a kind: describe it in kinds, "
+                             f"or use base or a mixer ({', '.join(mixers)})")
+        try:
+            resolved[kind] = override(base, cfg.kinds.get(kind, {} if kind == "base" else {"mixer": kind}))
+        except ValueError as error:
+            raise ValueError(f"kinds.{kind}.{error}") from None
+    _check_kinds(cfg, resolved)
+    return resolved
+
+
+def require_flags_of_layers(kinds: Mapping[str, Any]) -> None:
+    """Raise ValueError if a kind changes a flag that its layers cannot differ in."""
+    for kind, changes in kinds.items():
+        if whole := next((name for name in flat(nested(changes)) if name.partition(".")[0] in WHOLE_MODEL), None):
+            raise ValueError(f"kinds.{kind}.{whole} would change nothing: it is the same for all layers; set it for "
+                             "the model")
+
+
+def _check_kinds(cfg: Any, resolved: Mapping[str, Any]) -> None:
+    """Check the names and flags of `kinds`, and write its values as they were understood."""
+    understood = {}
+    for kind, changes in cfg.kinds.items():
+        if kind == "base" or not is_folder_name(kind) or "." in kind:
+            raise ValueError(f"kinds.{kind} is not a name for a kind of layer: use letters, digits, '_', '-'; base is "
+                             "the model's own flags")
+        if kind not in cfg.layers:
+            raise ValueError(f"kinds.{kind} is in no layer: name it in layers, or leave it out")
+        names = [name for name, value in flat(nested(changes)).items() if value != {}]
+        position = resolved[kind].position
+        if position != cfg.position and {position, cfg.position} & set(IN_EMBEDDING):
+            raise ValueError(f"kinds.{kind}.position={position} does not go with position={cfg.position}: what is "
+                             "added to the embedding is the same for all layers")
+        understood[kind] = frozen(nested({name: get(resolved[kind], name) for name in names}))
+    object.__setattr__(cfg, "kinds", FrozenDict(understood))
+
+
+def frozen(tree: Mapping[str, Any]) -> FrozenDict:
+    return FrozenDict({name: frozen(value) if isinstance(value, Mapping) else value for name, value in tree.items()})
+
+
+def check_acting(cfg: Any) -> None:
+    """Raise ValueError if a flag of a layer asks for something, and acts in no layer with that value."""
+    layers = [cfg.by_kind[kind] for kind in dict.fromkeys(cfg.layers)]
+    rules = {**dict(_group_acts(cfg)), **LAYER_ACTS}
+    for names, (condition, test) in rules.items():
+        for name in names:
+            _require_acting(cfg, layers, name, condition, test)
+
+
+def _group_acts(cfg: Any) -> Iterator[tuple[tuple[str, ...], Acts]]:
+    """The flags of each group, with when they act."""
+    for field in fields(cfg):
+        group = field.name
+        if is_dataclass(getattr(cfg, group)):
+            names = tuple(f"{group}.{flag.name}" for flag in fields(getattr(cfg, group)))
+            condition = CONDITIONS.get(group, f"a layer has {group}")
+            yield names, (condition, lambda layer, group=group: has_part(layer, group))
+
+
+def _require_acting(cfg: Any, layers: list[Any], name: str, condition: str, test: Callable[[Any], bool]) -> None:
+    for layer in layers:
+        value = get(layer, name)
+        if not asks(layer, name, NEUTRAL_MODEL) or any(test(x) for x in layers if get(x, name) == value):
+            continue
+        kind = next(kind for kind, other in cfg.by_kind.items() if other is layer)
+        named = name if get(cfg, name) == value else f"kinds.{kind}.{name}"
+        raise ValueError(ignored_sentence(named, value, condition, default_of(layer, name)))

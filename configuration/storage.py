@@ -1,0 +1,40 @@
+"""A configuration in a file: JSON as it is saved, YAML too as it is read."""
+
+import json
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from configuration.migrations import FORMAT, migrated
+from configuration.tree import build, to_dict
+
+T = TypeVar("T")
+
+
+def to_json(cfg: Any) -> str:
+    """The text of config.json, with the number of its format."""
+    return json.dumps({"format": FORMAT} | to_dict(cfg), indent=2) + "\n"
+
+
+def save_config(cfg: Any, path: Path) -> None:
+    path.write_text(to_json(cfg), encoding="utf-8")
+
+
+def load(kind: type[T], path: Path) -> T:
+    """Read a configuration from JSON or YAML. Raises ValueError naming the file and what is wrong.
+
+    A file without `format` is read as the newest one, or as format 1 if its flags are those of format 1.
+    """
+    try:
+        tree = yaml.safe_load(Path(path).read_text(encoding="utf-8"))  # JSON is YAML too
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is neither JSON nor YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(tree, dict):
+        raise ValueError(f"{path} holds no configuration: expected sections such as model and train")
+    try:
+        return build(kind, migrated(tree))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None

@@ -1,0 +1,145 @@
+"""A configuration as a tree of flags: the one walk that reads, compares and changes it."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass
+from functools import cache, reduce
+from typing import Any, TypeVar, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
+
+from configuration.mistakes import explain
+
+T = TypeVar("T")
+
+
+class FrozenDict(dict):
+    """A dictionary that never changes, so that a frozen configuration can hold it and be hashed."""
+
+    def __hash__(self) -> int:
+        return hash(frozenset(self.items()))
+
+    def _refuse(self, *_: Any, **__: Any) -> None:
+        raise TypeError("a configuration is frozen: use override() for a changed copy")
+
+    __setitem__ = __delitem__ = update = pop = popitem = clear = setdefault = __ior__ = _refuse
+
+    def __reduce__(self) -> tuple:
+        return type(self), (dict(self),)
+
+
+def flat(cfg: Any, prefix: str = "") -> dict[str, Any]:
+    """Every flag by its dotted name: {"model.dim": 128, "model.rope.theta": 10000.0, ...}.
+
+    A kind of layer adds its own: "model.kinds.local.attention.window". An empty mapping is a value.
+    """
+    found = {}
+    for name, value in _entries(cfg):
+        below = is_dataclass(value) or (isinstance(value, Mapping) and value)
+        found |= flat(value, f"{prefix}{name}.") if below else {prefix + name: value}
+    return found
+
+
+def nested(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Mappings in place of dotted names: {"rope.theta": 3} gives {"rope": {"theta": 3}}. The inverse of `flat`."""
+    tree: dict[str, Any] = {}
+    for dotted, value in changes.items():
+        *above, name = dotted.split(".")
+        node = reduce(lambda node, step: node.setdefault(step, {}), above, tree)
+        if isinstance(value, Mapping):
+            node[name] = _joined(node.get(name, {}), nested(value))
+        else:
+            node[name] = value
+    return tree
+
+
+def diff(a: Any, b: Any) -> dict[str, tuple[Any, Any]]:
+    """The flags in which two configurations differ, with both values; None if one of them lacks the flag."""
+    left, right = flat(a), flat(b)
+    names = dict.fromkeys([*left, *right])
+    return {name: (left.get(name), right.get(name)) for name in names if left.get(name) != right.get(name)}
+
+
+def get(cfg: Any, dotted: str) -> Any:
+    """The value of a flag by its dotted name. Raises KeyError if there is none."""
+    for name in dotted.split("."):
+        cfg = dict(_entries(cfg))[name]
+    return cfg
+
+
+def override(cfg: T, changes: Mapping[str, Any]) -> T:
+    """A copy with flags changed by their dotted names, e.g. {"model.rope.theta": 5e5}, and checked again.
+
+    Nested mappings work too: {"model": {"dim": 64}}. A mapping given to `model.kinds` replaces all kinds; a dotted name
+    below it changes one flag of one kind. Raises ValueError with one sentence for each mistake.
+    """
+    return build(type(cfg), _merged(cfg, changes))
+
+
+def replace(cfg: T, **changes: Any) -> T:
+    """`override` with names as keywords: replace(cfg, dim=64)."""
+    return override(cfg, changes)
+
+
+def build(kind: type[T], tree: Mapping[str, Any]) -> T:
+    """The dataclass that a tree of values describes; missing flags take their defaults.
+
+    Raises ValueError with one sentence for each unknown flag or wrong value.
+    """
+    try:
+        return _adapter(kind).validate_python(dict(tree))
+    except ValidationError as error:
+        raise ValueError(explain(error, flag_names(kind))) from None
+
+
+def to_dict(cfg: Any) -> dict[str, Any]:
+    """A configuration as plain nested dictionaries, for JSON."""
+    return {name: to_dict(value) if is_dataclass(value) or isinstance(value, Mapping) else value
+            for name, value in _entries(cfg)}
+
+
+@cache
+def flag_names(kind: type) -> list[str]:
+    """The dotted names of all flags of a dataclass."""
+    names, hints = [], get_type_hints(kind)
+    for field in fields(kind):
+        group = hints[field.name]
+        below = flag_names(group) if isinstance(group, type) and is_dataclass(group) else [""]
+        names += [f"{field.name}.{name}".rstrip(".") for name in below]
+    return names
+
+
+@cache
+def _adapter(kind: type) -> TypeAdapter:
+    return TypeAdapter(kind)
+
+
+class _Open(dict):
+    """The flags of a dataclass on its way to a changed copy."""
+
+
+def _merged(node: Any, changes: Mapping[str, Any]) -> dict[str, Any]:
+    merged = _Open(_entries(node)) if is_dataclass(node) else type(node)(node)
+    merged = dict(merged) if isinstance(merged, FrozenDict) else merged
+    for dotted, value in changes.items():
+        name, _, rest = dotted.partition(".")
+        old, value = merged.get(name), {rest: value} if rest else value
+        goes_on = isinstance(old, _Open) or is_dataclass(old) or (rest and isinstance(old, Mapping))
+        if rest and old is None:
+            merged[name] = nested(value)
+        else:
+            merged[name] = _merged(old, value) if goes_on and isinstance(value, Mapping) else value
+    return merged
+
+
+def _joined(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, Any]:
+    joined = dict(a)
+    for name, value in b.items():
+        both = isinstance(value, Mapping) and isinstance(joined.get(name), Mapping)
+        joined[name] = _joined(joined[name], value) if both else value
+    return joined
+
+
+def _entries(node: Any) -> Iterator[tuple[str, Any]]:
+    if is_dataclass(node):
+        return ((field.name, getattr(node, field.name)) for field in fields(node))
+    return iter(node.items())

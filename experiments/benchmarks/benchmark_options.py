@@ -1,0 +1,108 @@
+"""The flags of each benchmark."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from corpora.encoder import num_cores
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokensToLoss:
+    """Train on a text from scratch and count the tokens until the validation loss is reached.
+
+    The loss is that of the whole validation part, the last tenth of the text.
+    """
+
+    data: str  # a .txt file
+    target: float = 1.88  # validation loss to reach, nats per token
+    presets: tuple[str, ...] = ("char",)  # recipes; nanogpt-char is the one to beat
+    budget: int | None = None  # training tokens; None = those of the preset's steps
+    seeds: int = 1  # repetitions, with seeds 0, 1, ...
+    evaluations: int = 20  # spread over the run
+    device: str = "auto"  # auto = cuda, else mps, else cpu
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerSteps:
+    """Time the steps of each optimizer on a preset's weights, in turns; the best of several rounds counts.
+
+    On a CPU, time is processor time.
+    """
+
+    preset: str = "default"
+    vocab_size: int = 4096  # if the preset has none
+    steps: int = 20  # in a round
+    rounds: int = 5
+    device: str = "auto"  # auto = cuda, else mps, else cpu
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tokenizers:
+    """Encode a batch of documents by our tokenizers and by the libraries, in turns, and compare the best times.
+
+    The libraries read the files that ours saved, and are called in their fastest way that gives the ids as lists; for
+    char and byte, Python does the work. One thread, processor time.
+    """
+
+    kinds: tuple[str, ...] = ("char", "byte", "bpe", "unigram", "hf_bpe")  # trained on the text
+    paths: tuple[str, ...] = ()  # others to measure: folders, or OWNER/NAME on the Hugging Face Hub
+    data: str | None = None  # a UTF-8 file; None = tales
+    separator: str = "\n\n"  # between the file's documents
+    vocab_size: int = 2048  # of bpe, unigram and hf_bpe
+    megabytes: float = 4.0  # of text
+    repeats: int = 7  # turns; the fastest counts
+    least: float = 0.8  # of the library's speed: below it, the benchmark fails
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encode:
+    """Encode generated stories, each way in a process of its own that does not hold the text in memory.
+
+    The bare library is SentencePiece on the same groups of documents; its time is without reading the text, and nothing
+    is written. Ours counts everything, from the path of the text to the files on disk.
+    """
+
+    megabytes: int = 300  # of text
+    tokenizer: str = "tales_4096"  # a SentencePiece tokenizer's folder, or a built one
+    workers: tuple[int, ...] = (1, num_cores())  # our processes, the library's threads
+    repetitions: int = 1  # of each way, in turn; the fastest counts, and the largest memory
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loader:
+    """Train on generated stories and measure how long a step waits for its batch, for each packing.
+
+    With 0 batches ahead the step makes its own batch, else a thread does during the step before. Medians over steps.
+    """
+
+    preset: str = "default"  # the model, and its batch size
+    steps: int = 30  # of each measurement, after one that does not count
+    stories: int = 3000  # to train on, about 170 tokens each
+    max_seq_len: int = 512  # tokens a row
+    prefetch: tuple[int, ...] = (0, 2)  # batches ahead
+    read_ms: float = 0.0  # additional time for each batch, as on a slow disk
+    device: str = "auto"  # auto = cuda, else mps, else cpu
+
+
+@dataclass(frozen=True, kw_only=True)
+class Memory:
+    """Predict the memory of configurations, train each for some steps in a fresh process, and read its peak.
+
+    30 of them span the menus; --random adds some, drawn by the seed. With the pinned allocator the prediction must be
+    right to 2 % (median), 5 % (nine of ten) and 10 % or 16 MB (all); with the fast one a process must stay between the
+    low and the high prediction in 19 of 20; on a GPU the prediction must be right to 10 %. A prediction may take 0.6 s
+    (median), and 1 s for GPT-2.
+    """
+
+    random: int = 0  # configurations drawn at random, besides the named ones
+    seed: int = 0  # of the draw
+    only: str | None = None  # the named ones that have this in their names; "" = all, "drawn" = none
+    allocator: Literal["pinned", "fast"] = "pinned"  # the fast one keeps freed memory
+    threads: int = 1  # of torch
+    steps: int = 5  # of each process
+    device: Literal["cpu", "cuda"] = "cpu"  # cuda: its allocator's peak is compared
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tracing:
+    """Measure marked methods without a trace, forwards in each mode, memory, and shapes(); two minutes on one core."""

@@ -1,0 +1,96 @@
+"""The configurations of the benchmark memory: thirty that span the menus, and any number drawn at random."""
+
+import random
+from collections.abc import Iterator
+from typing import Any, get_args
+
+import config
+from config import Config, override
+from presets import load_preset
+
+# in all cases: few samples, and a stated precision, because the fast one differs between machines
+BASE = {"model.vocab_size": 2048, "train.precision": "float32", "train.graded_stories": 0, "sample.max_new_tokens": 32}
+LLAMA = {"model.dim": 256, "model.num_layers": 6, "model.attention.num_heads": 8, "model.attention.num_kv_heads": 2,
+         "model.mlp": "glu",
+         "model.activation": "silu", "model.qk_norm": "none", "model.pointer": False, "train.optimizer": "adamw"}
+PLAIN = {"model.norm": "layer", "model.norm_bias": True, "model.mlp_bias": True, "model.activation": "gelu",
+         "model.position": "learned", "model.pointer": False, "model.qk_norm": "none", "train.optimizer": "adamw"}
+CASES: dict[str, dict[str, Any]] = {
+    "default": {"model.vocab_size": 4096},
+    "default, 100 stories": {"model.vocab_size": 4096, "train.graded_stories": 100},
+    "default, bfloat16": {"model.vocab_size": 4096, "train.precision": "bfloat16"},
+    "tiny": {"model.dim": 32, "model.num_layers": 1, "model.max_seq_len": 32, "train.batch_size": 1,
+             "model.vocab_size": 512},
+    "llama": LLAMA | {"model.max_seq_len": 512, "train.batch_size": 4},
+    "llama, bfloat16": LLAMA | {"model.max_seq_len": 512, "train.batch_size": 4, "train.precision": "bfloat16"},
+    "llama, documents, 50k": LLAMA | {"data.packing": "documents", "model.vocab_size": 50304, "train.batch_size": 2},
+    "gpt2 124M": {"preset": "gpt2", "model.max_seq_len": 64, "train.batch_size": 1, "model.vocab_size": 50257},
+    "gpt2 of 4 layers": {"preset": "gpt2", "model.num_layers": 4, "model.max_seq_len": 128, "train.batch_size": 2,
+                         "model.vocab_size": 50257, "model.attention.dropout": 0.0},
+    "explicit attention": PLAIN | {"model.attention.backend": "eager", "model.max_seq_len": 512, "train.batch_size": 4},
+    "explicit, softcaps": {"model.attention.backend": "eager", "model.attention.softcap": 30.0,
+                           "model.logit_softcap": 20.0},
+    "alibi, window": {"model.position": "alibi", "model.layers": ("local", "global"),
+                      "model.kinds": {"local": {"attention.window": 64}, "global": {}}},
+    "documents": {"data.packing": "documents", "model.max_seq_len": 512, "train.batch_size": 6},
+    "padded rows": {"data.packing": "pad", "train.batch_size": 24},
+    "sandwich, glu, z-loss": {"model.residual": "sandwich", "model.mlp": "glu", "model.z_loss": 1e-4},
+    "parallel, layer norm": {"model.residual": "parallel", "model.norm": "layer", "model.dim": 256},
+    "post, dropout": {"model.residual": "post", "model.out_init": "same", "model.residual_dropout": 0.1,
+                      "model.mlp_dropout": 0.1, "model.embed_dropout": 0.1, "model.attention.dropout": 0.1},
+    "branch_post, cosine": {"model.residual": "branch_post", "model.norm": "cosine", "model.activation": "mish"},
+    "dyt, sinusoidal": {"model.norm": "dyt", "model.position": "sinusoidal", "model.qk_norm": "none"},
+    "attention alone": {"model.mlp": "none", "model.num_layers": 6, "model.dim": 192},
+    "no mixer": {"model.mixer": "none", "model.dim": 384, "model.position": "rope", "model.qk_norm": "none",
+                 "train.optimizer": "sgd"},
+    "tied, 32k": {"model.tie_embeddings": True, "model.vocab_size": 32768, "train.batch_size": 2,
+                  "train.optimizer": "adamw"},
+    "32k, logits in chunks": {"model.vocab_size": 32768, "train.loss_chunk": 32, "train.optimizer": "adafactor"},
+    "checkpointing": {"model.dim": 256, "model.num_layers": 8, "train.checkpoint_activations": True,
+                      "train.loss_chunk": 64, "train.batch_size": 16},
+    "checkpointing, bfloat16": {"model.dim": 384, "model.num_layers": 8, "train.checkpoint_activations": True,
+                                "train.precision": "bfloat16", "train.batch_size": 16, "train.optimizer": "adamw"},
+    "accumulation, noise": {"train.accumulation": 4, "train.log_noise_scale": True, "model.dim": 256},
+    "lion, average": {"train.optimizer": "lion", "train.ema_decay": 0.999, "model.dim": 256, "model.num_layers": 6},
+    "soap": {"train.optimizer": "soap", "model.dim": 256, "model.num_layers": 4},
+    "schedule-free": {"train.optimizer": "schedule_free", "train.schedule": "constant", "model.dim": 320},
+    "wide and short": {"model.dim": 768, "model.num_layers": 4, "model.max_seq_len": 64, "model.vocab_size": 8192,
+                       "train.batch_size": 4},
+}
+CHOICES: dict[str, tuple[Any, ...]] = {
+    "model.dim": (32, 64, 96, 128, 192, 256, 384, 512), "model.num_layers": (1, 2, 3, 4, 6, 8, 12, 16),
+    "model.attention.num_heads": (1, 2, 4, 8), "model.attention.num_kv_heads": (None, None, 1, 2),
+    "model.max_seq_len": (32, 64, 128, 256, 512), "model.vocab_size": (512, 1000, 2048, 4096, 8192, 32000, 50257),
+    "model.mlp": get_args(config.Mlp), "model.activation": get_args(config.Activation),
+    "model.norm": get_args(config.Norm), "model.residual": get_args(config.Residual),
+    "model.position": get_args(config.Position), "model.qk_norm": get_args(config.QKNorm),
+    "model.attention.backend": get_args(config.AttentionBackend), "model.attention.window": (None, None, 32),
+    "model.pointer": (False, True), "model.tie_embeddings": (False, True), "model.out_init": ("same", "depth"),
+    "model.residual_dropout": (0.0, 0.0, 0.1), "model.attention.dropout": (0.0, 0.0, 0.1), "model.z_loss": (0.0, 1e-4),
+    "model.logit_softcap": (None, None, 30.0), "model.mlp_bias": (False, True),
+    "data.packing": get_args(config.Packing), "train.batch_size": (1, 2, 4, 8, 16, 32),
+    "train.accumulation": (1, 1, 2, 4), "train.optimizer": get_args(config.Optimizer),
+    "train.precision": ("float32", "float32", "bfloat16"), "train.checkpoint_activations": (False, False, True),
+    "train.loss_chunk": (None, None, 16, 64), "train.ema_decay": (None, None, 0.99),
+    "train.log_grad_norms": (False, False, True),
+}
+
+
+def named_cases() -> dict[str, Config]:
+    """The thirty configurations, by name."""
+    return {name: override(load_preset(case.get("preset", "tales")),
+                           BASE | {flag: value for flag, value in case.items() if flag != "preset"})
+            for name, case in CASES.items()}
+
+
+def drawn_cases(seed: int) -> Iterator[Config]:
+    """An endless stream of valid configurations drawn from CHOICES, the same for the same seed."""
+    random_of_seed = random.Random(seed)
+    while True:
+        flags = {flag: random_of_seed.choice(values) for flag, values in CHOICES.items()}
+        if flags["train.optimizer"] == "schedule_free":
+            flags |= {"train.schedule": "constant", "train.ema_decay": None}
+        try:
+            yield override(Config(), BASE | flags)
+        except ValueError:  # incompatible flags
+            continue

@@ -1,0 +1,60 @@
+"""The benchmark tokens-to-loss: how many training tokens a recipe needs to reach a validation loss."""
+
+import math
+import time
+
+from rich.console import Console
+from rich.table import Table
+
+from config import Config, override
+from experiments.benchmarks.benchmark_options import TokensToLoss
+from presets import load_preset
+from tools import pick_device
+from training.evaluation import evaluate
+from training.setup import prepare_run
+
+
+def run(options: TokensToLoss, console: Console) -> bool:
+    """Print a row for each recipe and seed; whether all have reached the target."""
+    if options.seeds < 1:
+        raise ValueError(f"seeds={options.seeds} must be 1 or more")
+    table = Table("recipe", "seed", "tokens to target", "final loss", "tokens", "seconds")
+    reached = True
+    for preset in options.presets:
+        for seed in range(options.seeds):
+            curve, seconds = train(options, preset, seed, console)
+            first = next((tokens for tokens, loss in curve if loss <= options.target), None)
+            tokens, loss = curve[-1]
+            table.add_row(preset, str(seed), f"{first:,}" if first else "not reached", f"{loss:.4f}", f"{tokens:,}",
+                          f"{seconds:.0f}")
+            reached &= first is not None
+    console.print(table)
+    return reached
+
+
+def train(options: TokensToLoss, preset: str, seed: int, console: Console) -> tuple[list[tuple[int, float]], float]:
+    """Train a recipe: (tokens, validation loss) at each evaluation, and the seconds without the evaluations."""
+    cfg = override(load_preset(preset), {"data.name": options.data, "train.seed": seed})
+    setup = prepare_run(with_budget(cfg, options.budget), pick_device(options.device))
+    state, cfg, schedule = setup.make_state(), setup.cfg, setup.schedule
+    points = {math.ceil(cfg.train.steps * (i + 1) / options.evaluations) for i in range(options.evaluations)}
+    curve, seconds = [], 0.0
+    for step in range(cfg.train.steps):
+        began = time.perf_counter()
+        taken = [setup.batches[number].to(state.device) for number in schedule.passes(step)]
+        state.step(taken, number=step + 1, lr=schedule.rate(step), noise=[])
+        seconds += time.perf_counter() - began
+        if step + 1 in points:
+            state.optimizer.eval()
+            loss = evaluate(state.objective, setup.val_part, setup.tokenizer, 64, packing=cfg.data.packing).loss
+            curve.append((schedule.tokens_before(step + 1), loss))
+            console.print(f"{preset} seed {seed}: {curve[-1][0]:9,} tokens  validation loss {loss:.4f}")
+    return curve, seconds
+
+
+def with_budget(cfg: Config, budget: int | None) -> Config:
+    """With the number of steps that makes this number of training tokens."""
+    if budget is None:
+        return cfg
+    rows = cfg.train.batch_size * cfg.train.accumulation
+    return override(cfg, {"train.steps": budget // (rows * cfg.model.max_seq_len)})

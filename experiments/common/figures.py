@@ -1,0 +1,21 @@
+"""Figures that several experiments read from a run or a configuration."""
+
+from functools import cache
+
+import pandas as pd
+import torch
+
+from config import ModelConfig
+from model import Model
+
+
+def last_value(log: pd.DataFrame, column: str) -> float:
+    """The last measured value of a column."""
+    return float(log[column].dropna().iloc[-1])
+
+
+@cache
+def num_parameters(cfg: ModelConfig) -> int:
+    """The parameters of a model, shared ones counted once."""
+    with torch.device("meta"):
+        return Model(cfg).num_parameters()

@@ -1,0 +1,24 @@
+"""How a program of experiments/ ends: a mistake is one sentence and status 2, a signal 128 and its number."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from configuration.command_line import fail
+from experiments.processes.signals import Stopped
+
+
+@contextmanager
+def one_sentence(interrupted: str = "stopped at once; the same command goes on") -> Iterator[None]:
+    """Turn what a `with` block raises into a sentence on stderr and an exit status; `interrupted` is for Ctrl-C."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        fail(error)
+    except Stopped as stopped:
+        print(stopped, file=sys.stderr)
+        raise SystemExit(stopped.exit_status) from None
+    except KeyboardInterrupt:
+        if interrupted:
+            print(interrupted, file=sys.stderr)
+        raise SystemExit(130) from None

@@ -1,0 +1,124 @@
+"""A comparison as one HTML page that needs no network: curves to zoom and hide, tables, texts side by side.
+
+page.html is its Jinja template, page.css its style, page.js draws the curves. Names and texts are not trusted: they are
+escaped, and the page's policy allows no script except Plotly and page.js, and no request.
+"""
+
+import base64
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jinja2 import Environment
+from plotly.offline import get_plotlyjs
+
+from experiments.comparing.curve_pictures import FLOORED, default_axis, default_column
+from experiments.comparing.differences import PER_TOKEN, tokenizers
+from experiments.comparing.lines import AXES, COLUMNS, Line
+from run_store.atomic_files import write_text
+
+LOGARITHMIC = {"bits_per_byte", "bits_over_floor", "train_bits_per_byte", "val_loss", "train_loss", "ema_val_loss",
+               "perplexity"}
+MAX_ROWS = 4000  # of a curve; neighbours in a longer log are averaged
+DIGITS = 8
+NUM_COLORS, DASHES = 7, ("solid", "dash", "dot")  # dashed when all colours are used
+FEW = 6  # lines; up to this number each is a column of the table of runs
+HERE = Path(__file__).resolve().parent
+Sample = Mapping[str, str]  # prompt, text
+
+
+def write_page(
+    path: Path, *, title: str, lines: Sequence[Line], table: pd.DataFrame, differences: pd.DataFrame,
+    remarks: Sequence[str], samples: Mapping[str, Sequence[Sample]], floor: float | None,
+    column: str | None = None, axis: str | None = None,
+) -> None:
+    """Write the page, whole or not at all.
+
+    `table` has a row of formatted strings for each line, `differences` a row for each flag and a column for each line;
+    `remarks` are sentences; `samples` are texts by line, of the same prompts in each; `floor` is the text's entropy in
+    bits per byte, None = unknown; `column` and `axis` are drawn first. Raises ValueError if no line has a curve.
+    """
+    data = curves(lines, floor, column, axis)
+    files = {part: (HERE / f"page.{part}").read_text(encoding="utf-8") for part in ("html", "css", "js")}
+    plotly, num_runs = get_plotlyjs(), sum(len(line.members) for line in lines)
+    page = Environment(autoescape=True, trim_blocks=True).from_string(files["html"]).render(
+        title=title, style=files["css"], script=files["js"], plotly=plotly, policy=policy(plotly, files["js"]),
+        count=f"{counted(len(lines), 'curve')} of {counted(num_runs, 'run')}", remarks=remarks, data=embedded(data),
+        styles={line["name"]: line | {"place": place} for place, line in enumerate(data["lines"])},
+        runs=table.T if len(table) <= FEW else table, differences=differences.fillna(""), samples=by_prompt(samples))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, page)
+
+
+def policy(*scripts: str) -> str:
+    """A content security policy that allows these scripts and no requests."""
+    digests = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts)
+    allowed = " ".join(f"'sha256-{digest}'" for digest in digests)
+    return (f"default-src 'none'; style-src 'unsafe-inline'; img-src data: blob:; form-action 'none'; "
+            f"base-uri 'none'; script-src {allowed}")
+
+
+def embedded(value: Any) -> str:
+    """JSON for a script element, which no text in it can end."""
+    return json.dumps(value, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+
+
+def counted(number: int, word: str) -> str:
+    return f"{number} {word}{'' if number == 1 else 's'}"
+
+
+# ---- curves ----
+
+
+def curves(lines: Sequence[Line], floor: float | None, column: str | None, axis: str | None) -> dict[str, Any]:
+    """The data of page.js: the lines' values, and the columns and axes that any line has."""
+    drawn = [curve(place, line) for place, line in enumerate(lines)]
+    found = {name for line in drawn for name in line["mean"]}
+    axes = [name for name in AXES if name in found]
+    names = [*filter(found.__contains__, COLUMNS), *sorted(found - COLUMNS.keys() - AXES.keys())]
+    if not axes or not names:
+        raise ValueError("none of the runs has a curve: train one first")
+    barred = PER_TOKEN if len(tokenizers(lines)) > 1 else ()
+    columns = [{"name": name, "label": COLUMNS.get(name, name), "log": name in LOGARITHMIC, "barred": name in barred,
+                "floored": name in FLOORED and floor is not None} for name in names]
+    return {"lines": drawn, "floor": floor, "columns": columns, "axes": [{"name": x, "label": AXES[x]} for x in axes],
+            "column": place_of(column or default_column(lines), names),
+            "axis": place_of(axis or default_axis(lines), axes)}
+
+
+def place_of(name: str, names: Sequence[str]) -> int:
+    """The index of a name; 0 if it is missing."""
+    return names.index(name) if name in names else 0
+
+
+def curve(place: int, line: Line) -> dict[str, Any]:
+    """A line's values and style."""
+    frames = {"mean": line.table, "low": line.low, "high": line.high}
+    values = {name: None if frame is None else listed(frame) for name, frame in frames.items()}
+    return {"name": line.name, "count": len(line.members), "color": f"--c{place % NUM_COLORS}",
+            "dash": DASHES[place // NUM_COLORS % len(DASHES)], **values}
+
+
+def listed(frame: pd.DataFrame) -> dict[str, list[float | None]]:
+    """The numeric columns with at most MAX_ROWS values; None = not measured, or not finite."""
+    numbers = frame.select_dtypes("number").astype(float).replace([np.inf, -np.inf], np.nan).dropna(axis=1, how="all")
+    if len(numbers) > MAX_ROWS:
+        numbers = numbers.groupby(np.arange(len(numbers)) * MAX_ROWS // len(numbers)).mean()
+    return {str(name): [None if math.isnan(x) else float(f"{x:.{DIGITS}g}") for x in column]
+            for name, column in numbers.items()}
+
+
+# ---- texts ----
+
+
+def by_prompt(samples: Mapping[str, Sequence[Sample]]) -> list[tuple[str, list[list[tuple[str, Sample]]]]]:
+    """(prompt, rows) for each prompt; a row has the name and the text of each line."""
+    longest = max(map(len, samples.values()), default=0)
+    rows = [[(name, texts[place]) for name, texts in samples.items() if place < len(texts)] for place in range(longest)]
+    return [(prompt, list(group)) for prompt, group in groupby(rows, key=lambda row: row[0][1]["prompt"])]

@@ -1,0 +1,122 @@
+"""Asks one judge many questions: estimates the cost, then sends them in parallel."""
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from multiprocessing.pool import ThreadPool
+from typing import Any
+
+from experiments.judging.endpoint import OVERHEAD, Endpoint, Reply
+from experiments.judging.judge_options import JudgeOptions
+from experiments.judging.rubric import Question
+
+AGAIN = "\n\nYour last reply was refused: {fault}. Reply with the JSON object alone."
+MAX_FAULT = 200  # characters
+
+
+@dataclass(frozen=True)
+class QuestionState:
+    """The state of a question: its valid answer if there is one, and the next prompt; None = it is settled."""
+
+    answer: dict[str, Any] | None
+    attempt: int
+    prompt: str | None
+
+
+@dataclass(frozen=True)
+class TokenUsage:
+    """Tokens that the judge reads and writes, and the number of replies."""
+
+    replies: int = 0
+    read: int = 0
+    written: int = 0
+
+    def __add__(self, other: "TokenUsage") -> "TokenUsage":
+        return TokenUsage(self.replies + other.replies, self.read + other.read, self.written + other.written)
+
+    def cost(self, options: JudgeOptions) -> float | None:
+        """USD; None without prices."""
+        if options.price_in is None:
+            return None
+        return (self.read * options.price_in + self.written * options.price_out) / 1e6
+
+    def describe(self, options: JudgeOptions) -> str:
+        cost = self.cost(options)
+        money = "" if cost is None else f": ${cost:.4f}"
+        return f"{self.replies:,} replies, {self.read:,} tokens read, {self.written:,} written{money}"
+
+
+class JudgeClient:
+    """Sends questions to an endpoint, and each again after an invalid reply, up to `options.retries` times."""
+
+    def __init__(self, endpoint: Endpoint, options: JudgeOptions):
+        self._endpoint, self._options, self._lock = endpoint, options, threading.Lock()
+        self.spent = TokenUsage()  # by this process; an upper bound for replies whose usage is not reported
+
+    def state(self, question: Question) -> QuestionState:
+        """The state of a question after the replies so far."""
+        prompt = question.prompt
+        for attempt in range(self._options.retries + 1):
+            reply = self._endpoint.known(prompt, attempt)
+            if reply is None:
+                return QuestionState(None, attempt, prompt)
+            try:
+                return QuestionState(question.read(reply.text), attempt, None)
+            except ValueError as fault:
+                prompt = question.prompt + AGAIN.format(fault=str(fault)[:MAX_FAULT])
+        return QuestionState(None, attempt, None)
+
+    def open(self, questions: Sequence[Question]) -> list[Question]:
+        """The questions that are not settled, each once."""
+        return [question for question in dict.fromkeys(questions) if self.state(question).prompt is not None]
+
+    def estimate(self, questions: Sequence[Question]) -> tuple[TokenUsage, TokenUsage]:
+        """The likely and the largest usage of the open questions.
+
+        Likely, the next reply is valid and half as long as allowed, and a token has four bytes. At most, a token has
+        one byte, and only the last reply is valid.
+        """
+        likely = most = TokenUsage()
+        limit, retries = self._options.max_tokens, self._options.retries
+        for question in self.open(questions):
+            state, size = self.state(question), len(question.prompt.encode())
+            left = retries + 1 - state.attempt
+            again = size + 4 * MAX_FAULT + len(AGAIN)  # a character has 4 bytes at most
+            read = len(state.prompt.encode()) + (left - 1) * again + left * OVERHEAD
+            likely += TokenUsage(1, size // 4, limit // 2)
+            most += TokenUsage(left, read, left * limit)
+        return likely, most
+
+    def answers(
+        self, questions: Sequence[Question], on_answer: Callable[[], None] = lambda: None,
+    ) -> list[dict[str, Any] | None]:
+        """The answer to each question; None if every reply was invalid.
+
+        Ctrl-C and the endpoint's Refused and Unreachable are raised after the requests in flight have been answered,
+        a second Ctrl-C at once.
+        """
+        stop = threading.Event()
+
+        def settle(question: Question) -> None:
+            try:
+                while not stop.is_set() and (state := self.state(question)).prompt is not None:
+                    self._count(state.prompt, self._endpoint.ask(state.prompt, state.attempt))
+            except Exception:
+                stop.set()  # before this thread takes another question
+                raise
+
+        pool = ThreadPool(self._options.parallel)  # of daemon threads, which a second Ctrl-C need not wait for
+        try:
+            for _ in pool.imap_unordered(settle, self.open(questions)):
+                on_answer()
+        finally:
+            stop.set()
+            pool.close()
+            pool.join()
+        return [self.state(question).answer for question in questions]
+
+    def _count(self, prompt: str, reply: Reply) -> None:
+        read = len(prompt.encode()) + OVERHEAD if reply.tokens_in is None else reply.tokens_in
+        written = self._options.max_tokens if reply.tokens_out is None else reply.tokens_out
+        with self._lock:
+            self.spent += TokenUsage(1, read, written)

@@ -1,0 +1,1 @@
+"""What a model can learn, one file per objective; objective.py has the menu."""

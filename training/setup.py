@@ -1,0 +1,140 @@
+"""What a run is made of before its first step: text, tokenizer, settled flags, batches, schedule, model."""
+
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from config import Config, DataConfig, TokenizerConfig, override
+from corpora.corpus import Corpus, load_corpus
+from corpora.shards import JoinedTokenFile, TokenFile, prepare
+from data import Batches
+from model import Model
+from objective import Objective
+from optimizing.schedules import Schedule
+from runs import Run
+from tokenizer import BUILT_SIZES, Tokenizer, built_tokenizer, load_tokenizer, train_tokenizer
+from tools import has_fast_bfloat16, seed_everything
+from training.evaluation import Evaluation, evaluate
+from training.step import TrainState
+from training.transfer import begin_with_weights
+
+DEFAULT_SIZES = {("tales",): 4096}  # of a corpus's vocabulary, if the flags name none
+
+
+@dataclass
+class Setup:
+    """Everything of a run but its model; `make_state` makes that."""
+
+    cfg: Config  # settled: nothing in it is left to be found out
+    device: torch.device
+    corpus: Corpus
+    tokenizer: Tokenizer
+    train_parts: list[tuple[TokenFile, float]]
+    val_part: TokenFile | JoinedTokenFile
+    batches: Batches
+    schedule: Schedule
+
+    def make_state(self, console: Console | None = None, *, resumed: bool = False) -> TrainState:
+        """Draw the weights by the seed, or take those of train.init_from; ready for the first step."""
+        train = self.cfg.train
+        seed_everything(train.seed)
+        torch._dynamo.reset()  # compiled code of another model must not count against this one
+        model = Model(self.cfg.model, checkpoint_activations=train.checkpoint_activations).to(self.device)
+        if train.init_from and not resumed:
+            self.cfg = begin_with_weights(self.cfg, model, self.tokenizer, console or Console(quiet=True))
+        return TrainState(model, train)
+
+    def evaluate(self, objective: Objective, max_tokens: int | None = None) -> Evaluation:
+        """Measure an objective on the validation part, or on its first tokens."""
+        return evaluate(objective, self.val_part, self.tokenizer, self.cfg.train.batch_size, max_tokens,
+                        packing=self.cfg.data.packing)
+
+    def describe_data(self) -> dict[str, Any]:
+        """What a run saves of its text: fingerprint, sizes, and the entropy (bits per byte) if it is known."""
+        corpus, val = self.corpus, self.val_part
+        files = [file for file, _ in self.train_parts]
+        floor = None if val.bits is None else val.bits / val.num_bytes
+        num_targets = val.num_tokens - (0 if self.cfg.data.packing == "stream" else val.num_documents)
+        described = {"name": corpus.name, "fingerprint": corpus.fingerprint,
+                     "train_tokens": sum(file.num_tokens for file in files),
+                     "train_bytes": sum(file.num_bytes for file in files),
+                     "train_documents": sum(file.num_documents for file in files), "val_tokens": val.num_tokens,
+                     "val_bytes": val.num_bytes, "val_documents": val.num_documents,
+                     "val_tokens_per_byte": num_targets / val.num_bytes, "floor_bits_per_byte": floor}
+        sources = [{"name": source.name, "tokens": file.num_tokens, "share": weight}
+                   for source, (file, weight) in zip(corpus.sources, self.train_parts, strict=True)]
+        return described | ({"sources": sources} if len(sources) > 1 else {})
+
+
+def prepare_run(
+    cfg: Config, device: torch.device, *, run: Run | None = None, console: Console | None = None,
+) -> Setup:
+    """Read and encode the text, and settle every flag that follows from it or from the device.
+
+    With `run` the tokenizer is the run's. Raises ValueError if its text has changed, or for what the flags ask in vain.
+    """
+    corpus = load_corpus(cfg.data)
+    if run is None:
+        tokenizer = choose_tokenizer(cfg.tokenizer, cfg.data, corpus)
+    else:
+        require_same_text(run, corpus)
+        tokenizer = run.tokenizer()
+    cfg = settle_precision(fit_vocabulary(cfg, tokenizer), device)
+    train_parts, val_part = prepare(corpus, tokenizer, cfg.data.cache_path, workers=cfg.data.workers, console=console)
+    batches = Batches(train_parts, batch_size=cfg.train.batch_size, seq_len=cfg.model.max_seq_len,
+                      seed=cfg.train.seed, packing=cfg.data.packing)
+    cfg = settle_steps(cfg, batches.rows_per_epoch)
+    schedule = Schedule(cfg, rows_per_epoch=batches.rows_per_epoch)
+    return Setup(cfg, device, corpus, tokenizer, train_parts, val_part, batches, schedule)
+
+
+def choose_tokenizer(cfg: TokenizerConfig, data: DataConfig, corpus: Corpus) -> Tokenizer:
+    """A saved tokenizer, a built one if there is one, or one trained on the corpus."""
+    if cfg.path is not None:
+        return load_tokenizer(cfg.path)
+    if cfg.kind in ("char", "byte"):
+        return train_tokenizer(cfg.kind, chain(corpus.train(), corpus.val()), None)
+    size = cfg.vocab_size or (DEFAULT_SIZES.get(data.name, 2048) if cfg.kind == "bpe" else 2048)
+    if data.name == ("tales",) and cfg.kind == "bpe" and size in BUILT_SIZES:
+        return built_tokenizer(size)
+    return train_tokenizer(cfg.kind, corpus.train(), size)
+
+
+def fit_vocabulary(cfg: Config, tokenizer: Tokenizer) -> Config:
+    """Give the model the tokenizer's vocabulary, unless the flags name a size.
+
+    Raises ValueError if the flags name a smaller one.
+    """
+    size = cfg.model.vocab_size
+    if size is not None and size < tokenizer.vocab_size:
+        raise ValueError(f"model.vocab_size={size} is smaller than the tokenizer's {tokenizer.vocab_size}: "
+                         "leave it out, or choose a smaller tokenizer")
+    return override(cfg, {"model.vocab_size": size or tokenizer.vocab_size})
+
+
+def settle_precision(cfg: Config, device: torch.device) -> Config:
+    """Replace "auto" by what this machine computes fast, so that the saved run says what it was."""
+    if cfg.train.precision != "auto":
+        return cfg
+    return override(cfg, {"train.precision": "bfloat16" if has_fast_bfloat16(device) else "float32"})
+
+
+def settle_steps(cfg: Config, rows_per_epoch: int) -> Config:
+    """Put train.tokens or train.epochs into steps, so that the saved run says how many."""
+    train, tokens = cfg.train, cfg.train.tokens
+    if train.epochs is not None:
+        tokens = train.epochs * rows_per_epoch * cfg.model.max_seq_len
+    if tokens is None:
+        return cfg
+    steps = Schedule(cfg, rows_per_epoch=rows_per_epoch).steps_for(tokens)
+    return override(cfg, {"train.steps": steps, "train.tokens": None, "train.epochs": None})
+
+
+def require_same_text(run: Run, corpus: Corpus) -> None:
+    """Raise ValueError if the text is not what the run began with."""
+    if run.data.get("fingerprint") != corpus.fingerprint:
+        raise ValueError(f"data.name={corpus.name} has changed since {run.name} began: put the text back as it was, "
+                         "or train a new run on it")
