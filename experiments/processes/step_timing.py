@@ -7,11 +7,9 @@ from pathlib import Path
 
 from config import Config, load_config, replace
 from memory_prediction.process import choose_allocator
-from model import Model
 from run_store.atomic_files import write_text
-from tools import pick_device, seed_everything
+from tools import pick_device
 from training.setup import prepare_run
-from training.step import TrainState
 
 WARM_UP_STEPS = 2
 LEAST_SECONDS = 1.0  # of measured steps
@@ -28,9 +26,7 @@ def step_seconds(cfg: Config) -> float:
     """Seconds of a training step at the full batch, without the first steps."""
     cfg = replace(cfg, train=replace(cfg.train, ramp_tokens=None))
     setup = prepare_run(cfg, pick_device(cfg.train.device))
-    seed_everything(cfg.train.seed)
-    model = Model(setup.cfg.model, checkpoint_activations=cfg.train.checkpoint_activations).to(setup.device)
-    state = TrainState(model, setup.cfg.train)
+    state = setup.make_state(resumed=True)  # the values of weights do not matter
     steps, began = 0, 0.0
     while steps <= WARM_UP_STEPS or time.perf_counter() - began < LEAST_SECONDS:
         if steps == WARM_UP_STEPS:
