@@ -144,9 +144,9 @@ class Model(LoggingModule):
 
         Equal to building directly, bit for bit, if the random state is what it was then.
         """
-        for module in self.modules():
-            if module is not self and hasattr(module, "reset_parameters"):
-                module.reset_parameters()
+        for part in _inner_first(self):
+            if hasattr(part, "reset_parameters"):
+                part.reset_parameters()
         self.draw_weights()
 
     def draw_weights(self) -> None:
@@ -211,6 +211,13 @@ def describe_kind(cfg: ModelConfig, layer: int) -> str:
         return ""
     changes = [f"{name}={value}" for name, (_, value) in diff(base, cfg.at(layer)).items()]
     return f"{kind}: {', '.join(changes)}" if changes else kind
+
+
+def _inner_first(module: nn.Module) -> Iterator[nn.Module]:
+    """All parts, each after those in it: the order in which they were made."""
+    for child in module.children():
+        yield from _inner_first(child)
+        yield child
 
 
 def _call(module: nn.Module, *args):

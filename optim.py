@@ -11,7 +11,7 @@ if __name__ == "__main__":  # first of all: help and mistakes need no torch, who
     command = parse(sys.argv[1:])
 
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from config import Config, TrainConfig
 from configuration.command_line import fail
 from optimizing.command import parse
 from optimizing.schedules import draw_schedule, schedule_text
+from optimizing.stacked_muon import StackedMuon
 
 
 def roles(model: nn.Module) -> dict[str, str]:
@@ -146,8 +147,15 @@ def make_muon(model: nn.Module, cfg: TrainConfig) -> Optimizers:
     Jordan et al. 2024; steps scaled to AdamW's size, so that one rate serves both: Liu et al. 2025,
     arXiv:2502.16982.
     """
-    return _on_matrices(model, cfg, lambda matrices: torch.optim.Muon(
-        [matrices], momentum=cfg.momentum, adjust_lr_fn="match_rms_adamw", weight_decay=cfg.decay))
+    def make(matrices: dict[str, Any]) -> Iterator[torch.optim.Optimizer]:
+        flat, stacked = ([p for p in matrices["params"] if (p.dim() > 2) is above] for above in (False, True))
+        if flat:
+            yield torch.optim.Muon([matrices | {"params": flat}], momentum=cfg.momentum, weight_decay=cfg.decay,
+                                   adjust_lr_fn="match_rms_adamw")
+        if stacked:
+            yield StackedMuon([matrices | {"params": stacked}], momentum=cfg.momentum, weight_decay=cfg.decay)
+
+    return _on_matrices(model, cfg, make)
 
 
 def make_adam(model: nn.Module, cfg: TrainConfig) -> Optimizers:
@@ -186,8 +194,8 @@ def make_soap(model: nn.Module, cfg: TrainConfig) -> Optimizers:
     """
     from pytorch_optimizer import SOAP
 
-    return _on_matrices(model, cfg, lambda matrices: SOAP(
-        [matrices], betas=(cfg.beta1, cfg.beta2), eps=cfg.adam_eps, precondition_frequency=cfg.precondition_every))
+    return _on_matrices(model, cfg, lambda matrices: [SOAP(
+        [matrices], betas=(cfg.beta1, cfg.beta2), eps=cfg.adam_eps, precondition_frequency=cfg.precondition_every)])
 
 
 def make_schedule_free(model: nn.Module, cfg: TrainConfig) -> Optimizers:
@@ -203,12 +211,12 @@ def _groups(model: nn.Module, cfg: TrainConfig) -> list[dict[str, Any]]:
 
 
 def _on_matrices(
-    model: nn.Module, cfg: TrainConfig, make: Callable[[dict[str, Any]], torch.optim.Optimizer]
+    model: nn.Module, cfg: TrainConfig, make: Callable[[dict[str, Any]], Iterable[torch.optim.Optimizer]]
 ) -> Optimizers:
-    """An optimizer for the matrices of the blocks, where there are any, and AdamW for the rest."""
+    """Optimizers for the matrices of the blocks, if there are any, and AdamW for the rest."""
     groups = parameter_groups(model, cfg)
     matrices = groups.pop("matrices", None)
-    parts = [] if matrices is None else [make(matrices)]
+    parts = [] if matrices is None else make(matrices)
     return Optimizers(*parts, _adamw(list(groups.values()), cfg))
 
 

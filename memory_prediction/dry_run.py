@@ -20,9 +20,9 @@ from torch._subclasses.fake_tensor import (
 
 from config import Config, replace
 from data import Batch
-from generation.sampling import stream
 from memory_prediction.allocations import LiveStorages, Peak
 from model import Model
+from objective import Objective
 from training.evaluation import score_batch
 from training.step import TrainState
 
@@ -97,7 +97,7 @@ def _rehearse(cfg: Config, rows: int, num_texts: int, live: LiveStorages) -> Mom
             score_batch(state.objective, batches[0])
         if num_texts:
             live.phase = "sampling"
-            begin_texts(cfg, model, num_texts)
+            begin_texts(cfg, state.objective, num_texts)
         owners = dict(owned(state, live)) | gradients
         return {where: moment(live, peak, owners) for where, peak in live.peaks.items()}
 
@@ -125,13 +125,13 @@ def some_batch(cfg: Config, rows: int) -> Batch:
     return Batch(x, y, places * 2 // shape[1] if cfg.data.packing == "documents" else None, math.prod(shape))
 
 
-def begin_texts(cfg: Config, model: Model, num_texts: int) -> None:
+def begin_texts(cfg: Config, objective: Objective, num_texts: int) -> None:
     """Two tokens of each text, where most has to be read: at the start, or where a text has outgrown the context."""
     context, new = cfg.model.max_seq_len, cfg.sample.max_new_tokens
     if "tales" in cfg.data.name and cfg.train.graded_stories:
         new = max(new, 2 * context)
     length = max(1, context // 2) if new >= context else min(SHORT_PROMPT, context)
-    tokens = stream(model, [[1] * length] * num_texts, replace(cfg.sample, max_new_tokens=new), eos_id=-1)
+    tokens = objective.stream([[1] * length] * num_texts, replace(cfg.sample, max_new_tokens=new), eos_id=-1)
     for _ in range(min(2, new) * num_texts):
         next(tokens)
     tokens.close()

@@ -152,7 +152,7 @@ class Block(LoggingModule, nn.ModuleDict):
         parts = {name: self[name].branch for name in self.branches}
         return {name: part.make_cache(max_len) if hasattr(part, "make_cache") else None for name, part in parts.items()}
 
-    @log_io("b t d -> b t d")
+    @log_io("b t ... d -> b t ... d")
     def forward(self, stream: Stream, context: Context, caches: Caches | None = None) -> Stream:
         for name in self.branches:
             stream = self[name](stream, context, caches and caches[name])
@@ -170,7 +170,7 @@ class ParallelBlock(Block):
         super().__init__({"norm": norm, **branches}, kind=kind)
         self.branches = tuple(branches)
 
-    @log_io("b t d -> b t d")
+    @log_io("b t ... d -> b t ... d")
     def forward(self, stream: Stream, context: Context, caches: Caches | None = None) -> Stream:
         x, normalised = stream.x, self["norm"](stream.x)
         for name in self.branches:

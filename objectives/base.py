@@ -1,10 +1,13 @@
 """What every objective gives: losses to train on, and nats to measure with."""
 
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from torch import Tensor
 
+from config import SampleConfig
 from data import Batch
+from generation.sampling import stream
 from model import Model
 from tools import LoggingModule
 
@@ -41,6 +44,12 @@ class Objective(LoggingModule):
     def forward(self, batch: Batch) -> Losses:
         """The losses of a batch in training."""
         raise NotImplementedError
+
+    def stream(
+        self, prompts: Sequence[Sequence[int]], cfg: SampleConfig, *, eos_id: int, num_ids: int | None = None,
+    ) -> Iterator[tuple[int, int]]:
+        """Continue prompts, one token at a time: (row, token). See generation.sampling.stream."""
+        return stream(self.model, prompts, cfg, eos_id=eos_id, num_ids=num_ids)
 
     def score(self, batch: Batch, *, top_k: int = 1) -> Scores:
         """How well each target of a batch is predicted."""

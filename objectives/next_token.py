@@ -49,12 +49,16 @@ class NextToken(Objective):
 
     @log_io
     def forward(self, batch: Batch) -> Losses:
-        hidden = self.model.read(batch.x, documents=batch.documents)
+        hidden = self.read(batch)
         count = num_targets(batch.y)
         means = [total / count for total in self.sums(hidden, batch.y)]
         parts = dict(zip((self.own, "z"), means, strict=False)) | hidden.losses
         weighted = [means[0], *(self.z_loss * z for z in means[1:]), *hidden.losses.values()]
         return Losses(sum_up(weighted), {name: part.detach() for name, part in parts.items()})
+
+    def read(self, batch: Batch) -> Hidden:
+        """What the model makes of a batch, before the head."""
+        return self.model.read(batch.x, documents=batch.documents)
 
     def sums(self, hidden: Hidden, targets: Tensor) -> list[Tensor]:
         """What CrossEntropy gives, of all positions at once or in chunks."""
@@ -69,7 +73,7 @@ class NextToken(Objective):
 
     @torch.no_grad()
     def score(self, batch: Batch, *, top_k: int = 1) -> Scores:
-        hidden = self.model.read(batch.x, documents=batch.documents)
+        hidden = self.read(batch)
         pairs = [self._score(self.model.predict(part), wanted, likeliest(top_k))
                  for part, wanted in hidden.chunks(batch.y, self.loss_chunk)]
         return Scores(*(torch.cat(each, dim=1) for each in zip(*pairs, strict=True)))

@@ -84,7 +84,7 @@ def test_files_of_different_variants_have_different_names():
     ({"vary": ("model.nrom=rms",)}, "model.nrom is not a flag: see"),
     ({"vary": ("model.norm",)}, "model.norm: expected values, as in model.norm=a,b"),
     ({"vary": ("model.norm=layr,rms",)}, "model.norm=layr: model.norm='layr' is not known: use one of rms, layer"),
-    ({"vary": ("model.window_pattern=SF",)}, "model.window_pattern=SF: model.window_pattern=SF would change nothing"),
+    ({"vary": ("model.hidden_mult=2.0",)}, "model.hidden_mult=2: model.hidden_mult=2.0 would change nothing"),
     ({"vary": ("model.norm=rms",)}, "nothing is varied: give another value than the base's"),
     ({}, "nothing is varied"),
     ({"vary": ("model.norm=rms", "model.norm=layer")}, "vary=model.norm is given twice"),

@@ -32,6 +32,7 @@ def test_a_run_says_what_it_will_take_and_what_it_took(go, predicted, models, re
     assert_same_run(run, reference)  # the rehearsal draws nothing, and moves nothing
 
 
+@pytest.mark.slow
 @linux
 def test_a_run_that_cannot_fit_is_refused_before_it_begins_and_three_ways_are_named(go, predicted, models):
     large = {"train.batch_size": 2**14, "model.max_seq_len": 256, "model.dim": 256, "train.memory_limit": "6GB"}
@@ -44,6 +45,7 @@ def test_a_run_that_cannot_fit_is_refused_before_it_begins_and_three_ways_are_na
     assert not models.exists()
 
 
+@pytest.mark.slow
 @linux
 def test_a_run_that_fits_only_tightly_runs_with_memory_that_goes_back(start, folder, models, tmp_path):
     cfg = small_run_config(folder, {"model.dim": 64, "train.batch_size": 512, "train.steps": 4})
@@ -61,6 +63,7 @@ def test_a_run_that_fits_only_tightly_runs_with_memory_that_goes_back(start, fol
     assert_same_run(Run(models / "toy"), Run(models / "free"))
 
 
+@pytest.mark.slow
 @linux
 def test_where_next_to_nothing_is_left_a_forced_run_ends(start, folder, models, tmp_path):
     save_config(small_run_config(folder, {"train.batch_size": 512, "model.dim": 64}), tmp_path / "config.json")
@@ -70,6 +73,7 @@ def test_where_next_to_nothing_is_left_a_forced_run_ends(start, folder, models, 
     assert process.returncode in (EXIT_OUT_OF_MEMORY, EXIT_WATCHDOG) and errors.startswith("error: memory ran out: ")
 
 
+@pytest.mark.slow
 @linux
 def test_a_run_that_outgrows_its_limit_ends_with_a_sentence_and_keeps_its_checkpoint(start, folder, models, tmp_path):
     save_config(small_run_config(folder, {"train.steps": 12}), tmp_path / "config.json")
@@ -94,6 +98,7 @@ train.main()
     assert json.loads((models / "toy" / "memory.json").read_text())["peak_bytes"] < 1.5e9 + 64e6
 
 
+@pytest.mark.slow
 @linux
 def test_force_begins_all_the_same(go, predicted, models, monkeypatch):
     monkeypatch.setattr(Prediction, "low_bytes", 2**50)

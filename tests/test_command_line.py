@@ -113,6 +113,7 @@ def models(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("line", "said"), [*((line, "") for line in ANSWERS), *MISTAKES.items()])
 def test_help_and_mistakes_do_not_import_torch(line, said, models):
     door, *words = line.split()

@@ -297,6 +297,7 @@ def start(place: Path, name: str, *words: str, **options) -> subprocess.Popen:
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["train", "model", "tokenizer", "experiments/benchmark"])
 def test_a_program_fails_with_one_line(processes, name):
     output, errors, status = processes[name]
@@ -304,6 +305,7 @@ def test_a_program_fails_with_one_line(processes, name):
     assert errors.count("\n") == 1 and "Traceback" not in errors
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_the_last_checkpoint_whole(place, tmp_path, monkeypatch):
     monkeypatch.setattr(runs, "MODELS", tmp_path / "models")
     run = train_run(small_run_config(place, {"train.steps": 18}), console=Console(quiet=True))

@@ -322,6 +322,7 @@ ANY |= {"layers": st.lists(st.sampled_from(get_args(config.Mixer)), min_size=1, 
                                                                                                           99))}
 
 
+@pytest.mark.slow
 @settings(max_examples=120)
 @given(st.sets(st.sampled_from(sorted(ANY)), max_size=7).flatmap(
     lambda names: st.fixed_dictionaries({name: ANY[name] for name in sorted(names)})),

@@ -63,6 +63,7 @@ def tracked(cfg: Config) -> int:
 
 
 # its hooks hold on to what is made again for the gradient
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ("checkpointed", "chunked")])
 def test_the_steps_peak_where_torchs_own_tracker_sees_it(kind):
     cfg = configured(KINDS[kind])
@@ -88,6 +89,7 @@ def test_the_optimizer_and_the_average_are_told_from_the_rest():
     assert predict(configured({"train.optimizer": "sgd", "train.momentum": 0.0})).by_part["optimizer"] < 0.02 * weights
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", [
     {}, {"train.batch_size": 1}, {"model.layers": ("local", "local", "global"),
      "model.kinds": {"local": {"attention.window": 8}, "global": {}}},
@@ -185,6 +187,7 @@ def test_each_text_keeps_its_keys_and_values(kv_heads, pointer):
 # ---- what fits ----
 
 
+@pytest.mark.slow
 def test_the_largest_that_fits_does_and_the_next_does_not():
     cfg, room = configured(), Room(300 * MB, 100 * MB)
     rows = largest(cfg, "train.batch_size", 1, lambda found: room.zone(found) is not None)
@@ -193,6 +196,7 @@ def test_the_largest_that_fits_does_and_the_next_does_not():
     assert largest(cfg, "train.batch_size", 1, lambda found: False) is None
 
 
+@pytest.mark.slow
 def test_three_changes_that_make_a_run_fit_are_found_and_they_do():
     cfg = configured({"train.batch_size": 64, "model.num_layers": 4})
     room = Room(predict(cfg).low_bytes // 2, 0)
@@ -229,6 +233,7 @@ def command(monkeypatch, capfd):
     return run
 
 
+@pytest.mark.slow
 def test_the_command_shows_the_parts_and_what_fits(command):
     words = "gpt2", "--model.num-layers", "2", "--train.batch-size", "1", "--model.dim", "192"
     idle = int(re.search(r"of which (\d+) MB are Python", command(*words))[1])  # a build for GPUs holds more

@@ -9,9 +9,10 @@ from itertools import count
 
 import pytest
 import torch
-from helpers import loss_of, small_config
+from helpers import assert_close, loss_of, small_config
 from rich.console import Console
 from small_runs import assert_same_run, small_run_config, weights
+from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import inference
@@ -25,6 +26,7 @@ from model import Model
 from objective import NextToken
 from optim import GROUPS, OPTIMIZERS, MovingAverage, make_optimizer, parameter_groups, roles
 from optimizing.schedules import Schedule
+from optimizing.stacked_muon import StackedMuon
 from presets import PRESETS, load_preset, tiny
 from runs import Run
 from train import Interrupted
@@ -349,6 +351,7 @@ def test_a_moving_average_can_be_made_of_tensors_without_data(flags):
     assert not {id(p) for p in model.parameters()} & {id(p) for p in average.model.parameters()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flags", STATES.values(), ids=STATES)
 def test_a_stopped_run_goes_on_to_the_same_bits(go, flags):
     changes = {f"train.{name}": value for name, value in flags.items()}
@@ -441,3 +444,58 @@ def test_a_damaged_average_is_noticed(go):
 def test_flags_that_an_optimizer_cannot_use_are_refused(flags, sentence):
     with pytest.raises(ValueError, match=sentence):
         TrainConfig(**flags)
+
+
+@pytest.mark.parametrize("shape", [(3, 8, 5), (2, 3, 4, 9)])
+def test_muon_on_a_stack_of_matrices_is_torchs_muon_on_each(shape):
+    stack = torch.randn(shape)
+    alone = [nn.Parameter(matrix.clone()) for matrix in stack.flatten(0, -3)]
+    together = nn.Parameter(stack)
+    ours = StackedMuon([together], lr=0.1, momentum=0.9, weight_decay=0.2)
+    theirs = torch.optim.Muon(alone, lr=0.1, momentum=0.9, weight_decay=0.2, adjust_lr_fn="match_rms_adamw")
+    for _ in range(3):
+        together.grad = torch.randn(shape)
+        for p, grad in zip(alone, together.grad.flatten(0, -3), strict=True):
+            p.grad = grad.clone()
+        ours.step()
+        theirs.step()
+    assert_close(together.detach().flatten(0, -3), torch.stack(alone).detach(), "bfloat16")
+
+
+def test_a_role_is_what_the_owner_says_then_what_the_class_says():
+    class Experts(nn.Module):
+        roles = {"up": "matrix", "head.weight": "head"}
+
+        def __init__(self):
+            super().__init__()
+            self.up, self.scale = nn.Parameter(torch.ones(3, 4, 5)), nn.Parameter(torch.ones(4, 5))
+            self.head, self.table, self.norm = nn.Linear(4, 2), nn.Embedding(7, 4), nn.LayerNorm(4)
+
+    class Whole(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = Experts()
+            self.shared = nn.Linear(4, 7, bias=False)
+            self.shared.weight = self.inner.table.weight
+
+    assert roles(Whole()) == {
+        "inner.up": "matrix", "inner.scale": "vector", "inner.head.weight": "head", "inner.head.bias": "vector",
+        "inner.table.weight": "embedding", "inner.norm.weight": "vector", "inner.norm.bias": "vector"}
+
+
+def test_an_average_covers_buffers_and_copies_what_is_not_a_number():
+    class Counted(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.bias, self.steps = nn.Buffer(torch.zeros(2)), nn.Buffer(torch.zeros(1, dtype=torch.int64))
+            self.weight = nn.Parameter(torch.zeros(3))
+
+    model = Counted()
+    average = MovingAverage(model, 0.5)
+    for step, value in enumerate((1.0, 4.0), start=1):
+        model.bias.fill_(value)
+        model.steps.fill_(step)
+        average.update(model, step)
+    weight = 0.5 / (1 - 0.5**2)
+    assert_close(average.model.bias, torch.full((2,), 1.0 + weight * 3.0), "rounding")
+    assert average.model.steps.item() == 2

@@ -171,6 +171,7 @@ print(rss_bytes() - before, data)
 """
 
 
+@pytest.mark.slow
 @linux
 def test_pinned_gives_freed_tensors_back_and_fast_keeps_them():
     (pinned, data), (fast, data_of_fast) = (python(FREED.format(kind)) for kind in ("pinned", "fast"))
@@ -190,6 +191,7 @@ def test_warming_up_draws_no_random_number():
     assert torch.equal(torch.get_rng_state(), before)
 
 
+@pytest.mark.slow
 @linux
 def test_a_fresh_process_tells_its_baseline_once():
     baseline = child_baseline_bytes("json")
@@ -237,9 +239,10 @@ for limit in {limits}:
 """
 
 
+@pytest.mark.slow
 @linux
 @pytest.mark.parametrize(("allocator", "threads"), [
-    ("pinned", 1), ("fast", 1), pytest.param("pinned", 2, marks=pytest.mark.slow)])
+    ("pinned", 1), ("fast", 1), ("pinned", 2)])
 def test_under_a_limit_training_is_refused_memory_and_does_not_crash(allocator, threads):
     limits = [1, 15, 30, 60, 80, 3000]
     told = python(TRAINING.format(allocator=allocator, threads=threads, limits=limits))

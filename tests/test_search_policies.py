@@ -77,6 +77,7 @@ def told(study: optuna.Study) -> Counter:
 # ---- samplers ----
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["tpe", "random", "cmaes", "qmc", "gp"])
 def test_a_sampler_finds_what_fits_where_half_the_space_does_not(sampler):
     if sampler in ("gp", "cmaes", "qmc"):

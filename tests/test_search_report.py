@@ -222,6 +222,7 @@ def test_a_search_gives_every_picture(tmp_path):
         assert imread(tmp_path / name)[..., :3].std() > 0.05  # not a blank page
 
 
+@pytest.mark.slow
 def test_every_objective_has_its_pictures(tmp_path):
     report = write_report(searched(30, "bits_per_byte", "parameters"), tmp_path)
     names = {path.name for path in report.files}
@@ -386,6 +387,7 @@ def test_pictures_say_why_they_are_not_there():
 # ---- Optuna's own ----
 
 
+@pytest.mark.slow
 def test_optunas_plots_are_on_one_page_that_needs_no_network(tmp_path):
     pytest.importorskip("plotly")
     write_report(searched(20), tmp_path)

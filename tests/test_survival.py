@@ -45,6 +45,7 @@ pytestmark = pytest.mark.usefixtures("models")
 # ---- SIGKILL ----
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1])
 def test_a_run_killed_while_it_writes_goes_on_to_the_same_bits(folder, reference, seed):
     cfg, drawn, lives = small_run_config(folder), random.Random(seed), 0
@@ -67,6 +68,7 @@ def test_a_run_killed_while_it_writes_goes_on_to_the_same_bits(folder, reference
 OFTEN = {"train.log_every": 1, "train.checkpoint_every": 5, "train.sample_every": 50}
 
 
+@pytest.mark.slow
 def test_a_run_killed_three_times_is_the_run_left_alone(start, go, folder, tmp_path):
     changes, drawn = OFTEN | {"train.steps": 400}, random.Random(0)
     save_config(small_run_config(folder, changes), tmp_path / "config.json")
@@ -135,6 +137,7 @@ LOOKED_AT = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", LOOKED_AT.values(), ids=LOOKED_AT)
 def test_what_is_looked_at_only_after_an_interruption_is_the_same(go, monkeypatch, changes):
     whole = go(changes | {"train.name": "whole"})

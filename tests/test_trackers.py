@@ -79,6 +79,7 @@ def test_tensorboard_shows_each_step_once_after_an_interrupt_and_a_kill(go, fold
     assert len(list((run.path / "tensorboard").iterdir())) == 3
 
 
+@pytest.mark.slow
 def test_a_run_without_trackers_imports_none(folder, tmp_path):
     save_config(small_run_config(folder, {"train.steps": 1}), tmp_path / "config.json")
     code = ("import sys, train; sys.argv[1:] = ['--config', sys.argv[1]]; train.main(); "
@@ -153,6 +154,7 @@ def offline(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
 
 
+@pytest.mark.slow
 @NEEDS_WANDB
 def test_wandb_is_told_the_log_each_step_once_also_of_a_run_that_goes_on(go, at_step, offline):
     at_step(17, interrupt)

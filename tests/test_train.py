@@ -199,6 +199,7 @@ def test_a_run_trains_outside_the_main_thread(go, reference):
 # ---- one at a time ----
 
 
+@pytest.mark.slow
 def test_a_run_in_training_is_refused_to_another_process_and_goes_on_undisturbed(start, go, command, at_step):
     at_step(2, interrupt)
     with pytest.raises(Interrupted):
@@ -233,6 +234,7 @@ def write_documents(path: Path) -> dict[str, Any]:
     return {"data.name": str(path), "data.separator": "|"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("packing", get_args(Packing))
 @pytest.mark.parametrize("position", ["rope", "learned"])
 def test_a_run_of_any_packing_learns_and_goes_on_to_the_same_bits(go, at_step, tmp_path, packing, position):
@@ -246,6 +248,7 @@ def test_a_run_of_any_packing_learns_and_goes_on_to_the_same_bits(go, at_step, t
     assert_same_run(train_run(Run("toy").config, run=Run("toy"), console=QUIET), whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("packing", get_args(Packing))
 def test_several_texts_are_mixed_by_their_weights(go, tmp_path, packing):
     (tmp_path / "x.txt").write_text("x y " * 400)
@@ -460,6 +463,7 @@ def test_a_run_says_which_precision_it_found(go, monkeypatch, fast, precision):
     assert go({"train.precision": "auto", "train.steps": 1}).config.train.precision == precision
 
 
+@pytest.mark.slow
 def test_a_compiled_model_trains_to_the_same_curve(go, monkeypatch):
     # without the last stage, which makes machine code and takes half a minute
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))

@@ -168,7 +168,7 @@ def evaluate_and_sample(cfg: Config, learner: TrainState, batch: Batch) -> None:
     learner.optimizer.eval()
     with learner.precision:
         score_batch(learner.objective, batch)
-    begin_texts(cfg, learner.model, num_texts(cfg))
+    begin_texts(cfg, learner.objective, num_texts(cfg))
 
 
 def random_batch(cfg: Config) -> Batch:

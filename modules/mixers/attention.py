@@ -163,8 +163,14 @@ class Attention(LoggingModule):
 
     @log_io("b t d -> b t d")
     def forward(self, x: Tensor, context: Context, cache: KVCache | None = None) -> Tensor:
+        return self.attend_to(*self.project(x, context.positions), context, cache)
+
+    def attend_to(self, q: Tensor, k: Tensor, v: Tensor, context: Context, cache: KVCache | None) -> Tensor:
+        """What each query gathers, projected into the stream; `cache` adds earlier keys and values.
+
+        Shape: q (b, h, t, p), k and v (b, g, t, p) -> (b, t, d).
+        """
         positions, documents = context.positions, context.documents
-        q, k, v = self.project(x, positions)
         k_positions, fresh = positions, True
         if cache is not None:
             fresh = cache.length == 0

@@ -1,0 +1,42 @@
+"""Muon for stacks of matrices, which torch.optim.Muon refuses."""
+
+import torch
+from torch import Tensor
+
+COEFFICIENTS = 3.4445, -4.7750, 2.0315  # of the Newton-Schulz iteration: Jordan et al. 2024
+ITERATIONS = 5
+
+
+class StackedMuon(torch.optim.Optimizer):
+    """A step on each matrix of a stack (..., m, n), such as the experts of a layer, equal to torch.optim.Muon's.
+
+    Jordan et al. 2024, steps scaled to AdamW's size as in arXiv:2502.16982. The matrices are orthogonalised as a batch.
+    """
+
+    def __init__(self, params, *, lr: float = 1e-3, momentum: float = 0.95, weight_decay: float = 0.1):
+        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure=None) -> None:
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is None:
+                    continue
+                mean = self.state[p].setdefault("momentum_buffer", torch.zeros_like(p.grad))
+                mean.lerp_(p.grad, 1 - group["momentum"])
+                update = orthogonalised(p.grad.lerp(mean, group["momentum"]))
+                p.mul_(1 - group["lr"] * group["weight_decay"])
+                p.add_(update, alpha=-0.2 * group["lr"] * max(p.shape[-2:]) ** 0.5)
+
+
+def orthogonalised(matrices: Tensor, *, eps: float = 1e-7) -> Tensor:
+    """Matrices with all singular values near 1, by Newton-Schulz in bfloat16. Shape: (..., m, n) -> (..., m, n)."""
+    a, b, c = COEFFICIENTS
+    x = matrices.bfloat16()
+    tall = x.shape[-2] > x.shape[-1]
+    x = x.mT if tall else x
+    x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=eps)
+    for _ in range(ITERATIONS):
+        gram = x @ x.mT
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return x.mT if tall else x

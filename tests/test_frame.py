@@ -1,0 +1,195 @@
+"""Parts that the product does not have fit into its frame, each by one file in parts/ and one word of a menu.
+
+They train with and without checkpointed activations, are traced, predicted and compiled like any other part.
+"""
+
+from typing import Literal
+
+import pytest
+import torch
+from helpers import SMALL, assert_close, randomise, small_tokens
+from parts.cross_attention import CrossAttention, Translate
+from parts.hyper_connections import HyperConfig, HyperConnections
+from parts.moe import MoE, MoEConfig
+from parts.value_residual import ValueResidual
+from pydantic import Field
+
+import objective
+from config import Config, ModelConfig, TrainConfig, flags, override
+from configuration import model_rules
+from data import Batch
+from memory_prediction.prediction import predict
+from model import Model
+from modules import block
+from modules.mixers import MIXERS
+from modules.mlp import MLPS
+from objective import Losses
+from optim import parameter_groups
+from tools import trace
+from training.step import TrainState
+
+
+@flags
+class MoreModel(ModelConfig):
+    mixer: Literal["attention", "none", "value_residual"] = "attention"
+    cross: Literal["none", "attention"] = "none"
+    mlp: Literal["mlp", "glu", "none", "moe"] = "mlp"
+    residual: Literal["pre", "hyper"] = "pre"
+    moe: MoEConfig = Field(default_factory=MoEConfig)
+    hyper: HyperConfig = Field(default_factory=HyperConfig)
+
+    def __post_init__(self):
+        model_rules.check_model(self, MoreLayer)
+
+
+@flags
+class MoreLayer(MoreModel):
+    def __post_init__(self):
+        model_rules.check_layer(self)
+
+
+@flags
+class MoreTrain(TrainConfig):
+    objective: Literal["next_token", "translate"] = "next_token"
+
+
+@flags
+class More(Config):
+    model: MoreModel = Field(default_factory=MoreModel)
+    train: MoreTrain = Field(default_factory=MoreTrain)
+
+
+PARTS = {
+    "moe": {"model.mlp": "moe"},
+    "moe in some layers": {"model.layers": ("base", "experts"), "model.kinds": {"experts": {"mlp": "moe"}}},
+    "value residual": {"model.mixer": "value_residual", "model.num_layers": 3},
+    "hyper-connections": {"model.residual": "hyper"},
+    "encoder and decoder": {"model.cross": "attention", "train.objective": "translate"},
+}
+each_part = pytest.mark.parametrize("name", PARTS)
+
+
+@pytest.fixture(autouse=True)
+def menus(monkeypatch):
+    """The words of the new parts."""
+    monkeypatch.setitem(MLPS, "moe", MoE)
+    monkeypatch.setitem(MIXERS, "value_residual", ValueResidual)
+    monkeypatch.setitem(block.RESIDUALS, "hyper", HyperConnections)
+    monkeypatch.setitem(objective.OBJECTIVES, "translate", Translate)
+    cross = {"none": None, "attention": CrossAttention}
+    monkeypatch.setattr(block, "BRANCHES", {"mixer": MIXERS, "cross": cross, "mlp": MLPS})
+
+
+def configured(name: str, **train) -> More:
+    return override(More(), {"model": SMALL, **PARTS[name], "train": {"precision": "float32"} | train})
+
+
+def batch() -> Batch:
+    return Batch(small_tokens(), small_tokens(seed=1), None, 26)
+
+
+def make_state(name: str, **train) -> TrainState:
+    cfg = configured(name, **train)
+    model = Model(cfg.model, checkpoint_activations=cfg.train.checkpoint_activations)
+    state = TrainState(model, cfg.train)
+    randomise(state.objective)
+    return state
+
+
+def gradients(state: TrainState) -> tuple[Losses, dict[str, torch.Tensor]]:
+    losses = state.objective(batch())
+    losses.total.backward()
+    return losses, {name: p.grad for name, p in state.model.named_parameters()}
+
+
+@each_part
+def test_it_has_the_same_gradients_with_and_without_checkpointed_activations(name):
+    plain, checkpointed = (make_state(name, checkpoint_activations=on) for on in (False, True))
+    (losses, grads), (others, other_grads) = gradients(plain), gradients(checkpointed)
+    assert_close(others.total, losses.total, "rounding")
+    silent = {path for path, grad in grads.items() if grad is None}
+    assert silent <= {"encoder.head.unembed.weight", "blocks.0.mixer.branch.share"}  # nothing is done with these
+    assert_close(other_grads, grads, "rounding")
+
+
+@each_part
+def test_it_learns_by_every_step_of_training(name):
+    state = make_state(name, lr=3e-3, schedule="constant", ema_decay=0.9)
+    steps = [state.step([batch()], number=number, lr=3e-3, noise=[]) for number in range(1, 9)]
+    assert steps[-1].loss < steps[0].loss
+    assert set(steps[0].parts) == ({"balance"} if "moe" in name else set())
+    grouped = [p for group in parameter_groups(state.model, configured(name).train).values() for p in group["params"]]
+    assert len(grouped) == len(set(grouped)) == len(list(state.model.parameters()))
+
+
+@each_part
+def test_it_is_traced(name):
+    state = make_state(name)
+    with torch.no_grad(), trace(state.objective) as t:
+        state.objective(batch())
+    said = str(t)
+    part = {"moe": "MoE", "value": "ValueResidual", "hyper": "HyperConnections", "encoder": "CrossAttention"}
+    assert part[name.replace("-", " ").split()[0]] in said
+    assert not [call.problem for call in t.walk() if call.problem]
+
+
+@each_part
+def test_its_memory_is_predicted(name):
+    bare = override(More(), {"model": SMALL, "train.precision": "float32"})
+    prediction, without = (predict(override(cfg, {"train.batch_size": 64})) for cfg in (configured(name), bare))
+    assert prediction.how == "exact" and prediction.peak_bytes != without.peak_bytes
+
+
+@each_part
+def test_it_compiles_in_one_piece(name):
+    torch._dynamo.reset()
+    state = make_state(name)
+    compiled = torch.compile(state.objective, backend="eager", fullgraph=True)
+    assert_close(compiled(batch()).total, state.objective(batch()).total, "rounding")
+
+
+@each_part
+def test_building_on_meta_and_giving_weights_equals_building_directly(name):
+    def states(model: Model) -> dict[str, torch.Tensor]:
+        return dict([*model.named_parameters(), *model.named_buffers()])
+
+    cfg = configured(name).model
+    torch.manual_seed(0)
+    direct = Model(cfg)
+    with torch.device("meta"):
+        later = Model(cfg)
+    torch.manual_seed(0)
+    later.to_empty(device="cpu").init_weights()
+    assert states(direct).keys() == states(later).keys()
+    assert all(torch.equal(value, states(later)[path]) for path, value in states(direct).items())
+
+
+def test_hyper_connections_begin_as_pre_norm():
+    torch.manual_seed(0)
+    hyper = Model(configured("hyper-connections").model)
+    plain = Model(override(hyper.cfg, {"residual": "pre"}))
+    plain.load_state_dict(hyper.state_dict(), strict=False)
+    assert_close(hyper(small_tokens()), plain(small_tokens()), "same")
+
+
+def test_a_value_residual_is_its_formula():
+    model = randomise(Model(configured("value residual").model)).eval()
+    first, second = (model.blocks[i].mixer.branch for i in (0, 1))
+    x, context = torch.randn(2, 5, 24), block.Context(torch.arange(5))
+    _, stream = first(x, context, None, block.Stream(x))
+    y, _ = second(x, context, None, stream)
+    q, k, v = second.project(x, context.positions)
+    mixed = second.share * v + (1 - second.share) * first.project(x, context.positions)[2]
+    assert_close(y, second.attend_to(q, k, mixed, context, None), "same")
+
+
+def test_the_flags_of_a_new_part_are_refused_without_it():
+    with pytest.raises(ValueError, match="model.moe.top_k=1 would change nothing: it acts only when a layer has moe"):
+        override(More(), {"model.moe.top_k": 1})
+    assert override(More(), {"model.moe.top_k": 1, "model.mlp": "moe"}).model.moe.top_k == 1
+
+
+def test_the_balance_loss_is_a_column_and_never_the_loss_of_the_text():
+    losses, _ = gradients(make_state("moe"))
+    assert losses.parts.keys() == {"next_token", "balance"}
+    assert_close(losses.total, losses.parts["next_token"] + losses.parts["balance"], "rounding")
