@@ -131,7 +131,7 @@ def check_shapes(cfg: Any) -> None:
         raise ValueError(f"attention.num_kv_heads={kv_heads} does not divide attention.num_heads={heads}")
     turned = cfg.rope.fraction * cfg.head_width
     if has_part(cfg, "rope") and not (0 < cfg.rope.fraction <= 1 and turned % 2 == 0):
-        raise ValueError(f"rope.fraction={cfg.rope.fraction:g} of head_dim={cfg.head_width} is "
+        raise ValueError(f"rope.fraction={cfg.rope.fraction:g} of attention.head_dim={cfg.head_width} is "
                          f"{turned:g} channels: rope turns pairs, so it must be even, and at most all")
 
 

@@ -91,7 +91,8 @@ def climb(command: LadderCommand, console: Console) -> None:
 
     Raises ValueError and Stopped as `train_all` and `rung_results` do.
     """
-    from experiments.rungs import children, ladder_report, staircase  # torch and matplotlib take seconds
+    from experiments.processes.training_runs import train_all  # torch and matplotlib take seconds
+    from experiments.rungs import ladder_report, staircase
     from training.report import shown
 
     def say(line: str) -> None:
@@ -100,8 +101,7 @@ def climb(command: LadderCommand, console: Console) -> None:
     configs, logs = command.configs(), command.folder / "logs"
     say(f"{len(configs)} runs of {command.tokens:,} tokens of {' '.join(command.data.name)}, {command.jobs} at a time; "
         f"their output: {shown(logs)}")
-    children.train_all(configs, jobs=command.jobs, folder=logs,
-                       on_end=lambda run: say(f"{run.name}: {staircase.end_of(run)}"))
+    train_all(configs, jobs=command.jobs, folder=logs, on_end=lambda run: say(f"{run.name}: {staircase.end_of(run)}"))
     results = staircase.rung_results(command.ladder)
     ladder_report.write_report(results, command.folder)
     for result in results:

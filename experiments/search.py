@@ -1,7 +1,7 @@
 """Search for a configuration: `python experiments/search.py --space experiments/spaces/small.yaml --ram-limit 2GB`.
 
-Nothing that would not fit is started: what a configuration needs is predicted first. Each trial is a saved run, trained
-in a process of its own. Whatever ends a search, the same command goes on. Results: experiments/results/STUDY/.
+The memory of each configuration is predicted first, and what would not fit is never started. Each trial is a saved run,
+trained in a process of its own. Whatever ends a search, the same command goes on. Results: experiments/results/STUDY/.
 """
 
 import sys
@@ -18,11 +18,11 @@ if __name__ == "__main__":  # first of all: help and mistakes need no torch, who
 from rich.console import Console
 
 from configuration.command_line import fail
+from experiments.processes.signals import Stopped
 from experiments.searching.command import Command, parse
 from experiments.searching.display import showing
 from experiments.searching.loop import search
 from experiments.searching.report import write_report
-from experiments.searching.signals import Stopped
 
 
 def main(command: Command | None = None) -> None:

@@ -18,9 +18,10 @@ from small_runs import small_run_config
 
 import train
 from config import Config, save_config
+from experiments.processes.signals import Stopped
+from experiments.searching import shared, studies
 from experiments.searching.loop import search
 from experiments.searching.options import Options
-from experiments.searching.signals import Stopped
 from memory_prediction.process import child_baseline_bytes
 
 MB = 10**6
@@ -151,6 +152,8 @@ def outcomes(study: optuna.Study) -> list[str]:
 
 def search_as(options: dict[str, Any], trainer: str, predictor: str) -> None:
     """Search, in this process."""
+    if grace := os.environ.get("GRACE_SECONDS"):
+        studies.GRACE_SECONDS, studies.HEARTBEAT_SECONDS, shared.HEARTBEAT_SECONDS = int(grace), 1, 1
     try:
         search(Options(**options), trainer=trainer, predictor=predictor)
     except Stopped as stopped:

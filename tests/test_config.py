@@ -105,7 +105,7 @@ def test_every_flag_has_a_comment_that_help_shows(help_text, flag):
     ({"model.layers": ()}, "layers=() is empty"),
     ({"model.attention.num_heads": 5}, "num_heads=5 does not divide dim=128"),
     ({"model.attention.num_kv_heads": 3}, "attention.num_kv_heads=3 does not divide attention.num_heads=4"),
-    ({"model.rope.fraction": 0.3}, "rope.fraction=0.3 of head_dim=32 is 9.6"),
+    ({"model.rope.fraction": 0.3}, "rope.fraction=0.3 of attention.head_dim=32 is 9.6"),
     ({"model.rope.fraction": 1.5}, "rope.fraction=1.5"),
     ({"model.rope.fraction": 0.0}, "rope.fraction=0"),
     ({"model.position": "sinusoidal", "model.dim": 33, "model.attention.num_heads": 3}, "dim=33"),

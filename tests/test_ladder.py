@@ -19,8 +19,8 @@ from small_runs import write_text_file
 from config import DataConfig, override, replace
 from experiments import ladder
 from experiments.common.intervals import welch
+from experiments.processes.training_runs import train_all
 from experiments.rungs import staircase
-from experiments.rungs.children import train_all
 from experiments.rungs.definitions import RUNGS, WORDS
 from experiments.rungs.ladder_report import draw_staircase, page, rung_table, write_report
 from experiments.rungs.staircase import RungResult, rung_results, table

@@ -207,6 +207,16 @@ def test_a_trial_killed_from_outside_is_trained_again(tmp_path):
     assert outcomes(study(tmp_path)) == ["lost", "done"]
 
 
+def test_a_trial_that_another_process_has_failed_is_killed_and_trained_again(tmp_path):
+    write_space(tmp_path, {"model.dim": [32]})
+    search = start(tmp_path, trials=1, sampler="grid", trainer="searching_parts:endless_once")
+    pid = wait_for(tmp_path, lambda _: (tmp_path / "pid").exists() and int((tmp_path / "pid").read_text() or 0))
+    found = study(tmp_path)
+    found._storage.set_trial_state_values(found.trials[0]._trial_id, TrialState.FAIL)
+    assert finish(search) == (0, "", "") and not Path(f"/proc/{pid}").exists()
+    assert [trial.state for trial in study(tmp_path).trials] == [TrialState.FAIL, TrialState.COMPLETE]
+
+
 # ---- the search itself is killed ----
 
 

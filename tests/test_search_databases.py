@@ -8,12 +8,14 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import optuna
 import pytest
 from searching_parts import finish, room, start, write_space
 
+from experiments.searching.outcomes import outcome
 from runs import ROOT
 
 pytestmark = pytest.mark.slow
@@ -77,14 +79,32 @@ def test_two_searches_on_one_database_share_the_trials(tmp_path, request, databa
     assert sorted(path.name for path in (tmp_path / "models").iterdir()) == sorted(runs)
 
 
+def test_a_search_on_a_database_trains_what_a_killed_one_left(tmp_path, sqlite, monkeypatch):
+    monkeypatch.setenv("GRACE_SECONDS", "4")
+    write_space(tmp_path, {"model.dim": [16, 24]})
+    options = {"trials": 2, "sampler": "grid", "storage": sqlite, "predictor": "searching_parts:slow"}
+    search = start(tmp_path, **options)
+    while not list(tmp_path.glob("results/toy/logs/toy-0000.config.json")):
+        assert search.poll() is None
+        time.sleep(0.02)
+    search.kill()
+    search.wait()
+    assert finish(start(tmp_path, **options)) == (0, "", "")
+    trials = optuna.load_study(study_name="toy", storage=sqlite).trials
+    assert [outcome(trial) for trial in trials] == ["lost", "done", "done"]
+    assert sorted(trial.params["model.dim"] for trial in trials[1:]) == [16, 24]
+    assert trials[2].params == trials[0].params
+
+
 def test_no_waiting_trial_of_a_sqlite_study_is_given_to_two(sqlite):
     study = optuna.create_study(storage=sqlite, study_name="toy")
     for number in range(40):
         study.enqueue_trial({"x": number})
-    code = ("import sys, optuna\nfrom searching.studies import ask\nstudy = optuna.load_study(study_name='toy', "
-            f"storage={sqlite!r})\nprint(*(ask(study, {sqlite!r}).number for _ in range(10)))")
-    path = os.pathsep.join([str(ROOT), str(ROOT / "experiments")])
-    takers = [subprocess.Popen([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": path}, text=True,
-                               stdout=subprocess.PIPE) for _ in range(4)]
+    code = ("from sys import argv\nimport optuna\nfrom sqlalchemy.engine import make_url\n"
+            "from experiments.searching.claims import Heartbeats\n"
+            "claims = Heartbeats(optuna.load_study(study_name='toy', storage=argv[1]), make_url(argv[1]))\n"
+            "print(*(claims.ask().number for _ in range(10)))")
+    takers = [subprocess.Popen([sys.executable, "-c", code, sqlite], env=os.environ | {"PYTHONPATH": str(ROOT)},
+                               text=True, stdout=subprocess.PIPE) for _ in range(4)]
     taken = [int(number) for taker in takers for number in taker.communicate()[0].split()]
     assert sorted(taken) == list(range(40))

@@ -14,14 +14,17 @@ from optuna.trial import TrialState
 import runs
 from config import Config, override
 from experiments import search as program
-from experiments.searching import tickets
+from experiments.processes.children import Child, Task
+from experiments.searching import queue
+from experiments.searching.claims import claims_on
 from experiments.searching.jobs import Ending, Job, LogReader, ending
 from experiments.searching.lengths import length, mark
 from experiments.searching.options import Options
+from experiments.searching.outcomes import outcome as outcome_of
 from experiments.searching.plan import Plan
 from experiments.searching.samplers import make_pruner, make_sampler, set_constraint, tell_infeasible
-from experiments.searching.space import Space
-from experiments.searching.studies import FileLock, open_storage, open_study
+from experiments.searching.space_file import make_space
+from experiments.searching.studies import LIVES, lock_of, open_storage, open_study
 
 SPACE = {"search": {"model.num_layers": {"int": [1, 12]}, "model.dim": {"int": [32, 512], "step": 32},
                     "model.mlp": ["mlp", "glu"],
@@ -47,7 +50,7 @@ def loss(flags: dict) -> float:
 
 def simulate(sampler: str, number: int = 25, *, seed: int = 0, most: int = 400) -> optuna.Study:
     """A search without training: so many trials that fit, or `most` in all."""
-    space = Space.from_plain(SPACE)
+    space = make_space(SPACE)
     chosen = options(sampler=sampler, seed=seed)
     study = optuna.create_study(sampler=make_sampler(chosen, space))
     done = in_a_row = 0
@@ -117,7 +120,7 @@ def test_the_others_are_told_of_a_failure(sampler):
 
 @pytest.mark.parametrize("sampler", ["tpe", "random"])
 def test_a_search_draws_the_same_when_it_is_interrupted(sampler):
-    space = Space.from_plain(SPACE)
+    space = make_space(SPACE)
     drawn = []
     for lives in (1, 6):
         study = optuna.create_study()
@@ -134,7 +137,7 @@ def test_a_search_draws_the_same_when_it_is_interrupted(sampler):
 def test_a_missing_package_is_one_sentence(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "cmaes", None)
     with pytest.raises(ValueError, match="sampler=cmaes needs the package cmaes"):
-        make_sampler(options(sampler="cmaes"), Space.from_plain(SPACE))
+        make_sampler(options(sampler="cmaes"), make_space(SPACE))
 
 
 @pytest.mark.parametrize("pruner", ["median", "hyperband", "none"])
@@ -201,7 +204,7 @@ def test_the_command_line_has_the_searchs_options_and_the_bases_flags(tmp_path):
     (["--ram-limit", "2x"], "error: ram_limit=2x is no size: use e.g. 800MB or 2GB"),
     (["--train.lr", "0.5"],
      "error: train.lr is searched by the space: leave the flag out, or take it out of the space"),
-    (["--samplr", "tpe"], "error: Unrecognized options: --samplr, tpe; perhaps --sampler was meant"),
+    (["--samplr", "tpe"], "error: --samplr is not a flag: see --help for all of them; perhaps --sampler was meant"),
 ])
 def test_a_mistake_on_the_command_line_is_one_sentence_and_exits_2(monkeypatch, capsys, words, said):
     monkeypatch.setattr("sys.argv", ["search.py", *words])
@@ -241,69 +244,105 @@ def study(tmp_path, monkeypatch):
     """A study in a journal, with the space above."""
     monkeypatch.setattr("experiments.searching.options.RESULTS", tmp_path)
     monkeypatch.setattr("experiments.searching.studies.MODELS", tmp_path / "models")
-    return open_study(options(), Space.from_plain(SPACE), 10**9, 10**8)
-
-
-def begin(study: optuna.Study, worker: dict | None = None, **attributes) -> optuna.Trial:
-    trial = study.ask()
-    for name, value in ((attributes | {"worker": worker}) if worker else attributes).items():
-        trial.set_user_attr(name, value)
-    return trial
+    return open_study(options(), make_space(SPACE), 10**9, 10**8)
 
 
 def states(study: optuna.Study) -> list[str]:
     return [trial.state.name for trial in study.trials]
 
 
-def test_only_the_dead_lose_their_trials(study):
-    ours, elsewhere = tickets.this_worker(), tickets.this_worker() | {"host": "another"}
-    begin(study, ours)
-    begin(study, ours | {"start_time": "1"})  # its number is used by another process now
-    begin(study, ours | {"pid": 2**22 + 1})
-    begin(study, elsewhere, heartbeat=time.time())
-    begin(study, elsewhere, heartbeat=time.time() - 1000)
-    begin(study)  # has just been taken
-    tickets.fail_the_dead(study)
-    assert states(study) == ["RUNNING", "FAIL", "FAIL", "RUNNING", "FAIL", "RUNNING"]
+@pytest.fixture
+def claims(study):
+    """What this process claims of the study."""
+    claims = claims_on(study, options())
+    yield claims
+    claims.close()
+
+
+def test_only_the_dead_lose_their_trials(study, claims):
+    claims.ask()
+    dead = claims_on(study, options())
+    dead.ask()
+    dead.close()
+    study.ask()  # by a process that died before it signed
+    live = claims_on(study, options())
+    live.ask()
+    claims.fail_the_dead()
+    assert states(study) == ["RUNNING", "FAIL", "FAIL", "RUNNING"]
     assert study.trials[1].user_attrs["outcome"] == "lost"
+    live.close()
+
+
+def test_a_killed_process_holds_no_trial(study, claims):
+    pid = os.fork()
+    if pid == 0:
+        same = open_study(options(), make_space(SPACE), 10**9, 10**8)
+        claims_on(same, options()).ask()
+        os._exit(0)
+    os.waitpid(pid, 0)
+    assert states(study) == ["RUNNING"]
+    claims.fail_the_dead()
+    assert states(study) == ["FAIL"]
+
+
+def test_in_a_database_a_trial_without_a_heartbeat_is_retried(tmp_path, monkeypatch):
+    monkeypatch.setattr("experiments.searching.options.RESULTS", tmp_path)
+    monkeypatch.setattr("experiments.searching.studies.MODELS", tmp_path / "models")
+    monkeypatch.setattr("experiments.searching.studies.GRACE_SECONDS", 2)
+    chosen = options(storage=f"sqlite:///{tmp_path}/study.db")
+    study = open_study(chosen, make_space(SPACE), 10**9, 10**8)
+    claims, dead = claims_on(study, chosen), claims_on(study, chosen)
+    ours, theirs = claims.ask(), dead.ask()
+    lr = theirs.suggest_float("train.lr", 0.1, 0.2)
+    study.ask()  # by a process that died before its first heartbeat
+    claims_on(study, chosen)
+    for _ in range(5):
+        time.sleep(1)
+        claims.beat([ours])
+    claims.fail_the_dead()
+    queue.queue_lost(study)
+    assert states(study) == ["RUNNING", "FAIL", "FAIL", "WAITING", "WAITING"]
+    again = claims.ask()
+    assert again.suggest_float("train.lr", 0.1, 0.2) == lr and not queue.is_second(study, again)
+    assert outcome_of(study.trials[1]) == "lost"
 
 
 def test_a_lost_trial_is_queued_once_with_its_parameters_by_any_number_of_searches(study):
     trial = study.ask()
     lr = trial.suggest_float("train.lr", 0.1, 0.2)
-    tickets.tell_lost(study, trial, "gone")
+    queue.tell_lost(study, trial, "gone")
     for _ in range(3):
-        tickets.queue_lost(study)
+        queue.queue_lost(study)
     assert states(study) == ["FAIL", "WAITING"]
     again = study.ask()
-    assert again.suggest_float("train.lr", 0.1, 0.2) == lr and not tickets.is_second(study, again)
+    assert again.suggest_float("train.lr", 0.1, 0.2) == lr and not queue.is_second(study, again)
 
 
 def test_the_base_is_trained_first_and_once(study):
-    space = Space.from_plain({"search": {"train.lr": [0.1, Config().train.lr]}})
+    space = make_space({"search": {"train.lr": [0.1, Config().train.lr]}})
     for _ in range(2):
-        tickets.queue_base(study, space)
+        queue.queue_base(study, space)
     assert states(study) == ["WAITING"]
     trial = study.ask()
     assert space.suggest(trial) == {"train.lr": Config().train.lr}
-    tickets.tell_lost(study, trial, "gone")
-    tickets.queue_lost(study)
+    queue.tell_lost(study, trial, "gone")
+    queue.queue_lost(study)
     assert study.ask().user_attrs["is_base"]  # which it stays when it is trained again
 
 
 def test_of_two_that_were_queued_at_once_the_second_is_dropped(study):
     for _ in range(2):
         study.enqueue_trial({"train.lr": 0.1}, user_attrs={"ticket": "again 7"})
-    assert [tickets.is_second(study, study.ask()) for _ in range(2)] == [False, True]
+    assert [queue.is_second(study, study.ask()) for _ in range(2)] == [False, True]
 
 
 def test_what_was_lost_too_often_is_given_up(study):
     study.enqueue_trial({"train.lr": 0.15})
-    for _ in range(tickets.LIVES):
+    for _ in range(LIVES):
         trial = study.ask()
-        tickets.tell_lost(study, trial, "gone")
-        tickets.queue_lost(study)
-    assert states(study) == tickets.LIVES * ["FAIL"]
+        queue.tell_lost(study, trial, "gone")
+        queue.queue_lost(study)
+    assert states(study) == LIVES * ["FAIL"]
 
 
 def test_a_search_is_over_when_so_many_are_trained(study):
@@ -311,7 +350,7 @@ def test_a_search_is_over_when_so_many_are_trained(study):
     for outcome, over in (("done", False), ("oversized", False), ("invalid", False), ("lost", False),
                           ("crashed", False), ("pruned", True)):
         trial = study.ask()
-        for name, value in (("outcome", outcome), ("seconds", 1.0), ("worker", tickets.this_worker())):
+        for name, value in (("outcome", outcome), ("seconds", 1.0), ("worker", {})):
             trial.set_user_attr(name, value)
         study.tell(trial, *([1.0] if outcome == "done" else []),
                    state=None if outcome == "done" else TrialState.FAIL)
@@ -337,7 +376,7 @@ def test_what_is_left_of_the_budget_is_for_the_repeats(study):
     trial = study.ask()
     trial.set_user_attr("outcome", "done")
     trial.set_user_attr("seconds", 30.0)
-    trial.set_user_attr("worker", tickets.this_worker())
+    trial.set_user_attr("worker", {})
     study.tell(trial, 1.0)
     plan = Plan(options(budget="60s", repeat_best=1, repeat_seeds=1), Config(), study, began=time.monotonic() - 20)
     assert not plan.is_over()
@@ -346,7 +385,7 @@ def test_what_is_left_of_the_budget_is_for_the_repeats(study):
 
 
 def test_a_study_goes_on_only_with_the_same_question(study):
-    space = Space.from_plain(SPACE)
+    space = make_space(SPACE)
     assert open_study(options(), space, 5, 5).user_attrs["limit_bytes"] == 10**9
     with pytest.raises(ValueError, match=r"was begun with another train.steps=2000 \(now 7\): choose another --study"):
         open_study(options(), space.on(override(Config(), {"train.steps": 7})), 10**9, 5)
@@ -361,7 +400,7 @@ def test_a_new_study_refuses_runs_that_would_be_taken_for_its_own(tmp_path, monk
     monkeypatch.setattr("experiments.searching.studies.MODELS", tmp_path / "models")
     (tmp_path / "models" / "toy-0003").mkdir(parents=True)
     with pytest.raises(ValueError, match="study=toy would name its runs like toy-0003"):
-        open_study(options(), Space.from_plain(SPACE), 1, 1)
+        open_study(options(), make_space(SPACE), 1, 1)
 
 
 def test_half_a_line_at_the_end_of_a_journal_is_dropped(study, tmp_path):
@@ -375,10 +414,10 @@ def test_half_a_line_at_the_end_of_a_journal_is_dropped(study, tmp_path):
 def test_a_dead_process_holds_no_lock(tmp_path):
     pid = os.fork()
     if pid == 0:
-        FileLock(tmp_path / "journal.log").acquire()
+        lock_of(tmp_path / "journal.log").acquire()
         os._exit(0)
     os.waitpid(pid, 0)
-    assert FileLock(tmp_path / "journal.log").acquire()
+    assert lock_of(tmp_path / "journal.log").acquire(timeout=0)
 
 
 def test_a_database_that_is_not_there_is_one_sentence():
@@ -402,14 +441,16 @@ def test_a_database_that_is_not_there_is_one_sentence():
     (-11, "", Ending("crashed", "exit status -11")),
 ])
 def test_an_exit_status_is_told_in_words(study, tmp_path, status, said, found):
-    job = Job(study.ask(), {}, Config(), [0], granted_bytes=100, peak_bytes=50)
+    job = Job(study.ask(), {}, Config(), [0], granted_bytes=100)
     (tmp_path / "log.txt").write_text(f"step 1\n{said}\n" if said else "")
-    assert ending(job, status, tmp_path / "log.txt", None) == found
+    child = Child(Task("toy", "train:main", (), tmp_path / "log.txt"), status=status, peak_bytes=50)
+    assert ending(job, child, None) == found
 
 
 def test_a_kill_at_the_limit_is_the_memorys(study, tmp_path):
-    job = Job(study.ask(), {}, Config(), [0], granted_bytes=100, peak_bytes=99, prediction={"low_bytes": 50})
-    assert ending(job, -9, tmp_path / "none", None).outcome == "out of memory"
+    job = Job(study.ask(), {}, Config(), [0], granted_bytes=100, prediction={"low_bytes": 50})
+    child = Child(Task("toy", "train:main", (), tmp_path / "none"), status=-9, peak_bytes=99)
+    assert ending(job, child, None).outcome == "out of memory"
 
 
 def test_a_log_is_read_as_it_grows_and_only_whole_lines(tmp_path, monkeypatch):

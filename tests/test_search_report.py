@@ -10,6 +10,7 @@ import time
 import urllib.error
 import urllib.request
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -21,12 +22,10 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from config import Config, load_config, override, to_dict
-from experiments.searching.importance import NothingToDraw, importances
+from experiments.searching.memory_picture import draw_memory
 from experiments.searching.outcomes import measured
-from experiments.searching.parameter_pictures import draw_contour, draw_slices
-from experiments.searching.pictures import draw_history, draw_importances, draw_memory, draw_pareto
+from experiments.searching.plots import NothingToDraw, draw, importances
 from experiments.searching.report import TOP, write_report
-from experiments.searching.scales import Parameter
 
 RATE, DIM = FloatDistribution(1e-4, 1e-1, log=True), IntDistribution(16, 128, step=16)
 NORM = CategoricalDistribution(["rms", "layer"])
@@ -291,71 +290,55 @@ def test_values_that_are_not_finite_are_in_the_tables_and_in_no_picture(tmp_path
         add(study, "done", 0.5 + number / 100, params=rate(0.001 * (1 + number)))
     add(study, "done", math.inf, params=rate(0.1))
     assert write_report(study, tmp_path).best[-1].number == 5
-    (axes,) = draw_history(measured(study)).axes
-    assert len(axes.lines[0].get_xdata()) == 6
+    (axes,) = draw(measured(study), "history").axes
+    assert np.isfinite(np.array(axes.collections[0].get_offsets())).all(1).sum() == 6
 
 
-def axis_texts(axes) -> str:
-    return " ".join([axes.get_xlabel(), axes.get_ylabel(), axes.get_title()])
+def points(axes) -> list[list[float]]:
+    """Where an axes has dots."""
+    return [point for dots in axes.collections for point in np.array(dots.get_offsets()).tolist()]
 
 
-def test_the_history_shows_values_the_best_so_far_and_what_became_of_the_others():
+def test_the_history_shows_what_is_done_and_the_best_so_far():
     study = empty_study()
     for outcome, *value in (("done", 0.5), ("pruned",), ("done", 0.6), ("oversized",), ("done", 0.4), ("lost",)):
         add(study, outcome, *value)
-    (axes,) = draw_history(measured(study)).axes
-    drawn = {line.get_label(): line for line in axes.lines}
-    assert set(drawn) == {"done, 3", "best so far", "pruned, 1", "skipped for memory, 1", "failed, 1"}
-    assert list(drawn["done, 3"].get_xdata()) == [0, 2, 4]
-    assert list(drawn["best so far"].get_ydata()) == [0.5, 0.5, 0.4]
-    assert list(drawn["skipped for memory, 1"].get_xdata()) == [3]
-    assert axes.get_ylabel() == "bits per byte, validation"
+    (axes,) = draw(measured(study), "history").axes
+    assert [point for point in points(axes) if not math.isnan(point[1])] == [[0, 0.5], [2, 0.6], [4, 0.4]]
+    assert list(axes.lines[0].get_ydata()) == [0.5, 0.5, 0.5, 0.5, 0.4, 0.4]
+    assert axes.get_ylabel() == "bits_per_byte"
 
 
 def test_the_best_so_far_rises_where_more_is_better():
     study = empty_study("accuracy")
     for value in (0.5, 0.4, 0.7):
         add(study, "done", value)
-    (axes,) = draw_history(measured(study)).axes
-    assert list(axes.lines[1].get_ydata()) == [0.5, 0.5, 0.7]
+    (axes,) = draw(measured(study), "history").axes
+    assert list(axes.lines[0].get_ydata()) == [0.5, 0.5, 0.7]
 
 
-def test_a_slice_has_the_scale_of_its_parameter_and_shows_what_was_skipped():
+def test_a_slice_has_the_scale_of_its_parameter_and_the_trials_that_are_done():
     study = searched(40)
-    figure = draw_slices(measured(study))
-    axes = {one.get_xlabel(): one for one in figure.axes if one.get_xlabel()}
+    axes = {one.get_xlabel(): one for one in draw(measured(study), "slice").axes if one.get_xlabel()}
     assert {name: one.get_xscale() for name, one in axes.items()} == {
         "train.lr": "log", "model.dim": "linear", "model.num_layers": "linear", "model.norm": "linear",
         "model.mlp": "linear", "train.batch_size": "linear", "model.activation": "linear"}
-    trials = {outcome: [trial for trial in study.trials if trial.user_attrs["outcome"] == outcome]
-              for outcome in ("done", "oversized")}
-    points = np.array(axes["train.lr"].collections[0].get_offsets())
-    assert points.tolist() == [[t.params["train.lr"], t.value] for t in trials["done"]]
-    assert list(axes["train.lr"].lines[0].get_xdata()) == [t.params["train.lr"] for t in trials["oversized"]]
-    figure.canvas.draw()
-    assert [tick.get_text() for tick in axes["model.norm"].get_xticklabels()] == ["rms", "layer", "cosine"]
+    done = [trial for trial in study.trials if trial.user_attrs["outcome"] == "done"]
+    assert points(axes["train.lr"]) == [[trial.params["train.lr"], trial.value] for trial in done]
+    having = [trial for trial in done if "model.activation" in trial.params]
+    assert 0 < len(points(axes["model.activation"])) == len(having) < len(done)
 
 
-def test_a_parameter_that_only_some_trials_have_is_drawn_with_those():
-    study = searched(40)
-    having = [t for t in study.trials if t.user_attrs["outcome"] == "done" and "model.activation" in t.params]
-    axes = next(one for one in draw_slices(measured(study)).axes if one.get_xlabel() == "model.activation")
-    assert 0 < len(axes.collections[0].get_offsets()) == len(having) < len(study.trials)
+def test_the_contour_is_of_the_two_parameters_that_matter_most():
+    results = measured(searched(40))
+    axes = draw(results, "contour").axes[0]
+    assert {axes.get_xlabel(), axes.get_ylabel()} == set(list(importances(results))[:2])
 
 
-def test_the_contour_has_the_values_of_its_trials_and_nothing_far_from_them():
-    study = empty_study()
-    for number in range(12):  # the upper right corner stays empty
-        across, up = (number % 4) / 3, (number // 4) / 2
-        if across * up < 0.6:
-            params = {"model.dim": (DIM, 16 + 16 * round(7 * up)), "train.lr": (RATE, 1e-4 * 1000**across)}
-            add(study, "done", 1 + across, params=params)
-    (axes, bar) = draw_contour(measured(study)).axes
-    field = axes.collections[0].get_array()
-    assert {axes.get_xlabel(), axes.get_ylabel()} == {"train.lr", "model.dim"}
-    assert bar.get_ylabel() == "bits per byte, validation"
-    assert np.ma.getmaskarray(np.ma.masked_invalid(field))[-1, -1]
-    assert np.nanmin(field) >= 1 and np.nanmax(field) <= 2
+def test_a_picture_leaves_the_style_of_others_alone():
+    before = dict(plt.rcParams)
+    draw(measured(searched(20)), "slice")
+    assert dict(plt.rcParams) == before and not plt.get_fignums()
 
 
 def test_the_memory_picture_has_prediction_measurement_limit_and_what_was_skipped():
@@ -372,44 +355,33 @@ def test_the_memory_picture_has_prediction_measurement_limit_and_what_was_skippe
 
 
 @pytest.mark.parametrize(("first", "better"), [("accuracy", 1), ("bits_per_byte", -1)])
-def test_the_front_goes_through_the_trials_that_no_other_beats(first, better):
+def test_the_front_is_of_the_trials_that_no_other_beats(first, better):
     study = empty_study(first, "parameters")
     for value, parameters in ((0.5, 100), (0.6, 200), (0.4, 150), (0.7, 900)):
         add(study, "done", 1 + better * value, parameters)
-    (axes,) = draw_pareto(measured(study)).axes
-    front = axes.lines[1]
-    assert list(front.get_xdata()) == [100, 200, 900]
-    assert list(front.get_ydata()) == [1 + better * value for value in (0.5, 0.6, 0.7)]
-    assert [text.get_text() for text in axes.texts] == ["0", "1", "3"]
+    (axes,) = draw(measured(study), "pareto").axes
+    assert sorted(points(axes)[-3:], key=lambda point: point[1]) == [
+        [1 + better * value, parameters] for value, parameters in ((0.5, 100), (0.6, 200), (0.7, 900))]
 
 
 @pytest.mark.parametrize("objective", ["bits_per_byte", "accuracy"])
 def test_what_decides_is_the_most_important(objective):
-    study, draw = empty_study(objective), np.random.default_rng(0)
+    study, chance = empty_study(objective), np.random.default_rng(0)
     for _ in range(40):
-        lr, dim = float(10 ** draw.uniform(-4, -1)), int(16 * draw.integers(1, 9))
+        lr, dim = float(10 ** chance.uniform(-4, -1)), int(16 * chance.integers(1, 9))
         loss = 1 + 0.2 * math.log10(lr / 0.003) ** 2
         add(study, "done", loss if objective == "bits_per_byte" else 2 - loss,
             params={"train.lr": (RATE, lr), "model.dim": (DIM, dim)})
     found = importances(measured(study))
     assert list(found) == ["train.lr", "model.dim"] and found["train.lr"] > 0.7
     assert sum(found.values()) == pytest.approx(1)
-    labels = [label.get_text() for label in draw_importances(measured(study)).axes[0].get_yticklabels()]
+    labels = [label.get_text() for label in draw(measured(study), "importances").axes[0].get_yticklabels()]
     assert labels == ["model.dim", "train.lr"]  # from below
-
-
-def test_a_choice_of_another_type_has_its_place():
-    study = empty_study()
-    for value in (None, True, 4, "4.0"):
-        add(study, "done", 0.5, params={"model.attention.window": (CategoricalDistribution([None, True, 4, "4.0"]),
-                                                                   value)})
-    places = Parameter("model.attention.window", study.trials).positions(study.trials)
-    assert list(np.rint(places)) == [0, 1, 2, 3]
 
 
 def test_pictures_say_why_they_are_not_there():
     with pytest.raises(NothingToDraw, match="no trial is done"):
-        draw_slices(measured(empty_study()))
+        draw(measured(empty_study()), "slice")
 
 
 # ---- Optuna's own ----

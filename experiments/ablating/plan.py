@@ -16,7 +16,7 @@ from corpora.shards import prepare
 from experiments.ablating.ablation_options import AblationOptions
 from experiments.ablating.sizing import Cost, num_flops, num_parameters, num_tokens, resized, steps_for
 from experiments.ablating.variants import Variant, make_variants
-from experiments.searching.children import Children, Task
+from experiments.processes.children import Children, Task
 from run_store.atomic_files import write_text
 from tools import pick_device
 from training.setup import choose_tokenizer, fit_vocabulary, settle_precision
@@ -100,7 +100,7 @@ def time_steps(cfg: Config, name: str, children: Children, logs: Path) -> float:
     """Seconds of a step, measured in a process of its own."""
     config, result, log = (logs / f"timing-{name}.{kind}" for kind in ("config.json", "json", "txt"))
     save_config(cfg, config)
-    task = Task(name, "experiments.searching.timing:main", (str(config), "fast", str(result)), log)
+    task = Task(name, "experiments.processes.step_timing:main", (str(config), "fast", str(result)), log)
     ((_, status),) = children.run([task], jobs=1)
     if status:
         raise ValueError(f"match=seconds: the speed of a variant could not be measured; {log} says why")

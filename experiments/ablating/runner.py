@@ -11,13 +11,11 @@ from experiments.ablating.ablation_options import AblationOptions
 from experiments.ablating.plan import Planned, make_plan
 from experiments.ablating.variant_runs import VariantOutcome, VariantRuns, bits_per_byte
 from experiments.ablating.variants import flags_line
-from experiments.searching.children import Children, Task, is_finished, require_same, training
-from experiments.searching.jobs import last_line
-from experiments.searching.signals import Stopped
+from experiments.processes.children import Children
+from experiments.processes.signals import Stopped
+from experiments.processes.training_runs import Trained, is_finished, require_same, train_each
 from run_store.atomic_files import write_text
 
-LIVES = 3  # of a run whose process is ended from outside
-LOST = (143, 130, -2, -9, -15)  # exit statuses of such a process
 Say = Callable[[str], object]
 
 
@@ -70,32 +68,24 @@ class AblationRunner:
     def train(self, configs: Sequence[Config]) -> None:
         """Train those that are neither finished nor known to fail; continue what was ended from outside."""
         configs = {cfg.train.name: cfg for cfg in configs}
-        logs = self.options.folder / "logs"
-        began, lives = time.monotonic(), dict.fromkeys(configs, LIVES)
-        waiting = [name for name in configs if name not in self.failures and not is_finished(name)]
-        done = len(configs) - len(waiting)
+        waiting = [cfg for name, cfg in configs.items() if name not in self.failures and not is_finished(name)]
+        began, done, logs = time.monotonic(), len(configs) - len(waiting), self.options.folder / "logs"
         if done:
             self.say(f"going on: {done} of {len(configs)} runs are there")
-        while waiting:
-            tasks, waiting = [training(configs[name], logs) for name in waiting], []
-            for task, status in self.children.run(tasks, self.options.jobs):
-                lives[task.name] -= 1
-                if status in LOST and lives[task.name]:
-                    waiting.append(task.name)
-                    continue
-                done += 1
-                said = self.ended(task, status)
-                self.say(f"{time.monotonic() - began:6.0f} s  {done} of {len(configs)}  {task.name}: {said}")
+        for trained in train_each(waiting, self.children, jobs=self.options.jobs, folder=logs):
+            done += 1
+            said = self.ended(trained)
+            self.say(f"{time.monotonic() - began:6.0f} s  {done} of {len(configs)}  {trained.name}: {said}")
 
-    def ended(self, task: Task, status: int) -> str:
-        """Note how a process ended, and return a description."""
-        if status == 0 and is_finished(task.name):
-            return f"{bits_per_byte(task.name):.4f} bits per byte"
-        said = last_line(task.log).removeprefix("error: ") or f"exit status {status}"
-        self.failures[task.name] = f"ended from outside {LIVES} times" if status in LOST else said
+    def ended(self, trained: Trained) -> str:
+        """Note how the training of a run ended, and return a description."""
+        name, status, said = trained
+        if status == 0 and is_finished(name):
+            return f"{bits_per_byte(name):.4f} bits per byte"
+        self.failures[name] = said
         if status == 1 and said.startswith("step "):
-            write_text(self.diverged, json.dumps(self.known_to_diverge() | {task.name: said}, indent=1) + "\n")
-        return self.failures[task.name]
+            write_text(self.diverged, json.dumps(self.known_to_diverge() | {name: said}, indent=1) + "\n")
+        return said
 
     def known_to_diverge(self) -> dict[str, str]:
         return json.loads(self.diverged.read_text(encoding="utf-8")) if self.diverged.exists() else {}

@@ -10,7 +10,7 @@ from experiments.ablating.ablation_options import AblationOptions
 from experiments.ablating.plan import Planned
 from experiments.ablating.variants import get, read_values, slug, spell
 from experiments.common.figures import last_value
-from experiments.searching.children import is_finished
+from experiments.processes.training_runs import is_finished
 from runs import Run
 
 UNSWEPT = ("train.seed", "train.name", "train.steps", "train.batch_size", "train.accumulation")

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from configuration.command_line import fail
-from experiments.searching.signals import Stopped
+from experiments.processes.signals import Stopped
 
 
 @contextmanager

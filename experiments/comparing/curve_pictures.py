@@ -9,7 +9,7 @@ from matplotlib.ticker import EngFormatter
 
 from experiments.comparing.differences import PER_TOKEN, common_floor, tokenizers
 from experiments.comparing.lines import AXES, COLUMNS, Line
-from experiments.searching.scales import logarithmic
+from experiments.searching.axes import logarithmic
 
 # colours of Okabe & Ito, distinct for all kinds of colour vision; without yellow, the light ones darkened
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#b8578f", "#c98a00", "#3d9bd1", "#6b7280")

@@ -11,7 +11,7 @@ from pydantic.dataclasses import dataclass
 from config import CHECKED, Config
 from configuration.command_line import parse_flags
 from experiments.searching.options import Options
-from experiments.searching.space import Space
+from experiments.searching.space_file import load_space
 
 DEFAULT_SPACE = Path(__file__).resolve().parent.parent / "spaces" / "small.yaml"
 
@@ -28,5 +28,5 @@ def parse(words: Sequence[str], description: str = "") -> Command:
     own = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     own.add_argument("--space", type=Path, default=DEFAULT_SPACE)
     space = own.parse_known_args(words)[0].space
-    default = Command(space=space, config=Space.load(space).base)
+    default = Command(space=space, config=load_space(space).base)
     return parse_flags(words, default, "python experiments/search.py", description)

@@ -1,4 +1,4 @@
-"""What a search looks like on the terminal: a table that lives, or plain lines where there is no terminal."""
+"""A search on the terminal: a live table, or plain lines if the output is not a terminal."""
 
 import time
 from collections.abc import Iterator
@@ -17,17 +17,16 @@ from experiments.searching.options import Options
 
 @contextmanager
 def showing(console: Console, options: Options) -> Iterator:
-    """A function that shows a snapshot."""
+    """Give a function that shows a snapshot."""
     if not console.is_terminal:
         yield Lines(console, options).show
         return
     with Live(console=console, refresh_per_second=4, transient=True) as live:
         yield lambda snapshot: live.update(picture(snapshot, options))
-    # what stays on the screen is the report
 
 
 class Lines:
-    """One line for each trial that has come to an end."""
+    """Print one line for each trial that has ended."""
 
     def __init__(self, console: Console, options: Options):
         self._console, self._options = console, options
@@ -54,13 +53,13 @@ class Lines:
 
 
 def picture(snapshot: Snapshot, options: Options) -> Group:
-    """The trials under way, the best so far, and how many came to what."""
+    """The trials under way, the best so far, and the number of trials with each outcome."""
     if snapshot.study is None:
         return Group(Text("reading the text ..."))
     table = Table("trial", "phase", "seconds", "step", options.objective[0], "MB", "flags", box=None)
     for job in snapshot.running:
         table.add_row(*row(job, options))
-    parts = [table, Text(counts_line(snapshot.counts) or "no trial has come to an end")]
+    parts = [table, Text(counts_line(snapshot.counts) or "no trial has ended yet")]
     done = [trial for trial in snapshot.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
             if trial.user_attrs.get("outcome") == "done"]
     if done and len(options.objective) == 1:
@@ -90,6 +89,6 @@ def values_line(options: Options, values: list[float]) -> str:
 
 
 def flags_line(flags: dict) -> str:
-    """The flags without their sections, numbers in short."""
+    """The flags without their sections, numbers with three digits."""
     return " ".join(f"{name.partition('.')[2]}={value:.3g}" if isinstance(value, float) else
                     f"{name.partition('.')[2]}={value}" for name, value in flags.items())

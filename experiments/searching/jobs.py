@@ -3,30 +3,29 @@
 import csv
 import io
 import math
-import os
-import signal
 import time
-from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from optuna.trial import Trial
 
 import runs
-from config import Config
+from config import Config, override
 from configuration.command_line import spell_bytes
-from memory_prediction.process import Watchdog
+from experiments.processes.children import Child, last_line
+from experiments.searching.options import Options
+from experiments.searching.space import Space
+from experiments.searching.studies import plain
 
 SPARE_BYTES, SPARE_RATIO = 32 << 20, 1.05
 
 
 @dataclass
 class Job:
-    """A trial of this process's. Its phases: predicting, waiting (for memory), timing, training."""
+    """A trial of this process. Its phases: predicting, waiting (for memory), timing, training."""
 
     trial: Trial
-    flags: dict[str, Any]  # all overrides on the base
+    flags: dict[str, Any]  # all overrides of the base
     cfg: Config
     seeds: list[int]  # one run for each
     phase: str = "predicting"
@@ -34,66 +33,50 @@ class Job:
     prediction: dict[str, Any] = field(default_factory=dict)
     granted_bytes: int = 0  # what its process may hold
     values: list[list[float]] = field(default_factory=list)  # the objectives of the runs that are done
-    pid: int | None = None
-    child_began: float = 0.0
-    child_seconds: float = 0.0  # of all its processes
+    child: Child | None = None  # the process under way
+    seconds: float = 0.0  # of all its processes
     peak_bytes: int = 0
-    step_seconds: float | None = None  # measured, where time is to be equal
+    step_seconds: float | None = None  # measured, if trials get equal time
     reader: "LogReader | None" = None
     reported: int = -1  # the last evaluation that the pruner knows
-    ended_by: str | None = None  # pruning, watchdog: why its process was sent a signal
-    watchdog: ExitStack = field(default_factory=ExitStack)
 
     @property
     def number(self) -> int:
         return self.trial.number
 
     def run_name(self, study: str) -> str:
-        """The saved run of the seed at hand."""
+        """The saved run of the current seed."""
         again = f"-seed-{self.seeds[len(self.values)]}" if self.values else ""
         return f"{study}-{self.number:04d}{again}"
 
     @property
     def needed_bytes(self) -> int:
-        """What its process may be granted where it shares the limit: a little more than was predicted."""
+        """What its process may hold if it shares the limit: a little more than was predicted."""
         expected = self.prediction["high_bytes" if self.prediction["allocator"] == "fast" else "low_bytes"]
         return round(expected * SPARE_RATIO) + SPARE_BYTES
 
     def value(self, column: str) -> float:
         """An objective of the run that has just ended."""
-        measured = {"parameters": self.prediction["parameters"], "seconds": self.child_seconds,
+        measured = {"parameters": self.prediction["parameters"], "seconds": self.seconds,
                     "peak_bytes": self.peak_bytes}
         return float(measured[column] if column in measured else self.reader.last[column])
 
-    def send(self, number: signal.Signals, reason: str) -> None:
-        """Have its process end, and remember why."""
-        if self.pid is not None and self.ended_by is None:
-            self.ended_by = reason
-            with suppress(ProcessLookupError):
-                os.kill(self.pid, number)
-
-    def started(self, pid: int) -> None:
-        """Watch its process, which is to hold no more than was granted."""
-        self.pid = pid
-        self.watchdog.enter_context(
-            Watchdog(pid, self.granted_bytes, lambda _: self.send(signal.SIGKILL, "watchdog")))
-
-    def ended(self, peak_bytes: int) -> None:
-        """Take down what is known of a process that has ended."""
-        self.watchdog.close()
-        self.child_seconds += time.monotonic() - self.child_began if self.child_began else 0.0
-        self.peak_bytes, self.pid = max(self.peak_bytes, peak_bytes), None
+    def ended(self, child: Child) -> None:
+        """Add what is known of a process that has ended."""
+        self.child = None
+        self.seconds += child.seconds
+        self.peak_bytes = max(self.peak_bytes, child.peak_bytes)
 
 
 class LogReader:
-    """The lines of a run's log.csv, as they come."""
+    """The lines of a run's log.csv, as they are written."""
 
     def __init__(self, run: str):
         self._path, self._at, self._columns = runs.MODELS / run / "log.csv", 0, None
         self.last: dict[str, float] = {}  # the newest value in each column
 
     def new_lines(self) -> list[dict[str, float]]:
-        """The lines since the last call; what was not measured is left out."""
+        """The whole lines since the last call, without empty cells."""
         try:
             with self._path.open("rb") as file:
                 file.seek(self._at)
@@ -113,21 +96,21 @@ class LogReader:
 
 @dataclass(frozen=True)
 class Ending:
-    """How a trial's process ended: an outcome, and a sentence on it."""
+    """How a trial's process ended: an outcome and the reason."""
 
     outcome: str  # done, pruned, invalid, out of memory, crashed, diverged, lost
     reason: str = ""
 
 
-def ending(job: Job, status: int, log: Path, column: str | None) -> Ending:
-    """What an exit status means, with what the process said last and what was asked of it."""
-    said = last_line(log)
+def ending(job: Job, child: Child, column: str | None) -> Ending:
+    """What a child's exit status means."""
+    said, status = last_line(child.task.log), child.status
     if status == 0:
         value = job.reader.last.get(column, 0.0) if job.reader and column else 0.0
         return Ending("done") if math.isfinite(value) else Ending("diverged", f"{column} is {value}")
-    if job.ended_by == "watchdog":
-        return Ending("out of memory", f"it held {spell_bytes(job.peak_bytes)} and was ended: {granted(job)}")
-    if job.ended_by == "pruning":
+    if child.ended_by == "watchdog":
+        return Ending("out of memory", f"it held {spell_bytes(child.peak_bytes)} and was ended: {granted(job)}")
+    if child.ended_by == "pruning":
         return Ending("pruned", "worse than the trials before it at the same point")
     match status:
         case 76 | 77:
@@ -136,8 +119,8 @@ def ending(job: Job, status: int, log: Path, column: str | None) -> Ending:
             return Ending("diverged", said.removeprefix("error: "))
         case 2:
             return Ending("invalid", said.removeprefix("error: "))
-        case -6 | -9 | -11 if job.peak_bytes > 0.9 * job.granted_bytes:  # some libraries do not check what they get
-            held = f"ended by signal {-status} at {spell_bytes(job.peak_bytes)}"
+        case -6 | -9 | -11 if child.peak_bytes > 0.9 * job.granted_bytes:  # some libraries do not check malloc's result
+            held = f"ended by signal {-status} at {spell_bytes(child.peak_bytes)}"
             return Ending("out of memory", f"{held}: {granted(job)}")
         case -9 | 143 | 130 | -15:
             return Ending("lost", "its process was ended from outside")
@@ -149,11 +132,12 @@ def granted(job: Job) -> str:
     return f"{spell_bytes(job.granted_bytes)} were granted, {spell_bytes(job.prediction['low_bytes'])} predicted"
 
 
-def last_line(log: Path) -> str:
-    """What a process said last; "" = nothing."""
-    with suppress(OSError), log.open("rb") as file:
-        file.seek(max(0, log.stat().st_size - 10_000))
-        if lines := file.read().decode(errors="replace").strip().splitlines():
-            return lines[-1].strip()
-    return ""
-
+def make_job(trial: Trial, options: Options, space: Space) -> Job:
+    """Draw the configuration of a trial. Raises ValueError if it is forbidden or contradicts itself."""
+    flags, seed = space.suggest(trial), trial.user_attrs.get("seed", space.base.train.seed)
+    trial.set_user_attr("seed", seed)
+    trial.set_user_attr("flags", plain(flags))
+    if problem := space.problem(flags):
+        raise ValueError(problem)
+    count = 1 if "repeat_of" in trial.user_attrs else options.seeds
+    return Job(trial, flags, override(space.base, flags | {"train.seed": seed}), list(range(seed, seed + count)))

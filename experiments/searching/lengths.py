@@ -1,4 +1,4 @@
-"""How long a trial trains, when it is evaluated, and at which marks trials of any batch are compared and pruned."""
+"""How long a trial trains, when it is evaluated, and at which marks trials are compared and pruned."""
 
 import math
 import signal
@@ -7,10 +7,11 @@ from typing import Any
 from config import Config
 from experiments.searching.jobs import Job
 from experiments.searching.options import EVALUATIONS, Options
+from experiments.searching.studies import unless_revoked
 
 
 def length(options: Options, base: Config, cfg: Config, step_seconds: float | None) -> dict[str, Any]:
-    """The flags that give a trial its steps and its evaluations; `step_seconds` is what searching.timing measured."""
+    """The flags that give a trial its steps and its evaluations; `step_seconds` is what step_timing measured."""
     step_tokens = cfg.train.batch_size * cfg.train.accumulation * cfg.model.max_seq_len
     steps = cfg.train.steps
     if options.trial_tokens:
@@ -23,7 +24,7 @@ def length(options: Options, base: Config, cfg: Config, step_seconds: float | No
 
 
 def mark(options: Options, base: Config, cfg: Config, line: dict[str, float]) -> int:
-    """Where a line of the log stands, in tenths: of the trial's time, or of the tokens that the base trains on."""
+    """The position of a line of the log, in tenths of the trial's time, or of the tokens that the base trains on."""
     if options.trial_seconds:
         return round(EVALUATIONS * line["step"] / cfg.train.steps)
     return round(line["tokens"] / _tokens_between_marks(options, base))
@@ -35,8 +36,9 @@ def _tokens_between_marks(options: Options, base: Config) -> float:
     return (options.trial_tokens or tokens) / EVALUATIONS
 
 
+@unless_revoked
 def follow(job: Job, options: Options, base: Config) -> None:
-    """Read what a run has logged; report its evaluations, and end it where it is hopeless."""
+    """Read what a run has logged; report its evaluations, and end it if the pruner says so."""
     column = options.objective[0]
     for line in job.reader.new_lines() if job.phase == "training" else ():
         if column not in line or "val_loss" not in line or options.settled_pruner in ("none", "wilcoxon"):
@@ -46,11 +48,12 @@ def follow(job: Job, options: Options, base: Config) -> None:
             job.trial.report(line[column], at)
             job.reported = at
             if line["step"] < job.cfg.train.steps and job.trial.should_prune():
-                job.send(signal.SIGTERM, "pruning")
+                job.child.send(signal.SIGTERM, "pruning")
 
 
+@unless_revoked
 def is_worse_over_seeds(job: Job, options: Options) -> bool:
-    """Whether the seeds so far tell that a trial is worse than the best."""
+    """Whether the seeds so far show that a trial is worse than the best."""
     if options.settled_pruner != "wilcoxon":
         return False
     job.trial.report(job.values[-1][0], len(job.values) - 1)

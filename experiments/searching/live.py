@@ -1,4 +1,4 @@
-"""A search as it goes, in a notebook's cell."""
+"""A live table of a search in a notebook."""
 
 import io
 import math
@@ -16,7 +16,7 @@ WIDTH = 110  # characters
 
 
 class LiveTable:
-    """For `search(..., on_change=LiveTable(options))`: each snapshot takes the place of the one before."""
+    """For `search(..., on_change=LiveTable(options))`: each snapshot replaces the one before."""
 
     def __init__(self, options: Options):
         self._options, self._drawn = options, -math.inf

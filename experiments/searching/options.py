@@ -1,4 +1,4 @@
-"""What a search is told on its command line."""
+"""The options of a search."""
 
 import math
 from pathlib import Path
@@ -21,23 +21,23 @@ EVALUATIONS = 10  # of each trial; what a pruner goes by
 class Options:
     """A search; the flags after these are the base configuration's."""
 
-    space: Path  # the space: a .yaml file, or a .py file that defines SPACE
-    study: str | None = None  # the study's name, and its runs'; None = the space's file name
-    storage: str | None = None  # a journal's file, or a database's URL; None = experiments/results/STUDY/journal.log
-    ram_limit: str | None = None  # what all trials together may hold, e.g. 2GB; None = what is free at first, but a tenth
+    space: Path  # a .yaml file, or a .py file that defines SPACE
+    study: str | None = None  # name of the study and of its runs; None = the space's file name
+    storage: str | None = None  # a journal's file (one machine), or a database's URL (PostgreSQL and MySQL: many machines); None = experiments/results/STUDY/journal.log
+    ram_limit: str | None = None  # memory that all trials together may hold, e.g. 2GB; None = 90 % of what is free at the start
     trials: int | None = None  # trials that are trained, in the whole study; 0 = only write the report; None = 50, or with a budget as many as it allows
-    budget: str | None = None  # stop after so much time: 90s, 20m or 1.5h; None = never
+    budget: str | None = None  # stop after this time: 90s, 20m or 1.5h; None = never
     jobs: int = 1  # trials at a time
     threads: int = 1  # of each trial
-    sampler: Sampler = "tpe"  # what draws the configurations
-    pruner: Pruner | None = None  # what ends hopeless trials early; wilcoxon goes by seeds, from the fourth on. None = median, where one objective is drawn by tpe, random, grid or qmc
+    sampler: Sampler = "tpe"  # draws the configurations
+    pruner: Pruner | None = None  # ends hopeless trials early; wilcoxon goes by seeds, from the fourth on. None = median for one objective with tpe, random, grid or qmc, else none
     objective: Names = ("bits_per_byte",)  # columns of the log (their last value), parameters, seconds or peak_bytes; several = the Pareto front
-    on_exceed: Literal["skip", "shrink"] = "skip"  # what does not fit is skipped, or gets a smaller batch, accumulated, and then checkpointed activations
-    trial_seconds: float | None = None  # every trial trains about so long, besides its evaluations: its steps follow from its speed
-    trial_tokens: int | None = None  # every trial trains on so many tokens: its steps follow from its batch
-    seeds: int = 1  # runs of each trial, with seeds from train.seed on; their mean counts
-    repeat_best: int = 0  # at the end repeat so many of the best
-    repeat_seeds: int = 2  # with so many further seeds
+    on_exceed: Literal["skip", "shrink"] = "skip"  # skip a configuration that does not fit, or give it a smaller batch with accumulation, then checkpointed activations
+    trial_seconds: float | None = None  # training time of every trial, without evaluations: its steps follow from its speed
+    trial_tokens: int | None = None  # tokens of every trial: its steps follow from its batch
+    seeds: int = 1  # runs of each trial, with seeds from train.seed on; the trial's value is their mean
+    repeat_best: int = 0  # how many of the best are repeated at the end
+    repeat_seeds: int = 2  # further seeds of each repeat
     seed: int = 0  # of the sampler
 
     @property
@@ -49,12 +49,17 @@ class Options:
         return RESULTS / self.name
 
     @property
+    def settled_storage(self) -> str:
+        """The database's URL or the journal's path, also if storage=None."""
+        return self.storage or str(self.folder / "journal.log")
+
+    @property
     def budget_seconds(self) -> float | None:
         return None if self.budget is None else parse_seconds(self.budget)
 
     @property
     def max_trials(self) -> float:
-        """What trials=None comes to, too."""
+        """How many trials are trained, also if trials=None."""
         if self.trials is not None:
             return self.trials
         return TRIALS if self.budget is None else math.inf
@@ -69,7 +74,7 @@ class Options:
 
     @property
     def settled_pruner(self) -> Pruner:
-        """What pruner=None comes to: gp and cmaes learn from whole trials only."""
+        """The pruner, also if pruner=None: gp and cmaes learn from whole trials only."""
         if self.pruner is not None:
             return self.pruner
         alone = len(self.objective) == 1 and self.seeds == 1 and self.objective[0] not in MEASURED
@@ -90,24 +95,33 @@ class Options:
             raise ValueError(f"study={self.name!r} is no folder name: use letters, digits, '.', '_', '-'")
         if self.trial_seconds and self.trial_tokens:
             raise ValueError("trial_seconds and trial_tokens both fix a trial's steps: give one")
-        self._check_objectives()
+        check_objectives(self)
+        check_pruner(self)
 
-    def _check_objectives(self) -> None:
-        for column in self.objective:
-            if column not in (*COLUMNS, *MEASURED):
-                raise ValueError(f"objective={column} is not known: use one of {', '.join((*COLUMNS, *MEASURED))}")
-        if len(set(self.objective)) < len(self.objective):
-            raise ValueError(f"objective={' '.join(self.objective)} names one twice: name each once")
-        if len(self.objective) > 1 and self.sampler == "cmaes":
-            raise ValueError("sampler=cmaes has one objective: use tpe, gp or random for several")
-        if self.repeat_best and len(self.objective) > 1:
-            raise ValueError(f"repeat_best={self.repeat_best} needs one objective, which says what is best")
-        if self.pruner in (None, "none"):
-            return
-        if len(self.objective) > 1 or self.objective[0] in MEASURED:
-            raise ValueError(f"pruner={self.pruner} needs one objective, a column of the log: use pruner=none")
-        if self.pruner == "wilcoxon" and self.seeds < 5:  # a difference of fewer pairs than four is never significant
-            raise ValueError(f"pruner=wilcoxon can end a trial after four seeds, and seeds={self.seeds} leaves none to "
-                             "be spared: use seeds=5 or more")
-        if self.pruner != "wilcoxon" and self.seeds > 1:
-            raise ValueError(f"pruner={self.pruner} follows one run: use pruner=wilcoxon, or seeds=1")
+
+def check_objectives(options: Options) -> None:
+    """Raise ValueError if the objectives are unknown, or do not go with the sampler."""
+    names = options.objective
+    for column in names:
+        if column not in (*COLUMNS, *MEASURED):
+            raise ValueError(f"objective={column} is not known: use one of {', '.join((*COLUMNS, *MEASURED))}")
+    if len(set(names)) < len(names):
+        raise ValueError(f"objective={' '.join(names)} names one twice: name each once")
+    if len(names) > 1 and options.sampler == "cmaes":
+        raise ValueError("sampler=cmaes has one objective: use tpe, gp or random for several")
+    if options.repeat_best and len(names) > 1:
+        raise ValueError(f"repeat_best={options.repeat_best} needs one objective, which says what is best")
+
+
+def check_pruner(options: Options) -> None:
+    """Raise ValueError if the pruner cannot follow the trials."""
+    pruner, seeds = options.pruner, options.seeds
+    if pruner in (None, "none"):
+        return
+    if len(options.objective) > 1 or options.objective[0] in MEASURED:
+        raise ValueError(f"pruner={pruner} needs one objective, a column of the log: use pruner=none")
+    if pruner == "wilcoxon" and seeds < 5:  # a difference of fewer pairs than four is never significant
+        raise ValueError(f"pruner=wilcoxon can end a trial after four seeds, and seeds={seeds} leaves none to be "
+                         "spared: use seeds=5 or more")
+    if pruner != "wilcoxon" and seeds > 1:
+        raise ValueError(f"pruner={pruner} follows one run: use pruner=wilcoxon, or seeds=1")

@@ -1,8 +1,8 @@
-"""What became of a study's trials, read from the attributes that the search leaves on them.
+"""The outcomes of a study's trials, read from the attributes that the search sets.
 
-A trial's state alone does not tell: how Optuna is told of a configuration that was skipped for memory depends on the
-sampler. The attribute `outcome` does: done, pruned, oversized, invalid, or a way to fail. Trials that repeat another
-with a further seed are no configurations of their own.
+A trial's state alone does not tell its outcome: the state of a configuration that was skipped for memory depends on the
+sampler. The attribute `outcome` tells it: done, pruned, oversized, invalid, or a way to fail. A trial that repeats
+another one with a further seed does not count as a configuration of its own.
 """
 
 import json
@@ -17,15 +17,18 @@ from optuna.trial import FrozenTrial, TrialState
 
 FAILED = ("out of memory", "crashed", "diverged", "lost")
 OUTCOMES = ("done", "repeat", "pruned", "oversized", "invalid", *FAILED, "queued twice", "running", "waiting")
-UNTOLD = {TrialState.COMPLETE: "done", TrialState.PRUNED: "pruned", TrialState.FAIL: "crashed",
-          TrialState.RUNNING: "running", TrialState.WAITING: "waiting"}
+UNTOLD = {TrialState.COMPLETE: "done", TrialState.PRUNED: "pruned", TrialState.FAIL: "lost"}
 
 
 def outcome(trial: FrozenTrial) -> str:
     """One of OUTCOMES."""
-    found = trial.user_attrs.get("outcome", UNTOLD[trial.state]) if trial.state.is_finished() else UNTOLD[trial.state]
+    if not trial.state.is_finished():
+        return trial.state.name.lower()
     if "twice" in trial.user_attrs:
         return "queued twice"
+    found = trial.user_attrs.get("outcome", UNTOLD[trial.state])
+    if found == "done" and trial.state == TrialState.FAIL:
+        return "lost"  # its process died before it could tell the values
     return "repeat" if found == "done" and "repeat_of" in trial.user_attrs else found
 
 
@@ -35,17 +38,17 @@ def columns(study: optuna.Study) -> list[str]:
 
 
 def signs(study: optuna.Study) -> list[int]:
-    """For each objective 1 where less is better, -1 where more is."""
+    """For each objective 1 if less is better, -1 if more is better."""
     return [-1 if direction == StudyDirection.MAXIMIZE else 1 for direction in study.directions]
 
 
 def flags(trial: FrozenTrial) -> dict[str, Any]:
-    """What the trial changed on the base, with what was shrunk to make it fit."""
+    """The flags that the trial changed, with those that were shrunk to make it fit."""
     return trial.user_attrs.get("flags", trial.params) | trial.user_attrs.get("shrunk", {})
 
 
 def varying(trials: list[FrozenTrial]) -> list[str]:
-    """The flags that are not the same in all trials."""
+    """The flags that differ between trials."""
     seen = [{name: json.dumps(value) for name, value in flags(trial).items()} for trial in trials]
     names = dict.fromkeys(name for one in seen for name in one)
     return [name for name in names if len({one.get(name) for one in seen}) > 1]
@@ -54,8 +57,8 @@ def varying(trials: list[FrozenTrial]) -> list[str]:
 def measured(study: optuna.Study) -> optuna.Study:
     """A copy in memory with the same numbers and attributes, in which only trials that are done are complete.
 
-    What a sampler was told of configurations that never ran is left out. The attribute `by_seed` has the values of the
-    first objective over a trial's seeds, and the trial's value is their mean.
+    Values that a sampler was given for configurations that never ran are left out. The attribute `by_seed` has the
+    first objective for each seed of a trial, and the trial's value is their mean.
     """
     trials = study.get_trials(deepcopy=False)
     copy = optuna.create_study(study_name=study.study_name, directions=study.directions)
@@ -83,21 +86,21 @@ def _as_it_ended(trial: FrozenTrial, repeats: list[float]) -> FrozenTrial:
 
 
 def done_trials(results: optuna.Study) -> list[FrozenTrial]:
-    """Of a `measured` study the trials with finite values, in the order of time."""
+    """The trials of a `measured` study that are done with finite values, in order of time."""
     return [trial for trial in results.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
             if all(map(math.isfinite, trial.values))]
 
 
 def ended(results: optuna.Study, *outcomes: str) -> list[FrozenTrial]:
-    """Of a `measured` study the trials with one of these outcomes."""
+    """The trials of a `measured` study with one of these outcomes."""
     return [trial for trial in results.get_trials(deepcopy=False) if trial.user_attrs["outcome"] in outcomes]
 
 
 def best_trials(results: optuna.Study) -> list[FrozenTrial]:
-    """Of a `measured` study the trials that are done, best first.
+    """The trials of a `measured` study that are done, best first.
 
-    Those repeated over further seeds stand before the others: one value alone may be luck. With several objectives
-    only those that no other beats in all of them, by the first.
+    Trials repeated over further seeds stand before the others: one value alone may be luck. With several objectives
+    only the Pareto front, sorted by the first.
     """
     (sign, *more) = signs(results)
     if more:
@@ -106,17 +109,17 @@ def best_trials(results: optuna.Study) -> list[FrozenTrial]:
 
 
 def count(results: optuna.Study) -> dict[str, int]:
-    """How many trials of a `measured` study had each outcome, in the order of OUTCOMES; none of it, no entry."""
+    """The number of trials of a `measured` study with each outcome, in the order of OUTCOMES, without zeros."""
     numbers = Counter(trial.user_attrs["outcome"] for trial in results.get_trials(deepcopy=False))
     return {name: numbers[name] for name in OUTCOMES if numbers[name]}
 
 
 def spent(trials: list[FrozenTrial]) -> float:
-    """Seconds that trials cost: their predictions, their processes."""
+    """Seconds that trials took: their predictions and their processes."""
     return sum(trial.user_attrs.get("predict_seconds", 0.0) + trial.user_attrs.get("seconds", 0.0) for trial in trials)
 
 
 def oversized_share(results: optuna.Study) -> float:
-    """The part of all seconds that went to configurations skipped for memory; 0 where nothing was spent."""
+    """The share of all seconds that went to configurations skipped for memory."""
     total = spent(results.get_trials(deepcopy=False))
     return spent(ended(results, "oversized")) / total if total else 0.0

@@ -1,14 +1,12 @@
-"""The process that predicts: what a configuration needs, whether it fits, and what is changed to make it fit.
+"""The process that predicts how much memory a configuration needs, whether it fits, and what would make it fit.
 
-    python -m searching.predicting MODULE:FUNCTION        JSON lines: requests on standard input, answers on output
+    python -m experiments.searching.predicting MODULE:FUNCTION    JSON lines: requests on stdin, answers on stdout
     {"id": 3, "config": {...}, "limit_bytes": 2e9, "shrink": true}
     -> {"id": 3, "low_bytes", "high_bytes", "allocator", "shrunk", "parameters", "seconds", "baseline_bytes"}
-    -> {"id": 3, "invalid": "a sentence"}       where the flags contradict each other
+    -> {"id": 3, "invalid": "a sentence"}       if the flags contradict each other
 
-low and high are totals of the training process, the baseline included; the allocator is null where neither fits.
-
-FUNCTION is memory.predict, or what stands for it in a test. A text is read and encoded when it is first asked about, so
-that trials find it done.
+low and high are totals of the training process with its baseline; the allocator is null if neither fits. FUNCTION is
+memory.predict, or a test's substitute. A text is read and encoded when it is first asked about, so no trial has to.
 """
 
 import importlib
@@ -35,7 +33,7 @@ def main() -> None:
     module, _, name = sys.argv[1].partition(":")
     predictor = Predictor(getattr(importlib.import_module(module), name))
     answers = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
-    os.dup2(2, 1)  # what the predicted code prints is no answer
+    os.dup2(2, 1)  # so that no print of the predicted code is taken for an answer
     for line in sys.stdin:
         request = json.loads(line)
         began = time.perf_counter()
@@ -52,10 +50,10 @@ class Predictor:
     def __init__(self, predict):
         self._predict, self._tokenizers = predict, {}
         choose_allocator("pinned")
-        self._baseline = baseline_bytes()  # a trial begins with less, for it has not touched all pages of the libraries
+        self._baseline = baseline_bytes()  # a trial begins with less: it has not touched all pages of the libraries
 
     def answer(self, config: dict[str, Any], limit_bytes: int = 0, shrink: bool = False) -> dict[str, Any]:
-        """The answer to a request. Raises ValueError where the flags contradict each other."""
+        """The answer to a request. Raises ValueError if the flags contradict each other."""
         cfg = self.settle(from_dict(config))
         found = self.sizes(cfg, limit_bytes)
         shrunk: dict[str, Any] = {}
@@ -68,28 +66,28 @@ class Predictor:
         return found | {"shrunk": shrunk, "parameters": parameters, "baseline_bytes": self._baseline}
 
     def settle(self, cfg: Config) -> Config:
-        """Put numbers for what follows from the text and the machine."""
+        """Fill in the flags that follow from the text and the machine."""
         key = json.dumps([to_dict(cfg)["data"], to_dict(cfg)["tokenizer"]])
         if key not in self._tokenizers:
             self._tokenizers[key] = self.tokenizer(cfg)
         return settle_precision(fit_vocabulary(cfg, self._tokenizers[key]), pick_device(cfg.train.device))
 
     def tokenizer(self, cfg: Config) -> Tokenizer:
-        """The text's tokenizer; the text is encoded."""
+        """The text's tokenizer; encodes the text."""
         corpus = load_corpus(cfg.data)
         tokenizer = choose_tokenizer(cfg.tokenizer, cfg.data, corpus)
         prepare(corpus, tokenizer, cfg.data.cache_path, workers=cfg.data.workers)
         return tokenizer
 
     def sizes(self, cfg: Config, limit_bytes: int) -> dict[str, Any]:
-        """The totals of a training process, and the allocator with which it fits; None = it does not."""
+        """The totals of a training process, and the allocator with which it fits; None = it does not fit."""
         predicted = self._predict(cfg, device=pick_device(cfg.train.device).type)
         return {"low_bytes": self._baseline + predicted.low_bytes, "high_bytes": self._baseline + predicted.high_bytes,
                 "allocator": Room(limit_bytes, self._baseline).zone(predicted)}
 
 
 def smaller_step(cfg: Config) -> dict[str, Any]:
-    """The next change that takes less memory for the same mathematics; {} = there is none."""
+    """The next change that saves memory for the same mathematics; {} = there is none."""
     if cfg.train.batch_size % 2 == 0:
         return {"train.batch_size": cfg.train.batch_size // 2, "train.accumulation": cfg.train.accumulation * 2}
     return {} if cfg.train.checkpoint_activations else {"train.checkpoint_activations": True}

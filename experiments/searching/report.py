@@ -1,10 +1,11 @@
-"""What a search leaves behind: the best configurations, a table of the trials, pictures.
+"""The results of a search: the best configurations, tables of the trials, pictures.
 
     experiments/results/<study>/
-        best.json  best-2.json ...   for `python train.py --config FILE`, best first; of several objectives the front
+        best.json  best-2.json ...   for `python train.py --config FILE`, best first; for several objectives the front
         trials.md  trials.csv        every trial: its value, sizes, time, flags, why it was skipped or failed
-        history.png  importances.png  slice.png  contour.png  memory.png  pareto.png
-        plots.html                   Optuna's own plots, interactive, on one page
+        history.png  importances.png  slice.png  contour.png  pareto.png    Optuna's plots
+        memory.png                   the loss against memory, with the limit and what was skipped
+        plots.html                   Optuna's plots, interactive, on one page
 """
 
 import io
@@ -20,30 +21,28 @@ from optuna.trial import FrozenTrial
 
 from config import Config, from_dict, override
 from configuration.storage import to_json
-from experiments.searching import pictures
-from experiments.searching.importance import NothingToDraw, by_importance
+from experiments.searching.memory_picture import draw_memory
 from experiments.searching.outcomes import best_trials, columns, flags, measured, oversized_share
-from experiments.searching.pages import page
-from experiments.searching.parameter_pictures import draw_contour, draw_slices
+from experiments.searching.plots import KINDS, NothingToDraw, draw, page
 from experiments.searching.tables import describe, figure, trial_table, trials_page
 from run_store.atomic_files import write_bytes, write_text
 from training.report import shown
 
-TOP = 5  # configurations written where there is one objective
+TOP = 5  # configurations that are written if there is one objective
 
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """What `write_report` found and wrote; as a text, what to say at the end of a search."""
+    """What `write_report` found and wrote; as a string, the last words of a search."""
 
     folder: Path
-    summary: str  # how many trials came to what, and what they cost
+    summary: str  # how many trials had which outcome, and what they cost
     table: pd.DataFrame  # a row for each trial, as in trials.csv
     best: tuple[FrozenTrial, ...]  # best first
     configs: tuple[Path, ...]  # their files
     files: tuple[Path, ...]  # tables and pictures
     left_out: dict[str, str]  # picture -> why there is none
-    oversized_share: float  # of the time that all trials cost
+    oversized_share: float  # share of the time that all trials took
 
     def __str__(self) -> str:
         lines = [self.summary, *(f"no {name}: {why}" for name, why in self.left_out.items())]
@@ -63,9 +62,9 @@ class Report:
 
 
 def write_report(study: optuna.Study, folder: Path) -> Report:
-    """Write a study's results into a folder, in place of those of last time.
+    """Write a study's results into a folder, over those of last time.
 
-    Raises ValueError where a trial's flags make no configuration.
+    Raises ValueError if a trial's flags do not make a configuration.
     """
     folder.mkdir(parents=True, exist_ok=True)
     results = measured(study)
@@ -82,7 +81,7 @@ def write_report(study: optuna.Study, folder: Path) -> Report:
 
 
 def best_config(results: optuna.Study, trial: FrozenTrial) -> Config:
-    """A trial's configuration, to be trained again: without its name and limit, with the seed of the base."""
+    """A trial's configuration for another training: without its name and limit, with the seed of the base."""
     base = from_dict(results.user_attrs["base"])
     kept = {"train.name": None, "train.seed": base.train.seed, "train.memory_limit": None}
     return override(base, flags(trial) | kept)
@@ -98,13 +97,13 @@ def _write_configs(results: optuna.Study, trials: list[FrozenTrial], folder: Pat
 
 
 def _write_pictures(results: optuna.Study, folder: Path) -> tuple[list[Path], dict[str, str]]:
-    """The pictures that there are, and why the others are not."""
+    """Write the pictures; give their paths, and why the others are missing."""
     drawn, left_out = [], {}
-    for name, draw in _pictures(results):
+    for name, make in _pictures(results):
         path = folder / name
         path.unlink(missing_ok=True)
         try:
-            write_bytes(path, draw())
+            write_bytes(path, make())
             drawn.append(path)
         except NothingToDraw as reason:
             left_out[name] = str(reason)
@@ -112,19 +111,17 @@ def _write_pictures(results: optuna.Study, folder: Path) -> tuple[list[Path], di
 
 
 def _pictures(results: optuna.Study) -> Iterator[tuple[str, Callable[[], bytes]]]:
-    by_objective = {"history": pictures.draw_history, "importances": pictures.draw_importances,
-                    "slice": draw_slices, "contour": draw_contour}
     for place, column in enumerate(columns(results)):
-        for name, draw in by_objective.items():
-            suffix = f"-{column}" if place else ""
-            yield f"{name}{suffix}.png", partial(_png, partial(draw, results, place))
-    yield "memory.png", partial(_png, partial(pictures.draw_memory, results))
+        suffix = f"-{column}" if place else ""
+        for kind in KINDS:
+            yield f"{kind}{suffix}.png", partial(_png, partial(draw, results, kind, place))
+    yield "memory.png", partial(_png, partial(draw_memory, results))
     if len(columns(results)) > 1:
-        yield "pareto.png", partial(_png, partial(pictures.draw_pareto, results))
-    yield "plots.html", lambda: page(results, by_importance(results)).encode()
+        yield "pareto.png", partial(_png, partial(draw, results, "pareto"))
+    yield "plots.html", lambda: page(results).encode()
 
 
-def _png(draw: Callable[[], Figure]) -> bytes:
+def _png(draw_figure: Callable[[], Figure]) -> bytes:
     picture = io.BytesIO()
-    draw().savefig(picture, dpi=130)
+    draw_figure().savefig(picture, dpi=130, bbox_inches="tight")
     return picture.getvalue()

@@ -1,15 +1,15 @@
-"""What draws the next configuration, and what it is told of those that do not fit.
+"""Samplers, pruners, and what a sampler is told of configurations that do not fit.
 
-Infeasible points never train, yet a sampler learns from what it is told of them (optuna issue 2969: pruned, they drive
-TPE to shallow networks). Optuna 5's samplers read different states, so each is told what suits it:
+A configuration that does not fit never trains, yet a sampler learns from what it is told of it (optuna issue 2969:
+pruned trials drive TPE to shallow networks). Optuna 5's samplers read different states, so each is told what suits it:
 
     tpe              FAIL, which it does not see, and each fourth in a row PRUNED with a broken constraint. Only FAIL,
-                     and it goes on asking for what never fits; only PRUNED, and it keeps away from the limit, where
+                     and it goes on to draw what never fits; only PRUNED, and it keeps away from the limit, where
                      good models are. On experiments/spaces/small.yaml with a loss and a size by formula, a limit that
                      a fifth fits, 40 trials, 24 seeds: median of the best 1.076 with FAIL (68 asked in vain), 1.071
                      so (60), 1.105 with PRUNED (27); random 1.114 (136).
     gp               COMPLETE with the median of the values so far and a broken constraint: it sees nothing but
-                     COMPLETE, and asks for the same point again where it is not told. Every trial has the constraint,
+                     COMPLETE, and draws the same point again if it is not told. Every trial has the constraint,
                      as it must.
     cmaes            FAIL: the point is drawn again, as its generation waits for whole trials.
     random grid qmc  FAIL: they learn nothing.
@@ -17,10 +17,8 @@ TPE to shallow networks). Optuna 5's samplers read different states, so each is 
 
 import importlib
 import statistics
-import warnings
 from typing import Any
 
-import optuna
 from optuna.distributions import BaseDistribution
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner, WilcoxonPruner
 from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, QMCSampler, RandomSampler, TPESampler
@@ -30,14 +28,14 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from experiments.searching.options import EVALUATIONS, Options
 from experiments.searching.space import Space
 
-CONSTRAINT = "fits"  # predicted / limit - 1; 1 where the flags contradict each other; above 0 = infeasible
+CONSTRAINT = "fits"  # predicted / limit - 1; 1 if the flags contradict each other; above 0 = infeasible
 PRUNED_EVERY = 4  # tpe: so many infeasible points in a row
 
 
 class SeededByTrial(BaseSampler):
-    """Draw each trial with random numbers of its own, that follow from the seed and the trial's number.
+    """Seed each trial's random numbers by the seed and the trial's number.
 
-    So a study that goes on does not draw its first points again, nor do two processes draw the same.
+    So a study that goes on does not draw its first points again, and two processes do not draw the same points.
     """
 
     def __init__(self, make, seed: int):
@@ -66,8 +64,7 @@ class SeededByTrial(BaseSampler):
 
 
 def make_sampler(options: Options, space: Space) -> BaseSampler:
-    """The sampler of options.sampler. Raises ValueError where a package is missing."""
-    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+    """The sampler of options.sampler. Raises ValueError if a package is missing."""
     conditional, alone = bool(space.when), len(options.objective) == 1
     makers = {
         "tpe": lambda seed: TPESampler(seed=seed, multivariate=alone, group=alone and conditional,
@@ -75,7 +72,7 @@ def make_sampler(options: Options, space: Space) -> BaseSampler:
         "gp": lambda seed: GPSampler(seed=seed, warn_independent_sampling=False),
         "cmaes": lambda seed: CmaEsSampler(seed=seed, warn_independent_sampling=False),
         "random": lambda seed: RandomSampler(seed=seed),
-        "grid": lambda seed: RandomSampler(seed=seed),  # its points wait in the study; see tickets.py
+        "grid": lambda seed: RandomSampler(seed=seed),  # its points wait in the study: see queue.py
         "qmc": lambda seed: QMCSampler(seed=options.seed, scramble=True, warn_independent_sampling=False,
                                        independent_sampler=RandomSampler(seed=seed)),  # one sequence for all trials
     }
@@ -89,7 +86,6 @@ def make_pruner(options: Options) -> BasePruner:
     """The pruner of options.pruner: its steps are the evaluations of a trial, or its seeds."""
     if options.settled_pruner == "wilcoxon":
         _require("scipy", "pruner=wilcoxon")
-    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     return {"median": MedianPruner(n_startup_trials=5, n_warmup_steps=EVALUATIONS // 5, n_min_trials=3),
             "hyperband": HyperbandPruner(min_resource=1, max_resource=EVALUATIONS, reduction_factor=3),
             "wilcoxon": WilcoxonPruner(p_threshold=0.1, n_startup_steps=2),
@@ -104,8 +100,10 @@ def _require(package: str, what: str) -> None:
 
 
 def tell_infeasible(study: Study, trial: Trial, sampler: str, excess: float, in_a_row: int) -> None:
-    """Tell of a point that will not be trained; `in_a_row` counts those that did not fit, this one included, 0 = it
-    was for another reason."""
+    """Tell the sampler of a point that is not trained.
+
+    `in_a_row` counts the points in a row that did not fit, with this one; 0 = another reason.
+    """
     set_constraint(trial, sampler, excess)
     if sampler == "gp" and (values := medians(study)):
         study.tell(trial, values)
@@ -116,13 +114,13 @@ def tell_infeasible(study: Study, trial: Trial, sampler: str, excess: float, in_
 
 
 def set_constraint(trial: Trial, sampler: str, excess: float) -> None:
-    """Tell what a trial is over the limit, as part of it; below 0 = it fits. Not to those who do not ask."""
+    """Tell the sampler how far a trial exceeds the limit, as a share of it; below 0 = it fits. Some do not ask."""
     if sampler in ("tpe", "gp"):
         trial.set_constraint(CONSTRAINT, excess)
 
 
 def medians(study: Study) -> list[float]:
-    """The median of each objective over the trials that are done; none are = []."""
+    """The median of each objective over the trials that are done; [] = there are none."""
     done = [trial.values for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
             if trial.user_attrs.get("outcome") == "done"]
     return [statistics.median(values) for values in zip(*done, strict=True)]

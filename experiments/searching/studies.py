@@ -1,19 +1,19 @@
-"""A study and its storage: what is written down of it, and that two processes may share it."""
+"""A study and its storage: open it, share it between processes, and go on only with the same question."""
 
 import contextlib
-import fcntl
-import os
+import functools
+import json
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.exceptions import ExperimentalWarning, StorageInternalError
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from filelock import FileLock
+from optuna.exceptions import ExperimentalWarning, StorageInternalError, UpdateFinishedTrialError
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.storages.journal import JournalFileBackend
-from sqlalchemy.engine import make_url
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from config import to_dict
@@ -21,46 +21,20 @@ from experiments.searching.options import Options
 from experiments.searching.space import Space
 from runs import MODELS
 
-OPENINGS = 6  # of a database, before it is given up
+OPENINGS = 6  # of a database, before the search gives up
+RACES = (StorageInternalError, IntegrityError)  # two processes set the same attribute at once
+HEARTBEAT_SECONDS, GRACE_SECONDS = 15, 120  # a trial without a heartbeat for so long has failed
+LIVES = 3  # of a configuration: it is given up when so many processes have died with it
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
-
-
-class FileLock:
-    """Optuna's lock of a journal; the system lets go of it when a process dies, however it does."""
-
-    def __init__(self, journal: Path):
-        self._path, self._file = journal.with_name(journal.name + ".lock"), None
-
-    def acquire(self) -> bool:
-        self._file = self._path.open("a")
-        fcntl.flock(self._file, fcntl.LOCK_EX)
-        return True
-
-    def release(self) -> None:
-        self._file.close()
-
-
-@contextlib.contextmanager
-def locked(journal: Path) -> Iterator[None]:
-    lock = FileLock(journal)
-    lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def ask(study: optuna.Study, storage: str | None) -> optuna.Trial:
-    """A trial that nobody else has. SQLite, which locks no rows, would give a waiting one to two that ask at once."""
-    database = storage and storage.startswith("sqlite") and make_url(storage).database
-    with locked(Path(database)) if database else contextlib.nullcontext():
-        return study.ask()
+warnings.filterwarnings("ignore", category=ExperimentalWarning)
+warnings.filterwarnings("ignore", "Heartbeat of storage is supposed to be used with Study.optimize")  # claims.py beats
+RETRY = RetryHeartbeatStaleTrialCallback(max_retry=LIVES - 1)
 
 
 def open_storage(options: Options) -> BaseStorage:
-    """The study's journal, or a database. Raises ValueError where it cannot be opened."""
-    where = options.storage or str(options.folder / "journal.log")
+    """The study's journal, or a database. Raises ValueError if it cannot be opened."""
+    where = options.settled_storage
     if "://" not in where:
         return _open_journal(Path(where))
     for attempt in range(OPENINGS):
@@ -75,26 +49,38 @@ def open_storage(options: Options) -> BaseStorage:
 def _open_database(url: str) -> RDBStorage:
     arguments = {"timeout": 100} if url.startswith("sqlite") else {}
     try:
-        return RDBStorage(url, engine_kwargs={"connect_args": arguments, "pool_pre_ping": True})
+        return RDBStorage(url, engine_kwargs={"connect_args": arguments, "pool_pre_ping": True},
+                          heartbeat_interval=HEARTBEAT_SECONDS, grace_period=GRACE_SECONDS,
+                          heartbeat_stale_trial_callback=RETRY)
     except ImportError as error:
         raise ValueError(f"storage={url} needs a package: {error}") from None
 
 
 def _open_journal(path: Path) -> JournalStorage:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with locked(path), path.open("ab+") as file:  # a power cut may have left half a line, which nobody can read
+        lock = lock_of(path)
+        with lock, path.open("ab+") as file:  # a power cut may have left half a line, which nobody can read
             file.seek(0)
             file.truncate(file.read().rfind(b"\n") + 1)
-        return JournalStorage(JournalFileBackend(str(path), lock_obj=FileLock(path)))
+        return JournalStorage(JournalFileBackend(str(path), lock_obj=lock))
     except OSError as error:
         raise ValueError(f"storage={path} cannot be opened: {error.strerror}") from None
 
 
-def open_study(options: Options, space: Space, limit_bytes: int, baseline_bytes: int) -> optuna.Study:
-    """Begin the study, or go on with it, also while others do.
+def lock_of(file: Path, name: str = "file") -> FileLock:
+    """A lock that belongs to a file; the system releases it when its holder dies.
 
-    Raises ValueError where it was begun with another base, space, objective or limit.
+    Not beside the file: optuna-dashboard locks a journal by a link of the name journal.log.lock.
+    """
+    folder = file.with_name(f"{file.name}.locks")
+    folder.mkdir(parents=True, exist_ok=True)
+    return FileLock(folder / name, poll_interval=0.01)
+
+
+def open_study(options: Options, space: Space, limit_bytes: int, baseline_bytes: int) -> optuna.Study:
+    """Begin the study, or go on with it, even while other processes do.
+
+    Raises ValueError if it was begun with another base, space, objective or limit.
     """
     storage = open_storage(options)
     names = optuna.get_all_study_names(storage)
@@ -105,7 +91,7 @@ def open_study(options: Options, space: Space, limit_bytes: int, baseline_bytes:
                                 load_if_exists=True)
     objectives = [{"column": column, "direction": direction}
                   for column, direction in zip(options.objective, options.directions, strict=True)]
-    wanted = {"base": plain(to_dict(space.base)), "space": plain(space.to_plain()), "objectives": objectives}
+    wanted = {"base": plain(to_dict(space.base)), "space": plain(space.plain), "objectives": objectives}
     if options.limit_bytes is not None or "limit_bytes" not in study.user_attrs:
         wanted["limit_bytes"] = limit_bytes
     for key, value in wanted.items():
@@ -115,43 +101,31 @@ def open_study(options: Options, space: Space, limit_bytes: int, baseline_bytes:
                              "choose another --study")
     for key, value in (wanted | {"baseline_bytes": baseline_bytes}).items():
         if key not in study.user_attrs:
-            _set_once(study, key, value)
+            with contextlib.suppress(*RACES):
+                study.set_user_attr(key, value)
     if study.metric_names is None:
-        _name_objectives(study, list(options.objective))
+        with contextlib.suppress(*RACES):
+            study.set_metric_names(list(options.objective))  # for optuna-dashboard
     return study
 
 
-def _name_objectives(study: optuna.Study, names: list[str]) -> None:
-    """Have optuna-dashboard call the objectives by their columns."""
-    with warnings.catch_warnings(), contextlib.suppress(StorageInternalError, IntegrityError):  # another just has
-        warnings.simplefilter("ignore", ExperimentalWarning)
-        study.set_metric_names(names)
-
-
-def _set_once(study: optuna.Study, key: str, value: Any) -> None:
-    """Set an attribute, unless another process does so this moment."""
-    try:
-        study.set_user_attr(key, value)
-    except (StorageInternalError, IntegrityError):
-        if key not in study.user_attrs:
-            raise
+def unless_revoked(function: Callable) -> Callable:
+    """Let a function do nothing, and return None, if another process has failed the trial that it writes to."""
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        with contextlib.suppress(UpdateFinishedTrialError):
+            return function(*args, **kwargs)
+        return None
+    return call
 
 
 def plain(value: Any) -> Any:
-    """As JSON gives it back."""
-    match value:
-        case dict():
-            return {str(key): plain(one) for key, one in value.items()}
-        case list() | tuple():
-            return [plain(one) for one in value]
-        case os.PathLike():
-            return str(value)
-        case _:
-            return value
+    """A value as JSON gives it back."""
+    return json.loads(json.dumps(value, default=str))
 
 
 def _differs(key: str, begun: Any, wanted: Any) -> str:
-    """What of two attributes is not the same, in words."""
+    """How two attributes differ, in words."""
     if key == "base":
         return ", ".join(f"{section}.{name}={value} (now {wanted[section].get(name)})"
                          for section, flags in begun.items() for name, value in flags.items()

@@ -1,4 +1,4 @@
-"""A study's trials as tables: every figure for programs (trials.csv), the ones that matter for people (trials.md)."""
+"""A study's trials as tables: all figures for programs (trials.csv), the ones that matter for people (trials.md)."""
 
 import json
 from collections.abc import Callable
@@ -16,7 +16,7 @@ FACTS = ("parameters", "predicted_low_bytes", "predicted_high_bytes", "allocator
 
 
 def trial_table(results: optuna.Study) -> pd.DataFrame:
-    """A row for each trial: its outcome, its value in each objective, what is known of it, the flags that vary."""
+    """A row for each trial: its outcome, its value in each objective, its FACTS, the flags that vary."""
     trials = results.get_trials(deepcopy=False)
     names = varying(trials)
     rows = []
@@ -30,7 +30,7 @@ def trial_table(results: optuna.Study) -> pd.DataFrame:
 
 
 def describe(results: optuna.Study) -> str:
-    """What was searched, how it ended, and what it cost, in three sentences."""
+    """The objective, the outcomes and the cost of a search, in three sentences."""
     directions = {1: "less is better", -1: "more is better"}
     sought = " and ".join(f"{column} ({directions[sign]})"
                           for column, sign in zip(columns(results), signs(results), strict=True))
@@ -46,8 +46,8 @@ def describe(results: optuna.Study) -> str:
 
 
 def trials_page(results: optuna.Study, best: list[FrozenTrial]) -> str:
-    """The trials in Markdown, a table for each way to end."""
-    places = {trial.number: place for place, trial in enumerate(best)}  # a front leaves out most of those that are done
+    """The trials in Markdown, a table for each outcome."""
+    places = {trial.number: place for place, trial in enumerate(best)}  # a front leaves out most trials that are done
     done = sorted(ended(results, "done"), key=lambda trial: (
         places.get(trial.number, len(places)), signs(results)[0] * trial.values[0]))
     parts = [f"# {results.study_name}\n\n{describe(results)}\n"]
@@ -111,7 +111,7 @@ def _markdown(trials: list[FrozenTrial], results: optuna.Study, cells: Callable)
 
 
 def figure(value: Any) -> str:
-    """A number with four digits, thousands apart; a text as it is; nothing for None."""
+    """A number with four digits and commas; a text as it is; "" for None."""
     match value:
         case None:
             return ""
@@ -124,10 +124,10 @@ def figure(value: Any) -> str:
 
 
 def size(num_bytes: float | None) -> str:
-    """Bytes as MB or GB of 10^6 and 10^9; nothing for None."""
+    """Bytes as MB or GB of 10^6 and 10^9; "" for None."""
     return "" if num_bytes is None else spell_bytes(num_bytes)
 
 
 def _plain(value: Any) -> Any:
-    """What a table's cell can hold; nothing for an empty list or mapping."""
+    """A value that a table's cell can hold: a list or mapping as JSON, None if it is empty."""
     return value if isinstance(value, str | int | float | None) else json.dumps(value) if value else None

@@ -5,19 +5,14 @@ import math
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Union
 
-
-class Trial(Protocol):
-    """What draws a point: an optuna.Trial, or Chance."""
-
-    def suggest_categorical(self, name: str, choices: list) -> Any: ...
-    def suggest_int(self, name: str, low: int, high: int, *, step: int, log: bool) -> int: ...
-    def suggest_float(self, name: str, low: float, high: float, *, step: float | None, log: bool) -> float: ...
+if TYPE_CHECKING:
+    from optuna.trial import BaseTrial  # the command line reads a space without Optuna
 
 
 class Chance:
-    """Draws points at random, without a study; `given` values are not drawn."""
+    """Draw a point at random, without a study; `given` values are not drawn."""
 
     def __init__(self, seed: int, given: Mapping[str, Any] | None = None):
         self._random, self._given = random.Random(seed), given or {}
@@ -32,9 +27,12 @@ class Chance:
         return self._given.get(name, self._random.uniform(low, high))
 
 
+Trial = Union["BaseTrial", Chance]
+
+
 @dataclass(frozen=True)
 class Choice:
-    """One of some values, of any kind that YAML has."""
+    """One of some values, of any type that YAML has."""
 
     values: list
 
@@ -43,11 +41,11 @@ class Choice:
 
     @property
     def _by_label(self) -> dict:
-        """Optuna keeps numbers, strings, booleans and None; a list goes by its JSON."""
+        """Optuna keeps numbers, strings, booleans and None; a list is kept as JSON."""
         return {json.dumps(value) if isinstance(value, list | dict) else value: value for value in self.values}
 
     def label(self, value: Any) -> Any:
-        """What Optuna calls a value."""
+        """Optuna's name of a value."""
         return next(label for label, known in self._by_label.items() if known == value)
 
     def contains(self, value: Any) -> bool:
@@ -88,15 +86,15 @@ class Range:
         return [self.low, self.high]
 
     def grid(self) -> list | None:
-        """Every value; None where there is no step to count by."""
+        """Every value; None = there is no step."""
         step = self.step or (1 if self.kind == "int" and not self.log else None)
         if step is None:
             return None
-        return [self.low + i * step for i in range(int((self.high - self.low) / step + 1e-9) + 1)]
+        return [min(self.high, self.low + i * step) for i in range(int((self.high - self.low) / step + 1e-9) + 1)]
 
 
 def read_parameter(flag: str, spec: Any) -> Choice | Range:
-    """What a flag's line declares. Raises ValueError."""
+    """The values that a flag's line declares. Raises ValueError."""
     where = f"search: {flag}"
     spec = {"choice": spec} if isinstance(spec, list) else spec
     kinds = [kind for kind in ("choice", "int", "float") if isinstance(spec, dict) and kind in spec]
@@ -117,7 +115,7 @@ def read_parameter(flag: str, spec: Any) -> Choice | Range:
 
 def _range(where: str, kind: str, given: list, step: Any, log: Any) -> Range:
     convert = int if kind == "int" else float
-    try:  # YAML takes 1e-3 for a text
+    try:  # YAML reads 1e-3 as a string
         low, high, step = *(convert(value) for value in given), None if step is None else convert(step)
         if kind == "int" and [low, high] != [float(value) for value in given]:
             raise ValueError
@@ -133,7 +131,7 @@ def _range(where: str, kind: str, given: list, step: Any, log: Any) -> Range:
 
 
 def parents_first(parameters: dict[str, Any], when: Mapping[str, Mapping[str, list]]) -> dict[str, Any]:
-    """In an order in which each flag comes after those that it depends on. Raises ValueError where there is none."""
+    """Sort flags so that each comes after those that it depends on. Raises ValueError if they form a circle."""
     placed: dict[str, Any] = {}
     while len(placed) < len(parameters):
         ready = [name for name in parameters if name not in placed and set(when.get(name, {})) <= set(placed)]
@@ -144,11 +142,11 @@ def parents_first(parameters: dict[str, Any], when: Mapping[str, Mapping[str, li
 
 
 def read_condition(where: str, given: Any, flags: set[str]) -> dict[str, list]:
-    """flag -> the values under which it holds. Raises ValueError where a flag is none of `flags`."""
+    """A condition as flag -> the values under which it holds. Raises ValueError if a flag is not in `flags`."""
     if not isinstance(given, dict) or not given:
         raise ValueError(f"{where}: expected {{flag: value}}, not {given!r}")
     if unknown := sorted(set(given) - flags):
-        raise ValueError(f"{where}: {unknown[0]} is no flag{' that is searched' if 'when' in where else ''}")
+        raise ValueError(f"{where}: {unknown[0]} is not a flag{' that is searched' if 'when' in where else ''}")
     return {flag: value if isinstance(value, list) else [value] for flag, value in given.items()}
 
 

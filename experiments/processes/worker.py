@@ -1,4 +1,4 @@
-"""A process beside the search that answers requests, one JSON line each; the search never waits for it."""
+"""A worker: a program that answers requests, one JSON line each. The caller never blocks on it."""
 
 import json
 import os
@@ -15,10 +15,10 @@ import runs
 from memory_prediction.process import rss_bytes
 
 
-class Service:
-    """A module, run as a program, started when it is first asked at the latest, and again after it died.
+class Worker:
+    """A module, run as a program. It starts with the first request, and again after it died.
 
-    It ends when its standard input does, so it never outlives the search; Ctrl-C does not reach it.
+    It ends when its stdin ends, so it never outlives the caller. Ctrl-C does not reach it.
     """
 
     def __init__(self, program: str, *words: str, threads: int = 1, log: Path | None = None):
@@ -26,48 +26,41 @@ class Service:
         self._environment = os.environ | {"OMP_NUM_THREADS": str(threads), "OPENBLAS_NUM_THREADS": "1",
                                           "SHAPESHIFTER_MODELS": str(runs.MODELS),
                                           "PYTHONPATH": os.pathsep.join([str(runs.ROOT), *sys.path])}
-        self._log, self._process, self._rest = log, None, b""
+        self.log, self._process, self._rest = log, None, b""
 
     def ask(self, request: dict[str, Any]) -> None:
-        """Send a request; its answer comes from `answers`."""
+        """Send a request; `answers` gives the answer."""
         self.start()
         self._process.stdin.write(json.dumps(request).encode() + b"\n")
         self._process.stdin.flush()
 
     def start(self) -> None:
-        """Begin, unless it has begun, so that it is ready when it is asked."""
+        """Start the program unless it runs, so that it is ready for the first request."""
         if self._process is not None:
             return
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-        with open(self._log or os.devnull, "ab") as errors:
-            self._process = subprocess.Popen(self._command, **pipes, stderr=errors, env=self._environment,
-                                             start_new_session=True)
+        with open(self.log or os.devnull, "ab") as errors:
+            self._process = subprocess.Popen(self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                             stderr=errors, env=self._environment, start_new_session=True)
         os.set_blocking(self._process.stdout.fileno(), False)
         self._rest = b""
 
     def answers(self) -> list[dict[str, Any]]:
-        """What it has answered since; {"died": exit status} last where it has ended by itself."""
+        """The answers since the last call; {"died": exit status} is the last one if the program ended by itself."""
         if self._process is None:
             return []
         ended = self._process.poll()
-        *lines, self._rest = (self._rest + self._read()).split(b"\n")
+        *lines, self._rest = (self._rest + (self._process.stdout.read() or b"")).split(b"\n")
         found = [json.loads(line) for line in lines]
         if ended is not None:
             self.close()
             found.append({"died": ended})
         return found
 
-    def _read(self) -> bytes:
-        parts = []
-        while part := self._process.stdout.read(1 << 16):
-            parts.append(part)
-        return b"".join(parts)
-
     def fileno(self) -> int:
         return self._process.stdout.fileno()
 
     def rss_bytes(self) -> int:
-        """What it holds; 0 where it does not run, or cannot be told."""
+        """Its resident memory; 0 if it does not run."""
         return (self._process and rss_bytes(self._process.pid)) or 0
 
     @property
@@ -75,7 +68,7 @@ class Service:
         return self._process is not None
 
     def close(self) -> None:
-        """End it, and all it started, now."""
+        """End the program and its children now."""
         if self._process is None:
             return
         process, self._process = self._process, None
@@ -89,6 +82,6 @@ class Service:
             process.wait()
 
 
-def wait_for_answers(services: Iterable[Service], seconds: float) -> None:
-    """Return when one of them has something to say, at the latest after `seconds`."""
-    select.select([service for service in services if service.is_running], [], [], seconds)
+def wait_for_answers(workers: Iterable[Worker], seconds: float) -> None:
+    """Return when a worker has an answer, after `seconds` at the latest."""
+    select.select([worker for worker in workers if worker.is_running], [], [], seconds)

@@ -1,11 +1,12 @@
-"""The process that trials are born of: it has imported what they need, so that they start in no time.
+"""A fork server: it has imported what its children need, so they start at once.
 
-    python -m searching.starter MODULE ...    requests on standard input, answers on standard output, a JSON line each
-    {"id": 3, "call": "train:main", "argv": [...], "log": FILE}    begins a process  ->  {"id": 3, "pid": 1234}
-    when that ends                                                 ->  {"id": 3, "status": 0, "peak_bytes": 612345678}
+    python -m experiments.processes.fork_server MODULE ...    JSON lines: requests on stdin, answers on stdout
+    {"id": 3, "call": "train:main", "argv": [...], "log": FILE}    forks a child  ->  {"id": 3, "pid": 1234}
+    when the child has ended                        ->  {"id": 3, "status": 0, "peak_bytes": 612345678}
 
-A child of a fork counts its own memory from the fork on, so the kernel's mark in wait4 is that child's, even where it
-was killed. When standard input ends, so do all: the children by PR_SET_PDEATHSIG.
+Why not multiprocessing's: that one does not tell how much memory a killed child had used. The kernel counts a forked
+child's memory from the fork on, and wait4 gives its peak. When stdin ends the server ends, and PR_SET_PDEATHSIG ends
+its children.
 """
 
 import atexit
@@ -46,13 +47,16 @@ def main() -> None:
                 return
             *lines, rest = (rest + data).split(b"\n")
             for line in lines:
-                request = json.loads(line)
-                pid = os.fork()
-                if pid == 0:
-                    signal.set_wakeup_fd(-1)
-                    be_child(request)
-                children[pid] = request["id"]
-                answer({"id": request["id"], "pid": pid})
+                fork(json.loads(line), children)
+
+
+def fork(request: dict[str, Any], children: dict[int, int]) -> None:
+    pid = os.fork()
+    if pid == 0:
+        signal.set_wakeup_fd(-1)
+        be_child(request)
+    children[pid] = request["id"]
+    answer({"id": request["id"], "pid": pid})
 
 
 def answer(what: dict[str, Any]) -> None:
@@ -60,7 +64,7 @@ def answer(what: dict[str, Any]) -> None:
 
 
 def reap(children: dict[int, int]) -> None:
-    """Tell of the children that have ended."""
+    """Report the children that have ended."""
     while children:
         pid, status, usage = os.wait4(-1, os.WNOHANG)
         if pid == 0:
@@ -70,13 +74,8 @@ def reap(children: dict[int, int]) -> None:
 
 
 def be_child(request: dict[str, Any]) -> None:
-    """Do what the request says, in place of this program."""
-    parent = os.getppid()
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        Path("/proc/self/oom_score_adj").write_text("1000")  # if the system runs out, trials go first
-    if os.getppid() != parent:
-        os._exit(1)  # it died before this one asked to follow
+    """Call the function of a request, then exit with its status."""
+    follow_parent()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     nothing = os.open(os.devnull, os.O_RDONLY)
@@ -92,12 +91,22 @@ def be_child(request: dict[str, Any]) -> None:
         status = stop.code if isinstance(stop.code, int) else bool(stop.code)
     except BaseException:
         traceback.print_exc()
-    finally:  # taking the interpreter apart, page by page copied from the parent, would take longer than to begin
+    finally:  # finalizing the interpreter would copy its pages, which takes longer than the start
         threading._shutdown()
         atexit._run_exitfuncs()
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
         os._exit(status)
+
+
+def follow_parent() -> None:
+    """Die when the server dies; if the system runs out of memory, die before other programs."""
+    parent = os.getppid()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        Path("/proc/self/oom_score_adj").write_text("1000")
+    if os.getppid() != parent:
+        os._exit(1)  # the server died before prctl
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM, noted where they come and obeyed where that does no harm."""
+"""SIGINT and SIGTERM: noted when they come, obeyed when it does no harm."""
 
 import signal
 import threading
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 
 class Stopped(Exception):
-    """The search was told to stop; what is done is kept."""
+    """The command was told to stop; what is done is kept."""
 
     def __init__(self, number: int):
         self.number = number
@@ -16,7 +16,7 @@ class Stopped(Exception):
 
 
 class Signals:
-    """Notes the signals; a second SIGINT acts at once. In other threads than the main one there are none."""
+    """Note the signals in the main thread; a second SIGINT raises KeyboardInterrupt at once."""
 
     def __init__(self):
         self._noted: int | None = None
@@ -34,7 +34,7 @@ class Signals:
                 signal.signal(number, handler)
 
     def raise_if_any(self) -> None:
-        """Raise Stopped where one has come."""
+        """Raise Stopped if a signal has come."""
         if self._noted is not None:
             raise Stopped(self._noted)
 

@@ -1,0 +1,93 @@
+"""Saved runs trained side by side, each in a process of its own; finished ones are kept, others go on."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import runs
+from config import Config, diff, save_config
+from experiments.processes.children import Children, Task, last_line
+from training.saving import MAY_CHANGE
+
+LIVES = 3  # of a run whose process is ended from outside
+LOST = (143, 130, -2, -9, -15)  # exit statuses of such a process
+
+
+class Trained(NamedTuple):
+    """How the training of a run ended."""
+
+    name: str
+    status: int  # exit status of its process
+    said: str  # the last line that it printed
+
+
+def train_each(configs: Sequence[Config], children: Children, *, jobs: int, folder: Path) -> Iterator[Trained]:
+    """Train the runs that the configurations name, `jobs` at a time, in this order; give each as it ends.
+
+    Finished runs are left out. A run whose process is ended from outside goes on, LIVES times. What a run prints goes
+    to a file in `folder`. Raises Stopped after SIGINT or SIGTERM, when all runs have saved.
+    """
+    configs, lives = {cfg.train.name: cfg for cfg in configs}, Counter()
+    waiting = [name for name in configs if not is_finished(name)]
+    while waiting:
+        tasks, waiting = [training(configs[name], folder) for name in waiting], []
+        for task, status in children.run(tasks, jobs):
+            lives[task.name] += 1
+            if status in LOST and lives[task.name] < LIVES:
+                waiting.append(task.name)
+            else:
+                yield Trained(task.name, status, last_words(task, status))
+
+
+def last_words(task: Task, status: int) -> str:
+    if status in LOST:
+        return f"ended from outside {LIVES} times"
+    return last_line(task.log).removeprefix("error: ") or f"exit status {status}"
+
+
+def train_all(configs: Sequence[Config], *, jobs: int, folder: Path, on_end: Callable[[runs.Run], None]) -> None:
+    """Train all runs as `train_each` does; call `on_end` with each that has finished.
+
+    Raises ValueError if a name belongs to another run, or if a run fails.
+    """
+    for cfg in configs:
+        require_same(cfg)
+    folder.mkdir(parents=True, exist_ok=True)
+    with Children.started(folder, threads=1) as children:
+        for name, status, said in train_each(configs, children, jobs=jobs, folder=folder):
+            if status:
+                raise ValueError(f"{name} has ended with status {status}: {said}")
+            on_end(runs.Run(name))
+
+
+def training(cfg: Config, folder: Path) -> Task:
+    """The task that begins the run that a configuration names, or goes on with it; flags and log are in the folder."""
+    name = cfg.train.name
+    words = ("--resume", name)
+    if not is_there(name):
+        words = ("--config", str(folder / f"{name}.json"))
+        save_config(cfg, folder / f"{name}.json")
+    return Task(name, "train:main", words, folder / f"{name}.txt")
+
+
+def is_there(name: str) -> bool:
+    return (runs.MODELS / name / "config.json").is_file()
+
+
+def is_finished(name: str) -> bool:
+    return is_there(name) and runs.Run(name).is_finished
+
+
+def require_same(cfg: Config) -> None:
+    """Raise ValueError if there is a run of the configuration's name that was trained with other flags."""
+    name = cfg.train.name
+    if not is_there(name):
+        return
+    free = {*MAY_CHANGE} - {"train.steps"}
+    if cfg.model.vocab_size is None:  # it follows from the tokenizer
+        free.add("model.vocab_size")
+    for flag, (saved, planned) in diff(runs.Run(name).config, cfg).items():
+        if flag not in free:
+            raise ValueError(f"{name} is there, and was trained with {flag}={saved}, not {planned}: choose another "
+                             "--name, or delete it")

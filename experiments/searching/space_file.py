@@ -1,0 +1,103 @@
+"""The file that declares a space: choices, integers, floats over any flag, when they apply, what is forbidden.
+
+    base: default                                         # a preset, or a file that --config takes
+    set: {train.graded_stories: 0}                        # the same in every trial
+    search:
+      model.mlp: [mlp, glu]                               # choices
+      model.num_layers: {int: [2, 6], step: 2}            # both ends included
+      train.lr: {float: [1e-3, 2e-2], log: true}
+      model.activation: {choice: [silu, gelu], when: {model.mlp: glu}}
+    forbid:
+      - {model.mlp: glu, model.num_layers: [4, 6]}        # any of a list
+"""
+
+import runpy
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from config import load_config, override
+from experiments.searching.space import Space, plain_flags
+from experiments.searching.values import Chance, parents_first, read_condition, read_parameter
+from presets import PRESETS, load_preset
+
+TRIES = 200  # random points among which one must accept a value
+
+
+def load_space(path: str | Path) -> Space:
+    """Read a .yaml file, or a .py file that defines SPACE in the same form.
+
+    Raises ValueError naming the file, the flag and what is wrong.
+    """
+    path = Path(path)
+    try:
+        if path.suffix == ".py":
+            declared = runpy.run_path(str(path)).get("SPACE")
+        else:
+            declared = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"space={path} cannot be read: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"space={path} is not YAML: {' '.join(str(error).split())}") from None
+    except Exception as error:  # whatever a program may raise
+        raise ValueError(f"space={path} ends in {type(error).__name__}: {error}") from error
+    try:
+        return make_space(declared)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def make_space(declared: Any) -> Space:
+    """The space that a mapping declares. Raises ValueError."""
+    if not isinstance(declared, dict) or not isinstance(declared.get("search"), dict) or not declared["search"]:
+        raise ValueError("expected a mapping with search: {flag: values}")
+    if unknown := sorted(set(declared) - {"base", "set", "search", "forbid"}):
+        raise ValueError(f"{unknown[0]!r} is not known: use base, set, search and forbid")
+    settings, name = declared.get("set") or {}, declared.get("base", "default")
+    if not isinstance(settings, dict):
+        raise ValueError("expected a mapping with set: {flag: value}")
+    base = override(load_preset(name) if name in PRESETS else load_config(Path(name)), settings)
+    flags = set(plain_flags(base))
+    parameters, when = {}, {}
+    for flag, spec in declared["search"].items():
+        if flag not in flags:
+            raise ValueError(f"search: {flag} is not a flag: see python train.py --help for all of them")
+        parameters[flag] = read_parameter(flag, spec)
+        if isinstance(spec, dict) and "when" in spec:
+            when[flag] = read_condition(f"search: {flag}: when", spec["when"], set(declared["search"]) - {flag})
+    forbidden = [read_condition("forbid", one, flags) for one in declared.get("forbid") or []]
+    space = Space(base, parents_first(parameters, when), when, forbidden, declared)
+    require_usable(space)
+    return space
+
+
+def require_usable(space: Space) -> None:
+    """Raise ValueError naming a value that no point of the space can have."""
+    for name, parameter in space.parameters.items():
+        for value in parameter.extremes():
+            given = {name: parameter.label(value)} | dict(parents(space, name))
+            if refusal := refusal_of(space, name, given):
+                raise ValueError(f"search: {name}: {value!r} is never accepted: {refusal}")
+
+
+def parents(space: Space, name: str) -> Iterator[tuple[str, Any]]:
+    """Values of other flags under which a flag applies."""
+    for parent, values in space.when.get(name, {}).items():
+        yield parent, space.parameters[parent].label(values[0])
+        yield from parents(space, parent)
+
+
+def refusal_of(space: Space, name: str, given: Mapping[str, Any]) -> str | None:
+    """What is wrong with each of TRIES points that have the given values; None = a point is accepted."""
+    said = ""
+    for seed in range(TRIES):
+        try:
+            override(space.base, space.suggest(Chance(seed, given)))
+        except ValueError as error:
+            if not said or str(error).startswith(name):
+                said = str(error)
+        else:
+            return None
+    return said
