@@ -4,7 +4,7 @@ BIN := .venv/bin
 
 .PHONY: train test test-quick lint notebooks bench
 train: .venv/installed
-	$(BIN)/python train.py
+	$(BIN)/python train.py tales
 
 test: .venv/installed
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal -rs
