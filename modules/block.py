@@ -80,7 +80,7 @@ class Wiring(LoggingModule):
     @log_io("b t d -> b t d")
     def forward(self, stream: Stream, context: Context, cache: Any = None) -> Stream:
         y, stream = self.call(self.branch, stream.x, stream, context, cache)
-        return stream._replace(x=self.scale_and_drop(y))
+        return stream.with_x(self.scale_and_drop(y))
 
 
 class PreNorm(Wiring):
@@ -91,7 +91,7 @@ class PreNorm(Wiring):
     @log_io("b t d -> b t d")
     def forward(self, stream: Stream, context: Context, cache: Any = None) -> Stream:
         y, stream = self.call(self.branch, self.norm(stream.x), stream, context, cache)
-        return stream._replace(x=stream.x + self.scale_and_drop(y))
+        return stream.with_x(stream.x + self.scale_and_drop(y))
 
 
 class PostNorm(PreNorm):
@@ -100,7 +100,7 @@ class PostNorm(PreNorm):
     @log_io("b t d -> b t d")
     def forward(self, stream: Stream, context: Context, cache: Any = None) -> Stream:
         y, stream = self.call(self.branch, stream.x, stream, context, cache)
-        return stream._replace(x=self.norm(stream.x + self.scale_and_drop(y)))
+        return stream.with_x(self.norm(stream.x + self.scale_and_drop(y)))
 
 
 class BranchPostNorm(PreNorm):
@@ -109,7 +109,7 @@ class BranchPostNorm(PreNorm):
     @log_io("b t d -> b t d")
     def forward(self, stream: Stream, context: Context, cache: Any = None) -> Stream:
         y, stream = self.call(self.branch, stream.x, stream, context, cache)
-        return stream._replace(x=stream.x + self.scale_and_drop(self.norm(y)))
+        return stream.with_x(stream.x + self.scale_and_drop(self.norm(y)))
 
 
 class SandwichNorm(PreNorm):
@@ -120,7 +120,7 @@ class SandwichNorm(PreNorm):
     @log_io("b t d -> b t d")
     def forward(self, stream: Stream, context: Context, cache: Any = None) -> Stream:
         y, stream = self.call(self.branch, self.norm(stream.x), stream, context, cache)
-        return stream._replace(x=stream.x + self.scale_and_drop(self.post_norm(y)))
+        return stream.with_x(stream.x + self.scale_and_drop(self.post_norm(y)))
 
 
 class NoSkip(PreNorm):
@@ -129,7 +129,7 @@ class NoSkip(PreNorm):
     @log_io("b t d -> b t d")
     def forward(self, stream: Stream, context: Context, cache: Any = None) -> Stream:
         y, stream = self.call(self.branch, self.norm(stream.x), stream, context, cache)
-        return stream._replace(x=self.scale_and_drop(y))
+        return stream.with_x(self.scale_and_drop(y))
 
 
 # ---- blocks ----
@@ -176,9 +176,9 @@ class ParallelBlock(Block):
     def forward(self, stream: Stream, context: Context, caches: Caches | None = None) -> Stream:
         x, normalised = stream.x, self["norm"](stream.x)
         for name in self.branches:
-            stream = self[name](stream._replace(x=normalised), context, caches and caches[name])
+            stream = self[name](stream.with_x(normalised), context, caches and caches[name])
             x = x + stream.x
-        return stream._replace(x=x)
+        return stream.with_x(x)
 
 
 def make_block(cfg: LayerConfig, *, kind: str = "") -> Block:

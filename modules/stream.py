@@ -24,6 +24,10 @@ class Stream(NamedTuple):
     losses: dict[str, Tensor] = {}  # auxiliary losses so far, scalars by name; parts add a new dictionary
     carried: dict[str, Tensor] = {}  # what later layers read by name, such as the first layer's values
 
+    def with_x(self, x: Tensor) -> "Stream":
+        """The same stream with another x."""
+        return Stream(x, self.losses, self.carried)  # a third of the time that _replace takes
+
     def add_loss(self, name: str, loss: Tensor) -> "Stream":
         """With a loss added to those of this name."""
         return self._replace(losses=self.losses | {name: self.losses[name] + loss if name in self.losses else loss})

@@ -56,4 +56,4 @@ class HyperConnections(PreNorm):
         x = einsum(stream.x, self.read, "b t n d, n -> b t d")
         y, stream = self.call(self.branch, self.norm(x), stream, context, cache)
         mixed = einsum(stream.x, self.mix, "b t n d, n m -> b t m d")
-        return stream._replace(x=mixed + einsum(y, self.write, "b t d, n -> b t n d"))
+        return stream.with_x(mixed + einsum(y, self.write, "b t d, n -> b t n d"))
