@@ -5,6 +5,7 @@ import functools
 import json
 import math
 import random
+import re
 import signal
 import threading
 from itertools import count
@@ -563,6 +564,37 @@ def test_checkpoints_compare_on_the_same_tokens_and_the_last_line_is_of_all(go, 
     assert loss(9, 64) != loss(9, None)  # or nothing could be told apart below
     assert [c.progress.val_loss for c in run.checkpoints()] == [loss(6, eval_tokens), loss(9, eval_tokens)]
     assert run.log().val_loss.dropna().tolist() == [loss(6, eval_tokens), loss(9, None)]
+
+
+# ---- how long ----
+
+
+@pytest.mark.parametrize(("changes", "tokens"), [
+    ({"train.tokens": 640}, 640), ({"train.tokens": 650}, 640), ({"train.tokens": 1}, 64), ({"train.epochs": 2}, None),
+    ({"train.tokens": 1000, "train.accumulation": 2}, 1024),
+], ids=str)
+def test_tokens_and_epochs_are_put_into_steps(go, changes, tokens, capsys):
+    run = go(changes | {"train.checkpoint_every": 100, "train.eval_every": 100}, console=Console(width=500))
+    cfg, log = run.config, run.log()
+    assert (cfg.train.tokens, cfg.train.epochs) == (None, None) and log.step.max() == cfg.train.steps
+    if tokens is None:  # two passes over all rows, to the nearest step
+        rows = int(re.search(r"\(2 passes over ([\d,]+)\)", capsys.readouterr().out)[1].replace(",", ""))
+        assert abs(cfg.train.steps * 64 - 2 * rows) <= 64
+    else:
+        assert log.tokens.max() == tokens
+
+
+def test_tokens_and_epochs_at_once_are_refused():
+    with pytest.raises(ValueError, match="train.tokens=5 and epochs=2 both say how long to train: leave one out"):
+        override(Config(), {"train.tokens": 5, "train.epochs": 2.0})
+
+
+def test_a_part_of_the_loss_has_a_column_and_stays_out_of_the_loss(go):
+    plain, weighted = (go({"train.name": name, "model.z_loss": z, "train.steps": 6, "train.lr": 1e-9,
+                           "train.log_every": 1})
+                       for name, z in (("plain", 0.0), ("weighted", 0.5)))
+    assert "z" not in plain.log() and (weighted.log().z > 0).all()
+    assert weighted.log().train_loss.tolist() == pytest.approx(plain.log().train_loss.tolist(), rel=1e-3)
 
 
 # ---- tokenizer and vocabulary ----
