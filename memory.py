@@ -1,9 +1,9 @@
-"""How much memory a training run will take, before any of it is taken.
+"""Predict how much memory a training run takes, without taking it.
 
     python memory.py [preset] [--section.flag value ...] [--limit 2GB] [--device cuda]
 
-The run's own code builds the model and takes its steps with tensors that have shapes and no data (see
-footprint/rehearsal.py), so nothing here knows any architecture, and nothing big is allocated. `predict` is the same
+The run's own code builds the model and takes its steps on tensors that have shapes and no data (see
+memory_prediction/dry_run.py), so this works for any architecture and allocates nothing large. `predict` does the same
 from Python.
 """
 
@@ -59,7 +59,8 @@ def show(console: Console, cfg: Config, prediction: Prediction, base: int) -> No
     train = cfg.train
     console.print(f"{train.batch_size} rows of {cfg.model.max_seq_len:,} tokens, {train.optimizer}, "
                   f"{'bfloat16' if prediction.bfloat16 else 'float32'}, on {prediction.device}")
-    console.print(f"most is alive in the {prediction.moment}: [bold]{spell_bytes(prediction.peak_bytes)}[/] of tensors")
+    console.print(f"most is alive in the {prediction.peak_name}: "
+                  f"[bold]{spell_bytes(prediction.peak_bytes)}[/] of tensors")
     if prediction.device == "cpu":
         low, high = base + prediction.low_bytes, base + prediction.high_bytes
         console.print(f"the process will take {spell_bytes(low)} to {spell_bytes(high)}, of which {spell_bytes(base)} "
@@ -94,17 +95,17 @@ def parts_table(prediction: Prediction) -> Table:
 
 def show_room(console: Console, cfg: Config, prediction: Prediction, room: Room, device: str) -> None:
     """Whether a run fits, what would make it fit, and how large it may become."""
-    zone, limit = room.zone(prediction), spell_bytes(room.limit)
-    if zone is None:
+    allocator, limit = room.allocator_for(prediction), spell_bytes(room.limit)
+    if allocator is None:
         console.print(f"[bold]does not fit[/] into {limit}")
         for sentence in in_words(cfg, room, device):
             console.print(f"  it would with {sentence}")
     else:
-        slower = "" if zone == "fast" else ", with memory that goes back at once: steps take longer"
+        slower = "" if allocator == "fast" else ", with memory that goes back at once: steps take longer"
         console.print(f"[bold]fits[/] into {limit}{slower}")
     heads = 1 if cfg.model.attention.head_dim else 2 * cfg.model.attention.num_heads
     for flag, step in (("train.batch_size", 1), ("model.dim", heads)):
-        number = largest(cfg, flag, step, lambda other: room.zone(other) is not None, device)
+        number = largest(cfg, flag, step, lambda other: room.allocator_for(other) is not None, device)
         console.print(f"largest {flag} that fits: {'none' if number is None else f'{number:,}'}")
 
 

@@ -34,7 +34,7 @@ class Peak(NamedTuple):
     operation: str
 
 
-class LiveStorages(TorchDispatchMode):
+class StorageLog(TorchDispatchMode):
     """Counts the bytes of all storages alive; works with fake tensors as with real ones.
 
     `phase` names what happens now; in "step", forward, backward and optimizer are found by themselves. `log` has every
@@ -45,9 +45,9 @@ class LiveStorages(TorchDispatchMode):
         super().__init__()
         self.names: dict[int, str] = {}  # of the modules to tell apart, by id
         self.alignment = ALIGNMENT[device]
-        self.phase, self.live = "build", 0
+        self.phase, self.alive_bytes = "build", 0
         self.storages: dict[int, Storage] = {}
-        self.log: list[int] = []
+        self.entries: list[int] = []
         self.products: set[tuple] = set()  # of bfloat16 matrices, by shape: oneDNN keeps a program for each
         self.keys: dict[int, int] = {}  # of storages alive: their address -> their key
         self.peaks: dict[tuple[str, str], Peak] = {}
@@ -58,7 +58,7 @@ class LiveStorages(TorchDispatchMode):
     # ---- where we are ----
 
     @contextmanager
-    def watching(self) -> Iterator["LiveStorages"]:
+    def watching(self) -> Iterator["StorageLog"]:
         """Count inside the block."""
         with ExitStack() as stack:
             for hook in (register_module_forward_pre_hook(self._enter),
@@ -112,11 +112,11 @@ class LiveStorages(TorchDispatchMode):
         if function in PRODUCTS and args[-1].dtype == torch.bfloat16:
             self.products.add((function, *(x.shape for x in args)))
         result = self.run(function, args, kwargs or {})
-        before = len(self.log)
+        before = len(self.entries)
         for x in tree_leaves(result):
             if isinstance(x, Tensor):
                 self._see(x, function)
-        if len(self.log) > before:
+        if len(self.entries) > before:
             self._note_peak(function)
         return result
 
@@ -134,18 +134,18 @@ class LiveStorages(TorchDispatchMode):
         self.storages[key] = Storage(num_bytes, *self.where(), str(function))
         self.keys[address] = key
         self.references[key] = weakref.ref(storage, lambda _: self._free(address, key))
-        self.log.append(key)
-        self.live += num_bytes
+        self.entries.append(key)
+        self.alive_bytes += num_bytes
 
     def _free(self, address: int, key: int) -> None:
         del self.keys[address], self.references[key]
-        self.live -= self.storages[key].num_bytes
-        self.log.append(-key)
+        self.alive_bytes -= self.storages[key].num_bytes
+        self.entries.append(-key)
 
     def _note_peak(self, function) -> None:
         where = self.where()
-        if where not in self.peaks or self.live > self.peaks[where].num_bytes:
-            self.peaks[where] = Peak(self.live, len(self.log), str(function))
+        if where not in self.peaks or self.alive_bytes > self.peaks[where].num_bytes:
+            self.peaks[where] = Peak(self.alive_bytes, len(self.entries), str(function))
 
     def key_of(self, x: Tensor) -> int | None:
         """The storage of a tensor, if it was made here."""
@@ -154,7 +154,7 @@ class LiveStorages(TorchDispatchMode):
     def alive_at(self, place: int) -> dict[int, int]:
         """The bytes of the storages alive after so many entries of the log, by key."""
         alive: dict[int, int] = {}
-        for entry in self.log[:place]:
+        for entry in self.entries[:place]:
             if entry > 0:
                 alive[entry] = self.storages[entry].num_bytes
             else:

@@ -47,7 +47,7 @@ class Budget:
 
     prediction: Prediction
     room: Room  # the limit of the whole process, and what it holds before the run
-    zone: str  # which allocator it runs with
+    allocator: str  # fast or tight: see choose_allocator
     device: torch.device
     enforced: bool  # whether train.memory_limit names the limit
 
@@ -63,12 +63,12 @@ class Budget:
         base = (baseline_bytes() or 0) if device.type == "cpu" else 0
         free = free_bytes() if device.type == "cpu" else torch.cuda.mem_get_info(device)[0]
         room = Room(limit=min(limit or math.inf, base + (math.inf if free is None else free)), base=base)
-        zone = room.zone(prediction)
-        if zone is None and not force:
+        allocator = room.allocator_for(prediction)
+        if allocator is None and not force:
             raise ValueError(_refusal(cfg, prediction, room, device))
         if device.type == "cpu":
-            choose_allocator(zone or "pinned")
-        return cls(prediction, room, zone or "pinned", device, limit is not None)
+            choose_allocator(allocator or "tight")
+        return cls(prediction, room, allocator or "tight", device, limit is not None)
 
     @contextlib.contextmanager
     def kept(self, folder: Path) -> Iterator[None]:
@@ -104,14 +104,14 @@ class Budget:
     def expected(self) -> tuple[int, int]:
         """The least and the most that the process will hold."""
         return tuple(self.room.base + growth for growth in
-                     (self.prediction.low_bytes, self.prediction.bytes_with(self.zone)))
+                     (self.prediction.low_bytes, self.prediction.bytes_with(self.allocator)))
 
     def announcement(self) -> str:
         low, high = self.expected
         between = spell_bytes(low) if low == high else f"{spell_bytes(low)} to {spell_bytes(high)}"
         whose = "train.memory_limit" if self.enforced else "free"
         limit = "" if self.room.limit == math.inf else f" of {spell_bytes(self.room.limit)} ({whose})"
-        slower = "; memory goes back at once, which takes longer" if self.zone == "pinned" else ""
+        slower = "; memory goes back at once, which takes longer" if self.allocator == "tight" else ""
         return f"memory: {between} predicted{limit}{slower}"
 
     def result(self) -> str | None:
@@ -124,7 +124,7 @@ class Budget:
         low, high = self.expected
         numbers: dict[str, Any] = {
             "predicted_low_bytes": low, "predicted_high_bytes": high, "baseline_bytes": self.room.base,
-            "limit_bytes": self.room.limit if self.enforced else None, "allocator": self.zone, "peak_bytes": peak}
+            "limit_bytes": self.room.limit if self.enforced else None, "allocator": self.allocator, "peak_bytes": peak}
         write_text(folder / FILE, json.dumps(numbers, indent=2) + "\n")
 
     def _what_happened(self) -> str:
@@ -142,5 +142,5 @@ def _refusal(cfg: Config, prediction: Prediction, room: Room, device: torch.devi
     ways = "; ".join(in_words(cfg, room, device.type)) or "a much smaller model"
     whose = f"train.memory_limit={cfg.train.memory_limit}" if room.limit == cfg.train.memory_limit_bytes else "memory"
     return (f"{whose}: the run needs {spell_bytes(room.base + prediction.low_bytes)} (most of it in the "
-            f"{prediction.moment}), and {spell_bytes(room.limit)} can be had; it would fit with {ways}; or try it "
+            f"{prediction.peak_name}), and {spell_bytes(room.limit)} can be had; it would fit with {ways}; or try it "
             "all the same with --force")

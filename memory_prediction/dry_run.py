@@ -20,7 +20,7 @@ from torch._subclasses.fake_tensor import (
 
 from config import Config, replace
 from data import Batch
-from memory_prediction.allocations import LiveStorages, Peak
+from memory_prediction.allocations import Peak, StorageLog
 from model import Model
 from objective import Objective
 from training.evaluation import score_batch
@@ -38,7 +38,7 @@ class DataDecides(Exception):
 
 
 @dataclass(frozen=True)
-class Moment:
+class Breakdown:
     """The most that is alive at a time in one phase and module, and what that is."""
 
     num_bytes: int
@@ -48,10 +48,10 @@ class Moment:
     num_products: int  # of bfloat16 matrices, in the whole run, equal ones once
 
 
-Moments = dict[tuple[str, str], Moment]  # by phase and module
+Breakdowns = dict[tuple[str, str], Breakdown]  # by phase and module
 
 
-class Rehearsal(LiveStorages):
+class FakeStorageLog(StorageLog):
     """Counts storages, and answers for tensors without data."""
 
     def run(self, function, args, kwargs):
@@ -62,44 +62,44 @@ class Rehearsal(LiveStorages):
         return True if args[0].dtype == torch.bool else 1.0 if args[0].is_floating_point() else 1
 
 
-def rehearse(cfg: Config, *, rows: int, num_texts: int, device: str = "cpu", fake: bool = True) -> Moments:
+def dry_run(cfg: Config, *, rows: int, num_texts: int, device: str = "cpu", fake: bool = True) -> Breakdowns:
     """Build the model, take the steps that show all there is to see, evaluate, and continue `num_texts` texts.
 
     `rows` stand in a batch. With `fake` no tensor has data, and DataDecides is raised by a model that needs some.
     """
     if not fake:
-        return _rehearse(cfg, rows, num_texts, LiveStorages(device=device))
+        return _run_all_phases(cfg, rows, num_texts, StorageLog(device=device))
     try:
         with FakeTensorMode(allow_non_fake_inputs=True):
-            return _rehearse(cfg, rows, num_texts, Rehearsal(device=device))
+            return _run_all_phases(cfg, rows, num_texts, FakeStorageLog(device=device))
     except (DataDependentOutputException, DynamicOutputShapeException) as error:
         raise DataDecides(f"the model calls {error.func}") from error
 
 
-def _rehearse(cfg: Config, rows: int, num_texts: int, live: LiveStorages) -> Moments:
+def _run_all_phases(cfg: Config, rows: int, num_texts: int, log: StorageLog) -> Breakdowns:
     train, gradients = cfg.train, {}
-    with live.watching(), torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+    with log.watching(), torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Accessing the data pointer of FakeTensor")  # by copy.deepcopy of a model
         model = Model(cfg.model, checkpoint_activations=train.checkpoint_activations)
         state = TrainState(model, train)
-        live.names = groups(model) | {id(state.objective.loss): "loss"}
+        log.names = groups(model) | {id(state.objective.loss): "loss"}
         for name, parameter in model.named_parameters():
-            parameter.register_post_accumulate_grad_hook(_noting(gradients, live, group(name)))
+            parameter.register_post_accumulate_grad_hook(_noting(gradients, log, group(name)))
         batches = [some_batch(cfg, rows) for _ in range(min(2, train.accumulation))]
-        live.phase = "step"
+        log.phase = "step"
         last = num_steps(cfg)
         for number in range(1, last):
             fill_states(state, number)
         state.step(batches, number=last, lr=0.0, noise=[])
-        live.phase = "evaluation"
+        log.phase = "evaluation"
         state.optimizer.eval()
         with state.precision:
             score_batch(state.objective, batches[0])
         if num_texts:
-            live.phase = "sampling"
+            log.phase = "sampling"
             begin_texts(cfg, state.objective, num_texts)
-        owners = dict(owned(state, live)) | gradients
-        return {where: moment(live, peak, owners) for where, peak in live.peaks.items()}
+        owners = dict(owned(state, log)) | gradients
+        return {where: break_down(log, peak, owners) for where, peak in log.peaks.items()}
 
 
 def num_steps(cfg: Config) -> int:
@@ -154,33 +154,33 @@ def group(name: str) -> str:
     return ".".join(words[:2]) if words[0] == "blocks" else words[0]
 
 
-def _noting(found: dict[int, tuple[str, str]], live: LiveStorages, module: str) -> Callable[[Tensor], None]:
+def _noting(found: dict[int, tuple[str, str]], log: StorageLog, module: str) -> Callable[[Tensor], None]:
     def note(parameter: Tensor) -> None:
-        found[live.key_of(parameter.grad)] = module, "gradients"
+        found[log.key_of(parameter.grad)] = module, "gradients"
 
     return note
 
 
-def owned(state: TrainState, live: LiveStorages) -> Iterable[tuple[int, tuple[str, str]]]:
+def owned(state: TrainState, log: StorageLog) -> Iterable[tuple[int, tuple[str, str]]]:
     """(storage, (module, part)) of what lasts from step to step."""
     names = {id(p): group(name) for name, p in state.model.named_parameters()}
     for name, tensor in (*state.model.named_parameters(), *state.model.named_buffers()):
-        yield live.key_of(tensor), (group(name), "weights")
+        yield log.key_of(tensor), (group(name), "weights")
     if state.average:
         for name, tensor in state.average.model.named_parameters():
-            yield live.key_of(tensor), (group(name), "average")
+            yield log.key_of(tensor), (group(name), "average")
     for part in state.optimizer.parts:
         for parameter, values in part.state.items():
             for value in torch.utils._pytree.tree_leaves(values):
                 if isinstance(value, Tensor):
-                    yield live.key_of(value), (names.get(id(parameter), ""), "optimizer")
+                    yield log.key_of(value), (names.get(id(parameter), ""), "optimizer")
 
 
-def moment(live: LiveStorages, peak: Peak, owners: dict[int, tuple[str, str]]) -> Moment:
+def break_down(log: StorageLog, peak: Peak, owners: dict[int, tuple[str, str]]) -> Breakdown:
     """What is alive at a peak, by module and part."""
-    table, alive = Counter(), live.alive_at(peak.place)
+    table, alive = Counter(), log.alive_at(peak.place)
     for key, num_bytes in alive.items():
-        storage = live.storages[key]
+        storage = log.storages[key]
         if storage.module in LOSS:
             part = "loss"
         elif storage.phase in ("forward", "evaluation", "sampling"):
@@ -189,14 +189,14 @@ def moment(live: LiveStorages, peak: Peak, owners: dict[int, tuple[str, str]]) -
             part = "temporaries"
         table[owners.get(key, (storage.module, part))] += num_bytes
     num_blocks = sum(num_bytes >= BLOCK for num_bytes in alive.values())
-    return Moment(peak.num_bytes, peak.operation, table, num_blocks, len(live.products))
+    return Breakdown(peak.num_bytes, peak.operation, table, num_blocks, len(log.products))
 
 
 def sequence_bytes(cfg: Config) -> int:
     """What generation keeps of each text of max_seq_len tokens: keys and values, or a state."""
-    live = Rehearsal()
-    with FakeTensorMode(allow_non_fake_inputs=True), live.watching(), torch.inference_mode():
+    log = FakeStorageLog()
+    with FakeTensorMode(allow_non_fake_inputs=True), log.watching(), torch.inference_mode():
         model, length = Model(cfg.model), cfg.model.max_seq_len
-        before, cache = live.live, model.make_cache(length)
+        before, cache = log.alive_bytes, model.make_cache(length)
         model(torch.zeros(1, length, dtype=torch.int64), cache=cache, last_only=True)
-        return live.live - before
+        return log.alive_bytes - before

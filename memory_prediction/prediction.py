@@ -1,4 +1,4 @@
-"""What a training run takes, from a rehearsal of it and from what processes were measured to add."""
+"""What a training run takes, from a dry run of it and from what processes were measured to add."""
 
 import math
 from collections import Counter
@@ -10,7 +10,7 @@ import torch
 
 from config import Config, TrainConfig, override
 from generation.sampling import rows_at_a_time
-from memory_prediction.dry_run import PARTS, DataDecides, Moment, Moments, rehearse
+from memory_prediction.dry_run import PARTS, Breakdown, Breakdowns, DataDecides, dry_run
 from memory_prediction.process import free_bytes
 from model import Model
 from tools import has_fast_bfloat16
@@ -33,7 +33,7 @@ DEEP = 6  # layers; a deeper model is predicted from two shallow ones
 class Prediction:
     """What a training run takes; all in bytes, without what Python and the libraries hold before it begins."""
 
-    moments: Moments
+    breakdowns: Breakdowns
     how: str  # exact, from two depths, or from a trial: see predict
     device: str
     threads: int
@@ -46,11 +46,11 @@ class Prediction:
     @cached_property
     def where(self) -> tuple[str, str]:
         """The phase and the module in which the most is alive."""
-        return max(self.moments, key=lambda where: self.moments[where].num_bytes)
+        return max(self.breakdowns, key=lambda where: self.breakdowns[where].num_bytes)
 
     @property
-    def peak(self) -> Moment:
-        return self.moments[self.where]
+    def peak(self) -> Breakdown:
+        return self.breakdowns[self.where]
 
     @property
     def peak_bytes(self) -> int:
@@ -73,9 +73,9 @@ class Prediction:
         factor = FAST_ALLOCATOR_AGAIN if again else FAST_ALLOCATOR
         return self.low_bytes + round((factor - 1) * self.peak_bytes if self.device == "cpu" else 0)
 
-    def bytes_with(self, zone: str) -> int:
-        """The most that a process grows by, with the allocator of a zone: "fast" or "pinned"."""
-        return self.high_bytes if zone == "fast" else self.low_bytes
+    def bytes_with(self, allocator: str) -> int:
+        """The most that a process grows by, with the "fast" or the "tight" allocator."""
+        return self.high_bytes if allocator == "fast" else self.low_bytes
 
     @property
     def by_part(self) -> dict[str, int]:
@@ -94,7 +94,7 @@ class Prediction:
         return dict(found)
 
     @property
-    def moment(self) -> str:
+    def peak_name(self) -> str:
         """When the most is alive, in words."""
         phase, module = self.where
         return f"{phase}{f' of {module}' if module else ''} ({self.peak.operation})"
@@ -113,14 +113,14 @@ def predict(cfg: Config, *, device: str = "cpu", threads: int | None = None) -> 
     cfg = _settle(cfg, device)
     texts, rows = num_texts(cfg), cfg.train.batch_size
     try:
-        moments, how = _at_depth(cfg, rows, texts, device)
+        breakdowns, how = _at_depth(cfg, rows, texts, device)
     except DataDecides:
         _require_small(cfg)
-        one, two = (rehearse(cfg, rows=number, num_texts=number, device=device, fake=False) for number in (1, 2))
+        one, two = (dry_run(cfg, rows=number, num_texts=number, device=device, fake=False) for number in (1, 2))
         trained, written = (extrapolate(one, two, number - 1) for number in (rows, texts))
-        moments = {where: (written if where[0] == "sampling" else trained)[where] for where in trained}
+        breakdowns = {where: (written if where[0] == "sampling" else trained)[where] for where in trained}
         how = "from a trial"
-    return Prediction(moments=moments, how=how, device=device, train=cfg.train,
+    return Prediction(breakdowns=breakdowns, how=how, device=device, train=cfg.train,
                       threads=torch.get_num_threads() if threads is None else threads)
 
 
@@ -144,23 +144,23 @@ def num_texts(cfg: Config) -> int:
     return min(texts, rows_at_a_time(cfg.model))
 
 
-def _at_depth(cfg: Config, rows: int, texts: int, device: str) -> tuple[Moments, str]:
+def _at_depth(cfg: Config, rows: int, texts: int, device: str) -> tuple[Breakdowns, str]:
     layers, period = cfg.model.num_layers, len(cfg.model.layers)
     few = period + layers % period if period > 1 else 2
     if layers <= max(DEEP, few + period):
-        return rehearse(cfg, rows=rows, num_texts=texts, device=device), "exact"
-    shallow, deeper = (rehearse(override(cfg, {"model.num_layers": number}), rows=rows, num_texts=texts, device=device)
+        return dry_run(cfg, rows=rows, num_texts=texts, device=device), "exact"
+    shallow, deeper = (dry_run(override(cfg, {"model.num_layers": number}), rows=rows, num_texts=texts, device=device)
                        for number in (few, few + period))
     return extrapolate(shallow, deeper, (layers - few) / period), "from two depths"
 
 
-def extrapolate(one: Moments, two: Moments, steps: float) -> Moments:
+def extrapolate(one: Breakdowns, two: Breakdowns, steps: float) -> Breakdowns:
     """What comes after so many equal steps from the first to the second, in each phase and module alone."""
-    def go_on(where: tuple[str, str]) -> Moment:
+    def go_on(where: tuple[str, str]) -> Breakdown:
         a, b = one[where], two[where]
         parts = {key: a.parts[key] + steps * (b.parts[key] - a.parts[key]) for key in a.parts | b.parts}
         parts = Counter({key: round(num_bytes) for key, num_bytes in parts.items() if num_bytes > 0})
-        return Moment(round(a.num_bytes + steps * (b.num_bytes - a.num_bytes)), b.operation, parts,
+        return Breakdown(round(a.num_bytes + steps * (b.num_bytes - a.num_bytes)), b.operation, parts,
                       round(a.num_blocks + steps * (b.num_blocks - a.num_blocks)),
                       round(a.num_products + steps * (b.num_products - a.num_products)))
 

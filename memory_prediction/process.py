@@ -19,12 +19,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-Allocator = Literal["fast", "pinned"]
+Allocator = Literal["fast", "tight"]
 
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -2, -3, -4  # mallopt(3)
 ALLOCATORS = {
     "fast": {M_MMAP_MAX: 0, M_TRIM_THRESHOLD: 2**31 - 1, M_TOP_PAD: 2**20},  # a pad counts as data, used or not
-    "pinned": {M_MMAP_MAX: 2**16, M_TRIM_THRESHOLD: 2**17, M_TOP_PAD: 2**17, M_MMAP_THRESHOLD: 2**17},
+    "tight": {M_MMAP_MAX: 2**16, M_TRIM_THRESHOLD: 2**17, M_TOP_PAD: 2**17, M_MMAP_THRESHOLD: 2**17},
 }
 OUT_OF_MEMORY = re.compile(  # torch on a CPU, oneDNN, the C++ library, CUDA, cuBLAS, MPS, a new thread's stack
     r"can't allocate memory|could not create a primitive|could not create a memory|bad_alloc|out of memory"
@@ -119,7 +119,7 @@ def choose_allocator(kind: Allocator) -> bool:
 
     fast: freed memory is kept for the next tensor. A training step frees and takes the same large blocks, and by
     default each goes back to the system and comes back as empty pages; kept, a step of the default model takes two
-    thirds of the time. pinned: each block of 128 kB or more is mapped for itself and goes back when freed, so the
+    thirds of the time. tight: each block of 128 kB or more is mapped for itself and goes back when freed, so the
     process holds what its tensors take; steps take twice the time of fast. By default that threshold moves.
     """
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None
@@ -167,7 +167,7 @@ def baseline_bytes() -> int | None:
 def child_baseline_bytes(module: str = "train") -> int | None:
     """`baseline_bytes` of a fresh process that has imported a module; measured once. Some seconds."""
     code = (f"import {module}; from memory_prediction.process import *; "
-            "choose_allocator('pinned'); print(baseline_bytes())")
+            "choose_allocator('tight'); print(baseline_bytes())")
     answer = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).resolve().parent.parent,
                             capture_output=True, text=True, check=True).stdout
     return None if answer.strip() == "None" else int(answer)

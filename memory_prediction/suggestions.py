@@ -15,10 +15,10 @@ class Room(NamedTuple):
     limit: float  # inf = none
     base: int
 
-    def zone(self, prediction: Prediction) -> str | None:
-        """How a run fits: "fast" in any case, "pinned" when its memory goes back at once; None = not at all."""
+    def allocator_for(self, prediction: Prediction) -> str | None:
+        """The allocator with which a run fits: "tight" returns freed memory at once; None = it does not fit."""
         room = self.limit - self.base
-        return "fast" if prediction.high_bytes <= room else "pinned" if prediction.low_bytes <= room else None
+        return "fast" if prediction.high_bytes <= room else "tight" if prediction.low_bytes <= room else None
 
 
 def cheaper(cfg: Config, room: Room, device: str = "cpu", *, count: int = 3) -> Iterator[tuple[dict, Prediction]]:
@@ -28,7 +28,7 @@ def cheaper(cfg: Config, room: Room, device: str = "cpu", *, count: int = 3) -> 
             prediction = predict(override(cfg, changes), device=device)
         except ValueError:
             continue
-        if room.zone(prediction):
+        if room.allocator_for(prediction):
             yield changes, prediction
             count -= 1
         if not count:

@@ -29,7 +29,7 @@ def test_a_run_says_what_it_will_take_and_what_it_took(go, predicted, models, re
     assert 0 < numbers["baseline_bytes"] < numbers["predicted_low_bytes"] <= numbers["predicted_high_bytes"]
     assert numbers["allocator"] == "fast" and numbers["limit_bytes"] is None
     assert numbers["peak_bytes"] > 0
-    assert_same_run(run, reference)  # the rehearsal draws nothing, and moves nothing
+    assert_same_run(run, reference)  # the dry run draws nothing, and moves nothing
 
 
 @pytest.mark.slow
@@ -58,7 +58,7 @@ def test_a_run_that_fits_only_tightly_runs_with_memory_that_goes_back(start, fol
     said, errors = process.communicate()
     assert (process.returncode, errors) == (0, "") and "memory goes back at once" in said
     tight = json.loads((models / "toy" / "memory.json").read_text())
-    assert tight["allocator"] == "pinned" and free["allocator"] == "fast"
+    assert tight["allocator"] == "tight" and free["allocator"] == "fast"
     assert tight["peak_bytes"] <= tight["limit_bytes"] == between
     assert_same_run(Run(models / "toy"), Run(models / "free"))
 

@@ -49,7 +49,7 @@ class Predictor:
 
     def __init__(self, predict):
         self._predict, self._tokenizers = predict, {}
-        choose_allocator("pinned")
+        choose_allocator("tight")
         self._baseline = baseline_bytes()  # a trial begins with less: it has not touched all pages of the libraries
 
     def answer(self, config: dict[str, Any], limit_bytes: int = 0, shrink: bool = False) -> dict[str, Any]:
@@ -83,7 +83,7 @@ class Predictor:
         """The totals of a training process, and the allocator with which it fits; None = it does not fit."""
         predicted = self._predict(cfg, device=pick_device(cfg.train.device).type)
         return {"low_bytes": self._baseline + predicted.low_bytes, "high_bytes": self._baseline + predicted.high_bytes,
-                "allocator": Room(limit_bytes, self._baseline).zone(predicted)}
+                "allocator": Room(limit_bytes, self._baseline).allocator_for(predicted)}
 
 
 def smaller_step(cfg: Config) -> dict[str, Any]:
