@@ -24,10 +24,10 @@ from rich.table import Table
 
 from config import Config, override
 from configuration.command_line import fail, spell_bytes
+from memory_prediction.baseline import child_baseline_bytes
 from memory_prediction.command import parse
 from memory_prediction.dry_run import PARTS, sequence_bytes
 from memory_prediction.prediction import Prediction, predict
-from memory_prediction.process import child_baseline_bytes
 from memory_prediction.suggestions import Room, cheaper, in_words, largest
 from model import Model
 

@@ -1,7 +1,7 @@
-"""A training run in small: everything that takes memory in it, twice, with tensors that have shapes and no data.
+"""A dry run of training: every phase that takes memory, on tensors that have shapes and no data.
 
-Nothing here knows what a norm or a mixer is: the model is built, trained and used by the functions that train.py
-calls, so a part written today is predicted today.
+The model is built, trained and used by the functions that train.py calls. Nothing here depends on its parts, so a new
+part needs no change here.
 """
 
 import math
@@ -27,45 +27,45 @@ from training.evaluation import score_batch
 from training.step import TrainState
 
 PARTS = ("weights", "gradients", "optimizer", "average", "activations", "loss", "temporaries")
-LOSS = {"head", "pointer", "loss"}  # modules that make logits, or something of their size
+LOSS = {"head", "pointer", "loss"}  # modules that make logits, or tensors of their size
 BLOCK = 2**17  # bytes
-SHORT_PROMPT = 16  # tokens of a prompt as people give it
-NO_VALUE = (torch.ops.aten._local_scalar_dense.default,)  # what asks a tensor for its number
+SHORT_PROMPT = 16  # tokens of a usual prompt
+NO_VALUE = (torch.ops.aten._local_scalar_dense.default,)  # operations that read the value of a tensor
 
 
 class DataDecides(Exception):
-    """How much memory the model takes depends on what is in its tensors."""
+    """The memory of the model depends on the values in its tensors."""
 
 
 @dataclass(frozen=True)
 class Breakdown:
-    """The most that is alive at a time in one phase and module, and what that is."""
+    """What is alive at the peak of one phase and module."""
 
     num_bytes: int
     operation: str
-    parts: Counter  # (module, part) -> bytes; the module "" is none of them
-    num_blocks: int  # of 128 kB or more, each of which the system maps for itself
-    num_products: int  # of bfloat16 matrices, in the whole run, equal ones once
+    parts: Counter  # (module, part) -> bytes; "" = outside all modules
+    num_blocks: int  # of 128 kB or more, each mapped by itself
+    num_products: int  # of bfloat16 matrices in the whole run, equal shapes once
 
 
 Breakdowns = dict[tuple[str, str], Breakdown]  # by phase and module
 
 
 class FakeStorageLog(StorageLog):
-    """Counts storages, and answers for tensors without data."""
+    """Counts the storages of fake tensors, and makes up a value if the code reads one."""
 
     def run(self, function, args, kwargs):
         if function not in NO_VALUE:
             return function(*args, **kwargs)
-        if self.modules:
-            raise DataDecides(f"{self.modules[-1]} asks for the value of a tensor")
+        if self.position.modules:
+            raise DataDecides(f"{self.position.modules[-1]} asks for the value of a tensor")
         return True if args[0].dtype == torch.bool else 1.0 if args[0].is_floating_point() else 1
 
 
 def dry_run(cfg: Config, *, rows: int, num_texts: int, device: str = "cpu", fake: bool = True) -> Breakdowns:
-    """Build the model, take the steps that show all there is to see, evaluate, and continue `num_texts` texts.
+    """Build the model, take enough steps to reach the peak, evaluate, and continue `num_texts` texts.
 
-    `rows` stand in a batch. With `fake` no tensor has data, and DataDecides is raised by a model that needs some.
+    A batch has `rows` rows. With `fake` no tensor has data; raises DataDecides if the model needs data.
     """
     if not fake:
         return _run_all_phases(cfg, rows, num_texts, StorageLog(device=device))
@@ -82,33 +82,33 @@ def _run_all_phases(cfg: Config, rows: int, num_texts: int, log: StorageLog) -> 
         warnings.filterwarnings("ignore", "Accessing the data pointer of FakeTensor")  # by copy.deepcopy of a model
         model = Model(cfg.model, checkpoint_activations=train.checkpoint_activations)
         state = TrainState(model, train)
-        log.names = groups(model) | {id(state.objective.loss): "loss"}
+        log.position.names = groups(model) | {id(state.objective.loss): "loss"}
         for name, parameter in model.named_parameters():
             parameter.register_post_accumulate_grad_hook(_noting(gradients, log, group(name)))
         batches = [some_batch(cfg, rows) for _ in range(min(2, train.accumulation))]
-        log.phase = "step"
+        log.position.phase = "step"
         last = num_steps(cfg)
         for number in range(1, last):
             fill_states(state, number)
         state.step(batches, number=last, lr=0.0, noise=[])
-        log.phase = "evaluation"
+        log.position.phase = "evaluation"
         state.optimizer.eval()
         with state.precision:
             score_batch(state.objective, batches[0])
         if num_texts:
-            log.phase = "sampling"
+            log.position.phase = "sampling"
             begin_texts(cfg, state.objective, num_texts)
         owners = dict(owned(state, log)) | gradients
         return {where: break_down(log, peak, owners) for where, peak in log.peaks.items()}
 
 
 def num_steps(cfg: Config) -> int:
-    """Steps until nothing new can happen: with the states of the optimizer made, and used."""
+    """Steps until the peak is reached: the optimizer's state exists, and has been used."""
     return 3 if cfg.train.optimizer == "soap" else 2
 
 
 def fill_states(state: TrainState, number: int) -> None:
-    """What a step leaves to the next one, without its forward and backward pass, which take most of the time."""
+    """Make what a step leaves to the next one, without its slow forward and backward pass."""
     for parameter in state.model.parameters():
         parameter.grad = torch.zeros_like(parameter)
     state.optimizer.step()
@@ -118,7 +118,7 @@ def fill_states(state: TrainState, number: int) -> None:
 
 
 def some_batch(cfg: Config, rows: int) -> Batch:
-    """A batch of random tokens, in documents of half a row where rows hold several."""
+    """A batch of random tokens; with packing=documents in documents of half a row."""
     shape = rows, cfg.model.max_seq_len
     x, y = (torch.randint(cfg.model.vocab_size, shape) for _ in range(2))
     places = torch.arange(shape[1]).expand(shape)
@@ -126,7 +126,7 @@ def some_batch(cfg: Config, rows: int) -> Batch:
 
 
 def begin_texts(cfg: Config, objective: Objective, num_texts: int) -> None:
-    """Two tokens of each text, where most has to be read: at the start, or where a text has outgrown the context."""
+    """Generate two tokens of each text when most is read: at its start, or once it has outgrown the context."""
     context, new = cfg.model.max_seq_len, cfg.sample.max_new_tokens
     if "tales" in cfg.data.name and cfg.train.graded_stories:
         new = max(new, 2 * context)
@@ -138,7 +138,7 @@ def begin_texts(cfg: Config, objective: Objective, num_texts: int) -> None:
 
 
 def groups(model: nn.Module) -> dict[int, str]:
-    """The modules that a table of memory has a line for, by id."""
+    """The modules that have a line in the table of memory.py, by id."""
     return {id(module): group(name) for name, module in model.named_modules() if name and group(name) == plain(name)}
 
 
@@ -162,7 +162,7 @@ def _noting(found: dict[int, tuple[str, str]], log: StorageLog, module: str) -> 
 
 
 def owned(state: TrainState, log: StorageLog) -> Iterable[tuple[int, tuple[str, str]]]:
-    """(storage, (module, part)) of what lasts from step to step."""
+    """(storage, (module, part)) of everything that lasts from step to step."""
     names = {id(p): group(name) for name, p in state.model.named_parameters()}
     for name, tensor in (*state.model.named_parameters(), *state.model.named_buffers()):
         yield log.key_of(tensor), (group(name), "weights")
@@ -177,7 +177,7 @@ def owned(state: TrainState, log: StorageLog) -> Iterable[tuple[int, tuple[str, 
 
 
 def break_down(log: StorageLog, peak: Peak, owners: dict[int, tuple[str, str]]) -> Breakdown:
-    """What is alive at a peak, by module and part."""
+    """Sum what is alive at a peak by module and part."""
     table, alive = Counter(), log.alive_at(peak.place)
     for key, num_bytes in alive.items():
         storage = log.storages[key]
@@ -193,7 +193,7 @@ def break_down(log: StorageLog, peak: Peak, owners: dict[int, tuple[str, str]]) 
 
 
 def sequence_bytes(cfg: Config) -> int:
-    """What generation keeps of each text of max_seq_len tokens: keys and values, or a state."""
+    """The size of the cache of a text of max_seq_len tokens: keys and values, or a state."""
     log = FakeStorageLog()
     with FakeTensorMode(allow_non_fake_inputs=True), log.watching(), torch.inference_mode():
         model, length = Model(cfg.model), cfg.model.max_seq_len

@@ -13,9 +13,10 @@ from small_runs import assert_same_run, small_run_config
 
 import train
 from config import save_config
+from memory_prediction.baseline import child_baseline_bytes
 from memory_prediction.budget import EXIT_OUT_OF_MEMORY, EXIT_WATCHDOG
 from memory_prediction.prediction import Prediction
-from memory_prediction.process import child_baseline_bytes, rss_bytes
+from memory_prediction.process import rss_bytes
 from runs import Run
 
 linux = pytest.mark.skipif(rss_bytes() is None, reason="the memory of a process is read from /proc")

@@ -52,11 +52,11 @@ def tracked(cfg: Config) -> int:
         with tracker, pytest.MonkeyPatch.context() as patch:
             patch.setattr(torch.Tensor, "item", lambda self: 1.0)
             model = Model(cfg.model, checkpoint_activations=cfg.train.checkpoint_activations)
-            learner = TrainState(model, cfg.train)
-            tracker.track_external(model, *learner.optimizer.parts)
+            state = TrainState(model, cfg.train)
+            tracker.track_external(model, *state.optimizer.parts)
             batch = some_batch(cfg, cfg.train.batch_size)
             for number in (1, 2):
-                learner.step([batch], number=number, lr=0.0, noise=[])
+                state.step([batch], number=number, lr=0.0, noise=[])
                 tracker.reset_mod_stats()  # what it knows of each module is of one pass
         peak = tracker.get_tracker_snapshot("peak")
     return sum(kinds["Total"] for kinds in peak.values())
@@ -246,7 +246,7 @@ def test_the_command_shows_the_parts_and_what_fits(command):
 
 
 @pytest.mark.parametrize(("words", "sentence"), [
-    (("--limit", "lots"), "error: --limit lots is no size: use e.g. 800MB or 2GB\n"),
+    (("--limit", "lots"), "error: --limit lots is not a size: use e.g. 800MB or 2GB\n"),
     (("--device", "tpu"), "error: --device tpu is not known: use cpu or cuda\n"),
 ])
 def test_a_wrong_word_is_one_sentence(words, sentence, monkeypatch, capfd):

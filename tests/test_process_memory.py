@@ -12,18 +12,17 @@ import pytest
 import torch
 
 from memory_prediction import process
+from memory_prediction.baseline import child_baseline_bytes, warm_up
+from memory_prediction.free_memory import free_bytes
 from memory_prediction.process import (
     Watchdog,
-    child_baseline_bytes,
     choose_allocator,
     data_bytes,
-    free_bytes,
     is_out_of_memory,
     limit_growth,
     peak_rss_bytes,
     reset_peak_rss,
     rss_bytes,
-    warm_up,
 )
 
 MB = 2**20
@@ -209,16 +208,17 @@ from config import override, Config
 from data import Batch
 from model import Model
 from training.step import TrainState
+from memory_prediction.baseline import warm_up
 from memory_prediction.process import *
 
 cfg = override(Config(), {{"model.vocab_size": 4096, "model.max_seq_len": 128, "train.precision": "float32",
                            "train.optimizer": "adamw"}})
 
 def train(steps):
-    learner = TrainState(Model(cfg.model), cfg.train)
+    state = TrainState(Model(cfg.model), cfg.train)
     x = torch.randint(4096, (8, 128))
     for number in range(1, steps + 1):
-        learner.step([Batch(x, x, None, x.numel())], number=number, lr=1e-3, noise=[])
+        state.step([Batch(x, x, None, x.numel())], number=number, lr=1e-3, noise=[])
 
 choose_allocator("{allocator}")
 torch.set_num_threads({threads})

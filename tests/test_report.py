@@ -151,7 +151,8 @@ def test_a_run_is_announced_with_its_size_and_work(run, tmp_path, capsys):
         num_tokens, rows_per_epoch = 640, 40
 
     model = Model(run.config.model)
-    report.announce(Console(width=30), run, model, Schedule(run.config), Forty, Progress(step=6), torch.device("cpu"))
+    setup = SimpleNamespace(schedule=Schedule(run.config), batches=Forty, device=torch.device("cpu"))
+    report.announce(Console(width=30), run, model, setup, Progress(step=6))
     first, second = capsys.readouterr().out.splitlines()  # a path is never broken
     assert first == (f"toy: {model.num_parameters():,} parameters, 24 steps of 64 tokens (2.4 passes over 640), cpu, "
                      f"in {run.path}")
@@ -162,7 +163,8 @@ def test_a_run_is_announced_with_its_size_and_work(run, tmp_path, capsys):
 def test_what_deterministic_cannot_promise_on_a_gpu_is_said(run, capsys, device, said):
     cfg = override(run.config, {"train.deterministic": True})
     batches = SimpleNamespace(num_tokens=640, rows_per_epoch=40)
-    report.announce(Console(width=30), run, Model(cfg.model), Schedule(cfg), batches, Progress(), torch.device(device))
+    setup = SimpleNamespace(schedule=Schedule(cfg), batches=batches, device=torch.device(device))
+    report.announce(Console(width=30), run, Model(cfg.model), setup, Progress())
     assert ("repeats the bits on this model of GPU with this driver and torch only" in capsys.readouterr().out) == said
 
 

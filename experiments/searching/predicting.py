@@ -21,7 +21,8 @@ import torch
 from config import Config, from_dict, override, to_dict
 from corpora.corpus import load_corpus
 from corpora.shards import prepare
-from memory_prediction.process import baseline_bytes, choose_allocator
+from memory_prediction.baseline import baseline_bytes
+from memory_prediction.process import choose_allocator
 from memory_prediction.suggestions import Room
 from model import Model
 from tokenizer import Tokenizer
