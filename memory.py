@@ -10,11 +10,11 @@ from Python.
 import signal
 import sys
 
-if __name__ == "__main__":  # first of all: help and mistakes need no torch, whose import takes seconds
+if __name__ == "__main__":  # before the imports: help and mistakes need no torch, whose import takes seconds
     from memory_prediction.command import parse
 
     if hasattr(signal, "SIGPIPE"):
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` ends it without a word
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` ends the program silently
     command = parse(sys.argv[1:])
 
 import torch
@@ -38,7 +38,7 @@ WIDTH = 100  # of the table, in characters
 
 
 def main(command: tuple[Config, int | None, str] | None = None) -> None:
-    """Predict what the command line says, which may have been read already."""
+    """Predict the run of the command line, or of a command that is already parsed."""
     cfg, limit, device = command or parse(sys.argv[1:])
     try:
         if cfg.model.vocab_size is None:
@@ -55,7 +55,7 @@ def main(command: tuple[Config, int | None, str] | None = None) -> None:
 
 
 def show(console: Console, cfg: Config, prediction: Prediction, base: int) -> None:
-    """The total, what is alive at the peak, and the memory of generation."""
+    """Print the total, what is alive at the peak, and the memory of generation."""
     train = cfg.train
     console.print(f"{train.batch_size} rows of {cfg.model.max_seq_len:,} tokens, {train.optimizer}, "
                   f"{'bfloat16' if prediction.bfloat16 else 'float32'}, on {prediction.device}")
@@ -76,7 +76,7 @@ def show(console: Console, cfg: Config, prediction: Prediction, base: int) -> No
 
 
 def parts_table(prediction: Prediction) -> Table:
-    """What is alive at the peak, by module and part."""
+    """The table of what is alive at the peak, by module and part."""
     shown = [part for part in PARTS if prediction.by_part[part]]
     table = Table("MB at the peak", *shown, "total", box=SIMPLE_HEAD)
     for column in table.columns[1:]:
@@ -94,7 +94,7 @@ def parts_table(prediction: Prediction) -> Table:
 
 
 def show_room(console: Console, cfg: Config, prediction: Prediction, room: Room, device: str) -> None:
-    """Whether a run fits, what would make it fit, and how large it may become."""
+    """Print whether a run fits, what would make it fit, and how large it may become."""
     allocator, limit = room.allocator_for(prediction), spell_bytes(room.limit)
     if allocator is None:
         console.print(f"[bold]does not fit[/] into {limit}")

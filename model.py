@@ -23,14 +23,14 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.checkpoint import checkpoint
 
 from config import Config, ModelConfig, diff, override
+from modules.axes import axis_sizes
 from modules.block import RESIDUALS, Caches, make_block
 from modules.embed import Embed
 from modules.head import Head
 from modules.init import draw_matrices
-from modules.masks import Documents
 from modules.norm import norm_maker
 from modules.pointer import Pointer
-from modules.stream import Context, Stream
+from modules.stream import Context, Stream, make_context
 from presets import parse_command_line
 from tools import LoggingModule, log_io, seed_everything, trace
 from tracing.module_tables import parameter_table
@@ -99,7 +99,9 @@ class Model(LoggingModule):
         source: Tensor | None = None, cache: "Cache | None" = None,
     ) -> Hidden:
         """Embed the tokens and run all layers, for `predict`."""
-        context = self.make_context(tokens, documents, positions, source, cache)
+        num_cached = None if cache is None else cache.length
+        context = make_context(tokens, documents=documents, positions=positions, source=source, num_cached=num_cached,
+                               windows=self.windows, causal=self.causal)
         stream, first = Stream(self.wiring.begin(self.embed(tokens, context.positions), self.cfg)), None
         layers = [None] * len(self.blocks) if cache is None else cache.layers
         for block, caches in zip(self.blocks, layers, strict=True):
@@ -108,21 +110,6 @@ class Model(LoggingModule):
         if cache is not None:
             cache.length += tokens.shape[1]
         return Hidden(self.norm(self.wiring.end(stream.x)), first, tokens, context, stream.losses)
-
-    def make_context(
-        self, tokens: Tensor, documents: Tensor | None, positions: Tensor | None, source: Tensor | None,
-        cache: "Cache | None",
-    ) -> Context:
-        """Make what all layers are told. Raises ValueError for documents with a cache."""
-        if documents is not None and cache is not None:
-            raise ValueError("documents and a cache do not go together: to continue a document, give it its own row")
-        packed = None if documents is None else Documents.of(documents, self.windows, causal=self.causal)
-        if positions is None and packed is not None:
-            positions = packed.positions()
-        elif positions is None:
-            start = 0 if cache is None else cache.length
-            positions = torch.arange(start, start + tokens.shape[1], device=tokens.device)
-        return Context(positions, packed, self.causal, source)
 
     def predict(self, hidden: Hidden, cache: "Cache | None" = None) -> Tensor:
         """The logits of the positions of `hidden.last`. Shape: (b, t, v) float32."""
@@ -161,14 +148,7 @@ class Model(LoggingModule):
 
     def dims(self) -> dict[str, int]:
         """The size of each axis that the flags fix, by its letter."""
-        cfg = self.cfg
-        layers = [cfg.at(i) for i in range(len(cfg.layers))]
-        sizes = {"d": cfg.dim, "v": cfg.padded_vocab_size}
-        if any(layer.mlp != "none" for layer in layers):
-            sizes["f"] = cfg.hidden_width
-        if any(layer.mixer == "attention" for layer in layers):
-            sizes |= {"h": cfg.attention.num_heads, "g": cfg.attention.kv_heads, "p": cfg.head_width}
-        return sizes
+        return axis_sizes(self.cfg)
 
     def num_parameters(self) -> int:
         """All parameters, shared ones once."""

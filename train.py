@@ -207,7 +207,7 @@ def terminate(*_) -> None:
 
 
 def main(command: tuple[Config, dict[str, Any]] | None = None) -> None:
-    """Train as the command line says, which may have been read already."""
+    """Train the run of the command line, or of a command that is already parsed."""
     signal.signal(signal.SIGTERM, terminate)
     cfg, options = command or parse(sys.argv[1:], runs.MODELS)
     name = options["resume"]

@@ -93,8 +93,7 @@ class RunPosition:
 class StorageLog(TorchDispatchMode):
     """Logs storages and counts the bytes alive; for fake tensors as for real ones.
 
-    `entries` lists each storage when it is made (+key) and freed (-key). Memory that kernels allocate internally is not
-    visible here.
+    `entries` lists each storage when it is made (+key) and freed (-key). Memory inside kernels is not visible here.
     """
 
     def __init__(self, *, device: str = "cpu"):
@@ -154,9 +153,9 @@ class StorageLog(TorchDispatchMode):
         self.entries.append(-key)
 
     def _note_peak(self, function) -> None:
-        where = self.position.now()
-        if where not in self.peaks or self.alive_bytes > self.peaks[where].num_bytes:
-            self.peaks[where] = Peak(self.alive_bytes, len(self.entries), str(function))
+        here = self.position.now()
+        if here not in self.peaks or self.alive_bytes > self.peaks[here].num_bytes:
+            self.peaks[here] = Peak(self.alive_bytes, len(self.entries), str(function))
 
     def key_of(self, x: Tensor) -> int | None:
         """The key of a tensor's storage, if it was made here."""

@@ -80,7 +80,7 @@ class Budget:
         self._write(folder, None)
         reset_peak_rss()
         try:
-            with self._limited() if self.enforced else contextlib.nullcontext():
+            with limited(self) if self.enforced else contextlib.nullcontext():
                 yield
         except Exception as error:
             if is_out_of_memory(error):
@@ -89,19 +89,6 @@ class Budget:
         finally:
             with contextlib.suppress(OSError):  # a full disk is reported elsewhere
                 self._write(folder, self.peak_bytes())
-
-    @contextlib.contextmanager
-    def _limited(self) -> Iterator[None]:
-        """Refuse memory beyond the limit; on a CPU also end the process if it gets more all the same."""
-        with contextlib.ExitStack() as stack:
-            if self.device.type == "cuda":
-                total = torch.cuda.get_device_properties(self.device).total_memory
-                torch.cuda.set_per_process_memory_fraction(min(1.0, self.room.limit / total), self.device)
-            elif rss_bytes() is not None:
-                code = max(0, CODE_BYTES - file_bytes())
-                stack.enter_context(Watchdog(None, round(WATCHED * self.room.limit), partial(exit_at_once, self)))
-                stack.callback(limit_growth(max(LEAST_GROWTH, int(self.room.limit) - rss_bytes() - code)))
-            yield
 
     def peak_bytes(self) -> int | None:
         """The peak of this process since the run began; on a GPU, of what torch allocated there."""
@@ -132,6 +119,20 @@ class Budget:
             "predicted_low_bytes": low, "predicted_high_bytes": high, "baseline_bytes": self.room.base,
             "limit_bytes": self.room.limit if self.enforced else None, "allocator": self.allocator, "peak_bytes": peak}
         write_text(folder / FILE, json.dumps(numbers, indent=2) + "\n")
+
+
+@contextlib.contextmanager
+def limited(budget: Budget) -> Iterator[None]:
+    """Refuse memory beyond the limit; on a CPU also end the process if it exceeds the limit."""
+    with contextlib.ExitStack() as stack:
+        if budget.device.type == "cuda":
+            total = torch.cuda.get_device_properties(budget.device).total_memory
+            torch.cuda.set_per_process_memory_fraction(min(1.0, budget.room.limit / total), budget.device)
+        elif rss_bytes() is not None:
+            code = max(0, CODE_BYTES - file_bytes())
+            stack.enter_context(Watchdog(None, round(WATCHED * budget.room.limit), partial(exit_at_once, budget)))
+            stack.callback(limit_growth(max(LEAST_GROWTH, int(budget.room.limit) - rss_bytes() - code)))
+        yield
 
 
 def exceeded(budget: Budget) -> str:

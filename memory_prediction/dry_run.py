@@ -7,7 +7,7 @@ part needs no change here.
 import math
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -161,7 +161,7 @@ def _noting(found: dict[int, tuple[str, str]], log: StorageLog, module: str) -> 
     return note
 
 
-def owned(state: TrainState, log: StorageLog) -> Iterable[tuple[int, tuple[str, str]]]:
+def owned(state: TrainState, log: StorageLog) -> Iterator[tuple[int, tuple[str, str]]]:
     """(storage, (module, part)) of everything that lasts from step to step."""
     names = {id(p): group(name) for name, p in state.model.named_parameters()}
     for name, tensor in (*state.model.named_parameters(), *state.model.named_buffers()):
@@ -169,11 +169,16 @@ def owned(state: TrainState, log: StorageLog) -> Iterable[tuple[int, tuple[str, 
     if state.average:
         for name, tensor in state.average.model.named_parameters():
             yield log.key_of(tensor), (group(name), "average")
+    for parameter, value in optimizer_states(state):
+        yield log.key_of(value), (names.get(id(parameter), ""), "optimizer")
+
+
+def optimizer_states(state: TrainState) -> Iterator[tuple[Tensor, Tensor]]:
+    """(parameter, tensor that the optimizer keeps for it)."""
     for part in state.optimizer.parts:
         for parameter, values in part.state.items():
-            for value in torch.utils._pytree.tree_leaves(values):
-                if isinstance(value, Tensor):
-                    yield log.key_of(value), (names.get(id(parameter), ""), "optimizer")
+            tensors = filter(torch.is_tensor, torch.utils._pytree.tree_leaves(values))
+            yield from ((parameter, value) for value in tensors)
 
 
 def break_down(log: StorageLog, peak: Peak, owners: dict[int, tuple[str, str]]) -> Breakdown:

@@ -13,7 +13,7 @@ def draw_matrices(model: nn.Module, cfg: ModelConfig) -> None:
     for path, module in model.named_modules():
         if isinstance(module, nn.Embedding):
             nn.init.normal_(module.weight, std=cfg.init_std)
-        elif isinstance(module, nn.Linear):
+        if isinstance(module, nn.Linear):
             nn.init.normal_(module.weight, std=_std(path, module, cfg))
             if module.bias is not None:
                 nn.init.zeros_(module.bias)

@@ -6,8 +6,9 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 MARGIN = 1.5  # how much longer a step or a save may take than the longest recent one
 SPARE_SECONDS = 2.0  # for the process to exit on a busy machine
@@ -67,22 +68,12 @@ class Stop:
             if has_timer:
                 signal.setitimer(signal.ITIMER_REAL, 0)
 
-    @contextlib.contextmanager
-    def listening(self) -> Iterator[None]:
-        """Handle the signals; a second SIGINT interrupts at once.
+    def listening(self) -> contextlib.AbstractContextManager[None]:
+        """Note the signals inside the block; a second SIGINT interrupts at once.
 
         Outside the main thread there are no signals, and the limit acts only between steps.
         """
-        if not _in_main_thread():
-            yield
-            return
-        before = {number: signal.signal(number, self._note)
-                  for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+        return _handled_by(self._note) if _in_main_thread() else contextlib.nullcontext()
 
     def _seconds_left(self, *, for_a_step: float = 0.0) -> float:
         """Until a save must begin, after a step that takes `for_a_step`."""
@@ -103,6 +94,17 @@ class Stop:
         if self._may_raise:
             self._may_raise = False
             raise Stopped
+
+
+@contextlib.contextmanager
+def _handled_by(handler: Callable[[int, Any], None]) -> Iterator[None]:
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
+    before = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
 
 
 def _in_main_thread() -> bool:
