@@ -64,9 +64,9 @@ def show(console: Console, cfg: Config, prediction: Prediction, base: int) -> No
     if prediction.device == "cpu":
         low, high = base + prediction.low_bytes, base + prediction.high_bytes
         console.print(f"the process will take {spell_bytes(low)} to {spell_bytes(high)}, of which {spell_bytes(base)} "
-                      "are Python and its libraries; more or less as the allocator gives back what is free")
+                      "are Python and its libraries; how much depends on what the allocator keeps")
     else:
-        console.print(f"torch will allocate {spell_bytes(prediction.low_bytes)}; besides {CONTEXT}")
+        console.print(f"torch will allocate {spell_bytes(prediction.low_bytes)}; add {CONTEXT}")
     if prediction.how != "exact":
         console.print(f"predicted {prediction.how}")
     console.print(parts_table(prediction))
@@ -101,7 +101,7 @@ def show_room(console: Console, cfg: Config, prediction: Prediction, room: Room,
         for sentence in in_words(cfg, room, device):
             console.print(f"  it would with {sentence}")
     else:
-        slower = "" if allocator == "fast" else ", with memory that goes back at once: steps take longer"
+        slower = "" if allocator == "fast" else ", if freed memory goes back at once: steps take longer"
         console.print(f"[bold]fits[/] into {limit}{slower}")
     heads = 1 if cfg.model.attention.head_dim else 2 * cfg.model.attention.num_heads
     for flag, step in (("train.batch_size", 1), ("model.dim", heads)):

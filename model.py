@@ -179,7 +179,7 @@ def describe_kind(cfg: ModelConfig, layer: int) -> str:
 
 
 def _inner_first(module: nn.Module) -> Iterator[nn.Module]:
-    """All parts, each after those in it: the order in which they were made."""
+    """All parts, each after those inside it: the order in which they were built."""
     for child in module.children():
         yield from _inner_first(child)
         yield child

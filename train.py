@@ -99,7 +99,7 @@ def train(
         if cfg.train.init_from and not run.checkpoints():
             saver.save()  # from here on the run that the weights come from may be deleted
         report.announce(console, run, state.model, setup, progress)
-        report.say(console, budget and budget.announcement())
+        report.print_line(console, budget and budget.announcement())
         with (report.progress_bar(console, cfg, progress) as show, opened(run, progress.logged_steps) as trackers,
               prefetched(setup.batches, session.passes_left(), depth=cfg.data.prefetch, pin=device.type == "cuda")
               as batches, saver.saving_when_stopped(console)):
@@ -113,7 +113,7 @@ def train(
             state.optimizer.eval()
             with saver.reporting():
                 report.finish(console, run, state.model, setup.tokenizer, prompts, trackers)
-        report.say(console, budget and budget.result())
+        report.print_line(console, budget and budget.result())
     return run
 
 
@@ -185,7 +185,7 @@ def record(
         tracker.record(progress.step, line, results.samples)
     progress.logged_steps = progress.step
     if results.evaluation:
-        report.say_evaluation(console, session.run, progress, results.evaluation)
+        report.print_evaluation(console, session.run, progress, results.evaluation)
 
 
 class Diverged(Exception):

@@ -105,7 +105,7 @@ class Budget:
         between = spell_bytes(low) if low == high else f"{spell_bytes(low)} to {spell_bytes(high)}"
         whose = "train.memory_limit" if self.enforced else "free"
         limit = "" if self.room.limit == math.inf else f" of {spell_bytes(self.room.limit)} ({whose})"
-        slower = "; memory goes back at once, which takes longer" if self.allocator == "tight" else ""
+        slower = "; freed memory goes back at once, so steps take longer" if self.allocator == "tight" else ""
         return f"memory: {between} predicted{limit}{slower}"
 
     def result(self) -> str | None:

@@ -48,7 +48,7 @@ class Objective(LoggingModule):
     def stream(
         self, prompts: Sequence[Sequence[int]], cfg: SampleConfig, *, eos_id: int, num_ids: int | None = None,
     ) -> Iterator[tuple[int, int]]:
-        """Continue prompts, one token at a time: (row, token). See generation.sampling.stream."""
+        """Continue prompts, one token at a time: yields (row, token). See generation.sampling.stream."""
         return stream(self.model, prompts, cfg, eos_id=eos_id, num_ids=num_ids)
 
     def score(self, batch: Batch, *, top_k: int = 1) -> Scores:

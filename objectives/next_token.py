@@ -57,7 +57,7 @@ class NextToken(Objective):
         return Losses(sum_up(weighted), {name: part.detach() for name, part in parts.items()})
 
     def read(self, batch: Batch) -> Hidden:
-        """What the model makes of a batch, before the head."""
+        """The hidden states of a batch, before the head."""
         return self.model.read(batch.x, documents=batch.documents)
 
     def sums(self, hidden: Hidden, targets: Tensor) -> list[Tensor]:

@@ -22,7 +22,7 @@ from runs import Run
 from tokenizer import ByteTokenizer, CharTokenizer
 from training import report
 from training.evaluation import Evaluation
-from training.report import draw_loss, grade_stories, opening_prompts, plot_loss, say_evaluation, shown, write_samples
+from training.report import draw_loss, grade_stories, opening_prompts, plot_loss, print_evaluation, shown, write_samples
 
 WHOLE = tales.story(0, 0).text
 
@@ -124,9 +124,9 @@ def test_the_end_tells_how_to_write_more_after_the_runs_first_prompt(run, prompt
 
 def test_an_evaluation_is_set_against_the_floor_where_it_is_known(run, capsys):
     evaluation, progress = Evaluation(loss=2.0, bits_per_byte=1.5, accuracy=0.25), Progress(step=1234, seconds=7.0)
-    say_evaluation(Console(width=20), run, progress, evaluation)
+    print_evaluation(Console(width=20), run, progress, evaluation)
     run.data["floor_bits_per_byte"] = 0.5
-    say_evaluation(Console(width=20), run, progress, evaluation)
+    print_evaluation(Console(width=20), run, progress, evaluation)
     unknown, known = capsys.readouterr().out.splitlines()
     assert unknown == "step  1,234      7 s  val loss 2.0000  bits/byte 1.5000  accuracy 25.0%"
     assert "bits/byte 1.5000 (3.00 x the floor 0.500)" in known

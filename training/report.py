@@ -66,7 +66,7 @@ def announce(console: Console, run: Run, model: Model, setup: Setup, progress: P
         warn(sentence)
 
 
-def say(console: Console, sentence: str | None) -> None:
+def print_line(console: Console, sentence: str | None) -> None:
     """Print a sentence, if there is one."""
     if sentence:
         console.print(sentence, markup=False, highlight=False, soft_wrap=True)
@@ -83,7 +83,7 @@ def progress_bar(console: Console, cfg: Config, progress: Progress) -> Iterator:
                                              speed="-" if speed is None else f"{speed:,.0f}")
 
 
-def say_evaluation(console: Console, run: Run, progress: Progress, evaluation: Evaluation) -> None:
+def print_evaluation(console: Console, run: Run, progress: Progress, evaluation: Evaluation) -> None:
     floor = run.data["floor_bits_per_byte"]
     above = f" ({evaluation.bits_per_byte / floor:.2f} x the floor {floor:.3f})" if floor else ""
     console.print(f"step {progress.step:6,}  {progress.seconds:5.0f} s  val loss {evaluation.loss:.4f}  "
@@ -145,13 +145,13 @@ def grade_stories(run: Run, model: Model, tokenizer: Tokenizer, count: int) -> s
     lines = [asdict(grade) | {"text": text} for grade, text in zip(grades, texts, strict=True)]
     write_text(run.path / "grades.json", json.dumps(lines, indent=1) + "\n")
     broken = [(grade, text) for grade, text in zip(grades, texts, strict=True) if not grade.passed]
-    said = f"{count - len(broken)} of {count} stories are grammatical and consistent"
+    summary = f"{count - len(broken)} of {count} stories are grammatical and consistent"
     if not broken:
-        return said
+        return summary
     kinds = ", ".join(f"{kind} {number}" for kind, number in Counter(g.kind for g, _ in broken).most_common())
     middle = sorted(g.position / max(1, len(text)) for g, text in broken)[len(broken) // 2]
     examples = "\n".join(f"  {g.message}" for g, _ in broken[:3])
-    return f"{said}; the others break ({kinds}), half of them in the first {middle:.0%}, for example:\n{examples}"
+    return f"{summary}; the others break ({kinds}), half of them in the first {middle:.0%}, for example:\n{examples}"
 
 
 def shown(path: Path) -> Path:

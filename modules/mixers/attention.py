@@ -166,7 +166,7 @@ class Attention(LoggingModule):
         return self.attend_to(*self.project(x, context.positions), context, cache)
 
     def attend_to(self, q: Tensor, k: Tensor, v: Tensor, context: Context, cache: KVCache | None) -> Tensor:
-        """What each query gathers, projected into the stream; `cache` adds earlier keys and values.
+        """The attention output of each query, projected into the stream; `cache` adds earlier keys and values.
 
         Shape: q (b, h, t, p), k and v (b, g, t, p) -> (b, t, d).
         """
