@@ -23,13 +23,13 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.checkpoint import checkpoint
 
 from config import Config, ModelConfig, diff, override
-from modules.axes import axis_sizes
 from modules.block import RESIDUALS, Caches, make_block
 from modules.embed import Embed
 from modules.head import Head
 from modules.init import draw_matrices
 from modules.norm import norm_maker
 from modules.pointer import Pointer
+from modules.sizes import axis_sizes
 from modules.stream import Context, Stream, make_context
 from presets import parse_command_line
 from tools import LoggingModule, log_io, seed_everything, trace
