@@ -1,14 +1,14 @@
-"""Load a run, continue texts with it, or measure how well it predicts one.
+"""Load a run, and continue texts with it or measure how well it predicts one.
 
     python inference.py RUN "Once upon a time" --temperature 0.7 --min-p 0.05
     python inference.py RUN --score FILE
 
-RUN is a name in models/ or a path; without a prompt the run's own are continued.
+RUN is a name in models/ or a path. Without a prompt the run's own prompts are continued.
 """
 
 import sys
 
-if __name__ == "__main__":  # first of all: help and mistakes need no torch, whose import takes seconds
+if __name__ == "__main__":  # before the imports: help and mistakes need no torch, whose import takes seconds
     from generation.command import parse
 
     command = parse(sys.argv[1:], __doc__)
@@ -43,17 +43,17 @@ OPENINGS = {"tales": "Once"}  # how a corpus begins each text
 
 
 def prompts_or_opening(cfg: SampleConfig, corpora: tuple[str, ...]) -> tuple[str, ...]:
-    """The texts to continue: cfg.prompts, or where there are none, how the first corpus opens ("" = no known way)."""
+    """The texts to continue: cfg.prompts, or if there are none, the opening of the first corpus ("" = unknown)."""
     return cfg.prompts or (OPENINGS.get(corpora[0], ""),)
 
 
 def encode_prompts(tokenizer: Tokenizer, cfg: SampleConfig) -> list[list[int]]:
-    """Each of cfg.prompts as ids after the begin-of-text token, cfg.num_samples times in a row."""
+    """Encode each of cfg.prompts after a begin-of-text token, cfg.num_samples times in a row."""
     return [tokenizer.encode(prompt, bos=True) for prompt in cfg.prompts for _ in range(cfg.num_samples)]
 
 
 def continue_prompts(model: Model, tokenizer: Tokenizer, cfg: SampleConfig) -> list[str]:
-    """What the model writes after cfg.prompts, cfg.num_samples texts after each, in one batch."""
+    """Continue each of cfg.prompts with cfg.num_samples texts, in one batch."""
     ids = generate(model, encode_prompts(tokenizer, cfg), cfg, eos_id=tokenizer.eos_id, num_ids=tokenizer.vocab_size)
     return [tokenizer.decode(new) for new in ids]
 
@@ -63,11 +63,11 @@ def continue_prompts(model: Model, tokenizer: Tokenizer, cfg: SampleConfig) -> l
 
 @dataclass(frozen=True)
 class Score:
-    """How well a text is predicted; the end-of-text token counts, the begin-of-text does not."""
+    """How well a text is predicted. The end-of-text token counts, the begin-of-text token does not."""
 
     loss: float  # nats per token
     bits_per_byte: float  # of UTF-8
-    accuracy: dict[int, float]  # k: share of tokens among the k likeliest
+    accuracy: dict[int, float]  # k -> fraction of tokens that are among the k likeliest
     num_tokens: int
     num_bytes: int
 
@@ -77,12 +77,18 @@ class Score:
 
 
 class EncodedText(NamedTuple):
-    """One document, as data.eval_batches takes a token file."""
+    """Documents of a text, as data.eval_batches takes a token file."""
 
     tokens: np.ndarray
     document_starts: np.ndarray
     num_tokens: int
     pad_id: int
+
+    @classmethod
+    def of(cls, documents: Sequence[str], tokenizer: Tokenizer) -> "EncodedText":
+        encoded = [tokenizer.encode(document, bos=True, eos=True) for document in documents]
+        ids = np.concatenate(encoded)
+        return cls(ids, np.cumsum([0, *map(len, encoded[:-1])]), len(ids), tokenizer.pad_id)
 
 
 @torch.inference_mode()
@@ -92,19 +98,16 @@ def score(
 ) -> Score:
     """Predict each token of a text from those before it, in windows of max_seq_len tokens.
 
-    Between separators stand several documents, each read from its start; the separators do not count. `packing` is
-    how the model was trained to see them in a row: see data.packing.
-    Raises ValueError where the text is empty.
+    A separator splits the text into documents, each read from its start; separators do not count. `packing` is how
+    documents share a row, as in the model's training: see data.packing.
+    Raises ValueError if the text is empty.
     """
     documents = [part for part in text.split(separator) if part.strip()] if separator else [text]
     if not any(documents):
         raise ValueError("text='' is empty: give at least one character to score")
-    encoded_documents = [tokenizer.encode(document, bos=True, eos=True) for document in documents]
-    ids = np.concatenate(encoded_documents)
-    starts = np.cumsum([0, *map(len, encoded_documents[:-1])])
-    encoded = EncodedText(ids, starts, len(ids), tokenizer.pad_id)
-    seq_len = min(model.cfg.max_seq_len, len(ids) - 1)
-    num_windows = -(-(len(ids) - 1) // seq_len)
+    encoded = EncodedText.of(documents, tokenizer)
+    seq_len = min(model.cfg.max_seq_len, encoded.num_tokens - 1)
+    num_windows = -(-(encoded.num_tokens - 1) // seq_len)
     device, nats, count, hits = next(model.parameters()).device, 0.0, 0, dict.fromkeys(top_k, 0)
     with eval_mode(model):
         for batch in eval_batches(encoded, min(batch_size, num_windows), seq_len, packing):
@@ -124,9 +127,9 @@ def score(
 # ---- command line ----
 
 def write_texts(model: Model, tokenizer: Tokenizer, cfg: SampleConfig, out: TextIO) -> None:
-    """Write cfg.prompts and what follows each, one under the other: as the tokens come, in their order.
+    """Write each of cfg.prompts and its continuation in order, token by token.
 
-    Several texts have a line above each. A character is written when all its bytes are there.
+    If there are several, a line precedes each. A character is written once all its bytes are generated.
     """
     prompts = encode_prompts(tokenizer, cfg)
     decoders = [codecs.getincrementaldecoder("utf-8")(errors="replace") for _ in prompts]
@@ -161,7 +164,7 @@ def score_table(result: Score) -> Table:
 
 
 def read_text(name: str) -> str:
-    """A UTF-8 file's text, or standard input's for "-". Raises ValueError where there is none to read."""
+    """Read a UTF-8 file, or standard input for "-". Raises ValueError if that is impossible or the text is empty."""
     try:
         text = (sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()).decode()
     except OSError as error:
@@ -174,7 +177,7 @@ def read_text(name: str) -> str:
 
 
 def run_command(run: Run, options: Options) -> None:
-    """Score a text, in documents as the run's own, or continue prompts, as the options say."""
+    """Score a text or continue prompts, as the options say. Documents are separated as in the run's own text."""
     if options.score is not None and options.sample != run.config.sample:
         raise ValueError(f"score={options.score!r} generates nothing: leave out prompts and sampling flags")
     text = None if options.score is None else read_text(options.score)
@@ -189,7 +192,7 @@ def run_command(run: Run, options: Options) -> None:
 
 
 def main(argv: Sequence[str], command: tuple[Path, Options] | None = None) -> None:
-    """`python inference.py RUN ["prompt" ...] [flags]`; a user's mistake exits 2, Ctrl-C exits 130."""
+    """`python inference.py RUN ["prompt" ...] [flags]`; a user's mistake exits with 2, Ctrl-C with 130."""
     path, options = command or parse(argv, __doc__, runs.MODELS)
     try:
         run_command(Run(path), options)

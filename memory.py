@@ -1,20 +1,20 @@
-"""How much memory a training run will take, before any of it is taken.
+"""Predict how much memory a training run takes, without taking it.
 
     python memory.py [preset] [--section.flag value ...] [--limit 2GB] [--device cuda]
 
-The run's own code builds the model and takes its steps with tensors that have shapes and no data (see
-footprint/rehearsal.py), so nothing here knows any architecture, and nothing big is allocated. `predict` is the same
+The run's own code builds the model and takes its steps on tensors that have shapes and no data (see
+memory_prediction/dry_run.py), so this works for any architecture and allocates nothing large. `predict` does the same
 from Python.
 """
 
 import signal
 import sys
 
-if __name__ == "__main__":  # first of all: help and mistakes need no torch, whose import takes seconds
+if __name__ == "__main__":  # before the imports: help and mistakes need no torch, whose import takes seconds
     from memory_prediction.command import parse
 
     if hasattr(signal, "SIGPIPE"):
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` ends it without a word
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` ends the program silently
     command = parse(sys.argv[1:])
 
 import torch
@@ -24,10 +24,10 @@ from rich.table import Table
 
 from config import Config, override
 from configuration.command_line import fail, spell_bytes
+from memory_prediction.baseline import child_baseline_bytes
 from memory_prediction.command import parse
 from memory_prediction.dry_run import PARTS, sequence_bytes
 from memory_prediction.prediction import Prediction, predict
-from memory_prediction.process import child_baseline_bytes
 from memory_prediction.suggestions import Room, cheaper, in_words, largest
 from model import Model
 
@@ -38,7 +38,7 @@ WIDTH = 100  # of the table, in characters
 
 
 def main(command: tuple[Config, int | None, str] | None = None) -> None:
-    """Predict what the command line says, which may have been read already."""
+    """Predict the run of the command line, or of a command that is already parsed."""
     cfg, limit, device = command or parse(sys.argv[1:])
     try:
         if cfg.model.vocab_size is None:
@@ -55,17 +55,18 @@ def main(command: tuple[Config, int | None, str] | None = None) -> None:
 
 
 def show(console: Console, cfg: Config, prediction: Prediction, base: int) -> None:
-    """The total, what is alive at the peak, and the memory of generation."""
+    """Print the total, what is alive at the peak, and the memory of generation."""
     train = cfg.train
     console.print(f"{train.batch_size} rows of {cfg.model.max_seq_len:,} tokens, {train.optimizer}, "
                   f"{'bfloat16' if prediction.bfloat16 else 'float32'}, on {prediction.device}")
-    console.print(f"most is alive in the {prediction.moment}: [bold]{spell_bytes(prediction.peak_bytes)}[/] of tensors")
+    console.print(f"most is alive in the {prediction.peak_name}: "
+                  f"[bold]{spell_bytes(prediction.peak_bytes)}[/] of tensors")
     if prediction.device == "cpu":
         low, high = base + prediction.low_bytes, base + prediction.high_bytes
         console.print(f"the process will take {spell_bytes(low)} to {spell_bytes(high)}, of which {spell_bytes(base)} "
-                      "are Python and its libraries; more or less as the allocator gives back what is free")
+                      "are Python and its libraries; how much depends on what the allocator keeps")
     else:
-        console.print(f"torch will allocate {spell_bytes(prediction.low_bytes)}; besides {CONTEXT}")
+        console.print(f"torch will allocate {spell_bytes(prediction.low_bytes)}; add {CONTEXT}")
     if prediction.how != "exact":
         console.print(f"predicted {prediction.how}")
     console.print(parts_table(prediction))
@@ -75,7 +76,7 @@ def show(console: Console, cfg: Config, prediction: Prediction, base: int) -> No
 
 
 def parts_table(prediction: Prediction) -> Table:
-    """What is alive at the peak, by module and part."""
+    """The table of what is alive at the peak, by module and part."""
     shown = [part for part in PARTS if prediction.by_part[part]]
     table = Table("MB at the peak", *shown, "total", box=SIMPLE_HEAD)
     for column in table.columns[1:]:
@@ -93,18 +94,18 @@ def parts_table(prediction: Prediction) -> Table:
 
 
 def show_room(console: Console, cfg: Config, prediction: Prediction, room: Room, device: str) -> None:
-    """Whether a run fits, what would make it fit, and how large it may become."""
-    zone, limit = room.zone(prediction), spell_bytes(room.limit)
-    if zone is None:
+    """Print whether a run fits, what would make it fit, and how large it may become."""
+    allocator, limit = room.allocator_for(prediction), spell_bytes(room.limit)
+    if allocator is None:
         console.print(f"[bold]does not fit[/] into {limit}")
         for sentence in in_words(cfg, room, device):
             console.print(f"  it would with {sentence}")
     else:
-        slower = "" if zone == "fast" else ", with memory that goes back at once: steps take longer"
+        slower = "" if allocator == "fast" else ", if freed memory goes back at once: steps take longer"
         console.print(f"[bold]fits[/] into {limit}{slower}")
     heads = 1 if cfg.model.attention.head_dim else 2 * cfg.model.attention.num_heads
     for flag, step in (("train.batch_size", 1), ("model.dim", heads)):
-        number = largest(cfg, flag, step, lambda other: room.zone(other) is not None, device)
+        number = largest(cfg, flag, step, lambda other: room.allocator_for(other) is not None, device)
         console.print(f"largest {flag} that fits: {'none' if number is None else f'{number:,}'}")
 
 

@@ -1,6 +1,6 @@
 """What a model learns: the `train.objective` flag.
 
-An objective holds a model. `objective(batch)` gives its losses, `objective.score(batch)` the nats of each target.
+An objective holds a model. `objective(batch)` returns its losses, `objective.score(batch)` the nats of each target.
 """
 
 from config import TrainConfig
@@ -14,5 +14,5 @@ OBJECTIVES = {"next_token": NextToken}
 
 
 def make_objective(model: Model, cfg: TrainConfig) -> Objective:
-    """What train.objective names, on a model."""
+    """Make the objective that train.objective names."""
     return OBJECTIVES[cfg.objective](model, loss_chunk=cfg.loss_chunk)

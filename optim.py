@@ -1,16 +1,15 @@
-"""What changes the weights: parameter groups by role, optimizers, a moving average.
+"""Optimizers, their parameter groups by role, and averages of weights.
 
-`python optim.py [preset] [--train.flag value ...]` draws the learning rate and the batch of every step.
+`python optim.py [preset] [--train.flag value ...]` draws the learning rate and the batch size of every step.
 """
 
 import sys
 
-if __name__ == "__main__":  # first of all: help and mistakes need no torch, whose import takes seconds
+if __name__ == "__main__":  # before the imports: help and mistakes need no torch, whose import takes seconds
     from optimizing.command import parse
 
     command = parse(sys.argv[1:])
 
-import copy
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,14 +22,18 @@ from configuration.command_line import fail
 from optimizing.command import parse
 from optimizing.schedules import draw_schedule, schedule_text
 from optimizing.stacked_muon import StackedMuon
+from optimizing.wrappers import AveragingOptimizer, MovingAverage, Optimizers
+
+__all__ = ["OPTIMIZERS", "AveragingOptimizer", "MovingAverage", "Optimizers", "make_optimizer", "parameter_groups",
+           "roles"]
 
 
 def roles(model: nn.Module) -> dict[str, str]:
-    """What each parameter is to an optimizer, by its name: "matrix", "embedding", "head" or "vector".
+    """The role of each parameter for the optimizer, by its name: "matrix", "embedding", "head" or "vector".
 
-    nn.Linear.weight is a matrix and nn.Embedding.weight an embedding; all else is a vector, such as biases and the
-    scales of norms. A part says otherwise of its own parameters in `roles`: {"up": "matrix"} for stacked experts, which
-    Muon takes as a batch. A parameter that several parts share is what the first of them says.
+    nn.Linear.weight is a matrix and nn.Embedding.weight an embedding; all others are vectors, such as biases and the
+    scales of norms. A part overrides this for its own parameters in `roles`: {"up": "matrix"} for stacked experts,
+    which Muon takes as a batch. A shared parameter has the role that the first of its parts gives it.
     """
     found: dict[Tensor, str] = {}
     names = dict(model.named_parameters())
@@ -48,7 +51,7 @@ GROUPS = {"embedding": "embedding", "head": "head", "matrix": "matrices", "vecto
 
 
 def parameter_groups(model: nn.Module, cfg: TrainConfig) -> dict[str, dict[str, Any]]:
-    """Every parameter once: by group, with its rate and its decay.
+    """Every parameter once, by group, with the group's learning rate and weight decay.
 
     Vectors (norms, biases) are not decayed: pulling a scale to zero regularises nothing.
     """
@@ -63,77 +66,6 @@ def parameter_groups(model: nn.Module, cfg: TrainConfig) -> dict[str, dict[str, 
     for name, parameter in model.named_parameters():
         groups[GROUPS[role_of[name]]]["params"].append(parameter)
     return {group: options for group, options in groups.items() if options["params"]}
-
-
-class Optimizers:
-    """One or more torch optimizers that step as one."""
-
-    def __init__(self, *parts: torch.optim.Optimizer):
-        self.parts = parts
-
-    @property
-    def param_groups(self) -> list[dict[str, Any]]:
-        return [group for part in self.parts for group in part.param_groups]
-
-    def set_lr(self, lr: float) -> None:
-        """Give each group `lr` times its multiplier."""
-        for group in self.param_groups:
-            group["lr"] = lr * group["lr_mult"]
-
-    def step(self) -> None:
-        for part in self.parts:
-            part.step()
-
-    def zero_grad(self) -> None:
-        for part in self.parts:
-            part.zero_grad(set_to_none=True)
-
-    def eval(self) -> None:
-        """Swap in the averaged weights, if the optimizer keeps an average; the same call again changes nothing."""
-
-    def train(self) -> None:
-        """Swap back, bit for bit, the weights that are trained."""
-
-    def state_dict(self) -> list[dict[str, Any]]:
-        return [part.state_dict() for part in self.parts]
-
-    def load_state_dict(self, states: Iterable[dict[str, Any]]) -> None:
-        for part, state in zip(self.parts, states, strict=True):
-            part.load_state_dict(state)
-
-
-class AveragingOptimizer(Optimizers):
-    """An optimizer of pytorch_optimizer that trains other weights than those to use, with eval() and train().
-
-    Going there and back rounds, so the trained weights are kept: looking at a model must not move it.
-    """
-
-    def __init__(self, part: torch.optim.Optimizer):
-        super().__init__(part)
-        self._trained: list[Tensor] | None = None  # None = they are in the model
-
-    def eval(self) -> None:
-        if self._trained is None:
-            self._trained = [p.detach().clone() for group in self.param_groups for p in group["params"]]
-            self.parts[0].eval()
-
-    @torch.no_grad()
-    def train(self) -> None:
-        if self._trained is not None:
-            self.parts[0].train()
-            parameters = [p for group in self.param_groups for p in group["params"]]
-            for parameter, trained in zip(parameters, self._trained, strict=True):
-                parameter.copy_(trained)
-            self._trained = None
-
-    def state_dict(self) -> list[dict[str, Any]]:
-        return [*super().state_dict(), {"trained": self._trained}]
-
-    def load_state_dict(self, states: Iterable[dict[str, Any]]) -> None:
-        *states, kept = states
-        super().load_state_dict(states)
-        self._trained = kept["trained"]
-        self.train()
 
 
 def make_adamw(model: nn.Module, cfg: TrainConfig) -> Optimizers:
@@ -173,7 +105,7 @@ def make_sgd(model: nn.Module, cfg: TrainConfig) -> Optimizers:
 
 def make_lion(model: nn.Module, cfg: TrainConfig) -> Optimizers:
     """Lion on everything: steps of one size, by the sign. Chen et al. 2023, arXiv:2302.06675."""
-    from pytorch_optimizer import Lion  # here and below: a second to import
+    from pytorch_optimizer import Lion  # imported here and below because it takes a second
 
     return Optimizers(Lion(_groups(model, cfg), betas=(cfg.beta1, cfg.beta2)))
 
@@ -190,7 +122,7 @@ def make_soap(model: nn.Module, cfg: TrainConfig) -> Optimizers:
     """SOAP on the matrices of the blocks, AdamW on embedding, head and vectors.
 
     Adam in the slowly turning bases of Shampoo: Vyas et al. 2024, arXiv:2409.11321. Its first step only
-    finds the bases.
+    initialises the bases.
     """
     from pytorch_optimizer import SOAP
 
@@ -199,7 +131,7 @@ def make_soap(model: nn.Module, cfg: TrainConfig) -> Optimizers:
 
 
 def make_schedule_free(model: nn.Module, cfg: TrainConfig) -> Optimizers:
-    """Schedule-free AdamW on everything; what is used is an average. Defazio et al. 2024, arXiv:2405.15682."""
+    """Schedule-free AdamW on everything; evaluated with averaged weights. Defazio et al. 2024, arXiv:2405.15682."""
     from pytorch_optimizer import ScheduleFreeAdamW
 
     return AveragingOptimizer(ScheduleFreeAdamW(
@@ -236,33 +168,8 @@ def make_optimizer(model: nn.Module, cfg: TrainConfig) -> Optimizers:
     return OPTIMIZERS[cfg.optimizer](model, cfg)
 
 
-class MovingAverage:
-    """A model whose weights are a moving average of another's, each step's with weight `decay` of the next one's.
-
-    Without the bias of its start: after one step it is that step's weights (Kingma & Ba 2014,
-    arXiv:1412.6980, section 3). It follows from the weights and the number of steps alone. Buffers are averaged too, if
-    they are floating-point numbers; others are copied.
-    """
-
-    def __init__(self, model: nn.Module, decay: float):
-        copies = {id(p): nn.Parameter(p.detach().clone(), requires_grad=False) for p in model.parameters()}
-        copies |= {id(buffer): buffer.clone() for buffer in model.buffers()}  # deepcopy reads data, fake ones have none
-        self.model, self.decay = copy.deepcopy(model, copies), decay
-
-    @torch.no_grad()
-    def update(self, model: nn.Module, steps: int) -> None:
-        """Take in the weights after so many steps, from 1."""
-        weight = (1 - self.decay) / (1 - self.decay**steps)
-        torch._foreach_lerp_(list(self.model.parameters()), list(model.parameters()), weight)
-        for average, buffer in zip(self.model.buffers(), model.buffers(), strict=True):
-            if average.is_floating_point():
-                average.lerp_(buffer, weight)
-            else:
-                average.copy_(buffer)
-
-
 def main(command: tuple[Config, Path] | None = None) -> None:
-    """Draw what the command line says, which may have been read already."""
+    """Draw the schedule of the command line, or of a command that is already parsed."""
     cfg, path = command or parse(sys.argv[1:])
     try:
         print(schedule_text(cfg))

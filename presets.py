@@ -1,8 +1,7 @@
-"""The gallery: published architectures and a ladder up to them, as overrides of `Config`; the command line.
+"""The gallery: published architectures and a ladder up to them, as overrides of `Config`; and the command line.
 
-A preset lists only what differs from the defaults of config.py that it must not inherit; sizes are
-the published ones. `python model.py gpt2` shows one, `python train.py gpt2 --model.num-layers 4`
-trains it with a change.
+A preset sets every flag that its architecture depends on, whatever the defaults of config.py; sizes are the published
+ones. `python model.py gpt2` shows one, `python train.py gpt2 --model.num-layers 4` trains it with a change.
 """
 
 import argparse
@@ -20,7 +19,7 @@ ADAMW = {"optimizer": "adamw", "beta1": 0.9, "beta2": 0.95, "weight_decay": 0.1,
 
 
 def _gpt2(dim: int, num_layers: int, num_heads: int) -> dict[str, dict[str, Any]]:
-    """Radford et al. 2019; the widths and depths of its table 2."""
+    """Radford et al. 2019, with the widths and depths of table 2."""
     return {
         "model": PLAIN_MODEL | EVERY_BIAS | {
             "dim": dim, "num_layers": num_layers, "attention.num_heads": num_heads, "vocab_size": 50257,
@@ -35,8 +34,8 @@ def _gpt2(dim: int, num_layers: int, num_heads: int) -> dict[str, dict[str, Any]
 PRESETS: dict[str, Mapping[str, Mapping[str, Any]]] = {
     # config.py as it stands
     "default": {},
-    # the built-in stories: config.py and a pointer, which copies names from early on. Without it models of this size
-    # repeat no name for a thousand steps
+    # the built-in stories: config.py and a pointer, which copies names early in training. Without it models of this
+    # size do not learn to repeat a name in a thousand steps
     "tales": {"model": {"pointer": True}},
     "gpt2": _gpt2(768, 12, 12),
     "gpt2-medium": _gpt2(1024, 24, 16),
@@ -63,7 +62,7 @@ PRESETS: dict[str, Mapping[str, Mapping[str, Any]]] = {
         },
         "train": ADAMW | {"lr": 3e-4},
     },
-    # xai-org/grok-1, dense: one MLP stands where the original has eight experts
+    # xai-org/grok-1, dense: one MLP in place of the original's eight experts
     "grok1": {
         "model": PLAIN_MODEL | {
             "dim": 6144, "num_layers": 64, "attention.num_heads": 48, "attention.num_kv_heads": 8,
@@ -74,8 +73,8 @@ PRESETS: dict[str, Mapping[str, Mapping[str, Any]]] = {
         },
         "train": ADAMW | {"lr": 3e-4},
     },
-    # characters of a small text, at nanoGPT's CPU size but with what was learned since: the loss that its
-    # recipe reaches after 1,536,000 tokens comes in 250,000 (experiments/benchmark.py tokens-to-loss)
+    # characters of a small text, at nanoGPT's CPU size with newer methods: reaches the loss of nanoGPT's recipe after
+    # 250,000 tokens in place of 1,536,000 (experiments/benchmark.py tokens-to-loss)
     "char": {
         "model": PLAIN_MODEL | {
             "dim": 128, "num_layers": 4, "attention.num_heads": 4, "vocab_size": None, "max_seq_len": 64,
@@ -87,7 +86,7 @@ PRESETS: dict[str, Mapping[str, Mapping[str, Any]]] = {
                           "min_lr_ratio": 0.0, "warmup_steps": None, "batch_size": 4, "accumulation": 1, "steps": 975,
                           "precision": "float32"},
     },
-    # Karpathy 2022, nanoGPT's recipe for a laptop's CPU: the one to beat
+    # Karpathy 2022, nanoGPT's recipe for a laptop's CPU: the baseline
     "nanogpt-char": {
         "model": PLAIN_MODEL | {
             "dim": 128, "num_layers": 4, "attention.num_heads": 4, "vocab_size": None, "max_seq_len": 64,
@@ -112,10 +111,10 @@ PRESETS: dict[str, Mapping[str, Mapping[str, Any]]] = {
 }
 
 
-# the ladder, from a table of which character follows which to a small GPT: each rung is the one before it and one
-# change more, and sees as many tokens of the same text
+# the ladder, from a bigram table of characters to a small GPT: each rung adds one change to the rung before, and trains
+# on as many tokens of the same text
 LADDER: dict[str, Mapping[str, Mapping[str, Any]]] = {
-    # no mixer, no MLP, no norm: a token's vector goes straight to the head
+    # no mixer, no MLP, no norm: the embedding goes straight to the head
     "ladder-01-bigram": {
         "model": PLAIN_MODEL | {
             "dim": 64, "num_layers": 1, "vocab_size": None, "max_seq_len": 64,
@@ -144,24 +143,24 @@ LADDER_TOKENS = 4_096_000
 
 
 def paced(batch_size: int, seq_len: int, tokens: int) -> dict[str, int]:
-    """The flags of train for a run of so many tokens that is looked at ten times, and writes at its end."""
+    """The flags of train for a run of `tokens` tokens with ten evaluations and samples at its end."""
     steps = max(1, tokens // (batch_size * seq_len))
     often = {"eval_every": max(1, steps // 10), "checkpoint_every": max(1, steps // 10)}
     return {"steps": steps, "log_every": max(1, steps // 100), "sample_every": steps, "eval_tokens": 10_000} | often
 
 
-def _climb() -> dict[str, Mapping[str, Mapping[str, Any]]]:
-    """Each rung of the ladder, with all that the rungs below it say."""
-    said: dict[str, dict[str, Any]] = {}
+def _rungs() -> dict[str, Mapping[str, Mapping[str, Any]]]:
+    """Each rung of the ladder, with the changes of all rungs below it."""
+    flags: dict[str, dict[str, Any]] = {}
     rungs = {}
     for name, changes in LADDER.items():
-        said = {section: said.get(section, {}) | changes.get(section, {}) for section in said | changes}
-        pace = paced(said["train"]["batch_size"], said["model"]["max_seq_len"], LADDER_TOKENS)
-        rungs[name] = said | {"train": said["train"] | pace}
+        flags = {section: flags.get(section, {}) | changes.get(section, {}) for section in flags | changes}
+        pace = paced(flags["train"]["batch_size"], flags["model"]["max_seq_len"], LADDER_TOKENS)
+        rungs[name] = flags | {"train": flags["train"] | pace}
     return rungs
 
 
-PRESETS |= _climb()
+PRESETS |= _rungs()
 
 SHORT = ("--init-from", "--allow-partial", "--time-limit", "--memory-limit")  # flags of train that need no section
 
@@ -169,7 +168,7 @@ SHORT = ("--init-from", "--allow-partial", "--time-limit", "--memory-limit")  # 
 def load_preset(name: str, base: Config | None = None) -> Config:
     """The configuration of a preset: its overrides on `base`, or on the defaults.
 
-    Raises ValueError naming the presets where `name` is none of them.
+    Raises ValueError with the names of the presets if `name` is not one of them.
     """
     if name not in PRESETS:
         raise ValueError(f"preset={name!r} is not known: use one of {', '.join(PRESETS)}")
@@ -177,7 +176,7 @@ def load_preset(name: str, base: Config | None = None) -> Config:
 
 
 def tiny(cfg: Config, *, vocab_size: int = 61, max_seq_len: int = 32) -> Config:
-    """The same architecture at toy size, for tests and traces: every choice kept, widths and depth cut."""
+    """The same architecture at toy size, for tests and traces: every choice is kept, widths and depth are reduced."""
     attention = cfg.model.attention
     kv_heads = 1 if attention.kv_heads == 1 else 2
     small = {"dim": 48, "num_layers": max(2, len(cfg.model.layers)), "vocab_size": vocab_size,
@@ -196,12 +195,12 @@ def parse_command_line(
     argv: Sequence[str], *, program: str, description: str, options: Mapping[str, str] | None = None,
     base: Callable[[Mapping[str, str | None]], Config] | None = None, switches: Mapping[str, str] | None = None,
 ) -> tuple[Config, dict[str, Any]]:
-    """Read `[preset] [--config FILE] [--section.flag value ...]`; later ones win.
+    """Read `[preset] [--config FILE] [--section.flag value ...]`; later words win.
 
-    `options` names further options of the program with their help, e.g. {"resume": "..."}, and `switches` those
-    without a value; what they say is the second result, with the preset's name. `base` gives the configuration that
-    the flags change from them and "config", in place of the defaults. Prints help, or one sentence on stderr, and
-    exits where that is due.
+    `options` are further options of the program with their help, e.g. {"resume": "..."}; `switches` are those without
+    a value. The second result is their values, and the name of the preset. `base` returns the configuration that the
+    flags change, from these values and "config"; the default is Config(). Help, and mistakes in one sentence on stderr,
+    exit.
     """
     argv = [_whole_name(word) for word in argv]
     preset = argv.pop(0) if argv and not argv[0].startswith("-") else None
@@ -225,13 +224,13 @@ def parse_command_line(
 
 
 def _whole_name(word: str) -> str:
-    """A flag that has a short name, with its section."""
+    """A flag with its section, if it was given by its short name."""
     name, equals, value = word.partition("=")
     return f"--train.{name[2:]}{equals}{value}" if name in SHORT else word
 
 
 def _help(description: str, options: Mapping[str, str]) -> str:
-    own = {"config FILE": "start from a saved configuration, JSON or YAML"} | dict(options)
+    own = {"config FILE": "start from a saved configuration, in JSON or YAML"} | dict(options)
     own["model.kinds.NAME.FLAG VALUE"] = "a flag of one kind of layer, e.g. --model.kinds.local.attention.window 512"
     lines = [description, "", f"presets: {', '.join(PRESETS)}", f"short for --train.X: {', '.join(SHORT)}",
              "on or off: --section.flag, --section.no-flag, or --section.flag true|false", ""]

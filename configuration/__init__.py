@@ -1,2 +1,4 @@
-"""Behind config.py: flags as a tree, checks, files, sentences on mistakes, the command line. Knows no flag by name
-but in rules.py and migrations.py, and takes no torch."""
+"""The room of config.py: flags as a tree, checks, files, error sentences, the command line.
+
+Only model_rules.py, rules.py and migrations.py name flags. Nothing here imports torch.
+"""

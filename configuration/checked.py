@@ -1,4 +1,4 @@
-"""The dataclass that flags live in: frozen, by keyword, every value checked, every mistake one sentence."""
+"""The dataclass for flags: frozen, keyword-only, every value checked, every mistake one sentence."""
 
 from functools import wraps
 from typing import dataclass_transform
@@ -13,7 +13,7 @@ CHECKED = ConfigDict(extra="forbid", validate_default=True)
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
 def flags(cls: type) -> type:
-    """A frozen, keyword-only dataclass. Its constructor raises ValueError with one sentence for each mistake."""
+    """Make a frozen, keyword-only dataclass whose constructor raises ValueError with one sentence for each mistake."""
     from configuration.tree import flag_names
 
     cls = dataclass(frozen=True, kw_only=True, config=CHECKED)(cls)

@@ -1,4 +1,4 @@
-"""Checks that any configuration can use: of single values, and of flags that would change nothing."""
+"""Checks of single values, and of flags that would change nothing."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -7,11 +7,11 @@ from typing import Any
 
 from configuration.tree import get
 
-Acts = tuple[str, Callable[[Any], bool]]  # when flags act, in words and as a test
+Acts = tuple[str, Callable[[Any], bool]]  # when flags have an effect: in words, and as a test
 
 
 def require_positive(cfg: Any, *names: str) -> None:
-    """Raise ValueError if a number is 0, below 0 or not finite. None and words are not numbers."""
+    """Raise ValueError if a number is 0, below 0 or not finite. Skips None and words."""
     for name in names:
         value = get(cfg, name)
         if isinstance(value, int | float) and not 0 < value < math.inf:
@@ -19,7 +19,7 @@ def require_positive(cfg: Any, *names: str) -> None:
 
 
 def require_between(cfg: Any, *names: str, low: float = 0.0, high: float = 1.0, open_ends: bool = False) -> None:
-    """Raise ValueError if a number lies outside low and high; None is not a number."""
+    """Raise ValueError if a number is not between low and high. Skips None."""
     for name in names:
         value = get(cfg, name)
         if value is not None and not (low < value < high if open_ends else low <= value <= high):
@@ -43,7 +43,7 @@ def words_of(values: tuple[Any, ...]) -> str:
 
 
 def check_ignored(cfg: Any, acts: Mapping[tuple[str, ...], Acts], neutral: Mapping[str, Any]) -> None:
-    """Raise ValueError if a flag asks for something and would change nothing."""
+    """Raise ValueError if a flag requests something but would change nothing."""
     for names, (condition, test) in acts.items():
         for name in names:
             if asks(cfg, name, neutral) and not test(cfg):
@@ -51,7 +51,7 @@ def check_ignored(cfg: Any, acts: Mapping[tuple[str, ...], Acts], neutral: Mappi
 
 
 def asks(cfg: Any, name: str, neutral: Mapping[str, Any]) -> bool:
-    """Whether a flag asks for something: it is not off, not its default, and not the plain choice of presets."""
+    """Whether a flag requests something: it is not off, not its default, and not the plain choice of presets."""
     value = get(cfg, name)
     return value not in (default_of(cfg, name), neutral.get(name), None, False, "none", ())
 

@@ -1,4 +1,4 @@
-"""What every program does with its words: flags are read, and a mistake is one sentence on stderr."""
+"""Parse the command line of every program; a mistake is one sentence on stderr."""
 
 import contextlib
 import io
@@ -16,7 +16,7 @@ from configuration.tree import override
 
 
 def parse_flags(flags: Sequence[str], default: Any, prog: str, description: str) -> Any:
-    """Apply `--section.flag value ...` to a dataclass; --help is printed by tyro.
+    """Apply `--section.flag value ...` to a dataclass; tyro prints --help.
 
     Raises ValueError with the mistake in one sentence.
     """
@@ -26,14 +26,14 @@ def parse_flags(flags: Sequence[str], default: Any, prog: str, description: str)
 
 
 def parse_words(words: Sequence[str], kind: type, prog: str) -> Any:
-    """A dataclass of this kind from its flags. Raises ValueError with the mistake in one sentence."""
+    """Make a dataclass of this kind from its flags. Raises ValueError with the mistake in one sentence."""
     return _parse(spell_booleans(words, boolean_flags(kind)), partial(tyro.cli, kind, prog=prog))
 
 
 def parse_command(
     words: Sequence[str], commands: Mapping[str, Callable[..., None]], prog: str, description: str,
 ) -> Callable[[], None]:
-    """The command that the words name, ready to be called with the arguments that follow.
+    """The command that the first word names, with the arguments that follow bound to it.
 
     Raises ValueError with the mistake in one sentence.
     """
@@ -44,7 +44,7 @@ def parse_command(
 
 
 def boolean_flags(kind: Any, prefix: str = "--") -> Iterator[str]:
-    """The flags of a dataclass or a function that are either on or off, as they are typed: --model.norm-bias."""
+    """The boolean flags of a dataclass or a function, as they are typed: --model.norm-bias."""
     for name, hint in get_type_hints(kind, include_extras=True).items():
         bare = get_args(hint)[0] if get_origin(hint) is Annotated else hint
         flag = prefix + name.replace("_", "-")
@@ -55,7 +55,7 @@ def boolean_flags(kind: Any, prefix: str = "--") -> Iterator[str]:
 
 
 def spell_booleans(words: Sequence[str], flags: Iterator[str]) -> list[str]:
-    """The words with `--flag true|false` as tyro reads them: `--flag`, `--no-flag`. Raises ValueError for others."""
+    """Replace `--flag true|false` by `--flag` or `--no-flag`, as tyro reads it. Raises ValueError for other values."""
     known, spelled, rest = set(flags), [], list(words)
     while rest:
         flag, equals, value = rest.pop(0).partition("=")
@@ -72,7 +72,7 @@ def spell_booleans(words: Sequence[str], flags: Iterator[str]) -> list[str]:
 
 
 def parse_or_exit(parse: Callable[..., Any], words: Sequence[str], description: str) -> Any:
-    """What `parse` makes of the words; a mistake prints its sentence and exits with status 2."""
+    """Call `parse` on the words; on a mistake print its sentence and exit with status 2."""
     try:
         return parse(words, description)
     except (ValueError, OSError) as error:
@@ -80,7 +80,7 @@ def parse_or_exit(parse: Callable[..., Any], words: Sequence[str], description: 
 
 
 def fail(error: Exception | str) -> NoReturn:
-    """Say what is wrong on stderr, and exit with status 2."""
+    """Print an error on stderr and exit with status 2."""
     if isinstance(error, OSError):
         error = f"{error.filename or 'the disk'} cannot be read or written: {error.strerror or error}"
     print(f"error: {error}", file=sys.stderr)
@@ -88,7 +88,7 @@ def fail(error: Exception | str) -> NoReturn:
 
 
 def warn(sentence: str) -> None:
-    """Say on stderr what went wrong where the program can go on."""
+    """Print a warning on stderr; the program goes on."""
     print(f"warning: {sentence}", file=sys.stderr)
 
 
@@ -98,7 +98,7 @@ def spell_bytes(number: float) -> str:
 
 
 def _later(command: Callable[..., None]) -> Callable[..., Callable[[], None]]:
-    """The same arguments; the call itself waits, so that its own errors are not taken for tyro's."""
+    """Bind the arguments without calling the command, so that its errors are not taken for tyro's."""
     @wraps(command)
     def bind(*args, **kwargs):
         return partial(command, *args, **kwargs)
@@ -107,21 +107,21 @@ def _later(command: Callable[..., None]) -> Callable[..., Callable[[], None]]:
 
 
 def _parse(words: Sequence[str], parse: Callable[..., Any], kind: str = "") -> Any:
-    """What `parse` makes of the words; a mistake in one sentence, without the name of the whole dataclass."""
+    """Call `parse` on the words; raise ValueError with a mistake in one sentence, without the dataclass's name."""
     if {"-h", "--help"} & set(words):
         return parse(args=words)
-    said = io.StringIO()
+    printed = io.StringIO()
     try:
-        with contextlib.redirect_stderr(said):
+        with contextlib.redirect_stderr(printed):
             return parse(args=words)
     except SystemExit:
-        raise ValueError(_mistake(said.getvalue()).removeprefix(f"{kind}.")) from None
+        raise ValueError(_mistake(printed.getvalue()).removeprefix(f"{kind}.")) from None
 
 
 def _mistake(box: str) -> str:
-    """The sentence in tyro's frame of an error, without the frame and what pydantic adds."""
+    """The sentence inside tyro's error box, without the box and pydantic's additions."""
     lines = [line.strip(" │╭╮╰╯") for line in box.splitlines()]
-    # a title, what is wrong, and hints; between them rules, whose dashes depend on the terminal's encoding
+    # a title, the mistake and hints, separated by rules whose dashes depend on the terminal's encoding
     _, wrong, *hints = (" ".join(part.split()) for part in re.split("─{8,}|-{8,}", " ".join(lines)))
     if checked := re.search(r"Error parsing (\w+): .*?Value error, (.*?) \[type=", wrong):
         return f"{checked[1]}.{checked[2]}"
@@ -139,6 +139,6 @@ def _mistake(box: str) -> str:
 
 
 def _missing(box: str) -> str:
-    """What a program needs and was not given: in tyro's frame, the names that have help below them."""
+    """The arguments that are missing: in tyro's box, the names that have help below them."""
     names = re.findall(r"^[│ ] {5}(\S+).*\n[│ ] {9}\S", box, re.MULTILINE)
     return f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} missing"

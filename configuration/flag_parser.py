@@ -1,4 +1,4 @@
-"""Words of a command line -> changed flags of a dataclass: `--section.flag value ...`."""
+"""Read `--section.flag value ...` into changes of a dataclass."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, is_dataclass
@@ -11,7 +11,7 @@ from configuration.mistakes import nearest
 
 @dataclass(frozen=True)
 class Flag:
-    """A flag as it is typed, and where its value goes."""
+    """A flag as it is typed, and the path that it changes."""
 
     name: str  # as typed, with underscores: model.rope.theta
     path: str  # dotted, from the dataclass that is changed
@@ -31,7 +31,7 @@ class Flag:
 
 @cache
 def flags_of(kind: type) -> dict[str, Flag]:
-    """Every flag of a dataclass by its typed name; "" is the one that takes the words without a flag."""
+    """Every flag of a dataclass by the name that is typed; "" is the flag that takes words without a flag."""
     found = list(_flags(kind, "", ""))
     return {"" if flag.positional else flag.name: flag for flag in found}
 
@@ -51,7 +51,7 @@ def _flags(kind: type, typed: str, path: str) -> Iterator[Flag]:
 def read_flags(words: Sequence[str], kind: type) -> dict[str, Any]:
     """The changes that words make: {"model.rope.theta": "5e5"}, for `override`, which checks the values.
 
-    Switches take `--flag`, `--no-flag` and `--flag true|false`; the last of several equal flags counts.
+    Switches take `--flag`, `--no-flag` and `--flag true|false`. If a flag is given twice, the last one counts.
     Raises ValueError with one sentence.
     """
     changes: dict[str, Any] = {}
@@ -59,23 +59,34 @@ def read_flags(words: Sequence[str], kind: type) -> dict[str, Any]:
     while rest:
         word = rest.pop(0)
         if not word.startswith("--"):
-            if "" not in flags:
-                raise ValueError(f"{word} is not a flag: flags begin with --")
-            path = flags[""].path
+            path = _positional(word, flags)
             changes[path] = (*changes.get(path, ()), word)
             continue
         name, equals, value = word.partition("=")
         flag, path, is_off = _find(name, flags)
-        if flag.takes == "switch" and not equals:
-            value = rest.pop(0) if not is_off and rest and rest[0].lower() in ("true", "false") else "true"
-        elif flag.takes == "several":
-            value = (value,) if equals else tuple(_take(rest))
-        elif not equals:
-            if not rest or rest[0].startswith("--"):
-                raise ValueError(f"{name} needs a value")
-            value = rest.pop(0)
-        changes[path] = _understood(name, value, flag, is_off)
+        given = value if equals else None
+        changes[path] = _understood(name, _value(name, flag, given, is_off, rest), flag, is_off)
     return changes
+
+
+def _positional(word: str, flags: Mapping[str, Flag]) -> str:
+    """The path of the flag that takes words without a flag. Raises ValueError if there is none."""
+    if "" not in flags:
+        raise ValueError(f"{word} is not a flag: flags begin with --")
+    return flags[""].path
+
+
+def _value(name: str, flag: Flag, given: str | None, is_off: bool, rest: list[str]) -> Any:
+    """The value of a flag: what follows "=", or else the next words, which it takes from `rest`."""
+    if flag.takes == "several":
+        return tuple(_take(rest)) if given is None else (given,)
+    if given is not None:
+        return given
+    if flag.takes == "switch":
+        return rest.pop(0) if not is_off and rest and rest[0].lower() in ("true", "false") else "true"
+    if not rest or rest[0].startswith("--"):
+        raise ValueError(f"{name} needs a value")
+    return rest.pop(0)
 
 
 def _find(name: str, flags: Mapping[str, Flag]) -> tuple[Flag, str, bool]:

@@ -1,4 +1,4 @@
-"""Older formats of config.json, and how each becomes the next one.
+"""Older formats of config.json, and their migration to the newest.
 
 1: one flat section `model`; layers differ by `mixers` and `window_pattern`. Has no `format`.
 2: groups (`model.attention.*`, `model.rope.*`), `mixer`, `layers` and `kinds`.
@@ -20,7 +20,7 @@ OWN_OF_1 = {*GROUPED, "mixers", "window_pattern"}
 
 
 def migrated(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """The tree in the newest format. Raises ValueError for a format that this version does not know."""
+    """Bring a tree to the newest format. Raises ValueError for an unknown format."""
     tree = dict(tree)
     written_in = tree.pop("format", None)
     model = tree.get("model")
@@ -34,7 +34,7 @@ def migrated(tree: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _from_1(old: Mapping[str, Any]) -> dict[str, Any]:
-    """Flags move into their groups; a pattern of mixers and windows becomes kinds of layers."""
+    """Move flags into their groups, and turn a pattern of mixers and windows into kinds of layers."""
     model: dict[str, Any] = {name: value for name, value in old.items() if name not in OWN_OF_1}
     for name, dotted in GROUPED.items():
         if name in old:

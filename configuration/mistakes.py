@@ -1,4 +1,4 @@
-"""What is wrong with a configuration, in one sentence for each flag."""
+"""Error sentences for a wrong configuration, one for each flag."""
 
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
@@ -8,12 +8,12 @@ from pydantic import ValidationError
 
 
 def explain(error: ValidationError, names: Sequence[str] = ()) -> str:
-    """What pydantic found wrong, in one sentence for each flag; `names` are all flags, to suggest the nearest one."""
+    """Turn pydantic's errors into one sentence for each flag; `names` are all flags, to suggest the nearest one."""
     return "; ".join(_sentence(problem, names) for problem in error.errors())
 
 
 def nearest(given: str, names: Sequence[str], *, cutoff: float = 0.6) -> str:
-    """"; perhaps NAME was meant" for the name that is most like the given one, or ""."""
+    """"; perhaps NAME was meant" with the name closest to the given one, or ""."""
     leaf = given.rpartition(".")[2]
     same_leaf = [name for name in names if name.rpartition(".")[2] == leaf]
     leaves = {name.rpartition(".")[2]: name for name in reversed(names)}
@@ -23,7 +23,7 @@ def nearest(given: str, names: Sequence[str], *, cutoff: float = 0.6) -> str:
 
 
 def unknown(flag: str, names: Sequence[str]) -> str:
-    """The sentence on a flag that does not exist."""
+    """The sentence for a flag that does not exist."""
     return f"{flag} is not a flag: see --help for all of them{nearest(flag, names)}"
 
 

@@ -1,8 +1,8 @@
-"""The rules of ModelConfig: what is impossible, and which flag acts in which layer.
+"""The rules of ModelConfig: impossible values, and the layers in which each flag has an effect.
 
-A group (model.rope, model.attention, ...) acts if a layer has the part of its name: if one of the layer's choices
-(mixer, mlp, norm, position, ...) is that word. So the group of a new part needs no line here; LAYER_ACTS and MODEL_ACTS
-say it for single flags.
+A group (model.rope, model.attention, ...) acts if a layer has the part of its name: one of the layer's choices (mixer,
+mlp, norm, position, ...) is that word. So the group of a new part needs no line here. LAYER_ACTS and MODEL_ACTS have
+the conditions of single flags.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -22,8 +22,8 @@ from configuration.checks import (
 )
 from configuration.tree import FrozenDict, build, flat, get, nested, override, to_dict
 
-# The plain choices, against which presets are written, so that editing a default in config.py never changes a
-# published architecture. They ask for nothing.
+# The plain choices, on which presets are based, so that editing a default in config.py never changes a published
+# architecture. Setting a flag to its plain value is never an error.
 PLAIN_MODEL: dict[str, Any] = {
     "hidden_dim": None, "hidden_mult": 4.0, "hidden_multiple_of": 32, "vocab_multiple_of": 1,
     "mixer": "attention", "layers": ("base",), "kinds": {}, "mlp": "mlp", "activation": "gelu_tanh",
@@ -39,10 +39,10 @@ PLAIN_MODEL: dict[str, Any] = {
     "embed_dropout": 0.0, "residual_dropout": 0.0, "mlp_dropout": 0.0,
     "init": "normal", "init_std": 0.02, "out_init": "same", "head_zero_init": False, "z_loss": 0.0,
 }
-# besides those, what a flag may always say
+# further values that a flag may always have
 NEUTRAL_MODEL = PLAIN_MODEL | {"attention.backend": "sdpa", "attention.num_heads": 4}
 
-# flags of the whole model, which its layers cannot differ in
+# flags of the whole model: layers cannot differ in them
 WHOLE_MODEL = {"dim", "num_layers", "vocab_size", "vocab_multiple_of", "max_seq_len", "layers", "kinds", "head_bias",
                "final_norm", "embed_norm", "pointer", "pointer_dim", "tie_embeddings", "embed_scale", "logit_softcap",
                "logit_scale", "embed_dropout", "init", "init_std", "out_init", "head_zero_init", "z_loss"}
@@ -50,17 +50,17 @@ IN_EMBEDDING = ("learned", "sinusoidal")  # positions that are added to the embe
 
 
 def attends(layer: Any) -> bool:
-    """Whether a layer's mixer is attention, which the flags of attention and of positions speak to."""
+    """Whether a layer's mixer is attention, which the flags of attention and positions concern."""
     return layer.mixer == "attention"
 
 
 def has_part(layer: Any, group: str) -> bool:
-    """Whether a layer has the part that a group of flags belongs to: a choice says the group's name."""
+    """Whether a layer has the part that a group of flags belongs to: one of its choices is the group's name."""
     choices = {field.name: getattr(layer, field.name) for field in fields(layer)}
     return any(word == group and (flag != "position" or attends(layer)) for flag, word in choices.items())
 
 
-# in words, when a group acts whose part is a choice of attention
+# when a group acts, in words
 CONDITIONS = {"attention": "a mixer is attention", "rope": "position is rope"}
 
 
@@ -136,7 +136,7 @@ def check_shapes(cfg: Any) -> None:
 
 
 def resolve_kinds(cfg: Any, layer_kind: type) -> dict[str, Any]:
-    """The flags of each kind of layer that `layers` names: the model's with the kind's changes laid over them.
+    """The flags of each kind of layer that `layers` names: the model's, overridden by those of the kind.
 
     Raises ValueError for a kind that is not described, is in no layer, or changes a flag of the whole model.
     """
@@ -165,7 +165,7 @@ def require_flags_of_layers(kinds: Mapping[str, Any]) -> None:
 
 
 def _check_kinds(cfg: Any, resolved: Mapping[str, Any]) -> None:
-    """Check the names and flags of `kinds`, and write its values as they were understood."""
+    """Check the names and flags of `kinds`, and replace its values by the checked ones."""
     understood = {}
     for kind, changes in cfg.kinds.items():
         if kind == "base" or not is_folder_name(kind) or "." in kind:
@@ -187,7 +187,7 @@ def frozen(tree: Mapping[str, Any]) -> FrozenDict:
 
 
 def check_acting(cfg: Any) -> None:
-    """Raise ValueError if a flag of a layer asks for something, and acts in no layer with that value."""
+    """Raise ValueError if a flag of a layer requests something, but no layer with that value uses it."""
     layers = [cfg.by_kind[kind] for kind in dict.fromkeys(cfg.layers)]
     rules = {**dict(_group_acts(cfg)), **LAYER_ACTS}
     for names, (condition, test) in rules.items():
@@ -196,7 +196,7 @@ def check_acting(cfg: Any) -> None:
 
 
 def _group_acts(cfg: Any) -> Iterator[tuple[tuple[str, ...], Acts]]:
-    """The flags of each group, with when they act."""
+    """The flags of each group, and when they act."""
     for field in fields(cfg):
         group = field.name
         if is_dataclass(getattr(cfg, group)):

@@ -1,4 +1,4 @@
-"""The rules of data, tokenizer, training and sampling: what is impossible, and which flag acts when."""
+"""The rules of data, tokenizer, training and sampling: impossible values, and when each flag has an effect."""
 
 import math
 from typing import Any
@@ -40,7 +40,7 @@ def check_data(cfg: Any) -> None:
         raise ValueError(f"sample_ratio={cfg.sample_ratio} must lie between 0 and 1")
     if cfg.separator == "":
         raise ValueError("separator='' is empty: leave it out, or give e.g. a blank line")
-    if cfg.separator is not None:  # a shell hands "\n" on as two characters
+    if cfg.separator is not None:  # a shell passes "\n" as two characters
         object.__setattr__(cfg, "separator", cfg.separator.replace("\\n", "\n").replace("\\t", "\t"))
     if not cfg.name:
         raise ValueError("name=() names no text: give a file, a Hub dataset, or tales")
@@ -103,7 +103,7 @@ def check_train(cfg: Any) -> None:
     if cfg.tokens is not None and cfg.epochs is not None:
         raise ValueError(f"tokens={cfg.tokens} and epochs={cfg.epochs:g} both say how long to train: leave one out")
     check_optimizer(cfg)
-    if cfg.warmup_steps == 0 and cfg.schedule_unit == "tokens":  # 0 asks for something, unlike other flags'
+    if cfg.warmup_steps == 0 and cfg.schedule_unit == "tokens":  # unlike for other flags, 0 is a request
         raise ValueError("warmup_steps=0 would change nothing with schedule_unit=tokens: use warmup_tokens=0")
     if cfg.time_limit is not None and not 0 < parse_seconds(cfg.time_limit) < math.inf:
         raise ValueError(f"time_limit={cfg.time_limit} is not a time: use e.g. 90s, 50m or 1.5h")

@@ -1,4 +1,4 @@
-"""A configuration in a file: JSON as it is saved, YAML too as it is read."""
+"""Configurations in files: saved as JSON, read from JSON or YAML."""
 
 import json
 from pathlib import Path
@@ -22,9 +22,9 @@ def save_config(cfg: Any, path: Path) -> None:
 
 
 def load(kind: type[T], path: Path) -> T:
-    """Read a configuration from JSON or YAML. Raises ValueError naming the file and what is wrong.
+    """Read a configuration from JSON or YAML. Raises ValueError with the file and the mistake.
 
-    A file without `format` is read as the newest one, or as format 1 if its flags are those of format 1.
+    A file without `format` has the newest format, or format 1 if its flags are those of format 1.
     """
     try:
         tree = yaml.safe_load(Path(path).read_text(encoding="utf-8"))  # JSON is YAML too

@@ -1,4 +1,4 @@
-"""A configuration as a tree of flags: the one walk that reads, compares and changes it."""
+"""A configuration as a tree of flags: read, compare and change it by dotted names."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 class FrozenDict(dict):
-    """A dictionary that never changes, so that a frozen configuration can hold it and be hashed."""
+    """An immutable dictionary, so that a frozen configuration can hold it and be hashed."""
 
     def __hash__(self) -> int:
         return hash(frozenset(self.items()))
@@ -30,7 +30,7 @@ class FrozenDict(dict):
 def flat(cfg: Any, prefix: str = "") -> dict[str, Any]:
     """Every flag by its dotted name: {"model.dim": 128, "model.rope.theta": 10000.0, ...}.
 
-    A kind of layer adds its own: "model.kinds.local.attention.window". An empty mapping is a value.
+    A kind of layer adds its flags: "model.kinds.local.attention.window". An empty mapping is a value.
     """
     found = {}
     for name, value in _entries(cfg):
@@ -40,7 +40,7 @@ def flat(cfg: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def nested(changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Mappings in place of dotted names: {"rope.theta": 3} gives {"rope": {"theta": 3}}. The inverse of `flat`."""
+    """Turn dotted names into nested mappings: {"rope.theta": 3} gives {"rope": {"theta": 3}}. The inverse of `flat`."""
     tree: dict[str, Any] = {}
     for dotted, value in changes.items():
         *above, name = dotted.split(".")
@@ -53,7 +53,7 @@ def nested(changes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def diff(a: Any, b: Any) -> dict[str, tuple[Any, Any]]:
-    """The flags in which two configurations differ, with both values; None if one of them lacks the flag."""
+    """The flags in which two configurations differ, with both values; None if one lacks the flag."""
     left, right = flat(a), flat(b)
     names = dict.fromkeys([*left, *right])
     return {name: (left.get(name), right.get(name)) for name in names if left.get(name) != right.get(name)}
@@ -67,7 +67,7 @@ def get(cfg: Any, dotted: str) -> Any:
 
 
 def override(cfg: T, changes: Mapping[str, Any]) -> T:
-    """A copy with flags changed by their dotted names, e.g. {"model.rope.theta": 5e5}, and checked again.
+    """A checked copy with flags changed by their dotted names, e.g. {"model.rope.theta": 5e5}.
 
     Nested mappings work too: {"model": {"dim": 64}}. A mapping given to `model.kinds` replaces all kinds; a dotted name
     below it changes one flag of one kind. Raises ValueError with one sentence for each mistake.
@@ -81,7 +81,7 @@ def replace(cfg: T, **changes: Any) -> T:
 
 
 def build(kind: type[T], tree: Mapping[str, Any]) -> T:
-    """The dataclass that a tree of values describes; missing flags take their defaults.
+    """Build a dataclass from a tree of values; missing flags take their defaults.
 
     Raises ValueError with one sentence for each unknown flag or wrong value.
     """
@@ -114,7 +114,7 @@ def _adapter(kind: type) -> TypeAdapter:
 
 
 class _Open(dict):
-    """The flags of a dataclass on its way to a changed copy."""
+    """The flags of a dataclass while a changed copy is made."""
 
 
 def _merged(node: Any, changes: Mapping[str, Any]) -> dict[str, Any]:

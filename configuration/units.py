@@ -1,4 +1,4 @@
-"""Sizes and times as people write them."""
+"""Read sizes and durations such as 2GB and 50m."""
 
 import re
 

@@ -15,17 +15,17 @@ PROGRAM = "inference.py RUN [prompt ...]"
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What the command line can say after RUN."""
+    """The options of the command line after RUN."""
 
     sample: tyro.conf.OmitArgPrefixes[SampleConfig]
     checkpoint: str = "best"  # best, last, or the step of a checkpoint
-    ema: bool = False  # use the moving average of the weights, which a run with train.ema_decay keeps
+    ema: bool = False  # use the moving average of the weights, for a run with train.ema_decay
     device: str = "auto"  # auto = cuda, else mps, else cpu
-    score: str | None = None  # a text file to predict, - = standard input; nothing is generated
+    score: str | None = None  # score a text file (- = standard input) in place of generating
 
 
 def parse(words: Sequence[str], description: str, models: Path = MODELS) -> tuple[Path, Options]:
-    """Return the run's folder, and the options. Prints help, or one sentence on stderr, and exits if that is due."""
+    """Return the run's folder and the options. Help, and mistakes in one sentence on stderr, exit."""
     if not words or words[0].startswith("-"):
         if {"-h", "--help"} & set(words):
             parse_flags(["--help"], Options(sample=SampleConfig()), PROGRAM, description)

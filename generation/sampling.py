@@ -1,4 +1,4 @@
-"""How text is drawn from a model: one token after the other, many texts at once, with a cache."""
+"""Sample texts from a model: token by token, many texts at once, with a cache."""
 
 import hashlib
 from collections import Counter
@@ -11,14 +11,14 @@ from torch import Tensor, nn
 from config import ModelConfig, SampleConfig
 from model import Cache, Model
 
-TOKENS_AT_A_TIME = 2**15  # of all texts that are continued side by side, when each is as long as the context
+TOKENS_AT_A_TIME = 2**15  # of all texts in a batch, if each is as long as the context
 
 
 class Text:
-    """A text that grows: its tokens, those the model still sees, and its own random stream.
+    """A text in generation: its tokens, those the model still sees, and its own random generator.
 
-    Past `max_len` tokens the model sees the last half of them, from position 0 on; what it sees
-    depends on the text alone, so a cache and other texts in the batch change nothing.
+    Once it exceeds `max_len` tokens, the model sees its last half, from position 0 on. What the model sees depends on
+    the text alone, so the cache and the other texts of the batch change nothing.
     """
 
     def __init__(self, row: int, prompt: Sequence[int], *, max_len: int, seed: int):
@@ -36,7 +36,7 @@ class Text:
         return self.tokens[self.num_prompt:]
 
     def slide(self) -> bool:
-        """Begin anew with the last half where the text is past max_len; true where it did."""
+        """Drop all but the last half if the model sees more than max_len tokens; return whether it did."""
         if len(self.tokens) - self.start <= self.max_len:
             return False
         self.start = len(self.tokens) - max(1, self.max_len // 2)
@@ -47,14 +47,13 @@ def generate(
     model: Model, prompts: Sequence[Sequence[int]], cfg: SampleConfig, *, eos_id: int,
     on_token: Callable[[int, int], None] | None = None, use_cache: bool = True, num_ids: int | None = None,
 ) -> list[list[int]]:
-    """Continue each prompt; its new tokens, with the end-of-text token where one was drawn.
+    """Continue each prompt; return the new tokens, with the end-of-text token if it was drawn.
 
-    A prompt is continued as if it were alone: batches (of `rows_at_a_time`), their order and the cache change only
-    the rounding. The draws of a text follow from cfg.seed, its prompt, and how many prompts before it
-    are the same. `on_token(row, token)` is called as they come. Only ids below `num_ids` are drawn:
-    the tokenizer's, where the model's vocabulary is larger.
-    Raises ValueError for a prompt without tokens, or with ids that the model does not have, and for
-    a model whose logits are not finite.
+    Each prompt is continued as if it were alone: batches (of `rows_at_a_time`), their order and the cache change only
+    the rounding. The draws depend on cfg.seed, the prompt, and the number of equal prompts before it.
+    `on_token(row, token)` is called for each token. Only ids below `num_ids` are drawn, e.g. the tokenizer's if the
+    model's vocabulary is larger.
+    Raises ValueError for a prompt that is empty or has ids outside the vocabulary, and for logits that are not finite.
     """
     new = [[] for _ in prompts]
     texts, rows = _start(model.cfg, prompts, cfg.seed), rows_at_a_time(model.cfg)
@@ -70,12 +69,12 @@ def stream(
     model: Model, prompts: Sequence[Sequence[int]], cfg: SampleConfig, *, eos_id: int,
     use_cache: bool = True, num_ids: int | None = None,
 ) -> Iterator[tuple[int, int]]:
-    """`generate` one token at a time, all prompts at once: (row, token id), for every unfinished row in turn."""
+    """`generate`, all prompts at once, one token at a time: yields (row, token id) for every unfinished row in turn."""
     return _continue(model, _start(model.cfg, prompts, cfg.seed), cfg, eos_id, use_cache, num_ids)
 
 
 def rows_at_a_time(cfg: ModelConfig) -> int:
-    """The most texts that are continued side by side: as many as keep memory below that of a training step."""
+    """The largest batch of texts, which takes less memory than a training step."""
     return max(1, TOKENS_AT_A_TIME // cfg.max_seq_len)
 
 
@@ -98,12 +97,12 @@ def _continue(
                 cache.keep_rows(rows, padding=_longest(texts) - _longest(kept))
             texts = kept
             if any([text.slide() for text in texts]):
-                cache = None  # what they see now begins elsewhere: read all texts again
+                cache = None  # a text begins at another token: read all texts again
 
 
 @contextmanager
 def eval_mode(model: nn.Module) -> Iterator[None]:
-    """Switch dropout off, and back to what it was."""
+    """Switch dropout off inside the block, and restore the mode after it."""
     was_training = model.training
     model.eval()
     try:
@@ -128,24 +127,24 @@ def _start(cfg: ModelConfig, prompts: Sequence[Sequence[int]], seed: int) -> lis
 
 
 def ended(new: list[int], cfg: SampleConfig, eos_id: int) -> bool:
-    """Whether a text with these new tokens is finished."""
+    """Whether a text with these new tokens is complete."""
     return len(new) >= cfg.max_new_tokens or cfg.stop_at_eos and new[-1:] == [eos_id]
 
 
 def _longest(texts: list[Text]) -> int:
-    """Tokens seen of the text of which most are."""
+    """The largest number of visible tokens of a text."""
     return max(len(text.seen) for text in texts)
 
 
 @torch.inference_mode()
 def _read(model: Model, texts: list[Text], cache: Cache | None) -> Tensor:
-    """Logits of the token after each text: (b, v), on the CPU. Reads what the cache does not have."""
+    """The logits of the token after each text, on the CPU. Reads only what is not in the cache. Shape: (b, v)."""
     longest = _longest(texts)
     padding = [longest - len(text.seen) for text in texts]
     first = 0 if cache is None or cache.length == 0 else longest - 1
     tokens = torch.tensor([([0] * empty + text.seen)[first:] for empty, text in zip(padding, texts, strict=True)])
     positions = torch.arange(first, longest)
-    if any(padding):  # (b, t), negative on the padding; else (t,), where attention is faster
+    if any(padding):  # (b, t), negative on padding; otherwise (t,), for which attention is faster
         positions = positions - torch.tensor(padding)[:, None]
     device = next(model.parameters()).device
     logits = model(tokens.to(device), positions=positions.to(device), cache=cache, last_only=True)
@@ -156,11 +155,10 @@ def _read(model: Model, texts: list[Text], cache: Cache | None) -> Tensor:
 
 
 def distribution(logits: Tensor, cfg: SampleConfig, seen: Sequence[Sequence[int]]) -> Tensor:
-    """The probabilities that tokens are drawn with, from the logits and the tokens already there.
+    """The probabilities to draw tokens with, from the logits and the tokens already in each text.
 
-    Repetition penalty, temperature, top-k, top-p and min-p act in this order, each on what those
-    before it left; sources stand at the flags of SampleConfig.
-    Shape: logits (b, v), seen b lists of ids -> (b, v), each row adding up to 1.
+    Applies repetition penalty, temperature, top-k, top-p and min-p, in this order; SampleConfig names their sources.
+    Shape: logits (b, v), seen b lists of ids -> (b, v), each row summing to 1.
     """
     if cfg.repetition_penalty != 1:
         there = torch.zeros_like(logits, dtype=torch.bool)
@@ -170,7 +168,7 @@ def distribution(logits: Tensor, cfg: SampleConfig, seen: Sequence[Sequence[int]
         logits = logits.where(~there, weaker)
     if cfg.temperature == 0:
         return nn.functional.one_hot(logits.argmax(-1), logits.shape[-1]).float()
-    p = ((logits - logits.amax(-1, keepdim=True)) / cfg.temperature).softmax(-1)  # a tiny divisor: no inf - inf
+    p = ((logits - logits.amax(-1, keepdim=True)) / cfg.temperature).softmax(-1)  # no inf - inf at a tiny one
     if cfg.top_k is not None:
         likeliest, ids = p.topk(min(cfg.top_k, p.shape[-1]))
         p = torch.zeros_like(p).scatter(-1, ids, likeliest)
@@ -185,7 +183,7 @@ def distribution(logits: Tensor, cfg: SampleConfig, seen: Sequence[Sequence[int]
 
 
 def _draw(p: Tensor, texts: list[Text]) -> list[int]:
-    """A token for each text from its row of p (b, v), by one number of the text's own stream."""
+    """Draw a token for each text from its row of p (b, v), by one number of the text's own generator."""
     share = torch.stack([torch.rand(1, generator=text.random, dtype=torch.float64) for text in texts])  # (b, 1)
     reached = p.double().cumsum(-1)
     return torch.searchsorted(reached, share * reached[:, -1:], right=True).flatten().tolist()

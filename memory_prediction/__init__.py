@@ -1,1 +1,1 @@
-"""How much memory a process holds and may hold: measured, limited, predicted."""
+"""The memory of a training run: predicted, limited, measured. memory.py is its door."""

@@ -1,4 +1,4 @@
-"""Which tensors are alive when: a log of every storage that is made and freed inside a `with` block."""
+"""Log every storage that is allocated and freed inside a `with` block, so that peaks can be broken down."""
 
 import bisect
 import weakref
@@ -14,59 +14,48 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 PRODUCTS = (torch.ops.aten.mm.default, torch.ops.aten.bmm.default, torch.ops.aten.addmm.default)
-ALIGNMENT = {"cpu": 64, "cuda": 512}  # bytes that an allocation is rounded up to
+ALIGNMENT = {"cpu": 64, "cuda": 512}  # bytes; an allocation is rounded up to a multiple
 
 
 class Storage(NamedTuple):
-    """Memory that tensors share, and the moment it was made."""
+    """Memory that tensors share, and where in the run it was allocated."""
 
     num_bytes: int
     phase: str  # build, step, forward, backward, optimizer, evaluation, sampling
-    module: str  # path of the module that made it, or whose gradient it is; "" = none
+    module: str  # path of the module that made it, or whose gradient it is; "" = outside all modules
     operation: str
 
 
 class Peak(NamedTuple):
-    """The moment at which most is alive, of those in one phase and kind of module."""
+    """The largest amount alive in one phase and module, and when."""
 
     num_bytes: int
-    place: int  # in the log
+    place: int  # entries of the log before it
     operation: str
 
 
-class LiveStorages(TorchDispatchMode):
-    """Counts the bytes of all storages alive; works with fake tensors as with real ones.
+class RunPosition:
+    """Tracks the phase of training and the module that is running, in the forward and in the backward pass.
 
-    `phase` names what happens now; in "step", forward, backward and optimizer are found by themselves. `log` has every
-    storage by the order in which it was made (+key) and freed (-key). What kernels take for themselves is not seen.
+    The caller sets `phase`; within "step", forward, backward and optimizer are told apart here. `names` are the modules
+    to tell apart, by id; other modules count as the one around them.
     """
 
-    def __init__(self, *, device: str = "cpu"):
-        super().__init__()
-        self.names: dict[int, str] = {}  # of the modules to tell apart, by id
-        self.alignment = ALIGNMENT[device]
-        self.phase, self.live = "build", 0
-        self.storages: dict[int, Storage] = {}
-        self.log: list[int] = []
-        self.products: set[tuple] = set()  # of bfloat16 matrices, by shape: oneDNN keeps a program for each
-        self.keys: dict[int, int] = {}  # of storages alive: their address -> their key
-        self.peaks: dict[tuple[str, str], Peak] = {}
+    def __init__(self):
+        self.phase, self.names = "build", {}
         self.modules: list[str] = []  # that are running, the innermost last
-        self.begun: list[tuple[int, str]] = []  # (autograd's next number, module) wherever that changes
-        self.references: dict[int, weakref.ref] = {}
-
-    # ---- where we are ----
+        self.begun: list[tuple[int, str]] = []  # (autograd's next sequence number, module) at each change of module
 
     @contextmanager
-    def watching(self) -> Iterator["LiveStorages"]:
-        """Count inside the block."""
+    def tracked(self) -> Iterator[None]:
+        """Follow modules and optimizers inside the block."""
         with ExitStack() as stack:
             for hook in (register_module_forward_pre_hook(self._enter),
                          register_module_forward_hook(self._leave, always_call=True),
                          register_optimizer_step_pre_hook(self._begin_step),
                          register_optimizer_step_post_hook(self._end_step)):
                 stack.callback(hook.remove)
-            yield stack.enter_context(self)
+            yield
 
     def _enter(self, module: nn.Module, _) -> None:
         self.modules.append(self.names.get(id(module), self._module()))
@@ -88,23 +77,44 @@ class LiveStorages(TorchDispatchMode):
     def _end_step(self, *_) -> None:
         self.phase = self._outer
 
-    def where(self) -> tuple[str, str]:
-        """The phase and the module of what happens now."""
+    def now(self) -> tuple[str, str]:
+        """The current phase and module."""
         if torch._C._current_graph_task_id() == -1:
             module = self._module()
             return "forward" if module and self.phase == "step" else self.phase, module
-        if self.modules:  # computed again for the gradient
+        if self.modules:  # recomputed for the gradient
             return "backward", self.modules[-1]
         node = torch._C._current_autograd_node()
         number = node._sequence_nr() if node is not None else -1
         place = bisect.bisect_right(self.begun, number, key=lambda entry: entry[0]) - 1
         return "backward", self.begun[place][1] if place >= 0 and number < 2**63 else ""
 
-    # ---- what is alive ----
+
+class StorageLog(TorchDispatchMode):
+    """Logs storages and counts the bytes alive; for fake tensors as for real ones.
+
+    `entries` lists each storage when it is made (+key) and freed (-key). Memory inside kernels is not visible here.
+    """
+
+    def __init__(self, *, device: str = "cpu"):
+        super().__init__()
+        self.position, self.alignment, self.alive_bytes = RunPosition(), ALIGNMENT[device], 0
+        self.storages: dict[int, Storage] = {}
+        self.entries: list[int] = []
+        self.products: set[tuple] = set()  # of bfloat16 matrices, by shape: oneDNN keeps a program for each
+        self.keys: dict[int, int] = {}  # address -> key of the storages alive
+        self.peaks: dict[tuple[str, str], Peak] = {}  # by phase and module
+        self.references: dict[int, weakref.ref] = {}
+
+    @contextmanager
+    def watching(self) -> Iterator["StorageLog"]:
+        """Log inside the block."""
+        with self.position.tracked(), self:
+            yield self
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         if torch.is_inference_mode_enabled() and function.namespace == "aten":
-            # elsewhere an operation that is made of others has been taken apart before it comes here
+            # outside inference mode, composite operations are decomposed before they come here
             with self:
                 result = function.decompose(*args, **kwargs or {})
             if result is not NotImplemented:
@@ -112,16 +122,16 @@ class LiveStorages(TorchDispatchMode):
         if function in PRODUCTS and args[-1].dtype == torch.bfloat16:
             self.products.add((function, *(x.shape for x in args)))
         result = self.run(function, args, kwargs or {})
-        before = len(self.log)
+        before = len(self.entries)
         for x in tree_leaves(result):
             if isinstance(x, Tensor):
                 self._see(x, function)
-        if len(self.log) > before:
+        if len(self.entries) > before:
             self._note_peak(function)
         return result
 
     def run(self, function, args, kwargs):
-        """Call an operation."""
+        """Run an operation."""
         return function(*args, **kwargs)
 
     def _see(self, x: Tensor, function) -> None:
@@ -131,30 +141,30 @@ class LiveStorages(TorchDispatchMode):
             return
         key = len(self.storages) + 1
         num_bytes = -(-storage.nbytes() // self.alignment) * self.alignment
-        self.storages[key] = Storage(num_bytes, *self.where(), str(function))
+        self.storages[key] = Storage(num_bytes, *self.position.now(), str(function))
         self.keys[address] = key
         self.references[key] = weakref.ref(storage, lambda _: self._free(address, key))
-        self.log.append(key)
-        self.live += num_bytes
+        self.entries.append(key)
+        self.alive_bytes += num_bytes
 
     def _free(self, address: int, key: int) -> None:
         del self.keys[address], self.references[key]
-        self.live -= self.storages[key].num_bytes
-        self.log.append(-key)
+        self.alive_bytes -= self.storages[key].num_bytes
+        self.entries.append(-key)
 
     def _note_peak(self, function) -> None:
-        where = self.where()
-        if where not in self.peaks or self.live > self.peaks[where].num_bytes:
-            self.peaks[where] = Peak(self.live, len(self.log), str(function))
+        here = self.position.now()
+        if here not in self.peaks or self.alive_bytes > self.peaks[here].num_bytes:
+            self.peaks[here] = Peak(self.alive_bytes, len(self.entries), str(function))
 
     def key_of(self, x: Tensor) -> int | None:
-        """The storage of a tensor, if it was made here."""
+        """The key of a tensor's storage, if it was made here."""
         return self.keys.get(x.untyped_storage()._cdata)
 
     def alive_at(self, place: int) -> dict[int, int]:
-        """The bytes of the storages alive after so many entries of the log, by key."""
+        """The bytes of the storages alive after `place` entries of the log, by key."""
         alive: dict[int, int] = {}
-        for entry in self.log[:place]:
+        for entry in self.entries[:place]:
             if entry > 0:
                 alive[entry] = self.storages[entry].num_bytes
             else:

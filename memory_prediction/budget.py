@@ -1,4 +1,4 @@
-"""The memory of a run: predicted before it begins, limited while it goes on, measured at its end."""
+"""The memory of a run: predicted before it begins, limited while it runs, measured at its end."""
 
 import contextlib
 import json
@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,13 @@ import torch
 
 from config import Config
 from configuration.command_line import spell_bytes
+from memory_prediction.baseline import baseline_bytes
+from memory_prediction.free_memory import free_bytes
 from memory_prediction.prediction import Prediction, predict
 from memory_prediction.process import (
     Watchdog,
-    baseline_bytes,
     choose_allocator,
     file_bytes,
-    free_bytes,
     is_out_of_memory,
     limit_growth,
     peak_rss_bytes,
@@ -33,29 +34,29 @@ from run_store.atomic_files import write_text
 FILE = "memory.json"
 EXIT_OUT_OF_MEMORY, EXIT_WATCHDOG = 76, 77
 CODE_BYTES = 80 * 2**20  # resident code of a process in training; a fork has touched half of it when it begins
-LEAST_GROWTH = 32 * 2**20  # with less no thread can begin, and who starts one waits for it forever
-WATCHED = 1.03  # x the limit: what the kernel counts, but the limit on data does not, such as the pages of files
+LEAST_GROWTH = 32 * 2**20  # with less no thread can start, and starting one waits forever
+WATCHED = 1.03  # x the limit: the watchdog's limit, which counts pages of files too
 
 
 class OutOfMemory(Exception):
-    """A run took more memory than it was allowed, or than there is."""
+    """A run exceeded its memory limit, or the memory of the machine."""
 
 
 @dataclass(frozen=True)
 class Budget:
-    """What a run may take, and what it is predicted to; all in bytes."""
+    """How much memory a run may take and is predicted to take, in bytes."""
 
     prediction: Prediction
     room: Room  # the limit of the whole process, and what it holds before the run
-    zone: str  # which allocator it runs with
+    allocator: str  # fast or tight: see choose_allocator
     device: torch.device
     enforced: bool  # whether train.memory_limit names the limit
 
     @classmethod
     def of(cls, cfg: Config, device: torch.device, *, force: bool = False) -> "Budget | None":
-        """Predict a run; None on devices of which nothing is known. Chooses the allocator of this process.
+        """Predict a run and choose the allocator of this process; None if the device is neither cpu nor cuda.
 
-        To be called when everything but the model is there. Raises ValueError where the run cannot fit, unless `force`.
+        Call it when everything but the model exists. Raises ValueError if the run cannot fit, unless `force`.
         """
         if device.type not in ("cpu", "cuda"):
             return None
@@ -63,84 +64,93 @@ class Budget:
         base = (baseline_bytes() or 0) if device.type == "cpu" else 0
         free = free_bytes() if device.type == "cpu" else torch.cuda.mem_get_info(device)[0]
         room = Room(limit=min(limit or math.inf, base + (math.inf if free is None else free)), base=base)
-        zone = room.zone(prediction)
-        if zone is None and not force:
+        allocator = room.allocator_for(prediction)
+        if allocator is None and not force:
             raise ValueError(_refusal(cfg, prediction, room, device))
         if device.type == "cpu":
-            choose_allocator(zone or "pinned")
-        return cls(prediction, room, zone or "pinned", device, limit is not None)
+            choose_allocator(allocator or "tight")
+        return cls(prediction, room, allocator or "tight", device, limit is not None)
 
     @contextlib.contextmanager
-    def kept(self, folder: Path) -> Iterator[None]:
-        """Inside, the limit holds if train.memory_limit names one; at the end the peak goes to the run's folder.
+    def enforced_on(self, folder: Path) -> Iterator[None]:
+        """Inside the block the limit holds, if train.memory_limit gives one; memory.json gets the peak.
 
-        Raises OutOfMemory where memory ran out.
+        Raises OutOfMemory if memory runs out.
         """
         self._write(folder, None)
         reset_peak_rss()
-        with contextlib.ExitStack() as stack:
-            if self.enforced and self.device.type == "cpu" and rss_bytes() is not None:
-                code = max(0, CODE_BYTES - file_bytes())
-                stack.enter_context(Watchdog(None, round(WATCHED * self.room.limit), self._end_at_once))
-                stack.callback(limit_growth(max(LEAST_GROWTH, int(self.room.limit) - rss_bytes() - code)))
-            elif self.enforced and self.device.type == "cuda":
-                total = torch.cuda.get_device_properties(self.device).total_memory
-                torch.cuda.set_per_process_memory_fraction(min(1.0, self.room.limit / total), self.device)
-            try:
+        try:
+            with limited(self) if self.enforced else contextlib.nullcontext():
                 yield
-            except Exception as error:
-                if is_out_of_memory(error):
-                    raise OutOfMemory(self._what_happened()) from error
-                raise
-            finally:
-                with contextlib.suppress(OSError):  # a full disk has been told of before
-                    self._write(folder, self.peak_bytes())
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise OutOfMemory(exceeded(self)) from error
+            raise
+        finally:
+            with contextlib.suppress(OSError):  # a full disk is reported elsewhere
+                self._write(folder, self.peak_bytes())
 
     def peak_bytes(self) -> int | None:
-        """The most this process has held since the run began; on a GPU, what torch has allocated there."""
+        """The peak of this process since the run began; on a GPU, of what torch allocated there."""
         return peak_rss_bytes() if self.device.type == "cpu" else torch.cuda.max_memory_allocated(self.device)
 
     @property
     def expected(self) -> tuple[int, int]:
-        """The least and the most that the process will hold."""
+        """The least and the most that the process will hold, as predicted."""
         return tuple(self.room.base + growth for growth in
-                     (self.prediction.low_bytes, self.prediction.bytes_with(self.zone)))
+                     (self.prediction.low_bytes, self.prediction.bytes_with(self.allocator)))
 
     def announcement(self) -> str:
         low, high = self.expected
         between = spell_bytes(low) if low == high else f"{spell_bytes(low)} to {spell_bytes(high)}"
         whose = "train.memory_limit" if self.enforced else "free"
         limit = "" if self.room.limit == math.inf else f" of {spell_bytes(self.room.limit)} ({whose})"
-        slower = "; memory goes back at once, which takes longer" if self.zone == "pinned" else ""
+        slower = "; freed memory goes back at once, so steps take longer" if self.allocator == "tight" else ""
         return f"memory: {between} predicted{limit}{slower}"
 
     def result(self) -> str | None:
-        """What was measured, beside what was predicted; None where nothing can be measured."""
-        low, high = self.expected
-        peak = self.peak_bytes()
+        """The measured peak beside the prediction; None if it cannot be measured."""
+        (low, high), peak = self.expected, self.peak_bytes()
         return peak and f"memory: at most {spell_bytes(peak)}, predicted {spell_bytes(low)} to {spell_bytes(high)}"
 
     def _write(self, folder: Path, peak: int | None) -> None:
         low, high = self.expected
         numbers: dict[str, Any] = {
             "predicted_low_bytes": low, "predicted_high_bytes": high, "baseline_bytes": self.room.base,
-            "limit_bytes": self.room.limit if self.enforced else None, "allocator": self.zone, "peak_bytes": peak}
+            "limit_bytes": self.room.limit if self.enforced else None, "allocator": self.allocator, "peak_bytes": peak}
         write_text(folder / FILE, json.dumps(numbers, indent=2) + "\n")
 
-    def _what_happened(self) -> str:
-        low, high = self.expected
-        return (f"memory ran out: the run may take {spell_bytes(self.room.limit)}, and was predicted to take "
-                f"{spell_bytes(low)} to {spell_bytes(high)}; use a smaller train.batch_size with more "
-                "train.accumulation, or train.checkpoint_activations")
 
-    def _end_at_once(self, rss: int) -> None:
-        print(f"error: {self._what_happened()} (it holds {spell_bytes(rss)})", file=sys.stderr, flush=True)
-        os._exit(EXIT_WATCHDOG)
+@contextlib.contextmanager
+def limited(budget: Budget) -> Iterator[None]:
+    """Refuse memory beyond the limit; on a CPU also end the process if it exceeds the limit."""
+    with contextlib.ExitStack() as stack:
+        if budget.device.type == "cuda":
+            total = torch.cuda.get_device_properties(budget.device).total_memory
+            torch.cuda.set_per_process_memory_fraction(min(1.0, budget.room.limit / total), budget.device)
+        elif rss_bytes() is not None:
+            code = max(0, CODE_BYTES - file_bytes())
+            stack.enter_context(Watchdog(None, round(WATCHED * budget.room.limit), partial(exit_at_once, budget)))
+            stack.callback(limit_growth(max(LEAST_GROWTH, int(budget.room.limit) - rss_bytes() - code)))
+        yield
+
+
+def exceeded(budget: Budget) -> str:
+    """The sentence on a run that ran out of memory."""
+    low, high = budget.expected
+    return (f"memory ran out: the run may take {spell_bytes(budget.room.limit)}, and was predicted to take "
+            f"{spell_bytes(low)} to {spell_bytes(high)}; use a smaller train.batch_size with more "
+            "train.accumulation, or train.checkpoint_activations")
+
+
+def exit_at_once(budget: Budget, rss: int) -> None:
+    print(f"error: {exceeded(budget)} (it holds {spell_bytes(rss)})", file=sys.stderr, flush=True)
+    os._exit(EXIT_WATCHDOG)
 
 
 def _refusal(cfg: Config, prediction: Prediction, room: Room, device: torch.device) -> str:
     ways = "; ".join(in_words(cfg, room, device.type)) or "a much smaller model"
     whose = f"train.memory_limit={cfg.train.memory_limit}" if room.limit == cfg.train.memory_limit_bytes else "memory"
     return (f"{whose}: the run needs {spell_bytes(room.base + prediction.low_bytes)} (most of it in the "
-            f"{prediction.moment}), and {spell_bytes(room.limit)} can be had; it would fit with {ways}; or try it "
+            f"{prediction.peak_name}), and {spell_bytes(room.limit)} can be had; it would fit with {ways}; or try it "
             "all the same with --force")

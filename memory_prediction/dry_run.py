@@ -1,13 +1,13 @@
-"""A training run in small: everything that takes memory in it, twice, with tensors that have shapes and no data.
+"""A dry run of training: every phase that takes memory, on tensors that have shapes and no data.
 
-Nothing here knows what a norm or a mixer is: the model is built, trained and used by the functions that train.py
-calls, so a part written today is predicted today.
+The model is built, trained and used by the functions that train.py calls. Nothing here depends on its parts, so a new
+part needs no change here.
 """
 
 import math
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -20,95 +20,95 @@ from torch._subclasses.fake_tensor import (
 
 from config import Config, replace
 from data import Batch
-from memory_prediction.allocations import LiveStorages, Peak
+from memory_prediction.allocations import Peak, StorageLog
 from model import Model
 from objective import Objective
 from training.evaluation import score_batch
 from training.step import TrainState
 
 PARTS = ("weights", "gradients", "optimizer", "average", "activations", "loss", "temporaries")
-LOSS = {"head", "pointer", "loss"}  # modules that make logits, or something of their size
+LOSS = {"head", "pointer", "loss"}  # modules that make logits, or tensors of their size
 BLOCK = 2**17  # bytes
-SHORT_PROMPT = 16  # tokens of a prompt as people give it
-NO_VALUE = (torch.ops.aten._local_scalar_dense.default,)  # what asks a tensor for its number
+SHORT_PROMPT = 16  # tokens of a usual prompt
+NO_VALUE = (torch.ops.aten._local_scalar_dense.default,)  # operations that read the value of a tensor
 
 
 class DataDecides(Exception):
-    """How much memory the model takes depends on what is in its tensors."""
+    """The memory of the model depends on the values in its tensors."""
 
 
 @dataclass(frozen=True)
-class Moment:
-    """The most that is alive at a time in one phase and module, and what that is."""
+class Breakdown:
+    """What is alive at the peak of one phase and module."""
 
     num_bytes: int
     operation: str
-    parts: Counter  # (module, part) -> bytes; the module "" is none of them
-    num_blocks: int  # of 128 kB or more, each of which the system maps for itself
-    num_products: int  # of bfloat16 matrices, in the whole run, equal ones once
+    parts: Counter  # (module, part) -> bytes; "" = outside all modules
+    num_blocks: int  # of 128 kB or more, each mapped by itself
+    num_products: int  # of bfloat16 matrices in the whole run, equal shapes once
 
 
-Moments = dict[tuple[str, str], Moment]  # by phase and module
+Breakdowns = dict[tuple[str, str], Breakdown]  # by phase and module
 
 
-class Rehearsal(LiveStorages):
-    """Counts storages, and answers for tensors without data."""
+class FakeStorageLog(StorageLog):
+    """Counts the storages of fake tensors, and makes up a value if the code reads one."""
 
     def run(self, function, args, kwargs):
         if function not in NO_VALUE:
             return function(*args, **kwargs)
-        if self.modules:
-            raise DataDecides(f"{self.modules[-1]} asks for the value of a tensor")
+        if self.position.modules:
+            raise DataDecides(f"{self.position.modules[-1]} asks for the value of a tensor")
         return True if args[0].dtype == torch.bool else 1.0 if args[0].is_floating_point() else 1
 
 
-def rehearse(cfg: Config, *, rows: int, num_texts: int, device: str = "cpu", fake: bool = True) -> Moments:
-    """Build the model, take the steps that show all there is to see, evaluate, and continue `num_texts` texts.
+def dry_run(cfg: Config, *, rows: int, num_texts: int, device: str = "cpu", fake: bool = True) -> Breakdowns:
+    """Build the model, take enough steps to reach the peak, evaluate, and continue `num_texts` texts.
 
-    `rows` stand in a batch. With `fake` no tensor has data, and DataDecides is raised by a model that needs some.
+    A batch has `rows` rows. With `fake` no tensor has data; raises DataDecides if the model needs data.
     """
     if not fake:
-        return _rehearse(cfg, rows, num_texts, LiveStorages(device=device))
+        return _run_all_phases(cfg, rows, num_texts, StorageLog(device=device))
     try:
         with FakeTensorMode(allow_non_fake_inputs=True):
-            return _rehearse(cfg, rows, num_texts, Rehearsal(device=device))
+            return _run_all_phases(cfg, rows, num_texts, FakeStorageLog(device=device))
     except (DataDependentOutputException, DynamicOutputShapeException) as error:
         raise DataDecides(f"the model calls {error.func}") from error
 
 
-def _rehearse(cfg: Config, rows: int, num_texts: int, live: LiveStorages) -> Moments:
+def _run_all_phases(cfg: Config, rows: int, num_texts: int, log: StorageLog) -> Breakdowns:
     train, gradients = cfg.train, {}
-    with live.watching(), torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+    with log.watching(), torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Accessing the data pointer of FakeTensor")  # by copy.deepcopy of a model
         model = Model(cfg.model, checkpoint_activations=train.checkpoint_activations)
         state = TrainState(model, train)
-        live.names = groups(model) | {id(state.objective.loss): "loss"}
+        log.position.names = groups(model) | {id(state.objective.loss): "loss"}
         for name, parameter in model.named_parameters():
-            parameter.register_post_accumulate_grad_hook(_noting(gradients, live, group(name)))
+            parameter.register_post_accumulate_grad_hook(_noting(gradients, log, group(name)))
         batches = [some_batch(cfg, rows) for _ in range(min(2, train.accumulation))]
-        live.phase = "step"
+        log.position.phase = "step"
         last = num_steps(cfg)
         for number in range(1, last):
             fill_states(state, number)
         state.step(batches, number=last, lr=0.0, noise=[])
-        live.phase = "evaluation"
+        log.position.phase = "evaluation"
         state.optimizer.eval()
         with state.precision:
             score_batch(state.objective, batches[0])
         if num_texts:
-            live.phase = "sampling"
+            log.position.phase = "sampling"
             begin_texts(cfg, state.objective, num_texts)
-        owners = dict(owned(state, live)) | gradients
-        return {where: moment(live, peak, owners) for where, peak in live.peaks.items()}
+        owners = dict(owned(state, log)) | gradients
+        return {where: break_down(log, peak, owners) for where, peak in log.peaks.items()}
 
 
 def num_steps(cfg: Config) -> int:
-    """Steps until nothing new can happen: with the states of the optimizer made, and used."""
+    """Steps until the peak is reached: the optimizer's state exists, and has been used."""
     return 3 if cfg.train.optimizer == "soap" else 2
 
 
 def fill_states(state: TrainState, number: int) -> None:
-    """What a step leaves to the next one, without its forward and backward pass, which take most of the time."""
+    """Make what a step leaves to the next one, without its slow forward and backward pass."""
     for parameter in state.model.parameters():
         parameter.grad = torch.zeros_like(parameter)
     state.optimizer.step()
@@ -118,7 +118,7 @@ def fill_states(state: TrainState, number: int) -> None:
 
 
 def some_batch(cfg: Config, rows: int) -> Batch:
-    """A batch of random tokens, in documents of half a row where rows hold several."""
+    """A batch of random tokens; with packing=documents in documents of half a row."""
     shape = rows, cfg.model.max_seq_len
     x, y = (torch.randint(cfg.model.vocab_size, shape) for _ in range(2))
     places = torch.arange(shape[1]).expand(shape)
@@ -126,7 +126,7 @@ def some_batch(cfg: Config, rows: int) -> Batch:
 
 
 def begin_texts(cfg: Config, objective: Objective, num_texts: int) -> None:
-    """Two tokens of each text, where most has to be read: at the start, or where a text has outgrown the context."""
+    """Generate two tokens of each text when most is read: at its start, or once it has outgrown the context."""
     context, new = cfg.model.max_seq_len, cfg.sample.max_new_tokens
     if "tales" in cfg.data.name and cfg.train.graded_stories:
         new = max(new, 2 * context)
@@ -138,7 +138,7 @@ def begin_texts(cfg: Config, objective: Objective, num_texts: int) -> None:
 
 
 def groups(model: nn.Module) -> dict[int, str]:
-    """The modules that a table of memory has a line for, by id."""
+    """The modules that have a line in the table of memory.py, by id."""
     return {id(module): group(name) for name, module in model.named_modules() if name and group(name) == plain(name)}
 
 
@@ -154,33 +154,38 @@ def group(name: str) -> str:
     return ".".join(words[:2]) if words[0] == "blocks" else words[0]
 
 
-def _noting(found: dict[int, tuple[str, str]], live: LiveStorages, module: str) -> Callable[[Tensor], None]:
+def _noting(found: dict[int, tuple[str, str]], log: StorageLog, module: str) -> Callable[[Tensor], None]:
     def note(parameter: Tensor) -> None:
-        found[live.key_of(parameter.grad)] = module, "gradients"
+        found[log.key_of(parameter.grad)] = module, "gradients"
 
     return note
 
 
-def owned(state: TrainState, live: LiveStorages) -> Iterable[tuple[int, tuple[str, str]]]:
-    """(storage, (module, part)) of what lasts from step to step."""
+def owned(state: TrainState, log: StorageLog) -> Iterator[tuple[int, tuple[str, str]]]:
+    """(storage, (module, part)) of everything that lasts from step to step."""
     names = {id(p): group(name) for name, p in state.model.named_parameters()}
     for name, tensor in (*state.model.named_parameters(), *state.model.named_buffers()):
-        yield live.key_of(tensor), (group(name), "weights")
+        yield log.key_of(tensor), (group(name), "weights")
     if state.average:
         for name, tensor in state.average.model.named_parameters():
-            yield live.key_of(tensor), (group(name), "average")
+            yield log.key_of(tensor), (group(name), "average")
+    for parameter, value in optimizer_states(state):
+        yield log.key_of(value), (names.get(id(parameter), ""), "optimizer")
+
+
+def optimizer_states(state: TrainState) -> Iterator[tuple[Tensor, Tensor]]:
+    """(parameter, tensor that the optimizer keeps for it)."""
     for part in state.optimizer.parts:
         for parameter, values in part.state.items():
-            for value in torch.utils._pytree.tree_leaves(values):
-                if isinstance(value, Tensor):
-                    yield live.key_of(value), (names.get(id(parameter), ""), "optimizer")
+            tensors = filter(torch.is_tensor, torch.utils._pytree.tree_leaves(values))
+            yield from ((parameter, value) for value in tensors)
 
 
-def moment(live: LiveStorages, peak: Peak, owners: dict[int, tuple[str, str]]) -> Moment:
-    """What is alive at a peak, by module and part."""
-    table, alive = Counter(), live.alive_at(peak.place)
+def break_down(log: StorageLog, peak: Peak, owners: dict[int, tuple[str, str]]) -> Breakdown:
+    """Sum what is alive at a peak by module and part."""
+    table, alive = Counter(), log.alive_at(peak.place)
     for key, num_bytes in alive.items():
-        storage = live.storages[key]
+        storage = log.storages[key]
         if storage.module in LOSS:
             part = "loss"
         elif storage.phase in ("forward", "evaluation", "sampling"):
@@ -189,14 +194,14 @@ def moment(live: LiveStorages, peak: Peak, owners: dict[int, tuple[str, str]]) -
             part = "temporaries"
         table[owners.get(key, (storage.module, part))] += num_bytes
     num_blocks = sum(num_bytes >= BLOCK for num_bytes in alive.values())
-    return Moment(peak.num_bytes, peak.operation, table, num_blocks, len(live.products))
+    return Breakdown(peak.num_bytes, peak.operation, table, num_blocks, len(log.products))
 
 
 def sequence_bytes(cfg: Config) -> int:
-    """What generation keeps of each text of max_seq_len tokens: keys and values, or a state."""
-    live = Rehearsal()
-    with FakeTensorMode(allow_non_fake_inputs=True), live.watching(), torch.inference_mode():
+    """The size of the cache of a text of max_seq_len tokens: keys and values, or a state."""
+    log = FakeStorageLog()
+    with FakeTensorMode(allow_non_fake_inputs=True), log.watching(), torch.inference_mode():
         model, length = Model(cfg.model), cfg.model.max_seq_len
-        before, cache = live.live, model.make_cache(length)
+        before, cache = log.alive_bytes, model.make_cache(length)
         model(torch.zeros(1, length, dtype=torch.int64), cache=cache, last_only=True)
-        return live.live - before
+        return log.alive_bytes - before

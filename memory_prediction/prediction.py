@@ -1,4 +1,4 @@
-"""What a training run takes, from a rehearsal of it and from what processes were measured to add."""
+"""Predict the memory of a training run from a dry run, and from measured costs of the libraries."""
 
 import math
 from collections import Counter
@@ -10,20 +10,20 @@ import torch
 
 from config import Config, TrainConfig, override
 from generation.sampling import rows_at_a_time
-from memory_prediction.dry_run import PARTS, DataDecides, Moment, Moments, rehearse
-from memory_prediction.process import free_bytes
+from memory_prediction.dry_run import PARTS, Breakdown, Breakdowns, DataDecides, dry_run
+from memory_prediction.free_memory import free_bytes
 from model import Model
 from tools import has_fast_bfloat16
 
 MB = 2**20
-# what a process takes besides its tensors, measured: see experiments/benchmark.py memory
+# what a process takes besides its tensors, as measured by experiments/benchmark.py memory
 LIBRARIES = 5 * MB  # code and scratch of the kernels
 LIBRARIES_PER_THREAD = 3 * MB  # the same, of each further thread
 LIBRARIES_PER_BLOCK = 24 * 1024  # ends of pages, and what autograd writes down
 LIBRARIES_PER_PRODUCT = 0.68 * MB  # of bfloat16 matrices, equal shapes once: oneDNN compiles a program for each
 IMPORTED = dict.fromkeys(("lion", "soap", "schedule_free"), 19 * MB)  # optimizer -> code of pytorch_optimizer
-# x the tensors: what an allocator that gives nothing back may leave unused between them; the second where
-# activations or logits are made again for the gradient
+# x the tensors: the most that the fast allocator holds, with unused gaps between them; the second if activations or
+# logits are computed again for the gradient
 FAST_ALLOCATOR, FAST_ALLOCATOR_AGAIN = 1.8, 2.75
 WORKSPACE = {"cuda": 33 * MB}  # cuBLAS takes it at the first product
 DEEP = 6  # layers; a deeper model is predicted from two shallow ones
@@ -31,9 +31,9 @@ DEEP = 6  # layers; a deeper model is predicted from two shallow ones
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """What a training run takes; all in bytes, without what Python and the libraries hold before it begins."""
+    """The memory of a training run in bytes, without what Python and the libraries hold before it begins."""
 
-    moments: Moments
+    breakdowns: Breakdowns
     how: str  # exact, from two depths, or from a trial: see predict
     device: str
     threads: int
@@ -46,20 +46,20 @@ class Prediction:
     @cached_property
     def where(self) -> tuple[str, str]:
         """The phase and the module in which the most is alive."""
-        return max(self.moments, key=lambda where: self.moments[where].num_bytes)
+        return max(self.breakdowns, key=lambda where: self.breakdowns[where].num_bytes)
 
     @property
-    def peak(self) -> Moment:
-        return self.moments[self.where]
+    def peak(self) -> Breakdown:
+        return self.breakdowns[self.where]
 
     @property
     def peak_bytes(self) -> int:
-        """Of all tensors alive at the peak."""
+        """Bytes of all tensors alive at the peak."""
         return self.peak.num_bytes
 
     @property
     def low_bytes(self) -> int:
-        """The least that a process grows by: its tensors, and what the libraries take for themselves."""
+        """The least that a process grows by: its tensors and what the libraries allocate."""
         if self.device != "cpu":
             return round(self.peak_bytes + WORKSPACE[self.device])
         own = LIBRARIES + LIBRARIES_PER_THREAD * (self.threads - 1) + LIBRARIES_PER_BLOCK * self.peak.num_blocks
@@ -68,14 +68,14 @@ class Prediction:
 
     @property
     def high_bytes(self) -> int:
-        """The most that a process grows by, with the allocator that is fast."""
+        """The most that a process grows by, with the fast allocator."""
         again = self.train.checkpoint_activations or self.train.loss_chunk is not None
         factor = FAST_ALLOCATOR_AGAIN if again else FAST_ALLOCATOR
         return self.low_bytes + round((factor - 1) * self.peak_bytes if self.device == "cpu" else 0)
 
-    def bytes_with(self, zone: str) -> int:
-        """The most that a process grows by, with the allocator of a zone: "fast" or "pinned"."""
-        return self.high_bytes if zone == "fast" else self.low_bytes
+    def bytes_with(self, allocator: str) -> int:
+        """The most that a process grows by, with the "fast" or the "tight" allocator."""
+        return self.high_bytes if allocator == "fast" else self.low_bytes
 
     @property
     def by_part(self) -> dict[str, int]:
@@ -87,80 +87,80 @@ class Prediction:
 
     @property
     def by_module(self) -> dict[str, int]:
-        """The same by module, all layers together; "" is what belongs to none."""
+        """The same by module, all layers together; "" = outside all modules."""
         found = Counter()
         for (module, _), num_bytes in self.peak.parts.items():
             found[module] += num_bytes
         return dict(found)
 
     @property
-    def moment(self) -> str:
-        """When the most is alive, in words."""
+    def peak_name(self) -> str:
+        """The phase, module and operation of the peak, in words."""
         phase, module = self.where
         return f"{phase}{f' of {module}' if module else ''} ({self.peak.operation})"
 
 
 def predict(cfg: Config, *, device: str = "cpu", threads: int | None = None) -> Prediction:
-    """The memory of a run on a device, which need not be here; `threads` of a CPU, None = torch's.
+    """Predict the memory of a run on a device, which this machine need not have; `threads` of a CPU, None = torch's.
 
-    A model of many layers is predicted from two with few of them ("from two depths"): the same to a thousandth. One
-    whose memory depends on its data, as where experts choose their tokens, takes real steps on one row and on two
-    ("from a trial").
-    Raises ValueError where the vocabulary has no size yet, or such a trial is too large for this machine.
+    A deep model is extrapolated from two shallow ones ("from two depths"), exact to a thousandth. A model whose memory
+    depends on its data, such as experts that choose their tokens, takes real steps on one row and on two rows ("from a
+    trial").
+    Raises ValueError if the vocabulary has no size yet, or if a trial is too large for this machine.
     """
     if cfg.model.vocab_size is None:
         raise ValueError("model.vocab_size=None: give a number to predict with, e.g. the tokenizer's")
     cfg = _settle(cfg, device)
     texts, rows = num_texts(cfg), cfg.train.batch_size
     try:
-        moments, how = _at_depth(cfg, rows, texts, device)
+        breakdowns, how = _at_depth(cfg, rows, texts, device)
     except DataDecides:
         _require_small(cfg)
-        one, two = (rehearse(cfg, rows=number, num_texts=number, device=device, fake=False) for number in (1, 2))
+        one, two = (dry_run(cfg, rows=number, num_texts=number, device=device, fake=False) for number in (1, 2))
         trained, written = (extrapolate(one, two, number - 1) for number in (rows, texts))
-        moments = {where: (written if where[0] == "sampling" else trained)[where] for where in trained}
+        breakdowns = {where: (written if where[0] == "sampling" else trained)[where] for where in trained}
         how = "from a trial"
-    return Prediction(moments=moments, how=how, device=device, train=cfg.train,
+    return Prediction(breakdowns=breakdowns, how=how, device=device, train=cfg.train,
                       threads=torch.get_num_threads() if threads is None else threads)
 
 
 def _settle(cfg: Config, device: str) -> Config:
-    """The flags that decide about memory, as they will be on the device."""
+    """Settle the flags that decide about memory as they will be on the device."""
     changes: dict[str, Any] = {"train.compile": False}
     if cfg.train.precision == "auto":
         fast = device == "cuda" or has_fast_bfloat16(torch.device("cpu"))
         changes["train.precision"] = "bfloat16" if fast else "float32"
     if cfg.train.optimizer == "soap":
-        changes["train.precondition_every"] = 1  # the step that turns its bases takes most
+        changes["train.precondition_every"] = 1  # a step that updates its bases takes the most
     if device == "cuda":
         changes["model.attention.dropout"] = 0.0  # its kernel drops weights without storing them; a CPU's stores them
     return override(cfg, changes)
 
 
 def num_texts(cfg: Config) -> int:
-    """The most texts that a run continues side by side."""
+    """The largest number of texts that a run continues at once."""
     samples = max(1, len(cfg.sample.prompts)) * cfg.sample.num_samples
     texts = max(samples, cfg.train.graded_stories if "tales" in cfg.data.name else 0)
     return min(texts, rows_at_a_time(cfg.model))
 
 
-def _at_depth(cfg: Config, rows: int, texts: int, device: str) -> tuple[Moments, str]:
+def _at_depth(cfg: Config, rows: int, texts: int, device: str) -> tuple[Breakdowns, str]:
     layers, period = cfg.model.num_layers, len(cfg.model.layers)
     few = period + layers % period if period > 1 else 2
     if layers <= max(DEEP, few + period):
-        return rehearse(cfg, rows=rows, num_texts=texts, device=device), "exact"
-    shallow, deeper = (rehearse(override(cfg, {"model.num_layers": number}), rows=rows, num_texts=texts, device=device)
+        return dry_run(cfg, rows=rows, num_texts=texts, device=device), "exact"
+    shallow, deeper = (dry_run(override(cfg, {"model.num_layers": number}), rows=rows, num_texts=texts, device=device)
                        for number in (few, few + period))
     return extrapolate(shallow, deeper, (layers - few) / period), "from two depths"
 
 
-def extrapolate(one: Moments, two: Moments, steps: float) -> Moments:
-    """What comes after so many equal steps from the first to the second, in each phase and module alone."""
-    def go_on(where: tuple[str, str]) -> Moment:
+def extrapolate(one: Breakdowns, two: Breakdowns, steps: float) -> Breakdowns:
+    """Extrapolate linearly, `steps` times the difference from `one` to `two`, for each phase and module by itself."""
+    def go_on(where: tuple[str, str]) -> Breakdown:
         a, b = one[where], two[where]
         parts = {key: a.parts[key] + steps * (b.parts[key] - a.parts[key]) for key in a.parts | b.parts}
         parts = Counter({key: round(num_bytes) for key, num_bytes in parts.items() if num_bytes > 0})
-        return Moment(round(a.num_bytes + steps * (b.num_bytes - a.num_bytes)), b.operation, parts,
+        return Breakdown(round(a.num_bytes + steps * (b.num_bytes - a.num_bytes)), b.operation, parts,
                       round(a.num_blocks + steps * (b.num_blocks - a.num_blocks)),
                       round(a.num_products + steps * (b.num_products - a.num_products)))
 

@@ -1,4 +1,4 @@
-"""What fits into a given memory, and what would make a run fit."""
+"""Which allocator fits into the free memory, what would make a run fit, and how large it may become."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -10,25 +10,25 @@ from memory_prediction.prediction import Prediction, predict
 
 
 class Room(NamedTuple):
-    """The memory a process may take, and what it holds before the run begins."""
+    """How much memory a process may take, and what it holds before the run begins, in bytes."""
 
-    limit: float  # inf = none
+    limit: float  # inf = no limit
     base: int
 
-    def zone(self, prediction: Prediction) -> str | None:
-        """How a run fits: "fast" in any case, "pinned" when its memory goes back at once; None = not at all."""
+    def allocator_for(self, prediction: Prediction) -> str | None:
+        """The allocator with which a run fits: "tight" returns freed memory at once; None = it does not fit."""
         room = self.limit - self.base
-        return "fast" if prediction.high_bytes <= room else "pinned" if prediction.low_bytes <= room else None
+        return "fast" if prediction.high_bytes <= room else "tight" if prediction.low_bytes <= room else None
 
 
 def cheaper(cfg: Config, room: Room, device: str = "cpu", *, count: int = 3) -> Iterator[tuple[dict, Prediction]]:
-    """The first `count` changes that make a run fit, the cheapest first: (flags, what it takes then)."""
+    """The first `count` changes that make a run fit, cheapest first: (flags, the prediction with them)."""
     for changes in _changes(cfg):
         try:
             prediction = predict(override(cfg, changes), device=device)
         except ValueError:
             continue
-        if room.zone(prediction):
+        if room.allocator_for(prediction):
             yield changes, prediction
             count -= 1
         if not count:
@@ -36,7 +36,7 @@ def cheaper(cfg: Config, room: Room, device: str = "cpu", *, count: int = 3) -> 
 
 
 def in_words(cfg: Config, room: Room, device: str = "cpu") -> list[str]:
-    """The cheapest changes that make a run fit, as flags, each with what the process takes then."""
+    """The cheapest changes that make a run fit, as flags, each with the memory the process then takes."""
     def flags(changes: dict[str, Any]) -> str:
         return " ".join(f"--{name.replace('_', '-')} {value}" for name, value in changes.items())
 
@@ -60,9 +60,9 @@ def _changes(cfg: Config) -> Iterator[dict[str, Any]]:
 
 
 def largest(cfg: Config, flag: str, step: int, fits: Callable[[Prediction], bool], device: str = "cpu") -> int | None:
-    """The largest multiple of `step` at which a run fits, for a flag with which memory grows; None = none.
+    """The largest multiple of `step` for a flag at which a run fits; None if none fits.
 
-    By doubling, then by bisection.
+    By doubling, then by bisection: memory must grow with the flag.
     """
     def good(number: int) -> bool:
         return fits(predict(override(cfg, {flag: number * step}), device=device))

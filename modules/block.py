@@ -15,9 +15,9 @@ from modules.stream import Carrying, Context, Stream
 from tools import LoggingModule, log_io
 
 MakeNorm = Callable[[], nn.Module]
-Caches = Mapping[str, Any]  # what each branch of a block keeps as it generates, by its name; None = nothing
+Caches = Mapping[str, Any]  # the cache of each branch of a block, by its name; None = the branch has none
 
-# ---- how a branch is called: as it asks for, see Wiring ----
+# ---- how a branch is called, by the arguments that it takes: see Wiring ----
 
 
 def _alone(part: nn.Module, x: Tensor, stream: Stream, context: Context, cache: Any) -> tuple[Tensor, Stream]:
@@ -33,7 +33,7 @@ def _carrying(part: nn.Module, x: Tensor, stream: Stream, context: Context, cach
 
 
 def way_to_call(part: nn.Module) -> Callable:
-    """By what a part's forward takes: x alone, the context and a cache besides, or the stream too (Carrying)."""
+    """How to call a part: with x alone, also with context and cache, or also with the stream (Carrying)."""
     if isinstance(part, Carrying):
         return _carrying
     return _in_context if "context" in signature(part.forward).parameters else _alone
@@ -43,13 +43,14 @@ def way_to_call(part: nn.Module) -> Callable:
 
 
 class Wiring(LoggingModule):
-    """f(x), what a branch adds to the stream: the base of all wirings.
+    """f(x), what a branch adds to the stream: the base class of wirings.
 
-    The branch f is a part: `forward(x)`, `forward(x, context, cache)`, or a Carrying one, which gets the stream too.
+    The branch f is a part with `forward(x)` or `forward(x, context, cache)`, or a Carrying part, which also gets the
+    stream.
     Shape: stream.x (b, t, d) -> (b, t, d).
     """
 
-    norms: tuple[str, ...] = ()  # the names of the norms that a wiring has
+    norms: tuple[str, ...] = ()  # names of the norms of a wiring
 
     def __init__(self, branch: nn.Module, make_norm: MakeNorm, *, dropout: float = 0.0, scale: float = 1.0):
         super().__init__()
@@ -124,7 +125,7 @@ class SandwichNorm(PreNorm):
 
 
 class NoSkip(PreNorm):
-    """f(norm(x)): no way around the branch; what residual connections were invented against."""
+    """f(norm(x)): no skip connection."""
 
     @log_io("b t d -> b t d")
     def forward(self, stream: Stream, context: Context, cache: Any = None) -> Stream:
@@ -136,9 +137,9 @@ class NoSkip(PreNorm):
 
 
 class Block(LoggingModule, nn.ModuleDict):
-    """Branches, one after the other, each with its wiring. Shape: stream.x (b, t, d) -> (b, t, d).
+    """Branches in sequence, each with its wiring. Shape: stream.x (b, t, d) -> (b, t, d).
 
-    `kind` names what sets this layer apart from others, for print(model) and traces; "" = all layers are alike.
+    `kind` describes how this layer differs from others, for print(model) and traces; "" = all layers are alike.
     """
 
     def __init__(self, branches: Mapping[str, Wiring], *, kind: str = ""):
@@ -162,7 +163,7 @@ class Block(LoggingModule, nn.ModuleDict):
 
 
 class ParallelBlock(Block):
-    """x + mixer(norm(x)) + mlp(norm(x)), all branches from one norm.
+    """x + mixer(norm(x)) + mlp(norm(x)), with one norm for all branches.
 
     Wang & Komatsuzaki 2021 (GPT-J); Chowdhery et al. 2022, arXiv:2204.02311.
     Shape: stream.x (b, t, d) -> (b, t, d).
@@ -182,7 +183,7 @@ class ParallelBlock(Block):
 
 
 def make_block(cfg: LayerConfig, *, kind: str = "") -> Block:
-    """A layer as its flags describe it."""
+    """Build a layer from its flags."""
     words = {name: menu[getattr(cfg, name)] for name, menu in BRANCHES.items()}
     parts = {name: part.from_config(cfg) for name, part in words.items() if part is not None}
     if cfg.residual == "parallel" and len(parts) > 1:
@@ -192,10 +193,10 @@ def make_block(cfg: LayerConfig, *, kind: str = "") -> Block:
     return Block({name: wiring.from_config(cfg, part) for name, part in parts.items()}, kind=kind)
 
 
-# the branches of a block in their order: the flag that chooses each -> its menu
+# the branches of a block, in order: flag -> menu
 BRANCHES = {"mixer": MIXERS, "mlp": MLPS}
 
-# a layer with one branch has nothing beside it to be parallel to: it is a PreNorm
+# parallel: a layer with one branch is a PreNorm; with several branches it is a ParallelBlock
 RESIDUALS = {
     "pre": PreNorm,
     "post": PostNorm,

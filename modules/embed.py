@@ -9,7 +9,7 @@ from tools import LoggingModule, log_io
 
 
 class Embed(LoggingModule):
-    """A learned vector for each token, scaled, with its position added where the kind does so.
+    """A learned vector for each token, scaled, plus its position if `position` is learned or sinusoidal.
 
     Shape: tokens (b, t) int64, positions (t,) or (b, t) -> (b, t, d).
     """

@@ -1,4 +1,4 @@
-"""Which tokens a query may look at: those before it, in its window, in its document."""
+"""Attention masks: which tokens a query sees, by position, window and document."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 class Mask(NamedTuple):
-    """Which keys a query sees: plainly all before it (`causal`), or what `allowed` says; None = all.
+    """Which keys a query sees: its own and all earlier ones (`causal`), or those in `allowed`; None = all.
 
     Shape: allowed (t, s) or (b, 1, t, s), True for a key that is seen.
     """
@@ -17,7 +17,7 @@ class Mask(NamedTuple):
     allowed: Tensor | None
 
     def apply(self, scores: Tensor) -> Tensor:
-        """Minus infinity for a key that is not seen. Shape: (..., t, s) -> (..., t, s)."""
+        """Set the scores of unseen keys to minus infinity. Shape: (..., t, s) -> (..., t, s)."""
         if self.causal:
             hidden = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
         elif self.allowed is None:
@@ -28,10 +28,10 @@ class Mask(NamedTuple):
 
 
 class Documents(NamedTuple):
-    """The documents of packed rows: nothing may pass from one into the next.
+    """The documents of packed rows; no information passes from one to another.
 
-    `ids` (b, t) are equal within a document, whose tokens stand side by side. `masks` has for each window of the
-    model (None = no window) what a query sees, (b, 1, t, t): made once, for all layers.
+    `ids` (b, t) are equal within a document, whose tokens are contiguous. `masks` (b, 1, t, t) are what a query sees,
+    for each window of the model (None = no window): made once for all layers.
     """
 
     ids: Tensor
@@ -68,11 +68,11 @@ def in_window(q_positions: Tensor, k_positions: Tensor, window: int | None, *, c
 def make_mask(
     q_positions: Tensor, k_positions: Tensor, *, window: int | None, fresh: bool, causal: bool = True,
 ) -> Mask:
-    """What positions allow a query to see; see `in_window`.
+    """What a query sees by its position; see `in_window`.
 
-    A full mask would cost attention its fast path, so there is one only if it is needed: for a window shorter than the
-    text, rows that start at different places (positions (b, t)), or several new tokens that follow cached ones. `fresh`
-    says that there were no cached ones.
+    A full mask costs attention its fast path, so one is made only if it is needed: for a window shorter than the text,
+    for rows that start at different positions (b, t), or for several new tokens after cached ones. `fresh`: there are
+    no cached ones.
     """
     t, s = q_positions.shape[-1], k_positions.shape[-1]
     shared_start = q_positions.dim() == 1
@@ -80,7 +80,7 @@ def make_mask(
         return Mask(causal=causal and bool(t > 1), allowed=None)  # t can be a symbol, see tools.shapes
     allowed = in_window(q_positions, k_positions, window, causal=causal)
     if not shared_start:
-        # padding has negative positions: nothing sees it, but itself, for a softmax needs something
+        # padding has negative positions; only padding sees itself, because a softmax needs at least one key
         i, j = q_positions.unsqueeze(-1), k_positions.unsqueeze(-2)
         allowed = (allowed & (j >= 0) | (i == j)).unsqueeze(1)
     return Mask(causal=False, allowed=allowed)

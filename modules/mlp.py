@@ -1,4 +1,4 @@
-"""What each position computes on its own: the `mlp` and `activation` flags."""
+"""The part that acts on each position separately: the `mlp` and `activation` flags."""
 
 import torch
 from torch import Tensor, nn

@@ -39,7 +39,7 @@ class RMSNorm(LoggingModule):
     @log_io
     def forward(self, x: Tensor) -> Tensor:
         scale = self.scale + self.offset if self.offset else self.scale
-        y = self.normalise(x.float(), scale)  # squares of bfloat16 lose the small channels
+        y = self.normalise(x.float(), scale)  # squares in bfloat16 would lose small channels
         if self.bias is not None:
             y = y + self.bias
         return y.type_as(x)
@@ -57,7 +57,7 @@ class LayerNorm(RMSNorm):
 
 
 class CosineNorm(LoggingModule):
-    """Give each vector the length `scale`, one number for all channels, which starts at sqrt(dim).
+    """Scale each vector to the length `scale`, one number for all channels that starts at sqrt(dim).
 
     Nguyen & Salazar 2019, arXiv:1910.05895 (ScaleNorm).
     Shape: (..., d) -> (..., d). Statistics in float32; the result has the dtype of x.
@@ -78,7 +78,7 @@ class CosineNorm(LoggingModule):
 
 
 class DyT(LoggingModule):
-    """Dynamic tanh: squash each channel by tanh(alpha x) in place of normalising.
+    """Dynamic tanh: tanh(alpha x) in place of normalising.
 
     Zhu et al. 2025, arXiv:2503.10622; alpha is one learned number that starts at 0.5.
     Shape: (..., d) -> (..., d).
@@ -107,7 +107,7 @@ class DyT(LoggingModule):
 
 
 class NoNorm(LoggingModule):
-    """The vector as it is. Shape: (..., d) -> (..., d)."""
+    """The identity. Shape: (..., d) -> (..., d)."""
 
     def __init__(self, dim: int):
         super().__init__()
@@ -117,7 +117,7 @@ class NoNorm(LoggingModule):
 
 
 def fill(tensor: Tensor | None, value: float) -> None:
-    """Set all numbers of a parameter or buffer, if there is one."""
+    """Fill a parameter or buffer with a value, if there is one."""
     if tensor is not None:
         nn.init.constant_(tensor, value)
 
@@ -128,8 +128,8 @@ NORMS = {"rms": RMSNorm, "layer": LayerNorm, "cosine": CosineNorm, "dyt": DyT, "
 def norm_maker(cfg: ModelConfig) -> Callable[[int], nn.Module]:
     """The norm that the flags describe, as a function of its width.
 
-    A class gets those of eps, affine, bias and unit_offset that its __init__ takes. Raises ValueError if a flag asks
-    for one that it does not take.
+    A class gets those of eps, affine, bias and unit_offset that its __init__ takes. Raises ValueError if a flag sets
+    one that it does not take.
     """
     kind = NORMS[cfg.norm]
     flags = {"eps": cfg.norm_eps, "affine": cfg.norm_affine, "bias": cfg.norm_bias,

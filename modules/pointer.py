@@ -11,26 +11,26 @@ from modules.mixers.attention import KVCache
 from modules.stream import Context
 from tools import LoggingModule, log_io
 
-# found out once, at the import: torch.compile cannot trace the question
+# determined once at import: torch.compile cannot trace the call
 AUTOCAST_DEVICES = frozenset(filter(torch.amp.is_autocast_available, ("cpu", "cuda", "mps", "xpu", "xla")))
 
 
 def full_precision(device_type: str):
-    """Switch autocast off if the device has it: weights and counts add up in float32."""
+    """Switch autocast off, if the device has it, so that sums are in float32."""
     return torch.autocast(device_type, enabled=False) if device_type in AUTOCAST_DEVICES else nullcontext()
 
 
 class Pointer(LoggingModule):
-    """Add to the likelihood of each token the attention that its earlier places get.
+    """Add to the probability of each token the attention to its earlier occurrences.
 
-    logit'_v = log(exp(logit_v) + exp(gate) * sum of the weights a_ts over the places s of v): a mixture of the head's
-    prediction and a copy, whose share the gate sets. A model must learn where to look, but not how to turn what it
-    finds there back into a token. Merity et al. 2016, arXiv:1609.07843 (pointer sentinel mixture).
+    logit'_v = log(exp(logit_v) + exp(gate) * sum of the weights a_ts over the occurrences s of v): a mixture of the
+    head's prediction and a copy, weighted by the gate. The model must learn where to look, but not how to decode what
+    it finds there into a token. Merity et al. 2016, arXiv:1609.07843 (pointer sentinel mixture).
     Shape: logits (b, t, v), hidden (b, t, d) of the last layer, source (b, s, d) of the first, tokens (b, s), positions
-    of the context (s,) or (b, s) -> (b, t, v). In float32. The t are the last of the s, or all.
+    of the context (s,) or (b, s) -> (b, t, v). In float32. The t positions are the last of the s, or all.
     """
 
-    window = None  # it looks at all the past
+    window = None  # it sees all previous tokens
 
     def __init__(self, dim: int, *, key_dim: int, vocab_size: int, norm: nn.Module):
         super().__init__()
@@ -41,14 +41,14 @@ class Pointer(LoggingModule):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        nn.init.constant_(self.gate_bias, math.log(self.vocab_size) - 3)  # at first a twentieth is copied
+        nn.init.constant_(self.gate_bias, math.log(self.vocab_size) - 3)  # at first 5 % is copied
 
     def make_cache(self, max_len: int) -> KVCache:
         return KVCache(max_len)
 
     @log_io("b t c, b s c -> b t s")
     def weights(self, q: Tensor, k: Tensor, mask: Mask) -> Tensor:
-        """How much each query looks at each key. Shape: (b, t, key_dim), (b, s, key_dim) -> (b, t, s)."""
+        """The attention of each query to each key. Shape: (b, t, key_dim), (b, s, key_dim) -> (b, t, s)."""
         scores = q @ k.mT * q.shape[-1] ** -0.5
         return mask.apply(scores.unsqueeze(1)).softmax(-1).squeeze(1)
 
@@ -73,7 +73,7 @@ class Pointer(LoggingModule):
             return self.mix(logits, self.weights(q, k, mask), gate, tokens)
 
     def mix(self, logits: Tensor, weights: Tensor, gate: Tensor, tokens: Tensor) -> Tensor:
-        """The new logits, from the weights (b, t, s) on the tokens (b, s): each token's weights meet at its first."""
+        """The new logits; sums the weights (b, t, s) of equal tokens (b, s) at the first occurrence of each."""
         first = first_places(tokens)  # (b, s)
         summed = torch.zeros_like(weights).scatter_add(-1, first.unsqueeze(1).expand_as(weights), weights)  # (b, t, s)
         copied = gate + summed.clamp(min=1e-30).log()
@@ -84,9 +84,9 @@ class Pointer(LoggingModule):
 
 
 def first_places(tokens: Tensor) -> Tensor:
-    """Of each place, the first one of its row that holds the same token. Shape: (b, s) -> (b, s)."""
-    ordered, place = tokens.sort(dim=-1, stable=True)  # equal tokens side by side, in the order of their places
+    """The first position of the same token in the same row, for each position. Shape: (b, s) -> (b, s)."""
+    ordered, place = tokens.sort(dim=-1, stable=True)  # groups equal tokens, in the order of their positions
     begins = ordered.diff(prepend=ordered[:, :1] - 1) != 0
     index = torch.arange(tokens.shape[1], device=tokens.device)
-    start = index.where(begins, 0).cummax(-1).values  # of the run of equal tokens that each is in
+    start = index.where(begins, 0).cummax(-1).values  # of each one's group of equal tokens
     return torch.zeros_like(place).scatter(-1, place, place.gather(-1, start))

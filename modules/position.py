@@ -1,8 +1,7 @@
-"""How a token knows its position: the `position` flag.
+"""Positions of tokens: the `position` flag.
 
-A kind acts in one of three places: on the embedding (learned, sinusoidal), on queries and keys
-(rope), or on the attention scores (alibi). Positions are passed in, shape (t,) or, if rows
-start at different places, (b, t); a padding position is negative.
+A kind acts on the embedding (learned, sinusoidal), on queries and keys (rope), or on the attention scores (alibi).
+Positions are an input of shape (t,) or, if rows start at different positions, (b, t); padding is negative.
 """
 
 import math
@@ -141,7 +140,7 @@ def alibi_slopes(num_heads: int) -> Tensor:
     return torch.tensor(slopes)
 
 
-# a kind acts on the embedding, on queries and keys (one class for each rope_layout), or on the scores
+# kinds act on the embedding, on queries and keys (a class for each rope.layout), or on the scores
 EMBEDDED = {"learned": LearnedPosition, "sinusoidal": SinusoidalPosition}
 ROTARY = {"half": RoPE, "interleaved": InterleavedRoPE}
 POSITIONS = {"none": None, **EMBEDDED, "rope": ROTARY, "alibi": ALiBi}

@@ -1,7 +1,9 @@
-"""What flows through the blocks, and what all of them are told."""
+"""What flows through the blocks (Stream), and what all of them are told (Context)."""
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from modules.masks import Documents
@@ -9,36 +11,55 @@ from tools import LoggingModule
 
 
 class Context(NamedTuple):
-    """What every layer is told; made once in a forward pass."""
+    """What every layer is told; made once per forward pass."""
 
-    positions: Tensor  # (t,), or (b, t) if rows start at different places; negative = padding
+    positions: Tensor  # (t,), or (b, t) if rows start at different positions; negative = padding
     documents: Documents | None = None  # of packed rows; None = each row is one text
-    causal: bool = True  # False: a position sees those after it too
+    causal: bool = True  # False: a position also sees later ones
     source: Tensor | None = None  # (b, s, d), what cross-attention reads
 
 
+def make_context(
+    tokens: Tensor, *, documents: Tensor | None, positions: Tensor | None, source: Tensor | None,
+    num_cached: int | None, windows: Iterable[int | None], causal: bool,
+) -> Context:
+    """The context of tokens (b, t) that follow `num_cached` others; None = there is no cache.
+
+    Positions default to those after the cache, or within the document. Raises ValueError for documents with a cache.
+    """
+    if documents is not None and num_cached is not None:
+        raise ValueError("documents and a cache do not go together: to continue a document, give it its own row")
+    packed = None if documents is None else Documents.of(documents, windows, causal=causal)
+    if positions is None and packed is not None:
+        positions = packed.positions()
+    elif positions is None:
+        start = num_cached or 0
+        positions = torch.arange(start, start + tokens.shape[1], device=tokens.device)
+    return Context(positions, packed, causal, source)
+
+
 class Stream(NamedTuple):
-    """What flows from block to block: all of it is here, nothing is kept aside."""
+    """All that flows from block to block."""
 
     x: Tensor  # (b, t, d); a residual wiring may widen it to (b, t, n, d)
     losses: dict[str, Tensor] = {}  # auxiliary losses so far, scalars by name; parts add a new dictionary
-    carried: dict[str, Tensor] = {}  # what later layers read by name, such as the first layer's values
+    carried: dict[str, Tensor] = {}  # tensors for later layers, by name, e.g. the first layer's values
 
     def with_x(self, x: Tensor) -> "Stream":
         """The same stream with another x."""
         return Stream(x, self.losses, self.carried)  # a third of the time that _replace takes
 
     def add_loss(self, name: str, loss: Tensor) -> "Stream":
-        """With a loss added to those of this name."""
+        """A stream with a loss added to those of this name."""
         return self._replace(losses=self.losses | {name: self.losses[name] + loss if name in self.losses else loss})
 
     def carry(self, **tensors: Tensor) -> "Stream":
-        """With tensors for later layers."""
+        """A stream with tensors for later layers."""
         return self._replace(carried=self.carried | tensors)
 
 
 class Carrying(LoggingModule):
-    """A part that reads the stream or adds to it, such as an auxiliary loss.
+    """A part that reads the stream or adds to it, e.g. an auxiliary loss.
 
-    `forward(x, context, cache, stream) -> (y, stream)`; x (b, t, d) is what its wiring gives it, as to other parts.
+    `forward(x, context, cache, stream) -> (y, stream)`; x (b, t, d) comes from its wiring, as for other parts.
     """

@@ -1,1 +1,1 @@
-"""What a model can learn, one file per objective; objective.py has the menu."""
+"""The objectives, one file each; objective.py has the menu."""

@@ -1,4 +1,4 @@
-"""What every objective gives: losses to train on, and nats to measure with."""
+"""The base class of objectives, and their results: losses for training, scores for evaluation."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -13,9 +13,9 @@ from tools import LoggingModule
 
 
 class Losses(NamedTuple):
-    """The loss of a batch, and what it is made of."""
+    """The loss of a batch and its parts."""
 
-    total: Tensor  # what is differentiated, a scalar in nats per target
+    total: Tensor  # to differentiate; a scalar in nats per target
     parts: dict[str, Tensor]  # detached, by name: the objective's own, "z", "balance", ...; each a column of the log
 
 
@@ -27,10 +27,10 @@ class Scores(NamedTuple):
 
 
 class Objective(LoggingModule):
-    """What is learned: it holds the model, and is what torch.compile wraps.
+    """What the model learns. It holds the model; torch.compile wraps the objective.
 
-    `causal`: a position sees only those before it. `exact`: bits per byte are exact; otherwise they are an upper bound,
-    and every report says so. `own` names the part of its losses that train and validation loss are made of.
+    `causal`: a position sees only itself and earlier ones. `exact`: bits per byte are exact; otherwise they are an
+    upper bound, and every report says so. `own` is the part of the losses reported as training and validation loss.
     """
 
     causal: bool = True
@@ -48,7 +48,7 @@ class Objective(LoggingModule):
     def stream(
         self, prompts: Sequence[Sequence[int]], cfg: SampleConfig, *, eos_id: int, num_ids: int | None = None,
     ) -> Iterator[tuple[int, int]]:
-        """Continue prompts, one token at a time: (row, token). See generation.sampling.stream."""
+        """Continue prompts, one token at a time: yields (row, token). See generation.sampling.stream."""
         return stream(self.model, prompts, cfg, eos_id=eos_id, num_ids=num_ids)
 
     def score(self, batch: Batch, *, top_k: int = 1) -> Scores:

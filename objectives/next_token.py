@@ -1,4 +1,4 @@
-"""The token that follows."""
+"""Predict the next token."""
 
 from collections.abc import Callable
 
@@ -13,9 +13,9 @@ from tools import LoggingModule, log_io
 
 
 class CrossEntropy(LoggingModule):
-    """The nats of all targets, and the squares of logsumexp(logits) if `z_loss` asks for them; sums, not means.
+    """The nats of all targets and, with `z_loss`, the squares of logsumexp(logits); sums, not means.
 
-    Shape: logits (b, t, v), targets (b, t) int64 -> scalars. Targets of -100 count in neither.
+    Shape: logits (b, t, v), targets (b, t) int64 -> scalars. Targets of -100 do not count.
     """
 
     def __init__(self, *, z_loss: bool = False):
@@ -35,8 +35,8 @@ class CrossEntropy(LoggingModule):
 class NextToken(Objective):
     """Mean cross-entropy of the next token in nats, plus z_loss * mean(logsumexp(logits)^2).
 
-    The second term keeps logits from drifting: Chowdhery et al. 2022, arXiv:2204.02311, section 5. Without any target
-    the loss is 0. With `loss_chunk` the logits exist for so many positions of each row at a time, and are made again
+    The second term keeps logits from drifting: Chowdhery et al. 2022, arXiv:2204.02311, section 5. Without targets
+    the loss is 0. With `loss_chunk` the logits exist for that many positions of each row at a time, and are recomputed
     for the gradient: less memory, the same loss.
     """
 
@@ -57,11 +57,11 @@ class NextToken(Objective):
         return Losses(sum_up(weighted), {name: part.detach() for name, part in parts.items()})
 
     def read(self, batch: Batch) -> Hidden:
-        """What the model makes of a batch, before the head."""
+        """The hidden states of a batch, before the head."""
         return self.model.read(batch.x, documents=batch.documents)
 
     def sums(self, hidden: Hidden, targets: Tensor) -> list[Tensor]:
-        """What CrossEntropy gives, of all positions at once or in chunks."""
+        """The sums of CrossEntropy, over all positions at once or in chunks."""
         if self.loss_chunk is None:
             return self.loss(self.model.predict(hidden), targets)
         chunks = [checkpoint(self._sums_of_chunk, part, wanted, use_reentrant=False)
@@ -93,12 +93,12 @@ def likeliest(k: int) -> Callable[[Tensor], Tensor]:
 
 
 def num_targets(targets: Tensor) -> Tensor:
-    """How many targets count, but at least 1."""
+    """The number of targets that count, at least 1."""
     return (targets != IGNORED).sum().clamp(min=1)
 
 
 def sum_up(terms: list[Tensor]) -> Tensor:
-    """The sum of scalars; a single one as it is."""
+    """The sum of scalars; a single one unchanged."""
     total, *others = terms
     for term in others:
         total = total + term

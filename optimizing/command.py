@@ -8,8 +8,8 @@ from presets import parse_command_line
 
 
 def parse(words: Sequence[str]) -> tuple[Config, Path]:
-    """Return the configuration and the picture's file. Prints help, or one sentence, and exits if that is due."""
+    """Return the configuration and the file of the drawing. Help, and mistakes in one sentence, exit."""
     cfg, options = parse_command_line(
         words, program="python optim.py", description="Draw the learning rate and the batch of every step.",
-        options={"out": "PNG: the picture's file; schedule.png where none is given"})
+        options={"out": "PNG: the file to write; default schedule.png"})
     return cfg, Path(options["out"] or "schedule.png")

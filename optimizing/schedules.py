@@ -1,4 +1,4 @@
-"""The learning rate and the batch of every step, and what they look like drawn."""
+"""The learning rate and the batch size of every step, and drawings of them."""
 
 import bisect
 import math
@@ -11,16 +11,16 @@ from config import Config, TrainConfig
 
 
 class Place(NamedTuple):
-    """Where a step after the warmup stands."""
+    """The position of a step after the warmup, in every unit that a schedule may need."""
 
-    progress: float  # from the warmup's end, 0, to the run's end or its flat part, 1
-    position: float  # from the run's start, in steps, or in full forward passes
+    progress: float  # 0 at the end of the warmup, 1 at the end of the run or the start of its flat part
+    position: float  # since the start of the run, in steps or in forward passes
     warmup: float  # its end, in the same unit
     steps: int  # since the warmup's end
     epochs: float  # passes over the training part since the run's start
 
 
-# A schedule maps a place to the share of the peak rate.
+# A schedule maps a place to a fraction of the peak learning rate.
 def constant(place: Place, cfg: TrainConfig) -> float:
     return 1.0
 
@@ -59,7 +59,7 @@ def inverse_sqrt(place: Place, cfg: TrainConfig) -> float:
 
 
 def step(place: Place, cfg: TrainConfig) -> float:
-    """Times `step_gamma` every `step_size` epochs or steps."""
+    """Multiply by `step_gamma` every `step_size` epochs or steps."""
     count = place.steps if cfg.step_unit == "steps" else math.floor(place.epochs)
     return cfg.step_gamma ** (count // cfg.step_size)
 
@@ -69,10 +69,10 @@ SCHEDULES = {"constant": constant, "linear": linear, "cosine": cosine, "restarts
 
 
 class Schedule:
-    """The learning rate and the forward passes of each step, counted from 0: pure functions of its number.
+    """The learning rate and the forward passes of each step, from 0: pure functions of the step's number.
 
-    `rows_per_epoch` is the training part's size in rows; ValueError where the rate follows the epochs
-    and none is given.
+    `rows_per_epoch` is the size of the training part in rows. Raises ValueError if the schedule counts epochs and it is
+    not given.
     """
 
     def __init__(self, cfg: Config, *, rows_per_epoch: int | None = None):
@@ -98,44 +98,25 @@ class Schedule:
         return self.cfg.lr * SCHEDULES[self.cfg.schedule](place, self.cfg)
 
     def passes(self, number: int) -> range:
-        """The numbers of a step's forward passes, which are those of its batches."""
+        """The numbers of a step's forward passes, which are also the numbers of its batches."""
         return range(self.passes_before(number), self.passes_before(number + 1))
 
     def passes_before(self, number: int) -> int:
-        """Forward passes taken when a step begins."""
+        """Forward passes taken before a step."""
         ramping = len(self._ramp) - 1
         if number <= ramping:
             return self._ramp[number]
         return self._ramp[-1] + (number - ramping) * self.cfg.accumulation
 
     def tokens_before(self, number: int) -> int:
-        """Tokens seen when a step begins."""
+        """Tokens trained on before a step."""
         return self.passes_before(number) * self.pass_tokens
 
     def steps_for(self, tokens: float) -> int:
-        """The steps, at least 1, that come nearest to so many tokens."""
+        """The number of steps, at least 1, whose tokens come closest to `tokens`."""
         most = math.ceil(tokens / self.pass_tokens) + 1
         after = bisect.bisect_left(range(most), tokens, key=self.tokens_before)
         return min((max(1, after - 1), max(1, after)), key=lambda steps: abs(self.tokens_before(steps) - tokens))
-
-    def warnings(self) -> list[str]:
-        """A sentence on each thing that is allowed, but hardly meant."""
-        cfg, said = self.cfg, []
-        if self.warmup >= self.end:
-            given = (f"train.warmup_steps={cfg.warmup_steps} is not below train.steps={cfg.steps}"
-                     if cfg.schedule_unit == "steps" else f"train.warmup_tokens={cfg.warmup_tokens} is not below the "
-                     f"run's {self.tokens_before(cfg.steps):,}")
-            said.append(f"{given}: the learning rate rises to the end")
-        last = cfg.steps
-        while last and self.rate(last - 1) == 0:
-            last -= 1
-        if last < cfg.steps:
-            said.append(f"the learning rate is zero after step {last:,} of {cfg.steps:,}, so that nothing is learned "
-                        "there: give train.min_lr_ratio, or take less train.flat_fraction")
-        if cfg.ramp_tokens is not None and len(self.passes(cfg.steps - 1)) < cfg.accumulation:
-            said.append(f"train.ramp_tokens={cfg.ramp_tokens} is more than the run's {self.tokens_before(cfg.steps):,}:"
-                        f" no step has all train.accumulation={cfg.accumulation} forward passes")
-        return said
 
     def _position(self, number: int) -> int:
         return number if self.cfg.schedule_unit == "steps" else self.passes_before(number)
@@ -157,19 +138,40 @@ class Schedule:
         return taken
 
 
-# ---- what it looks like ----
+def schedule_warnings(schedule: Schedule) -> list[str]:
+    """A sentence for each flag that is allowed but probably a mistake."""
+    cfg, found = schedule.cfg, []
+    if schedule.warmup >= schedule.end:
+        given = (f"train.warmup_steps={cfg.warmup_steps} is not below train.steps={cfg.steps}"
+                 if cfg.schedule_unit == "steps" else f"train.warmup_tokens={cfg.warmup_tokens} is not below the "
+                 f"run's {schedule.tokens_before(cfg.steps):,}")
+        found.append(f"{given}: the learning rate rises to the end")
+    last = cfg.steps
+    while last and schedule.rate(last - 1) == 0:
+        last -= 1
+    if last < cfg.steps:
+        found.append(f"the learning rate is zero after step {last:,} of {cfg.steps:,}, so that nothing is learned "
+                     "there: give train.min_lr_ratio, or take less train.flat_fraction")
+    if cfg.ramp_tokens is not None and len(schedule.passes(cfg.steps - 1)) < cfg.accumulation:
+        tokens = schedule.tokens_before(cfg.steps)
+        found.append(f"train.ramp_tokens={cfg.ramp_tokens} is more than the run's {tokens:,}:"
+                     f" no step has all train.accumulation={cfg.accumulation} forward passes")
+    return found
+
+
+# ---- drawings ----
 
 
 def _points(cfg: Config, most: int) -> tuple[Schedule, list[int]]:
-    """The schedule, and at most so many steps spread over it."""
+    """The schedule and at most `most` steps, spread evenly."""
     spread = np.linspace(0, cfg.train.steps - 1, min(most, cfg.train.steps))
     return Schedule(cfg), [round(number) for number in spread.tolist()]
 
 
 def draw_schedule(cfg: Config) -> Figure:
-    """The learning rate of every step and, where it changes, the tokens of a step.
+    """Draw the learning rate of every step and, with train.ramp_tokens, the tokens of every step.
 
-    Raises ValueError where the rate follows the epochs, whose length only the text tells.
+    Raises ValueError if the schedule counts epochs, whose length depends on the text.
     """
     schedule, steps = _points(cfg, 2000)
     curves = {"learning rate": [schedule.rate(number) for number in steps]}
@@ -186,7 +188,7 @@ def draw_schedule(cfg: Config) -> Figure:
 
 
 def schedule_text(cfg: Config, *, width: int = 72, height: int = 8) -> str:
-    """The same for a terminal: a chart of block characters for each curve, and what it ends at.
+    """The same for a terminal, in block characters, with the first and the last value of each curve.
 
     Raises ValueError as `draw_schedule` does.
     """

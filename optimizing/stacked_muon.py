@@ -1,4 +1,4 @@
-"""Muon for stacks of matrices, which torch.optim.Muon refuses."""
+"""Muon for stacks of matrices, which torch.optim.Muon does not take."""
 
 import torch
 from torch import Tensor
@@ -8,9 +8,9 @@ ITERATIONS = 5
 
 
 class StackedMuon(torch.optim.Optimizer):
-    """A step on each matrix of a stack (..., m, n), such as the experts of a layer, equal to torch.optim.Muon's.
+    """Muon on each matrix of a stack (..., m, n), such as the experts of a layer; equal to torch.optim.Muon.
 
-    Jordan et al. 2024, steps scaled to AdamW's size as in arXiv:2502.16982. The matrices are orthogonalised as a batch.
+    Jordan et al. 2024, with steps scaled to AdamW's size: arXiv:2502.16982. Orthogonalises the matrices as a batch.
     """
 
     def __init__(self, params, *, lr: float = 1e-3, momentum: float = 0.95, weight_decay: float = 0.1):
@@ -30,7 +30,7 @@ class StackedMuon(torch.optim.Optimizer):
 
 
 def orthogonalised(matrices: Tensor, *, eps: float = 1e-7) -> Tensor:
-    """Matrices with all singular values near 1, by Newton-Schulz in bfloat16. Shape: (..., m, n) -> (..., m, n)."""
+    """Bring all singular values of matrices near 1, by Newton-Schulz in bfloat16. Shape: (..., m, n) -> (..., m, n)."""
     a, b, c = COEFFICIENTS
     x = matrices.bfloat16()
     tall = x.shape[-2] > x.shape[-1]

@@ -32,7 +32,7 @@ def one_thread():
 
 
 @pytest.fixture(scope="session")
-def rehearse(one_thread):
+def predict_memory(one_thread):
     """Budget.of, which predicts a run's memory. No run in this process calls it: many tests count what a run calls."""
     from memory_prediction.budget import Budget
 
@@ -45,7 +45,7 @@ def rehearse(one_thread):
 @pytest.fixture(scope="session", autouse=True)
 def _where_imported(request):
     """The same for tests whose files import torch and train themselves."""
-    for module, fixture in (("torch", "one_thread"), ("train", "rehearse")):
+    for module, fixture in (("torch", "one_thread"), ("train", "predict_memory")):
         if module in sys.modules:
             request.getfixturevalue(fixture)
 
@@ -57,9 +57,9 @@ def _seed():
 
 
 @pytest.fixture
-def predicted(monkeypatch, rehearse):
-    """Runs are rehearsed, as they are for users."""
-    monkeypatch.setattr("memory_prediction.budget.Budget.of", rehearse)
+def predicted(monkeypatch, predict_memory):
+    """The memory of runs is predicted, as it is for users."""
+    monkeypatch.setattr("memory_prediction.budget.Budget.of", predict_memory)
 
 
 # ---- runs ----
@@ -88,7 +88,7 @@ def train_small(folder: Path, changes: dict | None = None, **options):
 
 
 @pytest.fixture(scope="module")
-def reference(folder, rehearse):
+def reference(folder, predict_memory):
     """An uninterrupted run."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("runs.MODELS", folder / "models")
@@ -96,13 +96,13 @@ def reference(folder, rehearse):
 
 
 @pytest.fixture
-def go(folder, rehearse):
+def go(folder, predict_memory):
     """Train with changes to the reference's configuration."""
     return lambda changes=None, **options: train_small(folder, changes, **options)
 
 
 @pytest.fixture
-def command(monkeypatch, capfd, rehearse):
+def command(monkeypatch, capfd, predict_memory):
     """`python train.py ...` in this process: (exit status, standard output, standard error)."""
     import train
 

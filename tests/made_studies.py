@@ -98,5 +98,5 @@ def pretend(flags: dict[str, Any], draw: random.Random) -> tuple[dict[str, Any],
         return known | {"outcome": "oversized", "reason": f"{low} bytes predicted", "allocator": None}, loss
     fast = high <= LIMIT
     peak = BASELINE + round(live * draw.uniform(1.05, 1.6 if fast else 1.06))
-    return known | {"outcome": outcome, "allocator": "fast" if fast else "pinned", "peak_bytes": peak,
+    return known | {"outcome": outcome, "allocator": "fast" if fast else "tight", "peak_bytes": peak,
                     "seconds": draw.uniform(15, 30)}, loss

@@ -22,7 +22,7 @@ from experiments.processes.signals import Stopped
 from experiments.searching import shared, studies
 from experiments.searching.loop import search
 from experiments.searching.options import Options
-from memory_prediction.process import child_baseline_bytes
+from memory_prediction.baseline import child_baseline_bytes
 
 MB = 10**6
 SPACE = {"model.dim": [16, 24, 32, 64], "train.lr": {"float": [1e-3, 1e-1], "log": True}, "train.batch_size": [2, 4]}

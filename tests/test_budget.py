@@ -13,9 +13,10 @@ from small_runs import assert_same_run, small_run_config
 
 import train
 from config import save_config
+from memory_prediction.baseline import child_baseline_bytes
 from memory_prediction.budget import EXIT_OUT_OF_MEMORY, EXIT_WATCHDOG
 from memory_prediction.prediction import Prediction
-from memory_prediction.process import child_baseline_bytes, rss_bytes
+from memory_prediction.process import rss_bytes
 from runs import Run
 
 linux = pytest.mark.skipif(rss_bytes() is None, reason="the memory of a process is read from /proc")
@@ -29,7 +30,7 @@ def test_a_run_says_what_it_will_take_and_what_it_took(go, predicted, models, re
     assert 0 < numbers["baseline_bytes"] < numbers["predicted_low_bytes"] <= numbers["predicted_high_bytes"]
     assert numbers["allocator"] == "fast" and numbers["limit_bytes"] is None
     assert numbers["peak_bytes"] > 0
-    assert_same_run(run, reference)  # the rehearsal draws nothing, and moves nothing
+    assert_same_run(run, reference)  # the dry run draws nothing, and moves nothing
 
 
 @pytest.mark.slow
@@ -58,7 +59,7 @@ def test_a_run_that_fits_only_tightly_runs_with_memory_that_goes_back(start, fol
     said, errors = process.communicate()
     assert (process.returncode, errors) == (0, "") and "memory goes back at once" in said
     tight = json.loads((models / "toy" / "memory.json").read_text())
-    assert tight["allocator"] == "pinned" and free["allocator"] == "fast"
+    assert tight["allocator"] == "tight" and free["allocator"] == "fast"
     assert tight["peak_bytes"] <= tight["limit_bytes"] == between
     assert_same_run(Run(models / "toy"), Run(models / "free"))
 

@@ -85,7 +85,7 @@ MISTAKES = {  # and what the sentence says that answers each
     "train.py --train.setps 5": "--train.steps was meant",
     "train.py --resume toy --train.setps 5": "--train.steps was meant",
     "model.py --model.dimm 3": "--model.dim was meant",
-    "memory.py --limit much": "--limit much is no size",
+    "memory.py --limit much": "--limit much is not a size",
     "optim.py --train.lrr 1": "--train.lr was meant",
     "inference.py nowhere": "nowhere is not a run",
     "inference.py toy --temprature 1": "--temperature was meant",

@@ -169,7 +169,7 @@ MISTAKES = {
     "a time without a unit": ("train --time-limit 50", "train.time_limit=50 is no time ... 50m"),
     "a tracker twice": ("train --train.trackers wandb wandb", "train.trackers=wandb wandb names one twice"),
     "weights from nowhere": ("train --config small.json --init-from nowhere",
-                             "train.init_from=nowhere is no run, and no folder or file with model.safetensors ... toy"),
+                             "train.init_from=nowhere is not a run, nor a folder or file with ... toy"),
     "weights of another width": ("train --config small.json --init-from toy --model.dim 32",
                                  "does not fit (of another shape: embed.tokens.weight (24, 16) instead of (24, 32)"
                                  " ... and 11 more): --allow-partial"),

@@ -14,7 +14,7 @@ import memory
 from config import Config, override, parse_bytes
 from configuration.command_line import spell_bytes
 from memory_prediction import prediction
-from memory_prediction.dry_run import rehearse, sequence_bytes, some_batch
+from memory_prediction.dry_run import dry_run, sequence_bytes, some_batch
 from memory_prediction.prediction import predict
 from memory_prediction.process import peak_rss_bytes, reset_peak_rss, rss_bytes
 from memory_prediction.suggestions import Room, cheaper, in_words, largest
@@ -52,11 +52,11 @@ def tracked(cfg: Config) -> int:
         with tracker, pytest.MonkeyPatch.context() as patch:
             patch.setattr(torch.Tensor, "item", lambda self: 1.0)
             model = Model(cfg.model, checkpoint_activations=cfg.train.checkpoint_activations)
-            learner = TrainState(model, cfg.train)
-            tracker.track_external(model, *learner.optimizer.parts)
+            state = TrainState(model, cfg.train)
+            tracker.track_external(model, *state.optimizer.parts)
             batch = some_batch(cfg, cfg.train.batch_size)
             for number in (1, 2):
-                learner.step([batch], number=number, lr=0.0, noise=[])
+                state.step([batch], number=number, lr=0.0, noise=[])
                 tracker.reset_mod_stats()  # what it knows of each module is of one pass
         peak = tracker.get_tracker_snapshot("peak")
     return sum(kinds["Total"] for kinds in peak.values())
@@ -67,8 +67,8 @@ def tracked(cfg: Config) -> int:
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ("checkpointed", "chunked")])
 def test_the_steps_peak_where_torchs_own_tracker_sees_it(kind):
     cfg = configured(KINDS[kind])
-    moments = rehearse(cfg, rows=cfg.train.batch_size, num_texts=0)
-    peak = max(m.num_bytes for (phase, _), m in moments.items() if phase != "evaluation")
+    breakdowns = dry_run(cfg, rows=cfg.train.batch_size, num_texts=0)
+    peak = max(m.num_bytes for (phase, _), m in breakdowns.items() if phase != "evaluation")
     assert peak == pytest.approx(tracked(cfg), rel=2e-3)
 
 
@@ -145,8 +145,8 @@ def test_a_part_that_looks_at_its_data_is_predicted_from_a_trial(part, monkeypat
     cfg = configured({"train.batch_size": 16})
     found = predict(cfg)
     assert found.how == "from a trial"
-    real = rehearse(cfg, rows=16, num_texts=3, fake=False)
-    assert found.peak_bytes == pytest.approx(max(moment.num_bytes for moment in real.values()), rel=0.03)
+    real = dry_run(cfg, rows=16, num_texts=3, fake=False)
+    assert found.peak_bytes == pytest.approx(max(peak.num_bytes for peak in real.values()), rel=0.03)
 
 
 # ---- nothing is taken ----
@@ -190,9 +190,9 @@ def test_each_text_keeps_its_keys_and_values(kv_heads, pointer):
 @pytest.mark.slow
 def test_the_largest_that_fits_does_and_the_next_does_not():
     cfg, room = configured(), Room(300 * MB, 100 * MB)
-    rows = largest(cfg, "train.batch_size", 1, lambda found: room.zone(found) is not None)
-    assert room.zone(predict(override(cfg, {"train.batch_size": rows}))) == "pinned"
-    assert room.zone(predict(override(cfg, {"train.batch_size": rows + max(1, rows // 50)}))) is None
+    rows = largest(cfg, "train.batch_size", 1, lambda found: room.allocator_for(found) is not None)
+    assert room.allocator_for(predict(override(cfg, {"train.batch_size": rows}))) == "tight"
+    assert room.allocator_for(predict(override(cfg, {"train.batch_size": rows + max(1, rows // 50)}))) is None
     assert largest(cfg, "train.batch_size", 1, lambda found: False) is None
 
 
@@ -200,12 +200,12 @@ def test_the_largest_that_fits_does_and_the_next_does_not():
 def test_three_changes_that_make_a_run_fit_are_found_and_they_do():
     cfg = configured({"train.batch_size": 64, "model.num_layers": 4})
     room = Room(predict(cfg).low_bytes // 2, 0)
-    assert room.zone(predict(cfg)) is None
+    assert room.allocator_for(predict(cfg)) is None
     found = list(cheaper(cfg, room))
     assert len(found) == 3 == len({str(changes) for changes, _ in found})
     for changes, predicted in found:
         again = predict(override(cfg, changes))
-        assert room.zone(again) is not None and again.low_bytes == predicted.low_bytes
+        assert room.allocator_for(again) is not None and again.low_bytes == predicted.low_bytes
     sentences = in_words(cfg, room)
     assert len(sentences) == 3 and all(word.startswith("--train.") for word in sentences)
 
@@ -246,7 +246,7 @@ def test_the_command_shows_the_parts_and_what_fits(command):
 
 
 @pytest.mark.parametrize(("words", "sentence"), [
-    (("--limit", "lots"), "error: --limit lots is no size: use e.g. 800MB or 2GB\n"),
+    (("--limit", "lots"), "error: --limit lots is not a size: use e.g. 800MB or 2GB\n"),
     (("--device", "tpu"), "error: --device tpu is not known: use cpu or cuda\n"),
 ])
 def test_a_wrong_word_is_one_sentence(words, sentence, monkeypatch, capfd):

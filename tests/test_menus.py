@@ -5,8 +5,8 @@ from typing import get_args
 import pytest
 
 import config
-from model import OUT_STD
 from modules.block import RESIDUALS
+from modules.init import OUT_STD
 from modules.mixers import MIXERS
 from modules.mlp import ACTIVATIONS, MLPS
 from modules.norm import NORMS

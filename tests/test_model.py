@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from config import AttentionConfig, ModelConfig, override
 from data import Batch
-from model import Model, flops_per_token
+from model import Model
 from modules import masks
 from modules.head import Head
 from modules.masks import Documents, in_window, make_mask
@@ -26,6 +26,7 @@ from objectives.next_token import CrossEntropy
 from presets import load_preset
 from tools import trace
 from tracing.module_tables import parameter_table
+from training.flops import flops_per_token
 
 # ---- the whole ----
 

@@ -12,18 +12,17 @@ import pytest
 import torch
 
 from memory_prediction import process
+from memory_prediction.baseline import child_baseline_bytes, warm_up
+from memory_prediction.free_memory import free_bytes
 from memory_prediction.process import (
     Watchdog,
-    child_baseline_bytes,
     choose_allocator,
     data_bytes,
-    free_bytes,
     is_out_of_memory,
     limit_growth,
     peak_rss_bytes,
     reset_peak_rss,
     rss_bytes,
-    warm_up,
 )
 
 MB = 2**20
@@ -173,16 +172,16 @@ print(rss_bytes() - before, data)
 
 @pytest.mark.slow
 @linux
-def test_pinned_gives_freed_tensors_back_and_fast_keeps_them():
-    (pinned, data), (fast, data_of_fast) = (python(FREED.format(kind)) for kind in ("pinned", "fast"))
-    assert pinned < 4 * MB
+def test_tight_gives_freed_tensors_back_and_fast_keeps_them():
+    (tight, data), (fast, data_of_fast) = (python(FREED.format(kind)) for kind in ("tight", "fast"))
+    assert tight < 4 * MB
     assert 98 * MB < fast < 110 * MB
     assert abs(data_of_fast - data) < 8 * MB  # a reserve would count under a limit, used or not
 
 
 def test_another_c_library_is_left_alone(monkeypatch):
     monkeypatch.setattr(process.sys, "platform", "darwin")
-    assert choose_allocator("pinned") is False
+    assert choose_allocator("tight") is False
 
 
 def test_warming_up_draws_no_random_number():
@@ -209,16 +208,17 @@ from config import override, Config
 from data import Batch
 from model import Model
 from training.step import TrainState
+from memory_prediction.baseline import warm_up
 from memory_prediction.process import *
 
 cfg = override(Config(), {{"model.vocab_size": 4096, "model.max_seq_len": 128, "train.precision": "float32",
                            "train.optimizer": "adamw"}})
 
 def train(steps):
-    learner = TrainState(Model(cfg.model), cfg.train)
+    state = TrainState(Model(cfg.model), cfg.train)
     x = torch.randint(4096, (8, 128))
     for number in range(1, steps + 1):
-        learner.step([Batch(x, x, None, x.numel())], number=number, lr=1e-3, noise=[])
+        state.step([Batch(x, x, None, x.numel())], number=number, lr=1e-3, noise=[])
 
 choose_allocator("{allocator}")
 torch.set_num_threads({threads})
@@ -242,7 +242,7 @@ for limit in {limits}:
 @pytest.mark.slow
 @linux
 @pytest.mark.parametrize(("allocator", "threads"), [
-    ("pinned", 1), ("fast", 1), ("pinned", 2)])
+    ("tight", 1), ("fast", 1), ("tight", 2)])
 def test_under_a_limit_training_is_refused_memory_and_does_not_crash(allocator, threads):
     limits = [1, 15, 30, 60, 80, 3000]
     told = python(TRAINING.format(allocator=allocator, threads=threads, limits=limits))

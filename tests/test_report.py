@@ -22,7 +22,7 @@ from runs import Run
 from tokenizer import ByteTokenizer, CharTokenizer
 from training import report
 from training.evaluation import Evaluation
-from training.report import draw_loss, grade_stories, opening_prompts, plot_loss, say_evaluation, shown, write_samples
+from training.report import draw_loss, grade_stories, opening_prompts, plot_loss, print_evaluation, shown, write_samples
 
 WHOLE = tales.story(0, 0).text
 
@@ -124,9 +124,9 @@ def test_the_end_tells_how_to_write_more_after_the_runs_first_prompt(run, prompt
 
 def test_an_evaluation_is_set_against_the_floor_where_it_is_known(run, capsys):
     evaluation, progress = Evaluation(loss=2.0, bits_per_byte=1.5, accuracy=0.25), Progress(step=1234, seconds=7.0)
-    say_evaluation(Console(width=20), run, progress, evaluation)
+    print_evaluation(Console(width=20), run, progress, evaluation)
     run.data["floor_bits_per_byte"] = 0.5
-    say_evaluation(Console(width=20), run, progress, evaluation)
+    print_evaluation(Console(width=20), run, progress, evaluation)
     unknown, known = capsys.readouterr().out.splitlines()
     assert unknown == "step  1,234      7 s  val loss 2.0000  bits/byte 1.5000  accuracy 25.0%"
     assert "bits/byte 1.5000 (3.00 x the floor 0.500)" in known
@@ -151,7 +151,8 @@ def test_a_run_is_announced_with_its_size_and_work(run, tmp_path, capsys):
         num_tokens, rows_per_epoch = 640, 40
 
     model = Model(run.config.model)
-    report.announce(Console(width=30), run, model, Schedule(run.config), Forty, Progress(step=6), torch.device("cpu"))
+    setup = SimpleNamespace(schedule=Schedule(run.config), batches=Forty, device=torch.device("cpu"))
+    report.announce(Console(width=30), run, model, setup, Progress(step=6))
     first, second = capsys.readouterr().out.splitlines()  # a path is never broken
     assert first == (f"toy: {model.num_parameters():,} parameters, 24 steps of 64 tokens (2.4 passes over 640), cpu, "
                      f"in {run.path}")
@@ -162,7 +163,8 @@ def test_a_run_is_announced_with_its_size_and_work(run, tmp_path, capsys):
 def test_what_deterministic_cannot_promise_on_a_gpu_is_said(run, capsys, device, said):
     cfg = override(run.config, {"train.deterministic": True})
     batches = SimpleNamespace(num_tokens=640, rows_per_epoch=40)
-    report.announce(Console(width=30), run, Model(cfg.model), Schedule(cfg), batches, Progress(), torch.device(device))
+    setup = SimpleNamespace(schedule=Schedule(cfg), batches=batches, device=torch.device(device))
+    report.announce(Console(width=30), run, Model(cfg.model), setup, Progress())
     assert ("repeats the bits on this model of GPU with this driver and torch only" in capsys.readouterr().out) == said
 
 

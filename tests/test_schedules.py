@@ -10,7 +10,7 @@ import optim
 from config import Config, TrainConfig, override
 from model import Model
 from optim import make_optimizer
-from optimizing.schedules import SCHEDULES, Schedule, draw_schedule, schedule_text
+from optimizing.schedules import SCHEDULES, Schedule, draw_schedule, schedule_text, schedule_warnings
 from presets import load_preset, tiny
 
 UNITS = {"step": {"step_unit": "steps"}}  # what a schedule needs where there is no text
@@ -177,7 +177,7 @@ def test_where_the_batch_stays_the_units_agree(schedule):
     ({"steps": 5, "accumulation": 4, "ramp_tokens": 999}, "no step has all train.accumulation=4 forward passes"),
 ], ids=str)
 def test_what_is_hardly_meant_is_one_sentence(flags, sentence):
-    (said,) = plan(**flags).warnings()
+    (said,) = schedule_warnings(plan(**flags))
     assert sentence in said and "\n" not in said
 
 
@@ -186,7 +186,7 @@ def test_what_is_hardly_meant_is_one_sentence(flags, sentence):
     {"schedule": "cosine", "flat_fraction": 0.2, "min_lr_ratio": 0.1},
     {"accumulation": 4, "ramp_tokens": 100}, {"schedule": "inverse_sqrt", "warmup_steps": 0}], ids=str)
 def test_a_plan_that_works_is_not_warned_of(flags):
-    assert plan(steps=100, **flags).warnings() == []
+    assert schedule_warnings(plan(steps=100, **flags)) == []
 
 
 @pytest.mark.parametrize(("flags", "flag"), [

@@ -10,7 +10,7 @@ import pytest
 from optuna.trial import TrialState
 from searching_parts import MB, finish, outcomes, room, start, study, wait_for, write_space
 
-from memory_prediction.process import child_baseline_bytes
+from memory_prediction.baseline import child_baseline_bytes
 
 pytestmark = pytest.mark.slow
 

@@ -27,7 +27,7 @@ from config import Config, DataConfig, ModelConfig, Packing, TokenizerConfig, ov
 from corpora.corpus import load_corpus
 from corpora.shards import prepare
 from data import Batches
-from model import Model, flops_per_token
+from model import Model
 from objective import NextToken
 from optimizing.schedules import Schedule
 from runs import COLUMNS, Run
@@ -36,6 +36,7 @@ from train import Diverged, Interrupted
 from train import train as train_run
 from training import setup
 from training.evaluation import evaluate
+from training.flops import flops_per_token
 from training.setup import choose_tokenizer, fit_vocabulary
 from training.step import TrainState, clip
 

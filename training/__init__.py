@@ -1,1 +1,1 @@
-"""What the training loop is made of: schedules, checkpoints, measurements, reports."""
+"""The room of train.py: setup, step, evaluation, checkpoints, reports, trackers, signals."""

@@ -8,15 +8,15 @@ from config import Config, load_config
 from presets import parse_command_line
 from run_store.listing import MODELS, find_run
 
-OPTIONS = {"resume": "RUN: go on with a saved run from its newest checkpoint; its configuration is kept, but for "
-                     "--train.steps and a few more"}
-SWITCHES = {"force": "begin even where the run is predicted not to fit into memory"}
+OPTIONS = {"resume": "RUN: continue a saved run from its newest checkpoint; its configuration is kept, except "
+                     "--train.steps and a few more flags"}
+SWITCHES = {"force": "begin even if the run is predicted not to fit into memory"}
 
 
 def parse(words: Sequence[str], models: Path = MODELS) -> tuple[Config, dict[str, Any]]:
-    """Return the configuration and the options. Prints help, or one sentence on stderr, and exits if that is due."""
+    """Return the configuration and the options. Help, and mistakes in one sentence on stderr, exit."""
     def base(options: Mapping[str, str | None]) -> Config:
-        """What the flags change: the run's configuration with --resume, else the defaults."""
+        """The configuration that the flags change: with --resume the run's, else the defaults."""
         run = options["resume"]
         if run is None:
             return Config()

@@ -1,4 +1,4 @@
-"""How well a model predicts a part of a corpus."""
+"""Measure how well a model predicts a part of a corpus."""
 
 import math
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from tokenizer import Tokenizer
 class Evaluation:
     loss: float  # nats per target
     bits_per_byte: float
-    accuracy: float  # share of tokens that were the likeliest
+    accuracy: float  # fraction of targets that were the likeliest token
 
 
 @torch.no_grad()
@@ -25,11 +25,11 @@ def evaluate(
     objective: Objective, part: TokenFile, tokenizer: Tokenizer, batch_size: int, max_tokens: int | None = None, *,
     packing: str = "stream",
 ) -> Evaluation:
-    """Measure an objective on a part, or on its first `max_tokens`, padding included; in rows as in training.
+    """Measure an objective on a part of a corpus, or on its first `max_tokens` with padding, in rows as in training.
 
-    Every token is predicted once, but for the first of each document (packing pad or documents) or of the part
-    (stream): that is the begin-of-text token, which stands for no byte. So all bytes of the text count.
-    Moves neither data nor random state.
+    Predicts every token once, except the first of each document (packing pad or documents) or of the part (stream).
+    That is the begin-of-text token, which stands for no bytes, so all bytes of the text count.
+    Changes neither the training data's order nor the random state.
     """
     model = objective.model
     device, byte_lengths = next(model.parameters()).device, torch.from_numpy(tokenizer.byte_lengths)
@@ -48,6 +48,6 @@ def evaluate(
 
 
 def score_batch(objective: Objective, batch: Batch) -> tuple[float, int]:
-    """Nats over all targets of a batch, and how many of them were the likeliest."""
+    """The sum of nats over the targets of a batch, and the number of targets that were the likeliest token."""
     scores = objective.score(batch)
     return scores.nats.double().sum().item(), int((scores.likeliest[..., 0] == batch.y).sum())

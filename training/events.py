@@ -1,4 +1,4 @@
-"""What is due after a step, what it shows, and how long things take."""
+"""What is scheduled after a step, its results, and the timer of a run."""
 
 import contextlib
 import math
@@ -13,7 +13,7 @@ from training.stopping import Stop
 
 
 class Events:
-    """What is due after a step."""
+    """What is scheduled after a step."""
 
     def __init__(self, step: int, cfg: TrainConfig):
         self.last, self.eval_tokens = step == cfg.steps, cfg.eval_tokens
@@ -25,10 +25,10 @@ class Events:
 
 @dataclass
 class Results:
-    """What the evaluation and the samples of a step gave, if they were due."""
+    """Evaluation results and samples of a step, if any were scheduled."""
 
     evaluation: Evaluation | None = None
-    val_loss: float | None = None  # of the same tokens at every step, for the best checkpoint to be fair
+    val_loss: float | None = None  # on the same tokens at every step, to compare checkpoints
     averaged: Evaluation | None = None  # of the moving average of the weights
     samples: Sequence[dict[str, str]] = ()
 
@@ -38,7 +38,7 @@ class Results:
 
 
 class Timer:
-    """The seconds of a run over all its sittings, and its speed since the last line of the log."""
+    """The seconds of a run over all its sessions, and its speed since the last line of the log."""
 
     def __init__(self, progress: Progress):
         self.progress = progress
@@ -61,5 +61,5 @@ class Timer:
         stop.after_step(took)
 
     def tokens_per_second(self) -> float | None:
-        """In the steps since the last line; None if there was none."""
+        """The speed of the steps since the last line; None if there was none."""
         return (self.progress.tokens - self.line_tokens) / self.line_seconds if self.line_seconds else None

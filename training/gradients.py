@@ -1,4 +1,4 @@
-"""What the gradient tells besides its direction: its norm in each layer, and how much of it is noise."""
+"""Measurements of the gradient: its norm in each layer, and its noise scale."""
 
 import torch
 from torch import Tensor, nn
@@ -17,10 +17,10 @@ def layer_norms(model: nn.Module) -> dict[str, float]:
 
 
 class NoiseScale:
-    """How the gradient of a forward pass differs from that of the whole step.
+    """The gradient noise scale, from the gradients of single forward passes and of the whole step.
 
-    McCandlish et al. 2018, arXiv:1812.06162, appendix A.1: both estimates are unbiased, but their ratio
-    only once each is averaged over steps. Holds a copy of the gradient.
+    McCandlish et al. 2018, arXiv:1812.06162, appendix A.1: both estimates are unbiased, but their ratio only if each is
+    averaged over steps. Keeps a copy of the gradient.
     """
 
     def __init__(self):
@@ -28,28 +28,28 @@ class NoiseScale:
         self._squares: list[float] = []
 
     def after_pass(self, model: nn.Module) -> None:
-        """Measure what the last pass has added to the gradient: its share of the step's mean."""
+        """Measure what the last pass added to the gradient: its part of the step's mean."""
         grads = [p.grad for p in model.parameters() if p.grad is not None]
         added = torch._foreach_sub(grads, self._before) if self._before else grads
         self._squares.append(nn.utils.get_total_norm(added).item() ** 2)
         self._before = [grad.clone() for grad in grads]
 
     def after_step(self, pass_tokens: float) -> tuple[float, float] | None:
-        """The true gradient's squared norm and the trace of the covariance of a token's gradient.
+        """The squared norm of the true gradient, and the trace of the covariance of a token's gradient.
 
-        None where the step was a single pass.
+        None if the step was a single pass.
         """
         count, squares = len(self._squares), sum(self._squares)
         whole = nn.utils.get_total_norm(self._before).item() ** 2
         self._before, self._squares = [], []
         if count == 1:
             return None
-        one = count * squares  # the mean square of a pass's own gradient, which is `count` times its share
+        one = count * squares  # the mean square of a pass's own gradient, which is `count` times its part
         return (count * whole - one) / (count - 1), (one - whole) / (1 - 1 / count) * pass_tokens
 
 
 class GradientWatch:
-    """What train.log_grad_norms and train.log_noise_scale ask for; nothing is measured unasked."""
+    """Measures what train.log_grad_norms and train.log_noise_scale request, and nothing else."""
 
     def __init__(self, cfg: TrainConfig):
         self.norms: dict[str, float] | None = {} if cfg.log_grad_norms else None
@@ -60,14 +60,14 @@ class GradientWatch:
             self.noise.after_pass(model)
 
     def after_step(self, model: nn.Module, pass_tokens: float, recent: list[tuple[float, float]]) -> None:
-        """Take the norms, and add to `recent` what the step told about noise."""
+        """Measure the norms, and add the step's noise estimates to `recent`."""
         if self.norms is not None:
             self.norms = layer_norms(model)
         if self.noise is not None and (measured := self.noise.after_step(pass_tokens)):
             recent.append(measured)
 
     def columns(self, recent: list[tuple[float, float]]) -> dict[str, float | None]:
-        """For a line of the log: the last step's norms; the noise scale in tokens, over the `recent` steps."""
+        """Columns of the log: the last step's norms, and the noise scale in tokens over the `recent` steps."""
         line: dict[str, float | None] = {f"grad_norm.{layer}": norm for layer, norm in (self.norms or {}).items()}
         if self.noise is not None:
             signal, noise = torch.tensor(recent, dtype=torch.float64).mean(0).tolist() if recent else (None, None)

@@ -1,4 +1,4 @@
-"""What a training run says: the start, the bar, evaluations, samples, graded stories, the loss curve."""
+"""What a training run prints and writes: announcement, progress bar, log lines, samples, graded stories, loss curve."""
 
 import contextlib
 import io
@@ -11,7 +11,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.markup import escape
@@ -21,38 +20,36 @@ from rich.progress import Progress as Bar
 import tales
 from config import Config, SampleConfig, replace
 from configuration.command_line import warn
-from data import Batches
 from inference import OPENINGS, continue_prompts, prompts_or_opening
 from model import Model
-from optimizing.schedules import Schedule
+from optimizing.schedules import schedule_warnings
 from run_store.atomic_files import write_bytes, write_text
 from run_store.checkpoint import Progress
 from runs import ROOT, Run
 from tokenizer import Tokenizer
 from training.evaluation import Evaluation
 from training.events import Results, Timer
+from training.setup import Setup
 from training.step import TrainState
 from training.trackers import Tracker
 
 
 def opening_prompts(cfg: Config, tokenizer: Tokenizer) -> list[str]:
-    """The texts that samples begin with. Raises ValueError, before training, where one cannot be encoded."""
+    """The prompts of samples. Raises ValueError if one cannot be encoded, so that this shows before training."""
     prompts = prompts_or_opening(cfg.sample, cfg.data.name)
     tokenizer.encode_batch(list(prompts))
     return [prompt for prompt in prompts for _ in range(cfg.sample.num_samples)]
 
 
 def write_samples(model: Model, tokenizer: Tokenizer, prompts: list[str], cfg: SampleConfig) -> list[dict[str, str]]:
-    """Continue each prompt; training goes on as if nothing had happened."""
+    """Continue each prompt. Training is not affected."""
     new = continue_prompts(model, tokenizer, replace(cfg, prompts=tuple(prompts), num_samples=1))
     return [{"prompt": prompt, "text": prompt + text} for prompt, text in zip(prompts, new, strict=True)]
 
 
-def announce(
-    console: Console, run: Run, model: Model, schedule: Schedule, batches: Batches, progress: Progress,
-    device: torch.device,
-) -> None:
-    """What is about to be trained, on how much, where; on stderr what is hardly meant."""
+def announce(console: Console, run: Run, model: Model, setup: Setup, progress: Progress) -> None:
+    """Print what is trained, on how much text and on which device; warn of flags that are probably a mistake."""
+    schedule, batches, device = setup.schedule, setup.batches, setup.device
     steps = schedule.cfg.steps
     sizes = sorted({len(schedule.passes(number)) * schedule.pass_tokens for number in (0, steps - 1)})
     spelled = " to ".join(f"{size:,}" for size in sizes)
@@ -65,19 +62,19 @@ def announce(
     if schedule.cfg.deterministic and device.type != "cpu":
         console.print("[yellow]note[/]: train.deterministic repeats the bits on this model of GPU with this driver and "
                       "torch only, and they are not those of a CPU", highlight=False, soft_wrap=True)
-    for sentence in schedule.warnings():
+    for sentence in schedule_warnings(schedule):
         warn(sentence)
 
 
-def say(console: Console, sentence: str | None) -> None:
-    """Print a line, where there is something to say."""
+def print_line(console: Console, sentence: str | None) -> None:
+    """Print a sentence, if there is one."""
     if sentence:
         console.print(sentence, markup=False, highlight=False, soft_wrap=True)
 
 
 @contextlib.contextmanager
 def progress_bar(console: Console, cfg: Config, progress: Progress) -> Iterator:
-    """A function that shows a step's loss and speed on a bar, where there is a terminal."""
+    """Give a function that shows a step's loss and speed on a progress bar, if the console is a terminal."""
     columns = (MofNCompleteColumn(), BarColumn(None), TextColumn("loss {task.fields[loss]}"),
                TextColumn("{task.fields[speed]} tokens/s"), TimeRemainingColumn(compact=True))
     with Bar(*columns, console=console, disable=not console.is_terminal) as bar:
@@ -86,7 +83,7 @@ def progress_bar(console: Console, cfg: Config, progress: Progress) -> Iterator:
                                              speed="-" if speed is None else f"{speed:,.0f}")
 
 
-def say_evaluation(console: Console, run: Run, progress: Progress, evaluation: Evaluation) -> None:
+def print_evaluation(console: Console, run: Run, progress: Progress, evaluation: Evaluation) -> None:
     floor = run.data["floor_bits_per_byte"]
     above = f" ({evaluation.bits_per_byte / floor:.2f} x the floor {floor:.3f})" if floor else ""
     console.print(f"step {progress.step:6,}  {progress.seconds:5.0f} s  val loss {evaluation.loss:.4f}  "
@@ -95,7 +92,7 @@ def say_evaluation(console: Console, run: Run, progress: Progress, evaluation: E
 
 
 def write_line(progress: Progress, state: TrainState, results: Results, timer: Timer) -> dict[str, Any]:
-    """A line of log.csv on what has happened since the one before; what was not measured is left out."""
+    """Make the line of log.csv for the steps since the last line, and begin the next one."""
     line = log_line(progress, results.evaluation, timer.tokens_per_second())
     line |= state.watch.columns(progress.recent_noise)
     line |= {"ema_val_loss": results.averaged and results.averaged.loss} if state.average else {}
@@ -106,7 +103,7 @@ def write_line(progress: Progress, state: TrainState, results: Results, timer: T
 
 
 def log_line(progress: Progress, evaluation: Evaluation | None, speed: float | None) -> dict[str, Any]:
-    """Where a run stands, the mean of its losses since the last line, and what an evaluation gave."""
+    """The columns: the progress of the run, its mean losses since the last line, and an evaluation if there is one."""
     line = {"step": progress.step, "tokens": progress.tokens, "seconds": round(progress.seconds, 3),
             "flops": progress.flops, "train_loss": sum(progress.recent_losses) / len(progress.recent_losses),
             **progress.last_step}
@@ -123,7 +120,7 @@ def finish(
     console: Console, run: Run, model: Model, tokenizer: Tokenizer, prompts: list[str],
     trackers: Sequence[Tracker] = (),
 ) -> None:
-    """The end of a run: its last samples, the grades of its stories, and, when all is done, the loss curve."""
+    """Print the last samples and the grades of stories, and draw the loss curve."""
     for sample in run.samples()[-len(prompts):]:
         console.print(f"\n{sample['text']}", markup=False, highlight=False)
     count = run.config.train.graded_stories
@@ -138,9 +135,9 @@ def finish(
 
 
 def grade_stories(run: Run, model: Model, tokenizer: Tokenizer, count: int) -> str:
-    """Sample stories from their first word at temperature 0.8 and say how many are whole and consistent.
+    """Sample stories from their first word at temperature 0.8; say how many are grammatical and consistent.
 
-    Every grade goes into grades.json, with the story and where it breaks.
+    grades.json gets every story, its grade and the place of its first mistake.
     """
     cfg = SampleConfig(max_new_tokens=2 * run.config.model.max_seq_len, temperature=0.8)
     texts = [s["text"] for s in write_samples(model, tokenizer, [OPENINGS["tales"]] * count, cfg)]
@@ -148,22 +145,22 @@ def grade_stories(run: Run, model: Model, tokenizer: Tokenizer, count: int) -> s
     lines = [asdict(grade) | {"text": text} for grade, text in zip(grades, texts, strict=True)]
     write_text(run.path / "grades.json", json.dumps(lines, indent=1) + "\n")
     broken = [(grade, text) for grade, text in zip(grades, texts, strict=True) if not grade.passed]
-    said = f"{count - len(broken)} of {count} stories are grammatical and consistent"
+    summary = f"{count - len(broken)} of {count} stories are grammatical and consistent"
     if not broken:
-        return said
+        return summary
     kinds = ", ".join(f"{kind} {number}" for kind, number in Counter(g.kind for g, _ in broken).most_common())
     middle = sorted(g.position / max(1, len(text)) for g, text in broken)[len(broken) // 2]
     examples = "\n".join(f"  {g.message}" for g, _ in broken[:3])
-    return f"{said}; the others break ({kinds}), half of them in the first {middle:.0%}, for example:\n{examples}"
+    return f"{summary}; the others break ({kinds}), half of them in the first {middle:.0%}, for example:\n{examples}"
 
 
 def shown(path: Path) -> Path:
-    """A path as it reads from the project's folder; whole where it lies elsewhere."""
+    """A path relative to the project's folder, or the whole path if it lies elsewhere."""
     return path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
 
 
 def draw_loss(runs: list[Run]) -> Figure:
-    """Validation and training loss in bits per byte against tokens, with the floor."""
+    """Draw validation and training loss in bits per byte against tokens, with the entropy of the text if known."""
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.subplots()
     for run in runs:
@@ -183,7 +180,7 @@ def draw_loss(runs: list[Run]) -> Figure:
 
 
 def plot_loss(runs: list[Run], path: Path) -> None:
-    """Write `draw_loss` as a PNG, whole or not at all."""
+    """Write the figure of `draw_loss` as a PNG, atomically."""
     picture = io.BytesIO()
     draw_loss(runs).savefig(picture, dpi=130)
     write_bytes(path, picture.getvalue())

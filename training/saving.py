@@ -1,4 +1,4 @@
-"""A run in training: where it goes on, its checkpoints, and what it says when it is stopped."""
+"""Checkpoints of a run in training: resuming from the newest, saving, and the message when training is stopped."""
 
 import contextlib
 from collections.abc import Iterator
@@ -9,10 +9,11 @@ from config import Config, diff
 from configuration.command_line import warn
 from run_store.checkpoint import NotWritten, Progress
 from runs import Run
+from training.events import Events
 from training.step import TrainState
 from training.stopping import EXIT_STATUS, Stop, Stopped
 
-# what may be another when a run goes on; all else would make it another run
+# flags that may differ when a run is resumed; any other would make it another run
 MAY_CHANGE = (*(f"train.{name}" for name in (
     "steps", "tokens", "epochs", "time_limit", "memory_limit", "device", "compile", "log_every", "eval_every",
     "sample_every", "checkpoint_every", "keep_checkpoints", "graded_stories", "trackers")),
@@ -20,7 +21,7 @@ MAY_CHANGE = (*(f"train.{name}" for name in (
 
 
 def require_changeable(run: Run, cfg: Config) -> None:
-    """Raise ValueError where `cfg` differs from the run's configuration in more than a run may change."""
+    """Raise ValueError if `cfg` changes a flag of the run that is not in MAY_CHANGE."""
     wrong = [f"{flag}={after} (it has {before})" for flag, (before, after) in diff(run.config, cfg).items()
              if flag not in MAY_CHANGE]
     if wrong:
@@ -29,9 +30,9 @@ def require_changeable(run: Run, cfg: Config) -> None:
 
 
 def load_newest(run: Run, cfg: Config, state: TrainState) -> Progress:
-    """Go back to the newest whole checkpoint, or to the start where there is none yet, to go on as `cfg` says.
+    """Load the newest intact checkpoint, or return fresh progress if there is none; `cfg` becomes the run's.
 
-    Raises ValueError where `cfg` has fewer steps than were taken.
+    Raises ValueError if `cfg` has fewer steps than the run has taken.
     """
     for problem in run.drop_damaged():
         warn(f"{problem}; going on from the newest whole checkpoint")
@@ -62,15 +63,20 @@ class Interrupted(Exception):
 
 
 class Saver:
-    """Writes the checkpoints of a run; a disk that refuses one does not end the training."""
+    """Writes the checkpoints of a run. If the disk refuses one, training goes on."""
 
     def __init__(self, run: Run, state: TrainState, progress: Progress, stop: Stop):
         self.run, self.state, self.progress, self.stop = run, state, progress, stop
-        stop.expect_saves_of(12 * state.model.num_parameters())  # float32, with two more numbers for each weight
+        stop.expect_saves_of(12 * state.model.num_parameters())  # float32: the weight and two optimizer states
         self._saved = self._place() if run.checkpoints() else None
 
+    def save_if_due(self, events: Events) -> None:
+        """Write a checkpoint if this step has one."""
+        if events.checkpoint:
+            self.save(is_last=events.last)
+
     def save(self, *, is_last: bool = False) -> None:
-        """Write a checkpoint, or warn. The last one, and all of the log, must be written: else NotWritten is raised."""
+        """Write a checkpoint, or warn. Raises NotWritten if the last one, or a part of the log, cannot be written."""
         try:
             with self.stop.save():
                 state, average = self.state, self.state.average
@@ -88,7 +94,7 @@ class Saver:
 
     @contextlib.contextmanager
     def saving_when_stopped(self, console: Console) -> Iterator[None]:
-        """Save where training is stopped; raise Interrupted, or at a time limit say how to go on."""
+        """Save when training is stopped; then raise Interrupted, or at a time limit print how to resume."""
         try:
             yield
         except Stopped:
@@ -101,9 +107,9 @@ class Saver:
 
     @contextlib.contextmanager
     def reporting(self) -> Iterator[None]:
-        """What comes after the last step, and can be done again; raises NotWritten where the disk is full."""
+        """For the report after the last step, which can be repeated. Raises NotWritten if the disk is full."""
         try:
-            with self.stop.look():
+            with self.stop.interruptible():
                 yield
         except OSError as error:
             raise NotWritten(f"{error.filename} cannot be written ({error.strerror}): the weights are saved; make room "

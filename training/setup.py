@@ -1,4 +1,4 @@
-"""What a run is made of before its first step: text, tokenizer, settled flags, batches, schedule, model."""
+"""Prepare a run before its first step: text, tokenizer, settled flags, batches, schedule, model."""
 
 from dataclasses import dataclass
 from itertools import chain
@@ -21,14 +21,14 @@ from training.evaluation import Evaluation, evaluate
 from training.step import TrainState
 from training.transfer import begin_with_weights
 
-DEFAULT_SIZES = {("tales",): 4096}  # of a corpus's vocabulary, if the flags name none
+DEFAULT_SIZES = {("tales",): 4096}  # of a corpus's vocabulary, if the flags set none
 
 
 @dataclass
 class Setup:
-    """Everything of a run but its model; `make_state` makes that."""
+    """Everything a run needs except its model, which `make_state` makes."""
 
-    cfg: Config  # settled: nothing in it is left to be found out
+    cfg: Config  # settled: nothing in it depends on the text or the device any more
     device: torch.device
     corpus: Corpus
     tokenizer: Tokenizer
@@ -38,22 +38,22 @@ class Setup:
     schedule: Schedule
 
     def make_state(self, console: Console | None = None, *, resumed: bool = False) -> TrainState:
-        """Draw the weights by the seed, or take those of train.init_from; ready for the first step."""
+        """Make the model with weights drawn by the seed or from train.init_from, ready for the first step."""
         train = self.cfg.train
         seed_everything(train.seed)
-        torch._dynamo.reset()  # compiled code of another model must not count against this one
+        torch._dynamo.reset()  # compiled code of other models counts against a limit
         model = Model(self.cfg.model, checkpoint_activations=train.checkpoint_activations).to(self.device)
         if train.init_from and not resumed:
             self.cfg = begin_with_weights(self.cfg, model, self.tokenizer, console or Console(quiet=True))
         return TrainState(model, train)
 
     def evaluate(self, objective: Objective, max_tokens: int | None = None) -> Evaluation:
-        """Measure an objective on the validation part, or on its first tokens."""
+        """Evaluate an objective on the validation part, or on its first `max_tokens`."""
         return evaluate(objective, self.val_part, self.tokenizer, self.cfg.train.batch_size, max_tokens,
                         packing=self.cfg.data.packing)
 
     def describe_data(self) -> dict[str, Any]:
-        """What a run saves of its text: fingerprint, sizes, and the entropy (bits per byte) if it is known."""
+        """What a run saves about its text: fingerprint, sizes, and its entropy in bits per byte if known."""
         corpus, val = self.corpus, self.val_part
         files = [file for file, _ in self.train_parts]
         floor = None if val.bits is None else val.bits / val.num_bytes
@@ -72,9 +72,9 @@ class Setup:
 def prepare_run(
     cfg: Config, device: torch.device, *, run: Run | None = None, console: Console | None = None,
 ) -> Setup:
-    """Read and encode the text, and settle every flag that follows from it or from the device.
+    """Read and encode the text, and settle every flag that depends on it or on the device.
 
-    With `run` the tokenizer is the run's. Raises ValueError if its text has changed, or for what the flags ask in vain.
+    With `run`, uses the tokenizer of the run. Raises ValueError if its text has changed, or for impossible flags.
     """
     corpus = load_corpus(cfg.data)
     if run is None:
@@ -104,9 +104,9 @@ def choose_tokenizer(cfg: TokenizerConfig, data: DataConfig, corpus: Corpus) -> 
 
 
 def fit_vocabulary(cfg: Config, tokenizer: Tokenizer) -> Config:
-    """Give the model the tokenizer's vocabulary, unless the flags name a size.
+    """Set the model's vocabulary to the tokenizer's, unless the flags set a size.
 
-    Raises ValueError if the flags name a smaller one.
+    Raises ValueError if they set a smaller one.
     """
     size = cfg.model.vocab_size
     if size is not None and size < tokenizer.vocab_size:
@@ -116,14 +116,14 @@ def fit_vocabulary(cfg: Config, tokenizer: Tokenizer) -> Config:
 
 
 def settle_precision(cfg: Config, device: torch.device) -> Config:
-    """Replace "auto" by what this machine computes fast, so that the saved run says what it was."""
+    """Replace "auto" by what the device computes fast, so that the saved run has the actual precision."""
     if cfg.train.precision != "auto":
         return cfg
     return override(cfg, {"train.precision": "bfloat16" if has_fast_bfloat16(device) else "float32"})
 
 
 def settle_steps(cfg: Config, rows_per_epoch: int) -> Config:
-    """Put train.tokens or train.epochs into steps, so that the saved run says how many."""
+    """Convert train.tokens or train.epochs into steps, so that the saved run has their number."""
     train, tokens = cfg.train, cfg.train.tokens
     if train.epochs is not None:
         tokens = train.epochs * rows_per_epoch * cfg.model.max_seq_len

@@ -1,4 +1,4 @@
-"""The state of a model in training, and one step of it: what train.py repeats."""
+"""The state of training, and one training step."""
 
 import math
 from collections.abc import Sequence
@@ -18,16 +18,16 @@ from training.gradients import GradientWatch
 
 @dataclass(frozen=True)
 class Step:
-    """What a step has measured."""
+    """The measurements of a step."""
 
-    loss: float  # nats per target before it: the objective's own part
+    loss: float  # nats per target before the step: the objective's own part
     parts: dict[str, float]  # every other part of the losses
-    grad_norm: float  # before it was clipped
+    grad_norm: float  # before clipping
     num_targets: int
 
 
 class NotFinite(Exception):
-    """The loss or the gradient of `batch` is not finite; the weights have not moved."""
+    """The loss or the gradient of `batch` is not finite; the weights are unchanged."""
 
     def __init__(self, found: str, batch: Batch):
         super().__init__(found)
@@ -35,7 +35,7 @@ class NotFinite(Exception):
 
 
 class TrainState:
-    """A model in training: its objective, the optimizer, an average of its weights, and what watches its gradient."""
+    """A model in training, with its objective, optimizer, weight average and gradient measurements."""
 
     def __init__(self, model: Model, cfg: TrainConfig):
         self.model, self.grad_clip = model, cfg.grad_clip
@@ -49,9 +49,9 @@ class TrainState:
         self.precision = torch.autocast(self.device.type, torch.bfloat16, enabled=cfg.precision == "bfloat16")
 
     def step(self, batches: Sequence[Batch], *, number: int, lr: float, noise: list[tuple[float, float]]) -> Step:
-        """Take step `number`, from 1, by the mean gradient over all targets of the batches.
+        """Take step `number`, from 1, with the mean gradient over all targets of the batches.
 
-        Adds to `noise` what GradientWatch tells of it. Raises NotFinite before the weights move.
+        Adds the noise estimates of GradientWatch to `noise`. Raises NotFinite before the weights change.
         """
         self.optimizer.set_lr(lr)
         self.optimizer.train()
@@ -77,7 +77,7 @@ class TrainState:
         return Step(loss, parts, grad_norm, num_targets)
 
     def backward(self, batch: Batch, passes_of_its_size: float) -> Losses:
-        """The losses of a batch, and the gradient of its share of the step: each target weighs the same."""
+        """Compute the losses of a batch and add its gradient, so that each target of the step weighs the same."""
         with self.precision:
             losses = self.forward(batch)
             share = losses.total / passes_of_its_size
@@ -85,7 +85,7 @@ class TrainState:
         return losses
 
     def first_bad_module(self, batch: Batch) -> str:
-        """The first module whose output is NaN or Inf, in a traced repetition of a forward and backward pass."""
+        """Repeat a forward and backward pass with a trace; name the first module with a NaN or Inf."""
         self.model.zero_grad()
         with trace(self.model, grad=True) as t:
             with self.precision:
@@ -95,6 +95,6 @@ class TrainState:
 
 
 def clip(model: nn.Module, limit: float | None) -> float:
-    """Scale the gradient down to `limit`; return its norm before."""
+    """Clip the norm of the gradient to `limit`; return the norm before."""
     norm = nn.utils.clip_grad_norm_(model.parameters(), math.inf if limit is None else limit)
     return norm.item()

@@ -1,4 +1,4 @@
-"""When training ends early: signals and a time limit, never in the middle of a step or of a save."""
+"""End training early on a signal or at a time limit, never in the middle of a step or a save."""
 
 import contextlib
 import os
@@ -6,24 +6,25 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
-MARGIN = 1.5  # a step or a save may take so many times as long as the longest of late
-SPARE_SECONDS = 2.0  # for the process to end, which takes so long on a busy machine
-SAVED_BYTES_PER_SECOND = 1e8  # expected of a disk until the first save is measured
+MARGIN = 1.5  # how much longer a step or a save may take than the longest recent one
+SPARE_SECONDS = 2.0  # for the process to exit on a busy machine
+SAVED_BYTES_PER_SECOND = 1e8  # assumed until the first save is measured
 EXIT_STATUS = {"SIGINT": 130, "SIGTERM": 143, "time limit": 0}
 
 
-class Stopped(BaseException):  # no `except Exception` on the way may take it
-    """Raised where training may end: a signal came, or the time is up."""
+class Stopped(BaseException):  # so that no `except Exception` catches it
+    """Raised when training may end: a signal came, or the time is up."""
 
 
 class Stop:
-    """Notes SIGINT, SIGTERM and the end of a time limit, and raises Stopped where that does no harm.
+    """Notes SIGINT, SIGTERM and the end of a time limit, and raises Stopped when it is safe.
 
-    `cause` says which came first: "SIGINT", "SIGTERM" or "time limit". The limit is so many `seconds` (None = none),
-    of which `spent` are over; it leaves time for a save.
+    `cause` is what came first: "SIGINT", "SIGTERM" or "time limit". The limit is `seconds` (None = no limit), of which
+    `spent` are already used; it leaves time for a save.
     """
 
     def __init__(self, seconds: float | None = None, *, spent: float = 0.0):
@@ -34,57 +35,48 @@ class Stop:
         self._may_raise = False
 
     def expect_saves_of(self, num_bytes: int) -> None:
-        """Say what a save will write, before the first one is measured."""
+        """Set the size of a save, for an estimate until the first one is measured."""
         self._saves.append(num_bytes / SAVED_BYTES_PER_SECOND)
 
     def before_step(self) -> None:
-        """Raise Stopped where a step is not to begin, or would end too late."""
+        """Raise Stopped if no further step should begin, or if it would end too late."""
         self._raise_if_due(max(self._steps, default=0.0))
 
     def after_step(self, seconds: float) -> None:
-        """Say how long a step took."""
+        """Note how long a step took."""
         self._steps.append(seconds)
 
     @contextlib.contextmanager
     def save(self) -> Iterator[None]:
-        """A save, which is not interrupted."""
+        """Time a save; it is not interrupted."""
         began = time.monotonic()
         yield
         self._saves.append(time.monotonic() - began)
 
     @contextlib.contextmanager
-    def look(self) -> Iterator[None]:
-        """What may be left undone halfway: Stopped is raised in the midst of it."""
+    def interruptible(self) -> Iterator[None]:
+        """Raise Stopped at once inside the block, which may be left unfinished, such as an evaluation."""
+        has_timer = self._end is not None and _in_main_thread()
         self._may_raise = True
         try:
             self._raise_if_due()
-            if self._end is not None and threading.current_thread() is threading.main_thread():
+            if has_timer:
                 signal.setitimer(signal.ITIMER_REAL, max(self._seconds_left(), 1e-3))
             yield
         finally:
             self._may_raise = False
-            if self._end is not None and threading.current_thread() is threading.main_thread():
+            if has_timer:
                 signal.setitimer(signal.ITIMER_REAL, 0)
 
-    @contextlib.contextmanager
-    def listening(self) -> Iterator[None]:
-        """Note the signals; a SIGINT after another one interrupts at once.
+    def listening(self) -> contextlib.AbstractContextManager[None]:
+        """Note the signals inside the block; a second SIGINT interrupts at once.
 
-        In other threads than the main one there are no signals, and the limit acts between steps only.
+        Outside the main thread there are no signals, and the limit acts only between steps.
         """
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = {number: signal.signal(number, self._note)
-                  for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+        return _handled_by(self._note) if _in_main_thread() else contextlib.nullcontext()
 
     def _seconds_left(self, *, for_a_step: float = 0.0) -> float:
-        """Until a save must begin, when a step comes before it."""
+        """Until a save must begin, after a step that takes `for_a_step`."""
         reserved = MARGIN * (for_a_step + max(self._saves, default=0.0)) + SPARE_SECONDS
         return self._end - reserved - time.monotonic()
 
@@ -104,8 +96,23 @@ class Stop:
             raise Stopped
 
 
+@contextlib.contextmanager
+def _handled_by(handler: Callable[[int, Any], None]) -> Iterator[None]:
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
+    before = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
+
+
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
+
+
 def process_seconds() -> float:
-    """How long this process has lived; 0 where only Linux could tell."""
+    """The age of this process; 0 if the system is not Linux."""
     stat = Path("/proc/self/stat")
     if not stat.exists():
         return 0.0

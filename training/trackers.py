@@ -1,4 +1,4 @@
-"""Where a run's log goes: its own files, and TensorBoard and Weights & Biases, imported only when asked for."""
+"""Trackers write the log of a run: to its own files, TensorBoard and Weights & Biases, imported only if requested."""
 
 import contextlib
 import importlib
@@ -18,25 +18,25 @@ from runs import Run
 
 
 class Tracker:
-    """Somewhere a run's log goes; `after` is the step the run stands at, so the first one told will be the next."""
+    """Writes the log of a run. `after` is the last logged step, so the first one recorded is the next."""
 
     def __init__(self, run: Run, after: int):
         raise NotImplementedError
 
     def record(self, step: int, line: dict[str, Any], samples: Sequence[dict[str, str]]) -> None:
-        """A step's line of log.csv and the texts written after it; either may be empty, or both."""
+        """Record a step's line of log.csv and its samples; both may be empty."""
         raise NotImplementedError
 
     def picture(self, step: int, path: Path) -> None:
-        """The loss curve at the end, a PNG."""
+        """Record the loss curve at the end, a PNG."""
         raise NotImplementedError
 
     def close(self) -> None:
-        """Nothing comes after this."""
+        """End the recording."""
 
 
 class Files(Tracker):
-    """log.csv and samples.jsonl, which every run has."""
+    """Writes log.csv and samples.jsonl, which every run has."""
 
     def __init__(self, run: Run, after: int):
         self._run = run
@@ -48,16 +48,16 @@ class Files(Tracker):
             self._run.append_samples(step, samples)
 
     def picture(self, step: int, path: Path) -> None:
-        """The picture is a file of the run's already."""
+        """Do nothing: the picture is a file of the run already."""
 
     def close(self) -> None:
-        """Nothing is kept open."""
+        """Do nothing: no file is open."""
 
 
 class TensorBoard(Tracker):
-    """Event files in the run's tensorboard/, one for each sitting: `tensorboard --logdir models` shows all runs.
+    """Writes event files in the run's tensorboard/, one per session: `tensorboard --logdir models` shows all runs.
 
-    A sitting begins with the note that what was recorded of its first step or later ones is void.
+    A session begins with a record that voids earlier ones of its first step and later steps.
     """
 
     def __init__(self, run: Run, after: int):
@@ -103,10 +103,10 @@ class TensorBoard(Tracker):
 
 
 class WeightsAndBiases(Tracker):
-    """A run of Weights & Biases; its files are in the run's wandb/, and its own variables act, such as WANDB_MODE.
+    """Writes a run of Weights & Biases, with files in the run's wandb/; its variables such as WANDB_MODE apply.
 
-    wandb.txt has its id there and the steps that were sent: none is sent twice, however often a run goes on.
-    Raises ValueError where it cannot begin, for want of a login for instance.
+    wandb.txt has the id there and the steps that were sent, so that no step is sent twice if the run is resumed.
+    Raises ValueError if wandb cannot start, e.g. without a login.
     """
 
     def __init__(self, run: Run, after: int):
@@ -131,20 +131,20 @@ class WeightsAndBiases(Tracker):
             return
         self._sent = step
         self._journal.append(self._steps, f"{step}\n".encode())
-        with self._excused():
+        with self._warning_of_errors():
             table = self._wandb.Table(columns=["prompt", "text"], data=[[s["prompt"], s["text"]] for s in samples])
             self._run.log(measured(line) | ({"samples": table} if samples else {}), step=step, commit=True)
 
     def picture(self, step: int, path: Path) -> None:
-        with self._excused():
+        with self._warning_of_errors():
             self._run.summary["loss"] = self._wandb.Image(str(path))
 
     def close(self) -> None:
-        with self._excused():
+        with self._warning_of_errors():
             self._run.finish()
 
     @contextlib.contextmanager
-    def _excused(self) -> Iterator[None]:
+    def _warning_of_errors(self) -> Iterator[None]:
         try:
             yield
         except (OSError, self._wandb.Error) as error:  # the run has its own log
@@ -152,7 +152,7 @@ class WeightsAndBiases(Tracker):
 
 
 def measured(line: dict[str, Any]) -> dict[str, float]:
-    """The columns of a line that have a value, without the step."""
+    """The columns of a line with a value, without the step."""
     return {name: value for name, value in line.items() if name != "step" and value is not None}
 
 
@@ -160,7 +160,7 @@ TRACKERS = {"tensorboard": TensorBoard, "wandb": WeightsAndBiases}
 
 
 def require_packages(names: Sequence[str]) -> None:
-    """Raise ValueError where the package of a tracker is missing; each has the tracker's name."""
+    """Raise ValueError if the package of a tracker is missing; packages have the names of trackers."""
     for name in names:
         try:
             importlib.import_module(name)
@@ -170,7 +170,7 @@ def require_packages(names: Sequence[str]) -> None:
 
 @contextlib.contextmanager
 def opened(run: Run, after: int) -> Iterator[list[Tracker]]:
-    """The run's own files, and the trackers that its configuration names, until they are closed."""
+    """Open the run's own files and the trackers of its configuration; close them after the block."""
     with contextlib.ExitStack() as stack:
         trackers: list[Tracker] = [Files(run, after)]
         for name in run.config.train.trackers:

@@ -1,4 +1,4 @@
-"""Weights of one run as the beginning of another: what fits is copied, what does not is named."""
+"""Initialise a model with saved weights: copy the tensors that fit, name those that do not."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -21,7 +21,7 @@ MAX_NAMED = 8  # tensors of one kind in an error
 
 
 def begin_with_weights(cfg: Config, model: Model, tokenizer: Tokenizer, console: Console) -> Config:
-    """Copy the weights that train.init_from names; the configuration then names the very file's folder."""
+    """Copy the weights that train.init_from names; return the configuration with the resolved path of the file."""
     source = find_source(cfg.train.init_from)
     misfits = load_weights(source, model, tokenizer, allow_partial=cfg.train.allow_partial)
     fresh = f"; what does not fit begins fresh ({misfits})" if misfits else ""
@@ -30,16 +30,16 @@ def begin_with_weights(cfg: Config, model: Model, tokenizer: Tokenizer, console:
 
 
 class Source(NamedTuple):
-    """Saved weights, and the tokenizer they were trained with where it is known."""
+    """Saved weights, and the tokenizer they were trained with if it is known."""
 
     path: Path  # of the safetensors file
     tokenizer: Tokenizer | None
 
 
 def find_source(name: str) -> Source:
-    """The weights of a run (its best checkpoint), or of a folder or a file.
+    """Find the weights of a run (its best checkpoint), a folder or a file.
 
-    Raises ValueError where there are none, or a checkpoint is damaged.
+    Raises ValueError if there are none, or if the checkpoint is damaged.
     """
     path = Path(name).resolve()
     if path.is_dir() and (path / WEIGHTS).is_file():
@@ -52,16 +52,15 @@ def find_source(name: str) -> Source:
     try:
         run = Run(name)
     except ValueError:
-        raise ValueError(f"train.init_from={name} is no run, and no folder or file with {WEIGHTS}; there are "
+        raise ValueError(f"train.init_from={name} is not a run, nor a folder or file with {WEIGHTS}; there are "
                          f"{there_are(name)}") from None
-    checkpoint = run.checkpoint("best")
-    return find_source(str(checkpoint.path))
+    return find_source(str(run.checkpoint("best").path))
 
 
 def load_weights(source: Source, model: Model, tokenizer: Tokenizer, *, allow_partial: bool) -> str | None:
-    """Copy the weights into the model; a sentence on what does not fit and begins fresh, None = all fits.
+    """Copy the weights into the model; return a sentence on what does not fit and begins fresh, or None.
 
-    Raises ValueError, and changes nothing, where a tensor does not fit and `allow_partial` is off, or none fits.
+    Raises ValueError, and changes nothing, if no tensor fits, or if one does not and `allow_partial` is off.
     """
     agree = None if source.tokenizer is None else same_ids(source.tokenizer, tokenizer)
     fits, rows, misfits = compare(model.state_dict(), read_weights(source.path), agree)
@@ -82,34 +81,46 @@ def load_weights(source: Source, model: Model, tokenizer: Tokenizer, *, allow_pa
 def compare(
     wanted: dict[str, Tensor], saved: dict[str, Tensor], agree: bool | None,
 ) -> tuple[dict[str, Tensor], dict[str, Tensor], "Misfits"]:
-    """(what fits, first rows that fit where a vocabulary has another size, the names of what does not).
+    """(tensors that fit, first rows that fit if the vocabulary has another size, names of what does not fit).
 
-    `agree`: whether both tokenizers mean the same by the ids that both have; None = not known.
+    `agree`: whether both tokenizers use the same ids; None = unknown.
     """
     fits, rows, misfits = {}, {}, Misfits([], [], [], [])
-    owners: dict[int, str] = {}  # of each piece of memory: tied tensors have two names
+    owners: dict[int, str] = {}  # the first name of each piece of memory: tied tensors have several
     for name, ours in wanted.items():
         owner, theirs = owners.setdefault(ours.data_ptr(), name), saved.get(name)
-        if theirs is None and owner not in fits:
-            misfits.missing.append(name)
-        elif theirs is None:
+        if theirs is None and owner in fits:
             continue
-        elif name in BY_TOKEN and agree is False:
-            misfits.other_ids.append(name)
-        elif owner in fits and not torch.equal(fits[owner], theirs):
-            misfits.unknown.append(f"{name} (here it is {owner})")
-        elif ours.shape == theirs.shape:
+        found = find_misfit(name, ours, theirs, tied_to=(owner, fits.get(owner)), agree=agree)
+        if found is None:
             fits[name] = theirs
-        else:
-            misfits.reshaped.append(f"{name} {tuple(theirs.shape)} instead of {tuple(ours.shape)}")
-            if name in BY_TOKEN and agree and ours.shape[1:] == theirs.shape[1:]:
-                rows[name] = theirs[: len(ours)]
+            continue
+        reason, description = found
+        getattr(misfits, reason).append(description)
+        if reason == "reshaped" and name in BY_TOKEN and agree and ours.shape[1:] == theirs.shape[1:]:
+            rows[name] = theirs[: len(ours)]
     misfits.unknown.extend(name for name in saved if name not in wanted)
     return fits, rows, misfits
 
 
+def find_misfit(
+    name: str, ours: Tensor, theirs: Tensor | None, *, tied_to: tuple[str, Tensor | None], agree: bool | None,
+) -> tuple[str, str] | None:
+    """(field of Misfits, description) of a tensor that does not fit; None if it fits."""
+    owner, of_owner = tied_to
+    if theirs is None:
+        return "missing", name
+    if name in BY_TOKEN and agree is False:
+        return "other_ids", name
+    if of_owner is not None and not torch.equal(of_owner, theirs):
+        return "unknown", f"{name} (here it is {owner})"
+    if ours.shape != theirs.shape:
+        return "reshaped", f"{name} {tuple(theirs.shape)} instead of {tuple(ours.shape)}"
+    return None
+
+
 class Misfits(NamedTuple):
-    """Names of tensors that do not fit, by the reason."""
+    """Names of tensors that do not fit, by reason."""
 
     missing: list[str]
     unknown: list[str]
@@ -122,26 +133,26 @@ class Misfits(NamedTuple):
 
 
 def listed(names: list[str]) -> str:
-    """The names, or the first few and how many there are besides."""
+    """The names, or the first few and the number of the others."""
     more = len(names) - MAX_NAMED
     return ", ".join(names[:MAX_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def same_ids(a: Tokenizer, b: Tokenizer) -> bool:
-    """Whether every id that both have stands for the same bytes."""
+    """Whether every id that both tokenizers have stands for the same bytes."""
     common = min(a.vocab_size, b.vocab_size)
     specials = [(t.pad_id, t.bos_id, t.eos_id) for t in (a, b)]
     return specials[0] == specials[1] and a.token_bytes[:common] == b.token_bytes[:common]
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, shared ones under each of their names.
+    """Read the tensors of a safetensors file, shared ones under each of their names.
 
-    Raises ValueError where it is none.
+    Raises ValueError if it is not such a file.
     """
     try:
         with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dict
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is not a dict
             shared = file.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise ValueError(f"train.init_from={path} cannot be read: {error}") from None

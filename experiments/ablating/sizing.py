@@ -9,8 +9,8 @@ from typing import Any
 from config import Config, get, override
 from experiments.ablating.ablation_options import MatchBy
 from experiments.common import figures
-from model import flops_per_token
 from optimizing.schedules import Schedule
+from training.flops import flops_per_token
 
 TOLERANCE = 0.01
 WIDEST = 4  # x its width or depth: the largest model tried

@@ -88,7 +88,7 @@ class Loader:
 class Memory:
     """Predict the memory of configurations, train each for some steps in a fresh process, and read its peak.
 
-    30 of them span the menus; --random adds some, drawn by the seed. With the pinned allocator the prediction must be
+    30 of them span the menus; --random adds some, drawn by the seed. With the tight allocator the prediction must be
     right to 2 % (median), 5 % (nine of ten) and 10 % or 16 MB (all); with the fast one a process must stay between the
     low and the high prediction in 19 of 20; on a GPU the prediction must be right to 10 %. A prediction may take 0.6 s
     (median), and 1 s for GPT-2.
@@ -97,7 +97,7 @@ class Memory:
     random: int = 0  # configurations drawn at random, besides the named ones
     seed: int = 0  # of the draw
     only: str | None = None  # the named ones that have this in their names; "" = all, "drawn" = none
-    allocator: Literal["pinned", "fast"] = "pinned"  # the fast one keeps freed memory
+    allocator: Literal["tight", "fast"] = "tight"  # the fast one keeps freed memory
     threads: int = 1  # of torch
     steps: int = 5  # of each process
     device: Literal["cpu", "cuda"] = "cpu"  # cuda: its allocator's peak is compared

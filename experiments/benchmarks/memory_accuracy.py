@@ -18,12 +18,14 @@ from data import IGNORED, Batch
 from experiments.benchmarks.benchmark_options import Memory
 from experiments.benchmarks.fresh_process import start
 from experiments.benchmarks.memory_cases import CASES, drawn_cases, named_cases
+from memory_prediction.baseline import warm_up
 from memory_prediction.dry_run import begin_texts
 from memory_prediction.prediction import Prediction, num_texts, predict
-from memory_prediction.process import choose_allocator, peak_rss_bytes, reset_peak_rss, rss_bytes, warm_up
-from model import Model, flops_per_token
+from memory_prediction.process import choose_allocator, peak_rss_bytes, reset_peak_rss, rss_bytes
+from model import Model
 from tools import seed_everything
 from training.evaluation import score_batch
+from training.flops import flops_per_token
 from training.step import TrainState
 
 MB = 2**20
@@ -153,22 +155,22 @@ def train_and_measure(cfg: Config, allocator: str, threads: int, steps: int, dev
     before = rss_bytes()
     reset_peak_rss()
     model = Model(cfg.model, checkpoint_activations=cfg.train.checkpoint_activations).to(device)
-    learner = TrainState(model, cfg.train)
+    state = TrainState(model, cfg.train)
     for number in range(1, num_steps(cfg, steps) + 1):
-        batches = [random_batch(cfg).to(learner.device) for _ in range(cfg.train.accumulation)]
-        learner.step(batches, number=number, lr=1e-4, noise=[])
+        batches = [random_batch(cfg).to(state.device) for _ in range(cfg.train.accumulation)]
+        state.step(batches, number=number, lr=1e-4, noise=[])
         if number == 2:
-            evaluate_and_sample(cfg, learner, batches[0])
-    evaluate_and_sample(cfg, learner, batches[0])
+            evaluate_and_sample(cfg, state, batches[0])
+    evaluate_and_sample(cfg, state, batches[0])
     taken = torch.cuda.max_memory_allocated() if device == "cuda" else peak_rss_bytes() - before
     return model.num_parameters(), taken
 
 
-def evaluate_and_sample(cfg: Config, learner: TrainState, batch: Batch) -> None:
-    learner.optimizer.eval()
-    with learner.precision:
-        score_batch(learner.objective, batch)
-    begin_texts(cfg, learner.objective, num_texts(cfg))
+def evaluate_and_sample(cfg: Config, state: TrainState, batch: Batch) -> None:
+    state.optimizer.eval()
+    with state.precision:
+        score_batch(state.objective, batch)
+    begin_texts(cfg, state.objective, num_texts(cfg))
 
 
 def random_batch(cfg: Config) -> Batch:

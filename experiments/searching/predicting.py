@@ -21,7 +21,8 @@ import torch
 from config import Config, from_dict, override, to_dict
 from corpora.corpus import load_corpus
 from corpora.shards import prepare
-from memory_prediction.process import baseline_bytes, choose_allocator
+from memory_prediction.baseline import baseline_bytes
+from memory_prediction.process import choose_allocator
 from memory_prediction.suggestions import Room
 from model import Model
 from tokenizer import Tokenizer
@@ -49,7 +50,7 @@ class Predictor:
 
     def __init__(self, predict):
         self._predict, self._tokenizers = predict, {}
-        choose_allocator("pinned")
+        choose_allocator("tight")
         self._baseline = baseline_bytes()  # a trial begins with less: it has not touched all pages of the libraries
 
     def answer(self, config: dict[str, Any], limit_bytes: int = 0, shrink: bool = False) -> dict[str, Any]:
@@ -83,7 +84,7 @@ class Predictor:
         """The totals of a training process, and the allocator with which it fits; None = it does not fit."""
         predicted = self._predict(cfg, device=pick_device(cfg.train.device).type)
         return {"low_bytes": self._baseline + predicted.low_bytes, "high_bytes": self._baseline + predicted.high_bytes,
-                "allocator": Room(limit_bytes, self._baseline).zone(predicted)}
+                "allocator": Room(limit_bytes, self._baseline).allocator_for(predicted)}
 
 
 def smaller_step(cfg: Config) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from experiments.searching.records import Records
 from experiments.searching.samplers import make_pruner
 from experiments.searching.space import Space
 from experiments.searching.studies import HEARTBEAT_SECONDS, open_study
-from memory_prediction.process import free_bytes
+from memory_prediction.free_memory import free_bytes
 
 
 class SharedStudy:

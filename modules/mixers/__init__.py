@@ -1,15 +1,15 @@
-"""What moves information between positions: the `mixer` flag.
+"""Mixers, which move information between positions: the `mixer` flag.
 
 A mixer is a part with `from_config(cfg: LayerConfig)` and `forward(x, context, cache=None)`, x (b, t, d) -> (b, t, d).
 
-`context.positions` (t,) or (b, t): tokens at negative positions pad a shorter text on its left, and no other token may
-see them. `context.documents` is None if each row is one text. Otherwise rows are packed: `documents.ids` (b, t) are
-equal within a document, and nothing may pass from one document into the next, so that each comes out as if it were
-alone. Attention takes its mask from `documents.mask(window)`, for the `window` that it has as an attribute; a state or
-a convolution begins anew at each new id. There is no cache then. `context.causal` is False in an encoder.
+`context.positions` (t,) or (b, t): negative positions are left padding of a shorter text, which no other token may see.
+`context.documents` is None if each row is one text. Otherwise rows are packed: `documents.ids` (b, t) are equal within
+a document, and no information may pass between documents, so that each comes out as if it were alone. Attention takes
+its mask from `documents.mask(window)`, for its attribute `window`; a state or a convolution restarts at each new id.
+With documents there is no cache. `context.causal` is False in an encoder.
 
-`make_cache(max_len)` gives what the mixer fills as it generates. Its `keep_rows(rows, padding=n)` keeps those rows of
-the batch, and drops the first n tokens, which are padding in all of them.
+`make_cache(max_len)` returns the cache that the mixer fills during generation. Its `keep_rows(rows, padding=n)` keeps
+these rows of the batch, without their first n tokens, which are padding in all of them.
 """
 
 from modules.mixers.attention import Attention

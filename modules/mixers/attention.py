@@ -1,4 +1,4 @@
-"""Attention: every token gathers what it needs from the tokens that it may see."""
+"""Attention: each token takes a weighted mean over the tokens that it sees."""
 
 import torch
 from einops import rearrange, repeat
@@ -13,7 +13,7 @@ from tools import LoggingModule, log_io
 
 
 class KVCache:
-    """Keys, values and positions of the tokens that a layer has seen, up to `max_len` of them.
+    """Keys, values and positions of the tokens of a layer so far, up to `max_len`.
 
     Shape: keys and values (b, g, s, p), each with its own p; positions (s,) or (b, s).
     """
@@ -23,7 +23,7 @@ class KVCache:
         self.keys = self.values = self.positions = None
 
     def append(self, k: Tensor, v: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Add t tokens; return all s so far. Raises ValueError if the cache is full."""
+        """Append t tokens; return all s so far. Raises ValueError if the cache is full."""
         start, stop = self.length, self.length + k.shape[2]
         if stop > self.max_len:
             raise ValueError(f"the cache holds {self.max_len} tokens, not {stop}")
@@ -36,7 +36,7 @@ class KVCache:
         return self.keys[:, :, :stop], self.values[:, :, :stop], self.positions[..., :stop]
 
     def keep_rows(self, rows: list[int], *, padding: int) -> None:
-        """Drop the other rows, and the first `padding` tokens, which none of those kept sees."""
+        """Keep these rows, without their first `padding` tokens, which are padding in all of them."""
         self.length -= padding
         self.keys, self.values = (x[rows].roll(-padding, dims=2) for x in (self.keys, self.values))
         if self.positions.dim() == 2:
@@ -46,7 +46,7 @@ class KVCache:
 
 
 class SDPA(LoggingModule):
-    """softmax(scale q.k + bias) v in one fused call; the scores never exist in memory.
+    """softmax(scale q.k + bias) v in one fused call that never stores the scores.
 
     Dao et al. 2022, arXiv:2205.14135.
     Shape: q (b, h, t, p), k and v (b, g, s, p), bias (h, t, s) or (b, h, t, s) -> (b, h, t, p).
@@ -68,7 +68,7 @@ class SDPA(LoggingModule):
 
 
 class EagerAttention(LoggingModule):
-    """softmax(scale q.k + bias) v spelled out, with an optional soft cap c tanh(scores / c).
+    """softmax(scale q.k + bias) v step by step, with an optional soft cap c tanh(scores / c).
 
     Vaswani et al. 2017, arXiv:1706.03762, equation 1; the cap as in Gemma 2, arXiv:2408.00118.
     Shape: q (b, h, t, p), k and v (b, g, s, p), bias (h, t, s) or (b, h, t, s) -> (b, h, t, p).
@@ -166,7 +166,7 @@ class Attention(LoggingModule):
         return self.attend_to(*self.project(x, context.positions), context, cache)
 
     def attend_to(self, q: Tensor, k: Tensor, v: Tensor, context: Context, cache: KVCache | None) -> Tensor:
-        """What each query gathers, projected into the stream; `cache` adds earlier keys and values.
+        """The attention output of each query, projected into the stream; `cache` adds earlier keys and values.
 
         Shape: q (b, h, t, p), k and v (b, g, t, p) -> (b, t, d).
         """

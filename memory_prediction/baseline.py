@@ -1,0 +1,56 @@
+"""What a process holds before a run begins: Python, the libraries, and what they make at their first use."""
+
+import functools
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from memory_prediction.process import rss_bytes
+
+
+def warm_up() -> None:
+    """Make what training makes only once: thread pools, code of kernels, imports of torch.optim.
+
+    Takes a step of a small layer in float32 and bfloat16. Draws no random numbers.
+    """
+    table, weight, scale = (nn.Parameter(torch.zeros(shape)) for shape in ((512, 256), (256, 256), (256,)))
+    tokens = torch.zeros(4, 256, dtype=torch.int64)  # large enough for all threads to take part
+    optimizers = torch.optim.Muon([weight]), torch.optim.AdamW([table, scale], fused=True)
+    for half in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            checkpoint(_like_a_layer, tokens, table, weight, scale, use_reentrant=False).backward()
+    nn.utils.clip_grad_norm_([table, weight, scale], 1.0)
+    for optimizer in optimizers:
+        optimizer.step()
+
+
+def _like_a_layer(tokens: Tensor, table: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
+    """A loss that calls most kernels of a model."""
+    x = nn.functional.embedding(tokens, table)  # (b, t, d)
+    y = nn.functional.linear(x * (x.square().mean(-1, keepdim=True) + 1).rsqrt() * scale, weight)
+    y = y + nn.functional.scaled_dot_product_attention(y, y, y, is_causal=True)
+    y = nn.functional.gelu(y) * y.sigmoid() + nn.functional.layer_norm(y, y.shape[-1:])
+    scores = (y @ y.mT).float().tril().softmax(-1)  # (b, t, t)
+    logits = nn.functional.linear(y, table).float()  # (b, t, v)
+    copied = logits.scatter_add(-1, tokens[:, None].expand_as(scores), scores)
+    return nn.functional.cross_entropy(copied.flatten(0, 1), tokens.flatten()) + copied.logsumexp(-1).mean()
+
+
+def baseline_bytes() -> int | None:
+    """Resident memory of this process after `warm_up`. Call it when everything is imported."""
+    warm_up()
+    return rss_bytes()
+
+
+@functools.cache
+def child_baseline_bytes(module: str = "train") -> int | None:
+    """`baseline_bytes` of a fresh process that has imported a module. Measured once, in some seconds."""
+    code = (f"import {module}; from memory_prediction.baseline import baseline_bytes; from memory_prediction.process "
+            "import choose_allocator; choose_allocator('tight'); print(baseline_bytes())")
+    answer = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).resolve().parent.parent,
+                            capture_output=True, text=True, check=True).stdout
+    return None if answer.strip() == "None" else int(answer)

@@ -1,0 +1,28 @@
+"""Count the floating-point operations of training."""
+
+import torch
+from torch._subclasses.fake_tensor import DynamicOutputShapeException
+from torch.utils.flop_counter import FlopCounterMode
+
+from config import ModelConfig
+from model import Model, spelled_out
+
+
+def flops_per_token(cfg: ModelConfig, seq_len: int) -> float:
+    """Floating-point operations of a forward and backward pass, per token of a text of `seq_len`.
+
+    Counted by running the model without data, or with data if its shapes depend on data. The backward pass counts twice
+    the forward pass. Attention counts in full, with its masked half, as is usual.
+    """
+    try:
+        with torch.device("meta"):
+            return _count_flops(cfg, seq_len)
+    except (DynamicOutputShapeException, NotImplementedError, RuntimeError):  # what nonzero and item raise on meta
+        with torch.random.fork_rng(devices=[]):
+            return _count_flops(cfg, seq_len)
+
+
+def _count_flops(cfg: ModelConfig, seq_len: int) -> float:
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        Model(spelled_out(cfg))(torch.zeros(1, seq_len, dtype=torch.int64))
+    return 3 * counter.get_total_flops() / seq_len
