@@ -28,8 +28,9 @@ def unknown(flag: str, names: Sequence[str]) -> str:
 
 
 def _sentence(problem: Mapping[str, Any], names: Sequence[str]) -> str:
-    # a union reports each of its members; their names are not part of the flag
-    flag = ".".join(str(part) for part in problem["loc"] if not str(part).startswith(("literal[", "float")))
+    # the place in a list and the member of a union are not part of the flag
+    parts = [part for part in problem["loc"] if isinstance(part, str) and not part.startswith(("literal[", "float"))]
+    flag = ".".join(parts)
     given = problem["input"]
     match problem["type"]:
         case "value_error":

@@ -104,7 +104,7 @@ MISTAKES = {
     "unknown choice": ("train --train.optimizer sdg",
                        "train.optimizer='sdg' is not known: use one of adamw, muon, ... perhaps sgd was meant"),
     "unknown choice in a list": ("train --train.trackers tensorboard wandbb",
-                                 "train.trackers.1='wandbb' is not known: use one of tensorboard or wandb ... wandb"),
+                                 "train.trackers='wandbb' is not known: use one of tensorboard or wandb ... wandb"),
     "a word for a number": ("train --train.steps many", "train.steps='many' is wrong: use a whole number"),
     "a fraction for a count": ("train --train.steps 2.5", "train.steps='2.5' is wrong: use a whole number"),
     "a word for a fraction": ("train --train.lr fast", "train.lr='fast' is wrong: use a number"),
