@@ -11,6 +11,7 @@ from typing import Any
 
 from config import Config, flat, load_config, override
 from configuration.command_line import fail, parse_flags
+from configuration.mistakes import nearest
 from configuration.model_rules import PLAIN_MODEL
 
 EVERY_BIAS = {f"attention.{name}_bias": True for name in ("q", "k", "v", "out")} | {"mlp_bias": True, "norm_bias": True}
@@ -171,7 +172,7 @@ def load_preset(name: str, base: Config | None = None) -> Config:
     Raises ValueError with the names of the presets if `name` is not one of them.
     """
     if name not in PRESETS:
-        raise ValueError(f"preset={name!r} is not known: use one of {', '.join(PRESETS)}")
+        raise ValueError(f"preset={name!r} is not known: use one of {', '.join(PRESETS)}{nearest(name, list(PRESETS))}")
     return override(base or Config(), PRESETS[name])
 
 
@@ -217,10 +218,18 @@ def parse_command_line(
         cfg = base(values | {"config": known.config}) if base else Config()
         cfg = load_config(Path(known.config)) if known.config else cfg
         cfg = load_preset(preset, cfg) if preset else cfg
+        _require_one_length(rest)
         cfg = parse_flags(rest, cfg, f"{program} [preset]", _help(description, options))
     except (ValueError, argparse.ArgumentError) as error:
         fail(error)
     return cfg, values
+
+
+def _require_one_length(words: Sequence[str]) -> None:
+    """Raise ValueError if the words say more than once how long to train."""
+    said = {word.partition("=")[0] for word in words} & {"--train.steps", "--train.tokens", "--train.epochs"}
+    if len(said) > 1:
+        raise ValueError(f"{' and '.join(sorted(said))} both say how long to train: leave one out")
 
 
 def _whole_name(word: str) -> str:

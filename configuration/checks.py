@@ -7,6 +7,7 @@ from typing import Any
 
 from configuration.tree import get
 
+OFF = (None, False, "none", ())  # values that ask for nothing
 Acts = tuple[str, Callable[[Any], bool]]  # when flags have an effect: in words, and as a test
 
 
@@ -53,12 +54,12 @@ def check_ignored(cfg: Any, acts: Mapping[tuple[str, ...], Acts], neutral: Mappi
 def asks(cfg: Any, name: str, neutral: Mapping[str, Any]) -> bool:
     """Whether a flag requests something: it is not off, not its default, and not the plain choice of presets."""
     value = get(cfg, name)
-    return value not in (default_of(cfg, name), neutral.get(name), None, False, "none", ())
+    return value not in (default_of(cfg, name), neutral.get(name), *OFF)
 
 
 def ignored_sentence(name: str, value: Any, condition: str, default: Any) -> str:
     return (f"{name}={value} would change nothing: it acts only when {condition}; "
-            f"otherwise leave it at {default or 'none, or off'}")
+            f"otherwise leave it {'out' if default in OFF else f'at {default}'}")
 
 
 def default_of(cfg: Any, name: str) -> Any:

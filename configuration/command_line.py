@@ -3,6 +3,7 @@
 import contextlib
 import io
 import re
+import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import is_dataclass
@@ -21,6 +22,8 @@ def parse_flags(flags: Sequence[str], default: Any, prog: str, description: str)
     Raises ValueError with the mistake in one sentence.
     """
     if {"-h", "--help"} & set(flags):
+        if hasattr(signal, "SIGPIPE"):
+            signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` ends it without a word
         return tyro.cli(type(default), args=["--help"], default=default, prog=prog, description=description)
     return override(default, read_flags(flags, type(default)))
 

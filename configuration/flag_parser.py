@@ -78,6 +78,8 @@ def _positional(word: str, flags: Mapping[str, Flag]) -> str:
 
 def _value(name: str, flag: Flag, given: str | None, is_off: bool, rest: list[str]) -> Any:
     """The value of a flag: what follows "=", or else the next words, which it takes from `rest`."""
+    if flag.takes == "tree":
+        raise ValueError(f"{name} takes no value itself: use {name}.NAME.FLAG VALUE, e.g. {name}.local.norm rms")
     if flag.takes == "several":
         return tuple(_take(rest)) if given is None else (given,)
     if given is not None:

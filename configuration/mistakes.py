@@ -45,6 +45,8 @@ def _sentence(problem: Mapping[str, Any], names: Sequence[str]) -> str:
                 name, given = next(iter(given.items()))
                 flag += f".{name}"
             return unknown(flag, names)
+        case "dataclass_type":
+            return f"{flag}={given!r} is wrong: it is a group of flags"
         case "int_parsing" | "int_from_float" | "int_type":
             return f"{flag}={given!r} is wrong: use a whole number"
         case "float_parsing" | "float_type":

@@ -20,7 +20,7 @@ from configuration.checks import (
     require_positive,
     words_of,
 )
-from configuration.tree import FrozenDict, build, flat, get, nested, override, to_dict
+from configuration.tree import FrozenDict, build, flag_names, flat, get, nested, override, to_dict
 
 # The plain choices, on which presets are based, so that editing a default in config.py never changes a published
 # architecture. Setting a flag to its plain value is never an error.
@@ -46,6 +46,7 @@ NEUTRAL_MODEL = PLAIN_MODEL | {"attention.backend": "sdpa", "attention.num_heads
 WHOLE_MODEL = {"dim", "num_layers", "vocab_size", "vocab_multiple_of", "max_seq_len", "layers", "kinds", "head_bias",
                "final_norm", "embed_norm", "pointer", "pointer_dim", "tie_embeddings", "embed_scale", "logit_softcap",
                "logit_scale", "embed_dropout", "init", "init_std", "out_init", "head_zero_init", "z_loss"}
+ALSO_WHOLE_MODEL = {"norm", "norm_eps", "norm_affine", "norm_bias", "norm_unit_offset", "residual"}  # the final norm's
 IN_EMBEDDING = ("learned", "sinusoidal")  # positions that are added to the embedding, once for all layers
 
 
@@ -193,6 +194,11 @@ def check_acting(cfg: Any) -> None:
     for names, (condition, test) in rules.items():
         for name in names:
             _require_acting(cfg, layers, name, condition, test)
+    for name in flag_names(type(cfg)):
+        if name.partition(".")[0] in WHOLE_MODEL | ALSO_WHOLE_MODEL or not asks(cfg, name, NEUTRAL_MODEL):
+            continue
+        if all(get(layer, name) != get(cfg, name) for layer in layers):
+            raise ValueError(f"{name}={get(cfg, name)} would change nothing: every kind of layer has its own")
 
 
 def _group_acts(cfg: Any) -> Iterator[tuple[tuple[str, ...], Acts]]:

@@ -132,6 +132,10 @@ def check_optimizer(cfg: Any) -> None:
                              "leave it out, or use another optimizer")
 
 
+SAMPLE_ACTS: dict[tuple[str, ...], Acts] = {
+    ("top_k", "top_p", "min_p"): ("temperature is above 0", lambda c: c.temperature > 0)}
+
+
 def check_sample(cfg: Any) -> None:
     require_positive(cfg, "num_samples", "max_new_tokens", "top_k", "repetition_penalty")
     if not 0 <= cfg.temperature < math.inf:
@@ -140,3 +144,4 @@ def check_sample(cfg: Any) -> None:
     require_between(cfg, "top_p", "min_p")
     if cfg.top_p == 0:
         raise ValueError("top_p=0 keeps no token: use temperature=0 for greedy")
+    check_ignored(cfg, SAMPLE_ACTS, {})

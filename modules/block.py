@@ -184,13 +184,20 @@ class ParallelBlock(Block):
 
 def make_block(cfg: LayerConfig, *, kind: str = "") -> Block:
     """Build a layer from its flags."""
-    words = {name: menu[getattr(cfg, name)] for name, menu in BRANCHES.items()}
-    parts = {name: part.from_config(cfg) for name, part in words.items() if part is not None}
+    chosen = {name: _chosen(name, getattr(cfg, name), menu) for name, menu in BRANCHES.items()}
+    parts = {name: part.from_config(cfg) for name, part in chosen.items() if part is not None}
     if cfg.residual == "parallel" and len(parts) > 1:
         branches = {name: Wiring.from_config(cfg, part) for name, part in parts.items()}
         return ParallelBlock(branches, norm_maker(cfg)(cfg.dim), kind=kind)
     wiring = RESIDUALS[cfg.residual]
     return Block({name: wiring.from_config(cfg, part) for name, part in parts.items()}, kind=kind)
+
+
+def _chosen(flag: str, word: str, menu: Mapping[str, Any]) -> Any:
+    """The part of a word. Raises ValueError if it is in config.py and not in its menu."""
+    if word not in menu:
+        raise ValueError(f"model.{flag}={word} is in config.py, but not in the menu of its parts: add it there too")
+    return menu[word]
 
 
 # the branches of a block, in order: flag -> menu

@@ -358,6 +358,14 @@ def test_building_on_meta_and_giving_weights_equals_building_directly(flags):
 
 
 @each_variant
+def test_each_branch_ends_in_a_projection_that_out_init_reaches(flags):
+    for block in Model(small_config(**flags)).blocks:
+        for name in block.branches:
+            assert isinstance(getattr(block[name].branch, "out", None), torch.nn.Module | torch.nn.Parameter), (
+                f"the projection of {name} into the stream must be called out")
+
+
+@each_variant
 def test_every_parameter_has_one_role_and_one_group(flags):
     model = Model(small_config(**flags))
     names, groups = dict(model.named_parameters()), parameter_groups(model, Config().train)

@@ -1,6 +1,7 @@
 """The words that config.py lists are those of the menus, where the parts that they name stand."""
 
-from typing import get_args
+from dataclasses import fields, is_dataclass
+from typing import get_args, get_type_hints
 
 import pytest
 
@@ -11,6 +12,7 @@ from modules.mixers import MIXERS
 from modules.mlp import ACTIVATIONS, MLPS
 from modules.norm import NORMS
 from modules.position import POSITIONS, ROTARY
+from objective import OBJECTIVES
 from optim import OPTIMIZERS
 from optimizing.schedules import SCHEDULES
 from tokenizer import TOKENIZERS
@@ -25,3 +27,14 @@ from tokenizer import TOKENIZERS
 def test_the_words_of_config_are_those_of_the_menu(words, menu):
     assert set(get_args(words)) - set(menu) == set(), "in config.py, but in no menu"
     assert set(menu) - set(get_args(words)) == set(), "in a menu, but not in config.py"
+
+
+def test_a_group_of_the_models_flags_is_named_like_the_word_of_its_part():
+    words = {*MIXERS, *MLPS, *NORMS, *RESIDUALS, *POSITIONS}
+    hints = get_type_hints(config.ModelConfig)
+    groups = {field.name for field in fields(config.ModelConfig) if is_dataclass(hints[field.name])}
+    assert groups <= words, f"{', '.join(groups - words)}: a group acts in layers that have the part of its name"
+
+
+def test_the_objectives_of_config_are_those_of_the_menu():
+    assert set(get_args(config.ObjectiveKind)) == set(OBJECTIVES)
