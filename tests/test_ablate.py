@@ -318,7 +318,7 @@ def run_main(monkeypatch, capfd, *words: str) -> tuple[int, str, str]:
     (["llama4", "--vary", "model.norm=layer"], "preset='llama4' is not known: use one of default"),
     (["--vary", "model.norm=layr"], "model.norm=layr: model.norm='layr' is not known"),
     (["--vary", "model.norm=layer", "--match-by", "steps"], "match_by=steps changes no parameters"),
-    (["--vary", "model.norm=layer", "--nonsense", "3"], "Unrecognized options: --nonsense"),
+    (["--vary", "model.norm=layer", "--nonsense", "3"], "--nonsense is not a flag"),
     (["--vary", "model.norm=layer", "--sweep", "train.seed=1,2"], "sweep=train.seed=1,2: train.seed cannot be swept"),
     (["--vary", "model.norm=layer", "--sweep", "train.grad_clip=1,None"], "sweep=train.grad_clip=1,None has None"),
     (["--vary", "model.norm=layer", "--sweep", "train.lr=1e-3"], "sweep=train.lr=1e-3 has one value"),

@@ -163,7 +163,7 @@ def test_a_rung_that_fails_ends_the_command_with_what_it_said(tmp_path):
     (["--tokens", "0"], "error: tokens=0 must be above 0"), (["--seeds", "0"], "seeds=0 must be above 0"),
     (["--name", "a/b"], "name='a/b' is not a folder name"),
     (["--data.val-ratio", "2"], "val_ratio=2.0 must lie between"),
-    (["--tokens", "many"], "--tokens='many' is wrong: use a whole number"),
+    (["--tokens", "many"], "tokens='many' is wrong: use a whole number"),
 ])
 def test_a_mistake_is_one_sentence_and_status_2(words, sentence, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["ladder.py", *words])

@@ -16,7 +16,7 @@ from objective import Objective
 from optimizing.schedules import Schedule
 from runs import Run
 from tokenizer import BUILT_SIZES, Tokenizer, built_tokenizer, load_tokenizer, train_tokenizer
-from tools import has_fast_bfloat16, seed_everything
+from tools import has_fast_bfloat16, pick_device, seed_everything
 from training.evaluation import Evaluation, evaluate
 from training.step import TrainState
 from training.transfer import begin_with_weights
@@ -84,11 +84,36 @@ def prepare_run(
         tokenizer = run.tokenizer()
     cfg = settle_precision(fit_vocabulary(cfg, tokenizer), device)
     train_parts, val_part = prepare(corpus, tokenizer, cfg.data.cache_path, workers=cfg.data.workers, console=console)
-    batches = Batches(train_parts, batch_size=cfg.train.batch_size, seq_len=cfg.model.max_seq_len,
-                      seed=cfg.train.seed, packing=cfg.data.packing)
+    batches = make_batches(cfg, train_parts)
     cfg = settle_steps(cfg, batches.rows_per_epoch)
     schedule = Schedule(cfg, rows_per_epoch=batches.rows_per_epoch)
     return Setup(cfg, device, corpus, tokenizer, train_parts, val_part, batches, schedule)
+
+
+class Settler:
+    """Settles configurations as `prepare_run` does, and encodes each text once; for programs that plan many runs."""
+
+    def __init__(self):
+        self._texts: dict[Any, tuple[Tokenizer, list[tuple[TokenFile, float]]]] = {}
+
+    def __call__(self, cfg: Config) -> Config:
+        key = cfg.data, cfg.tokenizer
+        if key not in self._texts:
+            corpus = load_corpus(cfg.data)
+            tokenizer = choose_tokenizer(cfg.tokenizer, cfg.data, corpus)
+            parts, _ = prepare(corpus, tokenizer, cfg.data.cache_path, workers=cfg.data.workers)
+            self._texts[key] = tokenizer, parts
+        tokenizer, parts = self._texts[key]
+        cfg = settle_precision(fit_vocabulary(cfg, tokenizer), pick_device(cfg.train.device))
+        if cfg.train.tokens is None and cfg.train.epochs is None:
+            return cfg
+        return settle_steps(cfg, make_batches(cfg, parts).rows_per_epoch)
+
+
+def make_batches(cfg: Config, parts: list[tuple[TokenFile, float]]) -> Batches:
+    """The batches of a run, from the encoded parts of its text."""
+    return Batches(parts, batch_size=cfg.train.batch_size, seq_len=cfg.model.max_seq_len, seed=cfg.train.seed,
+                   packing=cfg.data.packing)
 
 
 def choose_tokenizer(cfg: TokenizerConfig, data: DataConfig, corpus: Corpus) -> Tokenizer:

@@ -11,15 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from config import Config, override, save_config, to_dict
-from corpora.corpus import load_corpus
-from corpora.shards import prepare
 from experiments.ablating.ablation_options import AblationOptions
 from experiments.ablating.sizing import Cost, num_flops, num_parameters, num_tokens, resized, steps_for
 from experiments.ablating.variants import Variant, make_variants
 from experiments.processes.children import Children, Task
 from run_store.atomic_files import write_text
-from tools import pick_device
-from training.setup import choose_tokenizer, fit_vocabulary, settle_precision
+from training.setup import Settler
 
 TIMINGS = 3  # measurements of each configuration; the median counts
 
@@ -64,22 +61,6 @@ def plan_one(options: AblationOptions, variant: Variant, cfg: Config, base: Conf
 def total(options: AblationOptions, cfg: Config, cost: Cost) -> float:
     """The matched cost of a whole run."""
     return cost(cfg) * (1 if options.match == "params" else num_tokens(cfg))
-
-
-class Settler:
-    """Fills in what follows from the text and the machine, and encodes each text once."""
-
-    def __init__(self):
-        self._tokenizers = {}
-
-    def __call__(self, cfg: Config) -> Config:
-        tree = to_dict(cfg)
-        key = json.dumps([tree["data"], tree["tokenizer"]])
-        if key not in self._tokenizers:
-            corpus = load_corpus(cfg.data)
-            self._tokenizers[key] = choose_tokenizer(cfg.tokenizer, cfg.data, corpus)
-            prepare(corpus, self._tokenizers[key], cfg.data.cache_path, workers=cfg.data.workers)
-        return settle_precision(fit_vocabulary(cfg, self._tokenizers[key]), pick_device(cfg.train.device))
 
 
 def token_seconds(cfg: Config, *, children: Children, folder: Path) -> float:

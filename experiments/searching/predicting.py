@@ -18,16 +18,13 @@ from typing import Any
 
 import torch
 
-from config import Config, from_dict, override, to_dict
-from corpora.corpus import load_corpus
-from corpora.shards import prepare
+from config import Config, from_dict, override
 from memory_prediction.baseline import baseline_bytes
 from memory_prediction.process import choose_allocator
 from memory_prediction.suggestions import Room
 from model import Model
-from tokenizer import Tokenizer
 from tools import pick_device
-from training.setup import choose_tokenizer, fit_vocabulary, settle_precision
+from training.setup import Settler
 
 
 def main() -> None:
@@ -46,16 +43,16 @@ def main() -> None:
 
 
 class Predictor:
-    """Answers requests; keeps the tokenizers of the texts it was asked about."""
+    """Answers requests; a text is encoded once."""
 
     def __init__(self, predict):
-        self._predict, self._tokenizers = predict, {}
+        self._predict, self._settled = predict, Settler()
         choose_allocator("tight")
         self._baseline = baseline_bytes()  # a trial begins with less: it has not touched all pages of the libraries
 
     def answer(self, config: dict[str, Any], limit_bytes: int = 0, shrink: bool = False) -> dict[str, Any]:
         """The answer to a request. Raises ValueError if the flags contradict each other."""
-        cfg = self.settle(from_dict(config))
+        cfg = self._settled(from_dict(config))
         found = self.sizes(cfg, limit_bytes)
         shrunk: dict[str, Any] = {}
         while found["allocator"] is None and shrink and (smaller := smaller_step(cfg)):
@@ -65,20 +62,6 @@ class Predictor:
         with torch.device("meta"):
             parameters = Model(cfg.model).num_parameters()
         return found | {"shrunk": shrunk, "parameters": parameters, "baseline_bytes": self._baseline}
-
-    def settle(self, cfg: Config) -> Config:
-        """Fill in the flags that follow from the text and the machine."""
-        key = json.dumps([to_dict(cfg)["data"], to_dict(cfg)["tokenizer"]])
-        if key not in self._tokenizers:
-            self._tokenizers[key] = self.tokenizer(cfg)
-        return settle_precision(fit_vocabulary(cfg, self._tokenizers[key]), pick_device(cfg.train.device))
-
-    def tokenizer(self, cfg: Config) -> Tokenizer:
-        """The text's tokenizer; encodes the text."""
-        corpus = load_corpus(cfg.data)
-        tokenizer = choose_tokenizer(cfg.tokenizer, cfg.data, corpus)
-        prepare(corpus, tokenizer, cfg.data.cache_path, workers=cfg.data.workers)
-        return tokenizer
 
     def sizes(self, cfg: Config, limit_bytes: int) -> dict[str, Any]:
         """The totals of a training process, and the allocator with which it fits; None = it does not fit."""
