@@ -119,7 +119,7 @@ def test_flags_that_differ_are_rows_and_seeds_are_listed():
              line("b", source("b", changes={"model.dim": 64, "model.layers": ("attention", "none")})), line("theirs")]
     assert differences(lines).to_dict("index") == {
         "model.dim": {"a": "128", "b": "64", "theirs": ""},
-        "model.layers": {"a": "attention", "b": "attention none", "theirs": ""},
+        "model.layers": {"a": "base", "b": "attention none", "theirs": ""},
         "train.seed": {"a": "0, 1", "b": "0", "theirs": ""}}
 
 

@@ -131,7 +131,7 @@ DAMAGE = {
     "no config": ("config.json", None, "config.json is missing"),
     "cut config": ("config.json", "{", "config.json cannot be read"),
     "no sections": ("config.json", "[]", "config.json cannot be read: it holds no names"),
-    "unknown flag": ("config.json", '{"model": {"dimm": 3}}', "config.json: model.dimm is no flag"),
+    "unknown flag": ("config.json", '{"model": {"dimm": 3}}', "config.json: model.dimm is not a flag"),
     "no data": ("data.json", None, "data.json is missing"),
     "cut data": ("data.json", "{", "data.json cannot be read"),
     "no number": ("log.csv", "step,tokens,bits_per_byte\nx,1,2\n", "log.csv is damaged"),
@@ -265,8 +265,8 @@ def test_show_tells_the_nearest_preset_the_flags_that_differ_the_checkpoints_and
     flags = [line.split() for line in parts["flags"].splitlines()[1:]]
     assert flags[0] == ["preset", "gpt2"]
     assert [(flag, value, before) for flag, value, before in flags[1:]] == [
-        ("model.dim", "16", "(768)"), ("model.attention.num_heads", "2", "(12)"), ("model.vocab_size", "259",
-                                                                                   "(50257)"),
+        ("model.dim", "16", "(768)"), ("model.vocab_size", "259", "(50257)"),
+        ("model.attention.num_heads", "2", "(12)"),
         ("train.steps", "300", "(2000)"), ("train.lr", "0.125", "(0.0006)")]
     marks = [line.split(" bytes")[-1].split() for line in parts["checkpoints"].splitlines()[1:]]
     assert marks == [[], ["best"], ["last"]]
