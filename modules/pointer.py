@@ -74,7 +74,7 @@ class Pointer(LoggingModule):
 
     def mix(self, logits: Tensor, weights: Tensor, gate: Tensor, tokens: Tensor) -> Tensor:
         """The new logits; sums the weights (b, t, s) of equal tokens (b, s) at the first occurrence of each."""
-        first = first_places(tokens)  # (b, s)
+        first = first_places(tokens, logits.shape[-1])  # (b, s)
         summed = torch.zeros_like(weights).scatter_add(-1, first.unsqueeze(1).expand_as(weights), weights)  # (b, t, s)
         copied = gate + summed.clamp(min=1e-30).log()
         index = tokens.unsqueeze(1).expand_as(weights)  # (b, t, s)
@@ -83,10 +83,8 @@ class Pointer(LoggingModule):
         return logits.scatter_add(-1, index, increase)
 
 
-def first_places(tokens: Tensor) -> Tensor:
-    """The first position of the same token in the same row, for each position. Shape: (b, s) -> (b, s)."""
-    ordered, place = tokens.sort(dim=-1, stable=True)  # groups equal tokens, in the order of their positions
-    begins = ordered.diff(prepend=ordered[:, :1] - 1) != 0
-    index = torch.arange(tokens.shape[1], device=tokens.device)
-    start = index.where(begins, 0).cummax(-1).values  # of each one's group of equal tokens
-    return torch.zeros_like(place).scatter(-1, place, place.gather(-1, start))
+def first_places(tokens: Tensor, vocab_size: int) -> Tensor:
+    """For each place, the first place of its row that holds the same token. Shape: (b, s) -> (b, s)."""
+    index = torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens)
+    first = tokens.new_full((tokens.shape[0], vocab_size), tokens.shape[1])  # (b, v), of each token
+    return first.scatter_reduce(-1, tokens, index, "amin").gather(-1, tokens)

@@ -539,7 +539,7 @@ def test_a_pointer_is_its_formula(packed):
 
 def test_the_first_place_of_a_token_is_that_of_its_row():
     tokens = torch.tensor([[5, 2, 5, 5, 2, 8], [1, 1, 0, 1, 0, 0]])
-    assert first_places(tokens).tolist() == [[0, 1, 0, 0, 1, 5], [0, 0, 2, 0, 2, 2]]
+    assert first_places(tokens, 9).tolist() == [[0, 1, 0, 0, 1, 5], [0, 0, 2, 0, 2, 2]]
 
 
 # ---- work ----
