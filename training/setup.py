@@ -5,6 +5,7 @@ from itertools import chain
 from typing import Any
 
 import torch
+import torch._dynamo  # optimizers need it: imported here, it is part of what a process holds before a run
 from rich.console import Console
 
 from config import Config, DataConfig, TokenizerConfig, override
