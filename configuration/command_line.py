@@ -22,10 +22,23 @@ def parse_flags(flags: Sequence[str], default: Any, prog: str, description: str)
     Raises ValueError with the mistake in one sentence.
     """
     if {"-h", "--help"} & set(flags):
-        if hasattr(signal, "SIGPIPE"):
-            signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` ends it without a word
-        return tyro.cli(type(default), args=["--help"], default=default, prog=prog, description=description)
+        with quiet_end():
+            return tyro.cli(type(default), args=["--help"], default=default, prog=prog, description=description)
     return override(default, read_flags(flags, type(default)))
+
+
+@contextlib.contextmanager
+def quiet_end() -> Iterator[None]:
+    """Inside, a reader that closes the pipe, as `| head` does, ends the program without a word."""
+    if not hasattr(signal, "SIGPIPE"):
+        yield
+        return
+    before = signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        signal.signal(signal.SIGPIPE, before)
 
 
 def parse_words(words: Sequence[str], kind: type, prog: str) -> Any:
