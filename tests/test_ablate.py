@@ -118,6 +118,7 @@ def test_options_that_contradict_each_other_are_refused(options, sentence):
 @pytest.mark.parametrize("flags", [{"model.mlp": "mlp"}, {"model.layers": ["none"]},
                                    {"model.attention.num_kv_heads": 1},
                                    {"model.pointer": False}], ids=str)
+@pytest.mark.slow
 def test_variants_have_as_much_as_the_base_to_one_percent(by, match, flags):
     found, cost = sized(flags, match=match, match_by=by), {"params": num_parameters, "flops": num_flops}[match]
     assert abs(cost(found.cfg) / cost(BASE) - 1) <= 0.01 and num_tokens(found.cfg) == num_tokens(BASE)
@@ -216,10 +217,12 @@ def test_one_seed_is_no_test():
 
 
 @pytest.mark.parametrize(("seeds", "num_variants"), [(3, 1), (3, 4), (5, 1), (5, 4)])
+@pytest.mark.slow
 def test_an_ablation_of_nothing_calls_a_winner_in_one_of_twenty_at_most(seeds, num_variants):
     assert share_called(seeds, num_variants, gain=0.0) <= 1 / 20
 
 
+@pytest.mark.slow
 def test_a_gain_of_eight_times_the_noise_is_called():
     assert share_called(3, 4, gain=8.0) > 0.9
 

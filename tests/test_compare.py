@@ -104,6 +104,7 @@ def expected(run: Run) -> dict[str, float]:
         "tokens_per_second": statistics.median(columns["tokens_per_second"])}
 
 
+@pytest.mark.slow
 def test_every_number_is_what_logs_checkpoints_and_corpus_say(five, command, tmp_path):
     status, said, warned = command("tiny-*", "wide", "pieces", "broken", "--held-out", "2kB", "--csv",
                                    str(tmp_path / "runs.csv"), "--json", str(tmp_path / "runs.json"))
@@ -144,6 +145,7 @@ def check_printed(said: str, again: dict[str, dict[str, float]]) -> None:
         assert rows[heading] == cell(name, spec)
 
 
+@pytest.mark.slow
 def test_runs_with_different_tokenizers_are_compared_in_bits_per_byte_and_it_says_so(command):
     status, said, _ = command("tiny-seed-0", "pieces", "--held-out", "0")
     assert status == 0

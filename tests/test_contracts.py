@@ -144,6 +144,7 @@ def packed_documents() -> torch.Tensor:
 
 
 @each_variant
+@pytest.mark.slow
 def test_documents_in_one_row_come_out_as_each_alone(flags):
     model, tokens, targets = small_model(**flags), small_tokens(), small_tokens(seed=1)
     with torch.no_grad():
@@ -174,6 +175,7 @@ DROPOUTS = dict.fromkeys(("embed_dropout", "attention.dropout", "residual_dropou
 
 
 @each_variant
+@pytest.mark.slow
 def test_checkpointed_activations_change_no_bit(flags):
     fits = {name: p for name, p in DROPOUTS.items() if can_be(name, p, flags)}
     plain, checkpointed = (randomise(Model(small_config(**flags | fits), checkpoint_activations=on))
@@ -186,6 +188,7 @@ def test_checkpointed_activations_change_no_bit(flags):
 
 @each_variant
 @pytest.mark.parametrize("chunk", [1, 5, 99])
+@pytest.mark.slow
 def test_a_chunked_loss_is_the_whole_one(flags, chunk):
     flags = {"z_loss": 0.1, **flags}
     whole = randomise(Model(small_config(**flags)))
@@ -402,6 +405,7 @@ def accepted_in_vain(base: dict[str, Any]) -> set[str]:
 
 
 @pytest.mark.parametrize("base", BASES, ids=str)
+@pytest.mark.slow
 def test_no_flag_is_accepted_in_vain(base):
     assert accepted_in_vain(base) == (FLOORS if base == {"norm": "cosine"} else set())
 

@@ -134,6 +134,7 @@ def test_it_is_traced(name):
 
 
 @each_part
+@pytest.mark.slow
 def test_its_memory_is_predicted(name):
     bare = override(More(), {"model": SMALL, "train.precision": "float32"})
     prediction, without = (predict(override(cfg, {"train.batch_size": 64})) for cfg in (configured(name), bare))
@@ -141,6 +142,7 @@ def test_its_memory_is_predicted(name):
 
 
 @each_part
+@pytest.mark.slow
 def test_it_compiles_in_one_piece(name):
     torch._dynamo.reset()
     state = make_state(name)

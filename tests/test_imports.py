@@ -93,6 +93,7 @@ WITHOUT_TORCH = (  # test files
     "packing", "search_space", "shards", "statistics", "tales", "tokenizer")
 
 
+@pytest.mark.slow
 def test_tests_of_what_needs_no_torch_do_not_import_it():
     names = ", ".join(["conftest", *(f"test_{name}" for name in WITHOUT_TORCH)])
     code = f"import sys; sys.path[:0] = ['.', 'tests']; import {names}; assert 'torch' not in sys.modules"

@@ -524,6 +524,7 @@ def test_every_tokenizer_has_tokens_for_the_whole_room(go, models, tellers, tmp_
         assert needed < given[-1].max_new_tokens < 2 * needed
 
 
+@pytest.mark.slow
 def test_runs_on_different_texts_are_judged_with_a_warning(server, ask, go):
     go({"train.name": "carl", "tokenizer.kind": "byte", "train.steps": 2})
     status, _, errors = ask("grade", "ann", "carl", *FEW, "--yes")

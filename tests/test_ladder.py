@@ -79,6 +79,7 @@ def test_the_lowest_rung_is_a_table_of_what_follows_each_token():
         assert_close(model(tokens), rows[tokens], "same")
 
 
+@pytest.mark.slow
 def test_a_bigram_table_comes_to_the_entropy_of_pairs(text, models):
     run = run_of(4, text, tokens=512_000)
     characters = Path(text.name[0]).read_text()
@@ -221,6 +222,7 @@ def logged(run: Run, column: str) -> list[float]:
     return [float(line[names.index(column)]) for line in lines if line[names.index(column)]]
 
 
+@pytest.mark.slow
 def test_every_number_of_the_table_comes_from_logs_and_weights(steps):
     found = table(steps)
     assert list(found.index) == [1, 2, 5] and list(found.seeds) == [2, 2, 2]
@@ -240,6 +242,7 @@ def test_every_number_of_the_table_comes_from_logs_and_weights(steps):
     assert sorted(found.p.dropna()) == pytest.approx(sorted((min(1, 2 * min(alone)), max(2 * min(alone), max(alone)))))
 
 
+@pytest.mark.slow
 def test_the_report_has_each_rung_with_words_flags_trace_and_sample(steps, tmp_path):
     files = write_report(steps, tmp_path / "results")
     assert [file.name for file in files] == ["staircase.png", "report.md", "table.csv"]
@@ -253,6 +256,7 @@ def test_the_report_has_each_rung_with_words_flags_trace_and_sample(steps, tmp_p
     assert page(steps) == report and rung_table(steps).count("\n") == 4
 
 
+@pytest.mark.slow
 def test_the_staircase_has_a_tread_for_each_rung_and_a_dot_for_each_seed(steps):
     (axes,) = draw_staircase(steps).axes
     treads = [path.vertices[0, 1] for lines in axes.collections if type(lines).__name__ == "LineCollection"

@@ -81,6 +81,7 @@ def test_every_byte_counts_in_its_own_block_whatever_the_tokenizer(tokenizer: By
 
 
 @pytest.mark.parametrize("packing", ["stream", "pad", "documents"])
+@pytest.mark.slow
 def test_figures_are_those_of_scoring_the_text(run, packing):
     documents = ("the old fox saw red hen and ran home", "once upon a time", "the hen" * 9)
     model, tokenizer, text = run.load_model(), run.tokenizer(), HeldOut(documents, "made")
@@ -91,6 +92,7 @@ def test_figures_are_those_of_scoring_the_text(run, packing):
     assert found["num_tokens"] == expected.num_tokens and len(found["block_nats"]) == 3
 
 
+@pytest.mark.slow
 def test_the_nats_of_a_document_are_its_own(run):
     documents = ("the old fox saw red hen and ran home", "once upon a time")
     model, tokenizer = run.load_model(), run.tokenizer()
@@ -100,6 +102,7 @@ def test_the_nats_of_a_document_are_its_own(run):
     assert both == pytest.approx([nats for (nats,) in alone], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_the_whole_text_gives_what_the_log_says_of_it(run):
     text, _ = held_out([line(run)], 10**6)
     log = run.log().dropna(subset="bits_per_byte").set_index("step")
@@ -108,6 +111,7 @@ def test_the_whole_text_gives_what_the_log_says_of_it(run):
     assert found.accuracy[1] == pytest.approx(log.accuracy[found.step])
 
 
+@pytest.mark.slow
 def test_what_was_measured_is_kept_for_this_checkpoint_and_text(run, monkeypatch):
     text = HeldOut(("the old fox",), "made")
     first = measure(run, text)
@@ -123,6 +127,7 @@ def test_what_was_measured_is_kept_for_this_checkpoint_and_text(run, monkeypatch
     assert json.loads((run.path / CACHE).read_text())
 
 
+@pytest.mark.slow
 def test_a_run_that_cannot_be_measured_is_told_and_the_others_are(run):
     text = HeldOut(("the old fox: ÄÖÜ",), "made")
     measured, (problem,) = measure_all([line(run)], text)

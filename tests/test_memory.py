@@ -73,6 +73,7 @@ def test_the_steps_peak_where_torchs_own_tracker_sees_it(kind):
 
 
 @pytest.mark.parametrize("changes", KINDS.values(), ids=KINDS)
+@pytest.mark.slow
 def test_what_is_alive_at_the_peak_adds_up_to_it(changes):
     found = predict(configured(changes))
     assert sum(found.by_part.values()) == sum(found.by_module.values()) == found.peak_bytes

@@ -172,6 +172,7 @@ def test_checkpointed_activations_are_not_kept():
 @pytest.mark.parametrize("checkpointed", [False, True])
 @pytest.mark.parametrize("chunk", [None, 5])
 @pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.slow
 def test_a_model_compiles_in_one_piece(checkpointed, chunk, packed):
     torch._dynamo.reset()
     cfg = small_config(pointer=True, **SSF)

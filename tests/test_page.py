@@ -17,6 +17,7 @@ from experiments.comparing.lines import Line
 from experiments.comparing.sources import CurveSource
 
 in_chromium = pytest.mark.skipif(CHROMIUM is None, reason="the page is opened in Chromium: install chromium")
+pytestmark = pytest.mark.slow  # a browser opens each page
 FLOOR = 0.36
 HOSTILE = "</script><img src=x onerror=alert(1)><b>bold</b> & \"'%{y}"
 

@@ -253,6 +253,7 @@ def test_under_a_limit_training_is_refused_memory_and_does_not_crash(allocator, 
 
 
 @linux
+@pytest.mark.slow
 def test_a_limit_is_taken_back():
     code = ("import torch\nfrom memory_prediction.process import *\nundo = limit_growth(50 << 20)\n"
             "try:\n    torch.ones(2**25)\nexcept RuntimeError as error:\n    print(int(is_out_of_memory(error)))\n"

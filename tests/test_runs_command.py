@@ -226,6 +226,7 @@ except SystemExit:
 """
 
 
+@pytest.mark.slow
 def test_a_thousand_runs_are_listed_without_torch_and_five_files_of_each_are_opened(place):
     made = make_run("run-0000", finished=False).path
     files = {path.relative_to(made): path.read_bytes() for path in made.rglob("*") if path.is_file()}

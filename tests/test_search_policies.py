@@ -99,6 +99,7 @@ def test_tpe_is_told_of_each_fourth_in_a_row_only():
             assert trial.constraints["fits"] > 0
 
 
+@pytest.mark.slow
 def test_gp_is_told_of_all_as_soon_as_there_is_a_median():
     pytest.importorskip("scipy")
     study = simulate("gp", 14)
@@ -285,6 +286,7 @@ def test_a_killed_process_holds_no_trial(study, claims):
     assert states(study) == ["FAIL"]
 
 
+@pytest.mark.slow
 def test_in_a_database_a_trial_without_a_heartbeat_is_retried(tmp_path, monkeypatch):
     monkeypatch.setattr("experiments.searching.options.RESULTS", tmp_path)
     monkeypatch.setattr("experiments.searching.studies.MODELS", tmp_path / "models")
@@ -420,6 +422,7 @@ def test_a_dead_process_holds_no_lock(tmp_path):
     assert lock_of(tmp_path / "journal.log").acquire(timeout=0)
 
 
+@pytest.mark.slow
 def test_a_database_that_is_not_there_is_one_sentence():
     with pytest.raises(ValueError, match="storage=sqlite:////nowhere/at/all.db cannot be opened"):
         open_storage(options(storage="sqlite:////nowhere/at/all.db"))

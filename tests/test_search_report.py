@@ -67,6 +67,7 @@ def test_a_flag_that_is_a_list_comes_back_as_the_config_holds_it(tmp_path):
     assert load_config(tmp_path / "best.json").model.layers == ("attention", "none")
 
 
+@pytest.mark.slow
 def test_no_more_than_the_top_are_written_and_those_of_last_time_are_gone(tmp_path):
     (tmp_path / "best-99.json").write_text("{}")
     (tmp_path / "contour.png").write_text("old")
@@ -153,6 +154,7 @@ def test_a_study_that_still_runs_is_told_of_as_it_stands(tmp_path):
 # ---- tables ----
 
 
+@pytest.mark.slow
 def test_the_tables_hold_every_trial_as_the_study_does(tmp_path):
     study = searched(40)
     report = write_report(study, tmp_path)
@@ -176,6 +178,7 @@ def test_the_tables_hold_every_trial_as_the_study_does(tmp_path):
     assert len(report.table) == 40
 
 
+@pytest.mark.slow
 def test_the_share_of_time_for_skipped_trials_is_that_of_the_seconds_written_down(tmp_path):
     study = searched(40)
     seconds = {number: trial.user_attrs.get("seconds", 0) + trial.user_attrs["predict_seconds"]
@@ -214,6 +217,7 @@ def test_failures_and_invalid_flags_are_told_with_their_reasons(tmp_path):
 # ---- pictures ----
 
 
+@pytest.mark.slow
 def test_a_search_gives_every_picture(tmp_path):
     report = write_report(searched(40), tmp_path)
     assert set(report.left_out) <= {"plots.html"}  # where plotly is not installed

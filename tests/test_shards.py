@@ -169,6 +169,7 @@ def test_joined_tokens_are_indexed_like_one_array():
 # ---- several processes ----
 
 
+@pytest.mark.slow
 def test_any_number_of_processes_gives_the_same_files(tmp_path, monkeypatch):
     monkeypatch.setattr(encoder, "CHUNK_CHARS", 400)
     monkeypatch.setattr(encoder, "GROUPS_BEFORE_WORKERS", 2)
@@ -305,6 +306,7 @@ def is_alive(number: int) -> bool:
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="children are found in /proc")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.slow
 def test_no_process_outlives_a_stopped_encode(number, tmp_path, start):
     text, cache = write(tmp_path / "a.txt", POEM * 500_000), tmp_path / "cache"
     process = start(text, cache, tmp_path / "go", workers=2)

@@ -33,6 +33,7 @@ def test_no_values_are_refused():
         welch(VALUES, [])
 
 
+@pytest.mark.slow
 def test_an_interval_covers_the_mean_as_often_as_it_says():
     random = np.random.default_rng(0)
     found = [mean_interval(random.normal(3.0, 0.1, size=3)) for _ in range(4000)]

@@ -165,6 +165,7 @@ def test_a_signal_within_an_evaluation_sampling_or_the_report_waits_for_none_of_
     assert_same_checkpoints(run, reference)
 
 
+@pytest.mark.slow
 def test_what_was_looked_at_twice_is_written_once(go, monkeypatch, at_step):
     changes = {"train.sample_every": 5, "train.checkpoint_every": 24}
     whole = go(changes | {"train.name": "whole"})
@@ -235,6 +236,7 @@ def test_a_slow_step_of_long_ago_is_forgotten_and_a_late_one_counts(monkeypatch)
         stop.before_step()
 
 
+@pytest.mark.slow
 def test_a_run_stops_in_time_and_goes_on_with_a_fresh_limit(go, command, reference, monkeypatch, capfd):
     clip = training.step.clip
     monkeypatch.setattr(training.step, "clip", lambda model, limit: (time.sleep(0.15), clip(model, limit))[1])
@@ -271,6 +273,7 @@ def test_a_process_knows_its_age():
 
 
 @pytest.mark.parametrize("where", ["evaluate", "write_samples"])
+@pytest.mark.slow
 def test_a_time_limit_cuts_an_evaluation_and_sampling_short(go, reference, monkeypatch, where):
     module = setup if where == "evaluate" else report
     monkeypatch.setattr(module, where, lambda *_, **__: time.sleep(60))
@@ -407,6 +410,7 @@ def test_a_finished_run_goes_on_for_longer_by_the_longer_runs_schedule(go, comma
     assert log.lr[8:].tolist() == [Schedule(run.config).rate(step - 1) for step in (30, 36)]
 
 
+@pytest.mark.slow
 def test_where_the_schedule_is_the_same_a_run_in_two_parts_is_the_run_in_one(go, command, at_step):
     flat = {"train.schedule": "constant", "train.warmup_steps": 2}
     whole = go(flat | {"train.name": "whole", "train.steps": 36})

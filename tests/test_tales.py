@@ -174,6 +174,7 @@ def test_a_word_used_twice_in_a_list_is_inconsistent():
     assert tales.grade(text + "paper, there").kind == "unfinished"
 
 
+@pytest.mark.slow
 def test_a_truncated_story_is_unfinished():
     for story in SAMPLE[:60]:
         for size in range(0, len(story.text), 5):

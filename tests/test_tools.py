@@ -409,6 +409,7 @@ def test_unmarked_models_get_names_from_the_sizes_given():
 
 
 @pytest.mark.parametrize("name", [name for name in MODELS if name != "mamba"])
+@pytest.mark.slow
 def test_shapes_are_symbols_under_which_b_and_t_are_exact(name):
     t = shapes(MODELS[name])
     assert t.calls[0].outputs[0].shape == ("b", "t", VOCAB)
@@ -423,6 +424,7 @@ def test_shapes_takes_dims_strings_with_sizes_types_and_numbers():
         shapes(gpt, "b t!")
 
 
+@pytest.mark.slow
 def test_shapes_of_a_model_with_a_billion_parameters_take_no_memory():
     import resource
 
@@ -743,6 +745,7 @@ def test_a_seed_fixes_all_random_numbers():
     assert draws[0] == draws[1]
 
 
+@pytest.mark.slow
 def test_importing_tools_does_not_import_the_compiler():
     code = "import sys, tools; sys.exit('torch._dynamo' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent.parent).returncode == 0

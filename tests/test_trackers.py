@@ -179,6 +179,7 @@ def test_wandb_is_told_the_log_each_step_once_also_of_a_run_that_goes_on(go, at_
 
 
 @NEEDS_WANDB
+@pytest.mark.slow
 def test_wandb_knows_the_configuration(go, offline):
     run = go({"train.trackers": ("wandb",), "train.steps": 1})
     (path,) = run.path.glob("wandb/offline-run-*/*.wandb")

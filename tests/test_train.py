@@ -139,6 +139,7 @@ def test_looking_changes_nothing(go, reference):
 
 
 @pytest.mark.parametrize("step", [3, 6, 12, 23])
+@pytest.mark.slow
 def test_an_interrupted_run_saves_and_goes_on_to_the_same_bits(go, reference, command, at_step, models, step):
     at_step(step, interrupt)
     with pytest.raises(Interrupted, match=f"after step {step}, which is saved; .*--resume toy"):

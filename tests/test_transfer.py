@@ -42,6 +42,7 @@ def assert_same_weights(ours: dict[str, torch.Tensor], theirs: dict[str, torch.T
 
 
 @pytest.mark.parametrize("where", ["name", "run", "checkpoint", "file", "plain file"])
+@pytest.mark.slow
 def test_a_run_begins_with_the_weights_of_a_run_a_folder_or_a_file(go, source, tmp_path, where):
     checkpoint = source.checkpoint("best").path
     plain = shutil.copy(checkpoint / "model.safetensors", tmp_path / "mine.safetensors")
@@ -82,6 +83,7 @@ def test_a_run_that_began_with_weights_goes_on_without_their_source(go, source, 
     assert_same_run(train_run(Run("toy").config, run=Run("toy"), console=QUIET), whole)
 
 
+@pytest.mark.slow
 def test_tied_weights_begin_a_tied_model_and_an_untied_one(go, models):
     tied = go({"model.tie_embeddings": True, "train.name": "tied", "model.head_bias": True})
     again = go(STILL | {"model.tie_embeddings": True, "train.init_from": "tied", "model.head_bias": True})
