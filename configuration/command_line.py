@@ -122,8 +122,8 @@ def _later(command: Callable[..., None]) -> Callable[..., Callable[[], None]]:
     return bind
 
 
-def _parse(words: Sequence[str], parse: Callable[..., Any], kind: str = "") -> Any:
-    """Call `parse` on the words; raise ValueError with a mistake in one sentence, without the dataclass's name."""
+def _parse(words: Sequence[str], parse: Callable[..., Any]) -> Any:
+    """Call `parse` on the words; raise ValueError with a mistake in one sentence."""
     if {"-h", "--help"} & set(words):
         return parse(args=words)
     printed = io.StringIO()
@@ -131,7 +131,7 @@ def _parse(words: Sequence[str], parse: Callable[..., Any], kind: str = "") -> A
         with contextlib.redirect_stderr(printed):
             return parse(args=words)
     except SystemExit:
-        raise ValueError(_mistake(printed.getvalue()).removeprefix(f"{kind}.")) from None
+        raise ValueError(_mistake(printed.getvalue())) from None
 
 
 def _mistake(box: str) -> str:

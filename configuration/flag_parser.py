@@ -63,9 +63,9 @@ def read_flags(words: Sequence[str], kind: type) -> dict[str, Any]:
             changes[path] = (*changes.get(path, ()), word)
             continue
         name, equals, value = word.partition("=")
-        flag, path, is_off = _find(name, flags)
+        flag, is_off = _find(name, flags)
         given = value if equals else None
-        changes[path] = _understood(name, _value(name, flag, given, is_off, rest), flag, is_off)
+        changes[flag.path] = _understood(name, _value(name, flag, given, is_off, rest), flag, is_off)
     return changes
 
 
@@ -91,19 +91,18 @@ def _value(name: str, flag: Flag, given: str | None, is_off: bool, rest: list[st
     return rest.pop(0)
 
 
-def _find(name: str, flags: Mapping[str, Flag]) -> tuple[Flag, str, bool]:
-    """(the flag, the path that changes, whether it is switched off). Raises ValueError if there is no such flag."""
+def _find(name: str, flags: Mapping[str, Flag]) -> tuple[Flag, bool]:
+    """(the flag, whether it is switched off). Raises ValueError if there is no such flag."""
     typed = name.removeprefix("--").replace("-", "_")
     if typed in flags:
-        return flags[typed], flags[typed].path, False
+        return flags[typed], False
     above, dot, last = typed.rpartition(".")
     on = f"{above}{dot}{last.removeprefix('no_')}"
     if last.startswith("no_") and on in flags and flags[on].takes == "switch":
-        return flags[on], flags[on].path, True
+        return flags[on], True
     for flag in flags.values():
         if flag.takes == "tree" and typed.startswith(f"{flag.name}.") and typed.count(".") > flag.name.count(".") + 1:
-            return Flag(typed, flag.path + typed.removeprefix(flag.name), Any, False), \
-                flag.path + typed.removeprefix(flag.name), False
+            return Flag(typed, flag.path + typed.removeprefix(flag.name), Any, positional=False), False
     hint = nearest(typed, [name for name in flags if name])
     meant = hint.replace("perhaps ", "perhaps --").replace("_", "-")
     raise ValueError(f"{name} is not a flag: see --help for all of them{meant}")

@@ -17,8 +17,7 @@ if __name__ == "__main__":  # first of all: help and mistakes need no torch, who
 
 from rich.console import Console
 
-from configuration.command_line import fail
-from experiments.processes.signals import Stopped
+from experiments.common.program import one_sentence
 from experiments.searching.command import Command, parse
 from experiments.searching.display import showing
 from experiments.searching.loop import search
@@ -28,19 +27,11 @@ from experiments.searching.report import write_report
 def main(command: Command | None = None) -> None:
     """Search as the command line says, which may have been read already."""
     console = Console()
-    try:
+    with one_sentence():
         command = command or parse(sys.argv[1:], __doc__)
         with showing(console, command) as show:
             study = search(command, command.config, on_change=show)
         console.print(str(write_report(study, command.folder)), markup=False, highlight=False, soft_wrap=True)
-    except (ValueError, OSError) as error:
-        fail(error)
-    except Stopped as stopped:
-        print(stopped, file=sys.stderr)
-        raise SystemExit(stopped.exit_status) from None
-    except KeyboardInterrupt:
-        print("stopped at once; the same command goes on", file=sys.stderr)
-        raise SystemExit(130) from None
 
 
 if __name__ == "__main__":

@@ -53,8 +53,8 @@ class NextToken(Objective):
         count = num_targets(batch.y)
         means = [total / count for total in self.sums(hidden, batch.y)]
         parts = dict(zip((self.own, "z"), means, strict=False)) | hidden.losses
-        weighted = [means[0], *(self.z_loss * z for z in means[1:]), *hidden.losses.values()]
-        return Losses(sum_up(weighted), {name: part.detach() for name, part in parts.items()})
+        others = [*(self.z_loss * z for z in means[1:]), *hidden.losses.values()]
+        return Losses(sum(others, means[0]), {name: part.detach() for name, part in parts.items()})
 
     def read(self, batch: Batch) -> Hidden:
         """The hidden states of a batch, before the head."""
@@ -95,11 +95,3 @@ def likeliest(k: int) -> Callable[[Tensor], Tensor]:
 def num_targets(targets: Tensor) -> Tensor:
     """The number of targets that count, at least 1."""
     return (targets != IGNORED).sum().clamp(min=1)
-
-
-def sum_up(terms: list[Tensor]) -> Tensor:
-    """The sum of scalars; a single one unchanged."""
-    total, *others = terms
-    for term in others:
-        total = total + term
-    return total

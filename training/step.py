@@ -57,9 +57,10 @@ class TrainState:
         self.optimizer.train()
         num_targets, parts = sum(batch.num_targets for batch in batches), {}
         for batch in batches:
-            losses = self.backward(batch, num_targets / batch.num_targets)
+            passes_of_its_size = num_targets / batch.num_targets
+            losses = self.backward(batch, passes_of_its_size)
             for name, loss in losses.parts.items():
-                parts[name] = parts.get(name, 0.0) + (loss / (num_targets / batch.num_targets)).item()
+                parts[name] = parts.get(name, 0.0) + (loss / passes_of_its_size).item()
             self.watch.after_pass(self.model)
             total = losses.total.item()
             if not math.isfinite(total):
