@@ -24,15 +24,15 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
-from torch import nn
 
 import runs
 from config import SampleConfig, replace
 from configuration.command_line import fail
-from data import IGNORED, eval_batches
+from data import eval_batches
 from generation.command import Options, parse
 from generation.sampling import ended, eval_mode, generate, stream
 from model import Model
+from objective import NextToken
 from runs import Run
 from tokenizer import Tokenizer
 from tools import pick_device
@@ -108,17 +108,16 @@ def score(
     encoded = EncodedText.of(documents, tokenizer)
     seq_len = min(model.cfg.max_seq_len, encoded.num_tokens - 1)
     num_windows = -(-(encoded.num_tokens - 1) // seq_len)
-    device, nats, count, hits = next(model.parameters()).device, 0.0, 0, dict.fromkeys(top_k, 0)
+    objective, device = NextToken(model), next(model.parameters()).device
+    nats, count, hits = 0.0, 0, dict.fromkeys(top_k, 0)
     with eval_mode(model):
         for batch in eval_batches(encoded, min(batch_size, num_windows), seq_len, packing):
-            batch = batch.to(device)
-            counts = batch.y != IGNORED
-            logits, targets = model(batch.x, documents=batch.documents)[counts], batch.y[counts]  # (n, v), (n,)
+            scores = objective.score(batch.to(device), top_k=max(top_k))
             count += batch.num_targets
-            nats += nn.functional.cross_entropy(logits, targets, reduction="sum").item()
-            right = logits.topk(min(max(top_k), logits.shape[-1])).indices == targets[:, None]
+            nats += scores.nats.double().sum().item()
+            right = scores.likeliest.cpu() == batch.y[..., None]  # (b, t, k)
             for k in top_k:
-                hits[k] += int(right[:, :k].sum())
+                hits[k] += int(right[..., :k].sum())
     num_bytes = sum(len(document.encode()) for document in documents)
     return Score(loss=nats / count, bits_per_byte=nats / math.log(2) / num_bytes, num_tokens=count,
                  num_bytes=num_bytes, accuracy={k: n / count for k, n in hits.items()})

@@ -5,7 +5,7 @@ ones. `python model.py gpt2` shows one, `python train.py gpt2 --model.num-layers
 """
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -205,13 +205,9 @@ def parse_command_line(
     """
     argv = [_whole_name(word) for word in argv]
     preset = argv.pop(0) if argv and not argv[0].startswith("-") else None
-    own = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    own.add_argument("--config", metavar="FILE")
-    for name in options or {}:
-        own.add_argument(f"--{name}")
-    for name in switches or {}:
-        own.add_argument(f"--{name}", action="store_true")
-    options = dict(options or {}) | dict(switches or {})
+    options, switches = dict(options or {}), dict(switches or {})
+    own = _parser_of(options, switches)
+    options |= switches
     try:
         known, rest = own.parse_known_args(argv)
         values = {name: getattr(known, name.replace("-", "_")) for name in options} | {"preset": preset}
@@ -223,6 +219,17 @@ def parse_command_line(
     except (ValueError, argparse.ArgumentError) as error:
         fail(error)
     return cfg, values
+
+
+def _parser_of(options: Iterable[str], switches: Iterable[str]) -> argparse.ArgumentParser:
+    """A parser of --config and a program's own options; it leaves the flags of the configuration."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--config", metavar="FILE")
+    for name in options:
+        parser.add_argument(f"--{name}")
+    for name in switches:
+        parser.add_argument(f"--{name}", action="store_true")
+    return parser
 
 
 def _require_one_length(words: Sequence[str]) -> None:

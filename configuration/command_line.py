@@ -13,6 +13,7 @@ from typing import Annotated, Any, NoReturn, get_args, get_origin, get_type_hint
 import tyro
 
 from configuration.flag_parser import read_flags
+from configuration.mistakes import nearest
 from configuration.tree import override
 
 
@@ -55,6 +56,9 @@ def parse_command(
     """
     if words and words[0] in commands:
         words = spell_booleans(words, boolean_flags(commands[words[0]]))
+    elif words and not words[0].startswith("-"):
+        raise ValueError(f"{words[0]} is not a command: use one of {', '.join(commands)}"
+                         f"{nearest(words[0], list(commands))}")
     later = {name: _later(command) for name, command in commands.items()}
     return _parse(words, partial(tyro.extras.subcommand_cli_from_dict, later, prog=prog, description=description))
 

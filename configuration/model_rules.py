@@ -105,6 +105,9 @@ def check_model(cfg: Any, layer_kind: type) -> None:
     require_between(cfg, "embed_dropout")
     if not cfg.layers:
         raise ValueError("layers=() is empty: name at least one kind, e.g. base")
+    if missing := [kind for kind in dict.fromkeys(cfg.layers) if kind not in cfg.layers[:cfg.num_layers]]:
+        raise ValueError(f"num_layers={cfg.num_layers} leaves no layer for {', '.join(missing)} of "
+                         f"layers={words_of(cfg.layers)}: use more layers or fewer kinds")
     if cfg.position == "sinusoidal" and cfg.dim % 2:
         raise ValueError(f"position='sinusoidal' needs an even dim, not dim={cfg.dim}")
     object.__setattr__(cfg, "by_kind", resolve_kinds(cfg, layer_kind))
@@ -147,8 +150,9 @@ def resolve_kinds(cfg: Any, layer_kind: type) -> dict[str, Any]:
     resolved = {"base": base}
     for kind in dict.fromkeys(cfg.layers):
         if kind not in cfg.kinds and kind != "base" and kind not in mixers:
-            raise ValueError(f"layers={words_of(cfg.layers)} names {kind}, which is not a kind: describe it in kinds, "
-                             f"or use base or a mixer ({', '.join(mixers)})")
+            remedy = "put spaces between kinds" if "," in kind else \
+                f"describe it in kinds, or use base or a mixer ({', '.join(mixers)})"
+            raise ValueError(f"layers={words_of(cfg.layers)} names {kind}, which is not a kind: {remedy}")
         try:
             resolved[kind] = override(base, cfg.kinds.get(kind, {} if kind == "base" else {"mixer": kind}))
         except ValueError as error:

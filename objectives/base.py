@@ -29,12 +29,9 @@ class Scores(NamedTuple):
 class Objective(LoggingModule):
     """What the model learns. It holds the model; torch.compile wraps the objective.
 
-    `causal`: a position sees only itself and earlier ones. `exact`: bits per byte are exact; otherwise they are an
-    upper bound, and every report says so. `own` is the part of the losses reported as training and validation loss.
+    `own` is the part of the losses that is reported as training and validation loss.
     """
 
-    causal: bool = True
-    exact: bool = True
     own: str
 
     def __init__(self, model: Model):

@@ -158,16 +158,21 @@ def confirm_and_remove(removals: Sequence[Removal], *, yes: bool, dry_run: bool 
     sizes = [removal.num_bytes for removal in removals]
     for removal, size in zip(removals, sizes, strict=True):
         print(f"{removal.path}  {size:,} bytes  ({removal.why})")
+    total = f"{sum(sizes):,} bytes"
     if not removals:
         print("there is nothing to remove")
     elif dry_run:
-        print(f"{sum(sizes):,} bytes would be freed")
-    elif yes or ask_user(f"remove {len(removals)}, {sum(sizes):,} bytes?"):
-        for removal in removals:
-            removal.delete()
-        print(f"removed {len(removals)}, {sum(sizes):,} bytes")
-    else:
+        print(f"{total} would be freed")
+    elif not (yes or ask_user(f"remove {len(removals)}, {total}?")):
         print("nothing is removed")
+    else:
+        _delete(removals)
+        print(f"removed {len(removals)}, {total}")
+
+
+def _delete(removals: Sequence[Removal]) -> None:
+    for removal in removals:
+        removal.delete()
 
 
 def ask_user(question: str) -> bool:

@@ -83,7 +83,7 @@ def test_absolute_positions_matter_where_they_are_absolute():
                                                                              "global": {}}}, 13),
 ], ids=str)
 def test_a_query_sees_exactly_its_window(flags, reach):
-    model, tokens = small_model(num_layers=1, **flags), small_tokens(b=1)
+    model, tokens = small_model(num_layers=len(flags.get("layers", ("base",))), **flags), small_tokens(b=1)
     other = tokens.clone()
     other[0, 4] = (tokens[0, 4] + 1) % 37
     changed = (model(tokens) - model(other)).abs().amax(-1)[0] > 1e-6
@@ -175,7 +175,7 @@ def test_checkpointed_activations_are_not_kept():
 @pytest.mark.slow
 def test_a_model_compiles_in_one_piece(checkpointed, chunk, packed):
     torch._dynamo.reset()
-    cfg = small_config(pointer=True, **SSF)
+    cfg = small_config(pointer=True, num_layers=3, **SSF)
     objective = NextToken(randomise(Model(cfg, checkpoint_activations=checkpointed)), loss_chunk=chunk)
     documents = torch.tensor([[0] * 5 + [1] * 8] * 2) if packed else None
     batch = Batch(small_tokens(), small_tokens(seed=1), documents, 26)
