@@ -116,10 +116,10 @@ class WorkerProcess:
 
     def __init__(self, folder: str):
         self.connection, theirs = Pipe()
-        root = str(Path(__file__).resolve().parent.parent)
+        path = os.pathsep.join([str(Path(__file__).resolve().parent.parent), *sys.path])  # it finds what we find
         self.process = subprocess.Popen(
             [sys.executable, "-P", "-m", "corpora.encoder", str(theirs.fileno()), folder],
-            pass_fds=[theirs.fileno()], env=os.environ | {PARALLELISM: "false", "PYTHONPATH": root},
+            pass_fds=[theirs.fileno()], env=os.environ | {PARALLELISM: "false", "PYTHONPATH": path},
             process_group=0)  # the terminal sends Ctrl-C to the run's group alone
         theirs.close()
 

@@ -189,6 +189,14 @@ def test_a_short_text_needs_no_other_process(tmp_path, monkeypatch):
     parts_of(corpus_of(tmp_path, ["one", "two"]), BYTES, tmp_path / "cache")
 
 
+def test_workers_find_packages_where_this_process_finds_them(tmp_path, monkeypatch):
+    """Python runs a sitecustomize.py that it finds on its path when it starts."""
+    (tmp_path / "sitecustomize.py").write_text(f"open({str(tmp_path / 'was-here')!r}, 'w').close()\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    prepare(corpus_of(tmp_path, ["one", "two"]), BYTES, tmp_path / "cache", workers=2)
+    assert (tmp_path / "was-here").exists()
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_failed_encode_leaves_nothing_and_says_what_is_wrong(workers, tmp_path):
     corpus = corpus_of(tmp_path, ["a", "b", "z"])
