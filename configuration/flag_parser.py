@@ -1,5 +1,6 @@
 """Read `--section.flag value ...` into changes of a dataclass."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, is_dataclass
 from functools import cache
@@ -70,8 +71,8 @@ def read_flags(words: Sequence[str], kind: type) -> dict[str, Any]:
 
 
 def _positional(word: str, flags: Mapping[str, Flag]) -> str:
-    """The path of the flag that takes words without a flag. Raises ValueError if there is none."""
-    if "" not in flags:
+    """The path of the flag that takes words without a flag. Raises ValueError if there is none, or for -x."""
+    if "" not in flags or re.match(r"-\w", word):
         raise ValueError(f"{word} is not a flag: flags begin with --")
     return flags[""].path
 

@@ -3,20 +3,22 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
-from config import SampleConfig, load_config
+from config import SampleConfig, load_config, override
 from configuration.command_line import fail, parse_flags
 from run_store.listing import MODELS, find_run, list_names, saved_names
 
-PROGRAM = "inference.py RUN [prompt ...]"
+PROGRAM = "inference.py RUN"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """The options of the command line after RUN."""
+    """The words of the command line after RUN."""
 
+    texts: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="PROMPT")] = ()  # to continue
     sample: tyro.conf.OmitArgPrefixes[SampleConfig]
     checkpoint: str = "best"  # best, last, or the step of a checkpoint
     ema: bool = False  # use the moving average of the weights, for a run with train.ema_decay
@@ -31,13 +33,12 @@ def parse(words: Sequence[str], description: str, models: Path = MODELS) -> tupl
             parse_flags(["--help"], Options(sample=SampleConfig()), PROGRAM, description)
         fail(f"RUN is missing: name one of models/ ({list_names(saved_names(models))}), or give a path")
     run, *rest = words
-    num_texts = next((i for i, word in enumerate(rest) if word.startswith("-")), len(rest))
-    texts, flags = rest[:num_texts], rest[num_texts:]
-    if texts:
-        flags = ["--prompts", *texts, *flags]
     try:
         path = find_run(run, models)
         sample = load_config(path / "config.json").sample
-        return path, parse_flags(flags, Options(sample=sample), PROGRAM, description)
+        options = parse_flags(rest, Options(sample=sample), PROGRAM, description)
+        if options.texts:
+            options = override(options, {"sample.prompts": options.texts})
+        return path, options
     except ValueError as error:
         fail(error)

@@ -25,7 +25,7 @@ IMPORTED = dict.fromkeys(("lion", "soap", "schedule_free"), 19 * MB)  # optimize
 # x the tensors: the most that the fast allocator holds, with unused gaps between them; the second if activations or
 # logits are computed again for the gradient
 FAST_ALLOCATOR, FAST_ALLOCATOR_AGAIN = 1.8, 2.75
-WORKSPACE = {"cuda": 33 * MB}  # cuBLAS takes it at the first product
+WORKSPACE = {"cuda": 64 * MB}  # cuBLAS on Hopper: half for the thread of the forward, half for that of the backward
 DEEP = 6  # layers; a deeper model is predicted from two shallow ones
 
 

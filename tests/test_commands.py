@@ -204,6 +204,7 @@ MISTAKES = {
     "inference: prompt outside the alphabet": ("inference toy café", "'é' (U+00E9)"),
     "inference: no text to score": ("inference toy --score nowhere.txt", "score='nowhere.txt' cannot be read"),
     "inference: empty text to score": ("inference toy --score empty.txt", "score='empty.txt' is empty"),
+    "inference: short option": ("inference toy -t 0", "-t is not a flag: flags begin with --"),
     "inference: ignored prompt": ("inference toy fox --score text.txt", "score='text.txt' generates nothing"),
     "inference: cut weights": ("inference cut-weights", "model.safetensors is not as it was saved"),
     "inference: cut progress": ("inference cut-progress", "progress.json is not as it was saved"),

@@ -356,6 +356,7 @@ def test_the_command_continues_what_it_is_given_or_the_runs_own_prompts(command)
     assert command("toy", "One") == (0, own, "")
     status, two, _ = command("toy", "One", "Two", "--num-samples", "2", "--temperature", "0")
     assert two.count("--- ") == 4 and "--- 3 of 4 ---\nTwo" in two
+    assert command("toy", "--num-samples", "2", "--temperature", "0", "One", "Two") == (0, two, "")
 
 
 def test_the_command_takes_a_path_and_a_checkpoint(command, folder):

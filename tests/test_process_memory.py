@@ -40,8 +40,9 @@ def touch(num_bytes: int) -> mmap.mmap:
 
 def python(code: str) -> list[int]:
     """Whole numbers that a fresh process prints; it must end well."""
+    path = os.pathsep.join([f"{ROOT}/tests", *sys.path])
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True,
-                          env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}:{ROOT}/tests"})
+                          env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path})
     assert done.returncode == 0, done.stderr
     return [int(word) for word in done.stdout.split()]
 
