@@ -236,6 +236,24 @@ def test_a_slow_step_of_long_ago_is_forgotten_and_a_late_one_counts(monkeypatch)
         stop.before_step()
 
 
+class Finalized:
+    """Gets a signal while it is finalized, where Python drops what is raised."""
+
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_signal_that_comes_while_an_object_is_finalized_is_not_lost(monkeypatch):
+    monkeypatch.setattr(stopping, "AGAIN", 0.05)
+    stop, end = Stop(), time.monotonic() + 10
+    with stop.listening(), pytest.raises(Stopped), stop.interruptible():
+        Finalized()
+        while time.monotonic() < end:
+            pass
+    assert stop.cause == "SIGTERM" and signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
 @pytest.mark.slow
 def test_a_run_stops_in_time_and_goes_on_with_a_fresh_limit(go, command, reference, monkeypatch, capfd):
     clip = training.step.clip

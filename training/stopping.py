@@ -12,6 +12,7 @@ from typing import Any
 
 MARGIN = 1.5  # how much longer a step or a save may take than the longest recent one
 SPARE_SECONDS = 2.0  # for the process to exit on a busy machine
+AGAIN = 1.0  # seconds until Stopped is raised once more, unless it was heard
 SAVED_BYTES_PER_SECOND = 1e8  # assumed until the first save is measured
 EXIT_STATUS = {"SIGINT": 130, "SIGTERM": 143, "time limit": 0}
 
@@ -56,16 +57,15 @@ class Stop:
     @contextlib.contextmanager
     def interruptible(self) -> Iterator[None]:
         """Raise Stopped at once inside the block, which may be left unfinished, such as an evaluation."""
-        has_timer = self._end is not None and _in_main_thread()
         self._may_raise = True
         try:
             self._raise_if_due()
-            if has_timer:
+            if self._end is not None and _in_main_thread():
                 signal.setitimer(signal.ITIMER_REAL, max(self._seconds_left(), 1e-3))
             yield
         finally:
             self._may_raise = False
-            if has_timer:
+            if _in_main_thread():
                 signal.setitimer(signal.ITIMER_REAL, 0)
 
     def listening(self) -> contextlib.AbstractContextManager[None]:
@@ -84,7 +84,6 @@ class Stop:
         if self.cause is None and self._end is not None and self._seconds_left(for_a_step=for_a_step) <= 0:
             self.cause = "time limit"
         if self.cause is not None:
-            self._may_raise = False
             raise Stopped
 
     def _note(self, number: int, _) -> None:
@@ -92,7 +91,7 @@ class Stop:
             raise KeyboardInterrupt
         self.cause = self.cause or ("time limit" if number == signal.SIGALRM else signal.Signals(number).name)
         if self._may_raise:
-            self._may_raise = False
+            signal.setitimer(signal.ITIMER_REAL, AGAIN)  # Python drops what is raised while an object is finalized
             raise Stopped
 
 
