@@ -16,6 +16,7 @@ if __name__ == "__main__":  # the program needs no torch, whose import takes lon
 
 import contextlib
 import json
+import os
 import platform
 import shutil
 import subprocess
@@ -30,14 +31,15 @@ from config import Config, load_config, save_config
 from configuration.storage import to_json
 from model import Model
 from run_store.atomic_files import write_text
-from run_store.checkpoint import CheckpointFolder, Progress, publish
+from run_store.checkpoint import CheckpointFolder, Progress
 from run_store.listing import COLUMNS, MODELS, ROOT, find_run, list_names, saved_names
 from run_store.lock import fcntl, locked
 from run_store.run_log import TIMED, RunLog
+from run_store.unfinished import private_folder, publish
 from tokenizer import Tokenizer, load_tokenizer
 
-__all__ = ["COLUMNS", "MODELS", "ROOT", "TIMED", "Progress", "Run", "environment", "free_name", "require_free",
-           "require_locks", "saved_runs", "there_are"]
+__all__ = ["COLUMNS", "MODELS", "ROOT", "TIMED", "NameTaken", "Progress", "Run", "environment", "free_name",
+           "require_free", "require_locks", "saved_runs", "there_are"]
 
 
 class Run(RunLog, CheckpointFolder):
@@ -48,16 +50,17 @@ class Run(RunLog, CheckpointFolder):
 
     @classmethod
     def create(cls, name: str, cfg: Config, tokenizer: Tokenizer, data: dict[str, Any]) -> "Run":
-        """Make the folder, with all that is known before the first step. Raises ValueError if `name` is taken."""
+        """Make the folder, with all that is known before the first step. Raises NameTaken if `name` is taken."""
         path = require_free(name)
-        unfinished = path.with_name(f".{name}.tmp")
-        shutil.rmtree(unfinished, ignore_errors=True)
-        unfinished.mkdir(parents=True)
-        tokenizer.save(unfinished / "tokenizer")
-        write_text(unfinished / "data.json", json.dumps(data, indent=2) + "\n")
-        write_text(unfinished / "environment.json", json.dumps(environment(), indent=2) + "\n")
-        save_config(cfg, unfinished / "config.json")
-        publish(unfinished, path)
+        with private_folder(path) as unfinished:
+            tokenizer.save(unfinished / "tokenizer")
+            write_text(unfinished / "data.json", json.dumps(data, indent=2) + "\n")
+            write_text(unfinished / "environment.json", json.dumps(environment(), indent=2) + "\n")
+            save_config(cfg, unfinished / "config.json")
+            try:
+                publish(unfinished, path)
+            except FileExistsError:  # by another process, a moment ago
+                raise taken(name) from None
         return cls(path)
 
     @property
@@ -130,18 +133,26 @@ def require_locks() -> None:
 
 
 def require_free(name: str) -> Path:
-    """The folder of a new run. Raises ValueError if the name is taken: a run is never overwritten."""
+    """The folder of a new run. Raises NameTaken if there is one already: a run is never overwritten."""
     path = MODELS / name
-    if path.exists():
-        raise ValueError(f"train.name={name} is taken by {path}: choose another name, go on with "
-                         f"--resume {name}, or delete the folder")
+    if os.path.lexists(path):
+        raise taken(name)
     return path
+
+
+class NameTaken(ValueError):
+    """A run or something else has the name."""
+
+
+def taken(name: str) -> NameTaken:
+    return NameTaken(f"train.name={name} is taken by {MODELS / name}: choose another name, go on with "
+                     f"--resume {name}, or delete the folder")
 
 
 def free_name(stem: str) -> str:
     """`stem`, or the first of `stem-2`, `stem-3`, ... that is free."""
     number, name = 1, stem
-    while (MODELS / name).exists():
+    while os.path.lexists(MODELS / name):
         number += 1
         name = f"{stem}-{number}"
     return name

@@ -21,13 +21,13 @@ from typing import Any
 from rich.console import Console
 
 import runs
-from config import Config, replace
+from config import Config, override
 from configuration.command_line import fail
 from data import Batch, prefetched
 from memory_prediction.budget import EXIT_OUT_OF_MEMORY, Budget, OutOfMemory
 from memory_prediction.process import choose_allocator
 from run_store.checkpoint import Progress
-from runs import Run, free_name, require_free, require_locks, saved_runs
+from runs import NameTaken, Run, free_name, require_free, require_locks, saved_runs
 from tools import deterministic, pick_device
 from training import report
 from training.command import parse
@@ -206,18 +206,29 @@ def terminate(*_) -> None:
     raise Terminated
 
 
+def train_as(name: str, cfg: Config, options: dict[str, Any]) -> bool:
+    """Train a run of this name, or resume it; False if another process has just taken a name that nobody asked for."""
+    try:
+        if options["resume"] is not None:
+            train(cfg, run=Run(name), spent_seconds=process_seconds(), force=options["force"])
+        else:
+            train(override(cfg, {"train.name": name}), spent_seconds=process_seconds(), force=options["force"])
+    except NameTaken:
+        if cfg.train.name:
+            raise
+        return False
+    return True
+
+
 def main(command: tuple[Config, dict[str, Any]] | None = None) -> None:
     """Train the run of the command line, or of a command that is already parsed."""
     signal.signal(signal.SIGTERM, terminate)
     cfg, options = command or parse(sys.argv[1:], runs.MODELS)
-    name = options["resume"]
+    stem = options["preset"] or "default"
+    name = options["resume"] or cfg.train.name or free_name(stem)
     try:
-        if name is not None:
-            train(cfg, run=Run(name), spent_seconds=process_seconds(), force=options["force"])
-        else:
-            name = cfg.train.name or free_name(options["preset"] or "default")
-            train(replace(cfg, train=replace(cfg.train, name=name)), spent_seconds=process_seconds(),
-                  force=options["force"])
+        while not train_as(name, cfg, options):
+            name = free_name(stem)
     except OSError as error:
         fail(f"{error.filename or 'the disk'} cannot be read or written: {error.strerror or error}")
     except ValueError as error:

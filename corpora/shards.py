@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +16,7 @@ from corpora.encoder import Encoded, dtype_of, encode
 from corpora.files import digest
 from corpora.kinds import Corpus
 from corpora.locks import locked
+from run_store.unfinished import abandoned, private_folder, publish, remove
 from tokenizer import Tokenizer
 
 FORMAT = 2  # of the cached files: if it changes, every corpus is encoded again
@@ -114,7 +114,7 @@ def encode_once(corpus: Corpus, tokenizer: Tokenizer, cache_dir: Path, workers: 
     """The folder of an encoded corpus, encoded now if it is not in the cache.
 
     The folder gets its name when it is complete, so an interrupted encoding is never used. If another process encodes
-    the same corpus, wait for it. What killed processes have left is removed.
+    the same corpus, wait for it. What killed encodings have left is removed.
     """
     name = digest(FORMAT, corpus.fingerprint, tokenizer.fingerprint)[:32]
     folder = cache_dir / name
@@ -123,24 +123,12 @@ def encode_once(corpus: Corpus, tokenizer: Tokenizer, cache_dir: Path, workers: 
     cache_dir.mkdir(parents=True, exist_ok=True)
     with locked(cache_dir / f"{name}.lock", console):
         if not folder.exists():
-            remove_abandoned(cache_dir)
-            unfinished = cache_dir / f"{name}.tmp"
-            shutil.rmtree(unfinished, ignore_errors=True)  # ours, since we hold its lock
-            unfinished.mkdir()
-            try:
+            for left in abandoned(cache_dir):
+                remove(left)
+            with private_folder(folder) as unfinished:
                 write_parts(unfinished, corpus, tokenizer, workers, console)
-                unfinished.rename(folder)
-            finally:
-                shutil.rmtree(unfinished, ignore_errors=True)
+                publish(unfinished, folder)
     return folder
-
-
-def remove_abandoned(cache_dir: Path) -> None:
-    """Remove the unfinished folders of processes that have ended."""
-    for unfinished in cache_dir.glob("*.tmp"):
-        with locked(unfinished.with_suffix(".lock")) as ours:
-            if ours:
-                shutil.rmtree(unfinished, ignore_errors=True)
 
 
 class PartWriter:

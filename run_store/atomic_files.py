@@ -2,10 +2,18 @@
 
 import hashlib
 import os
+import re
+import secrets
 from pathlib import Path
 
 CHECKPOINT = ("model.safetensors", "optimizer.pt", "progress.json")  # files of every checkpoint
 SUMS = "SHA256SUMS"  # of a folder's other files, in the format of `sha256sum --check`
+PRIVATE = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")  # names of `private_name`
+
+
+def private_name(path: Path) -> Path:
+    """A name beside `path` that nobody else has, for what is being written."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
 
 
 def sha256(path: Path) -> str:
@@ -53,9 +61,10 @@ def write_text(path: Path, text: str) -> None:
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Replace the content of a file atomically. Raises OSError, with the file's name, and keeps the old content."""
-    unfinished = path.with_name(f".{path.name}.tmp")
+    unfinished = private_name(path)
     try:
-        unfinished.write_bytes(data)
+        with open(unfinished, "xb") as file:
+            file.write(data)
         flush(unfinished)
         unfinished.replace(path)
     except OSError as error:

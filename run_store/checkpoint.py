@@ -6,7 +6,6 @@
 
 import hashlib
 import json
-import shutil
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -18,9 +17,9 @@ from safetensors.torch import load_model, save_model
 from torch import nn
 
 from configuration.command_line import warn
-from run_store.atomic_files import CHECKPOINT, SUMS, find_damage, flush, flush_tree, read_sums, sha256, verified
+from run_store.atomic_files import CHECKPOINT, SUMS, find_damage, flush_tree, read_sums, sha256, verified
 from run_store.listing import step_folders
-from run_store.pruning import remove
+from run_store.unfinished import private_folder, publish, remove
 
 AVERAGE = "ema.safetensors"
 
@@ -162,14 +161,11 @@ def save(
     path: Path, model: nn.Module, optimizer, progress: Progress, average: nn.Module | None = None,
 ) -> None:
     """Write a checkpoint, whole or not at all. Raises NotWritten if the disk refuses it."""
-    unfinished = path.with_name(f".{path.name}.tmp")
-    shutil.rmtree(unfinished, ignore_errors=True)
     try:
-        unfinished.mkdir(parents=True)
-        write_checkpoint(unfinished, model, optimizer, progress, average)
-        publish(unfinished, path)
+        with private_folder(path) as unfinished:
+            write_checkpoint(unfinished, model, optimizer, progress, average)
+            replace(unfinished, path)
     except (OSError, RuntimeError, SafetensorError) as error:
-        shutil.rmtree(unfinished, ignore_errors=True)
         cause = root_cause(error)
         if not isinstance(cause, OSError | SafetensorError):
             raise
@@ -217,21 +213,24 @@ def best_of(checkpoints: list[Checkpoint]) -> Checkpoint | None:
     return min(evaluated, key=lambda c: c.progress.val_loss, default=None)
 
 
-def publish(unfinished: Path, path: Path) -> None:
-    """Flush a folder to the disk, then give it its name; a folder that had the name is deleted after that."""
-    flush_tree(unfinished)
+def replace(unfinished: Path, path: Path) -> None:
+    """Publish a checkpoint; one that had the name is deleted after that."""
     before = path.with_name(f".{path.name}.before.tmp")
     if path.exists():
+        if before.exists():
+            remove(before)
+        flush_tree(unfinished)
         path.rename(before)
-    unfinished.rename(path)
-    flush(path.parent)
+    publish(unfinished, path)
     if before.exists():
-        shutil.rmtree(before)
+        remove(before)
 
 
 def restore_interrupted(folder: Path) -> None:
-    """Restore folders whose replacement was interrupted."""
-    for before in folder.glob(".*.before.tmp"):
+    """Restore checkpoints whose replacement was interrupted; delete those that were replaced."""
+    for before in folder.glob(".step_*.before.tmp"):
         path = before.with_name(before.name.removeprefix(".").removesuffix(".before.tmp"))
-        if not path.exists():
+        if path.exists():
+            remove(before)
+        else:
             before.rename(path)

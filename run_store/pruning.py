@@ -1,7 +1,5 @@
 """Remove runs, superseded checkpoints and leftovers of interrupted writes."""
 
-import shutil
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -10,8 +8,7 @@ from pathlib import Path
 from run_store.atomic_files import find_damage
 from run_store.listing import num_bytes, read_json, run_folders, step_folders, summarize_run
 from run_store.lock import locked
-
-MIN_AGE = 60  # seconds; a younger folder may still be being written
+from run_store.unfinished import abandoned, remove
 
 
 @dataclass(frozen=True)
@@ -30,15 +27,6 @@ class Removal:
         """Delete the folder. Raises ValueError if its run is being trained."""
         with locked(self.run) if self.run else nullcontext():
             remove(self.path)
-
-
-def remove(folder: Path) -> None:
-    """Delete a folder; it is renamed first, so that nobody sees half of it."""
-    doomed = folder if folder.name.endswith(".tmp") else folder.rename(folder.with_name(f".{folder.name}.old.tmp"))
-    if doomed.is_symlink():
-        doomed.unlink()
-    else:
-        shutil.rmtree(doomed)
 
 
 def find_removable(models: Path, patterns: Sequence[str] = ()) -> Iterator[Removal]:
@@ -60,11 +48,9 @@ def find_removable(models: Path, patterns: Sequence[str] = ()) -> Iterator[Remov
 
 
 def unfinished(folder: Path, run: Path | None) -> Iterator[Removal]:
-    """Folders that were not completely written or deleted, except those to be restored (.NAME.before.tmp)."""
-    for path in sorted(folder.glob(".*.tmp")):
-        is_old = path.is_dir() and time.time() - path.stat().st_mtime > MIN_AGE
-        if is_old and not path.name.endswith(".before.tmp"):
-            yield Removal(path, "incompletely written or deleted", run=run)
+    """Folders that a process was writing or deleting when it died."""
+    for path in abandoned(folder):
+        yield Removal(path, "incompletely written or deleted", run=run)
 
 
 def superseded_checkpoints(path: Path) -> list[Path]:

@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,9 @@ from typing import Any
 import pandas as pd
 
 from run_store.append_log import AppendLog
-from run_store.atomic_files import write_text
+from run_store.atomic_files import PRIVATE, write_text
 from run_store.listing import COLUMNS, complete_lines
+from run_store.unfinished import abandoned, remove
 
 TIMED = ("seconds", "tokens_per_second")  # columns that no seed repeats
 
@@ -67,5 +67,8 @@ class RunLog:
             write_text(samples, "".join(line for line in complete_lines(samples) if json.loads(line)["step"] <= step))
         for name in ("grades.json", "loss.png"):
             (self.path / name).unlink(missing_ok=True)
-        for unfinished in self.path.glob("checkpoints/.*.tmp"):
-            shutil.rmtree(unfinished)
+        for unfinished in abandoned(self.path / "checkpoints"):
+            remove(unfinished)
+        for unfinished in self.path.glob(".*.tmp"):
+            if PRIVATE.fullmatch(unfinished.name) and unfinished.is_file():
+                unfinished.unlink()

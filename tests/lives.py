@@ -102,7 +102,7 @@ def wait_for_step(process: Process, step: int) -> None:
 
 def half_saved() -> list[Path]:
     """The checkpoints that are being written."""
-    return list(runs.MODELS.glob("toy/checkpoints/.step_????????.tmp"))
+    return list(runs.MODELS.glob("toy/checkpoints/.step_????????.????????.tmp"))
 
 
 def stop_in_a_save(process: Process, drawn: random.Random) -> None:

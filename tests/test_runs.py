@@ -16,6 +16,7 @@ from optim import make_optimizer
 from presets import tiny
 from run_store.atomic_files import CHECKPOINT
 from run_store.checkpoint import Checkpoint, NotWritten, Progress
+from run_store.unfinished import MARKER
 from runs import COLUMNS, Run, free_name, saved_runs
 from tokenizer import ByteTokenizer
 
@@ -100,7 +101,7 @@ def test_a_name_is_given_once(models):
 def test_an_unfinished_folder_does_not_stand_in_the_way(models):
     (models / ".toy.tmp" / "tokenizer").mkdir(parents=True)
     assert make_run("toy").name == "toy"
-    assert [path.name for path in models.iterdir()] == ["toy"]
+    assert sorted(path.name for path in models.iterdir()) == [".toy.tmp", "toy"]
 
 
 def test_damaged_data_is_a_sentence(models):
@@ -256,13 +257,13 @@ def test_the_newest_and_the_best_are_kept(keep, kept):
 def test_a_save_that_was_cut_short_is_never_seen():
     run = make_run()
     save(run, {1: 1.0})
-    half = run.path / "checkpoints" / ".step_00000002.tmp"
+    half = run.path / "checkpoints" / ".step_00000002.0a1b2c3d.tmp"
     half.mkdir()
+    (half / MARKER).touch()
     (half / "model.safetensors").write_bytes(b"half")
     assert steps(run) == [1]
     save(run, {2: 2.0})
     assert steps(run) == [1, 2] and run.checkpoints()[1].problem() is None
-    half.mkdir()
     run.forget_after(2)
     assert not half.exists()
 

@@ -20,10 +20,11 @@ from small_runs import content
 import runs
 from config import Config, override
 from presets import load_preset
-from run_store import commands, pruning
+from run_store import commands, unfinished
 from run_store.atomic_files import SUMS, sha256
 from run_store.listing import list_names, summarize_run
 from run_store.lock import locked
+from run_store.unfinished import MARKER
 from runs import Run
 from tokenizer import ByteTokenizer
 
@@ -353,12 +354,10 @@ def test_rm_that_is_cut_short_leaves_no_half_of_a_run_and_prune_ends_it(command,
         raise OSError(5, "Input/output error", str(path))
 
     with monkeypatch.context() as patch:
-        patch.setattr(pruning.shutil, "rmtree", fail)
+        patch.setattr(unfinished.shutil, "rmtree", fail)
         status, _, errors = command("rm", "toy", "--yes")
     assert status == 2 and errors.endswith(": Input/output error\n")
     assert command("list")[1].startswith("no runs")
-    (rest,) = place.iterdir()
-    make_old(rest)
     assert command("prune", "--yes")[0] == 0
     assert not list(place.iterdir())
 
@@ -374,18 +373,18 @@ def untidy(place: Path) -> set[Path]:
         (make_run(name).path / "config.json").unlink()
     shutil.rmtree(place / "logged" / "checkpoints")
     (place / "trained" / "log.csv").unlink()
-    empty, torn = make_run("empty", losses={}), stopped.path / "checkpoints" / ".step_00000400.tmp"
+    empty, torn = make_run("empty", losses={}), stopped.path / "checkpoints" / ".step_00000400.0a1b2c3d.tmp"
     (empty.path / "config.json").unlink()
     torn.mkdir()
     (torn / "model.safetensors").write_bytes(b"abc")
     before = stopped.path / "checkpoints" / ".step_00000100.before.tmp"  # what a save that was cut short will need
     before.mkdir()
     (before / "model.safetensors").write_bytes(b"abc")
-    half = make_run("half").path.rename(place / ".half.tmp")
-    make_run("young").path.rename(place / ".young.tmp")
+    half = make_run("half").path.rename(place / ".half.0a1b2c3d.tmp")
+    for path in (torn, half):
+        (path / MARKER).touch()
+    make_run("theirs").path.rename(place / ".theirs.tmp")
     (place / "plain").mkdir()
-    for path in (torn, before, half):
-        make_old(path)
     return {done.path / "checkpoints" / "step_00000100", empty.path, torn, half}
 
 
@@ -424,9 +423,10 @@ def test_prune_keeps_what_a_damaged_last_checkpoint_leaves_to_go_on_from(command
 def test_prune_takes_names_and_leaves_the_others(command, place):
     make_run("a")
     make_run("b")
-    make_old(make_run("half").path.rename(place / ".half.tmp"))
+    half = make_run("half").path.rename(place / ".half.0a1b2c3d.tmp")
+    (half / MARKER).touch()
     assert command("prune", "a", "--yes")[0] == 0
-    assert (steps(Run("a")), steps(Run("b")), (place / ".half.tmp").exists()) == ([200, 300], [100, 200, 300], True)
+    assert (steps(Run("a")), steps(Run("b")), half.exists()) == ([200, 300], [100, 200, 300], True)
 
 
 def test_prune_asks_first_and_leaves_alone_what_is_being_trained(command, answer, place):

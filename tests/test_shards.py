@@ -278,9 +278,20 @@ def test_a_killed_encode_is_not_taken_for_a_whole_one_and_is_swept_up(tmp_path, 
     process.communicate()
     assert folders(cache) == [".lock", ".tmp"]
     parts_of(corpus_of(tmp_path, ["other", "texts"]), BYTES, cache)  # of another name
-    assert folders(cache) == [""]
+    assert folders(cache) == ["", ".lock"]
     train, val = parts_of(load(text, cache=cache), BYTES, cache)
     assert train.num_bytes + val.num_bytes == len(POEM) * 10
+
+
+def test_what_others_have_put_into_the_cache_folder_stays(tmp_path):
+    """Whatever its name: also in a folder that looks like one of a killed encode, and beside a run in models/."""
+    theirs = ["thesis.tmp/ch1", "thesis.lock", f"{'0' * 32}.tmp/train.bin", f".{'0' * 32}.0a1b2c3d.tmp/train.bin",
+              ".step_00000002.before.tmp/model.safetensors", ".twin.tmp/config.json", ".notes.0a1b2c3d.tmp"]
+    for name in theirs:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("mine")
+    parts_of(corpus_of(tmp_path, ["one", "two"]), BYTES, tmp_path)
+    assert [(tmp_path / name).read_text() for name in theirs] == ["mine"] * len(theirs)
 
 
 def test_an_encode_under_way_is_not_swept_up(tmp_path, start):
