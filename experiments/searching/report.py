@@ -21,9 +21,8 @@ from optuna.trial import FrozenTrial
 from config import Config, from_dict, override
 from configuration.storage import to_json
 from experiments.common.reports import write_picture
-from experiments.searching.memory_picture import draw_memory
 from experiments.searching.outcomes import best_trials, columns, flags, measured, oversized_share
-from experiments.searching.plots import KINDS, NothingToDraw, draw, page
+from experiments.searching.plots import KINDS, NothingToDraw, draw, draw_memory, page
 from experiments.searching.tables import describe, figure, trial_table, trials_page
 from run_store.atomic_files import write_text
 from training.report import shown
