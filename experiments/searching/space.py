@@ -75,4 +75,9 @@ class Space:
 
 def plain_flags(cfg: Config) -> dict[str, Any]:
     """Every flag by its dotted name, with a value as a file has it."""
-    return json.loads(json.dumps(flat(cfg)))
+    return plain(flat(cfg))
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON gives it back."""
+    return json.loads(json.dumps(value))
