@@ -15,6 +15,7 @@ from configuration.command_line import spell_bytes
 from experiments.processes.children import Child, last_line
 from experiments.searching.options import Options
 from experiments.searching.space import Space
+from experiments.searching.studies import note
 
 SPARE_BYTES, SPARE_RATIO = 32 << 20, 1.05
 
@@ -134,8 +135,7 @@ def granted(job: Job) -> str:
 def make_job(trial: Trial, options: Options, space: Space) -> Job:
     """Draw the configuration of a trial. Raises ValueError if it is forbidden or contradicts itself."""
     flags, seed = space.suggest(trial), trial.user_attrs.get("seed", space.base.train.seed)
-    trial.set_user_attr("seed", seed)
-    trial.set_user_attr("flags", flags)
+    note(trial, seed=seed, flags=flags)
     if problem := space.problem(flags):
         raise ValueError(problem)
     count = 1 if "repeat_of" in trial.user_attrs else options.seeds

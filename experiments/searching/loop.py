@@ -17,7 +17,6 @@ from experiments.searching.jobs import Job
 from experiments.searching.lengths import follow
 from experiments.searching.options import Options
 from experiments.searching.predictor import POLL_SECONDS, Predictor
-from experiments.searching.samplers import make_sampler
 from experiments.searching.shared import SharedStudy
 from experiments.searching.space_file import load_space
 from experiments.searching.trainer import Trainer
@@ -63,7 +62,7 @@ class Search:
     ):
         self.options, self.on_change = options, on_change
         self.space = load_space(options.space).on(base)
-        self.sampler, logs = make_sampler(options, self.space), options.folder / "logs"
+        logs = options.folder / "logs"
         logs.mkdir(parents=True, exist_ok=True)
         self.trainer = Trainer(options, self.space.base, trainer, logs)
         self.predictor = Predictor(options, predictor, logs)
@@ -89,7 +88,7 @@ class Search:
         self.show()
         self.trainer.children.server.start()
         idle = self.predictor.idle_bytes(self.space.base, self.signals)
-        self.shared = SharedStudy(self.options, self.space, self.sampler, idle_bytes=idle, began=self.began)
+        self.shared = SharedStudy(self.options, self.space, idle_bytes=idle, began=self.began)
 
     def step(self) -> None:
         """Do what can be done now, then wait a moment for the processes."""
@@ -111,11 +110,11 @@ class Search:
 
     def take_answers(self) -> None:
         """Record the trials that have ended since."""
-        skipped = self.predictor.ended(self.jobs, self.shared.records, self.shared.limit_bytes)
+        skipped = self.predictor.ended(self.jobs, self.shared)
         for job, found in chain(skipped, self.trainer.ended(self.jobs)):
             self.jobs.remove(job)
             if found:
-                self.shared.records.tell(job, found)
+                self.shared.tell(job, found)
 
     def drop_revoked(self) -> None:
         """Kill the trials that another process has failed, because this one was asleep and had no heartbeat."""

@@ -13,6 +13,7 @@ from filelock import FileLock
 from optuna.exceptions import ExperimentalWarning, StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.storages.journal import JournalFileBackend
+from optuna.trial import Trial
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from config import diff, from_dict, to_dict
@@ -114,6 +115,12 @@ def _difference(begun: dict[str, Any], now: dict[str, Any], options: Options) ->
     if options.limit_bytes not in (None, begun["limit_bytes"]):
         return f"ram_limit, {begun['limit_bytes']} (now {options.limit_bytes})"
     return ""
+
+
+def note(trial: Trial, **attributes: Any) -> None:
+    """Write attributes of a trial, in this order."""
+    for name, value in attributes.items():
+        trial.set_user_attr(name, value)
 
 
 def unless_revoked(function: Callable) -> Callable:

@@ -9,7 +9,7 @@ from experiments.processes.children import MODULES, Child, Children, Task
 from experiments.searching.jobs import Ending, Job, LogReader, ending
 from experiments.searching.lengths import follow, is_worse_over_seeds, length
 from experiments.searching.options import Options
-from experiments.searching.studies import unless_revoked
+from experiments.searching.studies import note, unless_revoked
 
 TIMING = "experiments.processes.step_timing"
 
@@ -44,8 +44,7 @@ class Trainer:
         job.cfg = override(job.cfg, flags | {"train.name": name, "train.memory_limit": limit})
         if not job.values:
             steps = {"train.steps": flags["train.steps"]} if flags["train.steps"] != self._base.train.steps else {}
-            job.trial.set_user_attr("flags", job.flags | steps)
-            job.trial.set_user_attr("run", name)
+            note(job.trial, flags=job.flags | steps, run=name)
         self._fork(job, self._call, ("--config", str(self._write_config(job))))
 
     def _fork(self, job: Job, call: str, words: tuple[str, ...]) -> None:
