@@ -44,10 +44,11 @@ class Job:
     def number(self) -> int:
         return self.trial.number
 
-    def run_name(self, study: str) -> str:
+    @property
+    def run_name(self) -> str:
         """The saved run of the current seed."""
         again = f"-seed-{self.seeds[len(self.values)]}" if self.values else ""
-        return f"{study}-{self.number:04d}{again}"
+        return f"{self.trial.study.study_name}-{self.number:04d}{again}"
 
     @property
     def needed_bytes(self) -> int:

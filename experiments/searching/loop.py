@@ -14,12 +14,11 @@ from experiments.processes.signals import Signals
 from experiments.processes.worker import wait_for_answers
 from experiments.searching import queue
 from experiments.searching.jobs import Job
-from experiments.searching.lengths import follow
 from experiments.searching.options import Options
 from experiments.searching.predictor import POLL_SECONDS, Predictor
 from experiments.searching.shared import SharedStudy
 from experiments.searching.space_file import load_space
-from experiments.searching.trainer import Trainer
+from experiments.searching.trainer import Trainer, follow
 
 
 @dataclass(frozen=True)
