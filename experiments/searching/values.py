@@ -37,16 +37,12 @@ class Choice:
     values: list
 
     def suggest(self, trial: Trial, name: str) -> Any:
-        return self._by_label[trial.suggest_categorical(name, list(self._by_label))]
-
-    @property
-    def _by_label(self) -> dict:
-        """Optuna keeps numbers, strings, booleans and None; a list is kept as JSON."""
-        return {json.dumps(value) if isinstance(value, list | dict) else value: value for value in self.values}
+        by_label = {self.label(value): value for value in self.values}
+        return by_label[trial.suggest_categorical(name, list(by_label))]
 
     def label(self, value: Any) -> Any:
-        """Optuna's name of a value."""
-        return next(label for label, known in self._by_label.items() if known == value)
+        """Optuna's name of a value: it keeps numbers, strings, booleans and None; a list is kept as JSON."""
+        return json.dumps(value) if isinstance(value, list | dict) else value
 
     def contains(self, value: Any) -> bool:
         return value in self.values
