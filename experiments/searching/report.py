@@ -21,9 +21,9 @@ from optuna.trial import FrozenTrial
 from config import Config, from_dict, override
 from configuration.storage import to_json
 from experiments.common.reports import write_picture
-from experiments.searching.outcomes import best_trials, columns, flags, measured, oversized_share
+from experiments.searching.outcomes import best_trials, columns, flags, measured
 from experiments.searching.plots import KINDS, NothingToDraw, draw, draw_memory, page
-from experiments.searching.tables import describe, figure, trial_table, trials_page
+from experiments.searching.tables import describe, figure, oversized_share, trial_table, trials_page
 from run_store.atomic_files import write_text
 from training.report import shown
 
@@ -69,14 +69,15 @@ def write_report(study: optuna.Study, folder: Path) -> Report:
     results = measured(study)
     best = best_trials(results)
     table = trial_table(results)
+    summary = describe(results, table)
     write_text(folder / "trials.csv", table.to_csv(index=False))
-    write_text(folder / "trials.md", trials_page(results, best))
+    write_text(folder / "trials.md", trials_page(results, best, summary))
     configs = _write_configs(results, best if len(columns(results)) > 1 else best[:TOP], folder)
     drawn, left_out = _write_pictures(results, folder)
     return Report(
-        folder=folder, summary=describe(results), table=table, best=tuple(best), configs=tuple(configs),
+        folder=folder, summary=summary, table=table, best=tuple(best), configs=tuple(configs),
         files=(folder / "trials.md", folder / "trials.csv", *drawn), left_out=left_out,
-        oversized_share=oversized_share(results))
+        oversized_share=oversized_share(table))
 
 
 def best_config(results: optuna.Study, trial: FrozenTrial) -> Config:

@@ -9,7 +9,7 @@ from optuna.trial import FrozenTrial
 
 from configuration.command_line import spell_bytes
 from experiments.common.reports import markdown_table
-from experiments.searching.outcomes import FAILED, columns, count, ended, flags, oversized_share, signs, spent, varying
+from experiments.searching.outcomes import FAILED, OUTCOMES, columns, ended, flags, signs, varying
 
 FACTS = ("parameters", "predicted_low_bytes", "predicted_high_bytes", "allocator", "peak_bytes", "seconds",
          "predict_seconds", "run", "seed", "repeat_of", "by_seed", "shrunk", "reason")
@@ -25,29 +25,39 @@ def trial_table(results: optuna.Study) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(names), dtype=object).map(_plain)
 
 
-def describe(results: optuna.Study) -> str:
+def costs(table: pd.DataFrame) -> pd.Series:
+    """The seconds that trials took, their predictions and their processes, by outcome."""
+    seconds = table[["predict_seconds", "seconds"]].astype(float).sum(axis=1)
+    return seconds.groupby(table.outcome).sum()
+
+
+def oversized_share(table: pd.DataFrame) -> float:
+    """The share of all seconds that went to configurations skipped for memory."""
+    spent = costs(table)
+    return float(spent.get("oversized", 0.0) / (spent.sum() or 1.0))
+
+
+def describe(results: optuna.Study, table: pd.DataFrame) -> str:
     """The objective, the outcomes and the cost of a search, in three sentences."""
     directions = {1: "less is better", -1: "more is better"}
     sought = " and ".join(f"{column} ({directions[sign]})"
                           for column, sign in zip(columns(results), signs(results), strict=True))
     bound, idle = f"limit {size(results.user_attrs['limit_bytes'])}", results.user_attrs.get("baseline_bytes")
     bound += f", of which an idle process holds {size(idle)}" if idle else ""
-    numbers = count(results)
-    said = {"oversized": "skipped for memory"}
-    ends = ", ".join(f"{number} {said.get(name, name)}" for name, number in numbers.items()) or "none yet"
-    seconds = spent(results.get_trials(deepcopy=False))
-    return (f"Objective: {sought}; {bound}. {sum(numbers.values())} trials: {ends}. They cost {seconds:,.0f} s, "
-            f"{oversized_share(results):.2%} of it for what was skipped for memory.")
+    numbers, said = table.outcome.value_counts(), {"oversized": "skipped for memory"}
+    ends = ", ".join(f"{numbers[name]} {said.get(name, name)}" for name in OUTCOMES if name in numbers) or "none yet"
+    return (f"Objective: {sought}; {bound}. {len(table)} trials: {ends}. They cost {costs(table).sum():,.0f} s, "
+            f"{oversized_share(table):.2%} of it for what was skipped for memory.")
 
 
-def trials_page(results: optuna.Study, best: list[FrozenTrial]) -> str:
+def trials_page(results: optuna.Study, best: list[FrozenTrial], summary: str) -> str:
     """The trials in Markdown, a table for each outcome."""
     places = {trial.number: place for place, trial in enumerate(best)}  # a front leaves out most trials that are done
     done = sorted(ended(results, "done"), key=lambda trial: (
         places.get(trial.number, len(places)), signs(results)[0] * trial.values[0]))
     sections = {"Done, best first": done} | {title: ended(results, *found) for title, found in SECTIONS.items()}
     names = varying(results.get_trials(deepcopy=False))
-    parts = [f"# {results.study_name}\n\n{describe(results)}\n"]
+    parts = [f"# {results.study_name}\n\n{summary}\n"]
     for title, trials in sections.items():
         rows = [{"trial": trial.number} | _cells(trial, results)
                 | {name: figure(_plain(flags(trial).get(name))) for name in names} for trial in trials]

@@ -5,7 +5,10 @@ import math
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
 from typing import TYPE_CHECKING, Any, Union
+
+from pydantic import TypeAdapter, ValidationError
 
 if TYPE_CHECKING:
     from optuna.trial import BaseTrial  # the command line reads a space without Optuna
@@ -110,12 +113,10 @@ def read_parameter(flag: str, spec: Any) -> Choice | Range:
 
 
 def _range(where: str, kind: str, given: list, step: Any, log: Any) -> Range:
-    convert = int if kind == "int" else float
+    number = int if kind == "int" else float
     try:  # YAML reads 1e-3 as a string
-        low, high, step = *(convert(value) for value in given), None if step is None else convert(step)
-        if kind == "int" and [low, high] != [float(value) for value in given]:
-            raise ValueError
-    except (TypeError, ValueError):
+        low, high, step = TypeAdapter(tuple[number, number, number | None]).validate_python([*given, step])
+    except ValidationError:
         raise ValueError(f"{where}: {kind}: {given} with step {step}: expected two numbers, low and high") from None
     if low > high:
         raise ValueError(f"{where}: {kind}: [{low:g}, {high:g}] has its ends the wrong way round")
@@ -128,13 +129,11 @@ def _range(where: str, kind: str, given: list, step: Any, log: Any) -> Range:
 
 def parents_first(parameters: dict[str, Any], when: Mapping[str, Mapping[str, list]]) -> dict[str, Any]:
     """Sort flags so that each comes after those that it depends on. Raises ValueError if they form a circle."""
-    placed: dict[str, Any] = {}
-    while len(placed) < len(parameters):
-        ready = [name for name in parameters if name not in placed and set(when.get(name, {})) <= set(placed)]
-        if not ready:
-            raise ValueError(f"search: {', '.join(sorted(set(parameters) - set(placed)))} wait for each other")
-        placed |= {name: parameters[name] for name in ready}
-    return placed
+    sorter = TopologicalSorter({name: when.get(name, {}) for name in parameters})
+    try:
+        return {name: parameters[name] for name in sorter.static_order()}
+    except CycleError as error:
+        raise ValueError(f"search: {', '.join(sorted(set(error.args[1])))} wait for each other") from None
 
 
 def read_condition(where: str, given: Any, flags: set[str]) -> dict[str, list]:
