@@ -2,12 +2,12 @@
 
 import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from config import Config, flat
-from experiments.searching.values import Chance, Choice, Range, Trial, holds
+from experiments.searching.values import Choice, Range, Trial, holds
 
 
 @dataclass(frozen=True)
@@ -32,10 +32,14 @@ class Space:
 
     def suggest(self, trial: Trial) -> dict[str, Any]:
         """Draw a point: the flags that apply, by their dotted names."""
+        return self._applying(lambda name: self.parameters[name].suggest(trial, name))
+
+    def _applying(self, value_of: Callable[[str], Any]) -> dict[str, Any]:
+        """The flags that apply, each with its value."""
         flags: dict[str, Any] = {}
-        for name, parameter in self.parameters.items():
+        for name in self.parameters:
             if holds(self.when.get(name, {}), flags):
-                flags[name] = parameter.suggest(trial, name)
+                flags[name] = value_of(name)
         return flags
 
     def problem(self, flags: Mapping[str, Any]) -> str | None:
@@ -53,21 +57,16 @@ class Space:
             raise ValueError(f"sampler=grid needs choices or a step: {endless[0]} has neither")
         points = {}
         for combination in itertools.product(*values.values()):
-            flags = self.suggest(Chance(0, self._labels(dict(zip(values, combination, strict=True)))))
+            flags = self._applying(dict(zip(values, combination, strict=True)).__getitem__)
             if not self.problem(flags):
-                point = self._labels(flags)
-                points[json.dumps(point)] = point
+                points[json.dumps(flags)] = self._labels(flags)
         return list(points.values())
 
     def base_point(self) -> dict[str, Any] | None:
         """The base's own values, as Optuna names them; None = the base lies outside the space."""
-        base, flags = plain_flags(self.base), {}
-        for name, parameter in self.parameters.items():
-            if holds(self.when.get(name, {}), flags):
-                if not parameter.contains(base[name]):
-                    return None
-                flags[name] = base[name]
-        return self._labels(flags)
+        flags = self._applying(plain_flags(self.base).__getitem__)
+        inside = all(self.parameters[name].contains(value) for name, value in flags.items())
+        return self._labels(flags) if inside else None
 
     def _labels(self, flags: Mapping[str, Any]) -> dict[str, Any]:
         return {name: self.parameters[name].label(value) for name, value in flags.items()}
