@@ -3,7 +3,7 @@
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import chain
 
@@ -29,12 +29,6 @@ class Snapshot:
     running: list[Job]
     counts: dict[str, int]  # trials of each outcome
     seconds: float
-
-    @classmethod
-    def take(cls, study: optuna.Study | None, jobs: Sequence[Job], began: float) -> "Snapshot":
-        trials = study.get_trials(deepcopy=False) if study else []
-        counts = Counter(trial.user_attrs.get("outcome", "lost") for trial in trials if trial.state.is_finished())
-        return cls(study, list(jobs), dict(counts), time.monotonic() - began)
 
 
 OnChange = Callable[[Snapshot], object]
@@ -71,23 +65,18 @@ class Search:
     def run(self) -> optuna.Study:
         with self.signals.listening():
             try:
-                self.open()
+                self.show()
+                self.trainer.children.server.start()
+                idle = self.predictor.idle_bytes(self.space.base, self.signals)
+                self.shared = SharedStudy(self.options, self.space, idle_bytes=idle, began=self.began)
                 while self.jobs or self.shared.plan.is_to_go_on():
                     self.step()
             finally:
                 self.abandon("the search was stopped")
-                self.trainer.children.close()
-                self.predictor.worker.close()
                 if self.shared:
                     self.shared.close()
         self.show()
         return self.shared.study
-
-    def open(self) -> None:
-        self.show()
-        self.trainer.children.server.start()
-        idle = self.predictor.idle_bytes(self.space.base, self.signals)
-        self.shared = SharedStudy(self.options, self.space, idle_bytes=idle, began=self.began)
 
     def step(self) -> None:
         """Do what can be done now, then wait a moment for the processes."""
@@ -125,11 +114,13 @@ class Search:
 
     def abandon(self, reason: str) -> None:
         """Kill what runs; it is lost, and is trained when the search goes on."""
-        if self.jobs:
-            self.trainer.children.close()
-            self.predictor.worker.close()
+        self.trainer.children.close()
+        self.predictor.worker.close()
         while self.jobs:
             queue.tell_lost(self.shared.study, self.jobs.pop().trial, reason)
 
     def show(self) -> None:
-        self.on_change(Snapshot.take(self.shared and self.shared.study, self.jobs, self.began))
+        study = self.shared.study if self.shared else None
+        trials = study.get_trials(deepcopy=False) if study else []
+        counts = Counter(trial.user_attrs.get("outcome", "lost") for trial in trials if trial.state.is_finished())
+        self.on_change(Snapshot(study, list(self.jobs), dict(counts), time.monotonic() - self.began))
