@@ -2,12 +2,94 @@
 
 import itertools
 import json
+import math
+import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, Union
 
 from config import Config, flat
-from experiments.searching.values import Choice, Range, Trial, holds
+
+if TYPE_CHECKING:
+    from optuna.trial import BaseTrial  # the command line reads a space without Optuna
+
+
+class Chance:
+    """Draw a point at random, without a study; `given` values are not drawn."""
+
+    def __init__(self, seed: int, given: Mapping[str, Any] | None = None):
+        self._random, self._given = random.Random(seed), given or {}
+
+    def suggest_categorical(self, name: str, choices: list) -> Any:
+        return self._given.get(name, self._random.choice(choices))
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int, log: bool) -> int:
+        return self._given.get(name, self._random.randrange(low, high + 1, step))
+
+    def suggest_float(self, name: str, low: float, high: float, *, step: float | None, log: bool) -> float:
+        return self._given.get(name, self._random.uniform(low, high))
+
+
+Trial = Union["BaseTrial", Chance]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of some values, of any type that YAML has."""
+
+    values: list
+
+    def suggest(self, trial: Trial, name: str) -> Any:
+        by_label = {self.label(value): value for value in self.values}
+        return by_label[trial.suggest_categorical(name, list(by_label))]
+
+    def label(self, value: Any) -> Any:
+        """Optuna's name of a value: it keeps numbers, strings, booleans and None; a list is kept as JSON."""
+        return json.dumps(value) if isinstance(value, list | dict) else value
+
+    def contains(self, value: Any) -> bool:
+        return value in self.values
+
+    def extremes(self) -> list:
+        return self.values
+
+    def grid(self) -> list:
+        return self.values
+
+
+@dataclass(frozen=True)
+class Range:
+    """The integers, or the floats, from low to high, both included."""
+
+    kind: str  # int or float
+    low: float
+    high: float
+    step: float | None = None
+    log: bool = False
+
+    def suggest(self, trial: Trial, name: str) -> float:
+        if self.kind == "int":
+            return trial.suggest_int(name, self.low, self.high, step=self.step or 1, log=self.log)
+        return trial.suggest_float(name, self.low, self.high, step=self.step, log=self.log)
+
+    def label(self, value: float) -> float:
+        return value
+
+    def contains(self, value: Any) -> bool:
+        if not isinstance(value, int | float) or not self.low <= value <= self.high:
+            return False
+        steps = (value - self.low) / (self.step or 1)
+        return math.isclose(steps, round(steps)) or self.step is None and self.kind == "float"
+
+    def extremes(self) -> list:
+        return [self.low, self.high]
+
+    def grid(self) -> list | None:
+        """Every value; None = there is no step."""
+        step = self.step or (1 if self.kind == "int" and not self.log else None)
+        if step is None:
+            return None
+        return [min(self.high, self.low + i * step) for i in range(int((self.high - self.low) / step + 1e-9) + 1)]
 
 
 @dataclass(frozen=True)
@@ -80,3 +162,7 @@ def plain_flags(cfg: Config) -> dict[str, Any]:
 def plain(value: Any) -> Any:
     """A value as JSON gives it back."""
     return json.loads(json.dumps(value))
+
+
+def holds(condition: Mapping[str, list], flags: Mapping[str, Any]) -> bool:
+    return all(flag in flags and flags[flag] in values for flag, values in condition.items())
