@@ -25,7 +25,7 @@ def best_seconds(
 
 def start(module: str, *words: str, threads: int | None = None, **options) -> subprocess.Popen:
     """Run a module of this folder in a fresh process, whose memory nothing else has touched; its output is a pipe."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
     if threads:
         environment["OMP_NUM_THREADS"] = str(threads)
     return subprocess.Popen([sys.executable, "-P", "-m", f"experiments.benchmarks.{module}", *words], text=True,

@@ -17,6 +17,7 @@ from rich.text import Text
 from experiments.searching.jobs import Job
 from experiments.searching.loop import Snapshot
 from experiments.searching.options import Options
+from experiments.searching.outcomes import outcome
 
 EVERY_SECONDS = 0.5  # in a notebook
 WIDTH = 110  # characters, in a notebook
@@ -51,11 +52,11 @@ class Lines:
             if trial.number in self._told:
                 continue
             self._told.add(trial.number)
-            attributes = trial.user_attrs
-            outcome = attributes.get("outcome", "lost")
-            said = values_line(self._options, trial.values) if outcome == "done" else attributes.get("reason", "")
-            flags = flags_line(attributes.get("flags", {}))
-            self._console.print(f"{snapshot.seconds:6.0f} s  trial {trial.number:4}  {outcome}: {said}  {flags}",
+            found, said = outcome(trial), trial.user_attrs.get("reason", "")
+            if found in ("done", "repeat"):
+                said = values_line(self._options, trial.values)
+            flags = flags_line(trial.user_attrs.get("flags", {}))
+            self._console.print(f"{snapshot.seconds:6.0f} s  trial {trial.number:4}  {found}: {said}  {flags}",
                                 highlight=False, markup=False, soft_wrap=True)
 
 

@@ -13,6 +13,7 @@ import runs
 from config import Config, override
 from configuration.command_line import spell_bytes
 from experiments.processes.children import Child, last_line
+from experiments.processes.training_runs import LOST
 from experiments.searching.options import Options
 from experiments.searching.space import Space
 from experiments.searching.studies import note
@@ -123,7 +124,7 @@ def ending(job: Job, child: Child, column: str | None) -> Ending:
         case -6 | -9 | -11 if child.peak_bytes > 0.9 * job.granted_bytes:  # some libraries do not check malloc's result
             held = f"ended by signal {-status} at {spell_bytes(child.peak_bytes)}"
             return Ending("out of memory", f"{held}: {granted(job)}")
-        case -9 | 143 | 130 | -15:
+        case _ if status in LOST:
             return Ending("lost", "its process was ended from outside")
         case _:
             return Ending("crashed", f"exit status {status}: {said}" if said else f"exit status {status}")

@@ -10,11 +10,11 @@ from itertools import chain
 import optuna
 
 from config import Config
-from experiments.processes.signals import Signals
 from experiments.processes.worker import wait_for_answers
 from experiments.searching import queue
 from experiments.searching.jobs import Job
 from experiments.searching.options import Options
+from experiments.searching.outcomes import outcome
 from experiments.searching.predictor import POLL_SECONDS, Predictor
 from experiments.searching.shared import SharedStudy
 from experiments.searching.space_file import load_space
@@ -59,7 +59,7 @@ class Search:
         logs.mkdir(parents=True, exist_ok=True)
         self.trainer = Trainer(options, self.space.base, trainer, logs)
         self.predictor = Predictor(options, predictor, logs)
-        self.signals, self.began, self.jobs = Signals(), time.monotonic(), []
+        self.signals, self.began, self.jobs = self.trainer.children.signals, time.monotonic(), []
         self.shared: SharedStudy | None = None
 
     def run(self) -> optuna.Study:
@@ -122,5 +122,5 @@ class Search:
     def show(self) -> None:
         study = self.shared.study if self.shared else None
         trials = study.get_trials(deepcopy=False) if study else []
-        counts = Counter(trial.user_attrs.get("outcome", "lost") for trial in trials if trial.state.is_finished())
+        counts = Counter(outcome(trial) for trial in trials if trial.state.is_finished())
         self.on_change(Snapshot(study, list(self.jobs), dict(counts), time.monotonic() - self.began))

@@ -61,7 +61,7 @@ class Predictor:
             self.worker.close()
 
 
-@unless_revoked
+@unless_revoked()
 def accept(job: Job, answer: dict[str, Any], options: Options, shared: SharedStudy) -> bool:
     """Record a prediction; whether the trial waits to be trained now. What does not fit is skipped."""
     note(job.trial, predict_seconds=answer["seconds"])

@@ -65,7 +65,7 @@ class SharedStudy:
         running = {trial.number for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))}
         return [job for job in jobs if job.number not in running]
 
-    @unless_revoked
+    @unless_revoked()
     def tell(self, job: Job, found: Ending) -> None:
         """Record how a trial ended; a lost one waits to be trained again."""
         if found.outcome == "lost":

@@ -1,10 +1,9 @@
 """A study and its storage: open it, share it between processes, and go on only with the same question."""
 
 import contextlib
-import functools
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -123,11 +122,8 @@ def note(trial: Trial, **attributes: Any) -> None:
         trial.set_user_attr(name, value)
 
 
-def unless_revoked(function: Callable) -> Callable:
-    """Let a function do nothing, and return None, if another process has failed the trial that it writes to."""
-    @functools.wraps(function)
-    def call(*args: Any, **kwargs: Any) -> Any:
-        with contextlib.suppress(UpdateFinishedTrialError):
-            return function(*args, **kwargs)
-        return None
-    return call
+@contextlib.contextmanager
+def unless_revoked() -> Iterator[None]:
+    """As a decorator: the function does nothing, and returns None, if another process has failed its trial."""
+    with contextlib.suppress(UpdateFinishedTrialError):
+        yield

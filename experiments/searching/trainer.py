@@ -32,7 +32,7 @@ class Trainer:
                     return
                 self._begin(job)
 
-    @unless_revoked
+    @unless_revoked()
     def _begin(self, job: Job) -> None:
         """Start the next process of a trial; if trials get equal time, the first one measures its speed."""
         job.cfg = override(job.cfg, job.prediction["shrunk"] | {"train.seed": job.seeds[len(job.values)]})
@@ -93,7 +93,7 @@ class Trainer:
         return str(path)
 
 
-@unless_revoked
+@unless_revoked()
 def follow(job: Job, options: Options, base: Config) -> None:
     """Read what a run has logged; report its evaluations, and end it if the pruner says so."""
     column = options.objective[0]
@@ -108,7 +108,7 @@ def follow(job: Job, options: Options, base: Config) -> None:
                 job.child.send(signal.SIGTERM, "pruning")
 
 
-@unless_revoked
+@unless_revoked()
 def is_worse_over_seeds(job: Job, options: Options) -> bool:
     """Whether the seeds so far show that a trial is worse than the best."""
     if options.settled_pruner != "wilcoxon":
