@@ -56,8 +56,8 @@ def make_sampler(options: Options, space: Space) -> SeededByTrial:
                                        constant_liar=True),
         "gp": lambda seed: GPSampler(seed=seed, warn_independent_sampling=False),
         "cmaes": lambda seed: CmaEsSampler(seed=seed, warn_independent_sampling=False),
-        "random": lambda seed: RandomSampler(seed=seed),
-        "grid": lambda seed: RandomSampler(seed=seed),  # its points wait in the study: see queue.py
+        "random": RandomSampler,
+        "grid": RandomSampler,  # its points wait in the study: see queue.py
         "qmc": lambda seed: QMCSampler(seed=options.seed, scramble=True, warn_independent_sampling=False,
                                        independent_sampler=RandomSampler(seed=seed)),  # one sequence for all trials
     }
