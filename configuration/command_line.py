@@ -91,14 +91,6 @@ def spell_booleans(words: Sequence[str], flags: Iterator[str]) -> list[str]:
     return spelled
 
 
-def parse_or_exit(parse: Callable[..., Any], words: Sequence[str], description: str) -> Any:
-    """Call `parse` on the words; on a mistake print its sentence and exit with status 2."""
-    try:
-        return parse(words, description)
-    except (ValueError, OSError) as error:
-        fail(error)
-
-
 def fail(error: Exception | str) -> NoReturn:
     """Print an error on stderr and exit with status 2."""
     if isinstance(error, OSError):

@@ -5,34 +5,57 @@ trained in a process of its own. Whatever ends a search, the same command goes o
 """
 
 import sys
+from pathlib import Path
 
-if not __package__:  # run as a file, from whichever folder
+if not __package__:  # run as a file, from any folder
     import _project  # noqa: F401
 
-if __name__ == "__main__":  # first of all: help and mistakes need no torch, whose import takes seconds
-    from configuration.command_line import parse_or_exit
-    from experiments.searching.command import parse
+import argparse
+from collections.abc import Sequence
+from typing import Annotated
 
-    command = parse_or_exit(parse, sys.argv[1:], __doc__)
-
+import tyro
+from pydantic.dataclasses import dataclass
 from rich.console import Console
 
+from config import CHECKED, Config
+from configuration.command_line import parse_flags
 from experiments.common.program import one_sentence
-from experiments.searching.command import Command, parse
-from experiments.searching.display import showing
-from experiments.searching.loop import search
-from experiments.searching.report import write_report
+from experiments.searching.options import Options
+from experiments.searching.space_file import load_space
+
+DEFAULT_SPACE = Path(__file__).resolve().parent / "spaces" / "small.yaml"
 
 
-def main(command: Command | None = None) -> None:
-    """Search as the command line says, which may have been read already."""
+@dataclass(frozen=True, kw_only=True, config=CHECKED)
+class Command(Options):
+    """Options, and the flags of the configuration that the space changes."""
+
+    config: Annotated[Config, tyro.conf.arg(name="")]
+
+
+def parse(words: Sequence[str]) -> Command:
+    """The command line. Raises ValueError with the mistake in one sentence."""
+    own = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    own.add_argument("--space", type=Path, default=DEFAULT_SPACE)
+    space = own.parse_known_args(words)[0].space
+    default = Command(space=space, config=load_space(space).base)
+    return parse_flags(words, default, "python experiments/search.py", __doc__)
+
+
+def main() -> None:
+    """Search as the command line says."""
     console = Console()
     with one_sentence():
-        command = command or parse(sys.argv[1:], __doc__)
+        command = parse(sys.argv[1:])
+        from experiments.searching.display import showing  # torch takes seconds
+        from experiments.searching.loop import search
+        from experiments.searching.report import write_report
+
         with showing(console, command) as show:
             study = search(command, command.config, on_change=show)
         console.print(str(write_report(study, command.folder)), markup=False, highlight=False, soft_wrap=True)
 
 
 if __name__ == "__main__":
-    main(command)
+    main()

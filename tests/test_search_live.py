@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import pytest
 from made_studies import add, empty_study
 
-from experiments.searching import live
-from experiments.searching.live import LiveTable
+from experiments.searching import display as live
+from experiments.searching.display import LiveTable
 from experiments.searching.loop import Snapshot
 from experiments.searching.options import Options
 

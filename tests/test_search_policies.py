@@ -18,13 +18,13 @@ from experiments.processes.children import Child, Task
 from experiments.searching import queue
 from experiments.searching.claims import claims_on
 from experiments.searching.jobs import Ending, Job, LogReader, ending
-from experiments.searching.lengths import length, mark
 from experiments.searching.options import Options
 from experiments.searching.outcomes import outcome as outcome_of
 from experiments.searching.plan import Plan
 from experiments.searching.samplers import make_pruner, make_sampler, set_constraint, tell_infeasible
 from experiments.searching.space_file import make_space
 from experiments.searching.studies import LIVES, lock_of, open_storage, open_study
+from experiments.searching.trainer import length, mark
 
 SPACE = {"search": {"model.num_layers": {"int": [1, 12]}, "model.dim": {"int": [32, 512], "step": 32},
                     "model.mlp": ["mlp", "glu"],

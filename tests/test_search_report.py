@@ -22,9 +22,8 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from config import Config, load_config, override, to_dict
-from experiments.searching.memory_picture import draw_memory
 from experiments.searching.outcomes import measured
-from experiments.searching.plots import NothingToDraw, draw, importances
+from experiments.searching.plots import NothingToDraw, draw, draw_memory, importances
 from experiments.searching.report import TOP, write_report
 
 RATE, DIM = FloatDistribution(1e-4, 1e-1, log=True), IntDistribution(16, 128, step=16)

@@ -8,9 +8,8 @@ import pytest
 import yaml
 
 from config import Config, override
-from experiments.searching.space import Space
+from experiments.searching.space import Chance, Space
 from experiments.searching.space_file import load_space, make_space
-from experiments.searching.values import Chance
 
 SPACES = Path(__file__).resolve().parent.parent / "experiments" / "spaces"
 DECLARED = {

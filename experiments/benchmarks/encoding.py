@@ -10,6 +10,7 @@ from contextlib import suppress
 from itertools import chain, islice
 from pathlib import Path
 
+import numpy as np
 import psutil
 import sentencepiece
 from rich.console import Console
@@ -21,7 +22,7 @@ from corpora.corpus import load_corpus
 from corpora.encoder import grouped
 from corpora.shards import prepare
 from experiments.benchmarks.benchmark_options import Encode
-from experiments.benchmarks.fresh_process import start
+from experiments.benchmarks.measuring import start
 from tokenizer import load_tokenizer
 
 SEPARATOR = "\n\n"
@@ -43,14 +44,17 @@ def run(options: Encode, console: Console) -> bool:
                     for _ in range(options.repetitions)]
             bare, ours = (best(side) for side in zip(*runs, strict=True))
             peaks.append(ours["peak"])
-            for way, result in (("library", bare), ("ours", ours)):
-                cells = []
-                for unit in ("seconds", "cpu"):
-                    ratio = f"{bare[unit] / result[unit]:.2f}" if result is ours else ""
-                    cells += [f"{result['tokens'] / result[unit]:,.0f}", ratio]
-                table.add_row(way, str(workers), *cells, f"{result['peak']:.0f}")
+            table.add_row("library", str(workers), *cells(bare, {}))
+            table.add_row("ours", str(workers), *cells(ours, bare))
     console.print(table)
     return max(peaks) < MEMORY_LIMIT
+
+
+def cells(result: dict[str, float], library: dict[str, float]) -> list[str]:
+    """A row: tokens per unit of each time, compared with the library's unless that is empty; memory."""
+    speeds = [(f"{result['tokens'] / result[unit]:,.0f}", f"{library[unit] / result[unit]:.2f}" if library else "")
+              for unit in ("seconds", "cpu")]
+    return [*chain.from_iterable(speeds), f"{result['peak']:.0f}"]
 
 
 def best(runs: Sequence[dict[str, float]]) -> dict[str, float]:
@@ -91,13 +95,18 @@ def held_bytes(pid: int) -> int:
 # ---- in the process of its own ----
 
 
+def clocks() -> np.ndarray:
+    """Seconds and CPU seconds until now, those of ended child processes included."""
+    return np.array([time.perf_counter(), time.process_time() + sum(os.times()[2:4])])
+
+
 def encode_ours(text: str, tokenizer: str, workers: int) -> dict[str, float]:
     """Tokens, seconds and CPU seconds from the path of a text to its encoded files."""
     with tempfile.TemporaryDirectory() as cache:
-        began, cpu_began = time.perf_counter(), time.process_time()
+        began = clocks()
         corpus = load_corpus(DataConfig(name=text, separator=SEPARATOR, cache_dir=cache))
         [(train, _)], val = prepare(corpus, load_tokenizer(tokenizer), Path(cache), workers=workers)
-        seconds, cpu = time.perf_counter() - began, time.process_time() - cpu_began + sum(os.times()[2:4])
+        seconds, cpu = (clocks() - began).tolist()
         num_tokens = train.num_tokens + val.num_tokens - 2 * (train.num_documents + val.num_documents)
     return {"tokens": num_tokens, "seconds": seconds, "cpu": cpu}
 
@@ -105,16 +114,16 @@ def encode_ours(text: str, tokenizer: str, workers: int) -> dict[str, float]:
 def encode_bare(text: str, tokenizer: str, workers: int) -> dict[str, float]:
     """Tokens, seconds and CPU seconds inside the library alone, on a group of documents for each thread."""
     library = sentencepiece.SentencePieceProcessor(model_proto=load_tokenizer(tokenizer).model)
-    num_tokens, seconds, cpu = 0, 0.0, 0.0
+    num_tokens, spent = 0, np.zeros(2)
     with tempfile.TemporaryDirectory() as cache:
         corpus = load_corpus(DataConfig(name=text, separator=SEPARATOR, cache_dir=cache))
         groups = grouped(corpus.chunks())
         while texts := [chunk.text for chunk in chain.from_iterable(islice(groups, workers))]:
-            began, cpu_began = time.perf_counter(), time.process_time()
+            began = clocks()
             ids = library.encode(texts, num_threads=workers)
-            seconds, cpu = seconds + time.perf_counter() - began, cpu + time.process_time() - cpu_began
+            spent += clocks() - began
             num_tokens += sum(map(len, ids))
-    return {"tokens": num_tokens, "seconds": seconds, "cpu": cpu}
+    return {"tokens": num_tokens} | dict(zip(("seconds", "cpu"), spent.tolist(), strict=True))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from rich.table import Table
 from config import Config, from_dict, replace, to_dict
 from data import IGNORED, Batch
 from experiments.benchmarks.benchmark_options import Memory
-from experiments.benchmarks.fresh_process import start
+from experiments.benchmarks.measuring import start
 from experiments.benchmarks.memory_cases import CASES, drawn_cases, named_cases
 from memory_prediction.baseline import warm_up
 from memory_prediction.dry_run import begin_texts
@@ -64,11 +64,6 @@ class MemoryOutcome(NamedTuple):
         return [self.name, f"{self.parameters:,}", *sizes, f"{self.error:+.1%}", f"{self.measured / tensors:.3f}",
                 f"{self.seconds:.2f}"]
 
-    def __str__(self) -> str:
-        _, _, tensors, low, peak, error, *_ = self.cells()
-        return f"{self.name}: {tensors} MB of tensors, predicted {low} MB, took {peak} MB ({error})"
-
-
 def run(options: Memory, console: Console) -> bool:
     """Print a row for each configuration; whether the predictions are as good as claimed."""
     torch.set_num_threads(options.threads)
@@ -81,8 +76,8 @@ def run(options: Memory, console: Console) -> bool:
         prediction = predict(cfg, device=options.device)
         seconds = time.perf_counter() - began
         outcomes.append(MemoryOutcome(name, prediction, seconds, *measure(cfg, options)))
-        console.print(str(outcomes[-1]), highlight=False, soft_wrap=True)
         table.add_row(*outcomes[-1].cells())
+        console.print(f"{name}: {outcomes[-1].error:+.1%}", highlight=False)
     console.print(table)
     return check(outcomes, options, console)
 

@@ -1,6 +1,5 @@
 """The benchmark optimizer-steps: how long a step takes, compared with torch's own AdamW and Muon."""
 
-import math
 import time
 from functools import partial
 
@@ -10,6 +9,7 @@ from rich.table import Table
 
 from config import TrainConfig, replace
 from experiments.benchmarks.benchmark_options import OptimizerSteps
+from experiments.benchmarks.measuring import best_seconds
 from model import Model
 from optim import OPTIMIZERS, Optimizers, make_optimizer
 from presets import load_preset
@@ -28,26 +28,21 @@ def run(options: OptimizerSteps, console: Console) -> bool:
     makers = {"torch: AdamW": torch_adamw, "torch: Muon and AdamW": torch_muon}
     makers |= {kind: partial(make_optimizer, cfg=TrainConfig(optimizer=kind, schedule="constant", lr=LR))
                for kind in OPTIMIZERS}
-    optimizers = {name: make(model) for name, make in makers.items()}
-    best = dict.fromkeys(makers, math.inf)
-    for _ in range(options.rounds + 1):  # the first is a warm-up
-        for name, optimizer in optimizers.items():
-            best[name] = min(best[name], step_seconds(optimizer, options.steps, device))
+    ways = {name: partial(take_steps, make(model), options.steps, device) for name, make in makers.items()}
+    clock = time.process_time if device.type == "cpu" else time.perf_counter
+    best = best_seconds(ways, options.rounds + 1, clock)  # the first is a warm-up
     table = Table("optimizer", "ms a step", "x torch's AdamW")
     for name, seconds in best.items():
-        table.add_row(name, f"{1e3 * seconds:.2f}", f"{seconds / best['torch: AdamW']:.2f}")
+        table.add_row(name, f"{1e3 * seconds / options.steps:.2f}", f"{seconds / best['torch: AdamW']:.2f}")
     console.print(table)
     return True
 
 
-def step_seconds(optimizer: torch.optim.Optimizer | Optimizers, steps: int, device: torch.device) -> float:
-    clock = time.process_time if device.type == "cpu" else time.perf_counter
-    began = clock()
+def take_steps(optimizer: torch.optim.Optimizer | Optimizers, steps: int, device: torch.device) -> None:
     for _ in range(steps):
         optimizer.step()
     if device.type == "cuda":
         torch.cuda.synchronize()
-    return (clock() - began) / steps
 
 
 def torch_adamw(model: Model) -> torch.optim.Optimizer:

@@ -2,8 +2,8 @@
 
 import os
 import tempfile
-import time
 from collections.abc import Callable
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from rich.table import Table
 
 import tales
 from experiments.benchmarks.benchmark_options import Tokenizers
+from experiments.benchmarks.measuring import best_seconds
 from tokenizer import Tokenizer, documents_in, load_tokenizer, train_tokenizer
 
 SIZED = ("bpe", "unigram", "hf_bpe")
@@ -30,7 +31,7 @@ def run(options: Tokenizers, console: Console) -> bool:
     table = Table("tokenizer", "ids", "bytes per token", "ours, MB/s", "the library's", "ratio")
     ratios = []
     for name, tokenizer in found.items():
-        ours, library = best_seconds(tokenizer, texts, options.repeats)
+        ours, library = compare(tokenizer, texts, options.repeats)
         ratios.append(library / ours)
         num_tokens = sum(map(len, tokenizer.encode_batch(texts)))
         table.add_row(name, f"{tokenizer.vocab_size:,}", f"{size * 1e6 / num_tokens:.2f}", f"{size / ours:.1f}",
@@ -50,18 +51,13 @@ def take_texts(options: Tokenizers) -> list[str]:
     return texts
 
 
-def best_seconds(tokenizer: Tokenizer, texts: list[str], repeats: int) -> tuple[float, float]:
-    """(ours, the library's), the fastest of several turns each. Raises ValueError if the ids differ."""
+def compare(tokenizer: Tokenizer, texts: list[str], repeats: int) -> tuple[float, float]:
+    """Seconds (ours, the library's), the fastest of several turns each. Raises ValueError if the ids differ."""
     ways = (tokenizer.encode_batch, bare_library(tokenizer))
     if any(len({tuple(way([text])[0]) for way in ways}) > 1 for text in islice(texts, 99)):
         raise ValueError(f"kind={tokenizer.kind} and its library give different ids: no speeds to compare")
-    best = [float("inf")] * len(ways)
-    for _ in range(repeats):
-        for n, way in enumerate(ways):
-            began = time.process_time()
-            way(texts)
-            best[n] = min(best[n], time.process_time() - began)
-    return best[0], best[1]
+    ours, library = best_seconds({str(n): partial(way, texts) for n, way in enumerate(ways)}, repeats).values()
+    return ours, library
 
 
 def bare_library(tokenizer: Tokenizer) -> Callable[[list[str]], list[list[int]]]:

@@ -6,11 +6,10 @@ import time
 from rich.console import Console
 from rich.table import Table
 
-from config import Config, override
+from config import override
 from experiments.benchmarks.benchmark_options import TokensToLoss
 from presets import load_preset
 from tools import pick_device
-from training.evaluation import evaluate
 from training.setup import prepare_run
 
 
@@ -34,8 +33,9 @@ def run(options: TokensToLoss, console: Console) -> bool:
 
 def train(options: TokensToLoss, preset: str, seed: int, console: Console) -> tuple[list[tuple[int, float]], float]:
     """Train a recipe: (tokens, validation loss) at each evaluation, and the seconds without the evaluations."""
-    cfg = override(load_preset(preset), {"data.name": options.data, "train.seed": seed})
-    setup = prepare_run(with_budget(cfg, options.budget), pick_device(options.device))
+    flags = {"data.name": options.data, "train.seed": seed}
+    flags |= {"train.tokens": options.budget} if options.budget else {}
+    setup = prepare_run(override(load_preset(preset), flags), pick_device(options.device))
     state, cfg, schedule = setup.make_state(), setup.cfg, setup.schedule
     points = {math.ceil(cfg.train.steps * (i + 1) / options.evaluations) for i in range(options.evaluations)}
     curve, seconds = [], 0.0
@@ -46,15 +46,7 @@ def train(options: TokensToLoss, preset: str, seed: int, console: Console) -> tu
         seconds += time.perf_counter() - began
         if step + 1 in points:
             state.optimizer.eval()
-            loss = evaluate(state.objective, setup.val_part, setup.tokenizer, 64, packing=cfg.data.packing).loss
+            loss = setup.evaluate(state.objective).loss
             curve.append((schedule.tokens_before(step + 1), loss))
             console.print(f"{preset} seed {seed}: {curve[-1][0]:9,} tokens  validation loss {loss:.4f}")
     return curve, seconds
-
-
-def with_budget(cfg: Config, budget: int | None) -> Config:
-    """With the number of steps that makes this number of training tokens."""
-    if budget is None:
-        return cfg
-    rows = cfg.train.batch_size * cfg.train.accumulation
-    return override(cfg, {"train.steps": budget // (rows * cfg.model.max_seq_len)})

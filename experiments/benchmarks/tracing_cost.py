@@ -3,18 +3,21 @@
 import gc
 import resource
 import tracemalloc
+from contextlib import nullcontext
+from functools import partial
 from statistics import median
 from time import process_time
 
 import torch
 from rich.console import Console
+from rich.table import Table
 from torch import nn
 
 from config import AttentionConfig, ModelConfig, replace
 from experiments.benchmarks.benchmark_options import Tracing
+from experiments.benchmarks.measuring import best_seconds
 from model import Model
 from tools import LoggingModule, log_io, shapes, trace
-from tracing.render import grid
 
 EAGER = AttentionConfig(backend="eager")
 NETS = {
@@ -29,23 +32,25 @@ BIG = ModelConfig(vocab_size=50_000, dim=2048, num_layers=18, attention=replace(
 def run(options: Tracing, console: Console) -> bool:
     """Print the table: calls without a trace, forwards in each mode, memory, shapes()."""
     torch.set_num_threads(1)
-    rows = [["what", "measured", "x off"], ["a marked call, tracing off", f"{call_overhead():+.1f} ns", ""]]
+    table = Table("what", "measured", "x off")
+    table.add_row("a marked call, tracing off", f"{call_overhead():+.1f} ns")
     for name, (cfg, size) in NETS.items():
         model, x = Model(cfg), torch.randint(cfg.vocab_size, size)
         with torch.no_grad():
             times = forward_times(model, x, rounds=40 if name == "tiny" else 8)
-        rows += [[f"{name} net, {mode}", f"{1e3 * time:.2f} ms", f"{time / times['off']:.2f}"]
-                 for mode, time in times.items()]
+        for mode, seconds in times.items():
+            table.add_row(f"{name} net, {mode}", f"{1e3 * seconds:.2f} ms", f"{seconds / times['off']:.2f}")
     held = memory_held(Model(DEEP), torch.randint(DEEP.vocab_size, (2, 16)))
-    rows.append(["held by a trace of 12 layers", f"{held / 1e6:.2f} MB", ""])
-    for backend in ("sdpa", "eager"):
-        cfg = replace(DEEP, **{"attention.backend": backend})
-        rows.append([f"shapes(), 12 layers, {backend} attention", f"{shapes_seconds(cfg):.2f} s", ""])
+    table.add_row("held by a trace of 12 layers", f"{held / 1e6:.2f} MB")
+    ways = {backend: partial(shapes, partial(Model, replace(DEEP, **{"attention.backend": backend})))
+            for backend in ("sdpa", "eager")}
+    for backend, seconds in best_seconds(ways, rounds=6).items():  # the first is a warm-up
+        table.add_row(f"shapes(), 12 layers, {backend} attention", f"{seconds:.2f} s")
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     count = shapes(lambda: Model(BIG)).parts[""].parameters
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-    rows.append([f"shapes(), {count / 1e9:.2f} B parameters", f"{grown:+.0f} MB", ""])
-    console.print(grid(rows, left={"what"}), markup=False, highlight=False)
+    table.add_row(f"shapes(), {count / 1e9:.2f} B parameters", f"{grown:+.0f} MB")
+    console.print(table)
     return True
 
 
@@ -76,17 +81,10 @@ def call_overhead(rounds: int = 15, calls: int = 300_000) -> float:
 def forward_times(model: nn.Module, x: torch.Tensor, rounds: int) -> dict[str, float]:
     """Best seconds of a forward in each mode, the `with` block included, interleaved."""
     def forward(options: dict | None) -> None:
-        if options is None:
-            model(x)
-            return
-        with trace(model, **options):
+        with nullcontext() if options is None else trace(model, **options):
             model(x)
 
-    best = dict.fromkeys(MODES, float("inf"))
-    for _ in range(rounds):
-        for mode, options in MODES.items():
-            best[mode] = min(best[mode], seconds(lambda o=options: forward(o)))
-    return best
+    return best_seconds({mode: partial(forward, options) for mode, options in MODES.items()}, rounds)
 
 
 def memory_held(model: nn.Module, x: torch.Tensor) -> int:
@@ -102,20 +100,3 @@ def memory_held(model: nn.Module, x: torch.Tensor) -> int:
     tracemalloc.stop()
     assert t.calls
     return held
-
-
-def shapes_seconds(cfg: ModelConfig, rounds: int = 5) -> float:
-    """Best seconds of building a model without data and tracing it, after a warm-up."""
-    def trace_shapes() -> None:
-        shapes(lambda: Model(cfg))
-
-    trace_shapes()
-    return min(seconds(trace_shapes) for _ in range(rounds))
-
-
-def seconds(run, repeats: int = 1) -> float:
-    """Processor time of a call, which other processes do not change."""
-    start = process_time()
-    for _ in range(repeats):
-        run()
-    return (process_time() - start) / repeats

@@ -23,8 +23,8 @@ def bullets(sentences: Iterable[str]) -> str:
     return "\n".join(f"- {sentence}" for sentence in sentences)
 
 
-def write_picture(path: Path, figure: Figure, dpi: int = 130) -> None:
-    """Write a figure as a PNG, whole or not at all."""
+def write_picture(path: Path, figure: Figure, dpi: int = 130, **options: Any) -> None:
+    """Write a figure as a PNG, whole or not at all; the options are savefig's."""
     picture = io.BytesIO()
-    figure.savefig(picture, dpi=dpi)
+    figure.savefig(picture, dpi=dpi, **options)
     write_bytes(path, picture.getvalue())

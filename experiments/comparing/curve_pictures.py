@@ -7,9 +7,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
+from experiments.common.axes import logarithmic
 from experiments.comparing.differences import PER_TOKEN, common_floor, tokenizers
 from experiments.comparing.lines import AXES, COLUMNS, Line
-from experiments.searching.axes import logarithmic
 
 # colours of Okabe & Ito, distinct for all kinds of colour vision; without yellow, the light ones darkened
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#b8578f", "#c98a00", "#3d9bd1", "#6b7280")

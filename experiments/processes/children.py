@@ -65,18 +65,17 @@ class Child:
 class Children:
     """The children of one fork server; they die with this process."""
 
-    def __init__(self, log: Path, *, threads: int, modules: Sequence[str] = MODULES, signals: Signals | None = None):
+    def __init__(self, log: Path, *, threads: int, modules: Sequence[str] = MODULES):
         self.server = Worker("experiments.processes.fork_server", *modules, threads=threads, log=log)
-        self._signals, self._numbers = signals or Signals(), itertools.count()
+        self.signals, self._numbers = Signals(), itertools.count()
         self._running: dict[int, Child] = {}
 
     @classmethod
     @contextmanager
     def started(cls, logs: Path, *, threads: int) -> Iterator["Children"]:
         """A `with` block in which SIGINT and SIGTERM are noted; `run` obeys them."""
-        signals = Signals()
-        children = cls(logs / "fork_server.txt", threads=threads, signals=signals)
-        with signals.listening():
+        children = cls(logs / "fork_server.txt", threads=threads)
+        with children.signals.listening():
             try:
                 yield children
             finally:
@@ -122,7 +121,7 @@ class Children:
         waiting = deque(tasks)
         try:
             while waiting or self._running:
-                self._signals.raise_if_any()
+                self.signals.raise_if_any()
                 while waiting and len(self._running) < jobs:
                     self.begin(waiting.popleft())
                 wait_for_answers([self.server], POLL_SECONDS)

@@ -36,14 +36,9 @@ def train_each(configs: Sequence[Config], children: Children, *, jobs: int, fold
             lives[task.name] += 1
             if status in LOST and lives[task.name] < LIVES:
                 waiting.append(task.name)
-            else:
-                yield Trained(task.name, status, last_words(task, status))
-
-
-def last_words(task: Task, status: int) -> str:
-    if status in LOST:
-        return f"ended from outside {LIVES} times"
-    return last_line(task.log).removeprefix("error: ") or f"exit status {status}"
+                continue
+            said = last_line(task.log).removeprefix("error: ") or f"exit status {status}"
+            yield Trained(task.name, status, f"ended from outside {LIVES} times" if status in LOST else said)
 
 
 def train_all(configs: Sequence[Config], *, jobs: int, folder: Path, on_end: Callable[[runs.Run], None]) -> None:

@@ -21,7 +21,7 @@ class Worker:
     It ends when its stdin ends, so it never outlives the caller. Ctrl-C does not reach it.
     """
 
-    def __init__(self, program: str, *words: str, threads: int = 1, log: Path | None = None):
+    def __init__(self, program: str, *words: str, threads: int, log: Path):
         self._command = [sys.executable, "-m", program, *words]
         self._environment = os.environ | {"OMP_NUM_THREADS": str(threads), "OPENBLAS_NUM_THREADS": "1",
                                           "SHAPESHIFTER_MODELS": str(runs.MODELS),
@@ -38,7 +38,7 @@ class Worker:
         """Start the program unless it runs, so that it is ready for the first request."""
         if self._process is not None:
             return
-        with open(self.log or os.devnull, "ab") as errors:
+        with self.log.open("ab") as errors:
             self._process = subprocess.Popen(self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                              stderr=errors, env=self._environment, start_new_session=True)
         os.set_blocking(self._process.stdout.fileno(), False)

@@ -10,7 +10,6 @@ import socket
 import uuid
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import optuna
 from filelock import Timeout
@@ -24,70 +23,67 @@ from experiments.searching.queue import tell_lost
 from experiments.searching.studies import lock_of
 
 
-def this_worker() -> dict[str, Any]:
-    return {"host": socket.gethostname(), "pid": os.getpid()}
-
-
-def claims_on(study: Study, options: Options) -> "Heartbeats | Locks":
+def claims_on(study: Study, options: Options) -> "Claims":
     """The claims of this process on the trials of a study."""
     if isinstance(study._storage, JournalStorage):
         return Locks(study, Path(options.settled_storage))
     return Heartbeats(study, make_url(options.storage))
 
 
-class Heartbeats:
-    """Claims in a database: a trial without a heartbeat for long has failed, and waits to be retried."""
+class Claims:
+    """What this process claims; while it asks for a trial it holds `asking`."""
 
-    def __init__(self, study: Study, url: URL):
-        self._study, self._storage = study, study._storage
-        # SQLite locks no rows: it would give a waiting trial to two processes that ask at once
-        on_disk = url.get_backend_name() == "sqlite" and url.database
-        self._asking = lock_of(Path(url.database), "asking") if on_disk else contextlib.nullcontext()
-        running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        self.beat(trial for trial in running if "worker" not in trial.user_attrs)  # without a first, none is stale
+    def __init__(self, study: Study, asking: contextlib.AbstractContextManager, **signature: str):
+        self._study, self._asking = study, asking
+        self._worker = {"host": socket.gethostname(), "pid": os.getpid()} | signature
 
     def ask(self) -> Trial:
         """Take the next trial."""
         with self._asking:
             trial = self._study.ask()
-        self.beat([trial])
-        trial.set_user_attr("worker", this_worker())
+            self.beat([trial])
+            trial.set_user_attr("worker", self._worker)
         return trial
 
     def beat(self, trials: Iterable[Trial | FrozenTrial]) -> None:
         """Tell the other processes that these trials are alive."""
-        for trial in trials:
-            self._storage.record_heartbeat(trial._trial_id)
 
     def fail_the_dead(self) -> None:
         """Fail the trials of dead processes."""
-        optuna.storages.fail_stale_trials(self._study)
 
     def close(self) -> None:
-        pass
+        """Give up what is claimed."""
 
 
-class Locks:
+class Heartbeats(Claims):
+    """Claims in a database: a trial without a heartbeat for long has failed, and waits to be retried."""
+
+    def __init__(self, study: Study, url: URL):
+        # SQLite locks no rows: it would give a waiting trial to two processes that ask at once
+        on_disk = url.get_backend_name() == "sqlite" and url.database
+        super().__init__(study, lock_of(Path(url.database), "asking") if on_disk else contextlib.nullcontext())
+        running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        self.beat(trial for trial in running if "worker" not in trial.user_attrs)  # without a first, none is stale
+
+    def beat(self, trials: Iterable[Trial | FrozenTrial]) -> None:
+        for trial in trials:
+            self._study._storage.record_heartbeat(trial._trial_id)
+
+    def fail_the_dead(self) -> None:
+        optuna.storages.fail_stale_trials(self._study)
+
+
+class Locks(Claims):
     """Claims in a journal: each trial names the lock that its process holds."""
 
     def __init__(self, study: Study, journal: Path):
-        self._study, self._journal, self._name = study, journal, f"worker-{uuid.uuid4().hex}"
-        self._asking, self._own = lock_of(journal, "asking"), lock_of(journal, self._name)
+        name = f"worker-{uuid.uuid4().hex}"
+        super().__init__(study, lock_of(journal, "asking"), lock=name)
+        self._journal, self._own = journal, lock_of(journal, name)
         self._own.acquire()
 
-    def ask(self) -> Trial:
-        """Take the next trial."""
-        with self._asking:  # so nobody sees a running trial that names no lock
-            trial = self._study.ask()
-            trial.set_user_attr("worker", this_worker() | {"lock": self._name})
-        return trial
-
-    def beat(self, trials: Iterable[Trial | FrozenTrial]) -> None:
-        pass
-
     def fail_the_dead(self) -> None:
-        """Fail the trials of dead processes."""
-        with self._asking:
+        with self._asking:  # so that no running trial is seen before it names its lock
             for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
                 if not self._is_held(trial.user_attrs.get("worker", {}).get("lock")):
                     tell_lost(self._study, trial, "the process that searched was killed")
@@ -104,6 +100,5 @@ class Locks:
         return False
 
     def close(self) -> None:
-        """Give up what is claimed."""
         Path(self._own.lock_file).unlink(missing_ok=True)
         self._own.release()

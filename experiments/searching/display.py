@@ -1,9 +1,13 @@
-"""A search on the terminal: a live table, or plain lines if the output is not a terminal."""
+"""A search as it goes: a live table on a terminal or in a notebook, or plain lines if the output is neither."""
 
+import io
+import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
+from IPython.display import HTML, display
 from optuna.trial import TrialState
 from rich.console import Console, Group
 from rich.live import Live
@@ -13,13 +17,17 @@ from rich.text import Text
 from experiments.searching.jobs import Job
 from experiments.searching.loop import Snapshot
 from experiments.searching.options import Options
+from experiments.searching.outcomes import outcome
+
+EVERY_SECONDS = 0.5  # in a notebook
+WIDTH = 110  # characters, in a notebook
 
 
 @contextmanager
-def showing(console: Console, options: Options) -> Iterator:
+def showing(console: Console, options: Options) -> Iterator[Callable[[Snapshot], None]]:
     """Give a function that shows a snapshot."""
     if not console.is_terminal:
-        yield Lines(console, options).show
+        yield Lines(console, options)
         return
     with Live(console=console, refresh_per_second=4, transient=True) as live:
         yield lambda snapshot: live.update(picture(snapshot, options))
@@ -32,7 +40,7 @@ class Lines:
         self._console, self._options = console, options
         self._told: set[int] | None = None
 
-    def show(self, snapshot: Snapshot) -> None:
+    def __call__(self, snapshot: Snapshot) -> None:
         if snapshot.study is None:
             return
         finished = [trial for trial in snapshot.study.get_trials(deepcopy=False) if trial.state.is_finished()]
@@ -44,18 +52,35 @@ class Lines:
             if trial.number in self._told:
                 continue
             self._told.add(trial.number)
-            attributes = trial.user_attrs
-            outcome = attributes.get("outcome", "lost")
-            said = values_line(self._options, trial.values) if outcome == "done" else attributes.get("reason", "")
-            flags = flags_line(attributes.get("flags", {}))
-            self._console.print(f"{snapshot.seconds:6.0f} s  trial {trial.number:4}  {outcome}: {said}  {flags}",
+            found, said = outcome(trial), trial.user_attrs.get("reason", "")
+            if found in ("done", "repeat"):
+                said = values_line(self._options, trial.values)
+            flags = flags_line(trial.user_attrs.get("flags", {}))
+            self._console.print(f"{snapshot.seconds:6.0f} s  trial {trial.number:4}  {found}: {said}  {flags}",
                                 highlight=False, markup=False, soft_wrap=True)
+
+
+class LiveTable:
+    """For `search(..., on_change=LiveTable(options))` in a notebook: each snapshot replaces the one before."""
+
+    def __init__(self, options: Options):
+        self._options, self._drawn = options, -math.inf
+        self._place = display(HTML(""), display_id=True)
+
+    def __call__(self, snapshot: Snapshot) -> None:
+        now = time.monotonic()
+        if snapshot.running and now - self._drawn < EVERY_SECONDS:
+            return
+        self._drawn = now
+        console = Console(file=io.StringIO(), record=True, width=WIDTH, force_jupyter=False)
+        console.print(picture(snapshot, self._options))
+        self._place.update(HTML(console.export_html(inline_styles=True, code_format="<pre>{code}</pre>")))
 
 
 def picture(snapshot: Snapshot, options: Options) -> Group:
     """The trials under way, the best so far, and the number of trials with each outcome."""
     if snapshot.study is None:
-        return Group(Text("reading the text ..."))
+        return Group("reading the text ...")
     table = Table("trial", "phase", "seconds", "step", options.objective[0], "MB", "flags", box=None)
     for job in snapshot.running:
         table.add_row(*row(job, options))
@@ -67,8 +92,7 @@ def picture(snapshot: Snapshot, options: Options) -> Group:
         parts.append(Text(f"best: trial {best.number}, {values_line(options, best.values)}  "
                           f"{flags_line(best.user_attrs['flags'])}"))
     left = "" if options.budget_seconds is None else f" of {options.budget_seconds:,.0f}"
-    parts.append(Text(f"{snapshot.seconds:,.0f}{left} s, {options.name}"))
-    return Group(*parts)
+    return Group(*parts, Text(f"{snapshot.seconds:,.0f}{left} s, {options.name}"))
 
 
 def row(job: Job, options: Options) -> list[str]:
@@ -88,7 +112,8 @@ def values_line(options: Options, values: list[float]) -> str:
     return ", ".join(f"{name} {value:,.4g}" for name, value in zip(options.objective, values, strict=True))
 
 
-def flags_line(flags: dict) -> str:
+def flags_line(flags: dict[str, Any]) -> str:
     """The flags without their sections, numbers with three digits."""
-    return " ".join(f"{name.partition('.')[2]}={value:.3g}" if isinstance(value, float) else
-                    f"{name.partition('.')[2]}={value}" for name, value in flags.items())
+    shown = {name.partition(".")[2]: value for name, value in flags.items()}
+    return " ".join(f"{name}={value:.3g}" if isinstance(value, float) else f"{name}={value}"
+                    for name, value in shown.items())

@@ -13,9 +13,10 @@ import runs
 from config import Config, override
 from configuration.command_line import spell_bytes
 from experiments.processes.children import Child, last_line
+from experiments.processes.training_runs import LOST
 from experiments.searching.options import Options
 from experiments.searching.space import Space
-from experiments.searching.studies import plain
+from experiments.searching.studies import note
 
 SPARE_BYTES, SPARE_RATIO = 32 << 20, 1.05
 
@@ -44,10 +45,11 @@ class Job:
     def number(self) -> int:
         return self.trial.number
 
-    def run_name(self, study: str) -> str:
+    @property
+    def run_name(self) -> str:
         """The saved run of the current seed."""
         again = f"-seed-{self.seeds[len(self.values)]}" if self.values else ""
-        return f"{study}-{self.number:04d}{again}"
+        return f"{self.trial.study.study_name}-{self.number:04d}{again}"
 
     @property
     def needed_bytes(self) -> int:
@@ -122,7 +124,7 @@ def ending(job: Job, child: Child, column: str | None) -> Ending:
         case -6 | -9 | -11 if child.peak_bytes > 0.9 * job.granted_bytes:  # some libraries do not check malloc's result
             held = f"ended by signal {-status} at {spell_bytes(child.peak_bytes)}"
             return Ending("out of memory", f"{held}: {granted(job)}")
-        case -9 | 143 | 130 | -15:
+        case _ if status in LOST:
             return Ending("lost", "its process was ended from outside")
         case _:
             return Ending("crashed", f"exit status {status}: {said}" if said else f"exit status {status}")
@@ -135,8 +137,7 @@ def granted(job: Job) -> str:
 def make_job(trial: Trial, options: Options, space: Space) -> Job:
     """Draw the configuration of a trial. Raises ValueError if it is forbidden or contradicts itself."""
     flags, seed = space.suggest(trial), trial.user_attrs.get("seed", space.base.train.seed)
-    trial.set_user_attr("seed", seed)
-    trial.set_user_attr("flags", plain(flags))
+    note(trial, seed=seed, flags=flags)
     if problem := space.problem(flags):
         raise ValueError(problem)
     count = 1 if "repeat_of" in trial.user_attrs else options.seeds

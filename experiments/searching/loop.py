@@ -3,24 +3,22 @@
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import chain
 
 import optuna
 
 from config import Config
-from experiments.processes.signals import Signals
 from experiments.processes.worker import wait_for_answers
 from experiments.searching import queue
 from experiments.searching.jobs import Job
-from experiments.searching.lengths import follow
 from experiments.searching.options import Options
+from experiments.searching.outcomes import outcome
 from experiments.searching.predictor import POLL_SECONDS, Predictor
-from experiments.searching.samplers import make_sampler
 from experiments.searching.shared import SharedStudy
 from experiments.searching.space_file import load_space
-from experiments.searching.trainer import Trainer
+from experiments.searching.trainer import Trainer, follow
 
 
 @dataclass(frozen=True)
@@ -31,12 +29,6 @@ class Snapshot:
     running: list[Job]
     counts: dict[str, int]  # trials of each outcome
     seconds: float
-
-    @classmethod
-    def take(cls, study: optuna.Study | None, jobs: Sequence[Job], began: float) -> "Snapshot":
-        trials = study.get_trials(deepcopy=False) if study else []
-        counts = Counter(trial.user_attrs.get("outcome", "lost") for trial in trials if trial.state.is_finished())
-        return cls(study, list(jobs), dict(counts), time.monotonic() - began)
 
 
 OnChange = Callable[[Snapshot], object]
@@ -63,33 +55,28 @@ class Search:
     ):
         self.options, self.on_change = options, on_change
         self.space = load_space(options.space).on(base)
-        self.sampler, logs = make_sampler(options, self.space), options.folder / "logs"
+        logs = options.folder / "logs"
         logs.mkdir(parents=True, exist_ok=True)
         self.trainer = Trainer(options, self.space.base, trainer, logs)
         self.predictor = Predictor(options, predictor, logs)
-        self.signals, self.began, self.jobs = Signals(), time.monotonic(), []
+        self.signals, self.began, self.jobs = self.trainer.children.signals, time.monotonic(), []
         self.shared: SharedStudy | None = None
 
     def run(self) -> optuna.Study:
         with self.signals.listening():
             try:
-                self.open()
+                self.show()
+                self.trainer.children.server.start()
+                idle = self.predictor.idle_bytes(self.space.base, self.signals)
+                self.shared = SharedStudy(self.options, self.space, idle_bytes=idle, began=self.began)
                 while self.jobs or self.shared.plan.is_to_go_on():
                     self.step()
             finally:
                 self.abandon("the search was stopped")
-                self.trainer.children.close()
-                self.predictor.worker.close()
                 if self.shared:
                     self.shared.close()
         self.show()
         return self.shared.study
-
-    def open(self) -> None:
-        self.show()
-        self.trainer.children.server.start()
-        idle = self.predictor.idle_bytes(self.space.base, self.signals)
-        self.shared = SharedStudy(self.options, self.space, self.sampler, idle_bytes=idle, began=self.began)
 
     def step(self) -> None:
         """Do what can be done now, then wait a moment for the processes."""
@@ -111,11 +98,11 @@ class Search:
 
     def take_answers(self) -> None:
         """Record the trials that have ended since."""
-        skipped = self.predictor.ended(self.jobs, self.shared.records, self.shared.limit_bytes)
+        skipped = self.predictor.ended(self.jobs, self.shared)
         for job, found in chain(skipped, self.trainer.ended(self.jobs)):
             self.jobs.remove(job)
             if found:
-                self.shared.records.tell(job, found)
+                self.shared.tell(job, found)
 
     def drop_revoked(self) -> None:
         """Kill the trials that another process has failed, because this one was asleep and had no heartbeat."""
@@ -127,11 +114,13 @@ class Search:
 
     def abandon(self, reason: str) -> None:
         """Kill what runs; it is lost, and is trained when the search goes on."""
-        if self.jobs:
-            self.trainer.children.close()
-            self.predictor.worker.close()
+        self.trainer.children.close()
+        self.predictor.worker.close()
         while self.jobs:
             queue.tell_lost(self.shared.study, self.jobs.pop().trial, reason)
 
     def show(self) -> None:
-        self.on_change(Snapshot.take(self.shared and self.shared.study, self.jobs, self.began))
+        study = self.shared.study if self.shared else None
+        trials = study.get_trials(deepcopy=False) if study else []
+        counts = Counter(outcome(trial) for trial in trials if trial.state.is_finished())
+        self.on_change(Snapshot(study, list(self.jobs), dict(counts), time.monotonic() - self.began))

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic.dataclasses import dataclass
 
 from config import CHECKED, Names, parse_bytes, parse_seconds
+from configuration.checks import is_folder_name, require_not_negative, require_positive
 from run_store.listing import COLUMNS, RESULTS
 
 Sampler = Literal["tpe", "gp", "cmaes", "random", "grid", "qmc"]
@@ -81,17 +82,13 @@ class Options:
         return "median" if alone and self.sampler not in ("gp", "cmaes") else "none"
 
     def __post_init__(self):
-        for name in ("trials", "repeat_best", "seed"):
-            if getattr(self, name) is not None and getattr(self, name) < 0:
-                raise ValueError(f"{name}={getattr(self, name)} is below 0")
-        for name in ("jobs", "threads", "seeds", "repeat_seeds", "trial_seconds", "trial_tokens"):
-            if getattr(self, name) is not None and getattr(self, name) <= 0:
-                raise ValueError(f"{name}={getattr(self, name)} must be above 0")
+        require_not_negative(self, "trials", "repeat_best", "seed")
+        require_positive(self, "jobs", "threads", "seeds", "repeat_seeds", "trial_seconds", "trial_tokens")
         if self.budget is not None and not self.budget_seconds:
             raise ValueError(f"budget={self.budget} is no time: use e.g. 90s, 20m or 1.5h")
         if self.ram_limit is not None and not self.limit_bytes:
             raise ValueError(f"ram_limit={self.ram_limit} is no size: use e.g. 800MB or 2GB")
-        if not all(c.isalnum() or c in "._-" for c in self.name) or self.name.startswith("."):
+        if not is_folder_name(self.name) or self.name.startswith("."):
             raise ValueError(f"study={self.name!r} is no folder name: use letters, digits, '.', '_', '-'")
         if self.trial_seconds and self.trial_tokens:
             raise ValueError("trial_seconds and trial_tokens both fix a trial's steps: give one")
@@ -102,9 +99,8 @@ class Options:
 def check_objectives(options: Options) -> None:
     """Raise ValueError if the objectives are unknown, or do not go with the sampler."""
     names = options.objective
-    for column in names:
-        if column not in (*COLUMNS, *MEASURED):
-            raise ValueError(f"objective={column} is not known: use one of {', '.join((*COLUMNS, *MEASURED))}")
+    if unknown := [column for column in names if column not in (*COLUMNS, *MEASURED)]:
+        raise ValueError(f"objective={unknown[0]} is not known: use one of {', '.join((*COLUMNS, *MEASURED))}")
     if len(set(names)) < len(names):
         raise ValueError(f"objective={' '.join(names)} names one twice: name each once")
     if len(names) > 1 and options.sampler == "cmaes":

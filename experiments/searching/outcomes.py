@@ -7,7 +7,7 @@ another one with a further seed does not count as a configuration of its own.
 
 import json
 import math
-from collections import Counter
+from collections import defaultdict
 from statistics import fmean
 from typing import Any
 
@@ -64,17 +64,17 @@ def measured(study: optuna.Study) -> optuna.Study:
     copy = optuna.create_study(study_name=study.study_name, directions=study.directions)
     for name, value in study.user_attrs.items():
         copy.set_user_attr(name, value)
-    repeats: dict[int, list[float]] = {}
+    repeats: dict[int, list[float]] = defaultdict(list)
     for trial in trials:
         if outcome(trial) == "repeat":
-            repeats.setdefault(trial.user_attrs["repeat_of"], []).append(trial.values[0])
-    for trial in trials:
-        copy.add_trial(_as_it_ended(trial, repeats.get(trial.number, [])))
+            repeats[trial.user_attrs["repeat_of"]].append(trial.values[0])
+    copy.add_trials(_as_it_ended(trial, repeats[trial.number]) for trial in trials)
     return copy
 
 
 def _as_it_ended(trial: FrozenTrial, repeats: list[float]) -> FrozenTrial:
-    found, values, attrs = outcome(trial), None, trial.user_attrs | {"outcome": outcome(trial)}
+    found, values = outcome(trial), None
+    attrs = trial.user_attrs | {"outcome": found}
     attrs["by_seed"] = [trial.values[0], *repeats] if found in ("done", "repeat") else []
     if found == "done":
         values = [fmean(attrs["by_seed"]), *trial.values[1:]]
@@ -106,20 +106,3 @@ def best_trials(results: optuna.Study) -> list[FrozenTrial]:
     if more:
         return sorted(results.best_trials, key=lambda trial: sign * trial.values[0])
     return sorted(done_trials(results), key=lambda trial: (len(trial.user_attrs["by_seed"]) == 1, sign * trial.value))
-
-
-def count(results: optuna.Study) -> dict[str, int]:
-    """The number of trials of a `measured` study with each outcome, in the order of OUTCOMES, without zeros."""
-    numbers = Counter(trial.user_attrs["outcome"] for trial in results.get_trials(deepcopy=False))
-    return {name: numbers[name] for name in OUTCOMES if numbers[name]}
-
-
-def spent(trials: list[FrozenTrial]) -> float:
-    """Seconds that trials took: their predictions and their processes."""
-    return sum(trial.user_attrs.get("predict_seconds", 0.0) + trial.user_attrs.get("seconds", 0.0) for trial in trials)
-
-
-def oversized_share(results: optuna.Study) -> float:
-    """The share of all seconds that went to configurations skipped for memory."""
-    total = spent(results.get_trials(deepcopy=False))
-    return spent(ended(results, "oversized")) / total if total else 0.0

@@ -1,8 +1,8 @@
-"""Optuna's plots of a `measured` study: pictures, and all of them interactive on one page."""
+"""Pictures of a `measured` study: Optuna's plots, all of them interactive on one page, and values against memory."""
 
 import html
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from math import isqrt
 from typing import Any
@@ -11,17 +11,22 @@ import matplotlib.pyplot as plt
 import numpy as np
 import optuna
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
 from optuna import visualization
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial
 
-from experiments.searching.outcomes import columns, done_trials, signs
+from experiments.common.axes import logarithmic
+from experiments.comparing.lines import COLUMNS
+from experiments.searching.outcomes import columns, done_trials, ended, signs
 
 KINDS = ("history", "importances", "slice", "contour")  # pictures of each objective
+VARIED = {"slice": 1, "contour": 2, "parallel": 2}  # how many parameters must vary for a plot
 LEAST_TRIALS = 5  # done, for importances to mean anything
 MAX_CONTOURS = 4  # parameters in the matrix of contours on the page
 BUTTONS = {"showSendToCloud": False, "displaylogo": False}  # nothing leaves this machine
 HEIGHT, ROW = 420, 180  # pixels: of a plot, of a row of the matrix
+WIDE = 2  # largest value / least value from which on an axis of the memory's picture is logarithmic
 
 
 class NothingToDraw(Exception):
@@ -38,38 +43,43 @@ def done_or_nothing(results: optuna.Study) -> list[FrozenTrial]:
 # ---- what the trials depend on ----
 
 
-def varied(trials: Sequence[FrozenTrial]) -> list[str]:
-    """The parameters of which the trials have more than one value."""
-    values: dict[str, set[str]] = {}
-    for trial in trials:
-        for name, value in trial.params.items():
-            values.setdefault(name, set()).add(str(value))
-    return [name for name, seen in values.items() if len(seen) > 1]
-
-
 def importances(results: optuna.Study, place: int = 0) -> dict[str, float]:
     """How much each varied parameter decides whether a trial is among the best, most first; they sum to 1.
 
     PED-ANOVA, Watanabe et al. 2023, arXiv:2304.10255. Raises NothingToDraw if too few trials are done.
     """
-    _require_enough(results, "importances", varied(done_or_nothing(results)))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that less is better, which the target sees to
         return get_param_importances(results, **_for_importances(results, place))
 
 
 def _for_importances(results: optuna.Study, place: int) -> dict[str, Any]:
-    """Arguments: compare the best tenth with all trials, or the best five if that is more."""
-    trials, sign = done_trials(results), signs(results)[place]
+    """Arguments: compare the best tenth with all trials, or the best five if that is more. Raises NothingToDraw."""
+    trials, names, sign = done_or_nothing(results), varied(results), signs(results)[place]
+    if len(trials) < LEAST_TRIALS:
+        raise NothingToDraw(f"importances need {LEAST_TRIALS} trials that are done, and there are {len(trials)}")
+    if not names:
+        raise NothingToDraw("no parameter varies among the trials that are done")
     best = min(0.5, max(0.1, LEAST_TRIALS / len(trials)))
-    return {"evaluator": PedAnovaImportanceEvaluator(target_quantile=best), "params": varied(trials),
+    return {"evaluator": PedAnovaImportanceEvaluator(target_quantile=best), "params": names,
             "target": lambda trial: sign * trial.values[place]}
 
 
-def by_importance(results: optuna.Study, place: int = 0) -> list[str]:
+def by_importance(results: optuna.Study, place: int) -> list[str]:
     """The parameters that vary among the trials that are done, the most important first if that can be told."""
-    trials = done_trials(results)
-    return list(importances(results, place)) if len(trials) >= LEAST_TRIALS and varied(trials) else varied(trials)
+    try:
+        return list(importances(results, place))
+    except NothingToDraw:
+        return varied(results)
+
+
+def varied(results: optuna.Study) -> list[str]:
+    """The parameters of which the trials that are done have more than one value."""
+    values: dict[str, set[str]] = {}
+    for trial in done_trials(results):
+        for name, value in trial.params.items():
+            values.setdefault(name, set()).add(str(value))
+    return [name for name, seen in values.items() if len(seen) > 1]
 
 
 # ---- plots ----
@@ -88,8 +98,6 @@ def draw(results: optuna.Study, kind: str, place: int = 0) -> Figure:
 def page(results: optuna.Study) -> str:
     """All plots, interactive, as one HTML page that needs no network. Raises NothingToDraw."""
     done_or_nothing(results)
-    if not visualization.is_available():
-        raise NothingToDraw("plotly is not installed: pip install plotly")
     parts, script = [], True  # plotly itself, 5 MB, once
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -129,9 +137,11 @@ def _height(plot: Any) -> int:
 def _plot(backend: Any, results: optuna.Study, kind: str, place: int, most: int) -> Any:
     """What a backend of Optuna draws, with at most so many parameters in a contour. Raises NothingToDraw."""
     names, column = by_importance(results, place), columns(results)[place]
-    _require_enough(results, kind, names)
     several = len(results.directions) > 1
     one = {"target": (lambda trial: trial.values[place]) if several else None, "target_name": column}
+    if len(names) < (least := VARIED.get(kind, 0)):
+        needed = "two parameters that vary" if least == 2 else "a parameter that varies"
+        raise NothingToDraw(f"{kind} needs {needed} among the trials that are done")
     match kind:
         case "history":
             return backend.plot_optimization_history(results, **one)
@@ -145,18 +155,40 @@ def _plot(backend: Any, results: optuna.Study, kind: str, place: int, most: int)
             return backend.plot_parallel_coordinate(results, names, **one)
         case "intermediate":
             return backend.plot_intermediate_values(results)
+        case "pareto" if len(results.directions) > 3:
+            raise NothingToDraw(f"Optuna draws the front of 2 or 3 objectives, not of {len(results.directions)}")
         case "pareto":
             return backend.plot_pareto_front(results, target_names=columns(results))
 
 
-def _require_enough(results: optuna.Study, kind: str, names: Sequence[str]) -> None:
-    """Raise NothingToDraw if there are too few trials, parameters or objectives for a plot."""
-    done, objectives = len(done_trials(results)), len(results.directions)
-    if kind == "importances" and done < LEAST_TRIALS:
-        raise NothingToDraw(f"importances need {LEAST_TRIALS} trials that are done, and there are {done}")
-    if kind in ("slice", "importances") and not names:
-        raise NothingToDraw("no parameter varies among the trials that are done")
-    if kind in ("contour", "parallel") and len(names) < 2:
-        raise NothingToDraw(f"a {kind} plot needs two parameters that vary")
-    if kind == "pareto" and objectives not in (2, 3):
-        raise NothingToDraw(f"Optuna draws the front of 2 or 3 objectives, not of {objectives}")
+# ---- the picture that Optuna has not ----
+
+
+def draw_memory(results: optuna.Study) -> Figure:
+    """The first objective against memory: predicted from least to most, measured, the limit, what was skipped."""
+    trials = [trial for trial in done_or_nothing(results) if trial.user_attrs.get("predicted_low_bytes")]
+    if not trials:
+        raise NothingToDraw("no trial that is done has a predicted size")
+    figure = Figure(figsize=(9, 4.5), layout="constrained")
+    axes, values = figure.subplots(), [trial.values[0] for trial in trials]
+    low, high = ([trial.user_attrs[f"predicted_{end}_bytes"] for trial in trials] for end in ("low", "high"))
+    axes.hlines(values, low, high, color="tab:blue", alpha=0.35, linewidth=2, label="predicted, least to most")
+    peaks = [trial.user_attrs.get("peak_bytes", np.nan) for trial in trials]
+    axes.plot(peaks, values, "o", markersize=4, color="tab:blue", label="measured")
+    skipped = [trial.user_attrs["predicted_low_bytes"] for trial in ended(results, "oversized")]
+    if skipped:  # the layout fails over an empty line that nothing clips
+        axes.plot(skipped, np.ones(len(skipped)), "x", color="gray", markersize=5, alpha=0.7, clip_on=False,
+                  transform=axes.get_xaxis_transform(), label=f"skipped, {len(skipped)}: least predicted")
+    limit, column = results.user_attrs["limit_bytes"], columns(results)[0]
+    axes.axvline(limit, color="black", linestyle="--", linewidth=1, label=f"limit, {limit / 1e9:.3g} GB")
+    if max(*high, *skipped) > WIDE * min(low):
+        logarithmic(axes.xaxis)
+    if signs(results)[0] == 1 and max(values) > WIDE * min(values) > 0:
+        logarithmic(axes.yaxis)
+    axes.xaxis.set_major_formatter(EngFormatter("B"))
+    if max(values) >= 10_000:
+        axes.yaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.set(xlabel="memory of the process", ylabel=COLUMNS.get(column, column))
+    axes.grid(alpha=0.3, which="both")
+    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+    return figure

@@ -52,22 +52,18 @@ class Predictor:
 
     def answer(self, config: dict[str, Any], limit_bytes: int = 0, shrink: bool = False) -> dict[str, Any]:
         """The answer to a request. Raises ValueError if the flags contradict each other."""
-        cfg = self._settled(from_dict(config))
-        found = self.sizes(cfg, limit_bytes)
-        shrunk: dict[str, Any] = {}
-        while found["allocator"] is None and shrink and (smaller := smaller_step(cfg)):
+        cfg, room, shrunk = self._settled(from_dict(config)), Room(limit_bytes, self._baseline), {}
+        device = pick_device(cfg.train.device).type
+        predicted = self._predict(cfg, device=device)
+        while shrink and room.allocator_for(predicted) is None and (smaller := smaller_step(cfg)):
             shrunk |= smaller
             cfg = override(cfg, smaller)
-            found = self.sizes(cfg, limit_bytes)
+            predicted = self._predict(cfg, device=device)
         with torch.device("meta"):
             parameters = Model(cfg.model).num_parameters()
-        return found | {"shrunk": shrunk, "parameters": parameters, "baseline_bytes": self._baseline}
-
-    def sizes(self, cfg: Config, limit_bytes: int) -> dict[str, Any]:
-        """The totals of a training process, and the allocator with which it fits; None = it does not fit."""
-        predicted = self._predict(cfg, device=pick_device(cfg.train.device).type)
         return {"low_bytes": self._baseline + predicted.low_bytes, "high_bytes": self._baseline + predicted.high_bytes,
-                "allocator": Room(limit_bytes, self._baseline).allocator_for(predicted)}
+                "allocator": room.allocator_for(predicted), "shrunk": shrunk, "parameters": parameters,
+                "baseline_bytes": self._baseline}
 
 
 def smaller_step(cfg: Config) -> dict[str, Any]:

@@ -10,9 +10,9 @@ from experiments.processes.signals import Signals
 from experiments.processes.worker import Worker, wait_for_answers
 from experiments.searching.jobs import Ending, Job
 from experiments.searching.options import Options
-from experiments.searching.records import Records
 from experiments.searching.samplers import set_constraint
-from experiments.searching.studies import unless_revoked
+from experiments.searching.shared import SharedStudy
+from experiments.searching.studies import note, unless_revoked
 
 POLL_SECONDS = 0.1
 MAX_BYTES = 1 << 30  # some predictions take real steps, and not all of their memory is freed
@@ -45,13 +45,14 @@ class Predictor:
         self.worker.ask({"id": job.number, "config": to_dict(job.cfg), "limit_bytes": limit_bytes,
                          "shrink": self._options.on_exceed == "shrink"})
 
-    def ended(self, jobs: Sequence[Job], records: Records, limit_bytes: int) -> Iterator[tuple[Job, Ending | None]]:
+    def ended(self, jobs: Sequence[Job], shared: SharedStudy) -> Iterator[tuple[Job, Ending | None]]:
         """The jobs that end with their prediction: None = skipped, and recorded. The others wait to be trained."""
         for answer in self.worker.answers():
-            for job in [job for job in jobs if job.phase == "predicting"]:
+            asked = [job for job in jobs if job.phase == "predicting" and answer.get("id", job.number) == job.number]
+            for job in asked:
                 if "died" in answer:
                     yield job, Ending("crashed", f"the predictor ended with status {answer['died']}")
-                elif job.number == answer["id"] and not accept(job, answer, self._options, records, limit_bytes):
+                elif not accept(job, answer, self._options, shared):
                     yield job, None
 
     def restart_if_large(self, jobs: Sequence[Job]) -> None:
@@ -60,24 +61,23 @@ class Predictor:
             self.worker.close()
 
 
-@unless_revoked
-def accept(job: Job, answer: dict[str, Any], options: Options, records: Records, limit_bytes: int) -> bool:
+@unless_revoked()
+def accept(job: Job, answer: dict[str, Any], options: Options, shared: SharedStudy) -> bool:
     """Record a prediction; whether the trial waits to be trained now. What does not fit is skipped."""
-    job.trial.set_user_attr("predict_seconds", answer["seconds"])
+    note(job.trial, predict_seconds=answer["seconds"])
     if "invalid" in answer:
-        records.skip(job.trial, "invalid", answer["invalid"], 1.0)
+        shared.skip(job.trial, "invalid", answer["invalid"])
         return False
-    low, high = answer["low_bytes"], answer["high_bytes"]
-    for name, value in {"predicted_low_bytes": low, "predicted_high_bytes": high, "shrunk": answer["shrunk"],
-                        "allocator": answer["allocator"], "parameters": answer["parameters"]}.items():
-        job.trial.set_user_attr(name, value)
+    low, limit_bytes = answer["low_bytes"], shared.limit_bytes
+    note(job.trial, predicted_low_bytes=low, predicted_high_bytes=answer["high_bytes"],
+         **{name: answer[name] for name in ("shrunk", "allocator", "parameters")})
     excess = low / limit_bytes - 1
     if answer["allocator"] is None:
         reason = f"{spell_bytes(low)} predicted, over the {spell_bytes(limit_bytes)} allowed"
-        records.skip(job.trial, "oversized", reason, excess)
+        shared.skip(job.trial, "oversized", reason, excess)
         return False
     set_constraint(job.trial, options.sampler, excess)
-    records.feasible()
+    shared.skipped_in_a_row.clear()
     job.prediction, job.phase = answer, "waiting"
     job.granted_bytes = limit_bytes if options.jobs == 1 else min(limit_bytes, job.needed_bytes)
     return True

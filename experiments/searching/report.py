@@ -8,8 +8,7 @@
         plots.html                   Optuna's plots, interactive, on one page
 """
 
-import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,11 +20,11 @@ from optuna.trial import FrozenTrial
 
 from config import Config, from_dict, override
 from configuration.storage import to_json
-from experiments.searching.memory_picture import draw_memory
-from experiments.searching.outcomes import best_trials, columns, flags, measured, oversized_share
-from experiments.searching.plots import KINDS, NothingToDraw, draw, page
-from experiments.searching.tables import describe, figure, trial_table, trials_page
-from run_store.atomic_files import write_bytes, write_text
+from experiments.common.reports import write_picture
+from experiments.searching.outcomes import best_trials, columns, flags, measured
+from experiments.searching.plots import KINDS, NothingToDraw, draw, draw_memory, page
+from experiments.searching.tables import describe, figure, oversized_share, trial_table, trials_page
+from run_store.atomic_files import write_text
 from training.report import shown
 
 TOP = 5  # configurations that are written if there is one objective
@@ -70,14 +69,15 @@ def write_report(study: optuna.Study, folder: Path) -> Report:
     results = measured(study)
     best = best_trials(results)
     table = trial_table(results)
+    summary = describe(results, table)
     write_text(folder / "trials.csv", table.to_csv(index=False))
-    write_text(folder / "trials.md", trials_page(results, best))
+    write_text(folder / "trials.md", trials_page(results, best, summary))
     configs = _write_configs(results, best if len(columns(results)) > 1 else best[:TOP], folder)
     drawn, left_out = _write_pictures(results, folder)
     return Report(
-        folder=folder, summary=describe(results), table=table, best=tuple(best), configs=tuple(configs),
+        folder=folder, summary=summary, table=table, best=tuple(best), configs=tuple(configs),
         files=(folder / "trials.md", folder / "trials.csv", *drawn), left_out=left_out,
-        oversized_share=oversized_share(results))
+        oversized_share=oversized_share(table))
 
 
 def best_config(results: optuna.Study, trial: FrozenTrial) -> Config:
@@ -97,31 +97,30 @@ def _write_configs(results: optuna.Study, trials: list[FrozenTrial], folder: Pat
 
 
 def _write_pictures(results: optuna.Study, folder: Path) -> tuple[list[Path], dict[str, str]]:
-    """Write the pictures; give their paths, and why the others are missing."""
+    """Write the pictures and the page; give their paths, and why the others are missing."""
     drawn, left_out = [], {}
-    for name, make in _pictures(results):
+    for name, make in _pictures(results).items():
         path = folder / name
         path.unlink(missing_ok=True)
         try:
-            write_bytes(path, make())
-            drawn.append(path)
+            made = make()
         except NothingToDraw as reason:
             left_out[name] = str(reason)
+            continue
+        if isinstance(made, str):
+            write_text(path, made)
+        else:
+            write_picture(path, made, bbox_inches="tight")
+        drawn.append(path)
     return drawn, left_out
 
 
-def _pictures(results: optuna.Study) -> Iterator[tuple[str, Callable[[], bytes]]]:
-    for place, column in enumerate(columns(results)):
-        suffix = f"-{column}" if place else ""
-        for kind in KINDS:
-            yield f"{kind}{suffix}.png", partial(_png, partial(draw, results, kind, place))
-    yield "memory.png", partial(_png, partial(draw_memory, results))
-    if len(columns(results)) > 1:
-        yield "pareto.png", partial(_png, partial(draw, results, "pareto"))
-    yield "plots.html", lambda: page(results).encode()
-
-
-def _png(draw_figure: Callable[[], Figure]) -> bytes:
-    picture = io.BytesIO()
-    draw_figure().savefig(picture, dpi=130, bbox_inches="tight")
-    return picture.getvalue()
+def _pictures(results: optuna.Study) -> dict[str, Callable[[], Figure | str]]:
+    """File -> what makes it."""
+    names = columns(results)
+    pictures = {f"{kind}-{column}.png" if place else f"{kind}.png": partial(draw, results, kind, place)
+                for place, column in enumerate(names) for kind in KINDS}
+    pictures["memory.png"] = partial(draw_memory, results)
+    if len(names) > 1:
+        pictures["pareto.png"] = partial(draw, results, "pareto")
+    return pictures | {"plots.html": partial(page, results)}

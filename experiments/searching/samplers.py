@@ -15,11 +15,10 @@ pruned trials drive TPE to shallow networks). Optuna 5's samplers read different
     random grid qmc  FAIL: they learn nothing.
 """
 
-import importlib
 import statistics
+from collections.abc import Callable
 from typing import Any
 
-from optuna.distributions import BaseDistribution
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner, WilcoxonPruner
 from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, QMCSampler, RandomSampler, TPESampler
 from optuna.study import Study
@@ -32,38 +31,24 @@ CONSTRAINT = "fits"  # predicted / limit - 1; 1 if the flags contradict each oth
 PRUNED_EVERY = 4  # tpe: so many infeasible points in a row
 
 
-class SeededByTrial(BaseSampler):
-    """Seed each trial's random numbers by the seed and the trial's number.
+class SeededByTrial:
+    """A sampler whose random numbers follow, for each trial, from the seed and the trial's number.
 
     So a study that goes on does not draw its first points again, and two processes do not draw the same points.
     """
 
-    def __init__(self, make, seed: int):
-        self._make, self._seed = make, seed
-        self._sampler: BaseSampler = make(seed)
+    def __init__(self, make: Callable[[int], BaseSampler], seed: int):
+        self._make, self._seed, self._sampler = make, seed, make(seed)
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
         self._sampler = self._make((1_000_003 * self._seed + trial.number) % 2**32)
         self._sampler.before_trial(study, trial)
 
-    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        return self._sampler.infer_relative_search_space(study, trial)
-
-    def sample_relative(
-        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution],
-    ) -> dict[str, Any]:
-        return self._sampler.sample_relative(study, trial, search_space)
-
-    def sample_independent(
-        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution,
-    ) -> Any:
-        return self._sampler.sample_independent(study, trial, param_name, param_distribution)
-
-    def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values) -> None:
-        self._sampler.after_trial(study, trial, state, values)
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sampler, name)
 
 
-def make_sampler(options: Options, space: Space) -> BaseSampler:
+def make_sampler(options: Options, space: Space) -> SeededByTrial:
     """The sampler of options.sampler. Raises ValueError if a package is missing."""
     conditional, alone = bool(space.when), len(options.objective) == 1
     makers = {
@@ -71,32 +56,30 @@ def make_sampler(options: Options, space: Space) -> BaseSampler:
                                        constant_liar=True),
         "gp": lambda seed: GPSampler(seed=seed, warn_independent_sampling=False),
         "cmaes": lambda seed: CmaEsSampler(seed=seed, warn_independent_sampling=False),
-        "random": lambda seed: RandomSampler(seed=seed),
-        "grid": lambda seed: RandomSampler(seed=seed),  # its points wait in the study: see queue.py
+        "random": RandomSampler,
+        "grid": RandomSampler,  # its points wait in the study: see queue.py
         "qmc": lambda seed: QMCSampler(seed=options.seed, scramble=True, warn_independent_sampling=False,
                                        independent_sampler=RandomSampler(seed=seed)),  # one sequence for all trials
     }
-    packages = {"gp": "scipy", "cmaes": "cmaes", "qmc": "scipy"}
-    if options.sampler in packages:
-        _require(packages[options.sampler], f"sampler={options.sampler}")
+    if options.sampler == "cmaes":
+        _require_cmaes()
     return SeededByTrial(makers[options.sampler], options.seed)
 
 
 def make_pruner(options: Options) -> BasePruner:
     """The pruner of options.pruner: its steps are the evaluations of a trial, or its seeds."""
-    if options.settled_pruner == "wilcoxon":
-        _require("scipy", "pruner=wilcoxon")
     return {"median": MedianPruner(n_startup_trials=5, n_warmup_steps=EVALUATIONS // 5, n_min_trials=3),
             "hyperband": HyperbandPruner(min_resource=1, max_resource=EVALUATIONS, reduction_factor=3),
             "wilcoxon": WilcoxonPruner(p_threshold=0.1, n_startup_steps=2),
             "none": NopPruner()}[options.settled_pruner]
 
 
-def _require(package: str, what: str) -> None:
+def _require_cmaes() -> None:
+    """Optuna itself would miss it in the middle of a search only."""
     try:
-        importlib.import_module(package)
+        import cmaes  # noqa: F401
     except ImportError:
-        raise ValueError(f"{what} needs the package {package}: pip install {package}") from None
+        raise ValueError("sampler=cmaes needs the package cmaes: pip install cmaes") from None
 
 
 def tell_infeasible(study: Study, trial: Trial, sampler: str, excess: float, in_a_row: int) -> None:

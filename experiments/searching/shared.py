@@ -1,23 +1,24 @@
 """The study as this process shares it with others: what it takes from it, and what it leaves."""
 
 import math
+import statistics
 import time
 from collections.abc import Sequence
 
-from optuna.samplers import BaseSampler
-from optuna.trial import TrialState
+from optuna.trial import Trial, TrialState
 
 from configuration.command_line import spell_bytes
 from experiments.searching import queue
 from experiments.searching.claims import claims_on
-from experiments.searching.jobs import Job, make_job
+from experiments.searching.jobs import Ending, Job, make_job
 from experiments.searching.options import Options
 from experiments.searching.plan import Plan
-from experiments.searching.records import Records
-from experiments.searching.samplers import make_pruner
+from experiments.searching.samplers import make_pruner, make_sampler, tell_infeasible
 from experiments.searching.space import Space
-from experiments.searching.studies import HEARTBEAT_SECONDS, open_study
+from experiments.searching.studies import HEARTBEAT_SECONDS, note, open_study, unless_revoked
 from memory_prediction.free_memory import free_bytes
+
+GIVE_UP_AFTER = 200  # infeasible configurations in a row
 
 
 class SharedStudy:
@@ -26,15 +27,13 @@ class SharedStudy:
     Raises ValueError if the study was begun with another question, or if an idle process exceeds the memory limit.
     """
 
-    def __init__(
-        self, options: Options, space: Space, sampler: BaseSampler, *, idle_bytes: int | None, began: float,
-    ):
+    def __init__(self, options: Options, space: Space, *, idle_bytes: int | None, began: float):
         self.study = open_study(options, space, limit_with_room(options, idle_bytes), idle_bytes)
-        self.study.sampler, self.study.pruner = sampler, make_pruner(options)
+        self.study.sampler, self.study.pruner = make_sampler(options, space), make_pruner(options)
         self.limit_bytes = self.study.user_attrs["limit_bytes"]
         self.plan = Plan(options, space.base, self.study, began=began)
-        self.records = Records(options, self.study)
         self._options, self._space, self._claims = options, space, claims_on(self.study, options)
+        self.skipped_in_a_row: list[str] = []  # outcomes since a configuration was accepted
         self._beat = -math.inf
         self.look_after_the_dead([])
         (queue.queue_grid if options.sampler == "grid" else queue.queue_base)(self.study, space)
@@ -49,7 +48,7 @@ class SharedStudy:
             return make_job(trial, self._options, self._space)
         except ValueError as error:
             refused = str(error)
-        return self.records.skip(trial, "invalid", refused, 1.0)
+        return self.skip(trial, "invalid", refused)
 
     def look_after_the_dead(self, jobs: Sequence[Job]) -> bool:
         """Every HEARTBEAT_SECONDS, show that the jobs are alive and queue the trials of dead processes."""
@@ -65,6 +64,30 @@ class SharedStudy:
         """The jobs whose trials another process has failed."""
         running = {trial.number for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))}
         return [job for job in jobs if job.number not in running]
+
+    @unless_revoked()
+    def tell(self, job: Job, found: Ending) -> None:
+        """Record how a trial ended; a lost one waits to be trained again."""
+        if found.outcome == "lost":
+            queue.tell_lost(self.study, job.trial, found.reason)
+            return queue.queue_lost(self.study)
+        note(job.trial, seconds=job.seconds, peak_bytes=job.peak_bytes, reason=found.reason,
+             outcome=found.outcome)  # last: it says that the others are there
+        if found.outcome == "done":
+            self.study.tell(job.trial, [statistics.fmean(values) for values in zip(*job.values, strict=True)])
+        else:
+            self.study.tell(job.trial, state=TrialState.PRUNED if found.outcome == "pruned" else TrialState.FAIL)
+
+    def skip(self, trial: Trial, outcome: str, reason: str, excess: float = 1.0) -> None:
+        """Record a configuration that is not trained. Raises ValueError after GIVE_UP_AFTER in a row."""
+        self.skipped_in_a_row.append(outcome)
+        note(trial, outcome=outcome, reason=reason)
+        in_a_row = self.skipped_in_a_row.count("oversized") if outcome == "oversized" else 0
+        tell_infeasible(self.study, trial, self._options.sampler, excess, in_a_row)
+        if len(self.skipped_in_a_row) >= GIVE_UP_AFTER:
+            raise ValueError(f"{GIVE_UP_AFTER} configurations in a row were not to be trained, the last because "
+                             f"{reason}: allow more with --ram-limit, shrink them with --on-exceed shrink, or narrow "
+                             "the space")
 
     def close(self) -> None:
         self._claims.close()

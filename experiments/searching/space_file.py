@@ -11,16 +11,18 @@
       - {model.mlp: glu, model.num_layers: [4, 6]}        # any of a list
 """
 
+import json
 import runpy
 from collections.abc import Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import TypeAdapter, ValidationError
 
 from config import load_config, override
-from experiments.searching.space import Space, plain_flags
-from experiments.searching.values import Chance, parents_first, read_condition, read_parameter
+from experiments.searching.space import Chance, Choice, Range, Space, plain_flags
 from presets import PRESETS, load_preset
 
 TRIES = 200  # random points among which one must accept a value
@@ -71,6 +73,59 @@ def make_space(declared: Any) -> Space:
     space = Space(base, parents_first(parameters, when), when, forbidden, declared)
     require_usable(space)
     return space
+
+
+def read_parameter(flag: str, spec: Any) -> Choice | Range:
+    """The values that a flag's line declares. Raises ValueError."""
+    where = f"search: {flag}"
+    spec = {"choice": spec} if isinstance(spec, list) else spec
+    kinds = [kind for kind in ("choice", "int", "float") if isinstance(spec, dict) and kind in spec]
+    if len(kinds) != 1:
+        raise ValueError(f"{where}: expected a list of choices, or one of choice, int and float with a list")
+    allowed = {kinds[0], "when"} | (set() if kinds[0] == "choice" else {"step", "log"})
+    if unknown := sorted(set(spec) - allowed):
+        raise ValueError(f"{where}: {unknown[0]!r} is not known here: use {', '.join(sorted(allowed))}")
+    given = spec[kinds[0]]
+    if not isinstance(given, list) or not given:
+        raise ValueError(f"{where}: {kinds[0]} expects a list, not {given!r}")
+    if kinds[0] == "choice":
+        if len({json.dumps(value) for value in given}) < len(given):
+            raise ValueError(f"{where}: a choice stands there twice")
+        return Choice(given)
+    return _range(where, kinds[0], given, spec.get("step"), spec.get("log", False))
+
+
+def _range(where: str, kind: str, given: list, step: Any, log: Any) -> Range:
+    number = int if kind == "int" else float
+    try:  # YAML reads 1e-3 as a string
+        low, high, step = TypeAdapter(tuple[number, number, number | None]).validate_python([*given, step])
+    except ValidationError:
+        raise ValueError(f"{where}: {kind}: {given} with step {step}: expected two numbers, low and high") from None
+    if low > high:
+        raise ValueError(f"{where}: {kind}: [{low:g}, {high:g}] has its ends the wrong way round")
+    if step is not None and (step <= 0 or log):
+        raise ValueError(f"{where}: step={step:g} must be above 0, and does not go with log")
+    if log and low <= 0:
+        raise ValueError(f"{where}: log needs a range above 0, not from {low:g}")
+    return Range(kind, low, high, step, bool(log))
+
+
+def parents_first(parameters: dict[str, Any], when: Mapping[str, Mapping[str, list]]) -> dict[str, Any]:
+    """Sort flags so that each comes after those that it depends on. Raises ValueError if they form a circle."""
+    sorter = TopologicalSorter({name: when.get(name, {}) for name in parameters})
+    try:
+        return {name: parameters[name] for name in sorter.static_order()}
+    except CycleError as error:
+        raise ValueError(f"search: {', '.join(sorted(set(error.args[1])))} wait for each other") from None
+
+
+def read_condition(where: str, given: Any, flags: set[str]) -> dict[str, list]:
+    """A condition as flag -> the values under which it holds. Raises ValueError if a flag is not in `flags`."""
+    if not isinstance(given, dict) or not given:
+        raise ValueError(f"{where}: expected {{flag: value}}, not {given!r}")
+    if unknown := sorted(set(given) - flags):
+        raise ValueError(f"{where}: {unknown[0]} is not a flag{' that is searched' if 'when' in where else ''}")
+    return {flag: value if isinstance(value, list) else [value] for flag, value in given.items()}
 
 
 def require_usable(space: Space) -> None:

@@ -1,11 +1,9 @@
 """A study and its storage: open it, share it between processes, and go on only with the same question."""
 
 import contextlib
-import functools
-import json
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +12,12 @@ from filelock import FileLock
 from optuna.exceptions import ExperimentalWarning, StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.storages.journal import JournalFileBackend
+from optuna.trial import Trial
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
-from config import to_dict
+from config import diff, from_dict, to_dict
 from experiments.searching.options import Options
-from experiments.searching.space import Space
+from experiments.searching.space import Space, plain
 from runs import MODELS
 
 OPENINGS = 6  # of a database, before the search gives up
@@ -77,7 +76,7 @@ def lock_of(file: Path, name: str = "file") -> FileLock:
     return FileLock(folder / name, poll_interval=0.01)
 
 
-def open_study(options: Options, space: Space, limit_bytes: int, baseline_bytes: int) -> optuna.Study:
+def open_study(options: Options, space: Space, limit_bytes: int, baseline_bytes: int | None) -> optuna.Study:
     """Begin the study, or go on with it, even while other processes do.
 
     Raises ValueError if it was begun with another base, space, objective or limit.
@@ -91,44 +90,40 @@ def open_study(options: Options, space: Space, limit_bytes: int, baseline_bytes:
                                 load_if_exists=True)
     objectives = [{"column": column, "direction": direction}
                   for column, direction in zip(options.objective, options.directions, strict=True)]
-    wanted = {"base": plain(to_dict(space.base)), "space": plain(space.plain), "objectives": objectives}
-    if options.limit_bytes is not None or "limit_bytes" not in study.user_attrs:
-        wanted["limit_bytes"] = limit_bytes
-    for key, value in wanted.items():
-        begun = study.user_attrs.get(key, value)
-        if begun != value:
-            raise ValueError(f"study={options.name} was begun with another {_differs(key, begun, value)}: "
-                             "choose another --study")
-    for key, value in (wanted | {"baseline_bytes": baseline_bytes}).items():
-        if key not in study.user_attrs:
-            with contextlib.suppress(*RACES):
-                study.set_user_attr(key, value)
+    question = {"base": to_dict(space.base), "space": plain(space.plain), "objectives": objectives,
+                "limit_bytes": limit_bytes, "baseline_bytes": baseline_bytes}
+    for key in question.keys() - study.user_attrs.keys():
+        with contextlib.suppress(*RACES):
+            study.set_user_attr(key, question[key])
     if study.metric_names is None:
         with contextlib.suppress(*RACES):
             study.set_metric_names(list(options.objective))  # for optuna-dashboard
+    if difference := _difference(question | study.user_attrs, question, options):
+        raise ValueError(f"study={options.name} was begun with another {difference}: choose another --study")
     return study
 
 
-def unless_revoked(function: Callable) -> Callable:
-    """Let a function do nothing, and return None, if another process has failed the trial that it writes to."""
-    @functools.wraps(function)
-    def call(*args: Any, **kwargs: Any) -> Any:
-        with contextlib.suppress(UpdateFinishedTrialError):
-            return function(*args, **kwargs)
-        return None
-    return call
+def _difference(begun: dict[str, Any], now: dict[str, Any], options: Options) -> str:
+    """How the question of a study differs from that of this search, in words; "" = it does not."""
+    if changed := diff(from_dict(begun["base"]), from_dict(now["base"])):
+        return ", ".join(f"{flag}={old} (now {new})" for flag, (old, new) in changed.items())
+    if begun["space"] != now["space"]:
+        return "space"
+    if begun["objectives"] != now["objectives"]:
+        return f"objective, {begun['objectives']} (now {now['objectives']})"
+    if options.limit_bytes not in (None, begun["limit_bytes"]):
+        return f"ram_limit, {begun['limit_bytes']} (now {options.limit_bytes})"
+    return ""
 
 
-def plain(value: Any) -> Any:
-    """A value as JSON gives it back."""
-    return json.loads(json.dumps(value, default=str))
+def note(trial: Trial, **attributes: Any) -> None:
+    """Write attributes of a trial, in this order."""
+    for name, value in attributes.items():
+        trial.set_user_attr(name, value)
 
 
-def _differs(key: str, begun: Any, wanted: Any) -> str:
-    """How two attributes differ, in words."""
-    if key == "base":
-        return ", ".join(f"{section}.{name}={value} (now {wanted[section].get(name)})"
-                         for section, flags in begun.items() for name, value in flags.items()
-                         if wanted[section].get(name) != value)
-    words = {"space": "space", "objectives": "objective", "limit_bytes": "ram_limit"}
-    return words[key] if key == "space" else f"{words[key]}, {begun} (now {wanted})"
+@contextlib.contextmanager
+def unless_revoked() -> Iterator[None]:
+    """As a decorator: the function does nothing, and returns None, if another process has failed its trial."""
+    with contextlib.suppress(UpdateFinishedTrialError):
+        yield

@@ -1,7 +1,6 @@
 """A study's trials as tables: all figures for programs (trials.csv), the ones that matter for people (trials.md)."""
 
 import json
-from collections.abc import Callable
 from typing import Any
 
 import optuna
@@ -9,105 +8,88 @@ import pandas as pd
 from optuna.trial import FrozenTrial
 
 from configuration.command_line import spell_bytes
-from experiments.searching.outcomes import FAILED, columns, count, ended, flags, oversized_share, signs, spent, varying
+from experiments.common.reports import markdown_table
+from experiments.searching.outcomes import FAILED, OUTCOMES, columns, ended, flags, signs, varying
 
 FACTS = ("parameters", "predicted_low_bytes", "predicted_high_bytes", "allocator", "peak_bytes", "seconds",
          "predict_seconds", "run", "seed", "repeat_of", "by_seed", "shrunk", "reason")
+SECTIONS = {"Pruned": ("pruned",), "Skipped for memory": ("oversized",), "Invalid": ("invalid",), "Failed": FAILED}
 
 
 def trial_table(results: optuna.Study) -> pd.DataFrame:
     """A row for each trial: its outcome, its value in each objective, its FACTS, the flags that vary."""
-    trials = results.get_trials(deepcopy=False)
-    names = varying(trials)
-    rows = []
-    for trial in trials:
-        row = {"trial": trial.number, "outcome": trial.user_attrs["outcome"], **dict.fromkeys(columns(results))}
-        if trial.values:
-            row |= dict(zip(columns(results), trial.values, strict=True))
-        row |= {name: _plain(trial.user_attrs.get(name)) for name in FACTS}
-        rows.append(row | {name: _plain(flags(trial).get(name)) for name in names})
-    return pd.DataFrame(rows, columns=["trial", "outcome", *columns(results), *FACTS, *names], dtype=object)
+    trials, objectives = results.get_trials(deepcopy=False), columns(results)
+    rows = [{"trial": trial.number} | dict(zip(objectives, trial.values or (), strict=False)) | trial.user_attrs
+            | flags(trial) for trial in trials]
+    names = dict.fromkeys(["trial", "outcome", *objectives, *FACTS, *varying(trials)])
+    return pd.DataFrame(rows, columns=list(names), dtype=object).map(_plain)
 
 
-def describe(results: optuna.Study) -> str:
+def costs(table: pd.DataFrame) -> pd.Series:
+    """The seconds that trials took, their predictions and their processes, by outcome."""
+    seconds = table[["predict_seconds", "seconds"]].astype(float).sum(axis=1)
+    return seconds.groupby(table.outcome).sum()
+
+
+def oversized_share(table: pd.DataFrame) -> float:
+    """The share of all seconds that went to configurations skipped for memory."""
+    spent = costs(table)
+    return float(spent.get("oversized", 0.0) / (spent.sum() or 1.0))
+
+
+def describe(results: optuna.Study, table: pd.DataFrame) -> str:
     """The objective, the outcomes and the cost of a search, in three sentences."""
     directions = {1: "less is better", -1: "more is better"}
     sought = " and ".join(f"{column} ({directions[sign]})"
                           for column, sign in zip(columns(results), signs(results), strict=True))
-    limit, idle = results.user_attrs.get("limit_bytes"), results.user_attrs.get("baseline_bytes")
-    bound = f"limit {size(limit)}" if limit else "no memory limit"
-    bound += f", of which an idle process holds {size(idle)}" if limit and idle else ""
-    numbers = count(results)
-    said = {"oversized": "skipped for memory"}
-    ends = ", ".join(f"{number} {said.get(name, name)}" for name, number in numbers.items()) or "none yet"
-    seconds = spent(results.get_trials(deepcopy=False))
-    return (f"Objective: {sought}; {bound}. {sum(numbers.values())} trials: {ends}. They cost {seconds:,.0f} s, "
-            f"{oversized_share(results):.2%} of it for what was skipped for memory.")
+    bound, idle = f"limit {size(results.user_attrs['limit_bytes'])}", results.user_attrs.get("baseline_bytes")
+    bound += f", of which an idle process holds {size(idle)}" if idle else ""
+    numbers, said = table.outcome.value_counts(), {"oversized": "skipped for memory"}
+    ends = ", ".join(f"{numbers[name]} {said.get(name, name)}" for name in OUTCOMES if name in numbers) or "none yet"
+    return (f"Objective: {sought}; {bound}. {len(table)} trials: {ends}. They cost {costs(table).sum():,.0f} s, "
+            f"{oversized_share(table):.2%} of it for what was skipped for memory.")
 
 
-def trials_page(results: optuna.Study, best: list[FrozenTrial]) -> str:
+def trials_page(results: optuna.Study, best: list[FrozenTrial], summary: str) -> str:
     """The trials in Markdown, a table for each outcome."""
     places = {trial.number: place for place, trial in enumerate(best)}  # a front leaves out most trials that are done
     done = sorted(ended(results, "done"), key=lambda trial: (
         places.get(trial.number, len(places)), signs(results)[0] * trial.values[0]))
-    parts = [f"# {results.study_name}\n\n{describe(results)}\n"]
-    for title, trials, cells in (
-        ("Done, best first", done, _done), ("Pruned", ended(results, "pruned"), _pruned),
-        ("Skipped for memory", ended(results, "oversized"), _oversized),
-        ("Invalid", ended(results, "invalid"), _invalid), ("Failed", ended(results, *FAILED), _failed),
-    ):
-        if trials:
-            parts.append(f"## {title}\n\n{_markdown(trials, results, cells)}\n")
+    sections = {"Done, best first": done} | {title: ended(results, *found) for title, found in SECTIONS.items()}
+    names = varying(results.get_trials(deepcopy=False))
+    parts = [f"# {results.study_name}\n\n{summary}\n"]
+    for title, trials in sections.items():
+        rows = [{"trial": trial.number} | _cells(trial, results)
+                | {name: figure(_plain(flags(trial).get(name))) for name in names} for trial in trials]
+        if rows:
+            parts.append(f"## {title}\n\n{markdown_table(rows)}\n")
     return "\n".join(parts)
 
 
-def _done(trial: FrozenTrial, results: optuna.Study) -> dict[str, str]:
-    texts, each = dict(zip(columns(results), map(figure, trial.values), strict=True)), trial.user_attrs["by_seed"]
-    if len(each) > 1:
-        texts[columns(results)[0]] += f" ({len(each)} seeds: {figure(min(each))} to {figure(max(each))})"
-    return texts | {"parameters": figure(trial.user_attrs.get("parameters"))} | _cost(trial)
-
-
-def _pruned(trial: FrozenTrial, results: optuna.Study) -> dict[str, str]:
-    step = trial.last_step
-    last = "" if step is None else figure(trial.intermediate_values[step])
-    return {"last value": last, "report": figure(step), "parameters": figure(trial.user_attrs.get("parameters")),
-            **_cost(trial)}
-
-
-def _oversized(trial: FrozenTrial, results: optuna.Study) -> dict[str, str]:
-    least, limit = trial.user_attrs["predicted_low_bytes"], results.user_attrs["limit_bytes"]
-    return {"needs at least": size(least), "of the limit": f"{least / limit:.2f} x",
-            "parameters": figure(trial.user_attrs.get("parameters"))}
-
-
-def _failed(trial: FrozenTrial, results: optuna.Study) -> dict[str, str]:
-    return {"outcome": trial.user_attrs["outcome"]} | _invalid(trial, results) | _cost(trial)
-
-
-def _invalid(trial: FrozenTrial, results: optuna.Study) -> dict[str, str]:
-    return {"reason": trial.user_attrs.get("reason") or ""}
-
-
-def _cost(trial: FrozenTrial) -> dict[str, str]:
-    known = trial.user_attrs
-    return {"predicted": _predicted(trial), "measured": size(known.get("peak_bytes")),
-            "allocator": known.get("allocator") or "", "seconds": figure(known.get("seconds")),
-            "run": known.get("run") or ""}
-
-
-def _predicted(trial: FrozenTrial) -> str:
-    low, high = (trial.user_attrs.get(f"predicted_{end}_bytes") for end in ("low", "high"))
-    return f"{size(low)} to {size(high)}" if low and high else ""
-
-
-def _markdown(trials: list[FrozenTrial], results: optuna.Study, cells: Callable) -> str:
-    names = varying(results.get_trials(deepcopy=False))
-    rows = [{"trial": str(trial.number)} | cells(trial, results)
-            | {name: figure(_plain(flags(trial).get(name))) for name in names} for trial in trials]
-    heading = list(rows[0])
-    lines = [heading, ["---"] * len(heading), *([row[name] for name in heading] for row in rows)]
-    return "\n".join(f"| {' | '.join(' '.join(cell.split()).replace('|', '/') for cell in line)} |" for line in lines)
+def _cells(trial: FrozenTrial, results: optuna.Study) -> dict[str, str]:
+    """What the page says of a trial, besides its number and its flags."""
+    known, outcome = trial.user_attrs, trial.user_attrs["outcome"]
+    cells, low, high = {}, known.get("predicted_low_bytes"), known.get("predicted_high_bytes")
+    if outcome in FAILED:
+        cells["outcome"] = outcome
+    if outcome in ("invalid", *FAILED):
+        cells["reason"] = " ".join(known.get("reason", "").split())
+    if outcome == "done":
+        cells = dict(zip(columns(results), map(figure, trial.values), strict=True))
+        if len(each := known["by_seed"]) > 1:
+            cells[columns(results)[0]] += f" ({len(each)} seeds: {figure(min(each))} to {figure(max(each))})"
+    if outcome == "pruned":
+        cells = {"last value": figure(trial.intermediate_values.get(trial.last_step)),
+                 "report": figure(trial.last_step)}
+    if outcome == "oversized":
+        cells = {"needs at least": size(low), "of the limit": f"{low / results.user_attrs['limit_bytes']:.2f} x"}
+    if outcome != "invalid":
+        cells["parameters"] = figure(known.get("parameters"))
+    if outcome not in ("invalid", "oversized"):
+        cells |= {"predicted": f"{size(low)} to {size(high)}" if low and high else "",
+                  "measured": size(known.get("peak_bytes")), "allocator": known.get("allocator") or "",
+                  "seconds": figure(known.get("seconds")), "run": known.get("run", "")}
+    return cells
 
 
 def figure(value: Any) -> str:

@@ -1,15 +1,17 @@
 """The processes that trials train in: started when there is room, one after the other for the seeds of a trial."""
 
 import json
+import math
+import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from config import Config, override, save_config
 from experiments.processes.children import MODULES, Child, Children, Task
 from experiments.searching.jobs import Ending, Job, LogReader, ending
-from experiments.searching.lengths import follow, is_worse_over_seeds, length
-from experiments.searching.options import Options
-from experiments.searching.studies import plain, unless_revoked
+from experiments.searching.options import EVALUATIONS, Options
+from experiments.searching.studies import note, unless_revoked
 
 TIMING = "experiments.processes.step_timing"
 
@@ -30,28 +32,26 @@ class Trainer:
                     return
                 self._begin(job)
 
-    @unless_revoked
+    @unless_revoked()
     def _begin(self, job: Job) -> None:
         """Start the next process of a trial; if trials get equal time, the first one measures its speed."""
         job.cfg = override(job.cfg, job.prediction["shrunk"] | {"train.seed": job.seeds[len(job.values)]})
         if self._options.trial_seconds and job.step_seconds is None:
             job.phase = "timing"
-            words = (str(self._write_config(job)), job.prediction["allocator"], str(self._file(job, "timing.json")))
-            return self._fork(job, f"{TIMING}:main", words)
-        flags, name = length(self._options, self._base, job.cfg, job.step_seconds), job.run_name(self._options.name)
+            return self._fork(job, f"{TIMING}:main", self._write_config(job), job.prediction["allocator"],
+                              str(self._file(job, "timing.json")))
+        flags, name = length(self._options, self._base, job.cfg, job.step_seconds), job.run_name
         job.phase, job.reader = "training", LogReader(name)
         limit = f"{job.granted_bytes // 10**6}MB"
         job.cfg = override(job.cfg, flags | {"train.name": name, "train.memory_limit": limit})
         if not job.values:
             steps = {"train.steps": flags["train.steps"]} if flags["train.steps"] != self._base.train.steps else {}
-            job.trial.set_user_attr("flags", plain(job.flags | steps))
-            job.trial.set_user_attr("run", name)
-        self._fork(job, self._call, ("--config", str(self._write_config(job))))
+            note(job.trial, flags=job.flags | steps, run=name)
+        self._fork(job, self._call, "--config", self._write_config(job))
 
-    def _fork(self, job: Job, call: str, words: tuple[str, ...]) -> None:
+    def _fork(self, job: Job, call: str, *words: str) -> None:
         job.reported = -1
-        job.child = self.children.begin(
-            Task(job.run_name(self._options.name), call, words, self._file(job, "txt"), job.granted_bytes))
+        job.child = self.children.begin(Task(job.run_name, call, words, self._file(job, "txt"), job.granted_bytes))
 
     def ended(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Ending]]:
         """The trials that have ended since the last call, and how; the others go on with their next process."""
@@ -85,9 +85,62 @@ class Trainer:
         return None
 
     def _file(self, job: Job, kind: str) -> Path:
-        return self._logs / f"{job.run_name(self._options.name)}.{kind}"
+        return self._logs / f"{job.run_name}.{kind}"
 
-    def _write_config(self, job: Job) -> Path:
+    def _write_config(self, job: Job) -> str:
         path = self._file(job, "config.json")
         save_config(job.cfg, path)
-        return path
+        return str(path)
+
+
+@unless_revoked()
+def follow(job: Job, options: Options, base: Config) -> None:
+    """Read what a run has logged; report its evaluations, and end it if the pruner says so."""
+    column = options.objective[0]
+    for line in job.reader.new_lines() if job.phase == "training" else ():
+        if column not in line or "val_loss" not in line or options.settled_pruner in ("none", "wilcoxon"):
+            continue
+        at = mark(options, base, job.cfg, line)
+        if at > job.reported and math.isfinite(line[column]):
+            job.trial.report(line[column], at)
+            job.reported = at
+            if line["step"] < job.cfg.train.steps and job.trial.should_prune():
+                job.child.send(signal.SIGTERM, "pruning")
+
+
+@unless_revoked()
+def is_worse_over_seeds(job: Job, options: Options) -> bool:
+    """Whether the seeds so far show that a trial is worse than the best."""
+    if options.settled_pruner != "wilcoxon":
+        return False
+    job.trial.report(job.values[-1][0], len(job.values) - 1)
+    return job.trial.should_prune()
+
+
+# ---- how long a trial trains, and at which marks trials are compared ----
+
+
+def length(options: Options, base: Config, cfg: Config, step_seconds: float | None) -> dict[str, Any]:
+    """The flags that give a trial its steps and its evaluations; `step_seconds` is what step_timing measured."""
+    step_tokens = cfg.train.batch_size * cfg.train.accumulation * cfg.model.max_seq_len
+    steps = cfg.train.steps
+    if options.trial_tokens:
+        steps = max(1, round(options.trial_tokens / step_tokens))
+    elif options.trial_seconds:
+        steps = max(EVALUATIONS, round(options.trial_seconds / step_seconds))
+    every = steps / EVALUATIONS if options.trial_seconds else _tokens_between_marks(options, base) / step_tokens
+    return {"train.steps": steps, "train.eval_every": max(1, math.floor(every)), "train.checkpoint_every": steps,
+            "train.sample_every": steps, "train.keep_checkpoints": 1}
+
+
+def mark(options: Options, base: Config, cfg: Config, line: dict[str, float]) -> int:
+    """The position of a line of the log, in tenths of the trial's time, or of the tokens that the base trains on."""
+    if options.trial_seconds:
+        return round(EVALUATIONS * line["step"] / cfg.train.steps)
+    return round(line["tokens"] / _tokens_between_marks(options, base))
+
+
+def _tokens_between_marks(options: Options, base: Config) -> float:
+    train = base.train
+    tokens = train.steps * train.batch_size * train.accumulation * base.model.max_seq_len
+    return (options.trial_tokens or tokens) / EVALUATIONS
