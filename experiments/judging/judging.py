@@ -5,11 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
-
 from configuration.command_line import warn
-from experiments.judging.client import JudgeClient
+from experiments.judging.client import JudgeClient, TokenUsage
 from experiments.judging.continuations import Submission, let_write
 from experiments.judging.endpoint import Endpoint
 from experiments.judging.judge_options import JudgeOptions
@@ -97,24 +94,20 @@ def results_folder(submission: Submission, between: str) -> Path:
 
 def ask(questions: list[Question], options: JudgeOptions) -> tuple[list[dict[str, Any] | None], str]:
     """The judge's answers, and its host; the estimated and the actual cost are printed on stderr."""
-    endpoint = Endpoint(options, ReplyCache(options.cache_path / "replies.jsonl"))
-    client = JudgeClient(endpoint, options)
+    endpoint = Endpoint(options)
+    client = JudgeClient(endpoint, options, ReplyCache(options.cache_path / "replies.jsonl"))
     if left := client.open(questions):
-        endpoint.require_key()
+        endpoint.connect()
         likely, most = client.estimate(left)
         known = f" ({len(questions) - len(left):,} are answered already)" if len(left) < len(questions) else ""
         require_consent(f"{len(left):,} questions for {options.judge_model} at {endpoint.host}{known}: likely "
                         f"{likely.describe(options)}; at most {most.describe(options)}", most.cost(options), options)
-    bar = Progress(MofNCompleteColumn(), BarColumn(None), TimeRemainingColumn(compact=True),
-                   console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True)
     try:
-        with bar:
-            task = bar.add_task("", total=len(left))
-            answers = client.answers(questions, lambda: bar.advance(task))
+        client.ask(left)
     finally:
-        if client.spent.replies:
-            print(f"spent: {client.spent.describe(options)}", file=sys.stderr)
-    return answers, endpoint.host
+        if client.spent:
+            print(f"spent: {sum(client.spent, TokenUsage()).describe(options)}", file=sys.stderr)
+    return [client.state(question).answer for question in questions], endpoint.host
 
 
 def require_consent(estimate: str, cost: float | None, options: JudgeOptions) -> None:
