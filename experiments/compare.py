@@ -2,7 +2,8 @@
 
 Prints a table of the runs, the flags in which they differ, and how sure the gap to the first one is, and draws their
 curves. Runs that differ in train.seed alone are one line with a 95 % band. Logs of other programs can join: CSVs with a
-column of steps, TensorBoard's event files, the output of nanoGPT.
+column of steps, TensorBoard's event files, the output of nanoGPT. A run that is named and missing makes the exit
+status 1; the others are shown.
 """
 
 import sys
@@ -31,6 +32,8 @@ def main() -> None:
         comparison.show(console, compared)
         for path in comparison.write(options, compared):
             console.print(f"wrote {shown(path.resolve())}", markup=False, highlight=False, soft_wrap=True)
+    if sources.missing(options.runs):
+        raise SystemExit(1)
 
 
 if __name__ == "__main__":

@@ -50,6 +50,11 @@ def find(words: Sequence[str]) -> tuple[list[CurveSource], list[str]]:
     return with_own_names(sources), problems
 
 
+def missing(words: Sequence[str]) -> list[str]:
+    """The words that are no patterns and name nothing."""
+    return [word for word in words if not set(word) & set("*?[") and not places(word)]
+
+
 def places(word: str) -> list[Path]:
     """The paths that a word names: folders of runs, whole or damaged, and files and folders of other logs."""
     path, in_models = Path(word).expanduser(), runs.MODELS / word
