@@ -14,8 +14,8 @@ from config import Config, override, save_config, to_dict
 from experiments.ablating.ablation_options import AblationOptions
 from experiments.ablating.sizing import Cost, num_flops, num_parameters, num_tokens, resized, steps_for
 from experiments.ablating.variants import Variant, make_variants
+from experiments.common.caches import cached
 from experiments.processes.children import Children, Task
-from run_store.atomic_files import write_text
 from training.setup import Settler
 
 TIMINGS = 3  # measurements of each configuration; the median counts
@@ -68,13 +68,10 @@ def token_seconds(cfg: Config, *, children: Children, folder: Path) -> float:
 
     Raises ValueError if the measuring process fails.
     """
-    known = folder / "timing.json"
-    measured = json.loads(known.read_text(encoding="utf-8")) if known.exists() else {}
     key = hashlib.sha256(json.dumps(to_dict(override(cfg, {"train.steps": 1}))).encode()).hexdigest()[:16]
-    if key not in measured:
-        measured[key] = statistics.median(time_steps(cfg, key, children, folder / "logs") for _ in range(TIMINGS))
-        write_text(known, json.dumps(measured, indent=1) + "\n")
-    return measured[key] / (cfg.train.batch_size * cfg.train.accumulation * cfg.model.max_seq_len)
+    seconds = cached(folder / "timing.json", key, lambda: statistics.median(
+        time_steps(cfg, key, children, folder / "logs") for _ in range(TIMINGS)))
+    return seconds / (cfg.train.batch_size * cfg.train.accumulation * cfg.model.max_seq_len)
 
 
 def time_steps(cfg: Config, name: str, children: Children, logs: Path) -> float:

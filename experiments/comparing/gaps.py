@@ -6,6 +6,7 @@ from dataclasses import astuple, dataclass, replace
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from experiments.common.figures import last_value
 from experiments.common.intervals import LEVEL, Difference, holm, welch
@@ -131,11 +132,13 @@ def bootstrap(
 
     Each side is the mean of its runs. Shape: nats and base (runs, blocks).
     """
-    difference = np.mean(nats, axis=0) - np.mean(base, axis=0)
-    draws = np.random.default_rng(seed).multinomial(len(difference), np.full_like(difference, 1 / len(difference)),
-                                                    size=RESAMPLES)  # how often each block is drawn
-    bits = draws @ difference / math.log(2) / (draws @ text.block_bytes)
-    return tuple(float(end) for end in np.quantile(bits, (0.025, 0.975)))
+    def bits(nats: np.ndarray, num_bytes: np.ndarray, axis: int) -> np.ndarray:
+        return nats.sum(axis) / math.log(2) / num_bytes.sum(axis)
+
+    blocks = np.mean(nats, axis=0) - np.mean(base, axis=0), text.block_bytes
+    found = stats.bootstrap(blocks, bits, paired=True, method="percentile", n_resamples=RESAMPLES, batch=100,
+                            random_state=seed)
+    return tuple(map(float, found.confidence_interval))
 
 
 # ---- in tokens ----

@@ -14,7 +14,7 @@ from corpora.corpus import load_corpus
 from corpora.files import digest, text_blocks
 from corpora.shards import prepare
 from data import IGNORED, eval_batches
-from experiments.comparing.caches import cached
+from experiments.common.caches import cached
 from experiments.comparing.lines import Line, members, try_each
 from experiments.comparing.sources import CurveSource
 from inference import EncodedText
@@ -157,7 +157,7 @@ def measure(run: Run, text: HeldOut, *, checkpoint: str = "best", device: str = 
         model = run.load_model(str(saved.step), pick_device(device))
         return {"step": saved.step, **predict(model, run.tokenizer(), text, packing=run.config.data.packing)}
 
-    found = cached(run, CACHE, key, measure_now)
+    found = cached(run.path / CACHE, key, measure_now)
     return Measures(**found | {"accuracy": {int(k): share for k, share in found["accuracy"].items()}})
 
 
