@@ -12,7 +12,7 @@ from typing import Any
 
 from config import Config, override, save_config, to_dict
 from experiments.ablating.ablation_options import AblationOptions
-from experiments.ablating.sizing import Cost, num_flops, num_parameters, num_tokens, resized, steps_for
+from experiments.ablating.sizing import Cost, num_flops, num_parameters, num_tokens, resized, schedule
 from experiments.ablating.variants import Variant, make_variants
 from experiments.common.caches import cached
 from experiments.processes.children import Children, Task
@@ -51,7 +51,7 @@ def plan_one(options: AblationOptions, variant: Variant, cfg: Config, base: Conf
         cfg = override(cfg, sizing)
     if "train.steps" not in variant.flags:
         longer = cost(base) / cost(cfg) if by == "steps" else 1.0
-        steps = steps_for(cfg, num_tokens(base) * longer)
+        steps = schedule(cfg).steps_for(num_tokens(base) * longer)
         sizing |= {"train.steps": steps} if steps != cfg.train.steps else {}
         cfg = override(cfg, sizing)
     match = None if options.match == "none" else total(options, cfg, cost) / total(options, base, cost)

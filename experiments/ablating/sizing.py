@@ -3,6 +3,7 @@
 import bisect
 import math
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
@@ -27,14 +28,14 @@ def num_flops(cfg: Config) -> float:
     return flops_per_token(cfg.model, cfg.model.max_seq_len)
 
 
+def schedule(cfg: Config) -> Schedule:
+    """The schedule; its tokens do not depend on the size of the text, though its rate may."""
+    return Schedule(cfg, rows_per_epoch=1)
+
+
 def num_tokens(cfg: Config) -> int:
     """Training tokens of a run."""
-    return _schedule(cfg).tokens_before(cfg.train.steps)
-
-
-def steps_for(cfg: Config, tokens: float) -> int:
-    """The number of steps that comes nearest to a number of tokens."""
-    return _schedule(cfg).steps_for(tokens)
+    return schedule(cfg).tokens_before(cfg.train.steps)
 
 
 def resized(cfg: Config, target: float, cost: Cost, by: MatchBy, *, keep_mlp: bool = False) -> dict[str, Any]:
@@ -48,7 +49,7 @@ def resized(cfg: Config, target: float, cost: Cost, by: MatchBy, *, keep_mlp: bo
 
     if is_near(cost(cfg), target):
         return {}
-    whole = {"width": widths, "depth": depths, "mlp": lambda _: [{}]}[by](cfg)
+    whole = list(sizes(cfg, by))
     place = bisect.bisect_left(whole, target, key=lambda flags: cost(override(cfg, flags)))
     found = []
     for flags in sorted(whole[max(0, place - 1) : place + 1],
@@ -76,17 +77,23 @@ def with_remainder(cfg: Config, target: float, cost: Cost) -> dict[str, Any]:
     return found
 
 
-def widths(cfg: Config) -> list[dict[str, Any]]:
-    """The flags of this model at every width, the MLP in proportion."""
+def sizes(cfg: Config, by: MatchBy) -> Iterator[dict[str, Any]]:
+    """The flags of this model at every width, the MLP in proportion, or at every depth, as far as they are allowed."""
     model = cfg.model
-    unit = model.attention.num_heads if model.attention.head_dim is None else math.gcd(model.dim, 8)
-    dims = range(unit, WIDEST * model.dim + 1, unit)
-    return list(_allowed(cfg, ({"model.dim": dim} | _scaled_hidden(cfg, dim) for dim in dims)))
-
-
-def depths(cfg: Config) -> list[dict[str, Any]]:
-    """The flags of this model at every depth."""
-    return list(_allowed(cfg, ({"model.num_layers": count} for count in range(1, WIDEST * cfg.model.num_layers + 1))))
+    if by == "mlp":
+        changes = [{}]
+    elif by == "depth":
+        changes = [{"model.num_layers": count} for count in range(1, WIDEST * model.num_layers + 1)]
+    else:
+        unit = model.attention.num_heads if model.attention.head_dim is None else math.gcd(model.dim, 8)
+        changes = [{"model.dim": dim} for dim in range(unit, WIDEST * model.dim + 1, unit)]
+        if model.hidden_dim is not None:  # one that follows from hidden_mult is in proportion by itself
+            changes = [flags | {"model.hidden_dim": max(1, round(model.hidden_dim * flags["model.dim"] / model.dim))}
+                       for flags in changes]
+    for flags in changes:
+        with suppress(ValueError):  # e.g. an odd head_dim with rope
+            override(cfg, flags)
+            yield flags
 
 
 def hidden(width: int) -> dict[str, Any]:
@@ -96,24 +103,3 @@ def hidden(width: int) -> dict[str, Any]:
 
 def is_near(cost: float, target: float) -> bool:
     return abs(cost / target - 1) <= TOLERANCE
-
-
-def _scaled_hidden(cfg: Config, dim: int) -> dict[str, Any]:
-    """The MLP width in proportion, if it is given; one that follows from hidden_mult is so by itself."""
-    if cfg.model.hidden_dim is None:
-        return {}
-    return {"model.hidden_dim": max(1, round(cfg.model.hidden_dim * dim / cfg.model.dim))}
-
-
-def _allowed(cfg: Config, changes: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    for flags in changes:
-        try:
-            override(cfg, flags)
-        except ValueError:  # e.g. an odd head_dim with rope
-            continue
-        yield flags
-
-
-def _schedule(cfg: Config) -> Schedule:
-    """The schedule; its tokens do not depend on the size of the text, though its rate may."""
-    return Schedule(cfg, rows_per_epoch=1)

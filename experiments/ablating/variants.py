@@ -3,7 +3,6 @@
 import itertools
 import json
 import re
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -118,17 +117,10 @@ def _distinct(points: Sequence[dict[str, Any]], base: Config) -> list[Variant]:
             found.setdefault(json.dumps(to_dict(cfg)), Variant(label, slug(label), flags, cfg))
     if wrong:
         raise ValueError("; ".join(dict.fromkeys(wrong)))
-    return _with_own_slugs(list(found.values()))
-
-
-def _with_own_slugs(variants: list[Variant]) -> list[Variant]:
-    """Number slugs that stand for several variants."""
-    seen, found = Counter([BASE]), []
-    for variant in variants:
-        seen[variant.slug] += 1
-        number = seen[variant.slug]
-        found.append(replace(variant, slug=f"{variant.slug}-{number}") if number > 1 else variant)
-    return found
+    slugs = [BASE, *(one.slug for one in found.values())]
+    earlier = [slugs[:place].count(slug) for place, slug in enumerate(slugs)][1:]
+    return [replace(one, slug=f"{one.slug}-{count + 1}") if count else one
+            for one, count in zip(found.values(), earlier, strict=True)]
 
 
 def _require_free(options: AblationOptions, varied: set[str]) -> None:
