@@ -18,8 +18,7 @@ import train
 from config import Config, ModelConfig, load_config, override, save_config
 from experiments import ablate
 from experiments.ablating.ablation_options import AblationOptions
-from experiments.ablating.ablation_report import write_report
-from experiments.ablating.forest import draw_forest
+from experiments.ablating.ablation_report import draw_forest, write_report
 from experiments.ablating.plan import Planned, plan_one
 from experiments.ablating.results import BETTER, NOISE, WORSE, compare, result_table, verdict
 from experiments.ablating.sizing import num_flops, num_parameters, num_tokens, resized, schedule
