@@ -40,9 +40,10 @@ class AblationRunner:
         self, options: AblationOptions, plan: list[Planned], variant_runs: VariantRuns, children: Children, say: Say,
     ):
         self.options, self.plan, self.runs, self.children, self.say = options, plan, variant_runs, children, say
-        self.diverged = options.folder / "diverged.json"  # runs that would diverge again -> where
-        self.failures = {name: reason for name, reason in self.known_to_diverge().items()
-                         if (runs.MODELS / name).exists()}
+        self.file = options.folder / "diverged.json"
+        known = json.loads(self.file.read_text(encoding="utf-8")) if self.file.exists() else {}
+        self.diverged = {name: reason for name, reason in known.items() if (runs.MODELS / name).exists()}
+        self.failures = dict(self.diverged)  # these would diverge again
 
     def run(self) -> tuple[list[VariantOutcome], Stopped | None]:
         for planned in self.plan:
@@ -84,11 +85,9 @@ class AblationRunner:
             return f"{bits_per_byte(name):.4f} bits per byte"
         self.failures[name] = said
         if status == 1 and said.startswith("step "):
-            write_text(self.diverged, json.dumps(self.known_to_diverge() | {name: said}, indent=1) + "\n")
+            self.diverged[name] = said
+            write_text(self.file, json.dumps(self.diverged, indent=1) + "\n")
         return said
-
-    def known_to_diverge(self) -> dict[str, str]:
-        return json.loads(self.diverged.read_text(encoding="utf-8")) if self.diverged.exists() else {}
 
 
 def describe(planned: Planned) -> str:

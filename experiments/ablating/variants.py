@@ -5,11 +5,13 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import yaml
 
 from config import Config, flat, get, override, replace, to_dict
+from configuration.command_line import spell_value
 from configuration.mistakes import unknown
 from experiments.ablating.ablation_options import AblationOptions
 
@@ -17,6 +19,7 @@ BASE = "base"
 REFUSED = {"train.name": "it names the run", "train.time_limit": "runs are to end by themselves"}
 KNOBS = {"width": ("model.dim",), "depth": ("model.num_layers",), "mlp": ("model.hidden_dim", "model.hidden_mult"),
          "steps": ("train.steps",)}  # what the matching changes
+spell = partial(spell_value, between=",")
 LONGEST = 60  # characters of a variant's part of a run's name
 
 
@@ -76,13 +79,6 @@ def read_point(words: str, base: Config) -> dict[str, Any]:
             raise ValueError(f"also={words!r} gives {flag} several values: one variant has one")
         point[flag] = values[0]
     return point
-
-
-def spell(value: Any) -> str:
-    """A value as a short text."""
-    if isinstance(value, list | tuple):
-        return ",".join(map(spell, value))
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def flags_line(flags: Mapping[str, Any]) -> str:
