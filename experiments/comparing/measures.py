@@ -46,11 +46,6 @@ class HeldOut:
         return int(self.block_bytes.sum())
 
     @cached_property
-    def digest(self) -> str:
-        """SHA-256 (hex) of the documents."""
-        return digest(*self.documents)
-
-    @cached_property
     def blocks(self) -> tuple[np.ndarray, ...]:
         """The bytes of each document's blocks: the document, or equal pieces of a long one."""
         sizes = [len(document.encode()) for document in self.documents]
@@ -151,7 +146,7 @@ def measure(run: Run, text: HeldOut, *, checkpoint: str = "best", device: str = 
     Raises ValueError if there is no such checkpoint, or if the tokenizer cannot encode the text.
     """
     saved = run.checkpoint(checkpoint)
-    key = digest(saved.fingerprint, text.digest, BLOCK_BYTES, TOP)
+    key = digest(saved.fingerprint, digest(*text.documents), BLOCK_BYTES, TOP)
 
     def measure_now() -> dict:
         model = run.load_model(str(saved.step), pick_device(device))
