@@ -47,9 +47,10 @@ def write_page(
     data = curves(lines, floor, column, axis)
     files = {part: (HERE / f"page.{part}").read_text(encoding="utf-8") for part in ("html", "css", "js")}
     plotly, num_runs = get_plotlyjs(), sum(len(line.members) for line in lines)
+    count = f"{len(lines)} curve{'s' * (len(lines) != 1)} of {num_runs} run{'s' * (num_runs != 1)}"
     page = Environment(autoescape=True, trim_blocks=True).from_string(files["html"]).render(
         title=title, style=files["css"], script=files["js"], plotly=plotly, policy=policy(plotly, files["js"]),
-        count=f"{counted(len(lines), 'curve')} of {counted(num_runs, 'run')}", remarks=remarks, data=embedded(data),
+        count=count, remarks=remarks, data=embedded(data),
         styles={line["name"]: line | {"place": place} for place, line in enumerate(data["lines"])},
         runs=table.T if len(table) <= FEW else table, differences=differences.fillna(""), samples=by_prompt(samples))
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -69,16 +70,15 @@ def embedded(value: Any) -> str:
     return json.dumps(value, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
-def counted(number: int, word: str) -> str:
-    return f"{number} {word}{'' if number == 1 else 's'}"
-
-
 # ---- curves ----
 
 
 def curves(lines: Sequence[Line], floor: float | None, column: str | None, axis: str | None) -> dict[str, Any]:
     """The data of page.js: the lines' values, and the columns and axes that any line has."""
-    drawn = [curve(place, line) for place, line in enumerate(lines)]
+    drawn = [{"name": line.name, "count": len(line.members), "color": f"--c{place % NUM_COLORS}",
+              "dash": DASHES[place // NUM_COLORS % len(DASHES)], "mean": listed(line.table), "low": listed(line.low),
+              "high": listed(line.high)} for place, line in enumerate(lines)]
+    column, axis = column or default_column(lines), axis or default_axis(lines)
     found = {name for line in drawn for name in line["mean"]}
     axes = [name for name in AXES if name in found]
     names = [*filter(found.__contains__, COLUMNS), *sorted(found - COLUMNS.keys() - AXES.keys())]
@@ -88,25 +88,13 @@ def curves(lines: Sequence[Line], floor: float | None, column: str | None, axis:
     columns = [{"name": name, "label": COLUMNS.get(name, name), "log": name in LOGARITHMIC, "barred": name in barred,
                 "floored": name in FLOORED and floor is not None} for name in names]
     return {"lines": drawn, "floor": floor, "columns": columns, "axes": [{"name": x, "label": AXES[x]} for x in axes],
-            "column": place_of(column or default_column(lines), names),
-            "axis": place_of(axis or default_axis(lines), axes)}
+            "column": names.index(column) if column in names else 0, "axis": axes.index(axis) if axis in axes else 0}
 
 
-def place_of(name: str, names: Sequence[str]) -> int:
-    """The index of a name; 0 if it is missing."""
-    return names.index(name) if name in names else 0
-
-
-def curve(place: int, line: Line) -> dict[str, Any]:
-    """A line's values and style."""
-    frames = {"mean": line.table, "low": line.low, "high": line.high}
-    values = {name: None if frame is None else listed(frame) for name, frame in frames.items()}
-    return {"name": line.name, "count": len(line.members), "color": f"--c{place % NUM_COLORS}",
-            "dash": DASHES[place // NUM_COLORS % len(DASHES)], **values}
-
-
-def listed(frame: pd.DataFrame) -> dict[str, list[float | None]]:
-    """The numeric columns with at most MAX_ROWS values; None = not measured, or not finite."""
+def listed(frame: pd.DataFrame | None) -> dict[str, list[float | None]] | None:
+    """The numeric columns with at most MAX_ROWS values; None = not measured, or not finite, or no frame."""
+    if frame is None:
+        return None
     numbers = frame.select_dtypes("number").astype(float).replace([np.inf, -np.inf], np.nan).dropna(axis=1, how="all")
     if len(numbers) > MAX_ROWS:
         numbers = numbers.groupby(np.arange(len(numbers)) * MAX_ROWS // len(numbers)).mean()
@@ -119,6 +107,5 @@ def listed(frame: pd.DataFrame) -> dict[str, list[float | None]]:
 
 def by_prompt(samples: Mapping[str, Sequence[Sample]]) -> list[tuple[str, list[list[tuple[str, Sample]]]]]:
     """(prompt, rows) for each prompt; a row has the name and the text of each line."""
-    longest = max(map(len, samples.values()), default=0)
-    rows = [[(name, texts[place]) for name, texts in samples.items() if place < len(texts)] for place in range(longest)]
+    rows = [list(zip(samples, texts, strict=True)) for texts in zip(*samples.values(), strict=True)]
     return [(prompt, list(group)) for prompt, group in groupby(rows, key=lambda row: row[0][1]["prompt"])]

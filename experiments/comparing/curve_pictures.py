@@ -42,7 +42,8 @@ def draw_lines(
                   linestyle=DASHES[place // len(COLORS) % len(DASHES)])
         _finish(axes, lines, column, x, log_x=log_x, log_y=log_y)
     if smooth is not None:
-        panels[0].set_title(f"smoothed: {spelled(smooth)}", loc="left", fontsize="small", color="gray")
+        how = f"exponential mean, {smooth:g} for the past" if smooth < 1 else f"mean of {smooth:g} rows"
+        panels[0].set_title(f"smoothed: {how}", loc="left", fontsize="small", color="gray")
     _legend(figure, panels)
     return figure
 
@@ -94,10 +95,6 @@ def smoothed(values: pd.Series, smooth: float | None) -> pd.Series:
     if smooth < 1:
         return values.ewm(alpha=1 - smooth).mean()
     return values.rolling(int(smooth), center=True, min_periods=1).mean()
-
-
-def spelled(smooth: float) -> str:
-    return f"exponential mean, {smooth:g} for the past" if smooth < 1 else f"mean of {smooth:g} rows"
 
 
 def _has(line: Line, column: str) -> bool:

@@ -1,6 +1,6 @@
 """The flags in which runs differ, and remarks on what cannot be compared."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -51,14 +51,10 @@ def val_texts(lines: Sequence[Line]) -> list[list[str]]:
     found: dict[Any, list[str]] = {}
     for line in lines:
         if run := line.members[0].run:
-            found.setdefault(val_text(run.data), []).append(line.name)
+            floor = run.data["floor_bits_per_byte"]  # of the validation text, and so identifies it
+            text = run.data["fingerprint"] if floor is None else (run.data["val_bytes"], floor)
+            found.setdefault(text, []).append(line.name)
     return list(found.values())
-
-
-def val_text(data: Mapping[str, Any]) -> Any:
-    """A key that is equal for runs with the same validation text."""
-    floor = data["floor_bits_per_byte"]  # of the validation text, and so identifies it
-    return data["fingerprint"] if floor is None else (data["val_bytes"], floor)
 
 
 def common_floor(lines: Sequence[Line]) -> float | None:
