@@ -28,17 +28,18 @@ class Submission:
     """All that is judged: every run's continuations of the same prompts."""
 
     options: JudgeOptions
+    host: str  # of the judge
     prompts: tuple[str, ...]
     writers: tuple[RunTexts, ...]
 
-    def conditions(self, host: str) -> str:
+    def conditions(self) -> str:
         """How the texts were written and judged, in a few sentences."""
         options = self.options
         source = f"from {options.prompts}" if options.prompts else "of held-out texts, cut within a sentence"
         steps = ", ".join(f"{writer.name} at step {writer.step:,}" for writer in self.writers)
         return (f"{len(self.prompts)} beginnings {source}. Each run went on with the same ones, at temperature "
                 f"{options.temperature:g} and up to {options.room:,} characters ({steps}). The judge, "
-                f"{options.judge_model} at {host}, never saw a run's name. In the way of TinyStories "
+                f"{options.judge_model} at {self.host}, never saw a run's name. In the way of TinyStories "
                 "(arXiv:2305.07759).")
 
 

@@ -23,25 +23,25 @@ from training.report import shown
 EXAMPLES = 3  # texts shown in the report
 
 
-def write_page(folder: Path, heading: str, submission: Submission, host: str, said: list[str], rest: list[str]) -> str:
+def write_page(folder: Path, heading: str, submission: Submission, said: list[str], rest: list[str]) -> str:
     """Write report.md, and return what to print of it."""
     title = f"# {heading} by {submission.options.judge_model}\n"
     write_text(folder / "report.md",
-               "\n".join([title, submission.conditions(host), "", *said, "", *rest]) + "\n")
+               "\n".join([title, submission.conditions(), "", *said, "", *rest]) + "\n")
     return "\n".join([*said, "", f"every text and verdict: {shown(folder)}"])
 
 
 # ---- grades ----
 
 
-def write_grades(folder: Path, submission: Submission, host: str, verdicts: dict[str, Verdicts]) -> str:
+def write_grades(folder: Path, submission: Submission, verdicts: dict[str, Verdicts]) -> str:
     """Write the results of grading, and return what to print."""
     table = criteria_table(verdicts)
     write_text(folder / "criteria.csv", table.to_csv(index=False))
     write_text(folder / "stories.csv", story_table(submission, verdicts).to_csv(index=False))
     reading = ("Means of 10 with their 95 % interval over the beginnings, by Student's t. Ages: "
                f"{', '.join(f'{letter} {years}' for letter, years in AGES.items())}.\n")
-    return write_page(folder, f"{', '.join(verdicts)}: graded", submission, host,
+    return write_page(folder, f"{', '.join(verdicts)}: graded", submission,
                       [markdown_table(grade_rows(table, verdicts)), "", *gap_lines(table)],
                       [reading, *examples(submission, verdicts)])
 
@@ -95,9 +95,7 @@ def examples(submission: Submission, verdicts: dict[str, Verdicts]) -> list[str]
 # ---- pairs ----
 
 
-def write_duel(
-    folder: Path, submission: Submission, host: str, forward: Verdicts, backward: Verdicts, result: Duel,
-) -> str:
+def write_duel(folder: Path, submission: Submission, forward: Verdicts, backward: Verdicts, result: Duel) -> str:
     """Write the results of a blind comparison, and return what to print."""
     one, other = names = [writer.name for writer in submission.writers]
     orders = {one: forward, other: backward}  # by the run whose text is read first
@@ -106,7 +104,7 @@ def write_duel(
     write_text(folder / "pairs.csv", pair_table(submission, orders, outcomes).to_csv(index=False))
     row = {f"{one} wins": result.wins, f"{other} wins": result.losses, "ties": result.ties,
            "unparsable": result.missing, "p (sign test)": number(result.p)}
-    return write_page(folder, f"{one} and {other}: compared", submission, host,
+    return write_page(folder, f"{one} and {other}: compared", submission,
                       [markdown_table([row]), "", *duel_lines(*names, result)],
                       pair_examples(submission, orders, outcomes))
 

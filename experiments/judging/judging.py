@@ -27,14 +27,12 @@ def grade_runs(words: Sequence[str], options: JudgeOptions) -> str:
     Raises ValueError for mistakes, Unreachable if the judge does not answer.
     """
     submission = submit(find_runs(words), options)
-    questions = [grade_question(prompt, text, plot=options.plot)
-                 for writer in submission.writers
-                 for prompt, text in zip(submission.prompts, writer.texts, strict=True)]
-    answers, host = ask(questions, options)
-    count = len(submission.prompts)
-    verdicts = {writer.name: answers[first : first + count]
-                for writer, first in zip(submission.writers, range(0, len(answers), count), strict=True)}
-    return write_grades(results_folder(submission, "-"), submission, host, verdicts)
+    asked = {writer.name: [grade_question(prompt, text, plot=options.plot)
+                           for prompt, text in zip(submission.prompts, writer.texts, strict=True)]
+             for writer in submission.writers}
+    answers = ask([question for questions in asked.values() for question in questions], options)
+    verdicts = {name: [answers[question] for question in questions] for name, questions in asked.items()}
+    return write_grades(results_folder(submission, "-"), submission, verdicts)
 
 
 def versus_runs(words: Sequence[str], options: JudgeOptions) -> str:
@@ -47,12 +45,11 @@ def versus_runs(words: Sequence[str], options: JudgeOptions) -> str:
     orders = [(compare_question(prompt, one, other), compare_question(prompt, other, one))
               for prompt, one, other in pairs]
     identical = [one == other for _, one, other in pairs]
-    questions = [question for order, same in zip(orders, identical, strict=True) if not same for question in order]
-    answers, host = ask(questions, options)
-    found = dict(zip(questions, answers, strict=True))
-    forward, backward = ([found.get(order[place]) for order in orders] for place in (0, 1))
+    answers = ask([question for order, same in zip(orders, identical, strict=True) if not same for question in order],
+                  options)
+    forward, backward = ([answers.get(order[place]) for order in orders] for place in (0, 1))
     result = duel(forward, backward, identical)
-    return write_duel(results_folder(submission, "-versus-"), submission, host, forward, backward, result)
+    return write_duel(results_folder(submission, "-versus-"), submission, forward, backward, result)
 
 
 def find_runs(words: Sequence[str]) -> dict[str, Run]:
@@ -68,6 +65,7 @@ def find_runs(words: Sequence[str]) -> dict[str, Run]:
 
 def submit(runs: dict[str, Run], options: JudgeOptions) -> Submission:
     """Choose the prompts, and have each run continue them."""
+    host = Endpoint(options).host
     first, *others = runs.values()
     prompts = choose_prompts(first, options)
     for other in others:
@@ -76,7 +74,7 @@ def submit(runs: dict[str, Run], options: JudgeOptions) -> Submission:
                  "of: --prompts FILE gives others")
     cache = ReplyCache(options.cache_path / "texts.jsonl")
     writers = [let_write(run, name, prompts, options, cache) for name, run in runs.items()]
-    return Submission(options, tuple(prompts), tuple(writers))
+    return Submission(options, host, tuple(prompts), tuple(writers))
 
 
 def same_held_out(run: Run, other: Run) -> bool:
@@ -92,8 +90,8 @@ def results_folder(submission: Submission, between: str) -> Path:
     return folder
 
 
-def ask(questions: list[Question], options: JudgeOptions) -> tuple[list[dict[str, Any] | None], str]:
-    """The judge's answers, and its host; the estimated and the actual cost are printed on stderr."""
+def ask(questions: list[Question], options: JudgeOptions) -> dict[Question, dict[str, Any] | None]:
+    """The judge's answers; the estimated and the actual cost are printed on stderr."""
     endpoint = Endpoint(options)
     client = JudgeClient(endpoint, options, ReplyCache(options.cache_path / "replies.jsonl"))
     if left := client.open(questions):
@@ -107,7 +105,7 @@ def ask(questions: list[Question], options: JudgeOptions) -> tuple[list[dict[str
     finally:
         if client.spent:
             print(f"spent: {sum(client.spent, TokenUsage()).describe(options)}", file=sys.stderr)
-    return [client.state(question).answer for question in questions], endpoint.host
+    return {question: client.state(question).answer for question in questions}
 
 
 def require_consent(estimate: str, cost: float | None, options: JudgeOptions) -> None:
