@@ -7,8 +7,6 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch import nn
 
 from corpora.corpus import load_corpus
 from corpora.files import digest, text_blocks
@@ -17,7 +15,7 @@ from data import IGNORED, eval_batches
 from experiments.common.caches import cached
 from experiments.comparing.lines import Line, members, try_each
 from experiments.comparing.sources import CurveSource
-from inference import EncodedText
+from inference import EncodedText, predict_tokens
 from model import Model
 from runs import Run
 from tokenizer import Tokenizer
@@ -156,26 +154,16 @@ def measure(run: Run, text: HeldOut, *, checkpoint: str = "best", device: str = 
     return Measures(**found | {"accuracy": {int(k): share for k, share in found["accuracy"].items()}})
 
 
-@torch.inference_mode()
 def predict(model: Model, tokenizer: Tokenizer, text: HeldOut, *, packing: str) -> dict:
     """The fields of Measures, without the step."""
-    encoded = [[tokenizer.bos_id, *ids, tokenizer.eos_id] for ids in tokenizer.encode_batch(list(text.documents))]
-    ids, starts = np.concatenate(encoded), np.cumsum([0, *map(len, encoded[:-1])])
-    seq_len = min(model.cfg.max_seq_len, len(ids) - 1)
+    encoded = EncodedText.of(text.documents, tokenizer)
+    blocks = text.blocks_of(tokenizer, np.split(encoded.tokens, encoded.document_starts[1:]))
+    seq_len = min(model.cfg.max_seq_len, encoded.num_tokens - 1)
     rows = max(1, MAX_LOGITS // (seq_len * model.cfg.padded_vocab_size))
-    # the same rows twice: of the tokens, and of their blocks
-    batches, places = (eval_batches(EncodedText(values, starts, len(ids), tokenizer.pad_id), rows, seq_len, packing)
-                       for values in (ids, text.blocks_of(tokenizer, encoded)))
-    nats, hits, count = np.zeros(len(text.block_bytes)), dict.fromkeys(TOP, 0), 0
-    device = next(model.parameters()).device
-    for batch, place in zip(batches, places, strict=True):
-        batch, where = batch.to(device), place.y[place.y != IGNORED].numpy()
-        counts = batch.y != IGNORED
-        logits, targets = model(batch.x, documents=batch.documents)[counts], batch.y[counts]  # (n, v), (n,)
-        each = nn.functional.cross_entropy(logits, targets, reduction="none").cpu().double().numpy()
-        nats += np.bincount(where, each, len(nats))
-        likeliest = logits.topk(min(max(TOP), logits.shape[-1])).indices == targets[:, None]
-        hits = {k: hits[k] + int(likeliest[:, :k].sum()) for k in TOP}
-        count += len(targets)
-    return {"num_tokens": count, "accuracy": {str(k): number / count for k, number in hits.items()},
-            "block_nats": nats.tolist()}
+    nats, hits = predict_tokens(model, encoded, rows=rows, seq_len=seq_len, packing=packing, top_k=TOP)
+    # the same rows once more, of the tokens' blocks
+    places = [place.y for place in eval_batches(encoded._replace(tokens=blocks), rows, seq_len, packing)]
+    where = np.concatenate([place[place != IGNORED] for place in places])
+    accuracy = {str(k): number / len(nats) for k, number in zip(TOP, hits.sum(0).tolist(), strict=True)}
+    return {"num_tokens": len(nats), "accuracy": accuracy,
+            "block_nats": np.bincount(where, nats, len(text.block_bytes)).tolist()}
