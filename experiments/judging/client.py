@@ -1,10 +1,12 @@
 """Asks one judge many questions: estimates the cost, then sends them in parallel. No reply is paid for twice."""
 
+import json
 import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from multiprocessing.pool import ThreadPool
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from rich.console import Console
@@ -13,8 +15,8 @@ from rich.progress import track
 from corpora.files import digest
 from experiments.judging.endpoint import OVERHEAD, Endpoint
 from experiments.judging.judge_options import JudgeOptions
-from experiments.judging.reply_cache import ReplyCache
 from experiments.judging.rubric import Question
+from run_store.append_log import append_whole
 
 AGAIN = "\n\nYour last reply was refused: {fault}. Reply with the JSON object alone."
 MAX_FAULT = 200  # characters
@@ -49,6 +51,28 @@ class TokenUsage:
         cost = self.cost(options)
         money = "" if cost is None else f": ${cost:.4f}"
         return f"{self.replies:,} replies, {self.read:,} tokens read, {self.written:,} written{money}"
+
+
+class ReplyCache(dict):
+    """A mapping in a file, shared by threads. A half-written line is skipped and does not harm the next one."""
+
+    def __init__(self, path: Path):
+        super().__init__()
+        self._path, self._lock = path, threading.Lock()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+        for line in text.splitlines():
+            try:
+                self.update([json.loads(line)])
+            except (TypeError, ValueError):  # half a line, or not of this file
+                continue
+        if text and not text.endswith("\n"):
+            append_whole(path, b"\n")  # so that the next line does not join the half one
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        with self._lock:
+            super().__setitem__(key, value)
+            append_whole(self._path, (json.dumps([key, value]) + "\n").encode())
 
 
 class JudgeClient:

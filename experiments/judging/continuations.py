@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass
 from config import SampleConfig
 from corpora.files import digest
 from experiments.judging.judge_options import JudgeOptions
-from experiments.judging.reply_cache import ReplyCache
 from inference import continue_prompts
 from runs import Run
 from tools import pick_device
@@ -43,7 +42,7 @@ class Submission:
                 "(arXiv:2305.07759).")
 
 
-def let_write(run: Run, name: str, prompts: list[str], options: JudgeOptions, cache: ReplyCache) -> RunTexts:
+def let_write(run: Run, name: str, prompts: list[str], options: JudgeOptions, cache: dict) -> RunTexts:
     """Have a run continue each prompt; `options.room` characters count, for every tokenizer.
 
     Raises ValueError if there is no such checkpoint, if it has diverged, or if it cannot encode a prompt.
