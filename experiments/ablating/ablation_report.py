@@ -21,7 +21,7 @@ from experiments.ablating.sizing import TOLERANCE
 from experiments.ablating.variant_runs import VariantOutcome
 from experiments.ablating.variants import BASE, spell
 from experiments.common.intervals import LEVEL
-from experiments.common.reports import bullets, markdown_table, write_picture
+from experiments.common.reports import bullets, cell, markdown_table, write_picture
 from run_store.atomic_files import write_text
 from training.report import shown
 
@@ -104,9 +104,6 @@ def _sections(options: AblationOptions, outcomes: Sequence[VariantOutcome], tabl
 
 def _printed(table: pd.DataFrame) -> str:
     """The table with rounded figures, without empty columns."""
-    def cell(form: str, *values: float) -> str:
-        return "" if any(map(math.isnan, values)) else " to ".join(format(value, form) for value in values)
-
     rows = [{
         "variant": row.variant, "bits per byte": cell(".4f", row.bits_per_byte),
         "95 % interval": cell(".4f", row.low, row.high), "less the base's": cell("+.4f", row.difference),

@@ -30,7 +30,7 @@ class Planned:
     cfg: Config
     parameters: int
     tokens: int
-    match: float | None  # its cost / the base's; None = nothing is matched
+    match: float  # its cost / the base's; nan = nothing is matched
 
 
 def make_plan(options: AblationOptions, base: Config, children: Children) -> list[Planned]:
@@ -50,17 +50,12 @@ def plan_one(options: AblationOptions, variant: Variant, cfg: Config, base: Conf
         sizing = resized(cfg, cost(base), cost, by, keep_mlp=any(".hidden_" in flag for flag in variant.flags))
         cfg = override(cfg, sizing)
     if "train.steps" not in variant.flags:
-        longer = cost(base) / cost(cfg) if by == "steps" else 1.0
-        steps = schedule(cfg).steps_for(num_tokens(base) * longer)
+        tokens = num_tokens(base) * (cost(base) / cost(cfg) if by == "steps" else 1)
+        steps = schedule(cfg).steps_for(tokens)
         sizing |= {"train.steps": steps} if steps != cfg.train.steps else {}
         cfg = override(cfg, sizing)
-    match = None if options.match == "none" else total(options, cfg, cost) / total(options, base, cost)
-    return Planned(variant, sizing, cfg, num_parameters(cfg), num_tokens(cfg), match)
-
-
-def total(options: AblationOptions, cfg: Config, cost: Cost) -> float:
-    """The matched cost of a whole run."""
-    return cost(cfg) * (1 if options.match == "params" else num_tokens(cfg))
+    longer = 1 if options.match == "params" else num_tokens(cfg) / num_tokens(base)
+    return Planned(variant, sizing, cfg, num_parameters(cfg), num_tokens(cfg), cost(cfg) / cost(base) * longer)
 
 
 def token_seconds(cfg: Config, *, children: Children, folder: Path) -> float:

@@ -66,7 +66,7 @@ def sizes(outcome: VariantOutcome) -> dict:
     row = {"variant": planned.variant.label, "sized_by": flags_line(planned.sizing), "parameters": planned.parameters,
            "tokens": planned.tokens, "flops": logs[0]["flops"] if logs else math.nan,
            "seconds": sum(log["seconds"] for log in logs) / len(logs) if logs else math.nan,
-           "match": math.nan if planned.match is None else planned.match}
+           "match": planned.match}
     if outcome.swept:
         row["chosen"] = "" if outcome.chosen is None else spell(outcome.chosen)
     return row | {"runs": len(outcome.runs)}

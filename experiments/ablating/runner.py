@@ -1,6 +1,7 @@
 """Runs an ablation: plans it, checks it, trains each run in a process of its own, continues what was interrupted."""
 
 import json
+import math
 import time
 from collections.abc import Callable, Sequence
 
@@ -93,6 +94,6 @@ class AblationRunner:
 def describe(planned: Planned) -> str:
     """A variant and its size, in a line."""
     sized = flags_line(planned.sizing)
-    match = "" if planned.match is None else f", match {planned.match - 1:+.2%}"
+    match = "" if math.isnan(planned.match) else f", match {planned.match - 1:+.2%}"
     return (f"{planned.variant.label}: {planned.parameters:,} parameters, {planned.tokens:,} tokens"
             f"{match}{f', sized by {sized}' if sized else ''}")

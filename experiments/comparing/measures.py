@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -112,8 +113,8 @@ def held_out_text(run: Run, max_bytes: int) -> HeldOut:
         raise ValueError(f"data.name={corpus.name} has changed since {run.name} was trained: put the text back as it "
                          "was, or give a text to measure on")
     _, part = prepare(corpus, tokenizer, run.config.data.cache_path, workers=run.config.data.workers)
-    starts = np.append(part.document_starts, part.num_tokens)
-    documents = (tokenizer.decode(part.tokens[begin:end]) for begin, end in zip(starts[:-1], starts[1:], strict=True))
+    documents = (tokenizer.decode(part.tokens[begin:end])
+                 for begin, end in pairwise(chain(part.document_starts, [part.num_tokens])))
     return HeldOut(_up_to(documents, max_bytes), f"held out for {run.name}")
 
 

@@ -2,9 +2,9 @@
 
 import re
 from collections.abc import Sequence
+from itertools import chain, pairwise
 from pathlib import Path
 
-import numpy as np
 from rich.console import Console
 
 from corpora.corpus import load_corpus
@@ -63,11 +63,9 @@ def held_out_prompts(run: Run, count: int) -> list[str]:
 
 def stretches(part: TokenFile | JoinedTokenFile, length: int) -> list[tuple[int, int, bool]]:
     """Stretches of at most `length` tokens, as (first, end, whether a document begins there)."""
-    starts = np.asarray(part.document_starts)
-    ends = np.append(starts[1:], part.num_tokens)
-    documents = zip(starts.tolist(), ends.tolist(), strict=True)
     return [(first, min(first + length, end), first == start)
-            for start, end in documents for first in range(start, end, length)]
+            for start, end in pairwise(chain(map(int, part.document_starts), [part.num_tokens]))
+            for first in range(start, end, length)]
 
 
 def spread(items: Sequence, count: int) -> list:
