@@ -19,10 +19,9 @@ from config import Config, ModelConfig, load_config, override, save_config
 from experiments import ablate
 from experiments.ablating.ablation_options import AblationOptions
 from experiments.ablating.ablation_report import draw_forest, write_report
-from experiments.ablating.plan import Planned, plan_one
+from experiments.ablating.plan import Planned, num_flops, num_parameters, num_tokens, plan_one, resized, schedule
 from experiments.ablating.results import BETTER, NOISE, WORSE, compare, result_table, verdict
-from experiments.ablating.sizing import num_flops, num_parameters, num_tokens, resized, schedule
-from experiments.ablating.variant_runs import VariantOutcome
+from experiments.ablating.runner import VariantOutcome
 from experiments.ablating.variants import Variant, make_variants, read_values
 from runs import Run
 from training.step import TrainState

@@ -16,9 +16,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.ablating.ablation_options import AblationOptions
+from experiments.ablating.plan import TOLERANCE
 from experiments.ablating.results import BETTER, NOISE, WORSE, result_table
-from experiments.ablating.sizing import TOLERANCE
-from experiments.ablating.variant_runs import VariantOutcome
+from experiments.ablating.runner import VariantOutcome
 from experiments.ablating.variants import BASE, spell
 from experiments.common.intervals import LEVEL
 from experiments.common.reports import bullets, cell, markdown_table, write_picture

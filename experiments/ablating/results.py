@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 import runs
-from experiments.ablating.variant_runs import VariantOutcome
+from experiments.ablating.runner import VariantOutcome
 from experiments.ablating.variants import BASE, flags_line, spell
 from experiments.common.intervals import LEVEL, holm, mean_interval, welch
 

@@ -78,8 +78,7 @@ def write(options: CompareOptions, found: Comparison) -> list[Path]:
 
 def _write_html(options: CompareOptions, found: Comparison) -> None:
     """Write the page, with texts that the runs write now."""
-    from experiments.comparing.compare_page import write_page  # plotly takes a second
-    from experiments.comparing.samples import same_prompts
+    from experiments.comparing.compare_page import same_prompts, write_page  # plotly takes a second
 
     write_page(options.html, title=" · ".join(line.name for line in found.lines), lines=found.lines, table=found.table,
                differences=found.differences, remarks=found.remarks, floor=common_floor(found.lines),

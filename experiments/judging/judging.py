@@ -7,11 +7,10 @@ from typing import Any
 
 from configuration.command_line import warn
 from experiments.judging.client import JudgeClient, ReplyCache, TokenUsage
-from experiments.judging.continuations import Submission, let_write
+from experiments.judging.continuations import Submission, choose_prompts, let_write
 from experiments.judging.endpoint import Endpoint
 from experiments.judging.judge_options import JudgeOptions
 from experiments.judging.judge_report import write_duel, write_grades
-from experiments.judging.prompts import choose_prompts
 from experiments.judging.rubric import Question, compare_question, grade_question
 from experiments.judging.verdict_tables import duel
 from run_store.listing import RESULTS
