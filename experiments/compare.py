@@ -23,7 +23,7 @@ def main() -> None:
     with one_sentence(interrupted=""):
         options = parse_flags(sys.argv[1:], CompareOptions(), "python experiments/compare.py", __doc__)
         from experiments.comparing import comparison, sources  # torch and pandas take seconds
-        from training.report import shown
+        from training.report import print_line, shown
 
         found, problems = sources.find(options.runs)
         for problem in problems:
@@ -31,7 +31,7 @@ def main() -> None:
         compared = comparison.compare(options, found)
         comparison.show(console, compared)
         for path in comparison.write(options, compared):
-            console.print(f"wrote {shown(path.resolve())}", markup=False, highlight=False, soft_wrap=True)
+            print_line(console, f"wrote {shown(path.resolve())}")
     if sources.missing(options.runs):
         raise SystemExit(1)
 

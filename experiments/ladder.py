@@ -14,6 +14,7 @@ import argparse
 import os
 from collections.abc import Sequence
 from dataclasses import field
+from functools import partial
 
 from pydantic.dataclasses import dataclass
 from rich.console import Console
@@ -91,12 +92,9 @@ def climb(command: LadderCommand, console: Console) -> None:
     """
     from experiments.processes.training_runs import train_all  # torch and matplotlib take seconds
     from experiments.rungs import ladder_report, staircase
-    from training.report import shown
+    from training.report import print_line, shown
 
-    def say(line: str) -> None:
-        console.print(line, highlight=False, soft_wrap=True)
-
-    configs, logs = command.configs(), command.folder / "logs"
+    say, configs, logs = partial(print_line, console), command.configs(), command.folder / "logs"
     say(f"{len(configs)} runs of {command.tokens:,} tokens of {' '.join(command.data.name)}, {command.jobs} at a time; "
         f"their output: {shown(logs)}")
     train_all(configs, jobs=command.jobs, folder=logs, on_end=lambda run: say(f"{run.name}: {staircase.end_of(run)}"))

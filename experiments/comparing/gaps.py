@@ -114,8 +114,7 @@ def _common(line: Line, base: Line) -> str | None:
     if len(val_texts([line, base])) > 1:
         return None
     usable = ("bits_per_byte", "val_loss") if len(tokenizers([line, base])) < 2 else ("bits_per_byte",)
-    return next((column for column in usable if all(
-        column in side.table and side.table[column].notna().any() for side in (line, base))), None)
+    return next((column for column in usable if line.has(column) and base.has(column)), None)
 
 
 def _on_text(line: Line, measured: Mapping[CurveSource, Measures], text: HeldOut | None) -> list[float]:
