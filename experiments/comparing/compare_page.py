@@ -51,12 +51,13 @@ def write_page(
     bits per byte, None = unknown; `column` and `axis` are drawn first. Raises ValueError if no line has a curve.
     """
     data = curves(lines, floor, column, axis)
+    embedded = json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")  # ends no element
     files = {part: (HERE / f"page.{part}").read_text(encoding="utf-8") for part in ("html", "css", "js")}
     plotly, num_runs = get_plotlyjs(), sum(len(line.members) for line in lines)
     count = f"{len(lines)} curve{'s' * (len(lines) != 1)} of {num_runs} run{'s' * (num_runs != 1)}"
     page = Environment(autoescape=True, trim_blocks=True).from_string(files["html"]).render(
         title=title, style=files["css"], script=files["js"], plotly=plotly, policy=policy(plotly, files["js"]),
-        count=count, remarks=remarks, data=embedded(data),
+        count=count, remarks=remarks, data=embedded,
         styles={line["name"]: line | {"place": place} for place, line in enumerate(data["lines"])},
         runs=table.T if len(table) <= FEW else table, differences=differences.fillna(""), samples=by_prompt(samples))
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -69,11 +70,6 @@ def policy(*scripts: str) -> str:
     allowed = " ".join(f"'sha256-{digest}'" for digest in digests)
     return (f"default-src 'none'; style-src 'unsafe-inline'; img-src data: blob:; form-action 'none'; "
             f"base-uri 'none'; script-src {allowed}")
-
-
-def embedded(value: Any) -> str:
-    """JSON for a script element, which no text in it can end."""
-    return json.dumps(value, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
 # ---- curves ----

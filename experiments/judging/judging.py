@@ -66,19 +66,14 @@ def submit(runs: dict[str, Run], options: JudgeOptions) -> Submission:
     host = Endpoint(options).host
     first, *others = runs.values()
     prompts = choose_prompts(first, options)
-    for other in others:
-        if options.prompts is None and not same_held_out(first, other):
+    for other in others if options.prompts is None else ():
+        both_tales = first.config.data.name == other.config.data.name == ("tales",)  # whose held-out part is always one
+        if not both_tales and first.data["fingerprint"] != other.data["fingerprint"]:
             warn(f"{other.name} has not learned from the text of {first.name}, whose held-out part the beginnings are "
                  "of: --prompts FILE gives others")
     cache = ReplyCache(options.cache_path / "texts.jsonl")
     writers = [let_write(run, name, prompts, options, cache) for name, run in runs.items()]
     return Submission(options, host, tuple(prompts), tuple(writers))
-
-
-def same_held_out(run: Run, other: Run) -> bool:
-    """Whether both runs have the same held-out text; that of tales is always the same."""
-    both_tales = run.config.data.name == other.config.data.name == ("tales",)
-    return both_tales or run.data["fingerprint"] == other.data["fingerprint"]
 
 
 def results_folder(submission: Submission, between: str) -> Path:
