@@ -6,7 +6,6 @@ escaped, and the page's policy allows no script except Plotly and page.js, and n
 
 import base64
 import hashlib
-import json
 import math
 from collections.abc import Mapping, Sequence
 from itertools import groupby
@@ -51,13 +50,12 @@ def write_page(
     bits per byte, None = unknown; `column` and `axis` are drawn first. Raises ValueError if no line has a curve.
     """
     data = curves(lines, floor, column, axis)
-    embedded = json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")  # ends no element
     files = {part: (HERE / f"page.{part}").read_text(encoding="utf-8") for part in ("html", "css", "js")}
     plotly, num_runs = get_plotlyjs(), sum(len(line.members) for line in lines)
     count = f"{len(lines)} curve{'s' * (len(lines) != 1)} of {num_runs} run{'s' * (num_runs != 1)}"
     page = Environment(autoescape=True, trim_blocks=True).from_string(files["html"]).render(
         title=title, style=files["css"], script=files["js"], plotly=plotly, policy=policy(plotly, files["js"]),
-        count=count, remarks=remarks, data=embedded,
+        count=count, remarks=remarks, data=data,
         styles={line["name"]: line | {"place": place} for place, line in enumerate(data["lines"])},
         runs=table.T if len(table) <= FEW else table, differences=differences.fillna(""), samples=by_prompt(samples))
     path.parent.mkdir(parents=True, exist_ok=True)
