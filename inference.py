@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor, nn
+from torch import nn
 
 import runs
 from config import SampleConfig, replace
@@ -92,25 +92,6 @@ class EncodedText(NamedTuple):
 
 
 @torch.inference_mode()
-def predict_tokens(
-    model: Model, text: EncodedText, *, rows: int, seq_len: int, packing: str, top_k: Sequence[int],
-) -> tuple[Tensor, Tensor]:
-    """The nats of each token in the order of `eval_batches`, and whether it is among the k likeliest.
-
-    Shape: (tokens,), (tokens, len(top_k)).
-    """
-    nats, hits, device = [], [], next(model.parameters()).device
-    with eval_mode(model):
-        for batch in eval_batches(text, rows, seq_len, packing):
-            batch = batch.to(device)
-            counts = batch.y != IGNORED
-            logits, targets = model(batch.x, documents=batch.documents)[counts], batch.y[counts]  # (n, v), (n,)
-            nats.append(nn.functional.cross_entropy(logits, targets, reduction="none").cpu().double())
-            right = logits.topk(min(max(top_k), logits.shape[-1])).indices == targets[:, None]
-            hits.append(torch.stack([right[:, :k].any(-1) for k in top_k], -1).cpu())
-    return torch.cat(nats), torch.cat(hits)
-
-
 def score(
     model: Model, tokenizer: Tokenizer, text: str, *, separator: str | None = None,
     packing: str = "stream", batch_size: int = 8, top_k: Sequence[int] = (1, 5),
@@ -127,12 +108,20 @@ def score(
     encoded = EncodedText.of(documents, tokenizer)
     seq_len = min(model.cfg.max_seq_len, encoded.num_tokens - 1)
     num_windows = -(-(encoded.num_tokens - 1) // seq_len)
-    nats, hits = predict_tokens(model, encoded, rows=min(batch_size, num_windows), seq_len=seq_len, packing=packing,
-                                top_k=top_k)
-    total, count = nats.sum().item(), len(nats)
+    device, nats, count, hits = next(model.parameters()).device, 0.0, 0, dict.fromkeys(top_k, 0)
+    with eval_mode(model):
+        for batch in eval_batches(encoded, min(batch_size, num_windows), seq_len, packing):
+            batch = batch.to(device)
+            counts = batch.y != IGNORED
+            logits, targets = model(batch.x, documents=batch.documents)[counts], batch.y[counts]  # (n, v), (n,)
+            count += batch.num_targets
+            nats += nn.functional.cross_entropy(logits, targets, reduction="sum").item()
+            right = logits.topk(min(max(top_k), logits.shape[-1])).indices == targets[:, None]
+            for k in top_k:
+                hits[k] += int(right[:, :k].sum())
     num_bytes = sum(len(document.encode()) for document in documents)
-    return Score(loss=total / count, bits_per_byte=total / math.log(2) / num_bytes, num_tokens=count,
-                 num_bytes=num_bytes, accuracy={k: n / count for k, n in zip(top_k, hits.sum(0).tolist(), strict=True)})
+    return Score(loss=nats / count, bits_per_byte=nats / math.log(2) / num_bytes, num_tokens=count,
+                 num_bytes=num_bytes, accuracy={k: n / count for k, n in hits.items()})
 
 
 # ---- command line ----

@@ -8,6 +8,7 @@ from itertools import chain, pairwise
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from corpora.corpus import load_corpus
 from corpora.files import digest, text_blocks
@@ -16,8 +17,9 @@ from data import IGNORED, eval_batches
 from experiments.common.caches import cached
 from experiments.comparing.lines import Line, members, try_each
 from experiments.comparing.sources import CurveSource
-from inference import EncodedText, predict_tokens
+from inference import EncodedText
 from model import Model
+from objective import NextToken
 from runs import Run
 from tokenizer import Tokenizer
 from tools import pick_device
@@ -161,10 +163,14 @@ def predict(model: Model, tokenizer: Tokenizer, text: HeldOut, *, packing: str) 
     blocks = text.blocks_of(tokenizer, np.split(encoded.tokens, encoded.document_starts[1:]))
     seq_len = min(model.cfg.max_seq_len, encoded.num_tokens - 1)
     rows = max(1, MAX_LOGITS // (seq_len * model.cfg.padded_vocab_size))
-    nats, hits = predict_tokens(model, encoded, rows=rows, seq_len=seq_len, packing=packing, top_k=TOP)
-    # the same rows once more, of the tokens' blocks
-    places = [place.y for place in eval_batches(encoded._replace(tokens=blocks), rows, seq_len, packing)]
-    where = np.concatenate([place[place != IGNORED] for place in places])
-    accuracy = {str(k): number / len(nats) for k, number in zip(TOP, hits.sum(0).tolist(), strict=True)}
-    return {"num_tokens": len(nats), "accuracy": accuracy,
-            "block_nats": np.bincount(where, nats, len(text.block_bytes)).tolist()}
+    # the same rows twice: of the tokens, and of their blocks
+    batches, places = (eval_batches(encoded._replace(tokens=tokens), rows, seq_len, packing)
+                       for tokens in (encoded.tokens, blocks))
+    objective, device, found = NextToken(model), next(model.parameters()).device, []
+    for batch, place in zip(batches, places, strict=True):
+        scores, counts = objective.score(batch.to(device), top_k=max(TOP)), place.y != IGNORED
+        right = scores.likeliest.cpu() == batch.y[..., None]  # (b, t, k)
+        found.append((place.y[counts], scores.nats.cpu()[counts], right[counts]))
+    where, nats, right = map(torch.cat, zip(*found, strict=True))
+    return {"num_tokens": len(nats), "accuracy": {str(k): int(right[:, :k].sum()) / len(nats) for k in TOP},
+            "block_nats": np.bincount(where, nats.double(), len(text.block_bytes)).tolist()}
