@@ -39,6 +39,12 @@ def is_folder_name(name: str) -> bool:
     return name not in ("", ".", "..") and all(c.isalnum() or c in "._-" for c in name)
 
 
+def require_folder_name(name: str | None) -> None:
+    """Raise ValueError if a name cannot be that of a folder, or hides it. Skips None."""
+    if name is not None and (name.startswith(".") or not is_folder_name(name)):
+        raise ValueError(f"name={name!r} is not a folder name: use letters, digits, '.', '_', '-'")
+
+
 def words_of(values: tuple[Any, ...]) -> str:
     return " ".join(map(str, values))
 

@@ -109,6 +109,13 @@ def spell_bytes(number: float) -> str:
     return f"{number / 1e6:,.0f} MB" if number < 1e9 else f"{number / 1e9:,.2f} GB"
 
 
+def spell_value(value: Any, between: str = " ") -> str:
+    """A flag's value as it is typed; () for an empty list."""
+    if isinstance(value, list | tuple):
+        return between.join(map(spell_value, value)) or "()"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
 def _later(command: Callable[..., None]) -> Callable[..., Callable[[], None]]:
     """Bind the arguments without calling the command, so that its errors are not taken for tyro's."""
     @wraps(command)

@@ -2,7 +2,8 @@
 
 Prints a table of the runs, the flags in which they differ, and how sure the gap to the first one is, and draws their
 curves. Runs that differ in train.seed alone are one line with a 95 % band. Logs of other programs can join: CSVs with a
-column of steps, TensorBoard's event files, the output of nanoGPT.
+column of steps, TensorBoard's event files, the output of nanoGPT. A run that is named and missing makes the exit
+status 1; the others are shown.
 """
 
 import sys
@@ -22,7 +23,7 @@ def main() -> None:
     with one_sentence(interrupted=""):
         options = parse_flags(sys.argv[1:], CompareOptions(), "python experiments/compare.py", __doc__)
         from experiments.comparing import comparison, sources  # torch and pandas take seconds
-        from training.report import shown
+        from training.report import print_line, shown
 
         found, problems = sources.find(options.runs)
         for problem in problems:
@@ -30,7 +31,9 @@ def main() -> None:
         compared = comparison.compare(options, found)
         comparison.show(console, compared)
         for path in comparison.write(options, compared):
-            console.print(f"wrote {shown(path.resolve())}", markup=False, highlight=False, soft_wrap=True)
+            print_line(console, f"wrote {shown(path.resolve())}")
+    if sources.missing(options.runs):
+        raise SystemExit(1)
 
 
 if __name__ == "__main__":

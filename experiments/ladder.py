@@ -14,11 +14,13 @@ import argparse
 import os
 from collections.abc import Sequence
 from dataclasses import field
+from functools import partial
 
 from pydantic.dataclasses import dataclass
 from rich.console import Console
 
 from config import CHECKED, Config, DataConfig, replace
+from configuration.checks import require_folder_name, require_positive
 from configuration.command_line import parse_flags
 from experiments.common.program import one_sentence
 from experiments.rungs.definitions import NUM_STORIES, RUNGS
@@ -51,13 +53,10 @@ class LadderCommand:
         return RESULTS / self.ladder
 
     def __post_init__(self):
-        for name in ("tokens", "jobs", "seeds"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name}={getattr(self, name)} must be above 0")
+        require_positive(self, "tokens", "jobs", "seeds")
+        require_folder_name(self.name)
         if unknown := [number for number in self.only if not 1 <= number <= len(RUNGS)]:
             raise ValueError(f"only={unknown[0]} is not a rung: use numbers from 1 to {len(RUNGS)}")
-        if not all(c.isalnum() or c in "._-" for c in self.ladder) or not self.ladder[:1].isalnum():
-            raise ValueError(f"name={self.ladder!r} is not a folder name: use letters, digits, '.', '_', '-'")
 
     def configs(self) -> list[Config]:
         """The runs to train, the longest first, so that no core idles at the end."""
@@ -93,12 +92,9 @@ def climb(command: LadderCommand, console: Console) -> None:
     """
     from experiments.processes.training_runs import train_all  # torch and matplotlib take seconds
     from experiments.rungs import ladder_report, staircase
-    from training.report import shown
+    from training.report import print_line, shown
 
-    def say(line: str) -> None:
-        console.print(line, highlight=False, soft_wrap=True)
-
-    configs, logs = command.configs(), command.folder / "logs"
+    say, configs, logs = partial(print_line, console), command.configs(), command.folder / "logs"
     say(f"{len(configs)} runs of {command.tokens:,} tokens of {' '.join(command.data.name)}, {command.jobs} at a time; "
         f"their output: {shown(logs)}")
     train_all(configs, jobs=command.jobs, folder=logs, on_end=lambda run: say(f"{run.name}: {staircase.end_of(run)}"))

@@ -18,12 +18,10 @@ import train
 from config import Config, ModelConfig, load_config, override, save_config
 from experiments import ablate
 from experiments.ablating.ablation_options import AblationOptions
-from experiments.ablating.ablation_report import write_report
-from experiments.ablating.forest import draw_forest
-from experiments.ablating.plan import Planned, plan_one
+from experiments.ablating.ablation_report import draw_forest, write_report
+from experiments.ablating.plan import Planned, num_flops, num_parameters, num_tokens, plan_one, resized, schedule
 from experiments.ablating.results import BETTER, NOISE, WORSE, compare, result_table, verdict
-from experiments.ablating.sizing import num_flops, num_parameters, num_tokens, resized, steps_for
-from experiments.ablating.variant_runs import VariantOutcome
+from experiments.ablating.runner import VariantOutcome
 from experiments.ablating.variants import Variant, make_variants, read_values
 from runs import Run
 from training.step import TrainState
@@ -165,7 +163,7 @@ def test_as_many_steps_as_were_asked_for_where_steps_are_varied():
 
 def test_steps_come_nearest_to_the_tokens():
     cfg = override(BASE, {"train.accumulation": 4, "train.ramp_tokens": 50_000})
-    assert steps_for(cfg, num_tokens(cfg)) == 300 and steps_for(cfg, 1) == 1
+    assert schedule(cfg).steps_for(num_tokens(cfg)) == 300 and schedule(cfg).steps_for(1) == 1
 
 
 def test_a_seed_gives_all_variants_the_same_data_in_the_same_order(models, tmp_path, monkeypatch):

@@ -188,6 +188,14 @@ def test_the_page_has_the_lines_their_gaps_and_what_each_writes(command, tmp_pat
         assert words in page
 
 
+def test_a_named_run_that_is_missing_is_told_and_the_others_are_shown(command):
+    status, said, warned = command("wide", "wied", "--held-out", "0")
+    assert (status, printed(said)["steps"]) == (1, ["12"])
+    assert warned == "warning: skipped: wied is not a run, a file, a folder or a pattern for them\n"
+    for others in ("broken", "nothing-*"):  # a damaged run, a pattern that matches none
+        assert command("wide", others, "--held-out", "0")[0] == 0
+
+
 @pytest.mark.parametrize(("words", "sentence"), [
     (["broken"], "there is nothing to compare"),
     ([], "there is nothing to compare: name a run"),

@@ -12,7 +12,8 @@ import runs
 import tales
 import train
 from config import override
-from experiments.comparing import caches, grades
+from experiments.common import caches
+from experiments.comparing import grades
 from experiments.comparing.grades import CACHE, LONGEST, Grades, grade_run
 from inference import continue_prompts
 

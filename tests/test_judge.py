@@ -21,11 +21,10 @@ import train
 from config import override
 from experiments import judge
 from experiments.judging import continuations, endpoint, judging
-from experiments.judging.continuations import shorten
+from experiments.judging.client import ReplyCache
+from experiments.judging.continuations import cut_within_sentence, held_out_prompts, shorten
 from experiments.judging.judge_options import JudgeOptions
 from experiments.judging.judge_report import duel_lines, gap_lines
-from experiments.judging.prompts import cut_within_sentence, held_out_prompts
-from experiments.judging.reply_cache import ReplyCache
 from experiments.judging.rubric import AGES, PlotVerdict, Preference, Question, Verdict
 from experiments.judging.verdict_tables import Duel, criteria_table, duel
 from runs import Run

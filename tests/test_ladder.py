@@ -22,9 +22,8 @@ from experiments.common.intervals import welch
 from experiments.processes.training_runs import train_all
 from experiments.rungs import staircase
 from experiments.rungs.definitions import RUNGS, WORDS
-from experiments.rungs.ladder_report import draw_staircase, page, rung_table, write_report
+from experiments.rungs.ladder_report import draw_staircase, page, rung_table, trace_diff, trace_rung, write_report
 from experiments.rungs.staircase import RungResult, rung_results, table
-from experiments.rungs.traces import trace_diff, trace_rung
 from model import Model
 from presets import LADDER, LADDER_TOKENS, load_preset
 from runs import Run

@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 
 from config import SampleConfig
+from experiments.comparing.compare_page import same_prompts
 from experiments.comparing.lines import Line
-from experiments.comparing.samples import same_prompts
 from experiments.comparing.sources import CurveSource
 from inference import continue_prompts
 from runs import Run
@@ -41,7 +41,7 @@ def test_every_run_continues_the_prompts_of_all_as_far_as_it_can_write_them(refe
 
 
 def test_where_no_prompt_suits_all_texts_begin_from_nothing(reference, monkeypatch):
-    monkeypatch.setattr("experiments.comparing.samples.prompts_or_opening", lambda *_: ("É",))
+    monkeypatch.setattr("experiments.comparing.compare_page.prompts_or_opening", lambda *_: ("É",))
     (texts,) = same_prompts([line(reference)], num_bytes=10).values()
     assert [text["prompt"] for text in texts] == [""]
 

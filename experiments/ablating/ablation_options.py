@@ -6,6 +6,7 @@ from typing import Literal
 from pydantic.dataclasses import dataclass
 
 from config import CHECKED
+from configuration.checks import require_folder_name
 from run_store.listing import RESULTS
 
 Match = Literal["params", "flops", "seconds", "none"]
@@ -48,5 +49,4 @@ class AblationOptions:
             raise ValueError("match_by=steps changes no parameters: use width, depth or mlp, or match=flops")
         if self.grid and not self.vary:
             raise ValueError("grid combines the values of vary: give e.g. --vary model.norm=rms,layer")
-        if self.name is not None and not all(c.isalnum() or c in "._-" for c in self.name):
-            raise ValueError(f"name={self.name!r} is not a folder name: use letters, digits, '.', '_', '-'")
+        require_folder_name(self.name)

@@ -7,20 +7,21 @@
 
 import math
 import shlex
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+import textwrap
+from collections.abc import Mapping, Sequence
 
+import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from experiments.ablating.ablation_options import AblationOptions
-from experiments.ablating.forest import draw_forest
+from experiments.ablating.plan import TOLERANCE
 from experiments.ablating.results import BETTER, NOISE, WORSE, result_table
-from experiments.ablating.sizing import TOLERANCE
-from experiments.ablating.variant_runs import VariantOutcome
+from experiments.ablating.runner import VariantOutcome
 from experiments.ablating.variants import BASE, spell
 from experiments.common.intervals import LEVEL
-from experiments.common.reports import bullets, markdown_table, write_picture
+from experiments.common.reports import bullets, cell, markdown_table, write_picture
 from run_store.atomic_files import write_text
 from training.report import shown
 
@@ -28,26 +29,16 @@ MATCHED = {"params": "parameters", "flops": "FLOPs", "seconds": "seconds of trai
 BY = {"width": "by width", "depth": "by depth", "mlp": "by the MLP's width", "steps": "by the number of steps"}
 SECONDS = ("Seconds are those of training steps as measured beforehand with nothing else running; evaluations come on "
            "top, and runs side by side slow each other down.")
+COLOURS = {BETTER: "#1b7f5c", WORSE: "#c0392b", NOISE: "#6b7577"}
+OTHER = "#34495e"
+ROW_INCHES, LABEL_CHARACTERS = 0.52, 34
+BELOW = 0.22  # of a row: how far below its mean the seeds are drawn
 
 
-@dataclass(frozen=True, kw_only=True)
-class AblationReport:
-    """What was found and written; as a text, what to print at the end."""
-
-    folder: Path
-    table: pd.DataFrame  # a row for each variant, as in table.csv
-    findings: tuple[str, ...]  # sentences
-
-    def __str__(self) -> str:
-        return "\n".join([*self.findings, f"the report: {shown(self.folder / 'report.md')}"])
-
-
-def write_report(
-    options: AblationOptions, outcomes: Sequence[VariantOutcome], command: Sequence[str],
-) -> AblationReport:
-    """Write the results of an ablation into its folder and replace older ones."""
+def write_report(options: AblationOptions, outcomes: Sequence[VariantOutcome], command: Sequence[str]) -> str:
+    """Write the results of an ablation into its folder, over older ones, and return what to print."""
     table = result_table(outcomes)
-    findings = (*_unfinished(outcomes), *_findings(table))
+    findings = [*_unfinished(outcomes), *_findings(table)]
     write_text(options.folder / "table.csv", table.to_csv(index=False))
     picture = options.folder / "forest.png"
     picture.unlink(missing_ok=True)
@@ -60,7 +51,7 @@ def write_report(
             *(["![differences to the base](forest.png)"] if picture.exists() else []),
             *_sections(options, outcomes, table)]
     write_text(options.folder / "report.md", "\n\n".join(page) + "\n")
-    return AblationReport(folder=options.folder, table=table, findings=findings)
+    return "\n".join([*findings, f"the report: {shown(options.folder / 'report.md')}"])
 
 
 # ---- findings ----
@@ -113,22 +104,14 @@ def _sections(options: AblationOptions, outcomes: Sequence[VariantOutcome], tabl
 
 def _printed(table: pd.DataFrame) -> str:
     """The table with rounded figures, without empty columns."""
-    def number(value: float, form: str) -> str:
-        return "" if math.isnan(value) else format(value, form)
-
-    def interval(low: float, high: float, form: str) -> str:
-        return "" if math.isnan(low) else f"{low:{form}} to {high:{form}}"
-
-    rows = []
-    for row in table.itertuples():
-        rows.append({
-            "variant": row.variant, "bits per byte": number(row.bits_per_byte, ".4f"),
-            "95 % interval": interval(row.low, row.high, ".4f"), "less the base's": number(row.difference, "+.4f"),
-            "its 95 % interval": interval(row.difference_low, row.difference_high, "+.4f"), "p": number(row.p, ".2g"),
-            "corrected p": number(row.p_holm, ".2g"), "verdict": row.verdict, "runs": str(row.runs),
-            "parameters": f"{row.parameters:,}", "tokens": f"{row.tokens:,}", "FLOPs": number(row.flops, ".3g"),
-            "seconds": number(row.seconds, ".1f"), "match": number(row.match - 1, "+.2%"), "sized by": row.sized_by,
-            "chosen": getattr(row, "chosen", "")})
+    rows = [{
+        "variant": row.variant, "bits per byte": cell(".4f", row.bits_per_byte),
+        "95 % interval": cell(".4f", row.low, row.high), "less the base's": cell("+.4f", row.difference),
+        "its 95 % interval": cell("+.4f", row.difference_low, row.difference_high), "p": cell(".2g", row.p),
+        "corrected p": cell(".2g", row.p_holm), "verdict": row.verdict, "runs": str(row.runs),
+        "parameters": f"{row.parameters:,}", "tokens": f"{row.tokens:,}", "FLOPs": cell(".3g", row.flops),
+        "seconds": cell(".1f", row.seconds), "match": cell("+.2%", row.match - 1), "sized by": row.sized_by,
+        "chosen": getattr(row, "chosen", "")} for row in table.itertuples()]
     used = [name for name in rows[0] if any(row[name] for row in rows)]
     return markdown_table({name: row[name] for name in used} for row in rows)
 
@@ -179,3 +162,43 @@ def _ends(swept: dict[str, float]) -> set[str]:
     except ValueError:
         return set()
     return {ranked[0], ranked[-1]}
+
+
+# ---- the picture ----
+
+
+def draw_forest(table: pd.DataFrame, values: Mapping[str, Sequence[float]], title: str) -> Figure:
+    """Bits per byte minus the base's: dots are seeds, thick bars 95 %, thin ones 95 % for all of them together.
+
+    `table` is a result_table, `values` has the runs of each variant. The best is on top; failed ones are left out.
+    """
+    rows = table[table.bits_per_byte.notna()].reset_index(drop=True)
+    base = float(rows.loc[rows.variant == BASE, "bits_per_byte"].iloc[0])
+    figure = Figure(figsize=(9.5, 1.7 + ROW_INCHES * len(rows)), layout="constrained")
+    axes = figure.subplots()
+    axes.axvline(0, color=OTHER, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
+    for place, row in rows.iterrows():
+        _draw_row(axes, place, row, np.asarray(values[row.variant]) - base)
+    axes.set_yticks(range(len(rows)), ["\n".join(textwrap.wrap(name, LABEL_CHARACTERS)) for name in rows.variant])
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.set_xlabel("bits per byte less the base's; further left is better")
+    axes.set_title(title, loc="left", fontsize="medium", pad=12)
+    axes.grid(axis="x", alpha=0.25)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+    return figure
+
+
+def _draw_row(axes: Axes, place: int, row: pd.Series, seeds: np.ndarray) -> None:
+    """The seeds of a variant, its mean and intervals, and on the right its verdict."""
+    colour, mean, said = COLOURS.get(row.verdict, OTHER), row.difference, f"{row.difference:+.4f}  {row.verdict}"
+    low, high = row.difference_low, row.difference_high
+    if row.variant == BASE:
+        mean, said = 0.0, f"{row.bits_per_byte:.4f}"
+        low, high = row.low - row.bits_per_byte, row.high - row.bits_per_byte
+    else:
+        axes.plot([row.wide_low, row.wide_high], [place, place], color=colour, linewidth=1.2, zorder=2)
+    axes.plot([low, high], [place, place], color=colour, linewidth=5, alpha=0.35, solid_capstyle="butt", zorder=2)
+    axes.plot(seeds, np.full(len(seeds), place + BELOW), "o", color=colour, markersize=4, alpha=0.7, markeredgewidth=0)
+    axes.plot(mean, place, "D", color=colour, markersize=7, markeredgecolor="white", zorder=4)
+    axes.annotate(said, (1.01, place), xycoords=("axes fraction", "data"), va="center", fontsize="small", color=colour)

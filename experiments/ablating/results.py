@@ -5,10 +5,10 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-import runs
-from experiments.ablating.variant_runs import VariantOutcome
+from experiments.ablating.runner import VariantOutcome
 from experiments.ablating.variants import BASE, flags_line, spell
 from experiments.common.intervals import LEVEL, holm, mean_interval, welch
+from runs import Run
 
 BETTER, WORSE, NOISE = "better", "worse", "inside the noise"
 MEASURES = ("bits_per_byte", "low", "high", "difference", "difference_low", "difference_high", "wide_low", "wide_high",
@@ -62,11 +62,9 @@ def verdict(row: dict) -> str:
 def sizes(outcome: VariantOutcome) -> dict:
     """The size of a variant and the cost of its runs; seconds are the mean of the finished ones."""
     planned = outcome.planned
-    logs = [runs.Run(name).log().iloc[-1] for name in outcome.runs]
+    logs = pd.DataFrame([Run(name).log().iloc[-1] for name in outcome.runs], columns=["flops", "seconds"])
     row = {"variant": planned.variant.label, "sized_by": flags_line(planned.sizing), "parameters": planned.parameters,
-           "tokens": planned.tokens, "flops": logs[0]["flops"] if logs else math.nan,
-           "seconds": sum(log["seconds"] for log in logs) / len(logs) if logs else math.nan,
-           "match": math.nan if planned.match is None else planned.match}
+           "tokens": planned.tokens, "flops": logs.flops.max(), "seconds": logs.seconds.mean(), "match": planned.match}
     if outcome.swept:
         row["chosen"] = "" if outcome.chosen is None else spell(outcome.chosen)
     return row | {"runs": len(outcome.runs)}

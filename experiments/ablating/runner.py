@@ -1,22 +1,120 @@
 """Runs an ablation: plans it, checks it, trains each run in a process of its own, continues what was interrupted."""
 
 import json
+import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import runs
-from config import Config
+from config import Config, get, override
 from corpora.locks import locked
 from experiments.ablating.ablation_options import AblationOptions
 from experiments.ablating.plan import Planned, make_plan
-from experiments.ablating.variant_runs import VariantOutcome, VariantRuns, bits_per_byte
-from experiments.ablating.variants import flags_line
+from experiments.ablating.variants import flags_line, read_values, slug, spell
+from experiments.common.figures import last_value
 from experiments.processes.children import Children
 from experiments.processes.signals import Stopped
 from experiments.processes.training_runs import Trained, is_finished, require_same, train_each
 from run_store.atomic_files import write_text
+from runs import Run
 
 Say = Callable[[str], object]
+UNSWEPT = ("train.seed", "train.name", "train.steps", "train.batch_size", "train.accumulation")
+
+
+@dataclass(frozen=True)
+class VariantOutcome:
+    """The result of a variant."""
+
+    planned: Planned
+    seeds: tuple[int, ...]  # those that count
+    runs: tuple[str, ...]  # the finished runs
+    values: tuple[float, ...]  # their final bits per byte
+    failure: str | None  # why some did not finish
+    swept: dict[str, float]  # value of the swept flag -> bits per byte on the first seed; nan if that run failed
+    chosen: Any = None  # the best of these values
+    missing: int = 0  # runs that are still to be trained
+
+
+class VariantRuns:
+    """Names, seeds and configurations of the runs of an ablation. Raises ValueError for a sweep that cannot be."""
+
+    def __init__(self, options: AblationOptions, base: Config):
+        self.options = options
+        self.flag, self.sweep = read_sweep(options, base)
+        self.chosen: dict[str, Any] = {}  # slug of a variant -> its value of the swept flag; None if all failed
+
+    def seeds(self, planned: Planned) -> range:
+        """The seeds that count: without the first one, if that chooses the value of the swept flag."""
+        first = planned.cfg.train.seed + bool(self.sweep)
+        return range(first, first + self.options.seeds)
+
+    def all(self, planned: Planned) -> list[Config]:
+        """Every run that may be trained."""
+        return [self.config(planned, seed, value) for value in self.sweep or [None]
+                for seed in (planned.cfg.train.seed, *self.seeds(planned))]
+
+    def final(self, planned: Planned, place: int) -> Config | None:
+        """The run of a seed that counts; None if no value of the swept flag could be trained."""
+        value = self.chosen.get(planned.variant.slug)
+        return None if self.sweep and value is None else self.config(planned, self.seeds(planned)[place], value)
+
+    def first(self, planned: Planned) -> dict[Any, Config]:
+        """The runs on the first seed by the value of the swept flag."""
+        return {value: self.config(planned, planned.cfg.train.seed, value) for value in self.sweep}
+
+    def config(self, planned: Planned, seed: int, value: Any) -> Config:
+        """The configuration of a run, with a value of the swept flag if there is one."""
+        setting, parts = {}, [self.options.name, planned.variant.slug]
+        if value is not None:
+            setting = {self.flag: value}
+            parts.append(slug(f"{self.flag.removeprefix('train.')}={spell(value)}"))
+        name = "-".join([*parts, f"seed-{seed}"])
+        return override(planned.cfg, setting | {"train.seed": seed, "train.name": name})
+
+    def choose(self, planned: Planned) -> None:
+        """Choose the value of the swept flag that is best on the first seed."""
+        found = {value: bits_per_byte(cfg.train.name) for value, cfg in self.first(planned).items()
+                 if is_finished(cfg.train.name)}
+        self.chosen[planned.variant.slug] = min(found, key=found.get) if found else None
+
+    def outcome(self, planned: Planned, failures: Mapping[str, str]) -> VariantOutcome:
+        """The outcome so far; `failures` holds the reasons by the runs' names."""
+        tried, chosen = self.first(planned), self.chosen.get(planned.variant.slug)
+        swept = {spell(value): bits_per_byte(cfg.train.name) if is_finished(cfg.train.name) else math.nan
+                 for value, cfg in tried.items()}
+        if self.sweep and chosen is None:
+            reason = failures[next(iter(tried.values())).train.name]
+            return VariantOutcome(planned, (), (), (), f"no value of {self.flag} could be trained: {reason}", swept)
+        names = [self.final(planned, place).train.name for place in range(self.options.seeds)]
+        done = [name for name in names if is_finished(name)]
+        failed = [failures[name] for name in names if name in failures and name not in done]
+        failure = f"{len(failed)} of {len(names)} runs failed: {failed[0]}" if failed else None
+        return VariantOutcome(planned, tuple(self.seeds(planned)), tuple(done), tuple(map(bits_per_byte, done)),
+                              failure, swept, chosen, len(names) - len(done) - len(failed))
+
+
+def read_sweep(options: AblationOptions, base: Config) -> tuple[str | None, list[Any]]:
+    """The swept flag and its values. Raises ValueError."""
+    if options.sweep is None:
+        return None, []
+    flag, values = read_values(options.sweep, base)
+    if not flag.startswith("train.") or flag in UNSWEPT:
+        raise ValueError(f"sweep={options.sweep}: {flag} cannot be swept: use a flag of the training that leaves the "
+                         "tokens as they are, e.g. train.lr")
+    values = [get(override(base, {flag: value}), flag) for value in values]
+    if None in values:
+        raise ValueError(f"sweep={options.sweep} has None among its values, which cannot be swept: vary it with --vary")
+    if len(set(values)) < 2:
+        raise ValueError(f"sweep={options.sweep} has one value, and nothing to choose: give two or more")
+    return flag, list(dict.fromkeys(values))
+
+
+def bits_per_byte(name: str) -> float:
+    """The final loss of a run on the whole validation part."""
+    return last_value(Run(name).log(), "bits_per_byte")
 
 
 def ablate(options: AblationOptions, base: Config, say: Say) -> tuple[list[VariantOutcome], Stopped | None]:
@@ -40,9 +138,10 @@ class AblationRunner:
         self, options: AblationOptions, plan: list[Planned], variant_runs: VariantRuns, children: Children, say: Say,
     ):
         self.options, self.plan, self.runs, self.children, self.say = options, plan, variant_runs, children, say
-        self.diverged = options.folder / "diverged.json"  # runs that would diverge again -> where
-        self.failures = {name: reason for name, reason in self.known_to_diverge().items()
-                         if (runs.MODELS / name).exists()}
+        self.file = options.folder / "diverged.json"
+        known = json.loads(self.file.read_text(encoding="utf-8")) if self.file.exists() else {}
+        self.diverged = {name: reason for name, reason in known.items() if (runs.MODELS / name).exists()}
+        self.failures = dict(self.diverged)  # these would diverge again
 
     def run(self) -> tuple[list[VariantOutcome], Stopped | None]:
         for planned in self.plan:
@@ -84,16 +183,14 @@ class AblationRunner:
             return f"{bits_per_byte(name):.4f} bits per byte"
         self.failures[name] = said
         if status == 1 and said.startswith("step "):
-            write_text(self.diverged, json.dumps(self.known_to_diverge() | {name: said}, indent=1) + "\n")
+            self.diverged[name] = said
+            write_text(self.file, json.dumps(self.diverged, indent=1) + "\n")
         return said
-
-    def known_to_diverge(self) -> dict[str, str]:
-        return json.loads(self.diverged.read_text(encoding="utf-8")) if self.diverged.exists() else {}
 
 
 def describe(planned: Planned) -> str:
     """A variant and its size, in a line."""
     sized = flags_line(planned.sizing)
-    match = "" if planned.match is None else f", match {planned.match - 1:+.2%}"
+    match = "" if math.isnan(planned.match) else f", match {planned.match - 1:+.2%}"
     return (f"{planned.variant.label}: {planned.parameters:,} parameters, {planned.tokens:,} tokens"
             f"{match}{f', sized by {sized}' if sized else ''}")

@@ -3,14 +3,15 @@
 import itertools
 import json
 import re
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import yaml
 
 from config import Config, flat, get, override, replace, to_dict
+from configuration.command_line import spell_value
 from configuration.mistakes import unknown
 from experiments.ablating.ablation_options import AblationOptions
 
@@ -18,6 +19,7 @@ BASE = "base"
 REFUSED = {"train.name": "it names the run", "train.time_limit": "runs are to end by themselves"}
 KNOBS = {"width": ("model.dim",), "depth": ("model.num_layers",), "mlp": ("model.hidden_dim", "model.hidden_mult"),
          "steps": ("train.steps",)}  # what the matching changes
+spell = partial(spell_value, between=",")
 LONGEST = 60  # characters of a variant's part of a run's name
 
 
@@ -79,13 +81,6 @@ def read_point(words: str, base: Config) -> dict[str, Any]:
     return point
 
 
-def spell(value: Any) -> str:
-    """A value as a short text."""
-    if isinstance(value, list | tuple):
-        return ",".join(map(spell, value))
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
 def flags_line(flags: Mapping[str, Any]) -> str:
     """Flags and their values, without the sections."""
     return " ".join(f"{flag.partition('.')[2]}={spell(value)}" for flag, value in flags.items())
@@ -118,17 +113,10 @@ def _distinct(points: Sequence[dict[str, Any]], base: Config) -> list[Variant]:
             found.setdefault(json.dumps(to_dict(cfg)), Variant(label, slug(label), flags, cfg))
     if wrong:
         raise ValueError("; ".join(dict.fromkeys(wrong)))
-    return _with_own_slugs(list(found.values()))
-
-
-def _with_own_slugs(variants: list[Variant]) -> list[Variant]:
-    """Number slugs that stand for several variants."""
-    seen, found = Counter([BASE]), []
-    for variant in variants:
-        seen[variant.slug] += 1
-        number = seen[variant.slug]
-        found.append(replace(variant, slug=f"{variant.slug}-{number}") if number > 1 else variant)
-    return found
+    slugs = [BASE, *(one.slug for one in found.values())]
+    earlier = [slugs[:place].count(slug) for place, slug in enumerate(slugs)][1:]
+    return [replace(one, slug=f"{one.slug}-{count + 1}") if count else one
+            for one, count in zip(found.values(), earlier, strict=True)]
 
 
 def _require_free(options: AblationOptions, varied: set[str]) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from scipy import stats
 
 LEVEL = 0.05  # significance level: a larger p-value may be chance
@@ -60,12 +61,9 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
     nan means that there was no test: it stays and does not count.
     """
-    adjusted, least = [math.nan] * len(p_values), 0.0
-    tested = sorted((p, place) for place, p in enumerate(p_values) if not math.isnan(p))
-    for rank, (p, place) in enumerate(tested):
-        least = max(least, min(1.0, (len(tested) - rank) * p))
-        adjusted[place] = least
-    return adjusted
+    tested = pd.Series([*p_values], dtype=float).dropna().sort_values()
+    adjusted = (tested * range(len(tested), 0, -1)).clip(upper=1).cummax()
+    return adjusted.reindex(range(len(p_values))).tolist()
 
 
 def _array(values: Sequence[float]) -> np.ndarray:

@@ -1,6 +1,7 @@
 """The parts of every report: tables and lists in Markdown, pictures as files."""
 
 import io
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,11 @@ def markdown_table(rows: Iterable[Mapping[str, Any]]) -> str:
     heading = list(dict.fromkeys(name for row in rows for name in row))
     lines = [heading, ["---"] * len(heading), *([row.get(name, "") for name in heading] for row in rows)]
     return "\n".join(f"| {' | '.join(str(cell).replace('|', '/') for cell in line)} |" for line in lines)
+
+
+def cell(form: str, *values: float) -> str:
+    """A number, or the two ends of an interval, in a table; "" for nan."""
+    return "" if any(map(math.isnan, values)) else " to ".join(format(value, form) for value in values)
 
 
 def bullets(sentences: Iterable[str]) -> str:

@@ -36,7 +36,10 @@ class CompareOptions:
         return parse_bytes(self.held_out)
 
     def __post_init__(self):
-        require_smooth(self.smooth)
+        smooth = self.smooth
+        if smooth is not None and not (0 < smooth < 1 or smooth >= 2 and smooth == int(smooth)):
+            raise ValueError(f"smooth={smooth:g} is neither a weight nor a window: use e.g. 0.9 for an exponential "
+                             "mean, or 5 for a window of 5 rows")
         if not self.held_out_bytes and self.held_out != "0":
             raise ValueError(f"held_out={self.held_out} is not a size: use e.g. 200kB or 1MB, or 0 to measure nothing")
         if self.text and not self.held_out_bytes:
@@ -45,10 +48,3 @@ class CompareOptions:
             raise ValueError("prompts are continued on the page: give --html FILE, or leave them out")
         if self.stories < 0:
             raise ValueError(f"stories={self.stories} is below 0: use 0 for those that training graded")
-
-
-def require_smooth(smooth: float | None) -> None:
-    """Raise ValueError for a number that is neither a weight nor a window."""
-    if smooth is not None and not (0 < smooth < 1 or smooth >= 2 and smooth == int(smooth)):
-        raise ValueError(f"smooth={smooth:g} is neither a weight nor a window: use e.g. 0.9 for an exponential mean, "
-                         "or 5 for a window of 5 rows")

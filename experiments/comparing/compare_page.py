@@ -6,7 +6,6 @@ escaped, and the page's policy allows no script except Plotly and page.js, and n
 
 import base64
 import hashlib
-import json
 import math
 from collections.abc import Mapping, Sequence
 from itertools import groupby
@@ -18,10 +17,16 @@ import pandas as pd
 from jinja2 import Environment
 from plotly.offline import get_plotlyjs
 
+from config import SampleConfig
+from configuration.command_line import warn
 from experiments.comparing.curve_pictures import FLOORED, default_axis, default_column
 from experiments.comparing.differences import PER_TOKEN, tokenizers
 from experiments.comparing.lines import AXES, COLUMNS, Line
+from inference import prompts_or_opening
 from run_store.atomic_files import write_text
+from tokenizer import Tokenizer
+from tools import pick_device
+from training.report import write_samples
 
 LOGARITHMIC = {"bits_per_byte", "bits_over_floor", "train_bits_per_byte", "val_loss", "train_loss", "ema_val_loss",
                "perplexity"}
@@ -47,9 +52,10 @@ def write_page(
     data = curves(lines, floor, column, axis)
     files = {part: (HERE / f"page.{part}").read_text(encoding="utf-8") for part in ("html", "css", "js")}
     plotly, num_runs = get_plotlyjs(), sum(len(line.members) for line in lines)
+    count = f"{len(lines)} curve{'s' * (len(lines) != 1)} of {num_runs} run{'s' * (num_runs != 1)}"
     page = Environment(autoescape=True, trim_blocks=True).from_string(files["html"]).render(
         title=title, style=files["css"], script=files["js"], plotly=plotly, policy=policy(plotly, files["js"]),
-        count=f"{counted(len(lines), 'curve')} of {counted(num_runs, 'run')}", remarks=remarks, data=embedded(data),
+        count=count, remarks=remarks, data=data,
         styles={line["name"]: line | {"place": place} for place, line in enumerate(data["lines"])},
         runs=table.T if len(table) <= FEW else table, differences=differences.fillna(""), samples=by_prompt(samples))
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -64,21 +70,15 @@ def policy(*scripts: str) -> str:
             f"base-uri 'none'; script-src {allowed}")
 
 
-def embedded(value: Any) -> str:
-    """JSON for a script element, which no text in it can end."""
-    return json.dumps(value, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
-
-
-def counted(number: int, word: str) -> str:
-    return f"{number} {word}{'' if number == 1 else 's'}"
-
-
 # ---- curves ----
 
 
 def curves(lines: Sequence[Line], floor: float | None, column: str | None, axis: str | None) -> dict[str, Any]:
     """The data of page.js: the lines' values, and the columns and axes that any line has."""
-    drawn = [curve(place, line) for place, line in enumerate(lines)]
+    drawn = [{"name": line.name, "count": len(line.members), "color": f"--c{place % NUM_COLORS}",
+              "dash": DASHES[place // NUM_COLORS % len(DASHES)], "mean": listed(line.table), "low": listed(line.low),
+              "high": listed(line.high)} for place, line in enumerate(lines)]
+    column, axis = column or default_column(lines), axis or default_axis(lines)
     found = {name for line in drawn for name in line["mean"]}
     axes = [name for name in AXES if name in found]
     names = [*filter(found.__contains__, COLUMNS), *sorted(found - COLUMNS.keys() - AXES.keys())]
@@ -88,25 +88,13 @@ def curves(lines: Sequence[Line], floor: float | None, column: str | None, axis:
     columns = [{"name": name, "label": COLUMNS.get(name, name), "log": name in LOGARITHMIC, "barred": name in barred,
                 "floored": name in FLOORED and floor is not None} for name in names]
     return {"lines": drawn, "floor": floor, "columns": columns, "axes": [{"name": x, "label": AXES[x]} for x in axes],
-            "column": place_of(column or default_column(lines), names),
-            "axis": place_of(axis or default_axis(lines), axes)}
+            "column": names.index(column) if column in names else 0, "axis": axes.index(axis) if axis in axes else 0}
 
 
-def place_of(name: str, names: Sequence[str]) -> int:
-    """The index of a name; 0 if it is missing."""
-    return names.index(name) if name in names else 0
-
-
-def curve(place: int, line: Line) -> dict[str, Any]:
-    """A line's values and style."""
-    frames = {"mean": line.table, "low": line.low, "high": line.high}
-    values = {name: None if frame is None else listed(frame) for name, frame in frames.items()}
-    return {"name": line.name, "count": len(line.members), "color": f"--c{place % NUM_COLORS}",
-            "dash": DASHES[place // NUM_COLORS % len(DASHES)], **values}
-
-
-def listed(frame: pd.DataFrame) -> dict[str, list[float | None]]:
-    """The numeric columns with at most MAX_ROWS values; None = not measured, or not finite."""
+def listed(frame: pd.DataFrame | None) -> dict[str, list[float | None]] | None:
+    """The numeric columns with at most MAX_ROWS values; None = not measured, or not finite, or no frame."""
+    if frame is None:
+        return None
     numbers = frame.select_dtypes("number").astype(float).replace([np.inf, -np.inf], np.nan).dropna(axis=1, how="all")
     if len(numbers) > MAX_ROWS:
         numbers = numbers.groupby(np.arange(len(numbers)) * MAX_ROWS // len(numbers)).mean()
@@ -119,6 +107,46 @@ def listed(frame: pd.DataFrame) -> dict[str, list[float | None]]:
 
 def by_prompt(samples: Mapping[str, Sequence[Sample]]) -> list[tuple[str, list[list[tuple[str, Sample]]]]]:
     """(prompt, rows) for each prompt; a row has the name and the text of each line."""
-    longest = max(map(len, samples.values()), default=0)
-    rows = [[(name, texts[place]) for name, texts in samples.items() if place < len(texts)] for place in range(longest)]
+    rows = [list(zip(samples, texts, strict=True)) for texts in zip(*samples.values(), strict=True)]
     return [(prompt, list(group)) for prompt, group in groupby(rows, key=lambda row: row[0][1]["prompt"])]
+
+
+def same_prompts(
+    lines: Sequence[Line], prompts: Sequence[str] = (), *, num: int = 1, num_bytes: int = 600, seed: int = 0,
+    device: str = "auto",
+) -> dict[str, list[dict[str, str]]]:
+    """`num` texts by the first member of each line after each prompt, about `num_bytes` long, with the same draws.
+
+    The default prompts are those that the runs continued during training, as far as every tokenizer can encode them;
+    if there are none, texts begin from nothing. Foreign logs have no texts, and neither has a run whose model cannot
+    be loaded or has diverged: a warning names it. Raises ValueError for a given prompt that a tokenizer cannot encode.
+    """
+    runs = {line.name: line.members[0].run for line in lines if line.members[0].run is not None}
+    tokenizers = {name: run.tokenizer() for name, run in runs.items()}
+    for prompt in prompts:
+        if name := _at_a_loss(prompt, tokenizers):
+            raise ValueError(f"prompts={prompt!r} has characters that the tokenizer of {name} does not know: "
+                             "use others, or leave the run out")
+    own = dict.fromkeys(prompt for run in runs.values()
+                        for prompt in prompts_or_opening(run.config.sample, run.config.data.name))
+    prompts = prompts or [prompt for prompt in own if not _at_a_loss(prompt, tokenizers)] or [""]
+    repeated, texts = [prompt for prompt in prompts for _ in range(num)], {}
+    for name, run in runs.items():
+        tokens = max(1, round(num_bytes * run.data["val_tokens_per_byte"]))
+        cfg = SampleConfig(max_new_tokens=tokens, temperature=0.8, seed=seed)
+        try:
+            model = run.load_model("best", pick_device(device))
+            texts[name] = write_samples(model, tokenizers[name], repeated, cfg)
+        except ValueError as error:
+            warn(f"{name} writes no texts: {error}")
+    return texts
+
+
+def _at_a_loss(prompt: str, tokenizers: dict[str, Tokenizer]) -> str | None:
+    """The first run that has no tokens for a prompt; None = all have."""
+    for name, tokenizer in tokenizers.items():
+        try:
+            tokenizer.encode(prompt)
+        except ValueError:
+            return name
+    return None

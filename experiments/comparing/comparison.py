@@ -17,6 +17,7 @@ from experiments.comparing.measures import held_out, measure_all
 from experiments.comparing.run_tables import graded, line_table, run_table
 from experiments.comparing.sources import CurveSource
 from run_store.atomic_files import write_text
+from training.report import print_line
 
 FEW = 6  # lines; up to this number each is a column of the printed table
 
@@ -53,13 +54,13 @@ def show(console: Console, found: Comparison) -> None:
     if len(found.differences):
         _print_table(console, found.differences if is_tall else found.differences.T)
     for remark in found.remarks:
-        console.print(f"- {remark}", markup=False, highlight=False, soft_wrap=True)
+        print_line(console, f"- {remark}")
 
 
 def _print_table(console: Console, frame: pd.DataFrame) -> None:
     """Print a table; columns beyond a terminal's width come below the others."""
     text = frame.to_string(line_width=console.width if console.is_terminal else None)
-    console.print(f"{text}\n", markup=False, highlight=False, soft_wrap=True)
+    print_line(console, f"{text}\n")
 
 
 def write(options: CompareOptions, found: Comparison) -> list[Path]:
@@ -78,8 +79,7 @@ def write(options: CompareOptions, found: Comparison) -> list[Path]:
 
 def _write_html(options: CompareOptions, found: Comparison) -> None:
     """Write the page, with texts that the runs write now."""
-    from experiments.comparing.compare_page import write_page  # plotly takes a second
-    from experiments.comparing.samples import same_prompts
+    from experiments.comparing.compare_page import same_prompts, write_page  # plotly takes a second
 
     write_page(options.html, title=" · ".join(line.name for line in found.lines), lines=found.lines, table=found.table,
                differences=found.differences, remarks=found.remarks, floor=common_floor(found.lines),

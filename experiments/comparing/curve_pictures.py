@@ -42,7 +42,8 @@ def draw_lines(
                   linestyle=DASHES[place // len(COLORS) % len(DASHES)])
         _finish(axes, lines, column, x, log_x=log_x, log_y=log_y)
     if smooth is not None:
-        panels[0].set_title(f"smoothed: {spelled(smooth)}", loc="left", fontsize="small", color="gray")
+        how = f"exponential mean, {smooth:g} for the past" if smooth < 1 else f"mean of {smooth:g} rows"
+        panels[0].set_title(f"smoothed: {how}", loc="left", fontsize="small", color="gray")
     _legend(figure, panels)
     return figure
 
@@ -53,13 +54,13 @@ def draw_lines(
 def default_axis(lines: Sequence[Line]) -> str:
     """Tokens, or bytes if tokenizers differ, if all lines have them; else steps."""
     name = "bytes" if len(tokenizers(lines)) > 1 else "tokens"
-    return name if all(_has(line, name) for line in lines) else "step"
+    return name if all(line.has(name) for line in lines) else "step"
 
 
 def default_column(lines: Sequence[Line]) -> str:
     """The validation loss that most lines have; in bits per byte if tokenizers differ."""
     def have(column: str) -> int:
-        return sum(_has(line, column) for line in lines)
+        return sum(line.has(column) for line in lines)
 
     usable = ["bits_per_byte"] if len(tokenizers(lines)) > 1 else ["bits_per_byte", "val_loss", "train_loss"]
     return max(usable, key=have)
@@ -72,9 +73,9 @@ def require(lines: Sequence[Line], column: str, x: str, start: float | None = No
     if column in PER_TOKEN and len(tokenizers(lines)) > 1:
         raise ValueError(f"y={column} counts tokens, and the runs have different tokenizers: use bits_per_byte, or for "
                          "training train_bits_per_byte")
-    drawn = [line.table.loc[line.table[column].notna(), x] for line in lines if _has(line, column) and _has(line, x)]
+    drawn = [line.table.loc[line.table[column].notna(), x] for line in lines if line.has(column) and line.has(x)]
     if not drawn:
-        there = dict.fromkeys(name for line in lines for name in line.table if name not in AXES and _has(line, name))
+        there = dict.fromkeys(name for line in lines for name in line.table if name not in AXES and line.has(name))
         raise ValueError(f"y={column} against x={x} is in no log: use y of {', '.join(there)}")
     end = max(places.max() for places in drawn)
     if start is not None and start > end:
@@ -84,7 +85,7 @@ def require(lines: Sequence[Line], column: str, x: str, start: float | None = No
 def not_drawn(lines: Sequence[Line], columns: Sequence[str], x: str) -> list[str]:
     """A sentence on each line that lacks a column."""
     return [f"{line.name} has no {name} in its log: it is not drawn in this panel." for line in lines
-            for name in (x, *columns) if not _has(line, name)]
+            for name in (x, *columns) if not line.has(name)]
 
 
 def smoothed(values: pd.Series, smooth: float | None) -> pd.Series:
@@ -96,20 +97,12 @@ def smoothed(values: pd.Series, smooth: float | None) -> pd.Series:
     return values.rolling(int(smooth), center=True, min_periods=1).mean()
 
 
-def spelled(smooth: float) -> str:
-    return f"exponential mean, {smooth:g} for the past" if smooth < 1 else f"mean of {smooth:g} rows"
-
-
-def _has(line: Line, column: str) -> bool:
-    return column in line.table and bool(line.table[column].notna().any())
-
-
 def _draw(
     axes: Axes, line: Line, column: str, x: str, smooth: float | None, start: float | None, *, color: str,
     linestyle: str,
 ) -> None:
     """A line with its band, from `start` on."""
-    if not (_has(line, column) and _has(line, x)):
+    if not (line.has(column) and line.has(x)):
         return
     frames = [frame for frame in (line.table, line.low, line.high) if frame is not None]
     there = line.table[column].notna() & line.table[x].notna()

@@ -1,12 +1,13 @@
 """The flags in which runs differ, and remarks on what cannot be compared."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
 import pandas as pd
 
 from config import flat
+from configuration.command_line import spell_value
 from experiments.comparing.lines import Line, members
 from experiments.comparing.sources import CurveSource
 
@@ -18,24 +19,13 @@ def differences(lines: Sequence[Line]) -> pd.DataFrame:
 
     A line of several runs has all their values. Foreign logs have no flags.
     """
-    flags = {line.name: [_flags(member) for member in members([line])] for line in lines}
+    flags = {line.name: [flat(member.run.config) for member in members([line])] for line in lines}
     rows = {}
-    for flag in dict.fromkeys(name for runs in flags.values() for run in runs for name in run):
-        cells = {line: ", ".join(dict.fromkeys(spelled(run[flag]) for run in runs)) for line, runs in flags.items()}
+    for flag in dict.fromkeys(name for runs in flags.values() for run in runs for name in run if name != "train.name"):
+        cells = {line: ", ".join(dict.fromkeys(spell_value(run[flag]) for run in runs)) for line, runs in flags.items()}
         if len({cell for line, cell in cells.items() if flags[line]}) > 1:
             rows[flag] = cells
     return pd.DataFrame.from_dict(rows, orient="index", columns=[line.name for line in lines])
-
-
-def _flags(source: CurveSource) -> dict[str, Any]:
-    return {flag: value for flag, value in flat(source.run.config).items() if flag != "train.name"}
-
-
-def spelled(value: Any) -> str:
-    """A flag's value as on the command line; () for an empty list."""
-    if isinstance(value, list | tuple):
-        return " ".join(map(spelled, value)) or "()"
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 @lru_cache(1000)
@@ -47,14 +37,13 @@ def _tokenizer(source: CurveSource) -> tuple[str, str]:
 
 def tokenizers(lines: Sequence[Line]) -> dict[str, list[str]]:
     """The lines that share a tokenizer, by its description; foreign logs are left out."""
-    found: dict[str, tuple[str, list[str]]] = {}
+    found: dict[tuple[str, str], list[str]] = {}
     for line in lines:
         if line.members[0].run:
-            said, fingerprint = _tokenizer(line.members[0])
-            found.setdefault(fingerprint, (said, []))[1].append(line.name)
-    spoken = [said for said, _ in found.values()]
-    return {said if spoken.count(said) == 1 else f"{said}, {print[:8]}": names
-            for print, (said, names) in found.items()}
+            found.setdefault(_tokenizer(line.members[0]), []).append(line.name)
+    spoken = [said for said, _ in found]
+    return {said if spoken.count(said) == 1 else f"{said}, {fingerprint[:8]}": names
+            for (said, fingerprint), names in found.items()}
 
 
 def val_texts(lines: Sequence[Line]) -> list[list[str]]:
@@ -62,14 +51,10 @@ def val_texts(lines: Sequence[Line]) -> list[list[str]]:
     found: dict[Any, list[str]] = {}
     for line in lines:
         if run := line.members[0].run:
-            found.setdefault(val_text(run.data), []).append(line.name)
+            floor = run.data["floor_bits_per_byte"]  # of the validation text, and so identifies it
+            text = run.data["fingerprint"] if floor is None else (run.data["val_bytes"], floor)
+            found.setdefault(text, []).append(line.name)
     return list(found.values())
-
-
-def val_text(data: Mapping[str, Any]) -> Any:
-    """A key that is equal for runs with the same validation text."""
-    floor = data["floor_bits_per_byte"]  # of the validation text, and so identifies it
-    return data["fingerprint"] if floor is None else (data["val_bytes"], floor)
 
 
 def common_floor(lines: Sequence[Line]) -> float | None:

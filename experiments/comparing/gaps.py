@@ -6,6 +6,7 @@ from dataclasses import astuple, dataclass, replace
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from experiments.common.figures import last_value
 from experiments.common.intervals import LEVEL, Difference, holm, welch
@@ -113,8 +114,7 @@ def _common(line: Line, base: Line) -> str | None:
     if len(val_texts([line, base])) > 1:
         return None
     usable = ("bits_per_byte", "val_loss") if len(tokenizers([line, base])) < 2 else ("bits_per_byte",)
-    return next((column for column in usable if all(
-        column in side.table and side.table[column].notna().any() for side in (line, base))), None)
+    return next((column for column in usable if line.has(column) and base.has(column)), None)
 
 
 def _on_text(line: Line, measured: Mapping[CurveSource, Measures], text: HeldOut | None) -> list[float]:
@@ -124,18 +124,18 @@ def _on_text(line: Line, measured: Mapping[CurveSource, Measures], text: HeldOut
     return [measured[member].bits_per_byte(text) for member in line.members]
 
 
-def bootstrap(
-    nats: Sequence[Sequence[float]], base: Sequence[Sequence[float]], text: HeldOut, *, seed: int = 0,
-) -> tuple[float, float]:
+def bootstrap(nats: Sequence[Sequence[float]], base: Sequence[Sequence[float]], text: HeldOut) -> tuple[float, float]:
     """95 % interval of the difference in bits per byte, by a paired bootstrap over blocks of the text.
 
     Each side is the mean of its runs. Shape: nats and base (runs, blocks).
     """
-    difference = np.mean(nats, axis=0) - np.mean(base, axis=0)
-    draws = np.random.default_rng(seed).multinomial(len(difference), np.full_like(difference, 1 / len(difference)),
-                                                    size=RESAMPLES)  # how often each block is drawn
-    bits = draws @ difference / math.log(2) / (draws @ text.block_bytes)
-    return tuple(float(end) for end in np.quantile(bits, (0.025, 0.975)))
+    def bits(nats: np.ndarray, num_bytes: np.ndarray, axis: int) -> np.ndarray:
+        return nats.sum(axis) / math.log(2) / num_bytes.sum(axis)
+
+    blocks = np.mean(nats, axis=0) - np.mean(base, axis=0), text.block_bytes
+    found = stats.bootstrap(blocks, bits, paired=True, method="percentile", n_resamples=RESAMPLES, batch=100,
+                            random_state=0)
+    return tuple(map(float, found.confidence_interval))
 
 
 # ---- in tokens ----

@@ -12,7 +12,7 @@ from scipy.stats import binomtest
 import tales
 from config import SampleConfig
 from corpora.files import digest
-from experiments.comparing.caches import cached
+from experiments.common.caches import cached
 from inference import OPENINGS, continue_prompts
 from run_store.atomic_files import sha256
 from runs import Run
@@ -92,7 +92,7 @@ def grade_run(run: Run, *, num_stories: int = 100, checkpoint: str = "best", dev
         texts = [OPENINGS["tales"] + new for new in continue_prompts(model, run.tokenizer(), sample)]
         return {"step": saved.step, "stories": [asdict(tales.grade(text)) | {"text": text} for text in texts]}
 
-    found = cached(run, CACHE, key, grade)
+    found = cached(run.path / CACHE, key, grade)
     lines = [dict(line) for line in found["stories"]]
     texts = tuple(line.pop("text") for line in lines)
     return Grades(found["step"], texts, tuple(tales.Grade(**line) for line in lines))

@@ -44,6 +44,9 @@ class Line:
     low: pd.DataFrame | None  # 95 % interval of the mean by Student's t, at the same rows; None = one member
     high: pd.DataFrame | None
 
+    def has(self, column: str) -> bool:
+        return column in self.table and bool(self.table[column].notna().any())
+
 
 def lines(sources: Iterable[CurveSource]) -> list[Line]:
     """The lines, in the order of their first members; a foreign log is always a line of its own.

@@ -4,21 +4,22 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain, pairwise
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
 
 from corpora.corpus import load_corpus
 from corpora.files import digest, text_blocks
 from corpora.shards import prepare
 from data import IGNORED, eval_batches
-from experiments.comparing.caches import cached
+from experiments.common.caches import cached
 from experiments.comparing.lines import Line, members, try_each
 from experiments.comparing.sources import CurveSource
 from inference import EncodedText
 from model import Model
+from objective import NextToken
 from runs import Run
 from tokenizer import Tokenizer
 from tools import pick_device
@@ -44,11 +45,6 @@ class HeldOut:
     def num_bytes(self) -> int:
         """Bytes of UTF-8."""
         return int(self.block_bytes.sum())
-
-    @cached_property
-    def digest(self) -> str:
-        """SHA-256 (hex) of the documents."""
-        return digest(*self.documents)
 
     @cached_property
     def blocks(self) -> tuple[np.ndarray, ...]:
@@ -119,8 +115,8 @@ def held_out_text(run: Run, max_bytes: int) -> HeldOut:
         raise ValueError(f"data.name={corpus.name} has changed since {run.name} was trained: put the text back as it "
                          "was, or give a text to measure on")
     _, part = prepare(corpus, tokenizer, run.config.data.cache_path, workers=run.config.data.workers)
-    starts = np.append(part.document_starts, part.num_tokens)
-    documents = (tokenizer.decode(part.tokens[begin:end]) for begin, end in zip(starts[:-1], starts[1:], strict=True))
+    documents = (tokenizer.decode(part.tokens[begin:end])
+                 for begin, end in pairwise(chain(part.document_starts, [part.num_tokens])))
     return HeldOut(_up_to(documents, max_bytes), f"held out for {run.name}")
 
 
@@ -151,36 +147,30 @@ def measure(run: Run, text: HeldOut, *, checkpoint: str = "best", device: str = 
     Raises ValueError if there is no such checkpoint, or if the tokenizer cannot encode the text.
     """
     saved = run.checkpoint(checkpoint)
-    key = digest(saved.fingerprint, text.digest, BLOCK_BYTES, TOP)
+    key = digest(saved.fingerprint, digest(*text.documents), BLOCK_BYTES, TOP)
 
     def measure_now() -> dict:
         model = run.load_model(str(saved.step), pick_device(device))
         return {"step": saved.step, **predict(model, run.tokenizer(), text, packing=run.config.data.packing)}
 
-    found = cached(run, CACHE, key, measure_now)
+    found = cached(run.path / CACHE, key, measure_now)
     return Measures(**found | {"accuracy": {int(k): share for k, share in found["accuracy"].items()}})
 
 
-@torch.inference_mode()
 def predict(model: Model, tokenizer: Tokenizer, text: HeldOut, *, packing: str) -> dict:
     """The fields of Measures, without the step."""
-    encoded = [[tokenizer.bos_id, *ids, tokenizer.eos_id] for ids in tokenizer.encode_batch(list(text.documents))]
-    ids, starts = np.concatenate(encoded), np.cumsum([0, *map(len, encoded[:-1])])
-    seq_len = min(model.cfg.max_seq_len, len(ids) - 1)
+    encoded = EncodedText.of(text.documents, tokenizer)
+    blocks = text.blocks_of(tokenizer, np.split(encoded.tokens, encoded.document_starts[1:]))
+    seq_len = min(model.cfg.max_seq_len, encoded.num_tokens - 1)
     rows = max(1, MAX_LOGITS // (seq_len * model.cfg.padded_vocab_size))
     # the same rows twice: of the tokens, and of their blocks
-    batches, places = (eval_batches(EncodedText(values, starts, len(ids), tokenizer.pad_id), rows, seq_len, packing)
-                       for values in (ids, text.blocks_of(tokenizer, encoded)))
-    nats, hits, count = np.zeros(len(text.block_bytes)), dict.fromkeys(TOP, 0), 0
-    device = next(model.parameters()).device
+    batches, places = (eval_batches(encoded._replace(tokens=tokens), rows, seq_len, packing)
+                       for tokens in (encoded.tokens, blocks))
+    objective, device, found = NextToken(model), next(model.parameters()).device, []
     for batch, place in zip(batches, places, strict=True):
-        batch, where = batch.to(device), place.y[place.y != IGNORED].numpy()
-        counts = batch.y != IGNORED
-        logits, targets = model(batch.x, documents=batch.documents)[counts], batch.y[counts]  # (n, v), (n,)
-        each = nn.functional.cross_entropy(logits, targets, reduction="none").cpu().double().numpy()
-        nats += np.bincount(where, each, len(nats))
-        likeliest = logits.topk(min(max(TOP), logits.shape[-1])).indices == targets[:, None]
-        hits = {k: hits[k] + int(likeliest[:, :k].sum()) for k in TOP}
-        count += len(targets)
-    return {"num_tokens": count, "accuracy": {str(k): number / count for k, number in hits.items()},
-            "block_nats": nats.tolist()}
+        scores, counts = objective.score(batch.to(device), top_k=max(TOP)), place.y != IGNORED
+        right = scores.likeliest.cpu() == batch.y[..., None]  # (b, t, k)
+        found.append((place.y[counts], scores.nats.cpu()[counts], right[counts]))
+    where, nats, right = map(torch.cat, zip(*found, strict=True))
+    return {"num_tokens": len(nats), "accuracy": {str(k): int(right[:, :k].sum()) / len(nats) for k in TOP},
+            "block_nats": np.bincount(where, nats.double(), len(text.block_bytes)).tolist()}

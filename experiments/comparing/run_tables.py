@@ -3,12 +3,12 @@
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import pandas as pd
+from matplotlib.ticker import EngFormatter
 
 from configuration.command_line import spell_bytes
-from experiments.common.figures import num_parameters
+from experiments.common.figures import last_value, num_parameters
 from experiments.common.intervals import mean_interval
 from experiments.comparing.differences import PER_TOKEN, tokenizers
 from experiments.comparing.grades import grade_run
@@ -17,21 +17,13 @@ from experiments.comparing.measures import HeldOut, Measures
 from experiments.comparing.sources import CurveSource
 from runs import Run
 
-UNITS = ("", "k", "M", "G", "T", "P", "E")
 whole, loss, percent, digits = "{:,.0f}".format, "{:.4f}".format, "{:.1%}".format, "{:.4g}".format
-
-
-def short(value: float) -> str:
-    """With a metric prefix: 301G."""
-    power = 0 if value < 1000 else min(len(UNITS) - 1, int(math.log10(value)) // 3)
-    return f"{value / 1000**power:.3g}{UNITS[power]}"
-
 
 HEADINGS: dict[str, tuple[str, Callable[[float], str]]] = {  # column -> its heading, its format
     "parameters": ("parameters", whole),
     "steps": ("steps", whole),
     "tokens": ("tokens", whole),
-    "flops": ("FLOPs", short),
+    "flops": ("FLOPs", EngFormatter(places=1, sep="")),
     "seconds": ("seconds", whole),
     "val_loss": ("final val loss", loss),
     "best_val_loss": ("best val loss", loss),
@@ -58,37 +50,31 @@ def run_table(
     Losses are the final and the lowest of the log; bits_over_floor is final. text_ and top_ are of the best checkpoint
     on the same text (`measured`), `stories` is the share of whole ones.
     """
-    rows = {source.name: {"line": line.name} | figures(source, measured.get(source), text, (stories or {}).get(source))
-            for line in lines for source in line.members}
+    rows = {}
+    for line in lines:
+        for source in line.members:
+            row = {"line": line.name} | of_log(source.table)
+            if source.run:
+                row |= of_run(source.run, row.get("bits_per_byte"))
+            if found := measured.get(source):
+                row["text_bits_per_byte"] = found.bits_per_byte(text)
+                row |= {f"top_{k}": correct for k, correct in found.accuracy.items()}
+            rows[source.name] = row | {"stories": (stories or {}).get(source, math.nan)}
     return pd.DataFrame.from_dict(rows, orient="index", columns=["line", *HEADINGS])
-
-
-def figures(
-    source: CurveSource, measures: Measures | None, text: HeldOut | None, stories: float | None,
-) -> dict[str, Any]:
-    """A run's row, without unknown figures."""
-    found = of_log(source.table)
-    if source.run:
-        found |= of_run(source.run, found.get("bits_per_byte"))
-    if measures:
-        found |= {"text_bits_per_byte": measures.bits_per_byte(text)}
-        found |= {f"top_{k}": correct for k, correct in measures.accuracy.items()}
-    return found if stories is None else found | {"stories": stories}
 
 
 def of_log(table: pd.DataFrame) -> dict[str, float]:
     """The figures that a log gives."""
-    known = [name for name in table if pd.api.types.is_numeric_dtype(table[name]) and table[name].notna().any()]
-    values = {name: table[name].dropna() for name in known}
-    found = {"steps": float(values["step"].max())}
-    found |= {name: float(values[name].max()) for name in ("tokens", "flops", "seconds") if name in values}
+    log = table.select_dtypes("number").dropna(axis="columns", how="all")
+    found = {"steps": float(log["step"].max())}
+    found |= {name: float(log[name].max()) for name in ("tokens", "flops", "seconds") if name in log}
     for name in ("val_loss", "bits_per_byte"):
-        if name in values:
-            found |= {name: float(values[name].iloc[-1]), f"best_{name}": float(values[name].min())}
+        if name in log:
+            found |= {name: last_value(log, name), f"best_{name}": float(log[name].min())}
     if "val_loss" in found:
         found["perplexity"] = math.exp(min(found["val_loss"], 700))
-    if "tokens_per_second" in values:
-        found["tokens_per_second"] = float(values["tokens_per_second"].median())
+    if "tokens_per_second" in log:
+        found["tokens_per_second"] = float(log["tokens_per_second"].median())
     return found
 
 
@@ -134,15 +120,11 @@ def graded(
 
     The best checkpoint writes `num_stories`; with 0 the grades of the end of its training count.
     """
-    return try_each(lines, lambda run: _share(run, num_stories, device), "The stories of {} are not graded: {}.")
+    def share(run: Run) -> float | None:
+        if num_stories:
+            grades = grade_run(run, num_stories=num_stories, device=device)
+            return grades and grades.share
+        path = run.path / "grades.json"
+        return float(pd.read_json(path).passed.mean()) if path.exists() else None
 
-
-def _share(run: Run, num_stories: int, device: str) -> float | None:
-    path = run.path / "grades.json"
-    if num_stories:
-        grades = grade_run(run, num_stories=num_stories, device=device)
-        return grades and grades.share
-    if not path.exists():
-        return None
-    passed = [grade["passed"] for grade in json.loads(path.read_text(encoding="utf-8"))]
-    return sum(passed) / len(passed)
+    return try_each(lines, share, "The stories of {} are not graded: {}.")

@@ -50,6 +50,11 @@ def find(words: Sequence[str]) -> tuple[list[CurveSource], list[str]]:
     return with_own_names(sources), problems
 
 
+def missing(words: Sequence[str]) -> list[str]:
+    """The words that are no patterns and name nothing."""
+    return [word for word in words if not set(word) & set("*?[") and not places(word)]
+
+
 def places(word: str) -> list[Path]:
     """The paths that a word names: folders of runs, whole or damaged, and files and folders of other logs."""
     path, in_models = Path(word).expanduser(), runs.MODELS / word
@@ -96,7 +101,9 @@ def read_run(path: Path) -> CurveSource:
 
 def with_own_names(sources: list[CurveSource]) -> list[CurveSource]:
     """Make equal names unique by as much of the paths as needed, or else by a number."""
-    paths = [path_of_name(source) for source in sources]
+    paths = [source.path if source.run else goes_by(source.path) for source in sources]
+    paths = [path if path.name == source.name else path / source.name  # a run in a chart lies below the file
+             for path, source in zip(paths, sources, strict=True)]
     names = [source.name for source in sources]
     for length in range(2, max(len(path.parts) for path in paths) + 1):
         times = Counter(names)
@@ -105,9 +112,3 @@ def with_own_names(sources: list[CurveSource]) -> list[CurveSource]:
     before = [names[:place].count(name) for place, name in enumerate(names)]
     return [replace(source, name=name if count == 0 else f"{name} ({count + 1})")
             for source, name, count in zip(sources, names, before, strict=True)]
-
-
-def path_of_name(source: CurveSource) -> Path:
-    """A path that ends in the source's name; that of a run in a chart lies below the file's."""
-    path = source.path if source.run else goes_by(source.path)
-    return path if path.name == source.name else path / source.name

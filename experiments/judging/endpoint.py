@@ -2,13 +2,11 @@
 
 import json
 import os
-import threading
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from typing import Any
 from urllib.parse import urlsplit
 
-from corpora.files import digest
 from experiments.judging.judge_options import JudgeOptions, Unreachable
-from experiments.judging.reply_cache import ReplyCache
 
 BASE_URL = "https://api.openai.com/v1"
 OVERHEAD = 64  # tokens at most that an endpoint adds around a prompt
@@ -24,43 +22,25 @@ class Reply:
     """The reply to a prompt, and its tokens; None = the endpoint did not report them."""
 
     text: str
-    tokens_in: int | None
-    tokens_out: int | None
+    tokens_in: int | None = None
+    tokens_out: int | None = None
 
 
 class Endpoint:
-    """A judge that several threads may ask; every reply is kept, so that none is paid for twice.
+    """A judge that several threads may ask. Raises ValueError if OPENAI_BASE_URL is not an address."""
 
-    Raises ValueError if OPENAI_BASE_URL is not an address.
-    """
-
-    def __init__(self, options: JudgeOptions, cache: ReplyCache):
-        self._options, self._cache, self._lock, self._client = options, cache, threading.Lock(), None
-        self._url = (os.environ.get("OPENAI_BASE_URL") or BASE_URL).rstrip("/")
-        if not self._url.startswith(("http://", "https://")):
-            raise ValueError(f"OPENAI_BASE_URL={self._url} is not an address: use e.g. http://localhost:8000/v1")
+    def __init__(self, options: JudgeOptions):
+        self._options, self._client = options, None
+        self.url = (os.environ.get("OPENAI_BASE_URL") or BASE_URL).rstrip("/")
+        if not self.url.startswith(("http://", "https://")):
+            raise ValueError(f"OPENAI_BASE_URL={self.url} is not an address: use e.g. http://localhost:8000/v1")
 
     @property
     def host(self) -> str:
-        return urlsplit(self._url).netloc.rpartition("@")[2]
+        return urlsplit(self.url).netloc.rpartition("@")[2]
 
-    def known(self, prompt: str, attempt: int) -> Reply | None:
-        """The kept reply, if there is one."""
-        key = self._key(prompt, attempt)
-        return Reply(**self._cache[key]) if key in self._cache else None
-
-    def ask(self, prompt: str, attempt: int) -> Reply:
-        """Ask for a reply and keep it. Raises Refused or Unreachable with one sentence."""
-        reply = self._send(prompt)
-        self._cache[self._key(prompt, attempt)] = asdict(reply)
-        return reply
-
-    def require_key(self) -> None:
-        """Raise ValueError if there is no key or no openai package."""
-        with self._lock:
-            self._client = self._client or self._connect()
-
-    def _connect(self):
+    def connect(self) -> None:
+        """Make ready to send. Raises ValueError if there is no key or no openai package."""
         try:
             import openai
         except ModuleNotFoundError:
@@ -69,12 +49,11 @@ class Endpoint:
         if not key:
             raise ValueError(f"OPENAI_API_KEY is not set: set it to your key for {self.host}; if the server needs "
                              "none, to any word")
-        return openai.OpenAI(api_key=key, base_url=self._url, max_retries=RETRIES, timeout=self._options.timeout)
+        self._client = openai.OpenAI(api_key=key, base_url=self.url, max_retries=RETRIES,
+                                     timeout=self._options.timeout)
 
-    def _key(self, prompt: str, attempt: int) -> str:
-        return digest(self._url, self._request(prompt), attempt)
-
-    def _request(self, prompt: str) -> dict:
+    def request(self, prompt: str) -> dict[str, Any]:
+        """The body of a request."""
         options = self._options
         request = {"model": options.judge_model, "messages": [{"role": "user", "content": prompt}],
                    options.limit_name: options.max_tokens}
@@ -84,12 +63,12 @@ class Endpoint:
             request["response_format"] = {"type": options.reply_format}
         return request
 
-    def _send(self, prompt: str) -> Reply:
+    def send(self, prompt: str) -> Reply:
+        """Ask for a reply. Raises Refused or Unreachable with one sentence."""
         import openai
 
-        self.require_key()
         try:
-            raw = self._client.chat.completions.with_raw_response.create(**self._request(prompt))
+            return read_reply(self._client.chat.completions.create(**self.request(prompt)))
         except (openai.RateLimitError, openai.InternalServerError, openai.ConflictError) as error:
             raise Unreachable(f"{self.host} still says {error.status_code} after {RETRIES + 1} requests: "
                               f"{server_message(error)}") from None
@@ -102,7 +81,8 @@ class Endpoint:
         except openai.APIConnectionError as error:
             raise Unreachable(f"{self.host} cannot be reached ({error.__cause__ or error}): is OPENAI_BASE_URL right, "
                               "and the server up?") from None
-        return read_body(raw.http_response.text)
+        except (json.JSONDecodeError, UnicodeDecodeError):  # a damaged body is asked for again
+            return Reply("")
 
 
 def server_message(error) -> str:
@@ -111,13 +91,12 @@ def server_message(error) -> str:
     return " ".join(str(body.get("message") or error.message).split())[:300]
 
 
-def read_body(text: str) -> Reply:
-    """The reply in a response body; an empty one if the body is damaged, so that it is asked for again."""
+def read_reply(completion) -> Reply:
+    """The reply in a completion, which openai does not check; an empty one if it has none."""
     try:
-        body = json.loads(text)
-        content = body["choices"][0]["message"]["content"]
-    except (ValueError, LookupError, TypeError):
-        return Reply("", None, None)
-    usage = body.get("usage")
-    counts = [usage.get(name) if isinstance(usage, dict) else None for name in ("prompt_tokens", "completion_tokens")]
-    return Reply(content if isinstance(content, str) else "", *(n if isinstance(n, int) else None for n in counts))
+        text = completion.choices[0].message.content
+    except (AttributeError, LookupError, TypeError):
+        return Reply("")
+    usage = getattr(completion, "usage", None)
+    counts = (getattr(usage, name, None) for name in ("prompt_tokens", "completion_tokens"))
+    return Reply(text if isinstance(text, str) else "", *(n if isinstance(n, int) else None for n in counts))

@@ -1,12 +1,12 @@
 """The options of judging."""
 
-import re
 from pathlib import Path
 from typing import Literal
 
 from pydantic.dataclasses import dataclass
 
 from config import CHECKED
+from configuration.checks import require_folder_name, require_not_negative, require_positive
 from run_store.listing import ROOT
 
 NUM_STORIES = 50  # prompts, as in the paper
@@ -49,16 +49,12 @@ class JudgeOptions:
         return ROOT / self.cache_dir
 
     def __post_init__(self):
-        for name in ("stories", "room", "parallel", "timeout", "max_tokens"):
-            if getattr(self, name) is not None and getattr(self, name) <= 0:
-                raise ValueError(f"{name}={getattr(self, name)} must be above 0")
-        for name in ("temperature", "seed", "retries", "budget", "price_in", "price_out", "judge_temperature"):
-            if getattr(self, name) is not None and getattr(self, name) < 0:
-                raise ValueError(f"{name}={getattr(self, name)} is below 0")
+        require_positive(self, "stories", "room", "parallel", "timeout", "max_tokens")
+        require_not_negative(self, "temperature", "seed", "retries", "budget", "price_in", "price_out",
+                             "judge_temperature")
         if (self.price_in is None) != (self.price_out is None):
             raise ValueError("price_in and price_out belong together: give both, or none")
         if self.budget is not None and self.price_in is None:
             raise ValueError(f"budget={self.budget} needs prices: give --price-in and --price-out, USD for a million "
                              "tokens")
-        if self.name is not None and not re.fullmatch(r"[\w-][\w.-]*", self.name):
-            raise ValueError(f"name={self.name!r} is not a folder name: use letters, digits, '.', '_', '-'")
+        require_folder_name(self.name)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from experiments.common.intervals import LEVEL
-from experiments.common.reports import markdown_table
+from experiments.common.reports import cell, markdown_table
 from experiments.judging.continuations import Submission
 from experiments.judging.rubric import AGES, CRITERIA
 from experiments.judging.verdict_tables import Duel, Verdicts, ages, criteria_table
@@ -23,25 +23,25 @@ from training.report import shown
 EXAMPLES = 3  # texts shown in the report
 
 
-def write_page(folder: Path, heading: str, submission: Submission, host: str, said: list[str], rest: list[str]) -> str:
+def write_page(folder: Path, heading: str, submission: Submission, said: list[str], rest: list[str]) -> str:
     """Write report.md, and return what to print of it."""
     title = f"# {heading} by {submission.options.judge_model}\n"
     write_text(folder / "report.md",
-               "\n".join([title, submission.conditions(host), "", *said, "", *rest]) + "\n")
+               "\n".join([title, submission.conditions(), "", *said, "", *rest]) + "\n")
     return "\n".join([*said, "", f"every text and verdict: {shown(folder)}"])
 
 
 # ---- grades ----
 
 
-def write_grades(folder: Path, submission: Submission, host: str, verdicts: dict[str, Verdicts]) -> str:
+def write_grades(folder: Path, submission: Submission, verdicts: dict[str, Verdicts]) -> str:
     """Write the results of grading, and return what to print."""
     table = criteria_table(verdicts)
     write_text(folder / "criteria.csv", table.to_csv(index=False))
     write_text(folder / "stories.csv", story_table(submission, verdicts).to_csv(index=False))
     reading = ("Means of 10 with their 95 % interval over the beginnings, by Student's t. Ages: "
                f"{', '.join(f'{letter} {years}' for letter, years in AGES.items())}.\n")
-    return write_page(folder, f"{', '.join(verdicts)}: graded", submission, host,
+    return write_page(folder, f"{', '.join(verdicts)}: graded", submission,
                       [markdown_table(grade_rows(table, verdicts)), "", *gap_lines(table)],
                       [reading, *examples(submission, verdicts)])
 
@@ -50,7 +50,7 @@ def grade_rows(table: pd.DataFrame, verdicts: dict[str, Verdicts]) -> list[dict[
     """A printed row for each run."""
     rows = []
     for name, given in verdicts.items():
-        means = {row.criterion: spread(row.mean, row.low, row.high)
+        means = {row.criterion: f"{row.mean:.2f} ({cell('.2f', row.low, row.high)})".removesuffix(" ()")
                  for row in table[table.run == name].itertuples()}
         groups = ", ".join(f"{letter} {number}" for letter, number in ages(given).items())
         rows.append({"run": name, **means, "age groups": groups, "graded": str(len(given) - given.count(None)),
@@ -95,9 +95,7 @@ def examples(submission: Submission, verdicts: dict[str, Verdicts]) -> list[str]
 # ---- pairs ----
 
 
-def write_duel(
-    folder: Path, submission: Submission, host: str, forward: Verdicts, backward: Verdicts, result: Duel,
-) -> str:
+def write_duel(folder: Path, submission: Submission, forward: Verdicts, backward: Verdicts, result: Duel) -> str:
     """Write the results of a blind comparison, and return what to print."""
     one, other = names = [writer.name for writer in submission.writers]
     orders = {one: forward, other: backward}  # by the run whose text is read first
@@ -105,8 +103,8 @@ def write_duel(
                 for kind in result.outcomes]
     write_text(folder / "pairs.csv", pair_table(submission, orders, outcomes).to_csv(index=False))
     row = {f"{one} wins": result.wins, f"{other} wins": result.losses, "ties": result.ties,
-           "unparsable": result.missing, "p (sign test)": number(result.p)}
-    return write_page(folder, f"{one} and {other}: compared", submission, host,
+           "unparsable": result.missing, "p (sign test)": cell(".4f", result.p)}
+    return write_page(folder, f"{one} and {other}: compared", submission,
                       [markdown_table([row]), "", *duel_lines(*names, result)],
                       pair_examples(submission, orders, outcomes))
 
@@ -144,24 +142,16 @@ def duel_lines(one: str, other: str, result: Duel) -> list[str]:
         decided = result.wins + result.losses
         better = one if result.wins > result.losses else other
         said = (f"{one} wins {share:.0%} of the {decided} pairs that were decided (95 %: {low:.0%} to {high:.0%}); "
-                f"p = {number(result.p)}: {'inside the noise' if result.p >= LEVEL else f'{better} is better'}.")
+                f"p = {result.p:.4f}: {'inside the noise' if result.p >= LEVEL else f'{better} is better'}.")
     flips = result.for_first + result.for_second
     if not flips:
         return [said, "The order never changed the judge's mind."]
     bias = (f"The order changed the judge's mind in {flips} pairs, which count as ties: for what it read first in "
-            f"{result.for_first}, for what it read second in {result.for_second} (p = {number(result.bias_p)}).")
+            f"{result.for_first}, for what it read second in {result.for_second} (p = {result.bias_p:.4f}).")
     return [said, bias]
 
 
 # ---- both ----
-
-
-def spread(mean: float, low: float, high: float) -> str:
-    return f"{mean:.2f}" if math.isnan(low) else f"{mean:.2f} ({low:.2f} to {high:.2f})"
-
-
-def number(value: float) -> str:
-    return "-" if math.isnan(value) else f"{value:.4f}"
 
 
 def on_one_line(text: str) -> str:

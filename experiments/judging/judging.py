@@ -5,17 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
-
 from configuration.command_line import warn
-from experiments.judging.client import JudgeClient
-from experiments.judging.continuations import Submission, let_write
+from experiments.judging.client import JudgeClient, ReplyCache, TokenUsage
+from experiments.judging.continuations import Submission, choose_prompts, let_write
 from experiments.judging.endpoint import Endpoint
 from experiments.judging.judge_options import JudgeOptions
 from experiments.judging.judge_report import write_duel, write_grades
-from experiments.judging.prompts import choose_prompts
-from experiments.judging.reply_cache import ReplyCache
 from experiments.judging.rubric import Question, compare_question, grade_question
 from experiments.judging.verdict_tables import duel
 from run_store.listing import RESULTS
@@ -30,14 +25,12 @@ def grade_runs(words: Sequence[str], options: JudgeOptions) -> str:
     Raises ValueError for mistakes, Unreachable if the judge does not answer.
     """
     submission = submit(find_runs(words), options)
-    questions = [grade_question(prompt, text, plot=options.plot)
-                 for writer in submission.writers
-                 for prompt, text in zip(submission.prompts, writer.texts, strict=True)]
-    answers, host = ask(questions, options)
-    count = len(submission.prompts)
-    verdicts = {writer.name: answers[first : first + count]
-                for writer, first in zip(submission.writers, range(0, len(answers), count), strict=True)}
-    return write_grades(results_folder(submission, "-"), submission, host, verdicts)
+    asked = {writer.name: [grade_question(prompt, text, plot=options.plot)
+                           for prompt, text in zip(submission.prompts, writer.texts, strict=True)]
+             for writer in submission.writers}
+    answers = ask([question for questions in asked.values() for question in questions], options)
+    verdicts = {name: [answers[question] for question in questions] for name, questions in asked.items()}
+    return write_grades(results_folder(submission, "-"), submission, verdicts)
 
 
 def versus_runs(words: Sequence[str], options: JudgeOptions) -> str:
@@ -50,12 +43,11 @@ def versus_runs(words: Sequence[str], options: JudgeOptions) -> str:
     orders = [(compare_question(prompt, one, other), compare_question(prompt, other, one))
               for prompt, one, other in pairs]
     identical = [one == other for _, one, other in pairs]
-    questions = [question for order, same in zip(orders, identical, strict=True) if not same for question in order]
-    answers, host = ask(questions, options)
-    found = dict(zip(questions, answers, strict=True))
-    forward, backward = ([found.get(order[place]) for order in orders] for place in (0, 1))
+    answers = ask([question for order, same in zip(orders, identical, strict=True) if not same for question in order],
+                  options)
+    forward, backward = ([answers.get(order[place]) for order in orders] for place in (0, 1))
     result = duel(forward, backward, identical)
-    return write_duel(results_folder(submission, "-versus-"), submission, host, forward, backward, result)
+    return write_duel(results_folder(submission, "-versus-"), submission, forward, backward, result)
 
 
 def find_runs(words: Sequence[str]) -> dict[str, Run]:
@@ -71,21 +63,17 @@ def find_runs(words: Sequence[str]) -> dict[str, Run]:
 
 def submit(runs: dict[str, Run], options: JudgeOptions) -> Submission:
     """Choose the prompts, and have each run continue them."""
+    host = Endpoint(options).host
     first, *others = runs.values()
     prompts = choose_prompts(first, options)
-    for other in others:
-        if options.prompts is None and not same_held_out(first, other):
+    for other in others if options.prompts is None else ():
+        both_tales = first.config.data.name == other.config.data.name == ("tales",)  # whose held-out part is always one
+        if not both_tales and first.data["fingerprint"] != other.data["fingerprint"]:
             warn(f"{other.name} has not learned from the text of {first.name}, whose held-out part the beginnings are "
                  "of: --prompts FILE gives others")
     cache = ReplyCache(options.cache_path / "texts.jsonl")
     writers = [let_write(run, name, prompts, options, cache) for name, run in runs.items()]
-    return Submission(options, tuple(prompts), tuple(writers))
-
-
-def same_held_out(run: Run, other: Run) -> bool:
-    """Whether both runs have the same held-out text; that of tales is always the same."""
-    both_tales = run.config.data.name == other.config.data.name == ("tales",)
-    return both_tales or run.data["fingerprint"] == other.data["fingerprint"]
+    return Submission(options, host, tuple(prompts), tuple(writers))
 
 
 def results_folder(submission: Submission, between: str) -> Path:
@@ -95,26 +83,22 @@ def results_folder(submission: Submission, between: str) -> Path:
     return folder
 
 
-def ask(questions: list[Question], options: JudgeOptions) -> tuple[list[dict[str, Any] | None], str]:
-    """The judge's answers, and its host; the estimated and the actual cost are printed on stderr."""
-    endpoint = Endpoint(options, ReplyCache(options.cache_path / "replies.jsonl"))
-    client = JudgeClient(endpoint, options)
+def ask(questions: list[Question], options: JudgeOptions) -> dict[Question, dict[str, Any] | None]:
+    """The judge's answers; the estimated and the actual cost are printed on stderr."""
+    endpoint = Endpoint(options)
+    client = JudgeClient(endpoint, options, ReplyCache(options.cache_path / "replies.jsonl"))
     if left := client.open(questions):
-        endpoint.require_key()
+        endpoint.connect()
         likely, most = client.estimate(left)
         known = f" ({len(questions) - len(left):,} are answered already)" if len(left) < len(questions) else ""
         require_consent(f"{len(left):,} questions for {options.judge_model} at {endpoint.host}{known}: likely "
                         f"{likely.describe(options)}; at most {most.describe(options)}", most.cost(options), options)
-    bar = Progress(MofNCompleteColumn(), BarColumn(None), TimeRemainingColumn(compact=True),
-                   console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True)
     try:
-        with bar:
-            task = bar.add_task("", total=len(left))
-            answers = client.answers(questions, lambda: bar.advance(task))
+        client.ask(left)
     finally:
-        if client.spent.replies:
-            print(f"spent: {client.spent.describe(options)}", file=sys.stderr)
-    return answers, endpoint.host
+        if client.spent:
+            print(f"spent: {sum(client.spent, TokenUsage()).describe(options)}", file=sys.stderr)
+    return {question: client.state(question).answer for question in questions}
 
 
 def require_consent(estimate: str, cost: float | None, options: JudgeOptions) -> None:

@@ -24,15 +24,14 @@ def criteria_table(verdicts: dict[str, Verdicts]) -> pd.DataFrame:
     `gap` is the difference to the first run on the prompts that both have grades for, with its interval; `p`, of a
     test of its signs, is corrected for the number of gaps (Holm).
     """
-    first, rows = next(iter(verdicts.values())), []
-    for name, given in verdicts.items():
-        for criterion in CRITERIA:
-            values = [verdict[criterion] for verdict in given if verdict and criterion in verdict]
-            if not values:
-                continue
-            row = {"run": name, "criterion": criterion} | interval("", values)
-            gaps = [ours[criterion] - base[criterion] for ours, base in zip(given, first, strict=True) if ours and base]
-            if given is not first and gaps:
+    grades = {name: pd.DataFrame([verdict or {} for verdict in given], columns=[*CRITERIA], dtype=float)
+              for name, given in verdicts.items()}
+    base, rows = next(iter(grades.values())), []
+    for name, given in grades.items():
+        for criterion in given.dropna(axis="columns", how="all"):
+            row = {"run": name, "criterion": criterion} | interval("", given[criterion].dropna())
+            gaps = (given[criterion] - base[criterion]).dropna()
+            if given is not base and len(gaps):
                 row |= interval("gap_", gaps) | {"p": flip_test(gaps)}
             rows.append(row)
     columns = ["run", "criterion", *PARTS, *(f"gap_{part}" for part in PARTS), "p"]

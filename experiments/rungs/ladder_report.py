@@ -8,16 +8,22 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from config import ModelConfig, replace
+from configuration.command_line import spell_value
 from experiments.common.figures import num_parameters
 from experiments.common.reports import markdown_table, write_picture
+from experiments.rungs.definitions import RUNGS, Rung
 from experiments.rungs.staircase import RungResult, floor, last, table
-from experiments.rungs.traces import trace_diff
+from model import Model
+from presets import load_preset
 from run_store.atomic_files import write_text
 from runs import Run
+from tools import Trace, seed_everything, trace
 
 COLOURS = {True: "#2a9d5c", False: "#d1495b", None: "#8a8f98"}  # by whether a rung helps; None = may be chance
 MEANINGS = {True: "helps", False: "hurts", None: "not to be told from chance"}
@@ -121,12 +127,9 @@ def section(one: RungResult) -> str:
 
 def flags_of(one: RungResult) -> str:
     """The flags that its preset changes."""
-    changed = (f"`{flag}` {_spell(before)} → {_spell(after)}" for flag, (before, after) in one.rung.changes().items())
+    changed = (f"`{flag}` {spell_value(before)} → {spell_value(after)}"
+               for flag, (before, after) in one.rung.changes().items())
     return ", ".join(changed) or "—"
-
-
-def _spell(value: object) -> str:
-    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def tokens_of(results: Sequence[RungResult]) -> float:
@@ -143,3 +146,22 @@ def describe(run: Run) -> str:
     """The size of a run, its loss, its cost, and a sample."""
     return (f"{num_parameters(run.config.model):,} parameters, {last(run, 'bits_per_byte'):.3f} bits per byte "
             f"after {last(run, 'tokens'):,.0f} tokens and {last(run, 'seconds'):.1f} s\n\n{sample_of(run)}")
+
+
+# ---- traces ----
+
+
+def trace_rung(cfg: ModelConfig, *, vocab_size: int = 63) -> Trace:
+    """The shapes of a training forward on 2 rows of 8 tokens."""
+    seed_everything(0)
+    model = Model(replace(cfg, vocab_size=vocab_size))
+    tokens = torch.randint(vocab_size, (2, 8))  # (b, t)
+    with torch.no_grad(), trace(model, stats="none") as t:
+        model(tokens)
+    return t
+
+
+def trace_diff(rung: Rung) -> str:
+    """What differs from the trace of the rung below."""
+    below, here = (trace_rung(load_preset(RUNGS[place].preset).model) for place in (rung.number - 2, rung.number - 1))
+    return below.diff(here)
