@@ -79,8 +79,7 @@ PRESETS: dict[str, Mapping[str, Mapping[str, Any]]] = {
     "char": {
         "model": PLAIN_MODEL | {
             "dim": 128, "num_layers": 4, "attention.num_heads": 4, "vocab_size": None, "max_seq_len": 64,
-            "activation": "relu2",
-            "norm": "rms", "norm_eps": 1e-6, "qk_norm": "head", "out_init": "zero",
+            "activation": "relu2", "norm": "rms", "norm_eps": 1e-6, "qk_norm": "head", "out_init": "zero",
         },
         "tokenizer": {"kind": "char", "vocab_size": None},
         "train": ADAMW | {"optimizer": "muon", "lr": 5e-3, "momentum": 0.95, "schedule": "wsd", "decay_fraction": 0.8,
@@ -91,8 +90,7 @@ PRESETS: dict[str, Mapping[str, Mapping[str, Any]]] = {
     "nanogpt-char": {
         "model": PLAIN_MODEL | {
             "dim": 128, "num_layers": 4, "attention.num_heads": 4, "vocab_size": None, "max_seq_len": 64,
-            "activation": "gelu",
-            "position": "learned", "tie_embeddings": True, "out_init": "depth",
+            "activation": "gelu", "position": "learned", "tie_embeddings": True, "out_init": "depth",
         },
         "tokenizer": {"kind": "char", "vocab_size": None},
         "train": ADAMW | {"lr": 1e-3, "beta2": 0.99, "batch_size": 12, "accumulation": 1, "steps": 2000,
@@ -120,8 +118,7 @@ LADDER: dict[str, Mapping[str, Mapping[str, Any]]] = {
         "model": PLAIN_MODEL | {
             "dim": 64, "num_layers": 1, "vocab_size": None, "max_seq_len": 64,
             "mixer": "none", "mlp": "none", "activation": "relu2", "position": "none", "residual": "none",
-            "norm": "none", "norm_eps": 1e-6, "init": "fan_in", "init_std": 0.2,
-            "out_init": "depth",
+            "norm": "none", "norm_eps": 1e-6, "init": "fan_in", "init_std": 0.2, "out_init": "depth",
         },
         "tokenizer": {"kind": "char", "vocab_size": None},
         "train": ADAMW | {"optimizer": "sgd", "momentum": 0.0, "lr": 1.0, "weight_decay": 0.0, "schedule": "linear",

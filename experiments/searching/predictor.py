@@ -49,11 +49,11 @@ class Predictor:
         """The jobs that end with their prediction: None = skipped, and recorded. The others wait to be trained."""
         for answer in self.worker.answers():
             asked = [job for job in jobs if job.phase == "predicting" and answer.get("id", job.number) == job.number]
-            for job in asked:
-                if "died" in answer:
-                    yield job, Ending("crashed", f"the predictor ended with status {answer['died']}")
-                elif not accept(job, answer, self._options, shared):
-                    yield job, None
+            if "died" in answer:
+                yield from ((job, Ending("crashed", f"the predictor ended with status {answer['died']}"))
+                            for job in asked)
+            else:
+                yield from ((job, None) for job in asked if not accept(job, answer, self._options, shared))
 
     def restart_if_large(self, jobs: Sequence[Job]) -> None:
         """Free its memory by a restart, which comes with the next question."""
