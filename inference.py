@@ -27,7 +27,7 @@ from rich.table import Table
 
 import runs
 from config import SampleConfig, replace
-from configuration.command_line import fail
+from configuration.command_line import fail, printable
 from data import eval_batches
 from generation.command import Options, parse
 from generation.sampling import ended, eval_mode, generate, stream
@@ -128,8 +128,10 @@ def score(
 def write_texts(model: Model, tokenizer: Tokenizer, cfg: SampleConfig, out: TextIO) -> None:
     """Write each of cfg.prompts and its continuation in order, token by token.
 
-    If there are several, a line precedes each. A character is written once all its bytes are generated.
+    If there are several, a line precedes each. A character is written once all its bytes are generated. On a terminal
+    control characters are spelled out.
     """
+    shown = printable if out.isatty() else str
     prompts = encode_prompts(tokenizer, cfg)
     decoders = [codecs.getincrementaldecoder("utf-8")(errors="replace") for _ in prompts]
     waiting, new = [tokenizer.decode(ids) for ids in prompts], [[] for _ in prompts]
@@ -137,14 +139,14 @@ def write_texts(model: Model, tokenizer: Tokenizer, cfg: SampleConfig, out: Text
     for row in range(len(prompts)):
         if len(prompts) > 1:
             out.write(f"--- {row + 1} of {len(prompts)} ---\n")
-        out.write(waiting[row])
+        out.write(shown(waiting[row]))
         while not ended(new[row], cfg, tokenizer.eos_id):
             other, token = next(tokens)
             new[other].append(token)
             last = ended(new[other], cfg, tokenizer.eos_id)
             text = decoders[other].decode(tokenizer.token_bytes[token], final=last)
             if other == row:
-                out.write(text)
+                out.write(shown(text))
                 out.flush()
             else:
                 waiting[other] += text

@@ -32,6 +32,7 @@ from configuration.storage import to_json
 from model import Model
 from run_store.atomic_files import write_text
 from run_store.checkpoint import CheckpointFolder, Progress
+from run_store.facts import DataFacts, in_folder, read_data
 from run_store.listing import COLUMNS, MODELS, ROOT, find_run, list_names, saved_names
 from run_store.lock import fcntl, locked
 from run_store.run_log import TIMED, RunLog
@@ -72,12 +73,9 @@ class Run(RunLog, CheckpointFolder):
         return load_config(self.path / "config.json")
 
     @cached_property
-    def data(self) -> dict[str, Any]:
+    def data(self) -> DataFacts:
         """What data.json says of the training data. Raises ValueError if it is missing or damaged."""
-        try:
-            return json.loads((self.path / "data.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise ValueError(f"{self.path / 'data.json'} cannot be read: {error}") from None
+        return in_folder(self.path, read_data)
 
     @property
     def is_finished(self) -> bool:

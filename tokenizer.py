@@ -20,6 +20,7 @@ import tyro
 from rich.console import Console
 
 import tales
+from configuration.checks import require_folder_name
 from configuration.command_line import fail, parse_command
 from tokenization import foreign
 from tokenization.base import META, Tokenizer, sample_evenly
@@ -152,6 +153,7 @@ def train(
         vocab_size: number of ids, specials included (bpe, unigram and hf_bpe only).
         separator: text between the documents of a file, such as "<|endoftext|>".
     """
+    require_place(out)
     save(train_tokenizer(kind, texts_of(data, separator), vocab_size), out)
 
 
@@ -168,6 +170,7 @@ def grow(
         out: the folder to write.
         separator: text between the documents of a file, such as "<|endoftext|>".
     """
+    require_place(out)
     save(grow_tokenizer(load_tokenizer(tokenizer), texts_of(data, separator), vocab_size), out)
 
 
@@ -177,6 +180,13 @@ def texts_of(data: tuple[Path, ...], separator: str | None) -> Iterator[str]:
         if not path.is_file():
             raise ValueError(f"data={str(path)!r} is not a file: give UTF-8 text files")
     return (text for path in data for text in documents_in(path, separator))
+
+
+def require_place(out: Path) -> None:
+    """Raise ValueError if a tokenizer cannot be saved there: another thing than a saved tokenizer has the name."""
+    require_folder_name("out", out.absolute().name)
+    if out.is_dir() and any(out.iterdir()) and saved_description(out) is None:
+        raise ValueError(f"out={out} is there, and is not a saved tokenizer: give another folder")
 
 
 def save(tokenizer: Tokenizer, out: Path) -> None:

@@ -22,7 +22,7 @@ from rich.console import Console
 
 import runs
 from config import Config, override
-from configuration.command_line import fail
+from configuration.command_line import complain, fail
 from data import Batch, prefetched
 from memory_prediction.budget import EXIT_OUT_OF_MEMORY, Budget, OutOfMemory
 from memory_prediction.process import choose_allocator
@@ -33,7 +33,7 @@ from training import report
 from training.command import parse
 from training.events import Events, Results, Timer
 from training.flops import flops_per_token
-from training.saving import Interrupted, Saver, load_newest, require_changeable
+from training.saving import Diverged, Interrupted, Saver, load_newest, require_changeable
 from training.setup import Setup, prepare_run
 from training.step import NotFinite, TrainState
 from training.stopping import EXIT_STATUS, Stop, process_seconds
@@ -68,7 +68,8 @@ def train(
     The same configuration gives the same weights and log, interrupted or not: bit for bit on a CPU. If
     train.time_limit ends training, the run comes back unfinished; `spent_seconds` of the limit are already used.
     Raises ValueError for what the user can fix, such as a run that does not fit into memory, unless `force`; Diverged
-    if the loss is no longer finite; OutOfMemory; and Interrupted after SIGINT or SIGTERM, once a checkpoint is written.
+    if the loss or a weight is no longer finite; OutOfMemory; and Interrupted after SIGINT or SIGTERM, once a checkpoint
+    is written.
     """
     require_locks()
     require_packages(cfg.train.trackers)
@@ -92,7 +93,7 @@ def train(
           budget.enforced_on(run.path) if budget else contextlib.nullcontext()):
         progress = load_newest(run, cfg, state)
         if run.is_finished:
-            console.print(f"{run.name} is finished: all {cfg.train.steps:,} steps are taken", highlight=False)
+            report.print_line(console, f"{run.name} is finished: all {cfg.train.steps:,} steps are taken")
             return run
         saver = Saver(run, state, progress, stop)
         session = Session(run, setup, state, progress, stop, Timer(progress), prompts, flops_per_pass)
@@ -188,15 +189,6 @@ def record(
         report.print_evaluation(console, session.run, progress, results.evaluation)
 
 
-class Diverged(Exception):
-    """The loss or the gradient is no longer finite; the last checkpoint is kept."""
-
-    def __init__(self, run: Run, step: int, found: str, where: str):
-        saved = run.checkpoints()
-        kept = f"the last good checkpoint is {saved[-1].path}" if saved else "there was no checkpoint yet"
-        super().__init__(f"step {step}: {found}; {where}; {kept}; a lower --train.lr often helps")
-
-
 class Terminated(KeyboardInterrupt):
     """SIGTERM before there is anything to save; like Ctrl-C, it is not an error."""
 
@@ -234,18 +226,18 @@ def main(command: tuple[Config, dict[str, Any]] | None = None) -> None:
     except ValueError as error:
         fail(error)
     except Diverged as error:
-        print(f"error: {error}", file=sys.stderr)
+        complain(f"error: {error}")
         raise SystemExit(1) from None
     except OutOfMemory as error:
         go_on = f"; what was saved is kept: --resume {name}" if name in saved_runs() else ""
-        print(f"error: {error}{go_on}", file=sys.stderr)
+        complain(f"error: {error}{go_on}")
         raise SystemExit(EXIT_OUT_OF_MEMORY) from None
     except Interrupted as error:
-        print(error, file=sys.stderr)
+        complain(error)
         raise SystemExit(error.exit_status) from None
     except KeyboardInterrupt as interrupt:
         go_on = f"go on with: python train.py --resume {name}" if name in saved_runs() else "nothing was saved yet"
-        print(f"stopped at once; {go_on}", file=sys.stderr)
+        complain(f"stopped at once; {go_on}")
         raise SystemExit(EXIT_STATUS["SIGTERM" if isinstance(interrupt, Terminated) else "SIGINT"]) from None
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from configuration.tree import get
 
+MAX_NAME_BYTES = 200  # file systems hold 255; names of what belongs to a folder are longer
 OFF = (None, False, "none", ())  # values that ask for nothing
 Acts = tuple[str, Callable[[Any], bool]]  # when flags have an effect: in words, and as a test
 
@@ -39,10 +40,15 @@ def is_folder_name(name: str) -> bool:
     return name not in ("", ".", "..") and all(c.isalnum() or c in "._-" for c in name)
 
 
-def require_folder_name(name: str | None) -> None:
-    """Raise ValueError if a name cannot be that of a folder, or hides it. Skips None."""
-    if name is not None and (name.startswith(".") or not is_folder_name(name)):
-        raise ValueError(f"name={name!r} is not a folder name: use letters, digits, '.', '_', '-'")
+def require_folder_name(flag: str, name: str | None) -> None:
+    """Raise ValueError if a name cannot be that of a folder, hides it, or reads as a flag. Skips None."""
+    if name is None:
+        return
+    if not is_folder_name(name) or name[0] in ".-":
+        raise ValueError(f"{flag}={name!r} is not a folder name: use letters, digits, '.', '_', '-', and begin with "
+                         "none of '.' and '-'")
+    if len(name.encode()) > MAX_NAME_BYTES:
+        raise ValueError(f"{flag}={name[:20]}... is {len(name.encode())} bytes long: use at most {MAX_NAME_BYTES}")
 
 
 def words_of(values: tuple[Any, ...]) -> str:

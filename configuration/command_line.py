@@ -16,6 +16,9 @@ from configuration.flag_parser import read_flags
 from configuration.mistakes import nearest
 from configuration.tree import override
 
+# control characters other than the end of a line and the tab, what reverses the order of a text, lone surrogates
+UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
 
 def parse_flags(flags: Sequence[str], default: Any, prog: str, description: str) -> Any:
     """Apply `--section.flag value ...` to a dataclass; tyro prints --help.
@@ -95,13 +98,23 @@ def fail(error: Exception | str) -> NoReturn:
     """Print an error on stderr and exit with status 2."""
     if isinstance(error, OSError):
         error = f"{error.filename or 'the disk'} cannot be read or written: {error.strerror or error}"
-    print(f"error: {error}", file=sys.stderr)
+    complain(f"error: {error}")
     raise SystemExit(2)
+
+
+def complain(sentence: object) -> None:
+    """Print a sentence on stderr."""
+    print(printable(str(sentence)), file=sys.stderr)
 
 
 def warn(sentence: str) -> None:
     """Print a warning on stderr; the program goes on."""
-    print(f"warning: {sentence}", file=sys.stderr)
+    complain(f"warning: {sentence}")
+
+
+def printable(text: str) -> str:
+    """A text with its control characters spelled out, so that it cannot change the terminal it is shown on."""
+    return UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def spell_bytes(number: float) -> str:

@@ -6,8 +6,8 @@ from typing import Any
 from configuration.checks import (
     Acts,
     check_ignored,
-    is_folder_name,
     require_between,
+    require_folder_name,
     require_not_negative,
     require_positive,
     words_of,
@@ -112,8 +112,7 @@ def check_train(cfg: Any) -> None:
     if len(set(cfg.trackers)) < len(cfg.trackers):
         raise ValueError(f"trackers={' '.join(cfg.trackers)} names one twice: name each once")
     check_ignored(cfg, TRAIN_ACTS, NEUTRAL_TRAIN)
-    if cfg.name is not None and not is_folder_name(cfg.name):
-        raise ValueError(f"name={cfg.name!r} is not a folder name: use letters, digits, '.', '_', '-'")
+    require_folder_name("name", cfg.name)
 
 
 def check_optimizer(cfg: Any) -> None:

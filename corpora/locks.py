@@ -9,6 +9,16 @@ from rich.console import Console
 
 
 @contextlib.contextmanager
+def alone(folder: Path, name: str) -> Iterator[None]:
+    """Make a folder of results and be the only process that works on it. Raises ValueError if another one does."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder / ".shapeshifter-lock") as ours:
+        if not ours:
+            raise ValueError(f"name={name} is being worked on by another process: wait until that has ended")
+        yield
+
+
+@contextlib.contextmanager
 def locked(path: Path, console: Console | None = None) -> Iterator[bool]:
     """Hold a lock file, and delete it at the end; the system releases the lock if the process dies.
 

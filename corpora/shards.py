@@ -1,6 +1,7 @@
 """Encode a corpus once, into memory-mapped token files in the cache, named by corpus and tokenizer."""
 
 import contextlib
+import hashlib
 import json
 import os
 import time
@@ -12,14 +13,16 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from configuration.command_line import printable
 from corpora.encoder import Encoded, dtype_of, encode
 from corpora.files import digest
 from corpora.kinds import Corpus
 from corpora.locks import locked
+from run_store.atomic_files import sha256
 from run_store.unfinished import abandoned, private_folder, publish, remove
 from tokenizer import Tokenizer
 
-FORMAT = 2  # of the cached files: if it changes, every corpus is encoded again
+FORMAT = 3  # of the cached files: if it changes, every corpus is encoded again
 PATIENCE = 3.0  # seconds before the progress bar appears
 
 
@@ -28,12 +31,15 @@ class TokenFile:
 
     `tokens` (num_tokens,) and `document_starts` (num_documents,) are memory-mapped. `num_bytes` is the size of the
     text in UTF-8, `bits` its information content, None = not known.
-    Raises ValueError if the files are missing or truncated.
+    Raises ValueError if a file is missing, or not as it was written.
     """
 
     def __init__(self, folder: Path, part: str):
         try:
             meta = json.loads((folder / f"{part}.json").read_text())
+            for end, written in meta["sha256"].items():
+                if sha256(folder / f"{part}.{end}") != written:
+                    raise ValueError(f"{part}.{end} is not as it was written")
             self.num_tokens, self.num_bytes = meta["num_tokens"], meta["num_bytes"]
             self.num_documents, self.bits = meta["num_documents"], meta["bits"]
             self.pad_id = meta["pad_id"]
@@ -41,9 +47,6 @@ class TokenFile:
             self.document_starts = np.memmap(folder / f"{part}.starts", np.int64, "r")
         except (OSError, ValueError, KeyError) as error:
             raise ValueError(f"cache {str(folder)!r} is broken ({error}): delete it") from error
-        sizes = (len(self.tokens), len(self.document_starts))
-        if sizes != (self.num_tokens, self.num_documents):
-            raise ValueError(f"cache {str(folder)!r} is broken (truncated): delete it")
 
 
 class JoinedTokens:
@@ -138,6 +141,7 @@ class PartWriter:
         self.folder, self.part, self.tokens, self.starts = folder, part, tokens, starts
         self.num_tokens = self.num_bytes = self.num_documents = 0
         self.bits: float | None = 0.0
+        self.sums = {"bin": hashlib.sha256(), "starts": hashlib.sha256()}
 
     def add(self, group: Encoded) -> None:
         """Append the chunks of this part in a group."""
@@ -145,8 +149,10 @@ class PartWriter:
         is_first = np.array([chunk.is_first for chunk in group.chunks])[mine]
         ids = group.ids if mine.all() else group.ids[np.repeat(mine, group.num_ids)]
         num_ids = group.num_ids[mine]
-        self.starts.write((self.num_tokens + np.cumsum(num_ids) - num_ids)[is_first].tobytes())
-        self.tokens.write(ids.tobytes())
+        starts = (self.num_tokens + np.cumsum(num_ids) - num_ids)[is_first]
+        for end, file, data in (("starts", self.starts, starts), ("bin", self.tokens, ids)):
+            file.write(data.tobytes())
+            self.sums[end].update(data.tobytes())
         self.num_tokens += len(ids)
         self.num_bytes += int(group.num_bytes[mine].sum())
         self.num_documents += int(is_first.sum())
@@ -159,7 +165,8 @@ class PartWriter:
         sync(self.tokens)
         sync(self.starts)
         meta = {"num_tokens": self.num_tokens, "num_bytes": self.num_bytes, "num_documents": self.num_documents,
-                "bits": self.bits, "pad_id": tokenizer.pad_id, "dtype": dtype_of(tokenizer).name}
+                "bits": self.bits, "pad_id": tokenizer.pad_id, "dtype": dtype_of(tokenizer).name,
+                "sha256": {end: digest.hexdigest() for end, digest in self.sums.items()}}
         with open(self.folder / f"{self.part}.json", "w") as file:
             file.write(json.dumps(meta))
             sync(file)
@@ -183,10 +190,10 @@ def write_parts(folder: Path, corpus: Corpus, tokenizer: Tokenizer, workers: int
 @contextlib.contextmanager
 def progress_bar(console: Console, corpus: Corpus) -> Iterator:
     """A function that shows progress after each group, on a terminal and after PATIENCE seconds."""
-    columns = (TextColumn("encoding {task.description}"), BarColumn(None), TextColumn("{task.fields[said]}"),
-               TimeElapsedColumn())
+    columns = (TextColumn("encoding {task.description}", markup=False), BarColumn(None),
+               TextColumn("{task.fields[said]}"), TimeElapsedColumn())
     bar = Progress(*columns, console=console, disable=not console.is_terminal)
-    task = bar.add_task(corpus.name, total=corpus.total, said="", start=True)
+    task = bar.add_task(printable(corpus.name), total=corpus.total, said="", start=True)
     began, num_tokens = time.perf_counter(), 0
 
     def show(group: Encoded) -> None:

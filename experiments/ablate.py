@@ -19,7 +19,7 @@ import tyro
 from pydantic.dataclasses import dataclass
 
 from config import CHECKED, Config, load_config, replace
-from configuration.command_line import parse_flags
+from configuration.command_line import parse_flags, printable
 from experiments.ablating.ablation_options import AblationOptions
 from experiments.ablating.variants import short_names, slug
 from experiments.common.program import one_sentence
@@ -61,8 +61,8 @@ def main() -> None:
         command = parse(sys.argv[1:])
         from experiments.ablating import ablation_report, runner  # torch and pandas take seconds
 
-        outcomes, stopped = runner.ablate(command, command.config, lambda line: print(line, flush=True))
-        print(ablation_report.write_report(command, outcomes, sys.argv[1:]))
+        outcomes, stopped = runner.ablate(command, command.config, lambda line: print(printable(line), flush=True))
+        print(printable(ablation_report.write_report(command, outcomes, sys.argv[1:])))
         if stopped:
             raise stopped
     if outcomes[0].failure:

@@ -18,7 +18,7 @@ from typing import Annotated
 import tyro
 from pydantic import ValidationError
 
-from configuration.command_line import fail, parse_command
+from configuration.command_line import complain, fail, parse_command, printable
 from configuration.mistakes import explain
 from experiments.common.program import one_sentence
 from experiments.judging.judge_options import JudgeOptions, Unreachable
@@ -35,7 +35,7 @@ def grade(runs: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(m
     """
     from experiments.judging.judging import grade_runs
 
-    print(grade_runs(runs, options))
+    print(printable(grade_runs(runs, options)))
 
 
 def versus(run: Name, other: Name, options: Flags) -> None:
@@ -47,7 +47,7 @@ def versus(run: Name, other: Name, options: Flags) -> None:
     """
     from experiments.judging.judging import versus_runs
 
-    print(versus_runs((run, other), options))
+    print(printable(versus_runs((run, other), options)))
 
 
 def main() -> None:
@@ -58,7 +58,7 @@ def main() -> None:
         except ValidationError as error:
             fail(explain(error))
         except Unreachable as error:
-            print(f"error: {error}\nwhat was judged is kept; the same command goes on", file=sys.stderr)
+            complain(f"error: {error}\nwhat was judged is kept; the same command goes on")
             raise SystemExit(1) from None
 
 

@@ -54,7 +54,7 @@ class LadderCommand:
 
     def __post_init__(self):
         require_positive(self, "tokens", "jobs", "seeds")
-        require_folder_name(self.name)
+        require_folder_name("name", self.name)
         if unknown := [number for number in self.only if not 1 <= number <= len(RUNGS)]:
             raise ValueError(f"only={unknown[0]} is not a rung: use numbers from 1 to {len(RUNGS)}")
 
@@ -90,14 +90,17 @@ def climb(command: LadderCommand, console: Console) -> None:
 
     Raises ValueError and Stopped as `train_all` and `rung_results` do.
     """
-    from experiments.processes.training_runs import train_all  # torch and matplotlib take seconds
+    from corpora.locks import alone  # torch and matplotlib take seconds
+    from experiments.processes.training_runs import train_all
     from experiments.rungs import ladder_report, staircase
     from training.report import print_line, shown
 
     say, configs, logs = partial(print_line, console), command.configs(), command.folder / "logs"
     say(f"{len(configs)} runs of {command.tokens:,} tokens of {' '.join(command.data.name)}, {command.jobs} at a time; "
         f"their output: {shown(logs)}")
-    train_all(configs, jobs=command.jobs, folder=logs, on_end=lambda run: say(f"{run.name}: {staircase.end_of(run)}"))
+    with alone(command.folder, command.ladder):
+        train_all(configs, jobs=command.jobs, folder=logs,
+                  on_end=lambda run: say(f"{run.name}: {staircase.end_of(run)}"))
     results = staircase.rung_results(command.ladder)
     ladder_report.write_report(results, command.folder)
     for result in results:

@@ -19,7 +19,7 @@ from pydantic.dataclasses import dataclass
 from rich.console import Console
 
 from config import CHECKED, Config
-from configuration.command_line import parse_flags
+from configuration.command_line import parse_flags, printable
 from experiments.common.program import one_sentence
 from experiments.searching.options import Options
 from experiments.searching.space_file import load_space
@@ -54,7 +54,8 @@ def main() -> None:
 
         with showing(console, command) as show:
             study = search(command, command.config, on_change=show)
-        console.print(str(write_report(study, command.folder)), markup=False, highlight=False, soft_wrap=True)
+        console.print(printable(str(write_report(study, command.folder))), markup=False, highlight=False,
+                      soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,8 @@ import re
 import secrets
 from pathlib import Path
 
+from configuration.reading import open_file, read_text
+
 CHECKPOINT = ("model.safetensors", "optimizer.pt", "progress.json")  # files of every checkpoint
 SUMS = "SHA256SUMS"  # of a folder's other files, in the format of `sha256sum --check`
 PRIVATE = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")  # names of `private_name`
@@ -18,15 +20,15 @@ def private_name(path: Path) -> Path:
 
 def sha256(path: Path) -> str:
     """SHA-256 (hex) of a file's bytes."""
-    with open(path, "rb") as file:
+    with open_file(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_sums(folder: Path) -> list[tuple[str, str]]:
     """(SHA-256, name) of each file that was saved in a folder. Raises ValueError if the sums cannot be read."""
     try:
-        lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_text(folder / SUMS).splitlines()
+    except ValueError as error:
         raise ValueError(f"{folder} is damaged: {error}") from None
     if any(len(line.split()) != 2 for line in lines):
         raise ValueError(f"{folder} is damaged: {SUMS} is not as it was saved")
@@ -37,8 +39,9 @@ def verified(folder: Path, name: str) -> Path:
     """The path of a file in a folder. Raises ValueError if its SHA-256 is not as it was saved."""
     try:
         is_intact = (sha256(folder / name), name) in read_sums(folder)
-    except OSError as error:
-        raise ValueError(f"{folder} is damaged: {error}") from None
+    except ValueError as error:
+        said = str(error)
+        raise ValueError(said if said.startswith(str(folder)) else f"{folder} is damaged: {said}") from None
     if not is_intact:
         raise ValueError(f"{folder} is damaged: {name} is not as it was saved")
     return folder / name

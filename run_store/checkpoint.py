@@ -6,38 +6,42 @@
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
-from safetensors import SafetensorError
+from pydantic import ConfigDict, Strict
+from pydantic.dataclasses import dataclass
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_model, save_model
 from torch import nn
 
 from configuration.command_line import warn
+from configuration.reading import Count, Finite, checked
 from run_store.atomic_files import CHECKPOINT, SUMS, find_damage, flush_tree, read_sums, sha256, verified
-from run_store.listing import step_folders
+from run_store.listing import read_object, step_folders
 from run_store.unfinished import private_folder, publish, remove
 
+Pair = Annotated[tuple[float, float], Strict(False)]  # JSON has lists
 AVERAGE = "ema.safetensors"
 
 
-@dataclass
+@dataclass(config=ConfigDict(strict=True, extra="forbid"))
 class Progress:
     """How far a run is. With the weights and the optimizer's state, all that resuming needs."""
 
-    step: int = 0  # optimizer steps taken
-    tokens: int = 0  # targets trained on
-    seconds: float = 0.0  # of training, over all processes
-    flops: float = 0.0  # of forward and backward
-    val_loss: float | None = None  # nats per token, on the first `eval_tokens`; None = not evaluated at this step
+    step: Count = 0  # optimizer steps taken
+    tokens: Count = 0  # targets trained on
+    seconds: Finite = 0.0  # of training, over all processes
+    flops: Finite = 0.0  # of forward and backward
+    val_loss: Finite | None = None  # nats per token, on the first `eval_tokens`; None = not evaluated at this step
     recent_losses: list[float] = field(default_factory=list)  # of the steps since the last line of the log
-    recent_noise: list[tuple[float, float]] = field(default_factory=list)  # the same of gradients.NoiseScale, if asked
+    recent_noise: list[Pair] = field(default_factory=list)  # the same of gradients.NoiseScale, if asked
     recent_parts: dict[str, list[float]] = field(default_factory=dict)  # the same of the other parts of the losses
     last_step: dict[str, float | None] = field(default_factory=dict)  # lr, grad_norm and more of the last step
-    logged_steps: int = 0  # steps whose evaluation, samples and line of the log are done: all, or all but the last
+    logged_steps: Count = 0  # steps whose evaluation, samples and line of the log are done: all, or all but the last
 
     @classmethod
     def from_dict(cls, saved: dict[str, Any]) -> "Progress":
@@ -45,8 +49,9 @@ class Progress:
         saved = dict(saved)
         if "unseen" in saved:
             unseen = saved.pop("unseen")
-            saved |= {"last_step": unseen or {}, "logged_steps": saved["step"] - bool(unseen)}
-        return cls(**saved)
+            saved |= {"last_step": unseen or {}, "logged_steps": saved.get("step", 0) - bool(unseen)}
+        with checked("progress.json"):
+            return cls(**saved)
 
 
 class NotWritten(ValueError):
@@ -65,7 +70,7 @@ class Checkpoint:
 
     @cached_property
     def progress(self) -> Progress:
-        return Progress.from_dict(json.loads(verified(self.path, "progress.json").read_text(encoding="utf-8")))
+        return Progress.from_dict(read_object(verified(self.path, "progress.json")))
 
     def load_weights(self, model: nn.Module, *, ema: bool = False) -> None:
         """Load the weights, or their moving average. Raises ValueError if it is missing or does not fit the model."""
@@ -90,6 +95,15 @@ class Checkpoint:
     def fingerprint(self) -> str:
         """SHA-256 (hex) of the sums of its files. Raises ValueError if they cannot be read."""
         return hashlib.sha256(json.dumps(read_sums(self.path)).encode()).hexdigest()
+
+    def not_finite(self) -> str | None:
+        """The name of a weight that has a NaN or Inf, or why the weights cannot be read; None = all are finite."""
+        try:
+            with safe_open(self.path / "model.safetensors", "pt") as file:
+                return next((name for name in file.keys() if not file.get_tensor(name).isfinite().all()),  # noqa: SIM118
+                            None)
+        except (OSError, SafetensorError) as error:
+            return str(error)
 
     def problem(self) -> str | None:
         """What is wrong with its files; None = nothing."""

@@ -14,8 +14,9 @@ from typing import Annotated, Literal, get_args
 import tyro
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from configuration.command_line import fail, parse_command
+from configuration.command_line import fail, parse_command, printable
 from run_store.details import describe_run
 from run_store.listing import MODELS, RunSummary, is_run, list_names, run_folders, summarize_run
 from run_store.lock import locked
@@ -68,7 +69,7 @@ def print_table(summaries: Sequence[RunSummary]) -> None:
         for heading in HEADINGS:
             table.add_column(heading, justify="left" if heading in LEFT else "right", overflow="fold")
         for row in rows:
-            table.add_row(*row)
+            table.add_row(*map(Text, row))
         console.print(table, highlight=False)
     elif rows:
         widths = [max(map(len, column)) for column in zip(HEADINGS, *rows, strict=True)]
@@ -77,15 +78,15 @@ def print_table(summaries: Sequence[RunSummary]) -> None:
                             for cell, width, heading in zip(row, widths, HEADINGS, strict=True)))
     for summary in summaries:
         if summary.problem:
-            print(f"{summary.name} is broken: {summary.problem}")
+            print(printable(f"{summary.name} is broken: {summary.problem}"))
     if not summaries:
         print(f"no runs in {MODELS}")
 
 
 def cells(summary: RunSummary) -> tuple[str, ...]:
     steps = "-" if summary.steps is None else f"{summary.steps:,}"
-    return (summary.name, f"{datetime.fromtimestamp(summary.when):%Y-%m-%d %H:%M}", summary.state,
-            format_value(summary.parameters), summary.data or "-", f"{summary.step:,}/{steps}",
+    return (printable(summary.name), f"{datetime.fromtimestamp(summary.when):%Y-%m-%d %H:%M}", summary.state,
+            format_value(summary.parameters), printable(summary.data or "-"), f"{summary.step:,}/{steps}",
             format_value(summary.tokens), format_value(summary.best), format_value(summary.last),
             f"{summary.num_bytes / 1e6:,.1f} MB")
 
@@ -116,7 +117,7 @@ def show(name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME"
         name: the run's name or path.
     """
     path = Path(name) if is_run(Path(name)) else one_run(name)
-    print(describe_run(path))
+    print(printable(describe_run(path)))
 
 
 # ---- rm and prune ----
@@ -157,7 +158,7 @@ def confirm_and_remove(removals: Sequence[Removal], *, yes: bool, dry_run: bool 
     """Print what is to be removed, ask, and remove it."""
     sizes = [removal.num_bytes for removal in removals]
     for removal, size in zip(removals, sizes, strict=True):
-        print(f"{removal.path}  {size:,} bytes  ({removal.why})")
+        print(printable(f"{removal.path}  {size:,} bytes  ({removal.why})"))
     total = f"{sum(sizes):,} bytes"
     if not removals:
         print("there is nothing to remove")

@@ -1,7 +1,6 @@
 """The description of a run: `python runs.py show`."""
 
 import csv
-import json
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -9,12 +8,13 @@ from typing import Any
 
 from config import Config, diff
 from presets import PRESETS, load_preset
+from run_store.facts import as_sample
 from run_store.listing import (
     RunSummary,
     complete_lines,
     num_bytes,
     read_config,
-    read_json,
+    read_object,
     step_folders,
     step_of,
     summarize_run,
@@ -76,7 +76,7 @@ def format_value(value: Any) -> str:
 def last_log_line(path: Path) -> str:
     try:
         rows = list(csv.reader(complete_lines(path / "log.csv")))
-    except (OSError, UnicodeDecodeError):
+    except (ValueError, csv.Error):
         return ""
     return align_columns([cell for cell in zip(rows[0], rows[-1], strict=False) if cell[1]]) if len(rows) > 1 else ""
 
@@ -102,7 +102,7 @@ def machine(path: Path) -> str:
     for name in ("environment.json", "memory.json"):
         try:
             rows += [(key, f"{value:,}" if isinstance(value, int) else str(value))
-                     for key, value in read_json(path / name).items() if value is not None]
+                     for key, value in read_object(path / name).items() if value is not None]
         except ValueError:
             continue
     return align_columns(rows)
@@ -111,8 +111,8 @@ def machine(path: Path) -> str:
 def samples(path: Path) -> str:
     """The samples of the newest step."""
     try:
-        found = [json.loads(line) for line in complete_lines(path / "samples.jsonl")]
-    except (OSError, ValueError):
+        found = [as_sample(line) for line in complete_lines(path / "samples.jsonl")]
+    except ValueError:
         return ""
     return "\n\n".join(sample["text"] for sample in found if sample["step"] == found[-1]["step"])
 

@@ -2,9 +2,8 @@
 
 import contextlib
 import csv
-import json
+import math
 import os
-import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -13,8 +12,13 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+from typing_extensions import TypedDict
+
 from config import Config, from_dict
 from configuration.migrations import migrated
+from configuration.reading import Count, check_as, open_file, parse_json, read_json, read_text
+from run_store.facts import read_data
 from run_store.lock import is_being_trained
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -24,6 +28,18 @@ RESULTS = Path(os.environ.get("SHAPESHIFTER_RESULTS", ROOT / "experiments" / "re
 COLUMNS = ("step", "tokens", "seconds", "flops", "train_loss", "val_loss", "bits_per_byte", "perplexity",
            "accuracy", "lr", "grad_norm", "tokens_per_second")  # of every log
 MAX_NAMES = 10  # in one sentence
+MAX_HEADER_BYTES = 100_000_000  # of a safetensors file, as the format has it
+
+
+class Tensor(TypedDict):
+    """A tensor in the header of a safetensors file."""
+
+    dtype: str
+    shape: list[Count]
+    data_offsets: list[Count]
+
+
+TENSORS = TypeAdapter(dict[str, Tensor])
 
 
 @dataclass(frozen=True)
@@ -83,8 +99,8 @@ def summarize_run(path: Path) -> RunSummary:
     problems: list[str] = []
     checkpoints = step_folders(path)
     config = try_read(problems, read_config, path)
-    data = try_read(problems, read_json, path / "data.json") or {}
-    log = try_read(problems, read_log, path / "log.csv")
+    data = try_read(problems, read_data, path) or {}
+    log = try_read(problems, read_ends, path / "log.csv")
     if log == {} and (path / "loss.png").exists():
         problems.append("log.csv is empty" if (path / "log.csv").exists() else "log.csv is missing")
     log = log or {}
@@ -111,14 +127,9 @@ def state_of(path: Path) -> str:
     return "training" if is_being_trained(path) else "interrupted"
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_object(path: Path) -> dict[str, Any]:
     """The object in a JSON file. Raises ValueError if it cannot be read, or is not an object."""
-    try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ValueError(f"{path.name} is missing") from None
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path.name} cannot be read: {error}") from None
+    tree = read_json(path)
     if not isinstance(tree, dict):
         raise ValueError(f"{path.name} cannot be read: it holds no names with values")
     return tree
@@ -127,44 +138,55 @@ def read_json(path: Path) -> dict[str, Any]:
 def read_config(path: Path) -> Config:
     """The configuration of a run. Raises ValueError if it cannot be read, or has an unknown flag."""
     try:
-        return from_dict(migrated(read_json(path / "config.json")))
+        return from_dict(migrated(read_object(path / "config.json")))
     except ValueError as error:
         said = str(error)
         raise ValueError(said if said.startswith("config.json") else f"config.json: {said}") from None
 
 
-def read_log(path: Path) -> dict[str, Any]:
+def read_ends(path: Path) -> dict[str, Any]:
     """The last step and its tokens, the best and the last bits per byte; empty if nothing is logged yet."""
+    lines = list(csv.reader(complete_lines(path))) if path.exists() else []
+    if len(lines) < 2:
+        return {}
+    header, *rows = lines
     try:
-        lines = list(csv.reader(complete_lines(path))) if path.exists() else []
-        if len(lines) < 2:
-            return {}
-        header, *rows = lines
         step, tokens, bits = (header.index(name) for name in ("step", "tokens", "bits_per_byte"))
         measured = [float(row[bits]) for row in rows if row[bits]]
-        return {"step": int(rows[-1][step]), "tokens": int(rows[-1][tokens]),
-                "best": min(measured, default=None), "last": measured[-1] if measured else None}
-    except (OSError, ValueError, IndexError, csv.Error):
+        found = {"step": int(rows[-1][step]), "tokens": int(rows[-1][tokens]),
+                 "best": min(measured, default=None), "last": measured[-1] if measured else None}
+    except (ValueError, IndexError, csv.Error):
         raise ValueError("log.csv is damaged") from None
+    if not all(math.isfinite(value) for value in measured) or max(found["step"], found["tokens"]) >= 2**63:
+        raise ValueError("log.csv is damaged")
+    return found
 
 
 def complete_lines(path: Path) -> list[str]:
-    """The lines of a file, with their ends, without an incomplete last line."""
-    return [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
+    """The lines of a file, with their ends, without an incomplete last line. Raises ValueError if it cannot be read."""
+    return [line for line in read_text(path).splitlines(keepends=True) if line.endswith("\n")]
 
 
 def num_parameters(weights: Path) -> int:
     """The parameters in a safetensors file, by its header; shared tensors are stored once."""
-    try:
-        with weights.open("rb") as file:
-            header = json.loads(file.read(struct.unpack("<Q", file.read(8))[0]))
-            tensors = [tensor for name, tensor in header.items() if name != "__metadata__"]
-            end = file.tell() + max(tensor["data_offsets"][1] for tensor in tensors)
-        if (there := weights.stat().st_size) < end:
-            raise ValueError(f"{there:,} bytes are there of {end:,}")
-        return sum(prod(tensor["shape"]) for tensor in tensors)
-    except (OSError, ValueError, struct.error, KeyError, TypeError) as error:
-        raise ValueError(f"{weights.parent.name}/{weights.name} cannot be read: {error}") from None
+    return sum(prod(shape) for shape in read_shapes(weights).values())
+
+
+def read_shapes(weights: Path) -> dict[str, list[int]]:
+    """The shape of each tensor in a safetensors file, by its header. Raises ValueError if it is damaged."""
+    name = f"{weights.parent.name}/{weights.name}"
+    with open_file(weights) as file:
+        size, there = int.from_bytes(file.read(8), "little"), os.fstat(file.fileno()).st_size
+        if size > min(there, MAX_HEADER_BYTES):
+            raise ValueError(f"{name} cannot be read: it is cut short")
+        tensors = parse_json(file.read(size), name)
+    if isinstance(tensors, dict):
+        tensors.pop("__metadata__", None)
+    tensors = check_as(TENSORS, tensors, name)
+    end = 8 + size + max((offset for tensor in tensors.values() for offset in tensor["data_offsets"]), default=0)
+    if there < end:
+        raise ValueError(f"{name} cannot be read: {there:,} bytes are there of {end:,}")
+    return {name: tensor["shape"] for name, tensor in tensors.items()}
 
 
 def step_folders(path: Path) -> list[Path]:

@@ -5,8 +5,10 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
+from configuration.reading import read_as
 from run_store.atomic_files import find_damage
-from run_store.listing import num_bytes, read_json, run_folders, step_folders, summarize_run
+from run_store.facts import LOSS
+from run_store.listing import num_bytes, run_folders, step_folders, summarize_run
 from run_store.lock import locked
 from run_store.unfinished import abandoned, remove
 
@@ -66,7 +68,7 @@ def superseded_checkpoints(path: Path) -> list[Path]:
 
 def val_losses(checkpoints: Sequence[Path]) -> dict[Path, float | None]:
     """The validation loss of each checkpoint; None = not evaluated. Raises ValueError if one is damaged."""
-    return {folder: read_json(folder / "progress.json").get("val_loss") for folder in checkpoints}
+    return {folder: read_as(LOSS, folder / "progress.json").get("val_loss") for folder in checkpoints}
 
 
 def lowest_loss(losses: Mapping[Path, float | None]) -> Path | None:

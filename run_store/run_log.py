@@ -7,14 +7,37 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from pandas.api.types import is_numeric_dtype
 
 from run_store.append_log import AppendLog
 from run_store.atomic_files import PRIVATE, write_text
+from run_store.facts import Sample, as_sample, in_folder
 from run_store.listing import COLUMNS, complete_lines
 from run_store.unfinished import abandoned, remove
 
 TIMED = ("seconds", "tokens_per_second")  # columns that no seed repeats
+
+
+def read_log(run: Path) -> pd.DataFrame:
+    """The table in a run's log.csv. Raises ValueError if it is missing or damaged."""
+    text = "".join(complete_lines(run / "log.csv"))
+    try:
+        table = pd.read_csv(io.StringIO(text), float_precision="round_trip")
+    except (ValueError, OverflowError) as error:  # pandas's errors are ValueErrors
+        raise ValueError(f"log.csv cannot be read: {error}") from None
+    for name, values in table.items() if len(table) else ():
+        if not is_numeric_dtype(values) or np.isinf(values.to_numpy(float)).any():
+            raise ValueError(f"log.csv cannot be read: the column {name} holds what is not a finite number")
+    if "step" not in table:
+        raise ValueError("log.csv cannot be read: it has no column step")
+    return table
+
+
+def read_samples(run: Path) -> list[Sample]:
+    """The texts in a run's samples.jsonl. Raises ValueError if it is damaged."""
+    return [as_sample(line) for line in complete_lines(run / "samples.jsonl")]
 
 
 class RunLog:
@@ -25,11 +48,7 @@ class RunLog:
 
     def log(self) -> pd.DataFrame:
         """The complete lines of log.csv, one per row. Raises ValueError if it is missing or damaged."""
-        try:
-            text = "".join(complete_lines(self.path / "log.csv"))
-            return pd.read_csv(io.StringIO(text), float_precision="round_trip")
-        except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-            raise ValueError(f"{self.path / 'log.csv'} cannot be read: {error}") from None
+        return in_folder(self.path, read_log)
 
     def append(self, line: dict[str, Any]) -> None:
         """Add a line to log.csv; missing values stay empty. The first line determines the columns.
@@ -45,10 +64,9 @@ class RunLog:
         writer.writerow(line)
         self.journal.append(path, text.getvalue().encode())
 
-    def samples(self) -> list[dict[str, Any]]:
+    def samples(self) -> list[Sample]:
         """Texts written during training, oldest first: step, prompt, text."""
-        path = self.path / "samples.jsonl"
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+        return in_folder(self.path, read_samples) if (self.path / "samples.jsonl").exists() else []
 
     def append_samples(self, step: int, samples: Sequence[dict[str, str]]) -> None:
         """Add texts to samples.jsonl."""
@@ -64,7 +82,8 @@ class RunLog:
         else:
             log.unlink(missing_ok=True)
         if samples.exists():
-            write_text(samples, "".join(line for line in complete_lines(samples) if json.loads(line)["step"] <= step))
+            kept = [line for line in complete_lines(samples) if as_sample(line)["step"] <= step]
+            write_text(samples, "".join(kept))
         for name in ("grades.json", "loss.png"):
             (self.path / name).unlink(missing_ok=True)
         for unfinished in abandoned(self.path / "checkpoints"):

@@ -13,6 +13,8 @@ from config import AttentionConfig, Config, ModelConfig, override
 from runs import TIMED, Run
 
 WORDS = ["once", "upon", "a", "time", "the", "old", "fox", "saw", "red", "hen", "and", "ran", "home"]
+DATA = {"name": "text", "fingerprint": "f", "train_tokens": 1, "train_bytes": 1, "val_bytes": 1,
+        "val_tokens_per_byte": 1.0, "floor_bits_per_byte": None}  # what data.json says of a text
 
 
 def write_text_file(path: Path, *, num_words: int = 400, seed: int = 0) -> Path:

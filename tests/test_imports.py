@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "tokenization": "",
     "tokenizer": "configuration tales tokenization",
     "run_store": "config configuration presets",
-    "corpora": "config run_store tales tokenization tokenizer",
+    "corpora": "config configuration run_store tales tokenization tokenizer",
     "data": "corpora",
     "optimizing": "config presets",
     "optim": "config configuration model optimizing presets",

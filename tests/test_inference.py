@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import assert_close, loss_of, randomise, small_config, small_model
+from small_runs import DATA
 
 import inference
 import runs
@@ -326,7 +327,7 @@ def folder(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runs, "MODELS", folder)
         cfg = tiny(Config(sample=SampleConfig(prompts=("One",), num_samples=1, max_new_tokens=6)), vocab_size=259)
-        run = Run.create("toy", cfg, ByteTokenizer(), {})
+        run = Run.create("toy", cfg, ByteTokenizer(), DATA)
         for step, loss in ((1, 1.0), (2, 2.0)):
             model = randomise(Model(cfg.model), seed=step)
             run.save(model, torch.optim.SGD(model.parameters(), lr=1.0), Progress(step=step, val_loss=loss))

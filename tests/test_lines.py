@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import small_runs
 from small_runs import small_run_config
 
 import runs
@@ -17,8 +18,8 @@ from experiments.comparing.sources import CurveSource
 from runs import Run
 from tokenizer import ByteTokenizer
 
-DATA = {"fingerprint": "f", "val_tokens_per_byte": 0.5, "floor_bits_per_byte": 0.4, "train_bytes": 300,
-        "train_tokens": 100}
+DATA = small_runs.DATA | {"val_tokens_per_byte": 0.5, "floor_bits_per_byte": 0.4, "train_bytes": 300,
+                          "train_tokens": 100}
 
 
 @pytest.fixture

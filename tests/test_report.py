@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from rich.console import Console
-from small_runs import small_run_config
+from small_runs import DATA, small_run_config
 
 import inference
 import runs
@@ -31,7 +31,7 @@ WHOLE = tales.story(0, 0).text
 def run(tmp_path, monkeypatch):
     monkeypatch.setattr(runs, "MODELS", tmp_path / "models")
     cfg = override(small_run_config(tmp_path), {"model.vocab_size": 259})
-    return Run.create("toy", cfg, ByteTokenizer(), {"val_tokens_per_byte": 1.0, "floor_bits_per_byte": None})
+    return Run.create("toy", cfg, ByteTokenizer(), DATA)
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import pytest
 import torch
 from helpers import loss_of
 from safetensors import safe_open
+from small_runs import DATA
 
 import runs
 from config import Config, TrainConfig, replace
@@ -30,7 +31,7 @@ def models(tmp_path, monkeypatch):
 def make_run(name: str = "toy", *, tied: bool = False, **flags) -> Run:
     cfg = tiny(Config(train=TrainConfig(**flags)), vocab_size=259)
     cfg = replace(cfg, model=replace(cfg.model, tie_embeddings=tied, dim=16))
-    return Run.create(name, cfg, ByteTokenizer(), {"name": "text"})
+    return Run.create(name, cfg, ByteTokenizer(), DATA)
 
 
 def learner(run: Run, *, seed: int = 0) -> tuple[Model, object]:
@@ -66,7 +67,7 @@ def test_a_run_is_listed_and_loads_as_it_was_made(models):
     assert saved_runs() == ["a", "b"]
     for where in ("b", models / "b", str(models / "b")):
         run = Run(where)
-        assert (run.name, run.config, run.data) == ("b", made.config, {"name": "text"})
+        assert (run.name, run.config, run.data) == ("b", made.config, DATA)
         assert run.tokenizer().fingerprint == ByteTokenizer().fingerprint
     environment = json.loads((models / "b" / "environment.json").read_text())
     assert environment["torch"] == torch.__version__
@@ -147,7 +148,7 @@ def test_a_column_that_the_log_lacks_is_an_error():
 
 
 def test_no_log_is_a_sentence():
-    with pytest.raises(ValueError, match="log.csv cannot be read"):
+    with pytest.raises(ValueError, match="log.csv is missing"):
         make_run().log()
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
-from small_runs import content
+from small_runs import DATA, content
 
 import runs
 from config import Config, override
@@ -69,7 +69,7 @@ def make_run(name: str, *, finished: bool = True, losses: dict[int, float] = LOS
     base = base or Config()
     cfg = override(base, {"model.dim": 16, "model.attention.num_heads": 2, "model.vocab_size": 259, "train.name": name,
                           "train.steps": 300})
-    run = Run.create(name, cfg, ByteTokenizer(), {"name": "text"})
+    run = Run.create(name, cfg, ByteTokenizer(), DATA)
     for step, loss in losses.items():
         run.append({"step": step, "tokens": 8 * step, "val_loss": loss, "bits_per_byte": loss / 2})
         folder = run.path / "checkpoints" / f"step_{step:08d}"

@@ -16,7 +16,7 @@ def shown(monkeypatch):
     """The pages that the cell's place was given, in turn."""
     pages = []
     place = SimpleNamespace(update=lambda page: pages.append(page.data))
-    monkeypatch.setattr(live, "display", lambda page, display_id: place)
+    monkeypatch.setattr("IPython.display.display", lambda page, display_id: place)
     return pages
 
 

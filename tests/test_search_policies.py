@@ -171,7 +171,7 @@ def test_a_pruner_ends_what_is_far_worse(pruner):
     ({"pruner": "wilcoxon", "seeds": 4}, "pruner=wilcoxon can end a trial after four seeds, and seeds=4 leaves none"),
     ({"pruner": "median", "seeds": 2}, "pruner=median follows one run"),
     ({"trial_seconds": 3.0, "trial_tokens": 5}, "trial_seconds and trial_tokens both fix"),
-    ({"study": "../x"}, "study='../x' is no folder name"),
+    ({"study": "../x"}, "study='../x' is not a folder name"),
 ])
 def test_a_wrong_option_is_one_sentence(changes, said):
     with pytest.raises(ValueError, match=said):

@@ -118,6 +118,18 @@ def test_files_cut_short_are_noticed(file, tmp_path):
         TokenFile(folder, "val")
 
 
+@pytest.mark.parametrize("file", ["val.bin", "val.starts"])
+def test_a_flipped_bit_is_noticed(file, tmp_path):
+    corpus = corpus_of(tmp_path, ["one", "two"])
+    parts_of(corpus, BYTES, tmp_path / "cache")
+    path, = (tmp_path / "cache").glob(f"*/{file}")
+    data = bytearray(path.read_bytes())
+    data[-3] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=f"cache '{path.parent}' is broken \\({file} is not as it was written"):
+        parts_of(corpus, BYTES, tmp_path / "cache")
+
+
 def test_a_table_too_short_for_both_parts_is_refused(tmp_path):
     path = write(tmp_path / "a.jsonl", '{"text": "x"}\n')
     with pytest.raises(ValueError, match=f"data.name='{path}' leaves the val part empty: use another data.val_ratio"):

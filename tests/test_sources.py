@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from small_runs import DATA
 from torch.utils.tensorboard import SummaryWriter
 
 from config import Config, ModelConfig, TrainConfig
@@ -20,7 +21,7 @@ LOSSES = {0: 5.5, 250: 4.25, 500: 3.125}
 def make_run(name: str, losses: dict[int, float] = LOSSES) -> Run:
     """A run that has logged these validation losses, and trained nothing."""
     cfg = Config(model=ModelConfig(dim=16, vocab_size=259), train=TrainConfig(name=name))
-    run = Run.create(name, cfg, ByteTokenizer(), {"name": "text", "floor_bits_per_byte": None})
+    run = Run.create(name, cfg, ByteTokenizer(), DATA)
     for step, loss in losses.items():
         run.append({"step": step, "tokens": 8 * step, "train_loss": loss - 0.5, "val_loss": loss})
     return run
@@ -61,7 +62,7 @@ BREAK = {
     "no config": (lambda path: (path / "config.json").unlink(), "has no config.json"),
     "cut config": (lambda path: (path / "config.json").write_text('{"model": {'), "config.json is neither JSON nor"),
     "cut data": (lambda path: (path / "data.json").write_text('{"na'), "data.json cannot be read"),
-    "no log": (lambda path: (path / "log.csv").unlink(), "log.csv cannot be read"),
+    "no log": (lambda path: (path / "log.csv").unlink(), "log.csv is missing"),
     "empty log": (lambda path: (path / "log.csv").write_text(""), "log.csv cannot be read"),
     "header only": (lambda path: cut_log(path, num_lines=1), "has no line in its log yet"),
     "binary log": (lambda path: (path / "log.csv").write_bytes(b"step\n\xff\n"), "log.csv cannot be read"),

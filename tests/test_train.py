@@ -4,6 +4,7 @@ import contextlib
 import functools
 import json
 import math
+import os
 import random
 import re
 import signal
@@ -403,6 +404,22 @@ def test_weights_that_turned_bad_in_a_step_are_not_saved_after_it(go, at_step):
         go()
     assert [c.step for c in Run("toy").checkpoints()] == [6]
     assert Run("toy").log().step.max() == 8
+
+
+@pytest.mark.parametrize("when", [11, 12], ids=["stopped", "due"])
+def test_a_checkpoint_with_weights_that_are_not_finite_is_never_written(go, at_step, monkeypatch, when):
+    """In the row of a token that no text has, so that no loss tells; at a SIGTERM, and at a checkpoint that is due."""
+    def spoil(model):
+        with torch.no_grad():
+            model.embed.tokens.weight[-1] = math.nan
+        if when == 11:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    at_step(when, spoil)
+    with pytest.raises(Diverged, match=rf"^step {when}: embed.tokens.weight is not finite; the last good checkpoint is "
+                                       ".*step_00000006; a lower"):
+        go({"model.vocab_size": 300, "train.eval_every": 100})
+    assert [c.step for c in Run("toy").checkpoints()] == [6]
 
 
 def test_an_absurd_rate_stops_before_anything_was_saved(go):

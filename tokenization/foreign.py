@@ -80,14 +80,17 @@ def check_hub_reachable() -> None:
 
 
 def from_auto(name: str, *, local_files_only: bool) -> HuggingFaceTokenizer:
-    """The tokenizer that transformers' AutoTokenizer loads. Raises OSError if it finds no files."""
+    """The tokenizer that transformers' AutoTokenizer loads, without running code of its own.
+
+    Raises OSError if it finds no files.
+    """
     try:
         from transformers import AutoTokenizer
     except ImportError:
         raise ValueError(f"tokenizer={name!r} needs the package transformers: install it, or give a folder with {FILES}"
                          ) from None
     try:
-        auto = AutoTokenizer.from_pretrained(name, local_files_only=local_files_only)
+        auto = AutoTokenizer.from_pretrained(name, local_files_only=local_files_only, trust_remote_code=False)
     except (ValueError, KeyError, TypeError, AttributeError, ImportError) as error:  # raised by its many classes
         raise _unreadable(name, error) from None
     if getattr(auto, "backend_tokenizer", None) is None:

@@ -19,7 +19,7 @@ from rich.progress import Progress as Bar
 
 import tales
 from config import Config, SampleConfig, replace
-from configuration.command_line import warn
+from configuration.command_line import printable, warn
 from inference import OPENINGS, continue_prompts, prompts_or_opening
 from model import Model
 from optimizing.schedules import schedule_warnings
@@ -54,9 +54,9 @@ def announce(console: Console, run: Run, model: Model, setup: Setup, progress: P
     sizes = sorted({len(schedule.passes(number)) * schedule.pass_tokens for number in (0, steps - 1)})
     spelled = " to ".join(f"{size:,}" for size in sizes)
     epochs = schedule.passes_before(steps) * schedule.cfg.batch_size / batches.rows_per_epoch
-    console.print(f"[bold]{run.name}[/]: {model.num_parameters():,} parameters, {steps:,} steps of "
+    console.print(f"[bold]{escape(printable(run.name))}[/]: {model.num_parameters():,} parameters, {steps:,} steps of "
                   f"{spelled} tokens ({epochs:.2g} passes over {batches.num_tokens:,}), "
-                  f"{device.type}, in {escape(str(shown(run.path)))}", highlight=False, soft_wrap=True)
+                  f"{device.type}, in {escape(printable(str(shown(run.path))))}", highlight=False, soft_wrap=True)
     if progress.step:
         console.print(f"going on after step {progress.step:,}", highlight=False)
     if schedule.cfg.deterministic and device.type != "cpu":
@@ -69,7 +69,7 @@ def announce(console: Console, run: Run, model: Model, setup: Setup, progress: P
 def print_line(console: Console, sentence: str | None) -> None:
     """Print a sentence, if there is one."""
     if sentence:
-        console.print(sentence, markup=False, highlight=False, soft_wrap=True)
+        console.print(printable(sentence), markup=False, highlight=False, soft_wrap=True)
 
 
 @contextlib.contextmanager
@@ -122,16 +122,15 @@ def finish(
 ) -> None:
     """Print the last samples and the grades of stories, and draw the loss curve."""
     for sample in run.samples()[-len(prompts):]:
-        console.print(f"\n{sample['text']}", markup=False, highlight=False)
+        console.print(printable(f"\n{sample['text']}"), markup=False, highlight=False)
     count = run.config.train.graded_stories
     if "tales" in run.config.data.name and count:
-        console.print("\n" + grade_stories(run, model, tokenizer, count), markup=False, highlight=False)
+        console.print(printable(f"\n{grade_stories(run, model, tokenizer, count)}"), markup=False, highlight=False)
     plot_loss([run], run.path / "loss.png")
     for tracker in trackers:
         tracker.picture(run.config.train.steps, run.path / "loss.png")
-    console.print(f"\nloss curve: {shown(run.path / 'loss.png')}", markup=False, highlight=False, soft_wrap=True)
-    console.print(f"write more: python inference.py {run.name} {shlex.quote(prompts[0])}",
-                  markup=False, highlight=False, soft_wrap=True)
+    print_line(console, f"\nloss curve: {shown(run.path / 'loss.png')}")
+    print_line(console, f"write more: python inference.py {run.name} {shlex.quote(prompts[0])}")
 
 
 def grade_stories(run: Run, model: Model, tokenizer: Tokenizer, count: int) -> str:

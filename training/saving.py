@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from rich.console import Console
 
 from config import Config, diff
-from configuration.command_line import warn
+from configuration.command_line import printable, warn
 from run_store.checkpoint import NotWritten, Progress
 from runs import Run
 from training.events import Events
@@ -52,6 +52,16 @@ def load_newest(run: Run, cfg: Config, state: TrainState) -> Progress:
     return progress
 
 
+class Diverged(Exception):
+    """The loss, the gradient or a weight is no longer finite; the last checkpoint is kept."""
+
+    def __init__(self, run: Run, step: int, found: str, where: str = ""):
+        good = next((saved.path for saved in reversed(run.checkpoints()) if not saved.not_finite()), None)
+        kept = f"the last good checkpoint is {good}" if good else "there was no checkpoint yet"
+        said = "; ".join(filter(None, (found, where, kept)))
+        super().__init__(f"step {step}: {said}; a lower --train.lr often helps")
+
+
 class Interrupted(Exception):
     """Training was stopped, and a checkpoint was written."""
 
@@ -76,7 +86,12 @@ class Saver:
             self.save(is_last=events.last)
 
     def save(self, *, is_last: bool = False) -> None:
-        """Write a checkpoint, or warn. Raises NotWritten if the last one, or a part of the log, cannot be written."""
+        """Write a checkpoint, or warn. Raises NotWritten if the last one, or a part of the log, cannot be written.
+
+        Raises Diverged, and writes nothing, if a weight is not finite.
+        """
+        if name := self.state.not_finite():
+            raise Diverged(self.run, self.progress.step, f"{name} is not finite")
         try:
             with self.stop.save():
                 state, average = self.state, self.state.average
@@ -103,7 +118,7 @@ class Saver:
             stopped = Interrupted(self.run, self.progress.step, self.stop.cause)
             if stopped.exit_status:
                 raise stopped from None
-            console.print(str(stopped), markup=False, highlight=False, soft_wrap=True)
+            console.print(printable(str(stopped)), markup=False, highlight=False, soft_wrap=True)
 
     @contextlib.contextmanager
     def reporting(self) -> Iterator[None]:

@@ -85,6 +85,12 @@ class TrainState:
         share.backward()
         return losses
 
+    def not_finite(self) -> str | None:
+        """The name of a weight, of the model or of the average, that has a NaN or Inf; None = all are finite."""
+        models = [("", self.model)] + ([("average of ", self.average.model)] if self.average else [])
+        return next((prefix + name for prefix, model in models for name, tensor in model.state_dict().items()
+                     if not tensor.isfinite().all()), None)
+
     def first_bad_module(self, batch: Batch) -> str:
         """Repeat a forward and backward pass with a trace; name the first module with a NaN or Inf."""
         self.model.zero_grad()

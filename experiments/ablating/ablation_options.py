@@ -49,4 +49,4 @@ class AblationOptions:
             raise ValueError("match_by=steps changes no parameters: use width, depth or mlp, or match=flops")
         if self.grid and not self.vary:
             raise ValueError("grid combines the values of vary: give e.g. --vary model.norm=rms,layer")
-        require_folder_name(self.name)
+        require_folder_name("name", self.name)

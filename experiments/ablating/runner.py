@@ -9,7 +9,7 @@ from typing import Any
 
 import runs
 from config import Config, get, override
-from corpora.locks import locked
+from corpora.locks import alone
 from experiments.ablating.ablation_options import AblationOptions
 from experiments.ablating.plan import Planned, make_plan
 from experiments.ablating.variants import flags_line, read_values, slug, spell
@@ -124,10 +124,7 @@ def ablate(options: AblationOptions, base: Config, say: Say) -> tuple[list[Varia
     there is something to compare already; else it is raised. Raises ValueError for mistakes, before any training.
     """
     variant_runs, logs = VariantRuns(options, base), options.folder / "logs"
-    logs.mkdir(parents=True, exist_ok=True)
-    with locked(options.folder / "lock") as mine, Children.started(logs, threads=options.threads) as children:
-        if not mine:
-            raise ValueError(f"name={options.name} is being worked on by another process: wait until that has ended")
+    with alone(options.folder, options.name), Children.started(logs, threads=options.threads) as children:
         return AblationRunner(options, make_plan(options, base, children), variant_runs, children, say).run()
 
 

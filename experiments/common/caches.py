@@ -6,14 +6,17 @@ from pathlib import Path
 from typing import Any
 
 from configuration.command_line import warn
+from configuration.reading import read_json
 from run_store.atomic_files import write_text
 
 
 def cached(path: Path, key: str, make: Callable[[], Any]) -> Any:
     """The result under a key in a file; made and added if it is missing or the file is damaged."""
     try:
-        known = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+        known = read_json(path)
+    except ValueError:
+        known = {}
+    if not isinstance(known, dict):
         known = {}
     if key not in known:
         known[key] = make()

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from configuration.command_line import fail
+from configuration.command_line import complain, fail
 from experiments.processes.signals import Stopped
 
 
@@ -16,7 +16,7 @@ def one_sentence(interrupted: str = "stopped at once; the same command goes on")
     except (ValueError, OSError) as error:
         fail(error)
     except Stopped as stopped:
-        print(stopped, file=sys.stderr)
+        complain(stopped)
         raise SystemExit(stopped.exit_status) from None
     except KeyboardInterrupt:
         if interrupted:

@@ -1,13 +1,14 @@
 """The figures of each run: a row for each run in full precision, a row for each line formatted."""
 
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from statistics import mean
 
 import pandas as pd
 from matplotlib.ticker import EngFormatter
 
 from configuration.command_line import spell_bytes
+from configuration.reading import read_as
 from experiments.common.figures import last_value, num_parameters
 from experiments.common.intervals import mean_interval
 from experiments.comparing.differences import PER_TOKEN, tokenizers
@@ -15,6 +16,7 @@ from experiments.comparing.grades import grade_run
 from experiments.comparing.lines import Line, try_each
 from experiments.comparing.measures import HeldOut, Measures
 from experiments.comparing.sources import CurveSource
+from run_store.facts import GRADES, peak_bytes
 from runs import Run
 
 whole, loss, percent, digits = "{:,.0f}".format, "{:.4f}".format, "{:.1%}".format, "{:.4g}".format
@@ -83,8 +85,7 @@ def of_run(run: Run, bits_per_byte: float | None) -> dict[str, float]:
     found, floor = {"parameters": num_parameters(run.config.model)}, run.data["floor_bits_per_byte"]
     if floor is not None and bits_per_byte is not None:
         found["bits_over_floor"] = bits_per_byte - floor
-    memory = run.path / "memory.json"
-    if memory.exists() and (peak := json.loads(memory.read_text(encoding="utf-8"))["peak_bytes"]):
+    if peak := peak_bytes(run.path):
         found["peak_bytes"] = peak
     return found
 
@@ -125,6 +126,6 @@ def graded(
             grades = grade_run(run, num_stories=num_stories, device=device)
             return grades and grades.share
         path = run.path / "grades.json"
-        return float(pd.read_json(path).passed.mean()) if path.exists() else None
+        return mean(story["passed"] for story in read_as(GRADES, path)) if path.exists() else None
 
     return try_each(lines, share, "The stories of {} are not graded: {}.")

@@ -10,6 +10,7 @@ import pandas as pd
 
 import runs
 from experiments.comparing.foreign_logs import event_folders, goes_by, read_log
+from run_store.facts import in_folder, peak_bytes
 from run_store.listing import is_run, run_folders
 from runs import Run
 
@@ -91,11 +92,9 @@ def read_run(path: Path) -> CurveSource:
     if not (path / "config.json").is_file():
         raise ValueError(f"{path} is not a run (it has no config.json), and holds no other log")
     run = Run(path)
-    table, _, _ = run.log(), run.config, run.data  # fail here, not later
+    table, _, _, _ = run.log(), run.config, run.data, in_folder(path, peak_bytes)  # fail here, not later
     if table.empty:
         raise ValueError(f"{path} has no line in its log yet")
-    if "step" not in table:
-        raise ValueError(f"{path / 'log.csv'} cannot be read: it has no column step")
     return CurveSource(name=run.name, table=table, run=run, path=path)
 
 

@@ -57,4 +57,4 @@ class JudgeOptions:
         if self.budget is not None and self.price_in is None:
             raise ValueError(f"budget={self.budget} needs prices: give --price-in and --price-out, USD for a million "
                              "tokens")
-        require_folder_name(self.name)
+        require_folder_name("name", self.name)

@@ -74,6 +74,7 @@ class Children:
     @contextmanager
     def started(cls, logs: Path, *, threads: int) -> Iterator["Children"]:
         """A `with` block in which SIGINT and SIGTERM are noted; `run` obeys them."""
+        logs.mkdir(parents=True, exist_ok=True)
         children = cls(logs / "fork_server.txt", threads=threads)
         with children.signals.listening():
             try:

@@ -48,7 +48,6 @@ def train_all(configs: Sequence[Config], *, jobs: int, folder: Path, on_end: Cal
     """
     for cfg in configs:
         require_same(cfg)
-    folder.mkdir(parents=True, exist_ok=True)
     with Children.started(folder, threads=1) as children:
         for name, status, said in train_each(configs, children, jobs=jobs, folder=folder):
             if status:

@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from IPython.display import HTML, display
 from optuna.trial import TrialState
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from configuration.command_line import printable
 from experiments.searching.jobs import Job
 from experiments.searching.loop import Snapshot
 from experiments.searching.options import Options
@@ -47,7 +47,7 @@ class Lines:
         if self._told is None:
             self._told = {trial.number for trial in finished}
             if finished:
-                self._console.print(f"going on with {snapshot.study.study_name}: {counts_line(snapshot.counts)}")
+                self._print(f"going on with {snapshot.study.study_name}: {counts_line(snapshot.counts)}")
         for trial in finished:
             if trial.number in self._told:
                 continue
@@ -56,15 +56,19 @@ class Lines:
             if found in ("done", "repeat"):
                 said = values_line(self._options, trial.values)
             flags = flags_line(trial.user_attrs.get("flags", {}))
-            self._console.print(f"{snapshot.seconds:6.0f} s  trial {trial.number:4}  {found}: {said}  {flags}",
-                                highlight=False, markup=False, soft_wrap=True)
+            self._print(f"{snapshot.seconds:6.0f} s  trial {trial.number:4}  {found}: {said}  {flags}")
+
+    def _print(self, sentence: str) -> None:
+        self._console.print(printable(sentence), highlight=False, markup=False, soft_wrap=True)
 
 
 class LiveTable:
     """For `search(..., on_change=LiveTable(options))` in a notebook: each snapshot replaces the one before."""
 
     def __init__(self, options: Options):
-        self._options, self._drawn = options, -math.inf
+        from IPython.display import HTML, display  # takes half a second, which a terminal does not need
+
+        self._options, self._drawn, self._html = options, -math.inf, HTML
         self._place = display(HTML(""), display_id=True)
 
     def __call__(self, snapshot: Snapshot) -> None:
@@ -74,7 +78,7 @@ class LiveTable:
         self._drawn = now
         console = Console(file=io.StringIO(), record=True, width=WIDTH, force_jupyter=False)
         console.print(picture(snapshot, self._options))
-        self._place.update(HTML(console.export_html(inline_styles=True, code_format="<pre>{code}</pre>")))
+        self._place.update(self._html(console.export_html(inline_styles=True, code_format="<pre>{code}</pre>")))
 
 
 def picture(snapshot: Snapshot, options: Options) -> Group:
@@ -83,7 +87,7 @@ def picture(snapshot: Snapshot, options: Options) -> Group:
         return Group("reading the text ...")
     table = Table("trial", "phase", "seconds", "step", options.objective[0], "MB", "flags", box=None)
     for job in snapshot.running:
-        table.add_row(*row(job, options))
+        table.add_row(*(Text(printable(cell)) for cell in row(job, options)))
     parts = [table, Text(counts_line(snapshot.counts) or "no trial has ended yet")]
     done = [trial for trial in snapshot.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
             if trial.user_attrs.get("outcome") == "done"]

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic.dataclasses import dataclass
 
 from config import CHECKED, Names, parse_bytes, parse_seconds
-from configuration.checks import is_folder_name, require_not_negative, require_positive
+from configuration.checks import require_folder_name, require_not_negative, require_positive
 from run_store.listing import COLUMNS, RESULTS
 
 Sampler = Literal["tpe", "gp", "cmaes", "random", "grid", "qmc"]
@@ -88,8 +88,7 @@ class Options:
             raise ValueError(f"budget={self.budget} is no time: use e.g. 90s, 20m or 1.5h")
         if self.ram_limit is not None and not self.limit_bytes:
             raise ValueError(f"ram_limit={self.ram_limit} is no size: use e.g. 800MB or 2GB")
-        if not is_folder_name(self.name) or self.name.startswith("."):
-            raise ValueError(f"study={self.name!r} is no folder name: use letters, digits, '.', '_', '-'")
+        require_folder_name("study", self.name)
         if self.trial_seconds and self.trial_tokens:
             raise ValueError("trial_seconds and trial_tokens both fix a trial's steps: give one")
         check_objectives(self)

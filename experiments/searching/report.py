@@ -88,7 +88,8 @@ def best_config(results: optuna.Study, trial: FrozenTrial) -> Config:
 
 
 def _write_configs(results: optuna.Study, trials: list[FrozenTrial], folder: Path) -> list[Path]:
-    for old in (folder / "best.json", *folder.glob("best-*.json")):
+    numbered = (path for path in folder.glob("best-*.json") if path.stem.removeprefix("best-").isdecimal())
+    for old in (folder / "best.json", *numbered):
         old.unlink(missing_ok=True)
     paths = [folder / ("best.json" if place == 1 else f"best-{place}.json") for place in range(1, len(trials) + 1)]
     for path, trial in zip(paths, trials, strict=True):
