@@ -31,9 +31,9 @@ from config import Config, load_config, save_config
 from configuration.storage import to_json
 from model import Model
 from run_store.atomic_files import write_text
-from run_store.checkpoint import CheckpointFolder, Progress
+from run_store.checkpoint import Checkpoint, CheckpointFolder, Progress
 from run_store.facts import DataFacts, in_folder, read_data
-from run_store.listing import COLUMNS, MODELS, ROOT, find_run, list_names, saved_names
+from run_store.listing import COLUMNS, MODELS, ROOT, find_run, list_names, read_shapes, saved_names
 from run_store.lock import fcntl, locked
 from run_store.run_log import TIMED, RunLog
 from run_store.unfinished import private_folder, publish
@@ -41,6 +41,8 @@ from tokenizer import Tokenizer, load_tokenizer
 
 __all__ = ["COLUMNS", "MODELS", "ROOT", "TIMED", "NameTaken", "Progress", "Run", "environment", "free_name",
            "require_free", "require_locks", "saved_runs", "there_are"]
+
+MOST_EMPTY = 1000  # layers without a weight, of which a checkpoint says nothing
 
 
 class Run(RunLog, CheckpointFolder):
@@ -100,9 +102,32 @@ class Run(RunLog, CheckpointFolder):
 
         Raises ValueError if no average was kept.
         """
+        saved = self.checkpoint(checkpoint)
+        self.require_fitting(saved)
         model = Model(self.config.model)
-        self.checkpoint(checkpoint).load_weights(model, ema=ema)
+        saved.load_weights(model, ema=ema)
         return model.to(device).eval()
+
+    def require_fitting_newest(self) -> None:
+        """The same for the newest checkpoint that is whole, if there is one."""
+        whole = (saved for saved in reversed(self.checkpoints()) if not saved.problem())
+        if newest := next(whole, None):
+            self.require_fitting(newest)
+
+    def require_fitting(self, saved: Checkpoint) -> None:
+        """Raise ValueError if a checkpoint is of another size than the configuration; takes no memory for weights."""
+        cfg, blocks = self.config.model, [0]
+        blocks += [1 + int(part) for name in read_shapes(saved.path / "model.safetensors")
+                   if (part := name.removeprefix("blocks.").partition(".")[0]).isdecimal()]
+        if not max(blocks) <= cfg.num_layers <= max(*blocks, MOST_EMPTY):
+            raise ValueError(f"{saved.path} does not fit its configuration: it has {max(blocks)} layers, and "
+                             f"model.num_layers={cfg.num_layers}")
+        try:
+            with torch.device("meta"):
+                model = Model(cfg)
+        except RuntimeError as error:
+            raise ValueError(f"{self.path / 'config.json'} describes no model that can be: {error}") from None
+        saved.require_fitting(model)
 
     def save(self, model: nn.Module, optimizer, progress: Progress, average: nn.Module | None = None) -> None:
         """Write a checkpoint, whole or not at all; then delete all but the newest few and the best.

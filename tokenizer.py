@@ -7,7 +7,6 @@
 """
 
 import hashlib
-import json
 import mmap
 import sys
 from collections.abc import Iterable, Iterator
@@ -22,6 +21,7 @@ from rich.console import Console
 import tales
 from configuration.checks import require_folder_name
 from configuration.command_line import fail, parse_command
+from configuration.reading import read_bytes, read_json
 from tokenization import foreign
 from tokenization.base import META, Tokenizer, sample_evenly
 from tokenization.grow import grow as grow_merges
@@ -90,15 +90,15 @@ def saved_description(folder: Path) -> Path | None:
     older = folder / "tokenizer.json"  # an older name of meta.json; now Hugging Face's file has it
     if (folder / META).exists():
         return folder / META
-    return older if older.exists() and older.read_bytes().startswith(b'{\n "kind"') else None
+    return older if older.is_file() and older.read_bytes().startswith(b'{\n "kind"') else None
 
 
 def rebuild(folder: Path, description: Path, name: str) -> Tokenizer:
     """The tokenizer that `save` wrote. Raises ValueError if a file is damaged, or belongs to another tokenizer."""
     try:
-        said = json.loads(description.read_text(encoding="utf-8"))
+        said = read_json(description)
         kind = KINDS[said["kind"]]
-        tokenizer = kind.rebuild(said, {file: (folder / file).read_bytes() for file in kind.file_names})
+        tokenizer = kind.rebuild(said, {file: read_bytes(folder / file) for file in kind.file_names})
         matches = said == tokenizer.description() | {"fingerprint": tokenizer.fingerprint}
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise ValueError(f"tokenizer={name!r} cannot be read ({error!r}): save it again") from error

@@ -2,14 +2,23 @@
 
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
+from reprlib import Repr
 from typing import Any
 
 from pydantic import ValidationError
+
+REPR = Repr()
+REPR.maxstring, REPR.maxother, REPR.maxlevel = 80, 80, 3  # characters, and depth
 
 
 def explain(error: ValidationError, names: Sequence[str] = ()) -> str:
     """Turn pydantic's errors into one sentence for each flag; `names` are all flags, to suggest the nearest one."""
     return "; ".join(_sentence(problem, names) for problem in error.errors())
+
+
+def shortened(value: Any) -> str:
+    """The value as Python writes it, without the middle of a long one."""
+    return REPR.repr(value)
 
 
 def nearest(given: str, names: Sequence[str], *, cutoff: float = 0.6) -> str:
@@ -39,17 +48,17 @@ def _sentence(problem: Mapping[str, Any], names: Sequence[str]) -> str:
             choices = problem["ctx"]["expected"].replace("'", "")
             words = choices.replace(" or ", ", ").split(", ")
             hint = nearest(given, words, cutoff=0.5) if isinstance(given, str) else ""
-            return f"{flag}={given!r} is not known: use one of {choices}{hint}"
+            return f"{flag}={shortened(given)} is not known: use one of {choices}{hint}"
         case "unexpected_keyword_argument" | "extra_forbidden":
             while isinstance(given, Mapping) and given:  # modle.dim, not modle
                 name, given = next(iter(given.items()))
                 flag += f".{name}"
             return unknown(flag, names)
         case "dataclass_type":
-            return f"{flag}={given!r} is wrong: it is a group of flags"
+            return f"{flag}={shortened(given)} is wrong: it is a group of flags"
         case "int_parsing" | "int_from_float" | "int_type":
-            return f"{flag}={given!r} is wrong: use a whole number"
+            return f"{flag}={shortened(given)} is wrong: use a whole number"
         case "float_parsing" | "float_type":
-            return f"{flag}={given!r} is wrong: use a number"
+            return f"{flag}={shortened(given)} is wrong: use a number"
         case _:
-            return f"{flag}={given!r} is wrong: {problem['msg'][0].lower()}{problem['msg'][1:]}"
+            return f"{flag}={shortened(given)} is wrong: {problem['msg'][0].lower()}{problem['msg'][1:]}"

@@ -4,10 +4,9 @@ import json
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
-
 from configuration.migrations import FORMAT, migrated
 from configuration.tree import build, to_dict
+from configuration.yaml_1_2 import read_yaml
 
 T = TypeVar("T")
 
@@ -26,15 +25,10 @@ def load(kind: type[T], path: Path) -> T:
 
     A file without `format` has the newest format, or format 1 if its flags are those of format 1.
     """
-    try:
-        tree = yaml.safe_load(Path(path).read_text(encoding="utf-8"))  # JSON is YAML too
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is neither JSON nor YAML: {' '.join(str(error).split())}") from None
+    tree = read_yaml(Path(path))  # JSON is YAML too
     if not isinstance(tree, dict):
         raise ValueError(f"{path} holds no configuration: expected sections such as model and train")
     try:
         return build(kind, migrated(tree))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: {error}") from None

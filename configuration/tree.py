@@ -3,11 +3,11 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from functools import cache, reduce
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
-from configuration.mistakes import explain
+from configuration.mistakes import explain, shortened
 
 T = TypeVar("T")
 
@@ -85,10 +85,26 @@ def build(kind: type[T], tree: Mapping[str, Any]) -> T:
 
     Raises ValueError with one sentence for each unknown flag or wrong value.
     """
+    for name, value in flat(nested(tree)).items():
+        for one in value if isinstance(value, tuple | list) else (value,):
+            _require_plain(name, one, _hints(kind).get(name))
     try:
         return _adapter(kind).validate_python(dict(tree))
     except ValidationError as error:
         raise ValueError(explain(error, flag_names(kind))) from None
+
+
+def _require_plain(name: str, value: Any, hint: Any) -> None:
+    """Raise ValueError for what a flag's type takes and should not: true as a number, 65 bits, half a character."""
+    if isinstance(value, bool) and (hint in (int, float) or {int, float} & {*get_args(hint)}):
+        raise ValueError(f"{name}={value} is wrong: use a number")
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise ValueError(f"{name}={shortened(value)} has more than 64 bits")
+    if isinstance(value, str) and not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise ValueError(f"{name}={shortened(value)} is not UTF-8 text") from None
 
 
 def to_dict(cfg: Any) -> dict[str, Any]:
@@ -100,12 +116,19 @@ def to_dict(cfg: Any) -> dict[str, Any]:
 @cache
 def flag_names(kind: type) -> list[str]:
     """The dotted names of all flags of a dataclass."""
-    names, hints = [], get_type_hints(kind)
+    return list(_hints(kind))
+
+
+@cache
+def _hints(kind: type) -> dict[str, Any]:
+    """The types of all flags of a dataclass by their dotted names."""
+    found, hints = {}, get_type_hints(kind)
     for field in fields(kind):
-        group = hints[field.name]
-        below = flag_names(group) if isinstance(group, type) and is_dataclass(group) else [""]
-        names += [f"{field.name}.{name}".rstrip(".") for name in below]
-    return names
+        hint = hints[field.name]
+        is_group = isinstance(hint, type) and is_dataclass(hint)
+        found |= {f"{field.name}.{name}": below for name, below in _hints(hint).items()} if is_group else \
+            {field.name: hint}
+    return found
 
 
 @cache

@@ -9,6 +9,7 @@ import json
 from dataclasses import asdict, field
 from functools import cached_property
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Annotated, Any
 
 import torch
@@ -21,9 +22,11 @@ from torch import nn
 from configuration.command_line import warn
 from configuration.reading import Count, Finite, checked
 from run_store.atomic_files import CHECKPOINT, SUMS, find_damage, flush_tree, read_sums, sha256, verified
-from run_store.listing import read_object, step_folders
+from run_store.listing import read_object, read_shapes, step_folders
 from run_store.unfinished import private_folder, publish, remove
 
+UNREADABLE = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, EOFError, OSError, OverflowError,
+              AssertionError, UnpicklingError)  # what damaged files make torch.load and load_state_dict raise
 Pair = Annotated[tuple[float, float], Strict(False)]  # JSON has lists
 AVERAGE = "ema.safetensors"
 
@@ -78,18 +81,36 @@ class Checkpoint:
             raise ValueError(f"{self.path} has no {AVERAGE}: only a run with train.ema_decay keeps an average")
         try:
             load_model(model, str(verified(self.path, AVERAGE if ema else "model.safetensors")))
-        except RuntimeError as error:
+        except (RuntimeError, SafetensorError) as error:
             raise ValueError(f"{self.path} does not fit its configuration: {' '.join(str(error).split())}") from None
 
     def load_training(self, model: nn.Module, optimizer, average: nn.Module | None = None) -> Progress:
-        """Restore weights, their average, the optimizer's state and the random state; return the progress."""
+        """Restore weights, their average, the optimizer's state and the random state; return the progress.
+
+        Raises ValueError if one of them cannot be read or does not fit.
+        """
+        progress = self.progress
         self.load_weights(model)
         if average is not None:
             self.load_weights(average, ema=True)
-        state = torch.load(verified(self.path, "optimizer.pt"), map_location="cpu", weights_only=True)
-        optimizer.load_state_dict(state["optimizer"])
-        restore_random(state["random"])
-        return self.progress
+        file = verified(self.path, "optimizer.pt")
+        try:
+            state = torch.load(file, map_location="cpu", weights_only=True)
+            optimizer.load_state_dict(state["optimizer"])
+            restore_random(state["random"])
+        except UNREADABLE as error:
+            said = " ".join(str(error).split())[:100] or type(error).__name__
+            raise ValueError(f"{file} is not the state of this run's optimizer: {said}") from None
+        return progress
+
+    def require_fitting(self, model: nn.Module) -> None:
+        """Raise ValueError if a weight has another shape than in a model, which may be on the meta device."""
+        expected, saved = model.state_dict(), read_shapes(self.path / "model.safetensors")
+        for name, shape in saved.items():
+            if name not in expected or list(expected[name].shape) != shape:
+                known = tuple(expected[name].shape) if name in expected else "not known"
+                raise ValueError(f"{self.path} does not fit its configuration: {name} is {tuple(shape)}, in the model "
+                                 f"it is {known}")
 
     @property
     def fingerprint(self) -> str:

@@ -286,11 +286,24 @@ def test_missing_flags_take_their_defaults(tmp_path):
     assert load_config(tmp_path / "some.yaml") == override(Config(), {"model.dim": 96})
 
 
+LAUGHS = b"a: &a [1, 2, 3, 4, 5, 6, 7, 8, 9]\n" + b"".join(
+    b"%c: &%c [%s]\n" % (c, c, b", ".join([b"*%c" % (c - 1)] * 9)) for c in b"bcdefghi")  # 9 to the power of 9
+
+
 @pytest.mark.parametrize(("content", "sentence"), [
     (b"model: {dim: wide}", "model.dim='wide'"), (b"model: {dimension: 9}", "model.dimension is not a flag"),
     (b"models: {}", "models is not a flag"), (b"- 1", "holds no configuration"), (b"", "holds no configuration"),
-    (b"model: [", "neither JSON nor YAML"), (b"\xff\xfe\xfa", "neither JSON nor YAML"),
-    (b"model: 3", "model=3 is wrong"),
+    (b"model: [", "neither JSON nor YAML"), (b"\xff\xfe\xfa", "it is not UTF-8"),
+    (b"model: 3", "model=3 is wrong"), (LAUGHS, "it holds more than 100,000 values"),
+    (b"model: " + b"[" * 100_000, "it is nested too deeply"), (b"model: &a {b: *a}", "it is nested too deeply"),
+    (b'{"model": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "it is nested too deeply"),
+    (b"model: {dim: yes}", "model.dim='yes' is wrong: use a whole number"),
+    (b"model: {dim: true}", "model.dim=True is wrong: use a number"),
+    (b"train: {steps: 1:30}", "train.steps='1:30' is wrong"),
+    (b'{"data": {"name": "a\\ud800"}}', "is not UTF-8 text"), (b"model: {dim: 99999999999999999999}", "64 bits"),
+    (b"model: {dim: 0" + b"9" * 5000 + b"}", "cannot be read: Exceeds the limit"),
+    (b"model: {dim: [" + b"1, " * 50_000 + b"]}", "model.dim=[1, 1, 1, 1, 1, 1, ...] is wrong"),
+    (b"model: !!python/object/apply:os.getcwd []", "could not determine a constructor for the tag"),
 ])
 def test_a_bad_file_is_named_with_its_mistake(content, sentence, tmp_path):
     (tmp_path / "bad.yaml").write_bytes(content)
@@ -300,7 +313,7 @@ def test_a_bad_file_is_named_with_its_mistake(content, sentence, tmp_path):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(ValueError, match="nowhere.yaml cannot be read"):
+    with pytest.raises(ValueError, match="nowhere.yaml is missing"):
         load_config(tmp_path / "nowhere.yaml")
 
 
@@ -360,7 +373,7 @@ def test_a_program_has_options_of_its_own():
     (["--model.norm", "layr"], "layr"), (["gpt3"], "perhaps gpt2 was meant"),
     (["--model.kinds", "{}"], "use --model.kinds.NAME.FLAG VALUE"),
     (["--train.steps", "3", "--train.tokens", "99"], "--train.steps and --train.tokens both say how long to train"),
-    (["--config", "no/such.yaml"], "no/such.yaml cannot be read"),
+    (["--config", "no/such.yaml"], "no/such.yaml is missing"),
     (["--model.rope.theta", "3", "--model.position", "alibi"], "model.rope.theta=3.0 would change nothing"),
 ], ids=str)
 def test_a_mistake_on_the_command_line_is_one_sentence_and_status_2(words, sentence, capsys):

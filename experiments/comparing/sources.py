@@ -92,7 +92,8 @@ def read_run(path: Path) -> CurveSource:
     if not (path / "config.json").is_file():
         raise ValueError(f"{path} is not a run (it has no config.json), and holds no other log")
     run = Run(path)
-    table, _, _, _ = run.log(), run.config, run.data, in_folder(path, peak_bytes)  # fail here, not later
+    table = run.log()
+    _ = run.config, run.data, run.tokenizer(), in_folder(path, peak_bytes)  # fail here, not later
     if table.empty:
         raise ValueError(f"{path} has no line in its log yet")
     return CurveSource(name=run.name, table=table, run=run, path=path)
