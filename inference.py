@@ -9,6 +9,7 @@ RUN is a name in models/ or a path. Without a prompt the run's own prompts are c
 import sys
 
 if __name__ == "__main__":  # before the imports: help and mistakes need no torch, whose import takes seconds
+    from configuration import startup  # noqa: F401, before all that needs a package
     from generation.command import parse
 
     command = parse(sys.argv[1:], __doc__)

@@ -11,6 +11,7 @@ import signal
 import sys
 
 if __name__ == "__main__":  # before the imports: help and mistakes need no torch, whose import takes seconds
+    from configuration import startup  # noqa: F401, before all that needs a package
     from memory_prediction.command import parse
 
     if hasattr(signal, "SIGPIPE"):

@@ -6,6 +6,7 @@
 import sys
 
 if __name__ == "__main__":  # before the imports: help and mistakes need no torch, whose import takes seconds
+    from configuration import startup  # noqa: F401, before all that needs a package
     from optimizing.command import parse
 
     command = parse(sys.argv[1:])

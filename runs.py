@@ -10,6 +10,7 @@
 """
 
 if __name__ == "__main__":  # the program needs no torch, whose import takes longer than listing a thousand runs
+    from configuration import startup  # noqa: F401, before all that needs a package
     from run_store.commands import main
 
     raise SystemExit(main())

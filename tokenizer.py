@@ -6,6 +6,9 @@
     python tokenizer.py build            # the tokenizers in tokenizers/, from the built-in corpus
 """
 
+if __name__ == "__main__":
+    from configuration import startup  # noqa: F401, before all that needs a package
+
 import hashlib
 import mmap
 import sys

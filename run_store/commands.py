@@ -24,6 +24,7 @@ from run_store.pruning import Removal, find_removable
 
 Column = Literal["name", "when", "state", "parameters", "data", "step", "tokens", "best", "last", "size"]
 HEADINGS = get_args(Column)
+LONGEST_DATA = 32  # characters of a text's name in the table
 LEFT = ("name", "when", "state", "data")  # the other columns are numbers
 Names = Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="NAME")]
 
@@ -86,9 +87,15 @@ def print_table(summaries: Sequence[RunSummary]) -> None:
 def cells(summary: RunSummary) -> tuple[str, ...]:
     steps = "-" if summary.steps is None else f"{summary.steps:,}"
     return (printable(summary.name), f"{datetime.fromtimestamp(summary.when):%Y-%m-%d %H:%M}", summary.state,
-            format_value(summary.parameters), printable(summary.data or "-"), f"{summary.step:,}/{steps}",
+            format_value(summary.parameters), short(printable(summary.data or "-")), f"{summary.step:,}/{steps}",
             format_value(summary.tokens), format_value(summary.best), format_value(summary.last),
-            f"{summary.num_bytes / 1e6:,.1f} MB")
+            f"{summary.num_bytes / 1e6:,.1f} MB" if summary.num_bytes >= 1e5 else f"{summary.num_bytes / 1e3:,.0f} kB")
+
+
+def short(data: str) -> str:
+    """The name of a text: of files without their folders, and its end if it is long."""
+    names = " ".join(Path(word).name if word.startswith(("/", ".", "~")) else word for word in data.split())
+    return names if len(names) <= LONGEST_DATA else f"...{names[3 - LONGEST_DATA:]}"
 
 
 def format_value(number: float | None) -> str:

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from config import Config, diff
+from configuration.reading import read_text
 from presets import PRESETS, load_preset
 from run_store.facts import as_sample
 from run_store.listing import (
+    DIVERGED,
     RunSummary,
     complete_lines,
     num_bytes,
@@ -37,7 +39,8 @@ def heading(path: Path, summary: RunSummary) -> str:
              summary.best and f"bits per byte {summary.best:.4f} at best, {summary.last:.4f} at last"]
     lines = [f"{summary.name}: {summary.state}, last changed {datetime.fromtimestamp(summary.when):%Y-%m-%d %H:%M}, "
              f"{summary.num_bytes:,} bytes in {path}", ", ".join(part for part in parts if part)]
-    return "\n".join(lines + ([f"broken: {summary.problem}"] if summary.problem else []))
+    lines += [f"broken: {summary.problem}"] if summary.problem else []
+    return "\n".join(lines + ([read_text(path / DIVERGED, 10_000).strip()] if summary.state == "diverged" else []))
 
 
 # ---- flags ----

@@ -27,6 +27,7 @@ MODELS = Path(os.environ.get("SHAPESHIFTER_MODELS", ROOT / "models"))
 RESULTS = Path(os.environ.get("SHAPESHIFTER_RESULTS", ROOT / "experiments" / "results"))
 COLUMNS = ("step", "tokens", "seconds", "flops", "train_loss", "val_loss", "bits_per_byte", "perplexity",
            "accuracy", "lr", "grad_norm", "tokens_per_second")  # of every log
+DIVERGED = "diverged.txt"  # why a run has diverged, in its folder
 MAX_NAMES = 10  # in one sentence
 MAX_HEADER_BYTES = 100_000_000  # of a safetensors file, as the format has it
 
@@ -48,7 +49,7 @@ class RunSummary:
 
     name: str
     when: float  # last change, in seconds since 1970
-    state: str  # finished, training, interrupted or broken
+    state: str  # finished, training, interrupted, diverged or broken
     parameters: int | None
     data: str | None
     step: int  # last one logged or saved
@@ -124,6 +125,8 @@ def try_read(problems: list[str], read: Callable[[Path], Any], path: Path) -> An
 def state_of(path: Path) -> str:
     if (path / "loss.png").exists():
         return "finished"
+    if (path / DIVERGED).exists():
+        return "diverged"
     return "training" if is_being_trained(path) else "interrupted"
 
 

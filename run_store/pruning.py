@@ -42,7 +42,7 @@ def find_removable(models: Path, patterns: Sequence[str] = ()) -> Iterator[Remov
         summary = summarize_run(path)
         if summary.state == "broken" and not (path / "log.csv").exists() and not step_folders(path):
             yield Removal(path, f"broken, with neither log nor checkpoint: {summary.problem}", run=path)
-        if summary.state in ("finished", "interrupted"):
+        if summary.state in ("finished", "interrupted", "diverged"):
             yield from unfinished(path / "checkpoints", path)
         if summary.state == "finished":
             for folder in superseded_checkpoints(path):

@@ -14,7 +14,7 @@ from pandas.api.types import is_numeric_dtype
 from run_store.append_log import AppendLog
 from run_store.atomic_files import PRIVATE, write_text
 from run_store.facts import Sample, as_sample, in_folder
-from run_store.listing import COLUMNS, complete_lines
+from run_store.listing import COLUMNS, DIVERGED, complete_lines
 from run_store.unfinished import abandoned, remove
 
 TIMED = ("seconds", "tokens_per_second")  # columns that no seed repeats
@@ -84,7 +84,7 @@ class RunLog:
         if samples.exists():
             kept = [line for line in complete_lines(samples) if as_sample(line)["step"] <= step]
             write_text(samples, "".join(kept))
-        for name in ("grades.json", "loss.png"):
+        for name in ("grades.json", "loss.png", DIVERGED):
             (self.path / name).unlink(missing_ok=True)
         for unfinished in abandoned(self.path / "checkpoints"):
             remove(unfinished)

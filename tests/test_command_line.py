@@ -1,6 +1,7 @@
 """Words on the command line: both ways to say on or off, and start-up without torch."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -111,6 +112,15 @@ def models(tmp_path_factory):
     (folder / "toy").mkdir()
     (folder / "toy" / "config.json").write_text("{}")
     return folder
+
+
+@pytest.mark.parametrize("door", sorted(DOORS))
+def test_without_its_packages_a_program_says_how_to_start_it(door):
+    """-S leaves out the folder of packages."""
+    done = subprocess.run([sys.executable, "-S", ROOT / door, "--help"], text=True, capture_output=True,
+                          env={"PATH": os.environ["PATH"]})
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert re.fullmatch(r"error: .* has no package \w+: run `make` once, then start .*\n", done.stderr)
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "tracing": "",
     "tools": "tracing",
     "modules": "config tools",
-    "model": "config modules presets tools tracing",
+    "model": "config configuration modules presets tools tracing",
     "tales": "",
     "tokenization": "",
     "tokenizer": "configuration tales tokenization",

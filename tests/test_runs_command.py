@@ -420,6 +420,16 @@ def test_prune_keeps_what_a_damaged_last_checkpoint_leaves_to_go_on_from(command
     assert steps(run) == [100, 200, 300]
 
 
+@pytest.mark.parametrize(("data", "shown"), [
+    ("tales", "tales"), ("/home/ann/texts/a.txt", "a.txt"), ("../b.txt c.txt", "b.txt c.txt"),
+    ("ann/texts", "ann/texts"),
+    ("/x/" + "long" * 20 + ".txt", "..." + ("long" * 20 + ".txt")[-29:])])
+def test_the_list_shows_the_name_of_a_text_without_its_folders(command, data, shown):
+    run = make_run("toy")
+    (run.path / "data.json").write_text(json.dumps(DATA | {"name": data}))
+    assert f"  {shown}  " in command("list")[1] and data in command("show", "toy")[1]
+
+
 def test_prune_takes_names_and_leaves_the_others(command, place):
     make_run("a")
     make_run("b")

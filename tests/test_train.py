@@ -31,6 +31,8 @@ from data import Batches
 from model import Model
 from objective import NextToken
 from optimizing.schedules import Schedule
+from run_store.details import describe_run
+from run_store.listing import summarize_run
 from runs import COLUMNS, Run
 from tokenizer import load_tokenizer
 from train import Diverged, Interrupted
@@ -396,6 +398,16 @@ def test_a_nan_stops_with_its_step_and_module_and_the_last_good_checkpoint(comma
     assert f"the last good checkpoint is {Run('toy').path / 'checkpoints' / 'step_00000006'}" in errors
     assert [c.step for c in Run("toy").checkpoints()] == [6]
     assert all(tensor.isfinite().all() for tensor in weights(Run("toy")).values())
+
+
+def test_a_diverged_run_says_so_in_the_list_until_it_goes_on(go, at_step):
+    at_step(8, plant_nan)
+    with pytest.raises(Diverged) as diverged:
+        go()
+    path = Run("toy").path
+    assert summarize_run(path).state == "diverged" and str(diverged.value) in describe_run(path)
+    go(run=Run("toy"))
+    assert summarize_run(path).state == "finished" and not (path / "diverged.txt").exists()
 
 
 def test_weights_that_turned_bad_in_a_step_are_not_saved_after_it(go, at_step):

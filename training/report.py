@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import math
+import os
 import shlex
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -11,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.markup import escape
@@ -54,16 +56,29 @@ def announce(console: Console, run: Run, model: Model, setup: Setup, progress: P
     sizes = sorted({len(schedule.passes(number)) * schedule.pass_tokens for number in (0, steps - 1)})
     spelled = " to ".join(f"{size:,}" for size in sizes)
     epochs = schedule.passes_before(steps) * schedule.cfg.batch_size / batches.rows_per_epoch
+    threads = torch.get_num_threads()
+    place = f"cpu, {threads} thread{'s' * (threads > 1)}" if device.type == "cpu" else device.type
     console.print(f"[bold]{escape(printable(run.name))}[/]: {model.num_parameters():,} parameters, {steps:,} steps of "
                   f"{spelled} tokens ({epochs:.2g} passes over {batches.num_tokens:,}), "
-                  f"{device.type}, in {escape(printable(str(shown(run.path))))}", highlight=False, soft_wrap=True)
+                  f"{place}, in {escape(printable(str(shown(run.path))))}", highlight=False, soft_wrap=True)
     if progress.step:
         console.print(f"going on after step {progress.step:,}", highlight=False)
     if schedule.cfg.deterministic and device.type != "cpu":
-        console.print("[yellow]note[/]: train.deterministic repeats the bits on this model of GPU with this driver and "
-                      "torch only, and they are not those of a CPU", highlight=False, soft_wrap=True)
+        print_line(console, "note: train.deterministic repeats the bits on this model of GPU with this driver and "
+                            "torch only, and they are not those of a CPU")
+    print_line(console, busy_machine())
     for sentence in schedule_warnings(schedule):
         warn(sentence)
+
+
+def busy_machine() -> str | None:
+    """A sentence if other programs need the processors, which makes training slow; None = they do not, or unknown."""
+    if not hasattr(os, "getloadavg"):
+        return None
+    load, cores = os.getloadavg()[0], os.cpu_count() or 1
+    if load < 1.2 * cores:
+        return None
+    return f"the machine is busy: {load:.1f} programs want its {cores} processors, so training takes longer"
 
 
 def print_line(console: Console, sentence: str | None) -> None:

@@ -7,7 +7,9 @@ from rich.console import Console
 
 from config import Config, diff
 from configuration.command_line import printable, warn
+from run_store.atomic_files import write_text
 from run_store.checkpoint import NotWritten, Progress
+from run_store.listing import DIVERGED
 from runs import Run
 from training.events import Events
 from training.step import TrainState
@@ -109,7 +111,10 @@ class Saver:
 
     @contextlib.contextmanager
     def saving_when_stopped(self, console: Console) -> Iterator[None]:
-        """Save when training is stopped; then raise Interrupted, or at a time limit print how to resume."""
+        """Save when training is stopped; then raise Interrupted, or at a time limit print how to resume.
+
+        What Diverged says is kept in the run's folder.
+        """
         try:
             yield
         except Stopped:
@@ -119,6 +124,10 @@ class Saver:
             if stopped.exit_status:
                 raise stopped from None
             console.print(printable(str(stopped)), markup=False, highlight=False, soft_wrap=True)
+        except Diverged as diverged:
+            with contextlib.suppress(OSError):
+                write_text(self.run.path / DIVERGED, f"{diverged}\n")
+            raise
 
     @contextlib.contextmanager
     def reporting(self) -> Iterator[None]:
