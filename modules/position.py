@@ -10,6 +10,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from config import rotated_channels
 from tools import LoggingModule, log_io
 
 
@@ -60,11 +61,12 @@ class RoPE(LoggingModule):
     Su et al. 2021, arXiv:2104.09864. Channel i of a head is a pair with i + p/2 (Llama's layout).
     A `fraction` below 1 rotates only the first channels (GPT-NeoX).
     Shape: x (b, h, t, p), cosine and sine from `angles(positions)` -> (b, h, t, p). Computed in float32.
+    Raises ValueError if the fraction is not a whole number of pairs.
     """
 
     def __init__(self, head_dim: int, *, theta: float = 10_000.0, fraction: float = 1.0):
         super().__init__()
-        self.rotated, self.theta = int(head_dim * fraction), theta
+        self.rotated, self.theta = rotated_channels(head_dim, fraction), theta
         self.frequencies = nn.Buffer(torch.empty(self.rotated // 2), persistent=False)
         self.reset_parameters()
 

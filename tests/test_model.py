@@ -381,6 +381,24 @@ def test_a_norm_of_bfloat16_rounds_only_its_result(kind):
 # ---- positions ----
 
 
+@pytest.mark.parametrize(("head_dim", "fraction", "count"), [
+    (50, 0.28, 14), (100, 0.58, 58), (6, 2 / 3, 4), (24, 0.3333333, 8), (8, 1.0, 8),
+])
+def test_rope_rotates_the_whole_number_of_channels_that_was_meant(head_dim, fraction, count):
+    assert RoPE(head_dim, fraction=fraction).rotated == count
+    flags = {"attention.head_dim": head_dim, "rope.fraction": fraction}
+    assert small_model(**flags).blocks[0].mixer.branch.rotary.rotated == count
+
+
+@pytest.mark.parametrize(("head_dim", "fraction"), [(8, 0.3), (50, 0.2801), (50, 0.26), (8, 1.5), (8, 0.0), (7, 1.0)])
+def test_rope_refuses_what_is_not_a_number_of_pairs(head_dim, fraction):
+    for build in (RoPE, InterleavedRoPE):
+        with pytest.raises(ValueError, match=f"rope.fraction={fraction:g} of attention.head_dim={head_dim} is "):
+            build(head_dim, fraction=fraction)
+    with pytest.raises(ValueError, match=f"rope.fraction={fraction:g} of attention.head_dim={head_dim} is "):
+        small_config(**{"attention.head_dim": head_dim, "rope.fraction": fraction})
+
+
 def turn(rope: RoPE, x: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
     return rope(x, rope.angles(positions))
 
