@@ -11,6 +11,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from config import rotated_channels
+from modules.precision import Float32Buffers, constants, widen
 from tools import LoggingModule, log_io
 
 
@@ -33,7 +34,7 @@ class LearnedPosition(LoggingModule):
         return x + self.table(positions.clamp(min=0))
 
 
-class SinusoidalPosition(LoggingModule):
+class SinusoidalPosition(Float32Buffers):
     """Add sines and cosines of geometric wavelengths. Vaswani et al. 2017, arXiv:1706.03762, 3.5.
 
     Shape: x (b, t, d), positions (t,) or (b, t) -> (b, t, d).
@@ -42,7 +43,7 @@ class SinusoidalPosition(LoggingModule):
     def __init__(self, dim: int):
         super().__init__()
         self.dim = dim
-        self.frequencies = nn.Buffer(torch.empty(dim // 2), persistent=False)
+        self.frequencies = constants(dim // 2)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -55,7 +56,7 @@ class SinusoidalPosition(LoggingModule):
         return x + rearrange(waves, "... c two -> ... (c two)").type_as(x)
 
 
-class RoPE(LoggingModule):
+class RoPE(Float32Buffers):
     """Rotate pairs of channels by an angle that grows with the position.
 
     Su et al. 2021, arXiv:2104.09864. Channel i of a head is a pair with i + p/2 (Llama's layout).
@@ -67,7 +68,7 @@ class RoPE(LoggingModule):
     def __init__(self, head_dim: int, *, theta: float = 10_000.0, fraction: float = 1.0):
         super().__init__()
         self.rotated, self.theta = rotated_channels(head_dim, fraction), theta
-        self.frequencies = nn.Buffer(torch.empty(self.rotated // 2), persistent=False)
+        self.frequencies = constants(self.rotated // 2)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -93,7 +94,7 @@ class RoPE(LoggingModule):
         return torch.cat((self.rotate(x[..., : self.rotated], *angles), x[..., self.rotated :]), dim=-1)
 
     def rotate(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        first, second = self.split(x.float())
+        first, second = self.split(widen(x))
         return self.join(first * cos - second * sin, second * cos + first * sin).type_as(x)
 
 
@@ -107,7 +108,7 @@ class InterleavedRoPE(RoPE):
         return torch.stack((first, second), dim=-1).flatten(-2)
 
 
-class ALiBi(LoggingModule):
+class ALiBi(Float32Buffers):
     """Penalise each score by the distance to its key, a fixed slope for each head.
 
     Press, Smith & Lewis 2021, arXiv:2108.12409. Head counts that are not a power of two take every
@@ -117,7 +118,7 @@ class ALiBi(LoggingModule):
 
     def __init__(self, num_heads: int):
         super().__init__()
-        self.slopes = nn.Buffer(torch.empty(num_heads), persistent=False)
+        self.slopes = constants(num_heads)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -139,7 +140,7 @@ def alibi_slopes(num_heads: int) -> Tensor:
     power = 2 ** math.floor(math.log2(num_heads))
     slopes = [2 ** (-8 * (i + 1) / power) for i in range(power)]
     slopes += [2 ** (-4 * (2 * i + 1) / power) for i in range(num_heads - power)]
-    return torch.tensor(slopes)
+    return torch.tensor(slopes, dtype=torch.float32)
 
 
 # kinds act on the embedding, on queries and keys (a class for each rope.layout), or on the scores

@@ -1,5 +1,6 @@
 """The model and its parts against published counts, formulas and properties."""
 
+import copy
 import math
 from types import SimpleNamespace
 
@@ -378,7 +379,42 @@ def test_a_norm_of_bfloat16_rounds_only_its_result(kind):
     assert torch.equal(norm(X.bfloat16()), norm(X.bfloat16().float()).bfloat16())
 
 
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("kind", NORMS)
+def test_a_norm_computes_in_float32_whatever_the_dtypes_of_its_input_and_weights(kind, autocast):
+    norms = [randomise(NORMS[kind](24)).to(dtype) for dtype in (torch.bfloat16, torch.float16)]
+    exact = [randomise(NORMS[kind](24)).to(norm_dtype).float() for norm_dtype in (torch.bfloat16, torch.float16)]
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        for norm, wide in zip(norms, exact, strict=True):
+            for x in (X, X.bfloat16(), X.half()):
+                assert norm(x).dtype == x.dtype
+                assert_close(norm(x), wide(x.float()).to(x.dtype), "rounding")
+            assert_close(norm(X.double()).float(), wide(X), "same")
+            assert norm.double()(X.double()).dtype == torch.float64
+            assert_close(norm(X), wide(X), "same")
+
+
 # ---- positions ----
+
+
+@pytest.mark.parametrize("rope", [RoPE(64), InterleavedRoPE(64, theta=5e5), RoPE(50, fraction=0.28)], ids=str)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64], ids=str)
+def test_rope_turns_by_the_same_angles_in_every_dtype(rope, dtype):
+    positions = torch.arange(0, 32_768, 7)
+    expected = rope.angles(positions)
+    for moved in (copy.deepcopy(rope).to(dtype), copy.deepcopy(rope).to(dtype).float()):
+        for found, right in zip(moved.angles(positions), expected, strict=True):
+            torch.testing.assert_close(found, right, atol=1e-6, rtol=0)
+
+
+def test_constants_are_exact_though_the_default_dtype_is_not():
+    expected = [RoPE(64).frequencies, ALiBi(12).slopes, SinusoidalPosition(24).frequencies]
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        found = [RoPE(64).frequencies, ALiBi(12).slopes, SinusoidalPosition(24).frequencies]
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert all(map(torch.equal, found, expected))
 
 
 @pytest.mark.parametrize(("head_dim", "fraction", "count"), [
