@@ -19,7 +19,8 @@ class LearnedPosition(LoggingModule):
     """Add a learned vector for each position. Radford et al. 2018 (GPT).
 
     Shape: x (b, t, d), positions (t,) or (b, t) -> (b, t, d).
-    Raises ValueError if t is above max_seq_len.
+    Raises ValueError if a text reaches past max_seq_len; in training or compiled, on an accelerator, only if t does:
+    to read the positions would make the CPU wait for it.
     """
 
     def __init__(self, dim: int, *, max_seq_len: int):
@@ -28,10 +29,40 @@ class LearnedPosition(LoggingModule):
 
     @log_io("b t d, ... t -> b t d")
     def forward(self, x: Tensor, positions: Tensor) -> Tensor:
-        if x.shape[1] > self.table.num_embeddings:
-            raise ValueError(f"max_seq_len={self.table.num_embeddings}: a text of {x.shape[1]} tokens has no "
-                             "learned positions past it; use position='rope', or a larger max_seq_len")
-        return x + self.table(positions.clamp(min=0))
+        size, compiled = self.table.num_embeddings, torch.compiler.is_compiling()
+        if not compiled:
+            refuse_longer(x.shape[1], size)
+        if compiled or type(positions) is not Tensor:  # compiled, it refuses as it runs, in the same words
+            return x + self.table(torch.ops.shapeshifter.places(positions, size, False))
+        return x + self.table(places(positions, size, not self.training))
+
+
+def places(positions: Tensor, max_seq_len: int, wait: bool) -> Tensor:
+    """The rows of a table of positions, 0 for padding. Shape: (..., t) -> (..., t).
+
+    Raises ValueError for one past the table, on an accelerator only if it may `wait` for their values.
+    """
+    length = positions.shape[-1]
+    if positions.numel() and (positions.is_cpu or wait and not positions.is_meta):
+        length = max(length, int(positions.max()) + 1)
+    refuse_longer(length, max_seq_len)
+    return positions.clamp(min=0)
+
+
+def refuse_longer(length: int, max_seq_len: int) -> None:
+    if length > max_seq_len:
+        raise ValueError(f"max_seq_len={max_seq_len}: a text of {length} tokens has no learned positions past it; use "
+                         "position='rope', or a larger max_seq_len")
+
+
+@torch.library.custom_op("shapeshifter::places", mutates_args=())
+def _places(positions: Tensor, max_seq_len: int, wait: bool) -> Tensor:
+    return places(positions, max_seq_len, wait)
+
+
+@_places.register_fake
+def _(positions: Tensor, max_seq_len: int, wait: bool) -> Tensor:
+    return torch.empty_like(positions)
 
 
 class SinusoidalPosition(Float32Buffers):

@@ -25,7 +25,7 @@ from modules.stream import Context, Stream
 from objective import NextToken
 from objectives.next_token import CrossEntropy
 from presets import load_preset
-from tools import trace
+from tools import shapes, trace
 from tracing.module_tables import parameter_table
 from training.flops import flops_per_token
 
@@ -504,6 +504,41 @@ def test_learned_positions_end():
         learned(torch.zeros(1, 6, 8), torch.arange(6))
     with pytest.raises(ValueError, match="max_seq_len=16"):
         small_model(position="learned")(small_tokens(t=17))
+
+
+PAST = "^max_seq_len=16: a text of 17 tokens has no learned positions past it"
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_learned_positions_end_also_where_they_are_given(compiled):
+    torch._dynamo.reset()
+    model, tokens = small_model(position="learned"), small_tokens()
+    run = torch.compile(model, backend="eager", fullgraph=True) if compiled else model
+    assert_close(run(tokens, positions=torch.arange(13)), model(tokens), "rounding")
+    for positions in (torch.arange(13) + 4, torch.arange(13).expand(2, 13) + torch.tensor([[-3], [4]])):
+        with pytest.raises(ValueError, match=PAST):
+            run(tokens, positions=positions)
+
+
+def test_learned_positions_end_in_a_cache_that_is_larger():
+    model = small_model(position="learned")
+    cache = model.make_cache(40)
+    model(small_tokens(t=16), cache=cache)
+    with pytest.raises(ValueError, match=PAST):
+        model(small_tokens(t=1), cache=cache)
+    assert cache.length == 16
+
+
+def test_a_compiled_text_longer_than_the_learned_positions_is_refused_in_the_same_words():
+    torch._dynamo.reset()
+    with pytest.raises(ValueError, match=PAST):
+        torch.compile(small_model(position="learned"), backend="eager", fullgraph=True)(small_tokens(t=17))
+
+
+def test_learned_positions_end_for_fake_tensors_too():
+    with pytest.raises(ValueError, match=PAST):
+        shapes(lambda: small_model(position="learned"), "b 17")
+    assert shapes(lambda: small_model(position="learned"), "b 16").calls[0].outputs[0].shape == ("b", 16, 37)
 
 
 def test_a_cache_refuses_more_than_it_holds():
