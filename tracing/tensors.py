@@ -1,15 +1,25 @@
 """Records of tensors: shape, dtype, size and statistics, without keeping the tensors."""
 
 import weakref
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from tracing import measure
-from tracing.axes import Shape
+from tracing import checksums, measure
+from tracing.axes import Labels, Shape
 from tracing.records import Value
 
-UNSEEN = (None, None, None)
+
+@dataclass(slots=True)
+class Seen:
+    """What is known of a tensor that was seen before."""
+
+    ref: weakref.ref
+    version: int | None  # it changes when the tensor does
+    value: Value  # the latest record whose labels count
+    records: list[Value]  # all its records, also those of its aliases
+    named: set[int]  # axes that a dims string has named
 
 
 class _Names(dict):
@@ -28,35 +38,65 @@ class TensorRecords:
 
     def __init__(self, *, stats: str, max_elems: int):
         self.stats, self.max_elems = stats, max_elems
-        self.seen: dict[int, tuple] = {}  # id of a tensor -> (weak reference, version, Value)
+        self.seen: dict[int, Seen] = {}  # by the id of a tensor
         self.pending: list[tuple[dict, Tensor]] = []  # statistics that are still on an accelerator
+        self.pending_sums: list[tuple[list[Value], Value, Tensor]] = []  # and checksums
 
     def tensor_value(self, name: str, x: Tensor) -> tuple[Value, Value | None]:
         """The record of x and, if x was seen before, its earlier record, whose labels it gets."""
-        version = None if x.is_inference() else x._version
-        ref, seen_version, seen = self.seen.get(id(x), UNSEEN)
-        if ref is None or ref() is not x:
+        seen, version = self.seen.get(id(x)), version_of(x)
+        if seen is None or seen.ref() is not x:
             seen = None
-        elif version == seen_version is not None:
-            return Value(name, "", seen.shape, seen.labels, seen.dtype, seen.bytes, seen.stats), seen
+        elif version == seen.version is not None:
+            old = seen.value
+            value = Value(name, "", old.shape, old.labels, old.dtype, old.bytes, old.stats, old.checksum)
+            seen.records.append(value)
+            return value, old
         shape = shape_of(x)
-        if seen and seen.shape != shape:
+        if seen and seen.value.shape != shape:
             seen = None
         symbolic = str in map(type, shape)
-        value = Value(name, "", shape, seen.labels if seen else (), DTYPES[x.dtype], 0 if symbolic else x.nbytes)
-        if self.stats != "none" and measure.readable(x):
-            value.stats = self.measure(x)
-        self.seen[id(x)] = (weakref.ref(x), version, value)
-        return value, seen
+        earlier = seen and seen.value
+        value = Value(name, "", shape, earlier.labels if earlier else (), DTYPES[x.dtype], 0 if symbolic else x.nbytes)
+        records, named = (seen.records, seen.named) if seen else ([], set())
+        self.seen[id(x)] = Seen(weakref.ref(x), version, value, records, named)
+        records.append(value)
+        self.read(x, value, records)
+        return value, earlier
 
     def earlier(self, x: Tensor) -> Value | None:
         """The latest record of x."""
-        return self.seen.get(id(x), UNSEEN)[2]
+        seen = self.seen.get(id(x))
+        return seen and seen.value
 
-    def remember(self, x: Tensor, value: Value) -> None:
-        """Make `value` the record of x."""
-        version = None if x.is_inference() else x._version
-        self.seen[id(x)] = (weakref.ref(x), version, value)
+    def remember(self, x: Tensor, alias: Tensor, value: Value) -> None:
+        """Make `value` the record of an alias of x, whose axes get their names with those of x."""
+        seen = self.seen[id(x)]
+        self.seen[id(alias)] = Seen(weakref.ref(alias), version_of(alias), value, seen.records, seen.named)
+
+    def name_axes(self, x: Tensor, value: Value, declared: Labels) -> None:
+        """Make `value` the record of x, and give all its records the names of axes that nobody declared before."""
+        seen = self.seen[id(x)]
+        new = {i: label for i, label in enumerate(declared) if label and i not in seen.named}
+        if new:
+            for record in seen.records:
+                record.labels = tuple([new.get(i, label) for i, label in enumerate(record.labels)])
+            seen.named.update(new)
+        seen.value = value
+
+    def read(self, x: Tensor, value: Value, records: list[Value]) -> None:
+        """Put the statistics and the checksum of x into its record, or have `settle` do so later."""
+        if self.stats == "none":
+            return
+        if measure.readable(x):
+            value.stats = self.measure(x)
+        if not checksums.has_bytes(x):
+            return
+        with torch._C._DisableTorchDispatch():
+            if x.is_cpu:
+                value.checksum = checksums.written(checksums.checksum(x))
+            else:
+                self.pending_sums.append((records, value, checksums.checksum_later(x)))
 
     def measure(self, x: Tensor) -> dict:
         """The statistics of x; those of a tensor on an accelerator are filled in by `settle`."""
@@ -75,6 +115,17 @@ class TensorRecords:
         for stats, numbers in self.pending:
             stats.update(zip(measure.NAMES, numbers.tolist(), strict=True))
         self.pending.clear()
+        for records, value, number in self.pending_sums:
+            value.checksum = checksums.written(number.item())
+            for copy in records:
+                if copy.stats is value.stats:
+                    copy.checksum = value.checksum
+        self.pending_sums.clear()
+
+
+def version_of(x: Tensor) -> int | None:
+    """A number that changes when x is changed in place; None in inference mode, where nobody counts."""
+    return None if x.is_inference() else x._version
 
 
 def shape_of(x: Tensor) -> Shape:

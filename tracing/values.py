@@ -72,24 +72,18 @@ class ValueRecords(TensorRecords):
 
     def declare(self, frame: Frame, axes, x: Tensor, value: Value, earlier: Value | None, guess) -> None:
         """Give `value` the labels that `axes` declare, and note a declaration that the sizes contradict."""
-        labels, problem, own = self.namer.declare(axes, value.shape, frame.own)
+        declared, problem, own = self.namer.declare(axes, value.shape, frame.own)
         if own is not frame.own:
             frame.own, frame.bound = own, self.namer.bind(frame.bound, own)
+        labels = declared
         if ELLIPSIS in axes:  # axes that the dims string leaves open
             others = value.labels if earlier else guess(self.namer, frame, value)
-            labels = tuple(a or b for a, b in zip(labels, others, strict=True))
-        if earlier and labels != earlier.labels:
-            resolve(earlier, labels)
-            self.remember(x, value)
+            labels = tuple(a or b for a, b in zip(declared, others, strict=True))
+        if not problem:
+            self.name_axes(x, value, declared)
         value.labels = labels
         if problem and not frame.call.problem:
             frame.call.problem = f"{value.name or 'result'}: {problem}"
-
-
-def resolve(earlier: Value, labels: Labels) -> None:
-    """Replace the ambiguous labels of an earlier record of the same tensor by declared ones."""
-    pairs = zip(earlier.labels, labels, strict=True)
-    earlier.labels = tuple([new if old and "|" in old else old for old, new in pairs])
 
 
 # ---- axes that nobody declared ----
