@@ -1,4 +1,5 @@
 import copy
+import functools
 import math
 import pickle
 import random
@@ -266,6 +267,101 @@ def test_super_static_and_class_methods_and_instance_forwards_are_recorded_once(
     t = traced(model, X)
     assert [c.name for c in t.walk()] == ["Sequential", "0", "0.twice", "0.kind", "1"]
     assert torch.equal(model(X), 3 * X + 1)
+
+
+class Menu(LoggingModule):
+    """Calls its marked methods under other names."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = MLP(4, 8)
+        self.methods = {"rms": self.rms, "deep": [{"half": self.half}]}
+        self.rows, self.pair = [self.rms, self.half], (self.rms, [self.half])
+        self.late, self.f, self.forward_of = functools.partial(self.shifted, by=2.0), self.rms, self.inner.forward
+        self.static, self.kind = self.twice, self.named
+
+    @log_io("b t d -> b t d")
+    def rms(self, x):
+        return x / x.square().mean(-1, keepdim=True).sqrt()
+
+    @log_io
+    def half(self, x):
+        return x / 2
+
+    @log_io
+    def shifted(self, x, by):
+        return x + by
+
+    @staticmethod
+    @log_io
+    def twice(x):
+        return 2 * x
+
+    @classmethod
+    @log_io
+    def named(cls, x):
+        return x
+
+
+Menu.table = {"half": Menu.half}
+WAYS = {  # how a method is called -> its name in a trace
+    "dict": (lambda m, x: m.methods["rms"](x), "rms"), "nested": (lambda m, x: m.methods["deep"][0]["half"](x), "half"),
+    "list": (lambda m, x: m.rows[1](x), "half"), "tuple": (lambda m, x: m.pair[0](x), "rms"),
+    "list in a tuple": (lambda m, x: m.pair[1][0](x), "half"), "partial": (lambda m, x: m.late(x), "shifted"),
+    "attribute": (lambda m, x: m.f(x), "rms"), "static": (lambda m, x: m.static(x), "twice"),
+    "class method": (lambda m, x: m.kind(x), "named"),
+    "menu of the class": (lambda m, x: m.table["half"](m, x), "half"),
+    "forward of a part": (lambda m, x: m.forward_of(x), "forward"), "by name": (lambda m, x: m.rms(x), "rms"),
+}  # fmt: skip
+
+
+def everything_kept(model) -> list:
+    """What a Menu keeps, to the functions in it."""
+    return [vars(model)[name] for name in ("methods", "rows", "pair", "late", "f", "forward_of", "static", "kind")] + [
+        *model.rows, *model.methods.values(), model.methods["deep"][0]["half"], *model.pair, model.pair[1][0],
+        model.table, model.table["half"]]  # fmt: skip
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_method_kept_under_another_name_is_recorded_as_any_call_of_it(way):
+    act, name = WAYS[way]
+    model = type("Way", (Menu,), {"forward": lambda self, x: act(self, x)})()
+    expected, before = model(X), everything_kept(model)
+    t = traced(model, X)
+    (call,) = t.calls[0].children
+    assert (call.path, call.method) == ("inner" if name == "forward" else "", name)
+    assert [v.name for v in call.inputs][:1] == ["x"] and call.outputs[0].shape == (2, 5, 4)
+    with trace(model), trace(model) as inner:
+        assert torch.equal(model(X), expected)
+    assert [c.method for c in inner.calls[0].children] == [name]
+    assert all(a is b for a, b in zip(everything_kept(model), before, strict=True))
+
+
+def test_kept_methods_are_printed_and_outlast_a_trace_that_ends_before_logging(capsys):
+    model = type("Way", (Menu,), {"forward": lambda self, x: self.methods["rms"](x)})()
+    with trace(model) as t:
+        model.enable_logging()
+        model(X)
+    assert t.calls[0].children[0].method == "rms"
+    capsys.readouterr()
+    model(X)
+    model.disable_logging()
+    assert "Way.rms(x float32 " in capsys.readouterr().out
+    model(X)
+    assert not capsys.readouterr().out and model.methods["rms"].__func__ is Menu.rms
+
+
+def test_what_a_model_puts_in_the_place_of_a_kept_method_stays():
+    class Changing(Menu):
+        def forward(self, x):
+            self.f, self.methods = self.half, {}
+            self.rows.clear()
+            return self.f(x)
+
+    model = Changing()
+    traced(model, X)
+    assert model.methods == {} and model.rows == [] and model.f(X).equal(X / 2)
+    assert [c.method for c in traced(model, X).walk()][:2] == ["forward", "half"]
 
 
 def test_an_error_in_the_model_is_recorded_annotated_and_raised_again():
