@@ -220,6 +220,21 @@ def test_filters_choose_what_is_kept_and_the_root_stays():
     assert not [c for c in traced(model, tokens(), leaves=False).walk() if c.kind == "Linear"]
 
 
+@pytest.mark.parametrize(("flag", "glob", "words"), [
+    ("include", "blocks.0.mixr*",
+     "include='blocks.0.mixr*' fits no module of this model: the nearest is 'blocks.0.mixer'"),
+    ("exclude", ["*mlp*", "heads"], "exclude='heads' fits no module of this model: the nearest is 'head'"),
+    ("methods", ["score"], "methods='score' fits no marked method of this model: the nearest is 'scores'"),
+])
+def test_a_glob_that_fits_nothing_is_refused_with_the_nearest_name(flag, glob, words):
+    model, before = gpt(), vars(MLP)["forward"]
+    with pytest.raises(ValueError) as error, trace(model, **{flag: glob}):
+        pass
+    assert str(error.value) == words and vars(MLP)["forward"] is before
+    with pytest.raises(ValueError, match="^include='x' fits no module of this model$"), trace(nn.ReLU(), include="x"):
+        pass
+
+
 def test_other_models_and_other_threads_are_not_recorded():
     model, other = Tiny(), Tiny()
     with trace(model) as t:
@@ -809,6 +824,18 @@ def test_single_methods_are_muted_and_heard_again(capsys):
     model(tokens())
     model.disable_logging()
     assert ".scores(" in capsys.readouterr().out
+
+
+def test_a_method_that_does_not_exist_is_neither_muted_nor_heard():
+    model = gpt()
+    for switch in (model.disable_function_logging, model.enable_function_logging):
+        with pytest.raises(ValueError) as error:
+            switch("score")
+        assert str(error.value) == "'score' is no marked method of Net or of its parts: the nearest is 'scores'"
+        with pytest.raises(ValueError, match="^'scores' is no marked method of Net: the nearest is "):
+            switch("scores", recursive=False)
+        switch("scores")
+    model.blocks[0].mixer.disable_function_logging("scores", recursive=False)
 
 
 def test_full_tensors_are_printed_on_request(capsys):

@@ -139,6 +139,11 @@ def _methods(modules: list[nn.Module]):
             yield from _class_methods(kind)
 
 
+def method_names(modules: Iterable[nn.Module]) -> set[str]:
+    """The names of the methods that can be watched: forward and the marked ones."""
+    return {"forward", *(name for _, name, _ in _methods(list(modules)))}
+
+
 def _class_methods(kind: type[nn.Module]):
     forward_seen = False
     for cls in kind.__mro__[: kind.__mro__.index(nn.Module)]:
