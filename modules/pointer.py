@@ -48,7 +48,7 @@ class Pointer(LoggingModule):
     def make_cache(self, max_len: int) -> KVCache:
         return KVCache(max_len)
 
-    @log_io("b t c, b s c -> b t s")
+    @log_io("b t c, b s c, ... t s -> b t s")
     def weights(self, q: Tensor, k: Tensor, mask: Mask) -> Tensor:
         """The attention of each query to each key. Shape: (b, t, key_dim), (b, s, key_dim) -> (b, t, s)."""
         scores = q @ k.mT * q.shape[-1] ** -0.5

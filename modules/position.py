@@ -118,7 +118,7 @@ class RoPE(Float32Buffers):
     def join(self, first: Tensor, second: Tensor) -> Tensor:
         return torch.cat((first, second), dim=-1)
 
-    @log_io("... t p -> ... t p")
+    @log_io("... t p, ... t _, ... t _ -> ... t p")
     def forward(self, x: Tensor, angles: tuple[Tensor, Tensor]) -> Tensor:
         if self.rotated == x.shape[-1]:
             return self.rotate(x, *angles)

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers import small_model, small_tokens
 from small_models import MLP, MODELS, VOCAB, Tower, gpt, llama, tokens
 from torch import nn
 from torch.nn import functional as F
@@ -514,6 +515,117 @@ def test_unmarked_models_get_names_from_the_sizes_given():
     t = traced(Tower(), torch.randn(3, 7, 16), dims={"d": 16, "h": 2, "p": 8})
     assert [c.outputs[0].labels for c in t.walk()] == [
         ("b", "t", "d|h*p"), ("b", "t", "3*d"), ("b", "t", "d|h*p")]  # fmt: skip
+
+
+STEPS = {"rope": {}, "one head": {"attention.num_heads": 1}, "one key head": {"attention.num_kv_heads": 1},
+         "eager": {"attention.backend": "eager"}, "alibi": {"position": "alibi"}, "pointer": {"pointer": True},
+         "window": {"attention.window": 3}, "learned": {"position": "learned"},
+         "no mixer": {"layers": ("none", "base")},
+         "heads differ": {"layers": ("x", "base"), "kinds": {"x": {"attention.num_heads": 2, "hidden_dim": 40}}}}
+
+
+def labels_of(t: Trace) -> dict[tuple, list]:
+    """The labels of the arguments and results of every call that are tensors, by call and name."""
+    return {(c.name, c.index, side, v.name): v.labels for c in t.walk() for side in ("inputs", "outputs")
+            for v in getattr(c, side) if v.shape is not None}
+
+
+@pytest.mark.parametrize("rows", [1, 5])
+@pytest.mark.parametrize("ragged", [False, True])
+@pytest.mark.parametrize("flags", STEPS.values(), ids=STEPS)
+def test_a_decoding_step_has_the_letters_of_a_whole_pass(flags, ragged, rows):
+    model, ids = small_model(**flags), small_tokens(rows, 13)
+    positions = torch.arange(13).expand(rows, 13) if ragged else torch.arange(13)
+    cache = model.make_cache(13)
+    with torch.no_grad():
+        with trace(model) as whole:
+            model(ids, positions=positions)
+        model(ids[:, :-1], positions=positions[..., :-1], cache=cache)
+        with trace(model) as step:
+            model(ids[:, -1:], positions=positions[..., -1:], cache=cache)
+    assert not [c.problem for c in (*whole.walk(), *step.walk()) if c.problem]
+    expected, found = labels_of(whole), labels_of(step)
+    both = [key for key in found if key in expected and key[-1] not in ("k", "v", "k_positions")]  # s instead of t
+    assert len(both) > 20
+    assert {key: found[key] for key in both} == {key: expected[key] for key in both}
+    assert {labels[-1] for key, labels in expected.items() if key[-1].endswith("positions")} <= {"t", "s"}
+
+
+def test_given_positions_masks_and_angles_have_the_letters_of_time():
+    model = small_model(pointer=True, **{"attention.backend": "eager"})
+    with torch.no_grad(), trace(model) as t:
+        model(small_tokens(3, 7), positions=torch.arange(7))
+        model(small_tokens(3, 7), documents=torch.tensor([[0] * 3 + [1] * 4] * 3))
+    first, second = t.calls
+    assert next(v for v in first.inputs if v.name == "positions").labels == ("t",)
+    labels = [(v.name, v.labels) for c in t.walk() for v in c.inputs if v.shape]
+    assert {found for name, found in labels if name.startswith("angles")} == {("t", None), ("b", None, "t", None)}
+    assert {found[-2:] for name, found in labels if "mask" in name} == {("t", "s")}
+    keys = {found[-1] for c in t.walk() if c.path in ("pointer.q", "pointer.k", "pointer") for v in c.outputs
+            for found in [v.labels]}  # fmt: skip
+    assert keys == {"c", "v"} | {"s"}
+
+
+class Headless(LoggingModule):
+    """A mixer without heads."""
+
+    def __init__(self, d: int):
+        super().__init__()
+        self.value, self.out = nn.Linear(d, d), nn.Linear(d, d)
+
+    @log_io("b t d -> b t d")
+    def forward(self, x):
+        return self.out(self.value(x).cumsum(1))
+
+
+def test_a_part_is_offered_no_letters_of_another():
+    model = gpt(2)
+    model.blocks[0].mixer = Headless(48)
+    t = traced(model, tokens())
+    assert [call(t, f"blocks.0.mixer.{x}").outputs[0].labels[2] for x in ("value", "out")] == ["d", "d"]
+    assert call(t, "blocks.1.mixer.q").outputs[0].labels[2] == "d|h*p"
+    assert call(t, "blocks.1.mlp.up").outputs[0].labels[2] == "f"
+
+
+def test_a_declared_name_is_that_of_all_earlier_records_of_the_tensor():
+    class Passing(nn.Module):
+        def forward(self, x):
+            return x
+
+    class Part(LoggingModule):
+        def __init__(self):
+            super().__init__()
+            self.q, self.same = nn.Linear(16, 16), Passing()
+
+        @log_io("b t d -> b t e")
+        def forward(self, x):
+            return self.same(self.q(x))
+
+    t = traced(Part(), torch.randn(3, 7, 16), dims={"d": 16, "h": 2, "p": 8})
+    assert {c.outputs[0].labels for c in t.walk()} == {("b", "t", "e")}
+
+
+def test_a_size_of_one_is_time_only_beside_the_last_axis():
+    namer = AxisNamer({"d": 48, "h": 3})
+    bound = (("b", 2), ("t", 1))
+    assert namer.guess((2, 1, 48), bound) == ("b", "t", "d")
+    assert namer.guess((2, 1), bound) == ("b", "t")
+    assert namer.guess((2, 3, 1, 48), bound) == ("b", "h", "t", "d")
+    assert namer.guess((2, 1, 1, 48), bound) == ("b", None, "t", "d")
+    assert namer.guess((2, 1, 3, 48), bound) == ("b", "t", "h", "d")
+    assert namer.guess((1,), bound) == ("t",)
+    assert namer.guess((2,), bound) == namer.guess((3,), (("b", 3), ("t", 3))) == (None,)
+    assert namer.guess((7,), (("b", 2), ("t", 7))) == ("t",)
+
+
+def test_an_axis_without_a_name_is_declared_with_a_bar():
+    class Part(LoggingModule):
+        @log_io("... t _ -> ... t _")
+        def forward(self, x):
+            return x * 2
+
+    found = traced(Part(), torch.randn(3, 7, 16), dims={"d": 16}).calls[0]
+    assert found.outputs[0].labels == (None, "t", None) and not found.problem
 
 
 # ------------------------------------------------------------------------- shapes without any data

@@ -13,7 +13,7 @@ from tracing.parts import idle
 from tracing.recorder import Recorder
 from tracing.records import Value
 from tracing.selecting import nearest
-from tracing.swap import Site, method_names, unwatch, watch
+from tracing.swap import Site, letters_of, method_names, unwatch, watch
 from tracing.values import Frame
 
 
@@ -48,6 +48,7 @@ class LiveLog(Recorder):
             unwatch(self, self.keys)
             torch.compiler.set_stance("default")
             self.keys = None
+        self.claimed = self.claimed.union(*(letters_of(type(part)) for part in module.modules()))
         logged = [part for part, switches in self.switches.items() if switches.on]
         if logged:
             self.keys = watch(self, logged)

@@ -15,7 +15,7 @@ from tracing.parts import count_parts, idle, named_parts
 from tracing.recorder import Recorder
 from tracing.records import Call
 from tracing.result import Trace
-from tracing.swap import Site, method_names
+from tracing.swap import Site, letters_of, method_names
 from tracing.values import Frame
 
 
@@ -72,6 +72,7 @@ class TraceRecorder(Recorder):
         selection.check(parts, method_names(parts.values()))
         self.modules = {path: module for path, module in parts.items() if not idle(module)}
         super().__init__(trace.dims, stats=stats, max_elems=max_elems)
+        self.claimed = frozenset().union(*(letters_of(type(module)) for module in self.modules.values()))
         self.paths = {id(module): path for path, module in self.modules.items()}
         trace.calls = self.roots
         self.trace, self.stop_on_nan = trace, stop_on_nan

@@ -153,6 +153,14 @@ def _class_methods(kind: type[nn.Module]):
                 yield cls, name, _original(cls, name)
 
 
+@functools.cache
+def letters_of(kind: type[nn.Module]) -> frozenset[str]:
+    """The letters in the marks of a class."""
+    marks = [getattr(_function(attribute), "__log_io__", ("", ""))[0] for *_, attribute in _class_methods(kind)]
+    tensors = [axes for text in marks if text for side in parse_dims(text) for axes in side]
+    return frozenset(letter for axes in tensors for axis in axes for letter in axis if letter.isalpha())
+
+
 def _is_marked(attribute) -> bool:
     return hasattr(_function(attribute), "__log_io__")
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from tracing import checksums, measure
-from tracing.axes import Labels, Shape
+from tracing.axes import MOVING, Labels, Shape
 from tracing.records import Value
 
 
@@ -17,7 +17,7 @@ class Seen:
 
     ref: weakref.ref
     version: int | None  # it changes when the tensor does
-    value: Value  # the latest record whose labels count
+    value: Value  # its record when it was last measured
     records: list[Value]  # all its records, also those of its aliases
     named: set[int]  # axes that a dims string has named
 
@@ -74,15 +74,15 @@ class TensorRecords:
         seen = self.seen[id(x)]
         self.seen[id(alias)] = Seen(weakref.ref(alias), version_of(alias), value, seen.records, seen.named)
 
-    def name_axes(self, x: Tensor, value: Value, declared: Labels) -> None:
-        """Make `value` the record of x, and give all its records the names of axes that nobody declared before."""
+    def name_axes(self, x: Tensor, declared: Labels) -> None:
+        """Give all records of x the names that `declared` has for axes, except those that were declared before."""
         seen = self.seen[id(x)]
         new = {i: label for i, label in enumerate(declared) if label and i not in seen.named}
         if new:
             for record in seen.records:
-                record.labels = tuple([new.get(i, label) for i, label in enumerate(record.labels)])
+                record.labels = tuple([new[i] if i in new and unsure(label, record.labels) else label
+                                       for i, label in enumerate(record.labels)])  # fmt: skip
             seen.named.update(new)
-        seen.value = value
 
     def read(self, x: Tensor, value: Value, records: list[Value]) -> None:
         """Put the statistics and the checksum of x into its record, or have `settle` do so later."""
@@ -121,6 +121,11 @@ class TensorRecords:
                 if copy.stats is value.stats:
                     copy.checksum = value.checksum
         self.pending_sums.clear()
+
+
+def unsure(label: str | None, labels: Labels) -> bool:
+    """Whether a guessed label gives way to a declared one: not b, t or s, which follow from places, if it is unique."""
+    return label not in MOVING or labels.count(label) > 1
 
 
 def version_of(x: Tensor) -> int | None:

@@ -57,7 +57,7 @@ class SDPA(LoggingModule):
         super().__init__()
         self.scale, self.dropout = scale, dropout
 
-    @log_io("b h t p, b g s p, b g s p -> b h t p")
+    @log_io("b h t p, b g s p, b g s p, ... t s, ... t s -> b h t p")
     def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Mask, bias: Tensor | None) -> Tensor:
         if bias is not None:
             mask = Mask(causal=False, allowed=mask.apply(bias.type_as(q)))
@@ -88,11 +88,11 @@ class EagerAttention(LoggingModule):
             return scores
         return self.softcap * torch.tanh(scores / self.softcap)
 
-    @log_io("b h t s -> b h t s")
+    @log_io("b h t s, ... t s -> b h t s")
     def weights(self, scores: Tensor, mask: Mask) -> Tensor:
         return self.dropout(mask.apply(widen(scores)).softmax(-1).type_as(scores))
 
-    @log_io("b h t p, b g s p, b g s p -> b h t p")
+    @log_io("b h t p, b g s p, b g s p, ... t s, ... t s -> b h t p")
     def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Mask, bias: Tensor | None) -> Tensor:
         shared = q.shape[1] // k.shape[1]  # query heads for each key head
         if shared > 1:
