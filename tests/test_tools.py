@@ -613,6 +613,10 @@ def test_a_size_of_one_is_time_only_beside_the_last_axis():
     assert namer.guess((2, 3, 1, 48), bound) == ("b", "h", "t", "d")
     assert namer.guess((2, 1, 1, 48), bound) == ("b", None, "t", "d")
     assert namer.guess((2, 1, 3, 48), bound) == ("b", "t", "h", "d")
+    shared = AxisNamer({"p": 48, "h": 3, "g": 1})
+    longer = (("b", 2), ("t", 7))
+    assert shared.guess((2, 1, 1, 48), bound) == shared.guess((2, 1, 7, 48), longer) == ("b", "g", "t", "p")
+    assert shared.guess((2, 1, 7, 7), longer) == ("b", None, "t", "t")  # a mask for all heads
     assert namer.guess((1,), bound) == ("t",)
     assert namer.guess((2,), bound) == namer.guess((3,), (("b", 3), ("t", 3))) == (None,)
     assert namer.guess((7,), (("b", 2), ("t", 7))) == ("t",)

@@ -74,7 +74,14 @@ class AxisGuesser:
         labels = [first, *(self._guess_axis(size, letters, moving, hidden) for size in shape[1:])]
         if first == "b" and t == 1 and (place := place_of_step(shape)):
             labels[place] = "t"
+        if len(shape) == 4 and shape[1] == 1 and labels[1] is None and labels[3] and labels[3] not in MOVING:
+            labels[1] = self._single(letters, hidden)
         return tuple(labels)
+
+    def _single(self, letters: dict[str, Size], hidden: Letters) -> str | None:
+        """The name of an axis of size 1 in the place of heads, before time and a width: "g" if there is one of g."""
+        fits = [k for k, sizes in self.sizes.items() if k not in MOVING and 1 in (letters.get(k), *sizes)]
+        return "|".join([k for k in fits if k not in hidden] or fits) or None
 
     def _guess_width(self, size: Size, bound: Bound, source: str | None, hidden: Letters = frozenset()) -> str | None:
         """The name of the last axis, which is neither batch nor time.
