@@ -316,6 +316,21 @@ def test_a_checksum_is_the_same_wherever_it_is_made():
         assert written(checksum(x)) == written(checksum_later(x).item())
 
 
+@pytest.mark.parametrize("stats", ["basic", "full"])
+def test_what_an_accelerator_gives_later_is_what_a_cpu_gives_at_once(monkeypatch, stats):
+    model = llama()
+    at_once = traced(model, stats=stats)
+    monkeypatch.setattr("tracing.readings.at_hand", lambda x: False)
+    later = traced(model, stats=stats)
+    assert later.diff(at_once) == f"no difference in {len(list(later.walk()))} calls"
+    for a, b in zip(later.walk(), at_once.walk(), strict=True):
+        for x, y in zip((*a.inputs, *a.outputs), (*b.inputs, *b.outputs), strict=True):
+            assert (x.name, x.checksum, x.labels) == (y.name, y.checksum, y.labels)
+            assert bool(x.checksum) == (x.shape is not None)
+            assert {k: v for k, v in x.stats.items() if k != "histogram"} == pytest.approx(
+                {k: v for k, v in y.stats.items() if k != "histogram"}, rel=1e-4, abs=1e-5)
+
+
 def test_a_checksum_tells_signs_that_change_places():
     x = torch.tensor([1.0, -1.0] * 50, dtype=torch.float64)
     orders = {tuple(x[torch.randperm(100)].tolist()) for _ in range(500)}

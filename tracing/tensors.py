@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tracing import checksums, measure
 from tracing.axes import MOVING, Labels, Shape
+from tracing.readings import Readings
 from tracing.records import Value
 
 
@@ -37,10 +37,9 @@ class TensorRecords:
     """Makes the Values of tensors. A tensor that was seen before, and not changed since, is not measured again."""
 
     def __init__(self, *, stats: str, max_elems: int):
-        self.stats, self.max_elems = stats, max_elems
+        self.stats = stats
         self.seen: dict[int, Seen] = {}  # by the id of a tensor
-        self.pending: list[tuple[dict, Tensor]] = []  # statistics that are still on an accelerator
-        self.pending_sums: list[tuple[list[Value], Value, Tensor]] = []  # and checksums
+        self.readings = Readings(stats=stats, max_elems=max_elems)
 
     def tensor_value(self, name: str, x: Tensor) -> tuple[Value, Value | None]:
         """The record of x and, if x was seen before, its earlier record, whose labels it gets."""
@@ -61,7 +60,7 @@ class TensorRecords:
         records, named = (seen.records, seen.named) if seen else ([], set())
         self.seen[id(x)] = Seen(weakref.ref(x), version, value, records, named)
         records.append(value)
-        self.read(x, value, records)
+        self.readings.read(x, value, records)
         return value, earlier
 
     def earlier(self, x: Tensor) -> Value | None:
@@ -84,43 +83,9 @@ class TensorRecords:
                                        for i, label in enumerate(record.labels)])  # fmt: skip
             seen.named.update(new)
 
-    def read(self, x: Tensor, value: Value, records: list[Value]) -> None:
-        """Put the statistics and the checksum of x into its record, or have `settle` do so later."""
-        if self.stats == "none":
-            return
-        if measure.readable(x):
-            value.stats = self.measure(x)
-        if not checksums.has_bytes(x):
-            return
-        with torch._C._DisableTorchDispatch():
-            if x.is_cpu:
-                value.checksum = checksums.written(checksums.checksum(x))
-            else:
-                self.pending_sums.append((records, value, checksums.checksum_later(x)))
-
-    def measure(self, x: Tensor) -> dict:
-        """The statistics of x; those of a tensor on an accelerator are filled in by `settle`."""
-        with torch._C._DisableTorchDispatch():  # hides this from users' modes, and from our own
-            if x.is_cpu:
-                stats = measure.measure(x, self.max_elems)
-            else:
-                stats = dict.fromkeys(measure.NAMES, 0.0)
-                self.pending.append((stats, measure.measure_later(x, self.max_elems)))
-            if self.stats == "full":
-                stats |= measure.details(x, self.max_elems)
-        return stats
-
     def settle(self) -> None:
-        """Fetch the statistics that are still on an accelerator."""
-        for stats, numbers in self.pending:
-            stats.update(zip(measure.NAMES, numbers.tolist(), strict=True))
-        self.pending.clear()
-        for records, value, number in self.pending_sums:
-            value.checksum = checksums.written(number.item())
-            for copy in records:
-                if copy.stats is value.stats:
-                    copy.checksum = value.checksum
-        self.pending_sums.clear()
+        """Fetch the numbers that are still on an accelerator."""
+        self.readings.settle()
 
 
 def unsure(label: str | None, labels: Labels) -> bool:
