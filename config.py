@@ -13,7 +13,7 @@ from pydantic import BeforeValidator
 
 from configuration import model_rules, rules
 from configuration.checked import CHECKED, flags
-from configuration.checks import require_between, require_positive
+from configuration.checks import require_between, require_positive, rotated_channels
 from configuration.storage import load, save_config
 from configuration.tree import build, diff, flat, get, override, replace, to_dict
 from configuration.units import parse_bytes, parse_seconds
@@ -21,7 +21,7 @@ from configuration.units import parse_bytes, parse_seconds
 __all__ = [
     "CHECKED", "AttentionConfig", "Config", "DataConfig", "LayerConfig", "ModelConfig", "RopeConfig", "SampleConfig",
     "TokenizerConfig", "TrainConfig", "diff", "flags", "flat", "from_dict", "get", "load_config", "override",
-    "parse_bytes", "parse_seconds", "replace", "save_config", "to_dict",
+    "parse_bytes", "parse_seconds", "replace", "rotated_channels", "save_config", "to_dict",
 ]
 
 Mixer = Literal["attention", "none"]

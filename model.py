@@ -147,7 +147,7 @@ class Model(LoggingModule):
             if module is not self and hasattr(module, "after_step"):
                 module.after_step()
 
-    def dims(self) -> dict[str, int]:
+    def dims(self) -> dict[str, int | tuple[int, ...]]:
         """The size of each axis that the flags fix, by its letter."""
         return axis_sizes(self.cfg)
 

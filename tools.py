@@ -40,11 +40,13 @@ class LoggingModule(nn.Module):
         LIVE.change(self, recursive, lambda switches: setattr(switches, "on", False))
 
     def disable_function_logging(self, name: str, recursive: bool = True) -> None:
-        """Do not print the method `name`."""
+        """Do not print the method `name`. Raises ValueError if there is none."""
+        LIVE.require_method(self, recursive, name)
         LIVE.change(self, recursive, lambda switches: switches.muted.add(name))
 
     def enable_function_logging(self, name: str, recursive: bool = True) -> None:
-        """Print the method `name` again."""
+        """Print the method `name` again. Raises ValueError if there is none."""
+        LIVE.require_method(self, recursive, name)
         LIVE.change(self, recursive, lambda switches: switches.muted.discard(name))
 
     def enable_full_tensor_printing(self, recursive: bool = True) -> None:

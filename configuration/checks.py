@@ -36,6 +36,19 @@ def require_not_negative(cfg: Any, *names: str) -> None:
             raise ValueError(f"{name}={value} is {'below 0' if value < 0 else 'not finite'}")
 
 
+def rotated_channels(head_dim: int, fraction: float) -> int:
+    """The first channels of a head, an even number, that rope.fraction rotates; a product may miss it by rounding.
+
+    Raises ValueError if the fraction is not that of a whole number of pairs.
+    """
+    given = head_dim * fraction
+    count = 2 * round(given / 2)
+    if not 0 < fraction <= 1 or not math.isclose(given, count, rel_tol=1e-6):
+        raise ValueError(f"rope.fraction={fraction:g} of attention.head_dim={head_dim} is {given:g} channels: rope "
+                         "turns pairs, so it must be even, and at most all")
+    return count
+
+
 def is_folder_name(name: str) -> bool:
     return name not in ("", ".", "..") and all(c.isalnum() or c in "._-" for c in name)
 

@@ -18,6 +18,7 @@ from configuration.checks import (
     is_folder_name,
     require_between,
     require_positive,
+    rotated_channels,
     words_of,
 )
 from configuration.tree import FrozenDict, build, flag_names, flat, get, nested, override, to_dict
@@ -133,10 +134,8 @@ def check_shapes(cfg: Any) -> None:
                          "choose a divisor, or give attention.head_dim")
     if attends(cfg) and heads % kv_heads:
         raise ValueError(f"attention.num_kv_heads={kv_heads} does not divide attention.num_heads={heads}")
-    turned = cfg.rope.fraction * cfg.head_width
-    if has_part(cfg, "rope") and not (0 < cfg.rope.fraction <= 1 and turned % 2 == 0):
-        raise ValueError(f"rope.fraction={cfg.rope.fraction:g} of attention.head_dim={cfg.head_width} is "
-                         f"{turned:g} channels: rope turns pairs, so it must be even, and at most all")
+    if has_part(cfg, "rope"):
+        rotated_channels(cfg.head_width, cfg.rope.fraction)
 
 
 def resolve_kinds(cfg: Any, layer_kind: type) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from config import ModelConfig
+from modules.precision import widen
 from tools import LoggingModule, log_io
 
 
@@ -11,7 +12,7 @@ class Head(LoggingModule):
     """The logits: a linear map, a factor, and a soft cap c tanh(logits / c).
 
     The cap as in Gemma 2, arXiv:2408.00118.
-    Shape: (b, t, d) -> (b, t, v), in float32.
+    Shape: (b, t, d) -> (b, t, v), in float32 (of a model in float64, in float64).
     """
 
     roles = {"unembed.weight": "head"}  # for the optimizer
@@ -31,7 +32,7 @@ class Head(LoggingModule):
 
     @log_io("b t d -> b t v")
     def forward(self, x: Tensor) -> Tensor:
-        logits = self.unembed(x).float()
+        logits = widen(self.unembed(x))
         if self.scale != 1.0:
             logits = logits * self.scale
         if self.softcap is not None:

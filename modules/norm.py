@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from config import ModelConfig
+from modules.precision import Float32Buffers, constants, widen
 from tools import LoggingModule, log_io
 
 
@@ -33,13 +34,18 @@ class RMSNorm(LoggingModule):
         fill(self.scale, 1 - self.offset)
         fill(self.bias, 0.0)
 
-    def normalise(self, x32: Tensor, scale: Tensor | None) -> Tensor:
-        return nn.functional.rms_norm(x32, x32.shape[-1:], scale, self.eps)
+    def scale_in(self, dtype: torch.dtype) -> Tensor | None:
+        """The factor of each channel, in the dtype of the statistics. Shape: (d,)."""
+        scale = None if self.scale is None else self.scale.to(dtype)
+        return scale + self.offset if self.offset else scale
+
+    def normalise(self, wide: Tensor, scale: Tensor | None) -> Tensor:
+        return nn.functional.rms_norm(wide, wide.shape[-1:], scale, self.eps)
 
     @log_io
     def forward(self, x: Tensor) -> Tensor:
-        scale = self.scale + self.offset if self.offset else self.scale
-        y = self.normalise(x.float(), scale)  # squares in bfloat16 would lose small channels
+        wide = widen(x)  # squares in bfloat16 would lose small channels
+        y = self.normalise(wide, self.scale_in(wide.dtype))
         if self.bias is not None:
             y = y + self.bias
         return y.type_as(x)
@@ -52,11 +58,11 @@ class LayerNorm(RMSNorm):
     Shape: (..., d) -> (..., d). Statistics in float32; the result has the dtype of x.
     """
 
-    def normalise(self, x32: Tensor, scale: Tensor | None) -> Tensor:
-        return nn.functional.layer_norm(x32, x32.shape[-1:], scale, eps=self.eps)
+    def normalise(self, wide: Tensor, scale: Tensor | None) -> Tensor:
+        return nn.functional.layer_norm(wide, wide.shape[-1:], scale, eps=self.eps)
 
 
-class CosineNorm(LoggingModule):
+class CosineNorm(Float32Buffers):
     """Scale each vector to the length `scale`, one number for all channels that starts at sqrt(dim).
 
     Nguyen & Salazar 2019, arXiv:1910.05895 (ScaleNorm).
@@ -66,7 +72,7 @@ class CosineNorm(LoggingModule):
     def __init__(self, dim: int, *, eps: float = 1e-6, affine: bool = True):
         super().__init__()
         self.eps, self.length = eps, dim**0.5
-        self.scale = nn.Parameter(torch.empty(1)) if affine else nn.Buffer(torch.empty(1), persistent=False)
+        self.scale = nn.Parameter(torch.empty(1)) if affine else constants(1)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -74,7 +80,7 @@ class CosineNorm(LoggingModule):
 
     @log_io
     def forward(self, x: Tensor) -> Tensor:
-        return (nn.functional.normalize(x.float(), dim=-1, eps=self.eps) * self.scale).type_as(x)
+        return (nn.functional.normalize(widen(x), dim=-1, eps=self.eps) * self.scale).type_as(x)
 
 
 class DyT(LoggingModule):
@@ -98,7 +104,7 @@ class DyT(LoggingModule):
 
     @log_io
     def forward(self, x: Tensor) -> Tensor:
-        y = torch.tanh(self.alpha * x.float())
+        y = torch.tanh(self.alpha * widen(x))
         if self.scale is not None:
             y = y * self.scale
         if self.bias is not None:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from modules.masks import Mask, make_mask
 from modules.mixers.attention import KVCache
+from modules.precision import widen
 from modules.stream import Context
 from tools import LoggingModule, log_io
 
@@ -27,7 +28,8 @@ class Pointer(LoggingModule):
     head's prediction and a copy, weighted by the gate. The model must learn where to look, but not how to decode what
     it finds there into a token. Merity et al. 2016, arXiv:1609.07843 (pointer sentinel mixture).
     Shape: logits (b, t, v), hidden (b, t, d) of the last layer, source (b, s, d) of the first, tokens (b, s), positions
-    of the context (s,) or (b, s) -> (b, t, v). In float32. The t positions are the last of the s, or all.
+    of the context (s,) or (b, s) -> (b, t, v). In float32, or float64 if the logits are. The t positions are the
+    last of the s, or all.
     """
 
     window = None  # it sees all previous tokens
@@ -46,7 +48,7 @@ class Pointer(LoggingModule):
     def make_cache(self, max_len: int) -> KVCache:
         return KVCache(max_len)
 
-    @log_io("b t c, b s c -> b t s")
+    @log_io("b t c, b s c, ... t s -> b t s")
     def weights(self, q: Tensor, k: Tensor, mask: Mask) -> Tensor:
         """The attention of each query to each key. Shape: (b, t, key_dim), (b, s, key_dim) -> (b, t, s)."""
         scores = q @ k.mT * q.shape[-1] ** -0.5
@@ -57,8 +59,8 @@ class Pointer(LoggingModule):
         self, logits: Tensor, hidden: Tensor, source: Tensor, tokens: Tensor, context: Context,
         cache: KVCache | None = None,
     ) -> Tensor:
-        q, k = self.q(hidden).float(), self.k(self.norm(source)).float()
-        gate = self.gate(hidden).float() + self.gate_bias  # (b, t, 1)
+        q, k = widen(self.q(hidden)), widen(self.k(self.norm(source)))
+        gate = widen(self.gate(hidden)) + self.gate_bias  # (b, t, 1)
         t, s, positions = hidden.shape[1], source.shape[1], context.positions
         k_positions, fresh = positions, t == s
         if cache is not None:

@@ -10,6 +10,8 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from config import rotated_channels
+from modules.precision import Float32Buffers, constants, widen
 from tools import LoggingModule, log_io
 
 
@@ -17,7 +19,8 @@ class LearnedPosition(LoggingModule):
     """Add a learned vector for each position. Radford et al. 2018 (GPT).
 
     Shape: x (b, t, d), positions (t,) or (b, t) -> (b, t, d).
-    Raises ValueError if t is above max_seq_len.
+    Raises ValueError if a text reaches past max_seq_len; in training or compiled, on an accelerator, only if t does:
+    to read the positions would make the CPU wait for it.
     """
 
     def __init__(self, dim: int, *, max_seq_len: int):
@@ -26,13 +29,43 @@ class LearnedPosition(LoggingModule):
 
     @log_io("b t d, ... t -> b t d")
     def forward(self, x: Tensor, positions: Tensor) -> Tensor:
-        if x.shape[1] > self.table.num_embeddings:
-            raise ValueError(f"max_seq_len={self.table.num_embeddings}: a text of {x.shape[1]} tokens has no "
-                             "learned positions past it; use position='rope', or a larger max_seq_len")
-        return x + self.table(positions.clamp(min=0))
+        size, compiled = self.table.num_embeddings, torch.compiler.is_compiling()
+        if not compiled:
+            refuse_longer(x.shape[1], size)
+        if compiled or type(positions) is not Tensor:  # compiled, it refuses as it runs, in the same words
+            return x + self.table(torch.ops.shapeshifter.places(positions, size, False))
+        return x + self.table(places(positions, size, not self.training))
 
 
-class SinusoidalPosition(LoggingModule):
+def places(positions: Tensor, max_seq_len: int, wait: bool) -> Tensor:
+    """The rows of a table of positions, 0 for padding. Shape: (..., t) -> (..., t).
+
+    Raises ValueError for one past the table, on an accelerator only if it may `wait` for their values.
+    """
+    length = positions.shape[-1]
+    if positions.numel() and (positions.is_cpu or wait and not positions.is_meta):
+        length = max(length, int(positions.max()) + 1)
+    refuse_longer(length, max_seq_len)
+    return positions.clamp(min=0)
+
+
+def refuse_longer(length: int, max_seq_len: int) -> None:
+    if length > max_seq_len:
+        raise ValueError(f"max_seq_len={max_seq_len}: a text of {length} tokens has no learned positions past it; use "
+                         "position='rope', or a larger max_seq_len")
+
+
+@torch.library.custom_op("shapeshifter::places", mutates_args=())
+def _places(positions: Tensor, max_seq_len: int, wait: bool) -> Tensor:
+    return places(positions, max_seq_len, wait)
+
+
+@_places.register_fake
+def _(positions: Tensor, max_seq_len: int, wait: bool) -> Tensor:
+    return torch.empty_like(positions)
+
+
+class SinusoidalPosition(Float32Buffers):
     """Add sines and cosines of geometric wavelengths. Vaswani et al. 2017, arXiv:1706.03762, 3.5.
 
     Shape: x (b, t, d), positions (t,) or (b, t) -> (b, t, d).
@@ -41,7 +74,7 @@ class SinusoidalPosition(LoggingModule):
     def __init__(self, dim: int):
         super().__init__()
         self.dim = dim
-        self.frequencies = nn.Buffer(torch.empty(dim // 2), persistent=False)
+        self.frequencies = constants(dim // 2)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -54,18 +87,19 @@ class SinusoidalPosition(LoggingModule):
         return x + rearrange(waves, "... c two -> ... (c two)").type_as(x)
 
 
-class RoPE(LoggingModule):
+class RoPE(Float32Buffers):
     """Rotate pairs of channels by an angle that grows with the position.
 
     Su et al. 2021, arXiv:2104.09864. Channel i of a head is a pair with i + p/2 (Llama's layout).
     A `fraction` below 1 rotates only the first channels (GPT-NeoX).
     Shape: x (b, h, t, p), cosine and sine from `angles(positions)` -> (b, h, t, p). Computed in float32.
+    Raises ValueError if the fraction is not a whole number of pairs.
     """
 
     def __init__(self, head_dim: int, *, theta: float = 10_000.0, fraction: float = 1.0):
         super().__init__()
-        self.rotated, self.theta = int(head_dim * fraction), theta
-        self.frequencies = nn.Buffer(torch.empty(self.rotated // 2), persistent=False)
+        self.rotated, self.theta = rotated_channels(head_dim, fraction), theta
+        self.frequencies = constants(self.rotated // 2)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -84,14 +118,14 @@ class RoPE(LoggingModule):
     def join(self, first: Tensor, second: Tensor) -> Tensor:
         return torch.cat((first, second), dim=-1)
 
-    @log_io("... t p -> ... t p")
+    @log_io("... t p, ... t _, ... t _ -> ... t p")
     def forward(self, x: Tensor, angles: tuple[Tensor, Tensor]) -> Tensor:
         if self.rotated == x.shape[-1]:
             return self.rotate(x, *angles)
         return torch.cat((self.rotate(x[..., : self.rotated], *angles), x[..., self.rotated :]), dim=-1)
 
     def rotate(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        first, second = self.split(x.float())
+        first, second = self.split(widen(x))
         return self.join(first * cos - second * sin, second * cos + first * sin).type_as(x)
 
 
@@ -105,7 +139,7 @@ class InterleavedRoPE(RoPE):
         return torch.stack((first, second), dim=-1).flatten(-2)
 
 
-class ALiBi(LoggingModule):
+class ALiBi(Float32Buffers):
     """Penalise each score by the distance to its key, a fixed slope for each head.
 
     Press, Smith & Lewis 2021, arXiv:2108.12409. Head counts that are not a power of two take every
@@ -115,7 +149,7 @@ class ALiBi(LoggingModule):
 
     def __init__(self, num_heads: int):
         super().__init__()
-        self.slopes = nn.Buffer(torch.empty(num_heads), persistent=False)
+        self.slopes = constants(num_heads)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -137,7 +171,7 @@ def alibi_slopes(num_heads: int) -> Tensor:
     power = 2 ** math.floor(math.log2(num_heads))
     slopes = [2 ** (-8 * (i + 1) / power) for i in range(power)]
     slopes += [2 ** (-4 * (2 * i + 1) / power) for i in range(num_heads - power)]
-    return torch.tensor(slopes)
+    return torch.tensor(slopes, dtype=torch.float32)
 
 
 # kinds act on the embedding, on queries and keys (a class for each rope.layout), or on the scores

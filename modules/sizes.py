@@ -3,12 +3,18 @@
 from config import ModelConfig
 
 
-def axis_sizes(cfg: ModelConfig) -> dict[str, int]:
-    """The size of each axis that the flags fix, by its letter; see modules/__init__.py."""
+def axis_sizes(cfg: ModelConfig) -> dict[str, int | tuple[int, ...]]:
+    """The size of each axis that the flags fix, by its letter; see modules/__init__.py.
+
+    A letter that no layer uses is left out; one whose size differs between kinds of layers has all of them.
+    """
     layers = [cfg.at(i) for i in range(len(cfg.layers))]
-    sizes = {"d": cfg.dim, "v": cfg.padded_vocab_size}
-    if any(layer.mlp != "none" for layer in layers):
-        sizes["f"] = cfg.hidden_width
-    if any(layer.mixer == "attention" for layer in layers):
-        sizes |= {"h": cfg.attention.num_heads, "g": cfg.attention.kv_heads, "p": cfg.head_width}
-    return sizes
+    attending = [layer for layer in layers if layer.mixer == "attention"]
+    sizes = {
+        "d": {cfg.dim}, "v": {cfg.padded_vocab_size}, "c": {cfg.pointer_dim} if cfg.pointer else set(),
+        "f": {layer.hidden_width for layer in layers if layer.mlp != "none"},
+        "h": {layer.attention.num_heads for layer in attending}, "g": {layer.attention.kv_heads for layer in attending},
+        "p": {layer.head_width for layer in attending},
+    }
+    several = {letter: tuple(sorted(found)) for letter, found in sizes.items() if found}
+    return {letter: found[0] if len(found) == 1 else found for letter, found in several.items()}

@@ -171,6 +171,46 @@ def train_pass(
     return loss.detach(), {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
 
 
+@each_variant
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, "same"), (torch.float32, "same"),
+                                                  (torch.bfloat16, "rounded weights")], ids=str)
+def test_every_part_runs_in_every_dtype(flags, dtype, tolerance):
+    expected, _ = train_pass(randomise(Model(small_config(**flags))))
+    model = randomise(Model(small_config(**flags))).to(dtype)
+    loss, grads = train_pass(model)
+    assert_close(loss.float(), expected, tolerance)
+    assert all(grad.dtype == dtype and grad.isfinite().all() for grad in grads.values())
+    for documents in (None, packed_documents()):
+        assert train_pass(model, documents=documents, loss_chunk=5)[0].isfinite()
+    cache = model.eval().make_cache(13)
+    with torch.no_grad():
+        logits = model(small_tokens())
+        assert logits.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+        pieces = [model(piece, cache=cache) for piece in small_tokens().split([4, 3, 1, 5], dim=1)]
+        assert_close(torch.cat(pieces, dim=1), logits, tolerance)
+
+
+@each_variant
+def test_constants_are_those_of_a_float32_model_in_every_dtype(flags):
+    expected = dict(Model(small_config(**flags)).named_buffers())
+    for move in (torch.nn.Module.bfloat16, torch.nn.Module.half, torch.nn.Module.double):
+        model = move(Model(small_config(**flags)))
+        assert all(p.dtype != torch.float32 for p in model.parameters())
+        found = dict(model.named_buffers())
+        assert found.keys() == expected.keys()
+        assert all(x.dtype == torch.float32 and torch.equal(x, expected[name]) for name, x in found.items())
+        assert model.state_dict().keys() == Model(small_config(**flags)).state_dict().keys()
+
+
+@each_variant
+def test_building_on_meta_in_another_dtype_keeps_the_constants(flags):
+    with torch.device("meta"):
+        model = Model(small_config(**flags)).bfloat16()
+    model.to_empty(device="cpu").init_weights()
+    expected = dict(Model(small_config(**flags)).named_buffers())
+    assert all(torch.equal(x, expected[name]) for name, x in model.named_buffers())
+
+
 DROPOUTS = dict.fromkeys(("embed_dropout", "attention.dropout", "residual_dropout", "mlp_dropout"), 0.2)
 
 

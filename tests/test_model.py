@@ -1,5 +1,6 @@
 """The model and its parts against published counts, formulas and properties."""
 
+import copy
 import math
 from types import SimpleNamespace
 
@@ -24,7 +25,7 @@ from modules.stream import Context, Stream
 from objective import NextToken
 from objectives.next_token import CrossEntropy
 from presets import load_preset
-from tools import trace
+from tools import shapes, trace
 from tracing.module_tables import parameter_table
 from training.flops import flops_per_token
 
@@ -43,6 +44,9 @@ def test_a_preset_has_the_published_number_of_parameters(preset, count):
 @pytest.mark.parametrize(("flags", "sizes"), [
     ({"attention.num_kv_heads": 2}, {"d": 24, "v": 37, "f": 96, "h": 4, "g": 2, "p": 6}),
     ({"mlp": "none", "mixer": "none", "vocab_multiple_of": 8}, {"d": 24, "v": 40}),
+    ({"mlp": "none", "mixer": "none", "pointer": True, "pointer_dim": 5}, {"d": 24, "v": 37, "c": 5}),
+    ({"layers": ("x", "base"), "kinds": {"x": {"attention.num_heads": 2, "mlp": "none"}}},
+     {"d": 24, "v": 37, "f": 96, "h": (2, 4), "g": (2, 4), "p": (6, 12)}),
 ])
 def test_dims_are_the_axes_that_the_flags_fix(flags, sizes):
     assert small_model(**flags).dims() == sizes
@@ -378,7 +382,60 @@ def test_a_norm_of_bfloat16_rounds_only_its_result(kind):
     assert torch.equal(norm(X.bfloat16()), norm(X.bfloat16().float()).bfloat16())
 
 
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("kind", NORMS)
+def test_a_norm_computes_in_float32_whatever_the_dtypes_of_its_input_and_weights(kind, autocast):
+    norms = [randomise(NORMS[kind](24)).to(dtype) for dtype in (torch.bfloat16, torch.float16)]
+    exact = [randomise(NORMS[kind](24)).to(norm_dtype).float() for norm_dtype in (torch.bfloat16, torch.float16)]
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        for norm, wide in zip(norms, exact, strict=True):
+            for x in (X, X.bfloat16(), X.half()):
+                assert norm(x).dtype == x.dtype
+                assert_close(norm(x), wide(x.float()).to(x.dtype), "rounding")
+            assert_close(norm(X.double()).float(), wide(X), "same")
+            assert norm.double()(X.double()).dtype == torch.float64
+            assert_close(norm(X), wide(X), "same")
+
+
 # ---- positions ----
+
+
+@pytest.mark.parametrize("rope", [RoPE(64), InterleavedRoPE(64, theta=5e5), RoPE(50, fraction=0.28)], ids=str)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64], ids=str)
+def test_rope_turns_by_the_same_angles_in_every_dtype(rope, dtype):
+    positions = torch.arange(0, 32_768, 7)
+    expected = rope.angles(positions)
+    for moved in (copy.deepcopy(rope).to(dtype), copy.deepcopy(rope).to(dtype).float()):
+        for found, right in zip(moved.angles(positions), expected, strict=True):
+            torch.testing.assert_close(found, right, atol=1e-6, rtol=0)
+
+
+def test_constants_are_exact_though_the_default_dtype_is_not():
+    expected = [RoPE(64).frequencies, ALiBi(12).slopes, SinusoidalPosition(24).frequencies]
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        found = [RoPE(64).frequencies, ALiBi(12).slopes, SinusoidalPosition(24).frequencies]
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert all(map(torch.equal, found, expected))
+
+
+@pytest.mark.parametrize(("head_dim", "fraction", "count"), [
+    (50, 0.28, 14), (100, 0.58, 58), (6, 2 / 3, 4), (24, 0.3333333, 8), (8, 1.0, 8),
+])
+def test_rope_rotates_the_whole_number_of_channels_that_was_meant(head_dim, fraction, count):
+    assert RoPE(head_dim, fraction=fraction).rotated == count
+    flags = {"attention.head_dim": head_dim, "rope.fraction": fraction}
+    assert small_model(**flags).blocks[0].mixer.branch.rotary.rotated == count
+
+
+@pytest.mark.parametrize(("head_dim", "fraction"), [(8, 0.3), (50, 0.2801), (50, 0.26), (8, 1.5), (8, 0.0), (7, 1.0)])
+def test_rope_refuses_what_is_not_a_number_of_pairs(head_dim, fraction):
+    for build in (RoPE, InterleavedRoPE):
+        with pytest.raises(ValueError, match=f"rope.fraction={fraction:g} of attention.head_dim={head_dim} is "):
+            build(head_dim, fraction=fraction)
+    with pytest.raises(ValueError, match=f"rope.fraction={fraction:g} of attention.head_dim={head_dim} is "):
+        small_config(**{"attention.head_dim": head_dim, "rope.fraction": fraction})
 
 
 def turn(rope: RoPE, x: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
@@ -450,6 +507,41 @@ def test_learned_positions_end():
         learned(torch.zeros(1, 6, 8), torch.arange(6))
     with pytest.raises(ValueError, match="max_seq_len=16"):
         small_model(position="learned")(small_tokens(t=17))
+
+
+PAST = "^max_seq_len=16: a text of 17 tokens has no learned positions past it"
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_learned_positions_end_also_where_they_are_given(compiled):
+    torch._dynamo.reset()
+    model, tokens = small_model(position="learned"), small_tokens()
+    run = torch.compile(model, backend="eager", fullgraph=True) if compiled else model
+    assert_close(run(tokens, positions=torch.arange(13)), model(tokens), "rounding")
+    for positions in (torch.arange(13) + 4, torch.arange(13).expand(2, 13) + torch.tensor([[-3], [4]])):
+        with pytest.raises(ValueError, match=PAST):
+            run(tokens, positions=positions)
+
+
+def test_learned_positions_end_in_a_cache_that_is_larger():
+    model = small_model(position="learned")
+    cache = model.make_cache(40)
+    model(small_tokens(t=16), cache=cache)
+    with pytest.raises(ValueError, match=PAST):
+        model(small_tokens(t=1), cache=cache)
+    assert cache.length == 16
+
+
+def test_a_compiled_text_longer_than_the_learned_positions_is_refused_in_the_same_words():
+    torch._dynamo.reset()
+    with pytest.raises(ValueError, match=PAST):
+        torch.compile(small_model(position="learned"), backend="eager", fullgraph=True)(small_tokens(t=17))
+
+
+def test_learned_positions_end_for_fake_tensors_too():
+    with pytest.raises(ValueError, match=PAST):
+        shapes(lambda: small_model(position="learned"), "b 17")
+    assert shapes(lambda: small_model(position="learned"), "b 16").calls[0].outputs[0].shape == ("b", 16, 37)
 
 
 def test_a_cache_refuses_more_than_it_holds():

@@ -8,6 +8,7 @@ from small_models import MODELS, Net, gpt, llama, moe, tokens
 from torch import nn
 
 from tools import LoggingModule, Trace, log_io, trace
+from tracing.checksums import checksum, checksum_later, written
 from tracing.formats import amount, duration, number
 from tracing.module_tables import parameter_table
 
@@ -233,6 +234,111 @@ def test_a_diff_shows_shapes_and_calls_that_only_one_has():
     model.blocks = model.blocks[:1]
     assert "only in the first" in first.diff(traced(model))
     assert "only in the second" in traced(model).diff(first)
+
+
+class Scaled(LoggingModule):
+    """x times a number; of one that sums over time, the order of its input is no matter."""
+
+    def __init__(self, factor: float = 1.0, *, summed: bool = False):
+        super().__init__()
+        self.factor, self.summed = factor, summed
+
+    @log_io
+    def forward(self, x, note="a"):
+        return x.sum(1) * self.factor if self.summed else x.mul(self.factor) if x.is_floating_point() else x
+
+
+DTYPES = ["float32", "float64", "float16", "bfloat16", "complex64", "int64", "int8", "uint8", "bool", "uint16",
+          "float8_e4m3fn"]  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_diff_tells_an_input_in_another_order(dtype):
+    class Part(LoggingModule):
+        @log_io
+        def forward(self, x):
+            return x.view(-1)
+
+    x = torch.tensor([[1, 0, 0, 1, 1], [0, 1, 1, 1, 0]]).to(getattr(torch, dtype))
+    assert traced(Part(), x).diff(traced(Part(), x.clone())) == "no difference in 1 calls"
+    for other in (x.clone().view(-1)[[1, 0, *range(2, 10)]].view(2, 5), x.view(-1)[torch.arange(9, -1, -1)].view(2, 5)):
+        lines = traced(Part(), x).diff(traced(Part(), other)).splitlines()
+        assert lines[0] == "first difference: Part" and "other values" in lines[1]
+        assert "beyond" not in "".join(lines)
+
+
+def test_a_diff_of_values_does_not_depend_on_how_they_lie_in_memory():
+    x = torch.randn(3, 7, 5)
+    other = x.transpose(1, 2).contiguous().transpose(1, 2)
+    assert not other.is_contiguous()
+    assert traced(Scaled(), x).diff(traced(Scaled(), other)) == "no difference in 1 calls"
+
+
+def test_a_diff_tells_arguments_where_the_results_are_alike():
+    x = torch.arange(20.0).view(2, 10)
+    lines = traced(Scaled(summed=True), x).diff(traced(Scaled(summed=True), x.flip(1))).splitlines()
+    assert lines[1].strip() == "argument x other values, statistics alike"
+    model = Scaled()
+    with trace(model) as first:
+        model(x, "a")
+    with trace(model) as second:
+        model(x, "b")
+    assert "argument note='a' | note='b'" in first.diff(second)
+
+
+def test_a_diff_says_which_call_first_differs_by_more_than_rounding():
+    x = torch.randn(2, 5, 8)
+    model = nn.Sequential(Scaled(), Scaled(2.0))
+    first = traced(model, x)
+    model[0].factor, model[1].factor = 1 + 1e-6, 3.0
+    lines = first.diff(traced(model, x)).splitlines()
+    assert lines[:3] == ["first difference: 0", "  other values, statistics alike", "first beyond rtol and atol: 1"]
+
+
+def test_a_diff_says_what_it_did_not_compare(tmp_path):
+    model = gpt(1)
+    full, shapes_only, other = traced(model), traced(model, stats="none"), traced(model, tokens().flip(1), stats="none")
+    for a, b in ((shapes_only, other), (full, other), (other, full)):
+        text = a.diff(b)
+        assert text.startswith("the same shapes and dtypes in 19 calls; values were not compared")
+        assert "no difference" not in text
+    path = full.to_json(tmp_path / "trace.json")
+    path.write_text(re.sub(r', "checksum": "[0-9a-f]*"', "", path.read_text()))  # as older code saved it
+    older = Trace.load(path)
+    assert not any(value.checksum for c in older.walk() for value in c.outputs)
+    text = older.diff(full)
+    assert text.startswith("the same shapes, dtypes and statistics in 19 calls; values were not compared")
+    assert "first difference" in older.diff(traced(gpt(1))) and "values were not compared" in older.diff(traced(gpt(1)))
+
+
+def test_a_checksum_is_the_same_wherever_it_is_made():
+    for x in (torch.randn(300, 1111), torch.randn(7)[3:], torch.tensor(3), torch.zeros(0), torch.ones(5).bool()):
+        assert written(checksum(x)) == written(checksum_later(x).item())
+
+
+@pytest.mark.parametrize("stats", ["basic", "full"])
+def test_what_an_accelerator_gives_later_is_what_a_cpu_gives_at_once(monkeypatch, stats):
+    model = llama()
+    at_once = traced(model, stats=stats)
+    monkeypatch.setattr("tracing.readings.at_hand", lambda x: False)
+    later = traced(model, stats=stats)
+    assert later.diff(at_once) == f"no difference in {len(list(later.walk()))} calls"
+    for a, b in zip(later.walk(), at_once.walk(), strict=True):
+        for x, y in zip((*a.inputs, *a.outputs), (*b.inputs, *b.outputs), strict=True):
+            assert (x.name, x.checksum, x.labels) == (y.name, y.checksum, y.labels)
+            assert bool(x.checksum) == (x.shape is not None)
+            assert {k: v for k, v in x.stats.items() if k != "histogram"} == pytest.approx(
+                {k: v for k, v in y.stats.items() if k != "histogram"}, rel=1e-4, abs=1e-5)
+
+
+def test_a_checksum_tells_signs_that_change_places():
+    x = torch.tensor([1.0, -1.0] * 50, dtype=torch.float64)
+    orders = {tuple(x[torch.randperm(100)].tolist()) for _ in range(500)}
+    assert len({checksum(torch.tensor(order, dtype=torch.float64)) % 2**64 for order in orders}) == len(orders)
+    big = torch.arange(200_000)
+    swapped = big.clone()
+    swapped[[3, 150_000]] = big[[150_000, 3]]
+    assert checksum(big) % 2**64 != checksum(swapped) % 2**64
 
 
 def test_the_table_adds_up_and_folds_layers():

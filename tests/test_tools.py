@@ -1,4 +1,5 @@
 import copy
+import functools
 import math
 import pickle
 import random
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers import small_model, small_tokens
 from small_models import MLP, MODELS, VOCAB, Tower, gpt, llama, tokens
 from torch import nn
 from torch.nn import functional as F
@@ -219,6 +221,21 @@ def test_filters_choose_what_is_kept_and_the_root_stays():
     assert not [c for c in traced(model, tokens(), leaves=False).walk() if c.kind == "Linear"]
 
 
+@pytest.mark.parametrize(("flag", "glob", "words"), [
+    ("include", "blocks.0.mixr*",
+     "include='blocks.0.mixr*' fits no module of this model: the nearest is 'blocks.0.mixer'"),
+    ("exclude", ["*mlp*", "heads"], "exclude='heads' fits no module of this model: the nearest is 'head'"),
+    ("methods", ["score"], "methods='score' fits no marked method of this model: the nearest is 'scores'"),
+])
+def test_a_glob_that_fits_nothing_is_refused_with_the_nearest_name(flag, glob, words):
+    model, before = gpt(), vars(MLP)["forward"]
+    with pytest.raises(ValueError) as error, trace(model, **{flag: glob}):
+        pass
+    assert str(error.value) == words and vars(MLP)["forward"] is before
+    with pytest.raises(ValueError, match="^include='x' fits no module of this model$"), trace(nn.ReLU(), include="x"):
+        pass
+
+
 def test_other_models_and_other_threads_are_not_recorded():
     model, other = Tiny(), Tiny()
     with trace(model) as t:
@@ -266,6 +283,101 @@ def test_super_static_and_class_methods_and_instance_forwards_are_recorded_once(
     t = traced(model, X)
     assert [c.name for c in t.walk()] == ["Sequential", "0", "0.twice", "0.kind", "1"]
     assert torch.equal(model(X), 3 * X + 1)
+
+
+class Menu(LoggingModule):
+    """Calls its marked methods under other names."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = MLP(4, 8)
+        self.methods = {"rms": self.rms, "deep": [{"half": self.half}]}
+        self.rows, self.pair = [self.rms, self.half], (self.rms, [self.half])
+        self.late, self.f, self.forward_of = functools.partial(self.shifted, by=2.0), self.rms, self.inner.forward
+        self.static, self.kind = self.twice, self.named
+
+    @log_io("b t d -> b t d")
+    def rms(self, x):
+        return x / x.square().mean(-1, keepdim=True).sqrt()
+
+    @log_io
+    def half(self, x):
+        return x / 2
+
+    @log_io
+    def shifted(self, x, by):
+        return x + by
+
+    @staticmethod
+    @log_io
+    def twice(x):
+        return 2 * x
+
+    @classmethod
+    @log_io
+    def named(cls, x):
+        return x
+
+
+Menu.table = {"half": Menu.half}
+WAYS = {  # how a method is called -> its name in a trace
+    "dict": (lambda m, x: m.methods["rms"](x), "rms"), "nested": (lambda m, x: m.methods["deep"][0]["half"](x), "half"),
+    "list": (lambda m, x: m.rows[1](x), "half"), "tuple": (lambda m, x: m.pair[0](x), "rms"),
+    "list in a tuple": (lambda m, x: m.pair[1][0](x), "half"), "partial": (lambda m, x: m.late(x), "shifted"),
+    "attribute": (lambda m, x: m.f(x), "rms"), "static": (lambda m, x: m.static(x), "twice"),
+    "class method": (lambda m, x: m.kind(x), "named"),
+    "menu of the class": (lambda m, x: m.table["half"](m, x), "half"),
+    "forward of a part": (lambda m, x: m.forward_of(x), "forward"), "by name": (lambda m, x: m.rms(x), "rms"),
+}  # fmt: skip
+
+
+def everything_kept(model) -> list:
+    """What a Menu keeps, to the functions in it."""
+    return [vars(model)[name] for name in ("methods", "rows", "pair", "late", "f", "forward_of", "static", "kind")] + [
+        *model.rows, *model.methods.values(), model.methods["deep"][0]["half"], *model.pair, model.pair[1][0],
+        model.table, model.table["half"]]  # fmt: skip
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_method_kept_under_another_name_is_recorded_as_any_call_of_it(way):
+    act, name = WAYS[way]
+    model = type("Way", (Menu,), {"forward": lambda self, x: act(self, x)})()
+    expected, before = model(X), everything_kept(model)
+    t = traced(model, X)
+    (call,) = t.calls[0].children
+    assert (call.path, call.method) == ("inner" if name == "forward" else "", name)
+    assert [v.name for v in call.inputs][:1] == ["x"] and call.outputs[0].shape == (2, 5, 4)
+    with trace(model), trace(model) as inner:
+        assert torch.equal(model(X), expected)
+    assert [c.method for c in inner.calls[0].children] == [name]
+    assert all(a is b for a, b in zip(everything_kept(model), before, strict=True))
+
+
+def test_kept_methods_are_printed_and_outlast_a_trace_that_ends_before_logging(capsys):
+    model = type("Way", (Menu,), {"forward": lambda self, x: self.methods["rms"](x)})()
+    with trace(model) as t:
+        model.enable_logging()
+        model(X)
+    assert t.calls[0].children[0].method == "rms"
+    capsys.readouterr()
+    model(X)
+    model.disable_logging()
+    assert "Way.rms(x float32 " in capsys.readouterr().out
+    model(X)
+    assert not capsys.readouterr().out and model.methods["rms"].__func__ is Menu.rms
+
+
+def test_what_a_model_puts_in_the_place_of_a_kept_method_stays():
+    class Changing(Menu):
+        def forward(self, x):
+            self.f, self.methods = self.half, {}
+            self.rows.clear()
+            return self.f(x)
+
+    model = Changing()
+    traced(model, X)
+    assert model.methods == {} and model.rows == [] and model.f(X).equal(X / 2)
+    assert [c.method for c in traced(model, X).walk()][:2] == ["forward", "half"]
 
 
 def test_an_error_in_the_model_is_recorded_annotated_and_raised_again():
@@ -403,6 +515,121 @@ def test_unmarked_models_get_names_from_the_sizes_given():
     t = traced(Tower(), torch.randn(3, 7, 16), dims={"d": 16, "h": 2, "p": 8})
     assert [c.outputs[0].labels for c in t.walk()] == [
         ("b", "t", "d|h*p"), ("b", "t", "3*d"), ("b", "t", "d|h*p")]  # fmt: skip
+
+
+STEPS = {"rope": {}, "one head": {"attention.num_heads": 1}, "one key head": {"attention.num_kv_heads": 1},
+         "eager": {"attention.backend": "eager"}, "alibi": {"position": "alibi"}, "pointer": {"pointer": True},
+         "window": {"attention.window": 3}, "learned": {"position": "learned"},
+         "no mixer": {"layers": ("none", "base")},
+         "heads differ": {"layers": ("x", "base"), "kinds": {"x": {"attention.num_heads": 2, "hidden_dim": 40}}}}
+
+
+def labels_of(t: Trace) -> dict[tuple, list]:
+    """The labels of the arguments and results of every call that are tensors, by call and name."""
+    return {(c.name, c.index, side, v.name): v.labels for c in t.walk() for side in ("inputs", "outputs")
+            for v in getattr(c, side) if v.shape is not None}
+
+
+@pytest.mark.parametrize("rows", [1, 5])
+@pytest.mark.parametrize("ragged", [False, True])
+@pytest.mark.parametrize("flags", STEPS.values(), ids=STEPS)
+def test_a_decoding_step_has_the_letters_of_a_whole_pass(flags, ragged, rows):
+    model, ids = small_model(**flags), small_tokens(rows, 13)
+    positions = torch.arange(13).expand(rows, 13) if ragged else torch.arange(13)
+    cache = model.make_cache(13)
+    with torch.no_grad():
+        with trace(model) as whole:
+            model(ids, positions=positions)
+        model(ids[:, :-1], positions=positions[..., :-1], cache=cache)
+        with trace(model) as step:
+            model(ids[:, -1:], positions=positions[..., -1:], cache=cache)
+    assert not [c.problem for c in (*whole.walk(), *step.walk()) if c.problem]
+    expected, found = labels_of(whole), labels_of(step)
+    both = [key for key in found if key in expected and key[-1] not in ("k", "v", "k_positions")]  # s instead of t
+    assert len(both) > 20
+    assert {key: found[key] for key in both} == {key: expected[key] for key in both}
+    assert {labels[-1] for key, labels in expected.items() if key[-1].endswith("positions")} <= {"t", "s"}
+
+
+def test_given_positions_masks_and_angles_have_the_letters_of_time():
+    model = small_model(pointer=True, **{"attention.backend": "eager"})
+    with torch.no_grad(), trace(model) as t:
+        model(small_tokens(3, 7), positions=torch.arange(7))
+        model(small_tokens(3, 7), documents=torch.tensor([[0] * 3 + [1] * 4] * 3))
+    first, second = t.calls
+    assert next(v for v in first.inputs if v.name == "positions").labels == ("t",)
+    labels = [(v.name, v.labels) for c in t.walk() for v in c.inputs if v.shape]
+    assert {found for name, found in labels if name.startswith("angles")} == {("t", None), ("b", None, "t", None)}
+    assert {found[-2:] for name, found in labels if "mask" in name} == {("t", "s")}
+    keys = {found[-1] for c in t.walk() if c.path in ("pointer.q", "pointer.k", "pointer") for v in c.outputs
+            for found in [v.labels]}  # fmt: skip
+    assert keys == {"c", "v"} | {"s"}
+
+
+class Headless(LoggingModule):
+    """A mixer without heads."""
+
+    def __init__(self, d: int):
+        super().__init__()
+        self.value, self.out = nn.Linear(d, d), nn.Linear(d, d)
+
+    @log_io("b t d -> b t d")
+    def forward(self, x):
+        return self.out(self.value(x).cumsum(1))
+
+
+def test_a_part_is_offered_no_letters_of_another():
+    model = gpt(2)
+    model.blocks[0].mixer = Headless(48)
+    t = traced(model, tokens())
+    assert [call(t, f"blocks.0.mixer.{x}").outputs[0].labels[2] for x in ("value", "out")] == ["d", "d"]
+    assert call(t, "blocks.1.mixer.q").outputs[0].labels[2] == "d|h*p"
+    assert call(t, "blocks.1.mlp.up").outputs[0].labels[2] == "f"
+
+
+def test_a_declared_name_is_that_of_all_earlier_records_of_the_tensor():
+    class Passing(nn.Module):
+        def forward(self, x):
+            return x
+
+    class Part(LoggingModule):
+        def __init__(self):
+            super().__init__()
+            self.q, self.same = nn.Linear(16, 16), Passing()
+
+        @log_io("b t d -> b t e")
+        def forward(self, x):
+            return self.same(self.q(x))
+
+    t = traced(Part(), torch.randn(3, 7, 16), dims={"d": 16, "h": 2, "p": 8})
+    assert {c.outputs[0].labels for c in t.walk()} == {("b", "t", "e")}
+
+
+def test_a_size_of_one_is_time_only_beside_the_last_axis():
+    namer = AxisNamer({"d": 48, "h": 3})
+    bound = (("b", 2), ("t", 1))
+    assert namer.guess((2, 1, 48), bound) == ("b", "t", "d")
+    assert namer.guess((2, 1), bound) == ("b", "t")
+    assert namer.guess((2, 3, 1, 48), bound) == ("b", "h", "t", "d")
+    assert namer.guess((2, 1, 1, 48), bound) == ("b", None, "t", "d")
+    assert namer.guess((2, 1, 3, 48), bound) == ("b", "t", "h", "d")
+    shared = AxisNamer({"p": 48, "h": 3, "g": 1})
+    longer = (("b", 2), ("t", 7))
+    assert shared.guess((2, 1, 1, 48), bound) == shared.guess((2, 1, 7, 48), longer) == ("b", "g", "t", "p")
+    assert shared.guess((2, 1, 7, 7), longer) == ("b", None, "t", "t")  # a mask for all heads
+    assert namer.guess((1,), bound) == ("t",)
+    assert namer.guess((2,), bound) == namer.guess((3,), (("b", 3), ("t", 3))) == (None,)
+    assert namer.guess((7,), (("b", 2), ("t", 7))) == ("t",)
+
+
+def test_an_axis_without_a_name_is_declared_with_a_bar():
+    class Part(LoggingModule):
+        @log_io("... t _ -> ... t _")
+        def forward(self, x):
+            return x * 2
+
+    found = traced(Part(), torch.randn(3, 7, 16), dims={"d": 16}).calls[0]
+    assert found.outputs[0].labels == (None, "t", None) and not found.problem
 
 
 # ------------------------------------------------------------------------- shapes without any data
@@ -713,6 +940,18 @@ def test_single_methods_are_muted_and_heard_again(capsys):
     model(tokens())
     model.disable_logging()
     assert ".scores(" in capsys.readouterr().out
+
+
+def test_a_method_that_does_not_exist_is_neither_muted_nor_heard():
+    model = gpt()
+    for switch in (model.disable_function_logging, model.enable_function_logging):
+        with pytest.raises(ValueError) as error:
+            switch("score")
+        assert str(error.value) == "'score' is no marked method of Net or of its parts: the nearest is 'scores'"
+        with pytest.raises(ValueError, match="^'scores' is no marked method of Net: the nearest is "):
+            switch("scores", recursive=False)
+        switch("scores")
+    model.blocks[0].mixer.disable_function_logging("scores", recursive=False)
 
 
 def test_full_tensors_are_printed_on_request(capsys):

@@ -31,8 +31,8 @@ def trace(
     leaves: also modules without a mark, such as nn.Linear. grad: also gradient norms of a backward in the block.
     stop_on_nan: raise FloatingPointError when a call makes the first NaN or Inf.
 
-    Raises ValueError for an unknown word. An exception in the model passes through, with a note of the call and its
-    shapes; the trace keeps what came before it.
+    Raises ValueError for an unknown word, and for a glob that fits nothing in the model. An exception in the model
+    passes through, with a note of the call and its shapes; the trace keeps what came before it.
     """
     check(model, stats, stop_on_nan)
     inner = getattr(model, "_orig_mod", model)

@@ -1,7 +1,7 @@
 """Names of the axes of tensors: declared in a dims string and verified, or guessed from sizes.
 
 One letter per axis: b batch, t time (queries), s source (keys), d residual width, h heads, g key/value heads,
-p head width, f MLP width, n state, e experts, v vocabulary, l layers.
+p head width, f MLP width, n state, e experts, v vocabulary, l layers; _ in a dims string is an axis without a name.
 """
 
 import re
@@ -15,7 +15,10 @@ Axis = tuple[str, ...]  # the factors of one axis: ("h", "p") for "(h p)"
 Axes = tuple[Axis, ...]
 Bound = tuple[tuple[str, Size], ...]  # letters and their sizes
 
+Letters = frozenset[str]
+
 ELLIPSIS = ("...",)
+NAMELESS = ("_",)
 MOVING = {"b", "t", "s", "l"}  # sizes that depend on the data, and layers, which are not an axis
 PRODUCTS = ("h*p", "g*p", "e*f", "2*d", "3*d", "4*d", "2*f")  # widths of fused projections
 
@@ -52,12 +55,15 @@ class AxisGuesser:
     def __init__(self, sizes: dict[str, int | tuple[int, ...]]):
         self.sizes = {k: v if isinstance(v, tuple) else (v,) for k, v in sizes.items()}
 
-    def _guess(self, shape: Shape, bound: Bound) -> Labels:
-        """Names by size and position: batch first, then time, then widths. If several letters fit: "v|f"."""
-        if not shape:
-            return ()
+    def _guess(self, shape: Shape, bound: Bound, hidden: Letters = frozenset()) -> Labels:
+        """Names by size and position: batch first, then time, then widths. If several letters fit: "v|f".
+
+        Letters that are `hidden` are left out if others fit.
+        """
         letters = dict(bound)
         b, t, s = (letters.get(k) for k in "bts")
+        if len(shape) < 2:
+            return tuple("t" if size == t and (size != b or size == 1) else None for size in shape)
         first = None
         if b is not None and shape[0] == b and (len(shape) > 2 or shape[1:] == (t,)):
             first = "b"
@@ -65,26 +71,38 @@ class AxisGuesser:
             first = "b*t"
         moving = ("t", "s") if s not in (None, t) else ("t",)
         moving = moving if first == "b" else ()
-        return (first, *(self._guess_axis(size, letters, moving) for size in shape[1:]))
+        labels = [first, *(self._guess_axis(size, letters, moving, hidden) for size in shape[1:])]
+        if first == "b" and t == 1 and (place := place_of_step(shape)):
+            labels[place] = "t"
+        if len(shape) == 4 and shape[1] == 1 and labels[1] is None and labels[3] and labels[3] not in MOVING:
+            labels[1] = self._single(letters, hidden)
+        return tuple(labels)
 
-    def _guess_width(self, size: Size, bound: Bound, source: str | None) -> str | None:
+    def _single(self, letters: dict[str, Size], hidden: Letters) -> str | None:
+        """The name of an axis of size 1 in the place of heads, before time and a width: "g" if there is one of g."""
+        fits = [k for k, sizes in self.sizes.items() if k not in MOVING and 1 in (letters.get(k), *sizes)]
+        return "|".join([k for k in fits if k not in hidden] or fits) or None
+
+    def _guess_width(self, size: Size, bound: Bound, source: str | None, hidden: Letters = frozenset()) -> str | None:
         """The name of the last axis, which is neither batch nor time.
 
         A map from `source` to the same width may lead to heads: "d|h*p".
         """
         letters = dict(bound)
-        label = self._guess_axis(size, letters, ())
+        label = self._guess_axis(size, letters, (), hidden)
         if label is None or label != source:
             return label
-        return "|".join([label, *self._fitting_products(size, letters, ("h*p", "g*p"))])
+        products = self._fitting_products(size, letters, ("h*p", "g*p"))
+        return "|".join([label, *(name for name in products if not hidden.intersection(name.split("*")))])
 
-    def _guess_axis(self, size: Size, letters: dict[str, Size], moving) -> str | None:
+    def _guess_axis(self, size: Size, letters: dict[str, Size], moving, hidden: Letters) -> str | None:
         if size == 1 or not isinstance(size, int):
             return next((k for k in moving if letters.get(k) == size != 1), None)
         widths = self.sizes | {k: (v,) for k, v in letters.items()}
         names = [*moving, *(k for k in widths if k not in MOVING)]
         fits = [k for k in names if size in widths.get(k, ())]
         fits = fits or self._fitting_products(size, letters, PRODUCTS)
+        fits = [name for name in fits if not hidden.intersection(name.split("*"))] or fits
         return "|".join(fits) if 0 < len(fits) <= 4 else None
 
     def _fitting_products(self, size: Size, letters: dict[str, Size], names) -> list[str]:
@@ -138,7 +156,7 @@ class AxisNamer(AxisGuesser):
         return labels, problem, tuple(own.items()) if len(own) > len(bound) else bound
 
     def _check(self, axis: Axis, size: Size, own: dict[str, Size]) -> str:
-        if axis == ELLIPSIS:
+        if axis in (ELLIPSIS, NAMELESS):
             return ""
         letter = axis[0]
         if len(axis) == 1 and not letter.isdigit() and letter not in own:
@@ -166,9 +184,18 @@ def written(axes: Axes) -> str:
 
 
 def label_of(axis: Axis) -> str | None:
+    """The label that a dims string declares: "" for an axis without a name, None for one that it leaves open."""
     if len(axis) > 1:
         return "*".join(axis)
-    return None if axis == ELLIPSIS or axis[0].isdigit() else axis[0]
+    return None if axis == ELLIPSIS else "" if axis == NAMELESS or axis[0].isdigit() else axis[0]
+
+
+def place_of_step(shape: Shape) -> int | None:
+    """The axis of the only token, in (b, ...): the last but one, or else the only one of size 1 before the last."""
+    ones = [i for i in range(1, max(2, len(shape) - 1)) if shape[i] == 1]
+    if len(shape) - 2 in ones:
+        return len(shape) - 2
+    return ones[0] if len(ones) == 1 else None
 
 
 def product(factors: list[Size | None]) -> Size | None:

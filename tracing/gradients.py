@@ -42,7 +42,7 @@ class GradientHooks:
         alias.register_hook(partial(self.note_gradient, call, side, name))
         value = next((v for v in call.outputs if v.name == name), None) if side == "result" else None
         if earlier := self.tensors.earlier(x):
-            self.tensors.remember(alias, value or earlier)
+            self.tensors.remember(x, alias, value or earlier)
         return alias
 
     def note_gradient(self, call: Call, side: str, name: str, grad: Tensor) -> None:

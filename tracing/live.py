@@ -12,7 +12,8 @@ from tracing.axes import AxisNamer
 from tracing.parts import idle
 from tracing.recorder import Recorder
 from tracing.records import Value
-from tracing.swap import Site, unwatch, watch
+from tracing.selecting import nearest
+from tracing.swap import Site, letters_of, method_names, unwatch, watch
 from tracing.values import Frame
 
 
@@ -47,10 +48,18 @@ class LiveLog(Recorder):
             unwatch(self, self.keys)
             torch.compiler.set_stance("default")
             self.keys = None
+        self.claimed = self.claimed.union(*(letters_of(type(part)) for part in module.modules()))
         logged = [part for part, switches in self.switches.items() if switches.on]
         if logged:
             self.keys = watch(self, logged)
             torch.compiler.set_stance("force_eager")  # a compiled model has no calls to print
+
+    def require_method(self, module: nn.Module, recursive: bool, name: str) -> None:
+        """Raise ValueError if `module`, with all modules in it if `recursive`, has no such method to print."""
+        names = method_names(module.modules() if recursive else [module])
+        if name not in names:
+            raise ValueError(f"{name!r} is no marked method of {type(module).__name__}"
+                             f"{' or of its parts' if recursive else ''}{nearest(name, sorted(names))}")
 
     def path_of(self, module: nn.Module | None) -> str | None:
         switches = self.switches.get(module) if module is not None else None

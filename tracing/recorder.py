@@ -12,7 +12,7 @@ from torch import nn
 from tracing import measure
 from tracing.parts import kind_of
 from tracing.records import Call
-from tracing.swap import Site
+from tracing.swap import Site, letters_of
 from tracing.values import Frame, ValueRecords
 
 LINEAR = nn.Linear.forward  # as it is when nobody traces
@@ -85,7 +85,9 @@ class Recorder(ValueRecords):
         call = Call(path, site.method, kind_of(module), index, site.title, recompute=recompute)
         above = self.stack[-1] if self.stack else None
         (above.call.children if above else self.roots).append(call)
-        return Frame(call, site, module, above.bound if above else ()), above
+        letters = letters_of(type(module)) | (above.letters if above else frozenset())
+        bound = above.bound if above else ()
+        return Frame(call, site, module, bound, letters=letters, hidden=self.claimed - letters), above
 
     def spend_flops(self, flops: int) -> None:
         if self.stack:

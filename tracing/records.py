@@ -18,6 +18,7 @@ class Value:
     dtype: str = ""
     bytes: int = 0
     stats: dict = field(default_factory=dict)
+    checksum: str = ""  # of the bytes of a tensor; "" if they were not read
 
     @property
     def badness(self) -> int:

@@ -69,7 +69,11 @@ class Trace:
         return Path(path)
 
     def diff(self, other: "Trace", *, rtol: float = 1e-4, atol: float = 1e-6) -> str:
-        """Where two traces differ: the first call that does, then the others, in the order in which they ended."""
+        """Where two traces differ: the first call that does, then the others, in the order in which they ended.
+
+        Statistics may differ by rtol and atol; a tensor with any other byte is told all the same, as "other values". A
+        trace without statistics, or saved without checksums, has no values to compare: the text says so.
+        """
         return diff(self, other, rtol=rtol, atol=atol)
 
     def to_json(self, path: str | Path) -> Path:

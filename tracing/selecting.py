@@ -1,6 +1,9 @@
 """The recorder of trace(): which calls it keeps, units that are always 0, a stop at the first NaN."""
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
 import torch
@@ -12,7 +15,7 @@ from tracing.parts import count_parts, idle, named_parts
 from tracing.recorder import Recorder
 from tracing.records import Call
 from tracing.result import Trace
-from tracing.swap import Site
+from tracing.swap import Site, letters_of, method_names
 from tracing.values import Frame
 
 
@@ -39,6 +42,23 @@ class Selection:
         )
 
 
+    def check(self, paths: Iterable[str], methods: Iterable[str]) -> None:
+        """Raise ValueError for a glob that fits none of the modules, or of the methods, of a model."""
+        for flag, globs, names, what in (
+            ("include", self.include, paths, "module"), ("exclude", self.exclude, paths, "module"),
+            ("methods", self.methods, methods, "marked method"),
+        ):  # fmt: skip
+            for glob in globs or ():
+                if not any(fnmatchcase(name, glob) for name in names):
+                    raise ValueError(f"{flag}={glob!r} fits no {what} of this model{nearest(glob, names)}")
+
+
+def nearest(given: str, names: Iterable[str]) -> str:
+    """": the nearest is NAME", or "" if there is none."""
+    found = get_close_matches(re.sub(r"[*?\[\]]", "", given), filter(None, names), n=1, cutoff=0.0)
+    return f": the nearest is {found[0]!r}" if found else ""
+
+
 EVERYTHING = Selection(depth=None, include=None, exclude=[], methods=None, leaves=True)
 
 
@@ -49,8 +69,10 @@ class TraceRecorder(Recorder):
                  stop_on_nan: bool, max_elems: int):  # fmt: skip
         parts = named_parts(model)
         trace.parts = count_parts(parts)
+        selection.check(parts, method_names(parts.values()))
         self.modules = {path: module for path, module in parts.items() if not idle(module)}
         super().__init__(trace.dims, stats=stats, max_elems=max_elems)
+        self.claimed = frozenset().union(*(letters_of(type(module)) for module in self.modules.values()))
         self.paths = {id(module): path for path, module in self.modules.items()}
         trace.calls = self.roots
         self.trace, self.stop_on_nan = trace, stop_on_nan

@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from tracing.axes import Axes, parse_dims
+from tracing.bound import kept_methods
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,21 +69,21 @@ def returned_names(function: Callable) -> tuple[str, ...]:
 
 _LOCK = threading.RLock()
 _WATCHERS: list = []  # recorders
-_SWAPS: dict[tuple[int, str], list] = {}  # (id(holder), name) -> [holder, original, times]
+_SWAPS: dict[tuple, list] = {}  # (id(holder), name) -> [holder, original, wrapper, times]
 
 
 def watch(watcher, modules: Iterable[nn.Module]) -> list[tuple[int, str]]:
     """Replace the methods of `modules` by wrappers; pass the result to `unwatch`."""
     with _LOCK:
+        modules = list(modules)
         places = {(id(holder), name): (holder, original, _wrapper(holder, name, original))
-                  for holder, name, original in _methods(list(modules))}  # fmt: skip
-        for (key, name), (holder, original, wrapper) in places.items():
-            swap = _SWAPS.setdefault((key, name), [holder, original, 0])
-            swap[2] += 1
-            if swap[2] == 1:
-                _put(holder, name, wrapper)
+                  for holder, name, original in _methods(modules)}  # fmt: skip
+        keys = [_swap(holder, name, original, wrapper) for (_, name), (holder, original, wrapper) in places.items()]
+        wrappers = {_function(original): _function(wrapper) for holder, original, wrapper in places.values()
+                    if isinstance(holder, type)}  # fmt: skip
+        keys += [_swap(*slot) for slot in kept_methods(modules, wrappers, _before)]
         _WATCHERS.append(watcher)
-        return list(places)
+        return keys
 
 
 def unwatch(watcher, keys: list[tuple[int, str]]) -> None:
@@ -90,15 +91,40 @@ def unwatch(watcher, keys: list[tuple[int, str]]) -> None:
         _WATCHERS.remove(watcher)
         for key in keys:
             swap = _SWAPS[key]
-            swap[2] -= 1
-            if not swap[2]:
-                _put(swap[0], key[1], swap[1])
-                del _SWAPS[key]
+            swap[3] -= 1
+            if not swap[3]:
+                holder, original, wrapper, _ = _SWAPS.pop(key)
+                if _get(holder, key[1]) is wrapper:  # else the model has put something else there
+                    _put(holder, key[1], original)
 
 
-def _put(holder, name: str, value) -> None:
-    if isinstance(holder, nn.Module):
-        holder.__dict__[name] = value  # a forward that was set on one instance
+def _swap(holder, name, original, wrapper) -> tuple:
+    """Put a wrapper in the place of an original, if it is not there yet; the key in _SWAPS."""
+    key = id(holder), name
+    swap = _SWAPS.setdefault(key, [holder, original, wrapper, 0])
+    swap[3] += 1
+    if swap[3] == 1:
+        _put(holder, name, wrapper)
+    return key
+
+
+def _before(holder, name, x):
+    """What stood where a watcher has put the wrapper x; else x."""
+    swap = _SWAPS.get((id(holder), name))
+    return swap[1] if swap and swap[2] is x else x
+
+
+def _get(holder, name):
+    if isinstance(holder, list):
+        return holder[name] if name < len(holder) else None
+    return (holder if isinstance(holder, dict) else vars(holder)).get(name)
+
+
+def _put(holder, name, value) -> None:
+    if isinstance(holder, dict | list):
+        holder[name] = value
+    elif isinstance(holder, nn.Module):
+        holder.__dict__[name] = value  # a forward that was set on one instance, or a bound method
     else:
         setattr(holder, name, value)
 
@@ -113,6 +139,11 @@ def _methods(modules: list[nn.Module]):
             yield from _class_methods(kind)
 
 
+def method_names(modules: Iterable[nn.Module]) -> set[str]:
+    """The names of the methods that can be watched: forward and the marked ones."""
+    return {"forward", *(name for _, name, _ in _methods(list(modules)))}
+
+
 def _class_methods(kind: type[nn.Module]):
     forward_seen = False
     for cls in kind.__mro__[: kind.__mro__.index(nn.Module)]:
@@ -122,8 +153,21 @@ def _class_methods(kind: type[nn.Module]):
                 yield cls, name, _original(cls, name)
 
 
+@functools.cache
+def letters_of(kind: type[nn.Module]) -> frozenset[str]:
+    """The letters in the marks of a class."""
+    marks = [getattr(_function(attribute), "__log_io__", ("", ""))[0] for *_, attribute in _class_methods(kind)]
+    tensors = [axes for text in marks if text for side in parse_dims(text) for axes in side]
+    return frozenset(letter for axes in tensors for axis in axes for letter in axis if letter.isalpha())
+
+
 def _is_marked(attribute) -> bool:
-    return hasattr(getattr(attribute, "__func__", attribute), "__log_io__")
+    return hasattr(_function(attribute), "__log_io__")
+
+
+def _function(attribute) -> Callable:
+    """The function of a method, static method or class method."""
+    return getattr(attribute, "__func__", attribute)
 
 
 def _original(holder, name: str):

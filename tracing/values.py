@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from tracing.axes import ELLIPSIS, AxisNamer, Bound, Labels
+from tracing.axes import ELLIPSIS, AxisNamer, Bound, Labels, Letters
 from tracing.containers import describe, flatten
 from tracing.records import Call, Value
 from tracing.swap import Site
@@ -20,6 +20,8 @@ class Frame:
     module: nn.Module
     bound: Bound  # letters and their sizes, in this call and those around it
     own: Bound = ()  # letters that this call declared
+    letters: Letters = frozenset()  # letters in the marks of the module and of those around it
+    hidden: Letters = frozenset()  # letters that only other modules use
 
 
 class ValueRecords(TensorRecords):
@@ -28,6 +30,7 @@ class ValueRecords(TensorRecords):
     def __init__(self, dims: dict, *, stats: str, max_elems: int):
         super().__init__(stats=stats, max_elems=max_elems)
         self.namer = AxisNamer.of(tuple(dims.items()))
+        self.claimed: Letters = frozenset()  # letters in the marks of the whole model
 
     def inputs(self, frame: Frame, args: tuple, kwargs: dict, is_root: bool) -> list[Value]:
         """Records of the arguments."""
@@ -72,24 +75,18 @@ class ValueRecords(TensorRecords):
 
     def declare(self, frame: Frame, axes, x: Tensor, value: Value, earlier: Value | None, guess) -> None:
         """Give `value` the labels that `axes` declare, and note a declaration that the sizes contradict."""
-        labels, problem, own = self.namer.declare(axes, value.shape, frame.own)
+        declared, problem, own = self.namer.declare(axes, value.shape, frame.own)
         if own is not frame.own:
             frame.own, frame.bound = own, self.namer.bind(frame.bound, own)
+        others = declared
         if ELLIPSIS in axes:  # axes that the dims string leaves open
             others = value.labels if earlier else guess(self.namer, frame, value)
-            labels = tuple(a or b for a, b in zip(labels, others, strict=True))
-        if earlier and labels != earlier.labels:
-            resolve(earlier, labels)
-            self.remember(x, value)
+        labels = tuple((b if a is None else a) or None for a, b in zip(declared, others, strict=True))
+        if not problem:
+            self.name_axes(x, declared)
         value.labels = labels
         if problem and not frame.call.problem:
             frame.call.problem = f"{value.name or 'result'}: {problem}"
-
-
-def resolve(earlier: Value, labels: Labels) -> None:
-    """Replace the ambiguous labels of an earlier record of the same tensor by declared ones."""
-    pairs = zip(earlier.labels, labels, strict=True)
-    earlier.labels = tuple([new if old and "|" in old else old for old, new in pairs])
 
 
 # ---- axes that nobody declared ----
@@ -106,7 +103,7 @@ def bind_tokens(frame: Frame, flat: list) -> None:
 
 
 def guess_input(namer: AxisNamer, frame: Frame, value: Value) -> Labels:
-    return namer.guess(value.shape, frame.bound)
+    return namer.guess(value.shape, frame.bound, frame.hidden)
 
 
 def guess_output(namer: AxisNamer, frame: Frame, value: Value) -> Labels:
@@ -115,13 +112,13 @@ def guess_output(namer: AxisNamer, frame: Frame, value: Value) -> Labels:
     if frame.site.method == "forward":
         source = next((v for v in frame.call.inputs if v.shape is not None), None)
     if source is None:
-        return namer.guess(value.shape, frame.bound)
+        return namer.guess(value.shape, frame.bound, frame.hidden)
     module, shape = frame.module, value.shape
     if shape == source.shape and "out_features" not in vars(module):
         return source.labels
     leading = source.shape if isinstance(module, nn.Embedding) else source.shape[:-1]
     if shape and shape[:-1] == leading:
         before = source.labels[-1] if source.labels and leading == source.shape[:-1] else None
-        width = namer.guess_width(shape[-1], frame.bound, before)
+        width = namer.guess_width(shape[-1], frame.bound, before, frame.hidden)
         return (*source.labels[: len(leading)], width)
-    return namer.guess(shape, frame.bound)
+    return namer.guess(shape, frame.bound, frame.hidden)

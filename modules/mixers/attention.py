@@ -8,6 +8,7 @@ from config import LayerConfig
 from modules.masks import Mask, make_mask
 from modules.norm import norm_maker
 from modules.position import ROTARY, ALiBi
+from modules.precision import widen
 from modules.stream import Context
 from tools import LoggingModule, log_io
 
@@ -56,7 +57,7 @@ class SDPA(LoggingModule):
         super().__init__()
         self.scale, self.dropout = scale, dropout
 
-    @log_io("b h t p, b g s p, b g s p -> b h t p")
+    @log_io("b h t p, b g s p, b g s p, ... t s, ... t s -> b h t p")
     def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Mask, bias: Tensor | None) -> Tensor:
         if bias is not None:
             mask = Mask(causal=False, allowed=mask.apply(bias.type_as(q)))
@@ -87,11 +88,11 @@ class EagerAttention(LoggingModule):
             return scores
         return self.softcap * torch.tanh(scores / self.softcap)
 
-    @log_io("b h t s -> b h t s")
+    @log_io("b h t s, ... t s -> b h t s")
     def weights(self, scores: Tensor, mask: Mask) -> Tensor:
-        return self.dropout(mask.apply(scores.float()).softmax(-1).type_as(scores))
+        return self.dropout(mask.apply(widen(scores)).softmax(-1).type_as(scores))
 
-    @log_io("b h t p, b g s p, b g s p -> b h t p")
+    @log_io("b h t p, b g s p, b g s p, ... t s, ... t s -> b h t p")
     def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Mask, bias: Tensor | None) -> Tensor:
         shared = q.shape[1] // k.shape[1]  # query heads for each key head
         if shared > 1:
@@ -99,7 +100,7 @@ class EagerAttention(LoggingModule):
         scores = self.scores(q, k)
         if bias is not None:
             scores = scores + bias
-        return self.weights(scores, mask) @ v
+        return self.weights(scores, mask).type_as(v) @ v  # a bias is in float32
 
 
 class Attention(LoggingModule):
