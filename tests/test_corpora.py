@@ -310,6 +310,19 @@ def test_a_folder_laid_out_like_a_dataset_of_the_hub_is_read_by_its_card(tmp_pat
         load(f"{folder}:val", subset="en")
 
 
+def test_a_program_beside_the_rows_is_never_run(tmp_path, load):
+    folder = tmp_path / "copy"
+    write(folder / "README.md", "---\nlicense: mit\n---\n")
+    write(folder / "a.jsonl", table("jsonl", DOCUMENTS))
+    for name in ("dataset.py", "__init__.py", "json.py"):
+        write(folder / name, f"open({str(tmp_path / 'ran')!r}, 'w').close()\n")
+    assert both(load(folder)) == DOCUMENTS
+    (folder / "json.py").rename(folder / "copy.py")  # the name of a dataset's program
+    with pytest.raises(ValueError, match=f"^data.name='{folder}' cannot be read .*scripts are no longer supported"):
+        load(folder)
+    assert not (tmp_path / "ran").exists()
+
+
 @pytest.mark.parametrize(("files", "message"), [
     ({"a.jsonl": b'{"text": "x"}\n{"text": oops\n'}, "cannot be read as json .*Invalid value"),
     ({"a.parquet": b"PAR1 not quite"}, "cannot be read as parquet"),

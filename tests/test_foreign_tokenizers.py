@@ -142,6 +142,36 @@ def test_what_is_saved_needs_neither_the_folder_nor_transformers(tokenizer, tmp_
     assert done.stdout == f"{tokenizer.fingerprint} hf {tokenizer.encode(STORIES[0])}\n"
 
 
+# ---- code of strangers ----
+
+AUTO_MAP = {"AutoTokenizer": ["theirs.Theirs", "theirs.Theirs"], "AutoConfig": "theirs.Theirs"}
+
+
+@pytest.mark.parametrize("described", [("tokenizer_config.json",), ("config.json",),
+                                       ("tokenizer_config.json", "config.json")], ids=str)
+def test_a_folder_with_a_program_is_refused_without_running_it_or_asking(described, tmp_path):
+    folder, ran = tmp_path / "it", tmp_path / "ran"
+    folder.mkdir()
+    (folder / "theirs.py").write_text(f"open({str(ran)!r}, 'w').close()\nclass Theirs: pass\n")
+    for name in described:
+        (folder / name).write_text(json.dumps({"tokenizer_class": "Theirs", "model_type": "theirs",
+                                               "auto_map": AUTO_MAP}))
+    done = subprocess.run([sys.executable, "tokenizer.py", "show", folder, "text"], cwd=ROOT, input="y\n" * 9,
+                          capture_output=True, text=True, timeout=100)
+    assert (done.returncode, done.stdout, ran.exists()) == (2, "", False)
+    assert done.stderr.startswith(f"error: tokenizer='{folder}' ") and done.stderr.count("\n") == 1
+    if "tokenizer_config.json" in described:
+        assert done.stderr.endswith("consists of a program of its own, which is never run: use one with a "
+                                    "tokenizer.json, or save it as one with the library that it is for\n")
+
+
+def test_a_program_beside_a_tokenizer_json_is_not_run(tmp_path):
+    ran, folder = tmp_path / "ran", write(tmp_path / "it", byte_level_backend(), auto_map=AUTO_MAP)
+    (folder / "theirs.py").write_text(f"open({str(ran)!r}, 'w').close()\nclass Theirs: pass\n")
+    assert load_tokenizer(folder).vocab_size == 601
+    assert not ran.exists()
+
+
 # ---- the Hub ----
 
 

@@ -80,18 +80,22 @@ def check_hub_reachable() -> None:
 
 
 def from_auto(name: str, *, local_files_only: bool) -> HuggingFaceTokenizer:
-    """The tokenizer that transformers' AutoTokenizer loads, without running code of its own.
+    """The tokenizer that transformers' AutoTokenizer loads. Code beside its files is neither run nor asked about.
 
-    Raises OSError if it finds no files.
+    Raises OSError if it finds no files, ValueError if it needs such code or is not lossless.
     """
     try:
-        from transformers import AutoTokenizer
+        from transformers import AutoTokenizer, logging
     except ImportError:
         raise ValueError(f"tokenizer={name!r} needs the package transformers: install it, or give a folder with {FILES}"
                          ) from None
+    logging.set_verbosity_error()  # its warnings are about models
     try:
         auto = AutoTokenizer.from_pretrained(name, local_files_only=local_files_only, trust_remote_code=False)
     except (ValueError, KeyError, TypeError, AttributeError, ImportError) as error:  # raised by its many classes
+        if "trust_remote_code" in str(error):
+            raise ValueError(f"tokenizer={name!r} consists of a program of its own, which is never run: use one with a "
+                             "tokenizer.json, or save it as one with the library that it is for") from None
         raise _unreadable(name, error) from None
     if getattr(auto, "backend_tokenizer", None) is None:
         raise ValueError(f"tokenizer={name!r} is a {type(auto).__name__}, which has no tokenizer.json: "
