@@ -23,7 +23,7 @@ import tales
 from configuration.checks import require_folder_name
 from configuration.command_line import fail, parse_command
 from tokenization import foreign
-from tokenization.base import META, Tokenizer, sample_evenly
+from tokenization.base import META, Tokenizer, require_unicode, sample_evenly
 from tokenization.grow import grow as grow_merges
 from tokenization.hugging_face import HuggingFaceBPETokenizer, HuggingFaceTokenizer
 from tokenization.plain import ByteTokenizer, CharTokenizer
@@ -50,10 +50,11 @@ def train_tokenizer(kind: str, texts: Iterable[str], vocab_size: int | None = No
 
     Of more than 100 MB of text an even sample is used, in bounded memory; char reads all of it, since it must know
     every character. `vocab_size` counts all ids, specials included; None for char and byte, which derive it.
-    Raises ValueError if the kind is unknown, the text is empty, or the size does not suit the text.
+    Raises ValueError if the kind is unknown, the text is empty or not Unicode, or the size does not suit the text.
     """
     if kind not in TOKENIZERS:
         raise ValueError(f"kind={kind!r} is not known: use one of {', '.join(TOKENIZERS)}")
+    texts = map(require_unicode, texts)
     if kind not in ("char", "byte"):
         texts = sample_evenly(texts, MAX_TRAIN_BYTES)
     return TOKENIZERS[kind].train(texts, vocab_size)
@@ -65,7 +66,7 @@ def grow_tokenizer(tokenizer: Tokenizer, texts: Iterable[str], vocab_size: int) 
     The old ids keep their meaning, and no text gets more tokens. Raises ValueError if the kind has no merges, or the
     size does not suit it or the text.
     """
-    return grow_merges(tokenizer, sample_evenly(texts, MAX_TRAIN_BYTES), vocab_size)
+    return grow_merges(tokenizer, sample_evenly(map(require_unicode, texts), MAX_TRAIN_BYTES), vocab_size)
 
 
 def load_tokenizer(name: str | Path) -> Tokenizer:

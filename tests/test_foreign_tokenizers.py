@@ -80,6 +80,11 @@ def test_any_text_returns_and_its_bytes_add_up(tokenizer, text):
     check_exact(tokenizer, text)
 
 
+def test_half_a_character_is_one_clear_sentence(tokenizer):
+    with pytest.raises(ValueError, match="^text has '.udce9' as its character 3, which is half of a character"):
+        tokenizer.encode("caf\udce9")
+
+
 def test_a_folder_gives_the_ids_of_autotokenizer(tmp_path):
     from transformers import AutoTokenizer
     backend = byte_level_backend(special_tokens=["<a>", "<b>"])

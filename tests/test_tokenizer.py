@@ -96,6 +96,20 @@ def test_a_character_outside_the_vocabulary_is_named(name, character):
         TRAINED[name].encode(f"Once {character}")
 
 
+@every_kind
+@pytest.mark.parametrize("half", ["\ud800", "\udce9", "\udfff"])
+def test_half_a_character_is_one_clear_sentence(name, half):
+    sentence = rf"^text has '\\u{ord(half):x}' as its character 1, which is half of a character and not UTF-8: take it"
+    for encode in (TRAINED[name].encode, TRAINED[name].show):
+        with pytest.raises(ValueError, match=sentence):
+            encode("a" + half)
+    with pytest.raises(ValueError, match=sentence):
+        TRAINED[name].encode_batch(["a", "", "a" + half])
+    if name != "byte":  # which reads no text to learn from
+        with pytest.raises(ValueError, match=sentence):
+            train_tokenizer(name.split()[-1], [*STORIES, "a" + half], SIZES[name])
+
+
 @pytest.mark.parametrize("bad", [-1, 259])
 def test_an_id_outside_the_vocabulary_is_an_error(bad):
     with pytest.raises(ValueError, match=f"id={bad} .* 0 to 258"):

@@ -92,8 +92,9 @@ class Tokenizer(Serializable):
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of each text, of any length, without bos and eos. Raises ValueError, naming a character without an id."""
+        texts = [require_unicode(text) for text in texts]
         if not self.cuttable or sum(map(len, texts)) <= MAX_CHARS:
-            return self.encode_small_batch(list(texts))
+            return self.encode_small_batch(texts)
         batch: list[list[int]] = [[] for _ in texts]
         chunks = ((n, chunk) for n, text in enumerate(texts) for chunk in split_long(text))
         for group in group_by_chars(chunks, lambda numbered: len(numbered[1]), MAX_CHARS):
@@ -132,6 +133,17 @@ class Tokenizer(Serializable):
 
     def _tokens(self, text: str) -> list[tuple[int, bytes]]:
         return [(i, self.token_bytes[i]) for i in self.encode(text)]
+
+
+def require_unicode(text: str) -> str:
+    """The text. Raises ValueError if it has a lone surrogate, for which UTF-8 has no bytes."""
+    try:
+        if not text.isascii():
+            text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"text has {text[error.start]!r} as its character {error.start:,}, which is half of a "
+                         "character and not UTF-8: take it out, or replace it") from None
+    return text
 
 
 def split_long(text: str, max_chars: int | None = None) -> Iterator[str]:
