@@ -12,7 +12,7 @@ import mmap
 import sys
 from collections.abc import Iterable, Iterator
 from importlib.metadata import version
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -26,7 +26,7 @@ from tokenization import foreign
 from tokenization.base import META, Tokenizer, require_unicode, sample_evenly
 from tokenization.grow import grow as grow_merges
 from tokenization.hugging_face import HuggingFaceBPETokenizer, HuggingFaceTokenizer
-from tokenization.plain import ByteTokenizer, CharTokenizer
+from tokenization.plain import BYTE_FALLBACK_ABOVE, ByteTokenizer, CharTokenizer
 from tokenization.sentence_piece import BPETokenizer, UnigramTokenizer
 
 __all__ = [
@@ -45,19 +45,35 @@ TOKENIZERS = {kind.kind: kind for kind in (
 KINDS = TOKENIZERS | {"hf": HuggingFaceTokenizer}  # hf: read from others' files, never trained here
 
 
-def train_tokenizer(kind: str, texts: Iterable[str], vocab_size: int | None = None) -> Tokenizer:
+def train_tokenizer(
+    kind: str, texts: Iterable[str], vocab_size: int | None = None, *, others: Iterable[str] = (),
+) -> Tokenizer:
     """Train a tokenizer; the same texts give the same tokenizer, byte for byte.
 
-    Of more than 100 MB of text an even sample is used, in bounded memory; char reads all of it, since it must know
-    every character. `vocab_size` counts all ids, specials included; None for char and byte, which derive it.
+    Of more than 100 MB of text an even sample is used, in bounded memory; but every character of all of it is known.
+    Those of `others` too, from which nothing else is learned. `vocab_size` counts all ids, specials included; None for
+    char and byte, which derive it.
     Raises ValueError if the kind is unknown, the text is empty or not Unicode, or the size does not suit the text.
     """
     if kind not in TOKENIZERS:
         raise ValueError(f"kind={kind!r} is not known: use one of {', '.join(TOKENIZERS)}")
-    texts = map(require_unicode, texts)
-    if kind not in ("char", "byte"):
-        texts = sample_evenly(texts, MAX_TRAIN_BYTES)
-    return TOKENIZERS[kind].train(texts, vocab_size)
+    texts, others = map(require_unicode, texts), map(require_unicode, others)
+    if kind in ("char", "byte"):
+        return TOKENIZERS[kind].train(chain(texts, others), vocab_size)
+    if kind == "hf_bpe" or (vocab_size or 0) > BYTE_FALLBACK_ABOVE:  # they have all bytes
+        return TOKENIZERS[kind].train(sample_evenly(texts, MAX_TRAIN_BYTES), vocab_size)
+    alphabet = set()
+    kept = sample_evenly(noting_characters(texts, alphabet), MAX_TRAIN_BYTES)
+    for _ in noting_characters(others, alphabet):
+        pass
+    return TOKENIZERS[kind].train(kept, vocab_size, alphabet)
+
+
+def noting_characters(texts: Iterable[str], alphabet: set[str]) -> Iterator[str]:
+    """The texts, whose characters are added to the alphabet."""
+    for text in texts:
+        alphabet.update(text)
+        yield text
 
 
 def grow_tokenizer(tokenizer: Tokenizer, texts: Iterable[str], vocab_size: int) -> Tokenizer:

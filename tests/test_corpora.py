@@ -356,6 +356,23 @@ def test_nothing_is_written_outside_the_cache(tmp_path, load, monkeypatch):
     assert not elsewhere.exists() and (tmp_path / "cache" / "unpacked").exists()
 
 
+# ---- what a vocabulary learns from ----
+
+
+@pytest.mark.parametrize("kind", ["char", "bpe", "unigram"])
+def test_a_small_vocabulary_has_the_characters_of_the_held_out_part(kind, tmp_path, load):
+    from config import TokenizerConfig
+    from training.setup import choose_tokenizer
+
+    stories = "".join(story.text for story in islice(tales.stories(0), 50))
+    corpus = load(write(tmp_path / "a.txt", stories + " 5 \u00a7 6\t7"))
+    tokenizer = choose_tokenizer(TokenizerConfig(kind=kind, vocab_size=None if kind == "char" else 200),
+                                 DataConfig(name=("a.txt",)), corpus)
+    assert "\u00a7" not in "".join(corpus.train())
+    for text in both(corpus):
+        assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
 # ---- shares ----
 
 

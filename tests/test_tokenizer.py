@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import tales
 import tokenizer as module
-from tokenization import base
+from tokenization import base, sentence_piece
 from tokenization.base import sample_evenly, split_long
 from tokenization.hugging_face import BYTES, SPLIT
 from tokenization.sentence_piece import sample
@@ -339,6 +339,36 @@ def test_a_size_that_does_not_suit_the_text_names_one_that_does(kind, vocab_size
 @pytest.mark.parametrize("kind", ["bpe", "unigram", "hf_bpe"])
 def test_a_text_too_small_for_byte_pieces_is_advised_a_size_without_them(kind):
     check_advice(kind, ["the cat sat on the mat, then on another"], 600)
+
+
+@pytest.mark.parametrize("kind", ["bpe", "unigram"])
+@pytest.mark.parametrize("rare", ["\u00a7", "\t", "\u2585", "\U0001f600\u2047\ufffd", " "])
+def test_a_small_vocabulary_has_every_character_of_the_text_and_of_others(kind, rare, monkeypatch):
+    monkeypatch.setattr(sentence_piece, "sample", lambda sentences: sample(sentences, 50))  # without the rare line
+    texts = [story.replace(" ", "_") for story in STORIES[:60]]
+    for learned, others in (([*texts[:30], rare, *texts[30:]], ()), (texts, [f"Once{rare}"])):
+        tokenizer = train_tokenizer(kind, learned, 128, others=others)
+        assert tokenizer.vocab_size == 128
+        check_exact(tokenizer, f"Once{rare}upon {rare}" if rare == " " else f"Once{rare}upon{rare}")
+
+
+@pytest.mark.parametrize("kind", ["bpe", "unigram"])
+@pytest.mark.parametrize("character", ["\0", "\u2581"])
+def test_what_no_small_vocabulary_can_have_is_not_advised_to_be_learnt(kind, character):
+    tokenizer = train_tokenizer(kind, [*STORIES, f"Once{character}"], 128)
+    with pytest.raises(ValueError, match=rf"U\+{ord(character):04X}\), which this vocabulary cannot have: use kind=byte"
+                                         ", kind=bpe with vocab_size>512, or text without it$"):
+        tokenizer.encode(f"Once{character}")
+
+
+@pytest.mark.parametrize("kind", ["bpe", "unigram"])
+def test_what_a_small_vocabulary_knows_changes_no_other(kind):
+    prints = [train_tokenizer(kind, STORIES, 128, others=others).fingerprint for others in ((), STORIES)]
+    assert prints[0] == prints[1]
+    with pytest.raises(ValueError, match=r"too small for the characters of this text: use \d+ or more") as error:
+        train_tokenizer(kind, STORIES, 70, others=["".join(map(chr, range(0x4e00, 0x4e40)))])
+    assert train_tokenizer(kind, STORIES, int(str(error.value).split("use ")[1].split()[0]),
+                           others=["".join(map(chr, range(0x4e00, 0x4e40)))])
 
 
 def check_advice(kind, texts, vocab_size):

@@ -10,12 +10,12 @@ from tokenization.base import Tokenizer, check_fixed_size
 BYTE_FALLBACK_ABOVE = 512  # ids; a smaller SentencePiece vocabulary has no byte pieces
 
 
-def unknown_character(character: str) -> ValueError:
-    """The error for a character that a tokenizer without byte fallback cannot encode."""
+def unknown_character(character: str, *, learnable: bool = True) -> ValueError:
+    """The error for a character that a tokenizer without byte fallback cannot encode, and perhaps could not learn."""
     return ValueError(
         f"text has the character {character!r} (U+{ord(character):04X}), which this vocabulary "
-        f"lacks: use kind=byte, kind=bpe with vocab_size>{BYTE_FALLBACK_ABOVE}, or train the "
-        "tokenizer on text that has it")
+        f"{'lacks' if learnable else 'cannot have'}: use kind=byte, kind=bpe with vocab_size>{BYTE_FALLBACK_ABOVE}, or "
+        f"{'train the tokenizer on text that has it' if learnable else 'text without it'}")
 
 
 class CharTokenizer(Tokenizer):

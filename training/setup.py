@@ -1,7 +1,6 @@
 """Prepare a run before its first step: text, tokenizer, settled flags, batches, schedule, model."""
 
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any
 
 import torch
@@ -118,15 +117,15 @@ def make_batches(cfg: Config, parts: list[tuple[TokenFile, float]]) -> Batches:
 
 
 def choose_tokenizer(cfg: TokenizerConfig, data: DataConfig, corpus: Corpus) -> Tokenizer:
-    """A saved tokenizer, a built one if there is one, or one trained on the corpus."""
+    """A saved tokenizer, a built one if there is one, or one trained on the corpus, which knows all its characters."""
     if cfg.path is not None:
         return load_tokenizer(cfg.path)
     if cfg.kind in ("char", "byte"):
-        return train_tokenizer(cfg.kind, chain(corpus.train(), corpus.val()), None)
+        return train_tokenizer(cfg.kind, corpus.train(), others=corpus.val())
     size = cfg.vocab_size or (DEFAULT_SIZES.get(data.name, 2048) if cfg.kind == "bpe" else 2048)
     if data.name == ("tales",) and cfg.kind == "bpe" and size in BUILT_SIZES:
         return built_tokenizer(size)
-    return train_tokenizer(cfg.kind, corpus.train(), size)
+    return train_tokenizer(cfg.kind, corpus.train(), size, others=corpus.val())
 
 
 def fit_vocabulary(cfg: Config, tokenizer: Tokenizer) -> Config:
