@@ -1,6 +1,6 @@
 """Documents as a stream of chunks: cut, selected and assigned to train or val in bounded memory."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from math import floor
 from typing import NamedTuple
 
@@ -20,7 +20,7 @@ class Chunk(NamedTuple):
 
 
 def split_documents(blocks: Iterable[str], separator: str | None) -> Iterator[Chunk]:
-    """Split text into documents at separators, blank ones included, in chunks that no token crosses."""
+    """Split text into documents at separators, blank ones included, in chunks."""
     rest, is_first = "", True
     for block in blocks:
         *ended, rest = (rest + block).split(separator) if separator else [rest + block]
@@ -45,9 +45,9 @@ def cut_document(text: str, *, is_first: bool = True, bits: float | None = None)
 
 
 def cut_position(text: str) -> int:
-    """The last position in the second half of a chunk at which a cut changes no tokenizer's ids.
+    """The last position in the second half of a chunk that is after a single newline or before a single space.
 
-    After a single newline or before a single space; the end of the chunk if there is neither.
+    The end of the chunk if there is neither. `recut` moves it to a place where no tokenizer's ids change.
     """
     for mark, place in (("\n", 1), (" ", 0)):
         found = text.rfind(mark, CHUNK_CHARS // 2, CHUNK_CHARS)
@@ -56,6 +56,27 @@ def cut_position(text: str) -> int:
                 return found + place
             found = text.rfind(mark, CHUNK_CHARS // 2, found)
     return CHUNK_CHARS
+
+
+def recut(chunks: Iterable[Chunk], find_cut: Callable[[str], int], max_chars: int) -> Iterator[Chunk]:
+    """Move the ends of chunks inside documents to where `find_cut` finds the last place to cut a text; 0 = none.
+
+    Text behind that place goes to the next chunk. If there is no place in `max_chars` characters they are cut at their
+    end all the same, since memory has to end somewhere.
+    """
+    held: Chunk | None = None
+    for chunk in chunks:
+        if held is not None:
+            chunk = held._replace(text=held.text + chunk.text, is_last=chunk.is_last)
+        end = len(chunk.text) if chunk.is_last else find_cut(chunk.text)
+        if end == 0 and len(chunk.text) >= max_chars:
+            end = len(chunk.text)
+        if end == 0 and not chunk.is_last:
+            held = chunk
+            continue
+        yield chunk._replace(text=chunk.text[:end])
+        rest = chunk.text[end:]
+        held = chunk._replace(text=rest, is_first=False) if rest else None
 
 
 def drop_blank(chunks: Iterable[Chunk]) -> Iterator[Chunk]:

@@ -22,7 +22,7 @@ from run_store.atomic_files import sha256
 from run_store.unfinished import abandoned, private_folder, publish, remove
 from tokenizer import Tokenizer
 
-FORMAT = 3  # of the cached files: if it changes, every corpus is encoded again
+FORMAT = 4  # of the cached files: if it changes, every corpus is encoded again
 PATIENCE = 3.0  # seconds before the progress bar appears
 
 

@@ -84,6 +84,34 @@ def test_long_documents_encoded_in_chunks_give_the_same_ids(kind, size, ratio, t
         assert part.document_starts.tolist() == [0]
 
 
+@pytest.mark.parametrize("kind", ["bpe", "unigram", "hf_bpe"])
+@pytest.mark.parametrize("text", ["tigerburning" * 300, "burning, " * 300, "\u4f60\u597d\u3002" * 300], ids=len)
+def test_a_document_is_cut_only_where_its_ids_stay(kind, text, tmp_path, monkeypatch):
+    """Also without a place to cut in many chunks; only MAX_UNCUT characters without one end the search."""
+    tokenizer = train_tokenizer(kind, [*(tales.story(0, n).text for n in range(60)), text], 560)
+    monkeypatch.setattr(chunks, "CHUNK_CHARS", 100)
+    path = write(tmp_path / "a.txt", text)
+    for limit, same in ((10**6, True), (200, " " in text)):
+        monkeypatch.setattr(encoder, "MAX_UNCUT", limit)
+        train, _ = parts_of(load(path, cache=tmp_path / f"{limit}", val_ratio=0.01), tokenizer, tmp_path / f"{limit}")
+        document = text[:round(len(text) * 0.99)]
+        assert (train.tokens.tolist() == tokenizer.encode(document, bos=True, eos=True)) >= same
+        assert tokenizer.decode(train.tokens) == document
+        assert train.document_starts.tolist() == [0]
+
+
+def test_no_group_is_longer_than_what_may_stay_uncut(tmp_path, monkeypatch):
+    seen = []
+    for module in (chunks, encoder):
+        monkeypatch.setattr(module, "CHUNK_CHARS", 100)
+    monkeypatch.setattr(encoder, "MAX_UNCUT", 1000)
+    monkeypatch.setattr(ByteTokenizer, "cuts", None)
+    monkeypatch.setattr(encoder, "encode_group", lambda tokenizer, group, work=encoder.encode_group:
+                        seen.append(sum(len(chunk.text) for chunk in group)) or work(tokenizer, group))
+    parts_of(load(write(tmp_path / "a.txt", "x" * 99_999), cache=tmp_path / "cache"), BYTES, tmp_path / "cache")
+    assert 1000 <= max(seen) < 1300 and sum(seen) == 99_999
+
+
 def test_ids_beyond_16_bits_are_kept(tmp_path):
     class Wide(ByteTokenizer):
         vocab_size = property(lambda self: 70_000, lambda self, size: None)

@@ -17,6 +17,7 @@ import tales
 import tokenizer as module
 from tokenization import base, sentence_piece
 from tokenization.base import sample_evenly, split_long
+from tokenization.cuts import BETWEEN_WORDS, last_cut
 from tokenization.hugging_face import BYTES, SPLIT
 from tokenization.sentence_piece import sample
 from tokenizer import BUILT_SIZES, TOKENIZERS, load_tokenizer, train_tokenizer
@@ -131,6 +132,25 @@ def test_the_chunks_of_a_text_have_its_ids(name, text, max_chars):
     chunks = list(split_long(text, max_chars))
     assert "".join(chunks) == text
     assert sum(TRAINED[name].encode_batch(chunks), []) == TRAINED[name].encode(text)
+
+
+@every_kind
+@given(text=st.text(st.sampled_from("abtOu'1 \n")), max_chars=st.integers(1, 9))
+def test_a_text_may_be_cut_wherever_its_tokenizer_says(name, text, max_chars):
+    tokenizer = TRAINED[name]
+    text = text if name in ANY_TEXT else "".join(set(text) & set(ALPHABET)) * 3
+    chunks, whole = list(split_long(text, max_chars, tokenizer.cuts)), tokenizer.encode(text)
+    assert "".join(chunks) == text
+    assert sum(tokenizer.encode_batch(chunks), []) == whole
+    end = last_cut(text, tokenizer.cuts)
+    assert tokenizer.encode(text[:end]) + tokenizer.encode(text[end:]) == whole
+    assert end == max([0, *(found.end() for found in tokenizer.cuts.finditer(text))])
+
+
+def test_the_last_place_to_cut_is_found_however_far_back_it_is():
+    for far in (0, 1, 255, 256, 5000, 70_000):
+        assert last_cut("ab " + "c" * far + "!" * 9, BETWEEN_WORDS) == 2
+        assert last_cut("a" * far + "!" * 9, BETWEEN_WORDS) == 0
 
 
 @every_kind

@@ -6,6 +6,7 @@ from typing import Self
 import numpy as np
 
 from tokenization.base import Tokenizer, check_fixed_size
+from tokenization.cuts import ANYWHERE
 
 BYTE_FALLBACK_ABOVE = 512  # ids; a smaller SentencePiece vocabulary has no byte pieces
 
@@ -22,6 +23,7 @@ class CharTokenizer(Tokenizer):
     """One id per character of the training text, in code point order."""
 
     kind = "char"
+    cuts = ANYWHERE
 
     def __init__(self, alphabet: str):
         super().__init__([b"", b"", b"", *(character.encode() for character in alphabet)])
@@ -62,6 +64,7 @@ class ByteTokenizer(Tokenizer):
     """One id per byte of UTF-8: byte value + 3. Encodes any text."""
 
     kind = "byte"
+    cuts = ANYWHERE
     _ID = bytes((value + 3) % 256 for value in range(256))  # UTF-8 has no byte above 244, so nothing wraps
 
     def __init__(self):
