@@ -108,8 +108,8 @@ def test_no_group_is_longer_than_what_may_stay_uncut(tmp_path, monkeypatch):
     monkeypatch.setattr(ByteTokenizer, "cuts", None)
     monkeypatch.setattr(encoder, "encode_group", lambda tokenizer, group, work=encoder.encode_group:
                         seen.append(sum(len(chunk.text) for chunk in group)) or work(tokenizer, group))
-    parts_of(load(write(tmp_path / "a.txt", "x" * 99_999), cache=tmp_path / "cache"), BYTES, tmp_path / "cache")
-    assert 1000 <= max(seen) < 1300 and sum(seen) == 99_999
+    parts_of(load(write(tmp_path / "a.txt", "x" * 99_999), cache=tmp_path / "cache"), BYTES, tmp_path, workers=1)
+    assert 900 <= max(seen) < 1300 and sum(seen) == 99_999
 
 
 def test_ids_beyond_16_bits_are_kept(tmp_path):

@@ -17,7 +17,7 @@ import tales
 import tokenizer as module
 from tokenization import base, sentence_piece
 from tokenization.base import sample_evenly, split_long
-from tokenization.cuts import BETWEEN_WORDS, last_cut
+from tokenization.cuts import BETWEEN_WORDS, LINE_ENDS, WORD_ENDS, last_cut, safe_cuts
 from tokenization.hugging_face import BYTES, SPLIT
 from tokenization.sentence_piece import sample
 from tokenizer import BUILT_SIZES, TOKENIZERS, load_tokenizer, train_tokenizer
@@ -145,6 +145,17 @@ def test_a_text_may_be_cut_wherever_its_tokenizer_says(name, text, max_chars):
     end = last_cut(text, tokenizer.cuts)
     assert tokenizer.encode(text[:end]) + tokenizer.encode(text[end:]) == whole
     assert end == max([0, *(found.end() for found in tokenizer.cuts.finditer(text))])
+
+
+@pytest.mark.parametrize("token, left", [
+    (b"a", {WORD_ENDS, LINE_ENDS}), (b" ", {WORD_ENDS, LINE_ENDS}), (b". ", {WORD_ENDS, LINE_ENDS}),
+    (b"\xe3\x80\x82\n", {WORD_ENDS, LINE_ENDS}), (b" \nx", {WORD_ENDS, LINE_ENDS}), (b"a b", {LINE_ENDS}),
+    (b"\xa9 ", {LINE_ENDS}), (b"\xc3\xa9\n", {LINE_ENDS}), (b"\n\xc3", {WORD_ENDS}), (b"\nx", {WORD_ENDS}),
+    (b"\xa9\nx", set()), (b"a\nx", set()),
+])
+def test_a_token_forbids_the_places_where_it_goes_on(token, left):
+    found = safe_cuts([b"x", token])
+    assert (set(found.pattern.split("|")) if found else set()) == left
 
 
 def test_the_last_place_to_cut_is_found_however_far_back_it_is():

@@ -56,6 +56,20 @@ def is_byte_level(state: dict) -> bool:
     return any(step["type"] == "ByteLevel" for step in steps(state.get("decoder")))
 
 
+def places_to_cut(backend: Backend, state: dict, token_bytes: list[bytes]) -> re.Pattern[str] | None:
+    """Where a text may be cut; None if what is done before its tokens are merged may look across any place."""
+    replaced = [step["pattern"] for step in steps(state.get("normalizer")) if step["type"] == "Replace"]
+    splitting = list(steps(state.get("pre_tokenizer")))
+    if (any(len(pattern.get("String", "")) != 1 for pattern in replaced)
+            or any("(?<" in step["pattern"].get("Regex", "") for step in splitting if step["type"] == "Split")
+            or any(token.get("single_word") for token in state["added_tokens"])):
+        return None
+    is_plain = all(step["type"] in ("Metaspace", "Digits")  # which look at single characters
+                   or step["type"] == "ByteLevel" and not step.get("use_regex", True) for step in splitting)
+    split = backend.pre_tokenizer and backend.pre_tokenizer.pre_tokenize_str
+    return safe_cuts(token_bytes, None if is_plain else lambda text: [word for word, _ in split(text)])
+
+
 class HuggingFaceTokenizer(Tokenizer):
     """The tokenizer of a tokenizer.json in which each id stands for fixed bytes.
 
@@ -73,7 +87,7 @@ class HuggingFaceTokenizer(Tokenizer):
         self.byte_level = is_byte_level(json.loads(content))
         super().__init__(self._all_bytes(), pad_id=pad_id, bos_id=bos_id, eos_id=eos_id)
         self._mark_ids = [self.backend.token_to_id(f"<0x{byte:02X}>") for byte in SPACE_MARK.encode()]
-        self.cuts = self._safe_cuts(json.loads(content))
+        self.cuts = places_to_cut(self.backend, json.loads(content), self.token_bytes)
 
     def _all_bytes(self) -> list[bytes]:
         """The bytes of each id; empty for specials and unused ids."""
@@ -93,20 +107,6 @@ class HuggingFaceTokenizer(Tokenizer):
         if re.fullmatch("<0x[0-9A-F]{2}>", token):
             return bytes([int(token[1:-1], 16)])
         return token.replace(SPACE_MARK, " ").encode()
-
-    def _safe_cuts(self, state: dict) -> re.Pattern[str] | None:
-        """Where a text may be cut. None if what is done before its tokens are merged may look across any place."""
-        replaced = [step["pattern"] for step in steps(state.get("normalizer")) if step["type"] == "Replace"]
-        patterns = [step["pattern"] for step in steps(state.get("pre_tokenizer")) if step["type"] == "Split"]
-        if (any(len(pattern.get("String", "")) != 1 for pattern in replaced)
-                or any("(?<" in pattern.get("Regex", "") for pattern in patterns)
-                or any(token.get("single_word") for token in state["added_tokens"])):
-            return None
-        split = self.backend.pre_tokenizer and self.backend.pre_tokenizer.pre_tokenize_str
-        is_plain = all(step["type"] in ("Metaspace", "Digits")  # which look at single characters
-                       or step["type"] == "ByteLevel" and not step.get("use_regex", True)
-                       for step in steps(state.get("pre_tokenizer")))
-        return safe_cuts(self.token_bytes, None if is_plain else lambda text: [word for word, _ in split(text)])
 
     @classmethod
     def rebuild(cls, description: Mapping, files: Mapping[str, bytes]) -> Self:
