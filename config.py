@@ -212,7 +212,7 @@ class TokenizerConfig:
 
     kind: TokenizerKind = "bpe"  # char, byte, SentencePiece's bpe or unigram, or hf_bpe (bytes, merged within words as GPT-4 splits them); trained on an even sample of the corpus, of 100 MB at most
     vocab_size: int | None = None  # vocabulary size of bpe, unigram or hf_bpe; None = 4096 for bpe on tales, else 2048
-    path: str | None = None  # a tokenizer's folder (saved by this project, or with a tokenizer.json, or with vocab.json and merges.txt), a built one (tales_4096), or OWNER/NAME on the Hugging Face Hub (openai-community/gpt2); None = use kind and vocab_size
+    path: str | None = None  # a tokenizer's folder (saved by this project, or with a tokenizer.json, a SentencePiece tokenizer.model, or vocab.json and merges.txt), such a .json or .model file, a built one (tales_4096), or OWNER/NAME on the Hugging Face Hub (openai-community/gpt2); None = use kind and vocab_size
 
     def __post_init__(self):
         rules.check_tokenizer(self)

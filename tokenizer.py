@@ -7,8 +7,6 @@
 """
 
 import hashlib
-import json
-import mmap
 import sys
 from collections.abc import Iterable, Iterator
 from importlib.metadata import version
@@ -23,10 +21,13 @@ import tales
 from configuration.checks import require_folder_name
 from configuration.command_line import fail, parse_command
 from tokenization import foreign
-from tokenization.base import META, Tokenizer, require_unicode, sample_evenly
+from tokenization.base import Tokenizer, require_unicode, sample_evenly
+from tokenization.documents import documents_in
 from tokenization.grow import grow as grow_merges
 from tokenization.hugging_face import HuggingFaceBPETokenizer, HuggingFaceTokenizer
+from tokenization.pieces import OthersPieces
 from tokenization.plain import BYTE_FALLBACK_ABOVE, ByteTokenizer, CharTokenizer
+from tokenization.saved import rebuild, saved_description
 from tokenization.sentence_piece import BPETokenizer, UnigramTokenizer
 
 __all__ = [
@@ -42,7 +43,7 @@ MAX_TRAIN_BYTES = 100_000_000  # at most, of text that a vocabulary is learned f
 
 TOKENIZERS = {kind.kind: kind for kind in (
     CharTokenizer, ByteTokenizer, BPETokenizer, UnigramTokenizer, HuggingFaceBPETokenizer)}
-KINDS = TOKENIZERS | {"hf": HuggingFaceTokenizer}  # hf: read from others' files, never trained here
+KINDS = TOKENIZERS | {kind.kind: kind for kind in (HuggingFaceTokenizer, OthersPieces)}  # read from others' files
 
 
 def train_tokenizer(
@@ -86,42 +87,23 @@ def grow_tokenizer(tokenizer: Tokenizer, texts: Iterable[str], vocab_size: int) 
 
 
 def load_tokenizer(name: str | Path) -> Tokenizer:
-    """Load a tokenizer from a folder, tokenizers/ ("tales_1024") or the Hugging Face Hub ("OWNER/NAME").
+    """Load a tokenizer from a folder, a file, tokenizers/ ("tales_1024") or the Hugging Face Hub ("OWNER/NAME").
 
-    A folder is one that `save` wrote, or has vocab.json and merges.txt (as GPT-2's), or has a tokenizer.json. Only
-    other files and the Hub need transformers.
+    A folder is one that `save` wrote, or has vocab.json and merges.txt (as GPT-2's), a tokenizer.json or a
+    tokenizer.model, as which a file is read too. Only other files and the Hub need transformers.
     Raises ValueError if nothing is there, a file is damaged, or ids do not stand for fixed bytes.
     """
-    path = Path(name) if Path(name).is_dir() else BUILT_FOLDER / name
+    path = Path(name) if Path(name).exists() else BUILT_FOLDER / name
+    if path.is_file() and saved_description(path.parent) != path:
+        return foreign.from_file(path)
+    path = path.parent if path.is_file() else path
     if path.is_dir():
         saved = saved_description(path)
-        return foreign.from_folder(path) if saved is None else rebuild(path, saved, str(name))
+        return foreign.from_folder(path) if saved is None else rebuild(path, saved, str(name), KINDS)
     if foreign.HUB_NAME.fullmatch(str(name)):
         return foreign.from_hub(str(name))
-    raise ValueError(f"tokenizer={str(name)!r} is not a folder: give a tokenizer's folder, one of the Hugging Face Hub "
-                     f"as OWNER/NAME, or one of {', '.join(f'tales_{size}' for size in BUILT_SIZES)}")
-
-
-def saved_description(folder: Path) -> Path | None:
-    """The file in which `save` described a tokenizer; None in a folder that `save` did not write."""
-    older = folder / "tokenizer.json"  # an older name of meta.json; now Hugging Face's file has it
-    if (folder / META).exists():
-        return folder / META
-    return older if older.exists() and older.read_bytes().startswith(b'{\n "kind"') else None
-
-
-def rebuild(folder: Path, description: Path, name: str) -> Tokenizer:
-    """The tokenizer that `save` wrote. Raises ValueError if a file is damaged, or belongs to another tokenizer."""
-    try:
-        said = json.loads(description.read_text(encoding="utf-8"))
-        kind = KINDS[said["kind"]]
-        tokenizer = kind.rebuild(said, {file: (folder / file).read_bytes() for file in kind.file_names})
-        matches = said == tokenizer.description() | {"fingerprint": tokenizer.fingerprint}
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        raise ValueError(f"tokenizer={name!r} cannot be read ({error!r}): save it again") from error
-    if not matches:
-        raise ValueError(f"tokenizer={name!r} does not match its fingerprint: save it again")
-    return tokenizer
+    raise ValueError(f"tokenizer={str(name)!r} is not a folder or a file: give a tokenizer's, one of the Hugging Face "
+                     f"Hub as OWNER/NAME, or one of {', '.join(f'tales_{size}' for size in BUILT_SIZES)}")
 
 
 def built_tokenizer(vocab_size: int) -> Tokenizer:
@@ -130,28 +112,6 @@ def built_tokenizer(vocab_size: int) -> Tokenizer:
         raise ValueError(f"vocab_size={vocab_size} has no built tokenizer: "
                          f"use one of {', '.join(map(str, BUILT_SIZES))}, or train one")
     return load_tokenizer(f"tales_{vocab_size}")
-
-
-def documents_in(path: str | Path, separator: str | None = None) -> Iterator[str]:
-    """The documents of a UTF-8 file: all of it, or the texts between separators, without blank ones.
-
-    Memory holds one document at a time. Raises ValueError if the file is not UTF-8.
-    """
-    if Path(path).stat().st_size == 0:
-        return
-    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        mark, start = separator.encode() if separator else None, 0
-        while start <= len(content):
-            end = content.find(mark, start) if mark else -1
-            end = len(content) if end < 0 else end
-            try:
-                text = content[start:end].decode()
-            except UnicodeDecodeError as error:
-                raise ValueError(f"{path} is not UTF-8 text (byte {start + error.start}): "
-                                 "convert it first") from error
-            if text.strip():
-                yield text
-            start = end + len(mark or " ")
 
 
 # ---- command line ----
@@ -219,7 +179,7 @@ def show(
     """Print a text with one colour per token.
 
     Args:
-        tokenizer: a tokenizer's folder, a built one such as tales_1024, or OWNER/NAME on the Hugging Face Hub.
+        tokenizer: a tokenizer's folder or file, a built one such as tales_1024, or OWNER/NAME on the Hugging Face Hub.
         text: the text to split.
         ids: print each id behind its token.
     """

@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "modules": "config tools",
     "model": "config modules presets tools tracing",
     "tales": "",
-    "tokenization": "",
+    "tokenization": "configuration",
     "tokenizer": "configuration tales tokenization",
     "run_store": "config configuration presets",
     "corpora": "config configuration run_store tales tokenization tokenizer",

@@ -14,6 +14,7 @@ from tokenization.base import PARALLELISM, Tokenizer, require_size, too_large_er
 from tokenization.cuts import safe_cuts
 from tokenization.sentence_piece import SPACE_MARK, encode_around_marks
 
+MAX_IDS = 1 << 24
 SPECIALS = ("<|pad|>", "<|bos|>", "<|eos|>")  # ids 0, 1, 2 if trained here
 SPLIT = "|".join([  # the words of a text, as GPT-4 splits it; no merge crosses their bounds
     r"'(?i:s|t|d|m|ll|re|ve)",  # the end of a contraction
@@ -93,7 +94,9 @@ class HuggingFaceTokenizer(Tokenizer):
         """The bytes of each id; empty for specials and unused ids."""
         added = self.backend.get_added_tokens_decoder()
         vocabulary = self.backend.get_vocab(with_added_tokens=True)
-        found = [b""] * (max(vocabulary.values()) + 1)
+        if (last := max(vocabulary.values())) >= MAX_IDS:
+            raise ValueError(f"tokenizer.json is damaged (it has the id {last:,})")
+        found = [b""] * (last + 1)
         for token, i in vocabulary.items():
             if i in added:
                 found[i] = b"" if added[i].special else added[i].content.encode()

@@ -30,12 +30,12 @@ class SentencePieceTokenizer(Tokenizer):
 
     file_names = ("tokenizer.model",)
 
-    def __init__(self, model: bytes):
+    def __init__(self, model: bytes, **special_ids: int):
         self.model = model
         self.processor = spm.SentencePieceProcessor()
         self.processor.LoadFromSerializedProto(model)
         ids = range(self.processor.vocab_size())
-        super().__init__([self._piece_bytes(i) for i in ids])
+        super().__init__([self._piece_bytes(i) for i in ids], **special_ids)
         mark = [self.processor.piece_to_id(f"<0x{byte:02X}>") for byte in SPACE_MARK.encode()]
         self._mark_ids = mark if self.processor.is_byte(mark[0]) else None
 
