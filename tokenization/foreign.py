@@ -34,8 +34,8 @@ def from_file(path: Path, source: str | None = None) -> Tokenizer:
         return from_json(path, source)
     if path.suffix == ".model":
         return from_model(_content(path, source), source)
-    raise ValueError(f"tokenizer={source!r} is a file of another kind: give a tokenizer.json, a SentencePiece .model or "
-                     "a folder; a pickle is never read, since it may run code: docs/tokenizer.md has how to convert it")
+    raise ValueError(f"tokenizer={source!r} is a file of another kind: give a tokenizer.json, a SentencePiece .model "
+                     "or a folder; a pickle is never read, since it may run code, but converted: see docs/tokenizer.md")
 
 
 def from_json(path: Path, source: str) -> HuggingFaceTokenizer:
@@ -56,8 +56,8 @@ def from_folder(folder: Path) -> Tokenizer:
         return make_lossless(gpt2_content(folder), config, str(folder))
     if (model := folder / "tokenizer.model").is_file():
         if _content(model, str(folder)).startswith(TRAINED_HERE):
-            raise ValueError(f"tokenizer={str(folder)!r} cannot be read (no {META} beside a model as it is trained here)"
-                             f": save it again, or give {str(model)!r}")
+            raise ValueError(f"tokenizer={str(folder)!r} cannot be read (no {META} beside a model as it is trained here"
+                             f"): save it again, or give {str(model)!r}")
         return from_file(model, str(folder))
     if not config and not (folder / "config.json").is_file():
         raise unreadable(str(folder), f"no {META}, no tokenizer.json, no tokenizer.model")
