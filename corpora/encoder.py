@@ -23,6 +23,7 @@ from typing import NamedTuple
 import numpy as np
 
 from corpora.chunks import CHUNK_CHARS, Chunk, recut
+from corpora.files import writing
 from tokenization.base import PARALLELISM, Tokenizer, group_by_chars
 from tokenization.cuts import last_cut
 from tokenizer import load_tokenizer
@@ -86,7 +87,8 @@ def worker_pool(tokenizer: Tokenizer, count: int) -> Iterator[Callable[[list[Chu
     """Start the processes, and give a function that has one of them encode a group; end them on the way out."""
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
-        tokenizer.save(folder)
+        with writing(Path(folder)):
+            tokenizer.save(folder)
         threads, idle = ThreadPoolExecutor(count), queue.SimpleQueue()
         stack.callback(threads.shutdown, cancel_futures=True)  # last, when no thread waits for a process any more
         for _ in range(count):

@@ -1,10 +1,9 @@
 """Text files, plain or compressed; facts about files, cached."""
 
 import codecs
+import contextlib
 import hashlib
 import json
-import os
-import tempfile
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -15,6 +14,7 @@ from typing import IO, Any
 import zstandard
 
 from corpora.chunks import Chunk, drop_blank, split_documents
+from run_store.atomic_files import write_text
 
 BLOCK_BYTES = 1 << 18
 MIN_AGE_NS = 2 * 10**9  # more than the timestamp granularity of any file system in use
@@ -111,6 +111,16 @@ def scan(path: Path, separator: str | None) -> Scan:
     return Scan(hashed.sha256.hexdigest(), num_documents, num_chars, num_separators)
 
 
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Inside, what is wrong with the disk is a ValueError that names the file."""
+    try:
+        yield
+    except OSError as error:
+        raise ValueError(f"{path} cannot be written ({error.strerror}): make room on its disk, or set data.cache_dir "
+                         "to a folder on another one") from error
+
+
 # ---- cached facts ----
 
 
@@ -125,10 +135,9 @@ def cached_json(folder: Path, key: list[Any], find: Callable[[], Any]) -> Any:
     if path.exists():
         return json.loads(path.read_text(encoding="utf-8"))
     found = find()
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=folder, suffix=".tmp", delete=False) as file:
-        json.dump(found, file)
-    os.replace(file.name, path)
+    with writing(path):
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(path, json.dumps(found))
     return found
 
 

@@ -15,10 +15,10 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from configuration.command_line import printable
 from corpora.encoder import Encoded, dtype_of, encode
-from corpora.files import digest
+from corpora.files import digest, writing
 from corpora.kinds import Corpus
 from corpora.locks import locked
-from run_store.atomic_files import sha256
+from run_store.atomic_files import sha256, write_text
 from run_store.unfinished import abandoned, private_folder, publish, remove
 from tokenizer import Tokenizer
 
@@ -151,7 +151,9 @@ class PartWriter:
         num_ids = group.num_ids[mine]
         starts = (self.num_tokens + np.cumsum(num_ids) - num_ids)[is_first]
         for end, file, data in (("starts", self.starts, starts), ("bin", self.tokens, ids)):
-            file.write(data.tobytes())
+            with writing(Path(file.name)):
+                file.write(data.tobytes())
+                file.flush()
             self.sums[end].update(data.tobytes())
         self.num_tokens += len(ids)
         self.num_bytes += int(group.num_bytes[mine].sum())
@@ -162,20 +164,20 @@ class PartWriter:
 
     def finish(self, tokenizer: Tokenizer) -> None:
         """Write the description, and flush all to the disk before the folder gets its name."""
-        sync(self.tokens)
-        sync(self.starts)
+        for file in (self.tokens, self.starts):
+            with writing(Path(file.name)):
+                sync(file)
         meta = {"num_tokens": self.num_tokens, "num_bytes": self.num_bytes, "num_documents": self.num_documents,
                 "bits": self.bits, "pad_id": tokenizer.pad_id, "dtype": dtype_of(tokenizer).name,
                 "sha256": {end: digest.hexdigest() for end, digest in self.sums.items()}}
-        with open(self.folder / f"{self.part}.json", "w") as file:
-            file.write(json.dumps(meta))
-            sync(file)
+        with writing(path := self.folder / f"{self.part}.json"):
+            write_text(path, json.dumps(meta))
 
 
 def write_parts(folder: Path, corpus: Corpus, tokenizer: Tokenizer, workers: int | None, console: Console) -> None:
     """Encode both parts in one pass over the corpus, in bounded memory."""
     with contextlib.ExitStack() as stack:
-        writers = [PartWriter(folder, part, *(stack.enter_context(open(folder / f"{part}.{end}", "wb"))
+        writers = [PartWriter(folder, part, *(stack.enter_context(new_file(folder / f"{part}.{end}"))
                                               for end in ("bin", "starts"))) for part in ("train", "val")]
         show = stack.enter_context(progress_bar(console, corpus))
         groups = stack.enter_context(contextlib.closing(encode(corpus.chunks(), tokenizer, workers)))
@@ -185,6 +187,18 @@ def write_parts(folder: Path, corpus: Corpus, tokenizer: Tokenizer, workers: int
             show(group)
         for writer in writers:
             writer.finish(tokenizer)
+
+
+@contextlib.contextmanager
+def new_file(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write to, and to flush: what is not flushed when it is closed is lost without an error."""
+    with writing(path):
+        file = open(path, "wb")  # noqa: SIM115
+    try:
+        yield file
+    finally:
+        with contextlib.suppress(OSError):  # of a disk that is full, which has been said
+            file.close()
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from corpora.files import byte_blocks, digest, state_of, uncompressed
+from corpora.files import byte_blocks, digest, state_of, uncompressed, writing
 
 KINDS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
 HUB_KINDS = ("json", "csv", "parquet", "arrow", "text")
@@ -143,10 +143,22 @@ def unpacked(path: Path, cache: Path) -> Path:
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         unfinished = target.with_suffix(f".{os.getpid()}.tmp")
-        with open(path, "rb") as packed, open(unfinished, "wb") as plain:
-            plain.writelines(byte_blocks(packed, path))
-        unfinished.replace(target)
+        try:
+            unpack(path, unfinished)
+            unfinished.replace(target)
+        finally:
+            unfinished.unlink(missing_ok=True)
     return target
+
+
+def unpack(path: Path, target: Path) -> None:
+    """Write the content of a compressed file. Raises ValueError if it is damaged, or the disk is full."""
+    with open(path, "rb") as packed, open(target, "wb", buffering=0) as plain:
+        for block in byte_blocks(packed, path):
+            with writing(target):
+                rest = memoryview(block)
+                while rest:
+                    rest = rest[plain.write(rest):]
 
 
 def resolve_dataset(source: DatasetSpec, cache: Path) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 import tales
 from config import DataConfig, from_dict
-from corpora import chunks, files, hub, kinds
+from corpora import chunks, files, hub, kinds, tables
 from corpora.chunks import Chunk, sample_documents, split_documents
 from corpora.corpus import VAL_SEED, load_corpus
 from corpora.kinds import Corpus
@@ -371,6 +371,14 @@ def test_a_small_vocabulary_has_the_characters_of_the_held_out_part(kind, tmp_pa
     assert "\u00a7" not in "".join(corpus.train())
     for text in both(corpus):
         assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no disk that is always full")
+def test_a_table_that_is_unpacked_onto_a_full_disk_is_one_sentence(tmp_path, load, monkeypatch):
+    monkeypatch.setattr(tables, "open", lambda path, mode, **flags: open(  # noqa: SIM115
+        path if mode == "rb" else "/dev/full", mode, **flags), raising=False)
+    with pytest.raises(ValueError, match="unpacked/.* cannot be written .No space left on device.: make room"):
+        load(write(tmp_path / "a.parquet.gz", table("parquet", DOCUMENTS)))
 
 
 # ---- shares ----

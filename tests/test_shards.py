@@ -1,6 +1,7 @@
 """Shards: encoded once, whole or not at all, the same from any number of processes."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -378,6 +379,55 @@ def test_no_process_outlives_a_stopped_encode(number, tmp_path, start):
         assert folders(cache) == []
         errors = (tmp_path / "errors").read_text()
         assert errors.count("Traceback") == 1 and errors.endswith("KeyboardInterrupt\n")  # ours, that no one caught
+
+
+# ---- a full disk ----
+
+
+def full(monkeypatch, module: Any, name: str) -> None:
+    """Have the file of this name, opened by a module, be on a full disk."""
+    monkeypatch.setattr(module, "open", lambda path, *mode, **flags: open(  # noqa: SIM115
+        "/dev/full" if Path(path).name == name else path, *mode, **flags), raising=False)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no disk that is always full")
+@pytest.mark.parametrize("part", ["train", "val"])
+@pytest.mark.parametrize("end", ["bin", "starts"])
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(part, end, tmp_path, monkeypatch):
+    corpus = corpus_of(tmp_path, ["one", "two"])
+    full(monkeypatch, shards, f"{part}.{end}")
+    with pytest.raises(ValueError, match="^/dev/full cannot be written .No space left on device.: make room on"):
+        prepare(corpus, BYTES, tmp_path / "cache")
+    assert folders(tmp_path / "cache") == []
+
+
+LIMITED = """
+import resource, sys
+from pathlib import Path
+from config import DataConfig
+from corpora import files
+from corpora.corpus import load_corpus
+from corpora.shards import prepare
+from tokenizer import ByteTokenizer
+files.MIN_AGE_NS = 0
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]), resource.RLIM_INFINITY))
+cache = Path(sys.argv[2])
+try:
+    prepare(load_corpus(DataConfig(name=sys.argv[1], cache_dir=str(cache))), ByteTokenizer(), cache)
+except ValueError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize(("limit", "name"), [(5000, "[.]tmp/train[.]bin"), (0, "scans/[0-9a-f]+[.]json")])
+def test_a_disk_that_takes_no_more_is_one_sentence_that_names_the_file(limit, name, tmp_path):
+    text = write(tmp_path / "a.txt", POEM * 100)
+    done = subprocess.run([sys.executable, "-c", LIMITED, text, tmp_path / "cache", str(limit)], cwd=ROOT,
+                          capture_output=True, text=True)
+    assert done.stderr == ""
+    assert re.fullmatch(f"{tmp_path}/cache/.*{name} cannot be written .File too large.: make room on its disk, or set "
+                        "data.cache_dir to a folder on another one\n", done.stdout)
+    assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file() and path.parent.name != "scans"]
 
 
 # ---- what is shown ----
