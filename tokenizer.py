@@ -21,7 +21,7 @@ import tales
 from configuration.checks import require_folder_name
 from configuration.command_line import fail, parse_command
 from tokenization import foreign
-from tokenization.base import Tokenizer, require_unicode, sample_evenly
+from tokenization.base import Tokenizer, consumed, require_unicode, sample_evenly
 from tokenization.documents import documents_in
 from tokenization.grow import grow as grow_merges
 from tokenization.hugging_face import HuggingFaceBPETokenizer, HuggingFaceTokenizer
@@ -62,12 +62,12 @@ def train_tokenizer(
     if kind in ("char", "byte"):
         return TOKENIZERS[kind].train(chain(texts, others), vocab_size)
     if kind == "hf_bpe" or (vocab_size or 0) > BYTE_FALLBACK_ABOVE:  # they have all bytes
-        return TOKENIZERS[kind].train(sample_evenly(texts, MAX_TRAIN_BYTES), vocab_size)
+        return TOKENIZERS[kind].train(consumed(sample_evenly(texts, MAX_TRAIN_BYTES)), vocab_size)
     alphabet = set()
     kept = sample_evenly(noting_characters(texts, alphabet), MAX_TRAIN_BYTES)
     for _ in noting_characters(others, alphabet):
         pass
-    return TOKENIZERS[kind].train(kept, vocab_size, alphabet)
+    return TOKENIZERS[kind].train(consumed(kept), vocab_size, alphabet)
 
 
 def noting_characters(texts: Iterable[str], alphabet: set[str]) -> Iterator[str]:

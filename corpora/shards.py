@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO
 
@@ -18,6 +18,7 @@ from corpora.encoder import Encoded, dtype_of, encode
 from corpora.files import digest, writing
 from corpora.kinds import Corpus
 from corpora.locks import locked
+from corpora.rows import reasons
 from run_store.atomic_files import sha256, write_text
 from run_store.unfinished import abandoned, private_folder, publish, remove
 from tokenizer import Tokenizer
@@ -30,7 +31,8 @@ class TokenFile:
     """One encoded part: bos, ids and eos of every document, concatenated.
 
     `tokens` (num_tokens,) and `document_starts` (num_documents,) are memory-mapped. `num_bytes` is the size of the
-    text in UTF-8, `bits` its information content, None = not known.
+    text in UTF-8, `bits` its information content, None = not known. `left_out` counts the rows of the text's table that
+    had no text, by the reason.
     Raises ValueError if a file is missing, or not as it was written.
     """
 
@@ -42,7 +44,7 @@ class TokenFile:
                     raise ValueError(f"{part}.{end} is not as it was written")
             self.num_tokens, self.num_bytes = meta["num_tokens"], meta["num_bytes"]
             self.num_documents, self.bits = meta["num_documents"], meta["bits"]
-            self.pad_id = meta["pad_id"]
+            self.pad_id, self.left_out = meta["pad_id"], meta.get("left_out", {})
             self.tokens = np.memmap(folder / f"{part}.bin", meta["dtype"], "r")
             self.document_starts = np.memmap(folder / f"{part}.starts", np.int64, "r")
         except (OSError, ValueError, KeyError) as error:
@@ -108,8 +110,9 @@ def encoded_part(
     """One part of a corpus, encoded."""
     folder = encode_once(corpus, tokenizer, Path(cache_dir), workers, console)
     if (folder / f"{part}.json").exists() and (folder / f"{part}.starts").stat().st_size == 0:
-        raise ValueError(f"data.name={corpus.name!r} leaves the {part} part empty: use another data.val_ratio, "
-                         "or more text")
+        left_out = json.loads((folder / f"{part}.json").read_text())["left_out"]
+        raise ValueError(f"data.name={corpus.name!r} leaves the {part} part empty{reasons(left_out)}: use another "
+                         "data.val_ratio, or more text")
     return TokenFile(folder, part)
 
 
@@ -162,13 +165,14 @@ class PartWriter:
             if chunk.is_first and chunk.part == self.part:
                 self.bits = None if chunk.bits is None or self.bits is None else self.bits + chunk.bits
 
-    def finish(self, tokenizer: Tokenizer) -> None:
+    def finish(self, tokenizer: Tokenizer, left_out: Mapping[str, int]) -> None:
         """Write the description, and flush all to the disk before the folder gets its name."""
         for file in (self.tokens, self.starts):
             with writing(Path(file.name)):
                 sync(file)
         meta = {"num_tokens": self.num_tokens, "num_bytes": self.num_bytes, "num_documents": self.num_documents,
                 "bits": self.bits, "pad_id": tokenizer.pad_id, "dtype": dtype_of(tokenizer).name,
+                "left_out": dict(left_out),
                 "sha256": {end: digest.hexdigest() for end, digest in self.sums.items()}}
         with writing(path := self.folder / f"{self.part}.json"):
             write_text(path, json.dumps(meta))
@@ -186,7 +190,7 @@ def write_parts(folder: Path, corpus: Corpus, tokenizer: Tokenizer, workers: int
                 writer.add(group)
             show(group)
         for writer in writers:
-            writer.finish(tokenizer)
+            writer.finish(tokenizer, corpus.left_out)
 
 
 @contextlib.contextmanager

@@ -8,11 +8,13 @@ import dataclasses
 import glob
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from corpora.files import byte_blocks, digest, state_of, uncompressed, writing
+from corpora.rows import Column, column_types, find_column, texts_in
 
 KINDS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
 HUB_KINDS = ("json", "csv", "parquet", "arrow", "text")
@@ -80,25 +82,20 @@ class Table:
             raise ValueError(f"data.name={self.name!r} has no text: give a file with at least one row")
         return column_types(first)
 
-    def texts(self, column: str) -> Iterator[str]:
-        """One column, row by row, without empty values."""
-        for batch in self.batches(column):
-            choose_column(self, column_types(batch), column)  # a later file may have other columns
-            yield from filter(None, batch.column(column).to_pylist())
+    def texts(self, column: Column, left_out: Counter[str]) -> Iterator[str]:
+        """The texts of a column, row by row. Rows without text are counted in `left_out`, by the reason."""
+        for batch in self.batches(column.top):
+            choose_column(self, column_types(batch), column.name)  # a later file may have other columns
+            yield from texts_in(batch, column, left_out)
 
 
-def column_types(rows: Any) -> dict[str, str]:
-    """The type of each column of an Arrow table, by name."""
-    return {field.name: str(field.type) for field in rows.schema}
-
-
-def choose_column(table: Table, columns: dict[str, str], asked: str | None) -> str:
+def choose_column(table: Table, columns: dict[str, str], asked: str | None) -> Column:
     """The column of the text: `asked`, else `text`. Raises ValueError, with the names of the columns, without one."""
-    column = asked or "text"
-    if columns.get(column, "no column").removeprefix("large_") in ("string", "null"):
-        return column
-    problem = f"holds {columns[column]}, not text, in" if column in columns else "is not a column of"
-    raise ValueError(f"data.column={column} {problem} {table.name!r}: use one of {', '.join(columns)}")
+    try:
+        return find_column(columns, asked)
+    except ValueError as problem:
+        raise ValueError(f"data.column={asked or 'text'} {problem} {table.name!r}: use one of {', '.join(columns)}"
+                         ) from None
 
 
 def local_table(name: str, files: list[Path], cache: Path) -> Table:

@@ -283,6 +283,81 @@ def test_cells_of_a_csv_are_text_as_it_stands(tmp_path, load):
     assert both(load(write(tmp_path / "a.csv", table("csv", texts)))) == ["a word", "NA", "007", "1e5", "null"]
 
 
+def rows_file(path: Path, rows: list[Any]) -> Path:
+    """A file of rows, each a dictionary: .jsonl or .parquet."""
+    if path.suffix == ".jsonl":
+        return write(path, "".join(json.dumps(row) + "\n" for row in rows))
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_a_column_inside_a_column_is_read(kind, tmp_path, load):
+    rows = [{"id": n, "data": {"meta": {"body": text, "n": 1}}} for n, text in enumerate(DOCUMENTS)]
+    path = rows_file(tmp_path / f"a.{kind}", [{"id": -1, "data": None}, {"id": -2, "data": {"meta": None}}, *rows])
+    corpus = load(path, column="data.meta.body")
+    assert both(corpus) == DOCUMENTS
+    assert corpus.left_out == {"without it or null": 2}
+    for column, problem in (("data.body", "is not a column of"), ("data.meta", "holds .*, not text, in"),
+                            ("data", "holds .*, not text, in"), ("data.meta.n", "holds int64, not text, in"),
+                            ("data.meta.body.x", "is not a column of"), ("body", "is not a column of")):
+        with pytest.raises(ValueError, match=f"^data.column={column} {problem} .*: use one of .*data.meta.body"):
+            load(path, column=column)
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet"])
+def test_a_dot_may_be_a_part_of_a_columns_name(kind, tmp_path, load):
+    path = write(tmp_path / f"a.{kind}", table(kind, DOCUMENTS, "data.body"))
+    assert both(load(path, column="data.body")) == DOCUMENTS
+
+
+@pytest.mark.parametrize(("role", "content"), [("role", "content"), ("from", "value")])
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_a_chat_is_its_messages_with_a_blank_line_between(kind, role, content, tmp_path, load):
+    chat = [{role: "user", content: "Once?\nTwice?"}, {role: "assistant", content: "Upon."}]
+    path = rows_file(tmp_path / f"a.{kind}", [
+        {"messages": chat}, {"messages": []}, {"messages": [{role: "user", content: None}]}, {"messages": chat[:1]}])
+    corpus = load(path, column="messages", val_ratio=0.5)
+    assert both(corpus) == ["user: Once?\nTwice?\n\nassistant: Upon.", "user: Once?\nTwice?"]
+    assert corpus.left_out == {"blank": 1, "not text": 1}
+
+
+def test_rows_without_text_are_counted_by_their_reason(tmp_path, load):
+    rows = [{"text": "one"}, {"text": None}, {"n": 1}, {"text": " \n"}, {"text": ""}, {"text": 5}, {"text": {"a": "b"}},
+            {"text": ["x"]}, {"text": "two"}, {"text": [{"role": "user", "content": "three"}]}]
+    corpus = load(rows_file(tmp_path / "a.jsonl", rows))
+    for _ in range(2):
+        assert both(corpus) == ["one", "two", "user: three"]
+        assert corpus.left_out == {"without it or null": 2, "blank": 2, "not text": 3}
+    nested = load(rows_file(tmp_path / "b.jsonl", [{"a": {"b": "one"}}, {"a": 5}, {"a": {"c": 1}}, {"a": {"b": 1}}]),
+                  column="a.b")
+    assert both(nested) == ["one"] and nested.left_out == {"without it or null": 2, "not text": 1}
+    cells = load(write(tmp_path / "c.csv", table("csv", ["one", "", " ", "two"])))
+    assert both(cells) == ["one", "two"] and cells.left_out == {"blank": 2}
+
+
+def test_what_was_left_out_is_said_once_on_stderr_and_kept(tmp_path, capsys):
+    import torch
+    from rich.console import Console
+
+    from training.setup import prepare_run
+
+    texts = [*DOCUMENTS, None, " ", ""] * 3
+    path = rows_file(tmp_path / "a.jsonl", [{"text": text} for text in texts])
+    cfg = from_dict({"data": {"name": [str(path)], "cache_dir": str(tmp_path / "cache")}, "tokenizer": {"kind": "byte"},
+                     "model": {"max_seq_len": 16}, "train": {"steps": 1}})
+    for console, said in ((Console(), 1), (Console(), 1), (None, 0)):  # encoded, from the cache, for a plan
+        setup = prepare_run(cfg, torch.device("cpu"), console=console)
+        printed = capsys.readouterr()
+        sentence = f"data.name={path} (9 rows are left out: 6 blank, 3 without it or null)\n"
+        assert (printed.out, printed.err) == ("", sentence * said)
+        assert setup.describe_data()["rows_left_out"] == {"blank": 6, "without it or null": 3}
+    empty = rows_file(tmp_path / "b.jsonl", [{"text": " "}, {"text": None}])
+    cfg = from_dict({"data": {"name": [str(empty)], "cache_dir": str(tmp_path)}, "tokenizer": {"kind": "byte"}})
+    with pytest.raises(ValueError, match=r"train part empty \(2 rows are left out: 1 blank, 1 without it or null\)"):
+        prepare_run(cfg, torch.device("cpu"))
+
+
 def test_tables_in_a_folder_or_a_glob_are_read_in_name_order(tmp_path, load):
     for number, name in enumerate(["b.jsonl.zst", "a.jsonl", "deep/c.jsonl.gz"]):
         write(tmp_path / "rows" / name, table("jsonl", [f"{number} {text}" for text in "xyz"]))

@@ -175,6 +175,13 @@ def sample_evenly(texts: Iterable[str], max_bytes: int, chunk_chars: int = 10_00
     return kept
 
 
+def consumed(items: list[Item]) -> Iterator[Item]:
+    """The items of a list in order; each is released when the next one is asked for."""
+    items.reverse()
+    while items:
+        yield items.pop()
+
+
 def one_thread() -> bool:
     """Whether TOKENIZERS_PARALLELISM=false asks for one thread."""
     return os.environ.get(PARALLELISM, "").lower() in ("false", "0", "no", "off")

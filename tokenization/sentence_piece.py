@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import sentencepiece as spm
 
-from tokenization.base import Tokenizer, one_thread, require_size, too_large_error
+from tokenization.base import Tokenizer, consumed, one_thread, require_size, too_large_error
 from tokenization.plain import BYTE_FALLBACK_ABOVE, unknown_character
 
 # SentencePiece writes a space as U+2581, so a text is encoded around that character itself. Its trainer drops
@@ -61,7 +61,7 @@ class SentencePieceTokenizer(Tokenizer):
         known = {} if byte_fallback else characters_to_add(sentences, alphabet)
         try:
             spm.SentencePieceTrainer.train(
-                sentence_iterator=iter(sentences), model_writer=model, model_type=cls.kind,
+                sentence_iterator=consumed(sentences), model_writer=model, model_type=cls.kind,
                 vocab_size=max(vocab_size, 5), byte_fallback=byte_fallback,  # fewer give no usable error
                 character_coverage=0.9995 if byte_fallback else 1.0, split_digits=True,
                 normalization_rule_name="identity", remove_extra_whitespaces=False,
