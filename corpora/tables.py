@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from corpora.cards import check_card
 from corpora.files import byte_blocks, digest, state_of, uncompressed, writing
 from corpora.rows import Column, column_types, find_column, texts_in
 
@@ -183,6 +184,7 @@ def resolve_dataset(source: DatasetSpec, cache: Path) -> dict[str, Any]:
 def folder_table(source: DatasetSpec, cache: Path) -> Table:
     """A folder of tables: laid out like a Hub dataset, or just files of one kind."""
     datasets = import_datasets()
+    check_card(Path(source.location), source.name)
     try:
         found = resolve_dataset(source, cache)
     except (FileNotFoundError, datasets.exceptions.DatasetsError, RuntimeError) as error:

@@ -385,6 +385,27 @@ def test_a_folder_laid_out_like_a_dataset_of_the_hub_is_read_by_its_card(tmp_pat
         load(f"{folder}:val", subset="en")
 
 
+@pytest.mark.parametrize("place", ["../secret.jsonl", "/etc/passwd", "https://example.invalid/a.jsonl",
+                                   {"train": ["a.jsonl", "deep/../../secret.jsonl"]}, "hf://datasets/a/b/c.jsonl"])
+def test_a_card_that_names_files_elsewhere_is_refused(place, tmp_path, load):
+    write(tmp_path / "secret.jsonl", table("jsonl", ["secret"]))
+    write(tmp_path / "copy" / "a.jsonl", table("jsonl", DOCUMENTS))
+    configs = [{"config_name": "x", "sep": "/", "data_files": place}]
+    write(tmp_path / "copy" / "README.md", f"---\nconfigs: {json.dumps(configs)}\n---\n")
+    with pytest.raises(ValueError, match="^data.name='.*copy': its README.md names .*, which is not in the folder:"):
+        load(tmp_path / "copy")
+
+
+@pytest.mark.parametrize("head", ["configs: [", "x: !!python/object/apply:os.system ['true']", "- a", "[" * 9999],
+                         ids=len)
+def test_a_card_that_cannot_be_read_is_one_clear_sentence(head, tmp_path, load):
+    write(tmp_path / "copy" / "a.jsonl", table("jsonl", DOCUMENTS))
+    write(tmp_path / "copy" / "README.md", f"---\n{head}\n---\n")
+    with pytest.raises(ValueError, match="^data.name='.*copy': its README.md cannot be read ") as error:
+        load(tmp_path / "copy")
+    assert "\n" not in str(error.value)
+
+
 def test_a_program_beside_the_rows_is_never_run(tmp_path, load):
     folder = tmp_path / "copy"
     write(folder / "README.md", "---\nlicense: mit\n---\n")

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import tales
 import tokenizer as module
-from tokenization import base, sentence_piece
+from tokenization import base, documents, sentence_piece
 from tokenization.base import sample_evenly, split_long
 from tokenization.cuts import BETWEEN_WORDS, LINE_ENDS, WORD_ENDS, last_cut, safe_cuts
 from tokenization.hugging_face import BYTES, SPLIT
@@ -193,6 +193,22 @@ def test_training_reads_a_sample_of_a_huge_corpus(kind, monkeypatch):
     sampled = TOKENIZERS[kind].train(sample_evenly(given, 50_000), 600)
     assert train_tokenizer(kind, given, 600).fingerprint == sampled.fingerprint
     assert train_tokenizer("char", given).alphabet == "".join(sorted({*ALPHABET, "z"}))
+
+
+@pytest.mark.parametrize("text", ["one two\nthree ", "x\u00e9\u4f60\U0001f600", "\n  \n", "a" * 64, "|", "| |a|"],
+                         ids=len)
+@pytest.mark.parametrize("size", [8, 9, 11])
+def test_a_long_document_comes_in_parts_cut_between_characters(text, size, tmp_path, monkeypatch):
+    monkeypatch.setattr(documents, "MAX_BYTES", size)
+    (tmp_path / "a.txt").write_text(text * 50)
+    found = list(documents.documents_in(tmp_path / "a.txt"))
+    assert "".join(found) == (text * 50 if text.strip() else "")
+    assert max(map(len, found), default=0) <= size
+    between = [part for part in (text * 50).split("|") if part.strip()]
+    assert "".join(documents.documents_in(tmp_path / "a.txt", "|")) == "".join(between)
+    (tmp_path / "a.txt").write_bytes(b"good " * 20 + b"\xff" + b"good" * 20)
+    with pytest.raises(ValueError, match=r"is not UTF-8 text \(byte 100\)"):
+        list(documents.documents_in(tmp_path / "a.txt"))
 
 
 # ---- processes ----
