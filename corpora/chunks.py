@@ -1,5 +1,6 @@
 """Documents as a stream of chunks: cut, selected and assigned to train or val in bounded memory."""
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from math import floor
 from typing import NamedTuple
@@ -7,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 CHUNK_CHARS = 1 << 18  # a document of twice as many comes in several chunks
+NOT_BLANK = re.compile(r"\S")
 
 
 class Chunk(NamedTuple):
@@ -37,11 +39,12 @@ def split_documents(blocks: Iterable[str], separator: str | None) -> Iterator[Ch
 
 def cut_document(text: str, *, is_first: bool = True, bits: float | None = None) -> Iterator[Chunk]:
     """Cut (the rest of) a document into chunks."""
-    while len(text) >= 2 * CHUNK_CHARS and not text.isspace():
-        end = cut_position(text)
-        yield Chunk(text[:end], is_first, False, bits)
-        text, is_first = text[end:], False
-    yield Chunk(text, is_first, True, bits)
+    start = 0
+    while len(text) - start >= 2 * CHUNK_CHARS and NOT_BLANK.search(text, start):
+        end = start + cut_position(text[start:start + CHUNK_CHARS + 1])
+        yield Chunk(text[start:end], is_first, False, bits)
+        start, is_first = end, False
+    yield Chunk(text[start:], is_first, True, bits)
 
 
 def cut_position(text: str) -> int:

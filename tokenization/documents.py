@@ -10,8 +10,8 @@ MAX_BYTES = 1 << 20  # of a document that comes in one string
 def documents_in(path: str | Path, separator: str | None = None) -> Iterator[str]:
     """The documents of a UTF-8 file: all of it, or the texts between separators, without blank ones.
 
-    A long one comes in several strings, cut before a newline, or else a space; memory holds one of them at a time. Raises
-    ValueError if the file is not UTF-8.
+    A long one comes in several strings, cut before a newline, or else a space; memory holds one of them at a time.
+    Raises ValueError if the file is not UTF-8.
     """
     if Path(path).stat().st_size == 0:
         return
