@@ -158,6 +158,24 @@ def test_text_that_cannot_be_used_is_one_clear_sentence(content, flags, message,
 
 
 @pytest.mark.parametrize("end", [".gz", ".zst"])
+def test_compressed_text_is_read_in_small_blocks_however_well_it_packs(end, tmp_path):
+    content = b"The fox ran. " * 1_000_000
+    path = write(tmp_path / f"a.txt{end}", content)
+    with open(path, "rb") as file:
+        blocks = list(files.byte_blocks(file, path))
+    assert b"".join(blocks) == content and max(map(len, blocks)) <= files.BLOCK_BYTES < path.stat().st_size * 1000
+
+
+def test_reading_compressed_text_says_nothing(tmp_path, load, capfd):
+    path = write(tmp_path / "a.txt.zst", "one " * 50)
+    assert "".join(both(load(path))) == "one " * 50
+    path.write_bytes(path.read_bytes()[:-3])
+    with pytest.raises(ValueError, match="cannot be decompressed"):
+        load(path)
+    assert tuple(capfd.readouterr()) == ("", "")
+
+
+@pytest.mark.parametrize("end", [".gz", ".zst"])
 @pytest.mark.parametrize("damage", [lambda packed: packed[:-9], lambda packed: b"no" + packed], ids=["cut", "spoilt"])
 def test_damaged_compressed_text_is_refused(end, damage, tmp_path, load):
     path = write(tmp_path / f"a.txt{end}", "".join(map(str, range(9999))))
