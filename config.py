@@ -184,7 +184,7 @@ class DataConfig:
     val_name: Names = ()  # validation texts, named as above; none given = a part of each text in name
     val_ratio: float = 0.1  # fraction held out for validation: the last documents of text files, or the end of a single one; evenly spread documents of tables and Hub datasets
     separator: str | None = None  # text files: separates documents, e.g. "\n\n"; None = a file is one document
-    column: str | None = None  # tables and Hub datasets: the column with the text; None = text (Tweets_cricket: tweet)
+    column: str | None = None  # tables and Hub datasets: the column with the text (body), one inside another (data.body), or one of chats (messages); None = text (Tweets_cricket: tweet)
     subset: str | None = None  # Hub datasets: the configuration; None = its default (fineweb-edu: sample-10BT, wikipedia: 20231101.en)
     revision: str | None = None  # Hub datasets: a branch, tag or commit; None = main, as it was at its first use here
     streaming: bool = False  # Hub datasets: read over the network while encoding, without storing a download

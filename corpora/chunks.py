@@ -7,8 +7,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tokenization.cuts import last_cut
+
 CHUNK_CHARS = 1 << 18  # a document of twice as many comes in several chunks
+MAX_BLANK = 1 << 24  # characters of white space at the start of a document, which is not blank if there are more
 NOT_BLANK = re.compile(r"\S")
+SINGLE_NEWLINE, SINGLE_SPACE = re.compile(r"\S\n(?=\S)"), re.compile(r"\S(?= \S)")
 
 
 class Chunk(NamedTuple):
@@ -29,8 +33,9 @@ def split_documents(blocks: Iterable[str], separator: str | None) -> Iterator[Ch
         for text in ended:
             yield from cut_document(text, is_first=is_first)
             is_first = True
-        # the rest may begin a separator; white space at its start is not cut off alone
-        while len(rest) >= 2 * CHUNK_CHARS + len(separator or "") and not rest.isspace():
+        # the rest may begin a separator; white space at the start of a document is not cut off alone
+        while (len(rest) >= 2 * CHUNK_CHARS + len(separator or "")
+               and not (is_first and len(rest) < MAX_BLANK and rest.isspace())):
             end = cut_position(rest)
             yield Chunk(rest[:end], is_first, False)
             rest, is_first = rest[end:], False
@@ -40,7 +45,7 @@ def split_documents(blocks: Iterable[str], separator: str | None) -> Iterator[Ch
 def cut_document(text: str, *, is_first: bool = True, bits: float | None = None) -> Iterator[Chunk]:
     """Cut (the rest of) a document into chunks."""
     start = 0
-    while len(text) - start >= 2 * CHUNK_CHARS and NOT_BLANK.search(text, start):
+    while len(text) - start >= 2 * CHUNK_CHARS and (start or NOT_BLANK.search(text)):
         end = start + cut_position(text[start:start + CHUNK_CHARS + 1])
         yield Chunk(text[start:end], is_first, False, bits)
         start, is_first = end, False
@@ -52,13 +57,9 @@ def cut_position(text: str) -> int:
 
     The end of the chunk if there is neither. `recut` moves it to a place where no tokenizer's ids change.
     """
-    for mark, place in (("\n", 1), (" ", 0)):
-        found = text.rfind(mark, CHUNK_CHARS // 2, CHUNK_CHARS)
-        while found > 0:
-            if not (text[found - 1].isspace() or text[found + 1].isspace()):
-                return found + place
-            found = text.rfind(mark, CHUNK_CHARS // 2, found)
-    return CHUNK_CHARS
+    start = max(0, CHUNK_CHARS // 2 - 1)
+    ends = (last_cut(text[start:CHUNK_CHARS + 1], places) for places in (SINGLE_NEWLINE, SINGLE_SPACE))
+    return next((start + end for end in ends if end), CHUNK_CHARS)
 
 
 def recut(chunks: Iterable[Chunk], find_cut: Callable[[str], int], max_chars: int) -> Iterator[Chunk]:

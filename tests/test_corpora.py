@@ -127,6 +127,18 @@ def test_a_long_document_is_read_in_chunks_of_bounded_size(tmp_path, load, monke
         assert [chunk.is_last for chunk in part] == [False] * (len(part) - 1) + [True]
 
 
+@pytest.mark.parametrize("content", [" " * 9999, "a" + " " * 9999 + "b", " " * 9999 + "b", "|" + "\n " * 4999 + "|a b"],
+                         ids=len)
+def test_white_space_is_read_in_chunks_of_bounded_size(content, monkeypatch):
+    monkeypatch.setattr(chunks, "CHUNK_CHARS", 100)
+    monkeypatch.setattr(chunks, "MAX_BLANK", 1000)
+    found = list(split_documents([content[n:n + 50] for n in range(0, len(content), 50)], "|"))
+    assert "".join(chunk.text for chunk in found) == content.replace("|", "")
+    assert max(len(chunk.text) for chunk in found) < 1050
+    whole = list(split_documents([" " * 900], None))
+    assert whole == [Chunk(" " * 900)]
+
+
 def test_the_fingerprint_follows_the_content_and_the_split_and_not_the_path(tmp_path, load):
     first = write(tmp_path / "a" / "first.txt", "one|two|three")
     moved = write(tmp_path / "b" / "moved.txt", "one|two|three")
