@@ -184,7 +184,7 @@ class DataConfig:
     val_name: Names = ()  # validation texts, named as above; none given = a part of each text in name
     val_ratio: float = 0.1  # fraction held out for validation: the last documents of text files, or the end of a single one; evenly spread documents of tables and Hub datasets
     separator: str | None = None  # text files: separates documents, e.g. "\n\n"; None = a file is one document
-    column: str | None = None  # tables and Hub datasets: the column with the text; None = text (Tweets_cricket: tweet)
+    column: str | None = None  # tables and Hub datasets: the column with the text (body), one inside another (data.body), or one of chats (messages); None = text (Tweets_cricket: tweet)
     subset: str | None = None  # Hub datasets: the configuration; None = its default (fineweb-edu: sample-10BT, wikipedia: 20231101.en)
     revision: str | None = None  # Hub datasets: a branch, tag or commit; None = main, as it was at its first use here
     streaming: bool = False  # Hub datasets: read over the network while encoding, without storing a download
@@ -212,7 +212,7 @@ class TokenizerConfig:
 
     kind: TokenizerKind = "bpe"  # char, byte, SentencePiece's bpe or unigram, or hf_bpe (bytes, merged within words as GPT-4 splits them); trained on an even sample of the corpus, of 100 MB at most
     vocab_size: int | None = None  # vocabulary size of bpe, unigram or hf_bpe; None = 4096 for bpe on tales, else 2048
-    path: str | None = None  # a tokenizer's folder (saved by this project, or with a tokenizer.json, or with vocab.json and merges.txt), a built one (tales_4096), or OWNER/NAME on the Hugging Face Hub (openai-community/gpt2); None = use kind and vocab_size
+    path: str | None = None  # a tokenizer's folder (saved by this project, or with a tokenizer.json, a SentencePiece tokenizer.model, or vocab.json and merges.txt), such a .json or .model file, a built one (tales_4096), or OWNER/NAME on the Hugging Face Hub (openai-community/gpt2); None = use kind and vocab_size
 
     def __post_init__(self):
         rules.check_tokenizer(self)

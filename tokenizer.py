@@ -10,11 +10,10 @@ if __name__ == "__main__":
     from configuration import startup  # noqa: F401, before all that needs a package
 
 import hashlib
-import mmap
 import sys
 from collections.abc import Iterable, Iterator
 from importlib.metadata import version
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -24,12 +23,14 @@ from rich.console import Console
 import tales
 from configuration.checks import require_folder_name
 from configuration.command_line import fail, parse_command
-from configuration.reading import read_bytes, read_json
 from tokenization import foreign
-from tokenization.base import META, Tokenizer, sample_evenly
+from tokenization.base import Tokenizer, consumed, require_unicode, sample_evenly
+from tokenization.documents import documents_in
 from tokenization.grow import grow as grow_merges
 from tokenization.hugging_face import HuggingFaceBPETokenizer, HuggingFaceTokenizer
-from tokenization.plain import ByteTokenizer, CharTokenizer
+from tokenization.pieces import OthersPieces
+from tokenization.plain import BYTE_FALLBACK_ABOVE, ByteTokenizer, CharTokenizer
+from tokenization.saved import rebuild, saved_description
 from tokenization.sentence_piece import BPETokenizer, UnigramTokenizer
 
 __all__ = [
@@ -45,21 +46,38 @@ MAX_TRAIN_BYTES = 100_000_000  # at most, of text that a vocabulary is learned f
 
 TOKENIZERS = {kind.kind: kind for kind in (
     CharTokenizer, ByteTokenizer, BPETokenizer, UnigramTokenizer, HuggingFaceBPETokenizer)}
-KINDS = TOKENIZERS | {"hf": HuggingFaceTokenizer}  # hf: read from others' files, never trained here
+KINDS = TOKENIZERS | {kind.kind: kind for kind in (HuggingFaceTokenizer, OthersPieces)}  # read from others' files
 
 
-def train_tokenizer(kind: str, texts: Iterable[str], vocab_size: int | None = None) -> Tokenizer:
+def train_tokenizer(
+    kind: str, texts: Iterable[str], vocab_size: int | None = None, *, others: Iterable[str] = (),
+) -> Tokenizer:
     """Train a tokenizer; the same texts give the same tokenizer, byte for byte.
 
-    Of more than 100 MB of text an even sample is used, in bounded memory; char reads all of it, since it must know
-    every character. `vocab_size` counts all ids, specials included; None for char and byte, which derive it.
-    Raises ValueError if the kind is unknown, the text is empty, or the size does not suit the text.
+    Of more than 100 MB of text an even sample is used, in bounded memory; but every character of all of it is known.
+    Those of `others` too, from which nothing else is learned. `vocab_size` counts all ids, specials included; None for
+    char and byte, which derive it.
+    Raises ValueError if the kind is unknown, the text is empty or not Unicode, or the size does not suit the text.
     """
     if kind not in TOKENIZERS:
         raise ValueError(f"kind={kind!r} is not known: use one of {', '.join(TOKENIZERS)}")
-    if kind not in ("char", "byte"):
-        texts = sample_evenly(texts, MAX_TRAIN_BYTES)
-    return TOKENIZERS[kind].train(texts, vocab_size)
+    texts, others = map(require_unicode, texts), map(require_unicode, others)
+    if kind in ("char", "byte"):
+        return TOKENIZERS[kind].train(chain(texts, others), vocab_size)
+    if kind == "hf_bpe" or (vocab_size or 0) > BYTE_FALLBACK_ABOVE:  # they have all bytes
+        return TOKENIZERS[kind].train(consumed(sample_evenly(texts, MAX_TRAIN_BYTES)), vocab_size)
+    alphabet = set()
+    kept = sample_evenly(noting_characters(texts, alphabet), MAX_TRAIN_BYTES)
+    for _ in noting_characters(others, alphabet):
+        pass
+    return TOKENIZERS[kind].train(consumed(kept), vocab_size, alphabet)
+
+
+def noting_characters(texts: Iterable[str], alphabet: set[str]) -> Iterator[str]:
+    """The texts, whose characters are added to the alphabet."""
+    for text in texts:
+        alphabet.update(text)
+        yield text
 
 
 def grow_tokenizer(tokenizer: Tokenizer, texts: Iterable[str], vocab_size: int) -> Tokenizer:
@@ -68,46 +86,27 @@ def grow_tokenizer(tokenizer: Tokenizer, texts: Iterable[str], vocab_size: int) 
     The old ids keep their meaning, and no text gets more tokens. Raises ValueError if the kind has no merges, or the
     size does not suit it or the text.
     """
-    return grow_merges(tokenizer, sample_evenly(texts, MAX_TRAIN_BYTES), vocab_size)
+    return grow_merges(tokenizer, sample_evenly(map(require_unicode, texts), MAX_TRAIN_BYTES), vocab_size)
 
 
 def load_tokenizer(name: str | Path) -> Tokenizer:
-    """Load a tokenizer from a folder, tokenizers/ ("tales_1024") or the Hugging Face Hub ("OWNER/NAME").
+    """Load a tokenizer from a folder, a file, tokenizers/ ("tales_1024") or the Hugging Face Hub ("OWNER/NAME").
 
-    A folder is one that `save` wrote, or has vocab.json and merges.txt (as GPT-2's), or has a tokenizer.json. Only
-    other files and the Hub need transformers.
+    A folder is one that `save` wrote, or has vocab.json and merges.txt (as GPT-2's), a tokenizer.json or a
+    tokenizer.model, as which a file is read too. Only other files and the Hub need transformers.
     Raises ValueError if nothing is there, a file is damaged, or ids do not stand for fixed bytes.
     """
-    path = Path(name) if Path(name).is_dir() else BUILT_FOLDER / name
+    path = Path(name) if Path(name).exists() else BUILT_FOLDER / name
+    if path.is_file() and saved_description(path.parent) != path:
+        return foreign.from_file(path)
+    path = path.parent if path.is_file() else path
     if path.is_dir():
         saved = saved_description(path)
-        return foreign.from_folder(path) if saved is None else rebuild(path, saved, str(name))
+        return foreign.from_folder(path) if saved is None else rebuild(path, saved, str(name), KINDS)
     if foreign.HUB_NAME.fullmatch(str(name)):
         return foreign.from_hub(str(name))
-    raise ValueError(f"tokenizer={str(name)!r} is not a folder: give a tokenizer's folder, one of the Hugging Face Hub "
-                     f"as OWNER/NAME, or one of {', '.join(f'tales_{size}' for size in BUILT_SIZES)}")
-
-
-def saved_description(folder: Path) -> Path | None:
-    """The file in which `save` described a tokenizer; None in a folder that `save` did not write."""
-    older = folder / "tokenizer.json"  # an older name of meta.json; now Hugging Face's file has it
-    if (folder / META).exists():
-        return folder / META
-    return older if older.is_file() and older.read_bytes().startswith(b'{\n "kind"') else None
-
-
-def rebuild(folder: Path, description: Path, name: str) -> Tokenizer:
-    """The tokenizer that `save` wrote. Raises ValueError if a file is damaged, or belongs to another tokenizer."""
-    try:
-        said = read_json(description)
-        kind = KINDS[said["kind"]]
-        tokenizer = kind.rebuild(said, {file: read_bytes(folder / file) for file in kind.file_names})
-        matches = said == tokenizer.description() | {"fingerprint": tokenizer.fingerprint}
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        raise ValueError(f"tokenizer={name!r} cannot be read ({error!r}): save it again") from error
-    if not matches:
-        raise ValueError(f"tokenizer={name!r} does not match its fingerprint: save it again")
-    return tokenizer
+    raise ValueError(f"tokenizer={str(name)!r} is not a folder or a file: give a tokenizer's, one of the Hugging Face "
+                     f"Hub as OWNER/NAME, or one of {', '.join(f'tales_{size}' for size in BUILT_SIZES)}")
 
 
 def built_tokenizer(vocab_size: int) -> Tokenizer:
@@ -116,28 +115,6 @@ def built_tokenizer(vocab_size: int) -> Tokenizer:
         raise ValueError(f"vocab_size={vocab_size} has no built tokenizer: "
                          f"use one of {', '.join(map(str, BUILT_SIZES))}, or train one")
     return load_tokenizer(f"tales_{vocab_size}")
-
-
-def documents_in(path: str | Path, separator: str | None = None) -> Iterator[str]:
-    """The documents of a UTF-8 file: all of it, or the texts between separators, without blank ones.
-
-    Memory holds one document at a time. Raises ValueError if the file is not UTF-8.
-    """
-    if Path(path).stat().st_size == 0:
-        return
-    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        mark, start = separator.encode() if separator else None, 0
-        while start <= len(content):
-            end = content.find(mark, start) if mark else -1
-            end = len(content) if end < 0 else end
-            try:
-                text = content[start:end].decode()
-            except UnicodeDecodeError as error:
-                raise ValueError(f"{path} is not UTF-8 text (byte {start + error.start}): "
-                                 "convert it first") from error
-            if text.strip():
-                yield text
-            start = end + len(mark or " ")
 
 
 # ---- command line ----
@@ -205,7 +182,7 @@ def show(
     """Print a text with one colour per token.
 
     Args:
-        tokenizer: a tokenizer's folder, a built one such as tales_1024, or OWNER/NAME on the Hugging Face Hub.
+        tokenizer: a tokenizer's folder or file, a built one such as tales_1024, or OWNER/NAME on the Hugging Face Hub.
         text: the text to split.
         ids: print each id behind its token.
     """

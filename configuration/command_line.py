@@ -25,6 +25,7 @@ def parse_flags(flags: Sequence[str], default: Any, prog: str, description: str)
 
     Raises ValueError with the mistake in one sentence.
     """
+    require_utf8(flags)
     if {"-h", "--help"} & set(flags):
         with quiet_end():
             return tyro.cli(type(default), args=["--help"], default=default, prog=prog, description=description)
@@ -47,6 +48,7 @@ def quiet_end() -> Iterator[None]:
 
 def parse_words(words: Sequence[str], kind: type, prog: str) -> Any:
     """Make a dataclass of this kind from its flags. Raises ValueError with the mistake in one sentence."""
+    require_utf8(words)
     return _parse(spell_booleans(words, boolean_flags(kind)), partial(tyro.cli, kind, prog=prog))
 
 
@@ -57,6 +59,7 @@ def parse_command(
 
     Raises ValueError with the mistake in one sentence.
     """
+    require_utf8(words)
     if words and words[0] in commands:
         words = spell_booleans(words, boolean_flags(commands[words[0]]))
     elif words and not words[0].startswith("-"):
@@ -64,6 +67,14 @@ def parse_command(
                          f"{nearest(words[0], list(commands))}")
     later = {name: _later(command) for name, command in commands.items()}
     return _parse(words, partial(tyro.extras.subcommand_cli_from_dict, later, prog=prog, description=description))
+
+
+def require_utf8(words: Sequence[str]) -> None:
+    """Raise ValueError if a word of the command line is not UTF-8: Python keeps such bytes as lone surrogates."""
+    for word in words:
+        if any("\ud800" <= character <= "\udfff" for character in word):
+            shown = word.encode(errors="surrogateescape").decode(errors="backslashreplace")
+            raise ValueError(f"'{shown}' is not UTF-8: type it as UTF-8, or rename the file that is called so")
 
 
 def boolean_flags(kind: Any, prefix: str = "--") -> Iterator[str]:

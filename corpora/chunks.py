@@ -1,12 +1,18 @@
 """Documents as a stream of chunks: cut, selected and assigned to train or val in bounded memory."""
 
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator
 from math import floor
 from typing import NamedTuple
 
 import numpy as np
 
+from tokenization.cuts import last_cut
+
 CHUNK_CHARS = 1 << 18  # a document of twice as many comes in several chunks
+MAX_BLANK = 1 << 24  # characters of white space at the start of a document, which is not blank if there are more
+NOT_BLANK = re.compile(r"\S")
+SINGLE_NEWLINE, SINGLE_SPACE = re.compile(r"\S\n(?=\S)"), re.compile(r"\S(?= \S)")
 
 
 class Chunk(NamedTuple):
@@ -20,15 +26,16 @@ class Chunk(NamedTuple):
 
 
 def split_documents(blocks: Iterable[str], separator: str | None) -> Iterator[Chunk]:
-    """Split text into documents at separators, blank ones included, in chunks that no token crosses."""
+    """Split text into documents at separators, blank ones included, in chunks."""
     rest, is_first = "", True
     for block in blocks:
         *ended, rest = (rest + block).split(separator) if separator else [rest + block]
         for text in ended:
             yield from cut_document(text, is_first=is_first)
             is_first = True
-        # the rest may begin a separator; white space at its start is not cut off alone
-        while len(rest) >= 2 * CHUNK_CHARS + len(separator or "") and not rest.isspace():
+        # the rest may begin a separator; white space at the start of a document is not cut off alone
+        while (len(rest) >= 2 * CHUNK_CHARS + len(separator or "")
+               and not (is_first and len(rest) < MAX_BLANK and rest.isspace())):
             end = cut_position(rest)
             yield Chunk(rest[:end], is_first, False)
             rest, is_first = rest[end:], False
@@ -37,25 +44,43 @@ def split_documents(blocks: Iterable[str], separator: str | None) -> Iterator[Ch
 
 def cut_document(text: str, *, is_first: bool = True, bits: float | None = None) -> Iterator[Chunk]:
     """Cut (the rest of) a document into chunks."""
-    while len(text) >= 2 * CHUNK_CHARS and not text.isspace():
-        end = cut_position(text)
-        yield Chunk(text[:end], is_first, False, bits)
-        text, is_first = text[end:], False
-    yield Chunk(text, is_first, True, bits)
+    start = 0
+    while len(text) - start >= 2 * CHUNK_CHARS and (start or NOT_BLANK.search(text)):
+        end = start + cut_position(text[start:start + CHUNK_CHARS + 1])
+        yield Chunk(text[start:end], is_first, False, bits)
+        start, is_first = end, False
+    yield Chunk(text[start:], is_first, True, bits)
 
 
 def cut_position(text: str) -> int:
-    """The last position in the second half of a chunk at which a cut changes no tokenizer's ids.
+    """The last position in the second half of a chunk that is after a single newline or before a single space.
 
-    After a single newline or before a single space; the end of the chunk if there is neither.
+    The end of the chunk if there is neither. `recut` moves it to a place where no tokenizer's ids change.
     """
-    for mark, place in (("\n", 1), (" ", 0)):
-        found = text.rfind(mark, CHUNK_CHARS // 2, CHUNK_CHARS)
-        while found > 0:
-            if not (text[found - 1].isspace() or text[found + 1].isspace()):
-                return found + place
-            found = text.rfind(mark, CHUNK_CHARS // 2, found)
-    return CHUNK_CHARS
+    start = max(0, CHUNK_CHARS // 2 - 1)
+    ends = (last_cut(text[start:CHUNK_CHARS + 1], places) for places in (SINGLE_NEWLINE, SINGLE_SPACE))
+    return next((start + end for end in ends if end), CHUNK_CHARS)
+
+
+def recut(chunks: Iterable[Chunk], find_cut: Callable[[str], int], max_chars: int) -> Iterator[Chunk]:
+    """Move the ends of chunks inside documents to where `find_cut` finds the last place to cut a text; 0 = none.
+
+    Text behind that place goes to the next chunk. If there is no place in `max_chars` characters they are cut at their
+    end all the same, since memory has to end somewhere.
+    """
+    held: Chunk | None = None
+    for chunk in chunks:
+        if held is not None:
+            chunk = held._replace(text=held.text + chunk.text, is_last=chunk.is_last)
+        end = len(chunk.text) if chunk.is_last else find_cut(chunk.text)
+        if end == 0 and len(chunk.text) >= max_chars:
+            end = len(chunk.text)
+        if end == 0 and not chunk.is_last:
+            held = chunk
+            continue
+        yield chunk._replace(text=chunk.text[:end])
+        rest = chunk.text[end:]
+        held = chunk._replace(text=rest, is_first=False) if rest else None
 
 
 def drop_blank(chunks: Iterable[Chunk]) -> Iterator[Chunk]:

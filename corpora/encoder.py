@@ -14,6 +14,7 @@ import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from itertools import chain, islice
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
@@ -21,10 +22,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from corpora.chunks import CHUNK_CHARS, Chunk
+from corpora.chunks import CHUNK_CHARS, Chunk, recut
+from corpora.files import writing
 from tokenization.base import PARALLELISM, Tokenizer, group_by_chars
+from tokenization.cuts import last_cut
 from tokenizer import load_tokenizer
 
+MAX_UNCUT = 1 << 20  # characters in a row without a place to cut, which are encoded at once
 GROUPS_BEFORE_WORKERS = 16  # groups that this process encodes before it starts others: 4 MB, less than a second
 
 
@@ -58,8 +62,11 @@ def encode_group(tokenizer: Tokenizer, chunks: list[Chunk]) -> Encoded:
 
 
 def encode(chunks: Iterable[Chunk], tokenizer: Tokenizer, workers: int | None) -> Iterator[Encoded]:
-    """Encode chunks group by group, in order, in `workers` processes; None = by the cores and the text's length."""
-    groups = grouped(chunks)
+    """Encode chunks group by group, in order, in `workers` processes; None = by the cores and the text's length.
+
+    The ids are those of whole documents, except where a document has MAX_UNCUT characters without a place to cut.
+    """
+    groups = grouped(recut(chunks, partial(last_cut, cuts=tokenizer.cuts), MAX_UNCUT))
     count = workers or num_cores()
     for group in islice(groups, GROUPS_BEFORE_WORKERS if workers is None or count == 1 else 0):
         yield encode_group(tokenizer, group)
@@ -80,7 +87,8 @@ def worker_pool(tokenizer: Tokenizer, count: int) -> Iterator[Callable[[list[Chu
     """Start the processes, and give a function that has one of them encode a group; end them on the way out."""
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
-        tokenizer.save(folder)
+        with writing(Path(folder)):
+            tokenizer.save(folder)
         threads, idle = ThreadPoolExecutor(count), queue.SimpleQueue()
         stack.callback(threads.shutdown, cancel_futures=True)  # last, when no thread waits for a process any more
         for _ in range(count):

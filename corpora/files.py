@@ -1,27 +1,21 @@
 """Text files, plain or compressed; facts about files, cached."""
 
 import codecs
+import contextlib
 import hashlib
 import json
-import os
-import tempfile
 import time
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-import zstandard
-
 from corpora.chunks import Chunk, drop_blank, split_documents
+from run_store.atomic_files import write_text
 
 BLOCK_BYTES = 1 << 18
 MIN_AGE_NS = 2 * 10**9  # more than the timestamp granularity of any file system in use
-COMPRESSED: dict[str, Callable[[], Any]] = {
-    ".gz": lambda: zlib.decompressobj(wbits=31),  # 31: with gzip's header
-    ".zst": lambda: zstandard.ZstdDecompressor().decompressobj(),
-}
+COMPRESSED = {".gz": "gzip", ".zst": "zstd"}  # suffix -> the name that pyarrow has for it
 
 
 def uncompressed(path: Path) -> Path:
@@ -32,6 +26,8 @@ def uncompressed(path: Path) -> Path:
 class HashedFile:
     """A file that is read from its start, with the SHA-256 of what was read."""
 
+    closed = False
+
     def __init__(self, file: IO[bytes]):
         self.file, self.sha256 = file, hashlib.sha256()
 
@@ -40,31 +36,33 @@ class HashedFile:
         self.sha256.update(block)
         return block
 
+    def close(self) -> None:
+        """Nothing: who has opened the file closes it."""
+
 
 def byte_blocks(file: IO[bytes] | HashedFile, path: Path) -> Iterator[bytes]:
-    """The content of a file, decompressed if its name ends in .gz or .zst.
+    """The content of a file in blocks of at most BLOCK_BYTES, decompressed if its name ends in .gz or .zst.
 
-    Raises ValueError if a compressed file is damaged or truncated.
+    Several streams may follow each other, as `cat a.gz b.gz` writes them. Raises ValueError if a compressed file is
+    damaged or truncated.
     """
-    make = COMPRESSED.get(path.suffix.lower())
-    blocks = iter(lambda: file.read(BLOCK_BYTES if make is None else BLOCK_BYTES // 8), b"")
+    kind = COMPRESSED.get(path.suffix.lower())
+    if kind is None:
+        yield from iter(lambda: file.read(BLOCK_BYTES), b"")
+        return
+    import pyarrow
+
+    stream = pyarrow.CompressedInputStream(pyarrow.PythonFile(file, "r"), kind)
+    while block := decompressed_block(stream, path):
+        yield block
+
+
+def decompressed_block(stream: Any, path: Path) -> bytes:
+    """The next BLOCK_BYTES of a compressed stream, of which a few bytes may stand for gigabytes."""
     try:
-        yield from blocks if make is None else decompress(blocks, make)
-    except (zlib.error, zstandard.ZstdError, EOFError) as error:
+        return stream.read(BLOCK_BYTES)
+    except OSError as error:
         raise ValueError(f"{path} cannot be decompressed ({error}): compress it again") from error
-
-
-def decompress(blocks: Iterable[bytes], make: Callable[[], Any]) -> Iterator[bytes]:
-    """Decompress one stream or several, as `cat a.gz b.gz` writes them. Raises EOFError if the last is truncated."""
-    decompressor = None
-    for block in blocks:
-        while block:
-            if decompressor is None or decompressor.eof:
-                decompressor = make()
-            yield decompressor.decompress(block)
-            block = decompressor.unused_data
-    if decompressor is not None and not decompressor.eof:
-        raise EOFError("it is truncated")
 
 
 def text_blocks(file: IO[bytes] | HashedFile, path: Path) -> Iterator[str]:
@@ -111,6 +109,16 @@ def scan(path: Path, separator: str | None) -> Scan:
     return Scan(hashed.sha256.hexdigest(), num_documents, num_chars, num_separators)
 
 
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Inside, what is wrong with the disk is a ValueError that names the file."""
+    try:
+        yield
+    except OSError as error:
+        raise ValueError(f"{path} cannot be written ({error.strerror}): make room on its disk, or set data.cache_dir "
+                         "to a folder on another one") from error
+
+
 # ---- cached facts ----
 
 
@@ -125,10 +133,9 @@ def cached_json(folder: Path, key: list[Any], find: Callable[[], Any]) -> Any:
     if path.exists():
         return json.loads(path.read_text(encoding="utf-8"))
     found = find()
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=folder, suffix=".tmp", delete=False) as file:
-        json.dump(found, file)
-    os.replace(file.name, path)
+    with writing(path):
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(path, json.dumps(found))
     return found
 
 

@@ -1,8 +1,10 @@
 """The kinds of corpora: tales, text files, tables, and mixtures. A corpus has two parts, train and val."""
 
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import tales
@@ -18,6 +20,7 @@ from corpora.chunks import (
     split_evenly,
 )
 from corpora.files import Scan, cached_for_file, checked_unchanged, digest, read_documents, scan, state_of
+from corpora.rows import Column
 from corpora.tables import Table
 from run_store.atomic_files import sha256
 
@@ -26,7 +29,8 @@ class Corpus:
     """Documents in two parts, train and val; `fingerprint` names their content.
 
     `total` is the number of documents in both parts, or of characters if `counts_characters`; None = not known.
-    `flags` are the flags of DataConfig that this corpus uses, of those that not all corpora use.
+    `flags` are the flags of DataConfig that this corpus uses, of those that not all corpora use. `left_out` counts the
+    rows without text that the last `chunks` has met, by the reason.
     """
 
     name: str
@@ -34,6 +38,7 @@ class Corpus:
     total: int | None = None
     counts_characters = False
     flags: tuple[str, ...] = ()
+    left_out: Mapping[str, int] = MappingProxyType({})
 
     def chunks(self) -> Iterator[Chunk]:
         """The documents of both parts, in chunks."""
@@ -147,15 +152,16 @@ class TextCorpus(Corpus):
 class TableCorpus(Corpus):
     """A column of a table, one document per row; validated on evenly spaced rows."""
 
-    def __init__(self, table: Table, column: str, cfg: DataConfig, content: list[Any], *, held_out: bool,
+    def __init__(self, table: Table, column: Column, cfg: DataConfig, content: list[Any], *, held_out: bool,
                  flags: tuple[str, ...] = ()):
         self.name, self._table, self._column, self._cfg = table.name, table, column, cfg
         self._val_ratio = cfg.val_ratio if held_out else 0
         self.flags = ("column", *flags)
-        self.fingerprint = digest("table", content, column, self._val_ratio, *selection_key(cfg))
+        self.fingerprint = digest("table", content, column.name, self._val_ratio, *selection_key(cfg))
 
     def chunks(self) -> Iterator[Chunk]:
-        rows = (chunk for text in self._table.texts(self._column) for chunk in cut_document(text))
+        self.left_out = Counter()
+        rows = (chunk for text in self._table.texts(self._column, self.left_out) for chunk in cut_document(text))
         return split_evenly(select_documents(drop_blank(rows), self._cfg), self._val_ratio)
 
 

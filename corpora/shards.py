@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO
 
@@ -15,14 +15,15 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from configuration.command_line import printable
 from corpora.encoder import Encoded, dtype_of, encode
-from corpora.files import digest
+from corpora.files import digest, writing
 from corpora.kinds import Corpus
 from corpora.locks import locked
-from run_store.atomic_files import sha256
+from corpora.rows import reasons
+from run_store.atomic_files import sha256, write_text
 from run_store.unfinished import abandoned, private_folder, publish, remove
 from tokenizer import Tokenizer
 
-FORMAT = 3  # of the cached files: if it changes, every corpus is encoded again
+FORMAT = 4  # of the cached files: if it changes, every corpus is encoded again
 PATIENCE = 3.0  # seconds before the progress bar appears
 
 
@@ -30,7 +31,8 @@ class TokenFile:
     """One encoded part: bos, ids and eos of every document, concatenated.
 
     `tokens` (num_tokens,) and `document_starts` (num_documents,) are memory-mapped. `num_bytes` is the size of the
-    text in UTF-8, `bits` its information content, None = not known.
+    text in UTF-8, `bits` its information content, None = not known. `left_out` counts the rows of the text's table that
+    had no text, by the reason.
     Raises ValueError if a file is missing, or not as it was written.
     """
 
@@ -42,7 +44,7 @@ class TokenFile:
                     raise ValueError(f"{part}.{end} is not as it was written")
             self.num_tokens, self.num_bytes = meta["num_tokens"], meta["num_bytes"]
             self.num_documents, self.bits = meta["num_documents"], meta["bits"]
-            self.pad_id = meta["pad_id"]
+            self.pad_id, self.left_out = meta["pad_id"], meta.get("left_out", {})
             self.tokens = np.memmap(folder / f"{part}.bin", meta["dtype"], "r")
             self.document_starts = np.memmap(folder / f"{part}.starts", np.int64, "r")
         except (OSError, ValueError, KeyError) as error:
@@ -108,8 +110,9 @@ def encoded_part(
     """One part of a corpus, encoded."""
     folder = encode_once(corpus, tokenizer, Path(cache_dir), workers, console)
     if (folder / f"{part}.json").exists() and (folder / f"{part}.starts").stat().st_size == 0:
-        raise ValueError(f"data.name={corpus.name!r} leaves the {part} part empty: use another data.val_ratio, "
-                         "or more text")
+        left_out = json.loads((folder / f"{part}.json").read_text())["left_out"]
+        raise ValueError(f"data.name={corpus.name!r} leaves the {part} part empty{reasons(left_out)}: use another "
+                         "data.val_ratio, or more text")
     return TokenFile(folder, part)
 
 
@@ -151,7 +154,9 @@ class PartWriter:
         num_ids = group.num_ids[mine]
         starts = (self.num_tokens + np.cumsum(num_ids) - num_ids)[is_first]
         for end, file, data in (("starts", self.starts, starts), ("bin", self.tokens, ids)):
-            file.write(data.tobytes())
+            with writing(Path(file.name)):
+                file.write(data.tobytes())
+                file.flush()
             self.sums[end].update(data.tobytes())
         self.num_tokens += len(ids)
         self.num_bytes += int(group.num_bytes[mine].sum())
@@ -160,22 +165,23 @@ class PartWriter:
             if chunk.is_first and chunk.part == self.part:
                 self.bits = None if chunk.bits is None or self.bits is None else self.bits + chunk.bits
 
-    def finish(self, tokenizer: Tokenizer) -> None:
+    def finish(self, tokenizer: Tokenizer, left_out: Mapping[str, int]) -> None:
         """Write the description, and flush all to the disk before the folder gets its name."""
-        sync(self.tokens)
-        sync(self.starts)
+        for file in (self.tokens, self.starts):
+            with writing(Path(file.name)):
+                sync(file)
         meta = {"num_tokens": self.num_tokens, "num_bytes": self.num_bytes, "num_documents": self.num_documents,
                 "bits": self.bits, "pad_id": tokenizer.pad_id, "dtype": dtype_of(tokenizer).name,
+                "left_out": dict(left_out),
                 "sha256": {end: digest.hexdigest() for end, digest in self.sums.items()}}
-        with open(self.folder / f"{self.part}.json", "w") as file:
-            file.write(json.dumps(meta))
-            sync(file)
+        with writing(path := self.folder / f"{self.part}.json"):
+            write_text(path, json.dumps(meta))
 
 
 def write_parts(folder: Path, corpus: Corpus, tokenizer: Tokenizer, workers: int | None, console: Console) -> None:
     """Encode both parts in one pass over the corpus, in bounded memory."""
     with contextlib.ExitStack() as stack:
-        writers = [PartWriter(folder, part, *(stack.enter_context(open(folder / f"{part}.{end}", "wb"))
+        writers = [PartWriter(folder, part, *(stack.enter_context(new_file(folder / f"{part}.{end}"))
                                               for end in ("bin", "starts"))) for part in ("train", "val")]
         show = stack.enter_context(progress_bar(console, corpus))
         groups = stack.enter_context(contextlib.closing(encode(corpus.chunks(), tokenizer, workers)))
@@ -184,7 +190,19 @@ def write_parts(folder: Path, corpus: Corpus, tokenizer: Tokenizer, workers: int
                 writer.add(group)
             show(group)
         for writer in writers:
-            writer.finish(tokenizer)
+            writer.finish(tokenizer, corpus.left_out)
+
+
+@contextlib.contextmanager
+def new_file(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write to, and to flush: what is not flushed when it is closed is lost without an error."""
+    with writing(path):
+        file = open(path, "wb")  # noqa: SIM115
+    try:
+        yield file
+    finally:
+        with contextlib.suppress(OSError):  # of a disk that is full, which has been said
+            file.close()
 
 
 @contextlib.contextmanager

@@ -8,11 +8,14 @@ import dataclasses
 import glob
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from corpora.files import byte_blocks, digest, state_of, uncompressed
+from corpora.cards import check_card
+from corpora.files import byte_blocks, digest, state_of, uncompressed, writing
+from corpora.rows import Column, column_types, find_column, texts_in
 
 KINDS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
 HUB_KINDS = ("json", "csv", "parquet", "arrow", "text")
@@ -80,25 +83,20 @@ class Table:
             raise ValueError(f"data.name={self.name!r} has no text: give a file with at least one row")
         return column_types(first)
 
-    def texts(self, column: str) -> Iterator[str]:
-        """One column, row by row, without empty values."""
-        for batch in self.batches(column):
-            choose_column(self, column_types(batch), column)  # a later file may have other columns
-            yield from filter(None, batch.column(column).to_pylist())
+    def texts(self, column: Column, left_out: Counter[str]) -> Iterator[str]:
+        """The texts of a column, row by row. Rows without text are counted in `left_out`, by the reason."""
+        for batch in self.batches(column.top):
+            choose_column(self, column_types(batch), column.name)  # a later file may have other columns
+            yield from texts_in(batch, column, left_out)
 
 
-def column_types(rows: Any) -> dict[str, str]:
-    """The type of each column of an Arrow table, by name."""
-    return {field.name: str(field.type) for field in rows.schema}
-
-
-def choose_column(table: Table, columns: dict[str, str], asked: str | None) -> str:
+def choose_column(table: Table, columns: dict[str, str], asked: str | None) -> Column:
     """The column of the text: `asked`, else `text`. Raises ValueError, with the names of the columns, without one."""
-    column = asked or "text"
-    if columns.get(column, "no column").removeprefix("large_") in ("string", "null"):
-        return column
-    problem = f"holds {columns[column]}, not text, in" if column in columns else "is not a column of"
-    raise ValueError(f"data.column={column} {problem} {table.name!r}: use one of {', '.join(columns)}")
+    try:
+        return find_column(columns, asked)
+    except ValueError as problem:
+        raise ValueError(f"data.column={asked or 'text'} {problem} {table.name!r}: use one of {', '.join(columns)}"
+                         ) from None
 
 
 def local_table(name: str, files: list[Path], cache: Path) -> Table:
@@ -143,10 +141,22 @@ def unpacked(path: Path, cache: Path) -> Path:
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         unfinished = target.with_suffix(f".{os.getpid()}.tmp")
-        with open(path, "rb") as packed, open(unfinished, "wb") as plain:
-            plain.writelines(byte_blocks(packed, path))
-        unfinished.replace(target)
+        try:
+            unpack(path, unfinished)
+            unfinished.replace(target)
+        finally:
+            unfinished.unlink(missing_ok=True)
     return target
+
+
+def unpack(path: Path, target: Path) -> None:
+    """Write the content of a compressed file. Raises ValueError if it is damaged, or the disk is full."""
+    with open(path, "rb") as packed, open(target, "wb", buffering=0) as plain:
+        for block in byte_blocks(packed, path):
+            with writing(target):
+                rest = memoryview(block)
+                while rest:
+                    rest = rest[plain.write(rest):]
 
 
 def resolve_dataset(source: DatasetSpec, cache: Path) -> dict[str, Any]:
@@ -174,6 +184,7 @@ def resolve_dataset(source: DatasetSpec, cache: Path) -> dict[str, Any]:
 def folder_table(source: DatasetSpec, cache: Path) -> Table:
     """A folder of tables: laid out like a Hub dataset, or just files of one kind."""
     datasets = import_datasets()
+    check_card(Path(source.location), source.name)
     try:
         found = resolve_dataset(source, cache)
     except (FileNotFoundError, datasets.exceptions.DatasetsError, RuntimeError) as error:

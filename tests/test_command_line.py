@@ -22,6 +22,26 @@ def parse(*words: str) -> Config:
     return parse_command_line(words, program="train.py", description="")[0]
 
 
+# ---- bytes that are no text ----
+
+
+@pytest.mark.parametrize("words", [
+    ["tokenizer.py", "show", "tales_128", b"caf\xe9"], ["tokenizer.py", "show", b"caf\xe9", "text"],
+    ["inference.py", b"caf\xe9", "text"], ["train.py", "--data.name", b"caf\xe9.txt"], ["train.py", b"caf\xe9"],
+    ["train.py", "--data.name", "text.txt", "--data.separator", b"\xe9"], ["train.py", b"--data.n\xe9me", "text.txt"],
+], ids=str)
+def test_a_word_that_is_not_utf8_is_one_sentence(words):
+    done = subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True)
+    assert (done.returncode, done.stdout) == (2, b"")
+    said = done.stderr.decode()
+    assert said.startswith("error: ") and said.count("\n") == 1 and "\\xe9" in said.replace("\\udce9", "\\xe9")
+
+
+def test_a_prompt_that_is_not_utf8_says_so():
+    with pytest.raises(ValueError, match=r"^'caf.xe9' is not UTF-8: type it as UTF-8, or rename the file"):
+        parse_flags(["Once", "caf\udce9"], Options(sample=SampleConfig()), "", "")
+
+
 # ---- on or off ----
 
 

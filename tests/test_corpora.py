@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 import tales
 from config import DataConfig, from_dict
-from corpora import chunks, files, hub, kinds
+from corpora import chunks, files, hub, kinds, tables
 from corpora.chunks import Chunk, sample_documents, split_documents
 from corpora.corpus import VAL_SEED, load_corpus
 from corpora.kinds import Corpus
@@ -127,6 +127,18 @@ def test_a_long_document_is_read_in_chunks_of_bounded_size(tmp_path, load, monke
         assert [chunk.is_last for chunk in part] == [False] * (len(part) - 1) + [True]
 
 
+@pytest.mark.parametrize("content", [" " * 9999, "a" + " " * 9999 + "b", " " * 9999 + "b", "|" + "\n " * 4999 + "|a b"],
+                         ids=len)
+def test_white_space_is_read_in_chunks_of_bounded_size(content, monkeypatch):
+    monkeypatch.setattr(chunks, "CHUNK_CHARS", 100)
+    monkeypatch.setattr(chunks, "MAX_BLANK", 1000)
+    found = list(split_documents([content[n:n + 50] for n in range(0, len(content), 50)], "|"))
+    assert "".join(chunk.text for chunk in found) == content.replace("|", "")
+    assert max(len(chunk.text) for chunk in found) < 1050
+    whole = list(split_documents([" " * 900], None))
+    assert whole == [Chunk(" " * 900)]
+
+
 def test_the_fingerprint_follows_the_content_and_the_split_and_not_the_path(tmp_path, load):
     first = write(tmp_path / "a" / "first.txt", "one|two|three")
     moved = write(tmp_path / "b" / "moved.txt", "one|two|three")
@@ -155,6 +167,24 @@ def test_text_that_cannot_be_used_is_one_clear_sentence(content, flags, message,
     monkeypatch.setattr(files, "BLOCK_BYTES", 3)
     with pytest.raises(ValueError, match=message):
         load(write(tmp_path / "a.txt", content), **flags)
+
+
+@pytest.mark.parametrize("end", [".gz", ".zst"])
+def test_compressed_text_is_read_in_small_blocks_however_well_it_packs(end, tmp_path):
+    content = b"The fox ran. " * 1_000_000
+    path = write(tmp_path / f"a.txt{end}", content)
+    with open(path, "rb") as file:
+        blocks = list(files.byte_blocks(file, path))
+    assert b"".join(blocks) == content and max(map(len, blocks)) <= files.BLOCK_BYTES < path.stat().st_size * 1000
+
+
+def test_reading_compressed_text_says_nothing(tmp_path, load, capfd):
+    path = write(tmp_path / "a.txt.zst", "one " * 50)
+    assert "".join(both(load(path))) == "one " * 50
+    path.write_bytes(path.read_bytes()[:-3])
+    with pytest.raises(ValueError, match="cannot be decompressed"):
+        load(path)
+    assert tuple(capfd.readouterr()) == ("", "")
 
 
 @pytest.mark.parametrize("end", [".gz", ".zst"])
@@ -283,6 +313,81 @@ def test_cells_of_a_csv_are_text_as_it_stands(tmp_path, load):
     assert both(load(write(tmp_path / "a.csv", table("csv", texts)))) == ["a word", "NA", "007", "1e5", "null"]
 
 
+def rows_file(path: Path, rows: list[Any]) -> Path:
+    """A file of rows, each a dictionary: .jsonl or .parquet."""
+    if path.suffix == ".jsonl":
+        return write(path, "".join(json.dumps(row) + "\n" for row in rows))
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_a_column_inside_a_column_is_read(kind, tmp_path, load):
+    rows = [{"id": n, "data": {"meta": {"body": text, "n": 1}}} for n, text in enumerate(DOCUMENTS)]
+    path = rows_file(tmp_path / f"a.{kind}", [{"id": -1, "data": None}, {"id": -2, "data": {"meta": None}}, *rows])
+    corpus = load(path, column="data.meta.body")
+    assert both(corpus) == DOCUMENTS
+    assert corpus.left_out == {"without it or null": 2}
+    for column, problem in (("data.body", "is not a column of"), ("data.meta", "holds .*, not text, in"),
+                            ("data", "holds .*, not text, in"), ("data.meta.n", "holds int64, not text, in"),
+                            ("data.meta.body.x", "is not a column of"), ("body", "is not a column of")):
+        with pytest.raises(ValueError, match=f"^data.column={column} {problem} .*: use one of .*data.meta.body"):
+            load(path, column=column)
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet"])
+def test_a_dot_may_be_a_part_of_a_columns_name(kind, tmp_path, load):
+    path = write(tmp_path / f"a.{kind}", table(kind, DOCUMENTS, "data.body"))
+    assert both(load(path, column="data.body")) == DOCUMENTS
+
+
+@pytest.mark.parametrize(("role", "content"), [("role", "content"), ("from", "value")])
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_a_chat_is_its_messages_with_a_blank_line_between(kind, role, content, tmp_path, load):
+    chat = [{role: "user", content: "Once?\nTwice?"}, {role: "assistant", content: "Upon."}]
+    path = rows_file(tmp_path / f"a.{kind}", [
+        {"messages": chat}, {"messages": []}, {"messages": [{role: "user", content: None}]}, {"messages": chat[:1]}])
+    corpus = load(path, column="messages", val_ratio=0.5)
+    assert both(corpus) == ["user: Once?\nTwice?\n\nassistant: Upon.", "user: Once?\nTwice?"]
+    assert corpus.left_out == {"blank": 1, "not text": 1}
+
+
+def test_rows_without_text_are_counted_by_their_reason(tmp_path, load):
+    rows = [{"text": "one"}, {"text": None}, {"n": 1}, {"text": " \n"}, {"text": ""}, {"text": 5}, {"text": {"a": "b"}},
+            {"text": ["x"]}, {"text": "two"}, {"text": [{"role": "user", "content": "three"}]}]
+    corpus = load(rows_file(tmp_path / "a.jsonl", rows))
+    for _ in range(2):
+        assert both(corpus) == ["one", "two", "user: three"]
+        assert corpus.left_out == {"without it or null": 2, "blank": 2, "not text": 3}
+    nested = load(rows_file(tmp_path / "b.jsonl", [{"a": {"b": "one"}}, {"a": 5}, {"a": {"c": 1}}, {"a": {"b": 1}}]),
+                  column="a.b")
+    assert both(nested) == ["one"] and nested.left_out == {"without it or null": 2, "not text": 1}
+    cells = load(write(tmp_path / "c.csv", table("csv", ["one", "", " ", "two"])))
+    assert both(cells) == ["one", "two"] and cells.left_out == {"blank": 2}
+
+
+def test_what_was_left_out_is_said_once_on_stderr_and_kept(tmp_path, capsys):
+    import torch
+    from rich.console import Console
+
+    from training.setup import prepare_run
+
+    texts = [*DOCUMENTS, None, " ", ""] * 3
+    path = rows_file(tmp_path / "a.jsonl", [{"text": text} for text in texts])
+    cfg = from_dict({"data": {"name": [str(path)], "cache_dir": str(tmp_path / "cache")}, "tokenizer": {"kind": "byte"},
+                     "model": {"max_seq_len": 16}, "train": {"steps": 1}})
+    for console, said in ((Console(), 1), (Console(), 1), (None, 0)):  # encoded, from the cache, for a plan
+        setup = prepare_run(cfg, torch.device("cpu"), console=console)
+        printed = capsys.readouterr()
+        sentence = f"data.name={path} (9 rows are left out: 6 blank, 3 without it or null)\n"
+        assert (printed.out, printed.err) == ("", sentence * said)
+        assert setup.describe_data()["rows_left_out"] == {"blank": 6, "without it or null": 3}
+    empty = rows_file(tmp_path / "b.jsonl", [{"text": " "}, {"text": None}])
+    cfg = from_dict({"data": {"name": [str(empty)], "cache_dir": str(tmp_path)}, "tokenizer": {"kind": "byte"}})
+    with pytest.raises(ValueError, match=r"train part empty \(2 rows are left out: 1 blank, 1 without it or null\)"):
+        prepare_run(cfg, torch.device("cpu"))
+
+
 def test_tables_in_a_folder_or_a_glob_are_read_in_name_order(tmp_path, load):
     for number, name in enumerate(["b.jsonl.zst", "a.jsonl", "deep/c.jsonl.gz"]):
         write(tmp_path / "rows" / name, table("jsonl", [f"{number} {text}" for text in "xyz"]))
@@ -308,6 +413,40 @@ def test_a_folder_laid_out_like_a_dataset_of_the_hub_is_read_by_its_card(tmp_pat
             load(folder, **flags)
     with pytest.raises(ValueError, match=f"data.name='{folder}:val' has no split val: use one of {folder}:train, "):
         load(f"{folder}:val", subset="en")
+
+
+@pytest.mark.parametrize("place", ["../secret.jsonl", "/etc/passwd", "https://example.invalid/a.jsonl",
+                                   {"train": ["a.jsonl", "deep/../../secret.jsonl"]}, "hf://datasets/a/b/c.jsonl"])
+def test_a_card_that_names_files_elsewhere_is_refused(place, tmp_path, load):
+    write(tmp_path / "secret.jsonl", table("jsonl", ["secret"]))
+    write(tmp_path / "copy" / "a.jsonl", table("jsonl", DOCUMENTS))
+    configs = [{"config_name": "x", "sep": "/", "data_files": place}]
+    write(tmp_path / "copy" / "README.md", f"---\nconfigs: {json.dumps(configs)}\n---\n")
+    with pytest.raises(ValueError, match="^data.name='.*copy': its README.md names .*, which is not in the folder:"):
+        load(tmp_path / "copy")
+
+
+@pytest.mark.parametrize("head", ["configs: [", "x: !!python/object/apply:os.system ['true']", "- a", "[" * 9999],
+                         ids=len)
+def test_a_card_that_cannot_be_read_is_one_clear_sentence(head, tmp_path, load):
+    write(tmp_path / "copy" / "a.jsonl", table("jsonl", DOCUMENTS))
+    write(tmp_path / "copy" / "README.md", f"---\n{head}\n---\n")
+    with pytest.raises(ValueError, match="^data.name='.*copy': its README.md cannot be read ") as error:
+        load(tmp_path / "copy")
+    assert "\n" not in str(error.value)
+
+
+def test_a_program_beside_the_rows_is_never_run(tmp_path, load):
+    folder = tmp_path / "copy"
+    write(folder / "README.md", "---\nlicense: mit\n---\n")
+    write(folder / "a.jsonl", table("jsonl", DOCUMENTS))
+    for name in ("dataset.py", "__init__.py", "json.py"):
+        write(folder / name, f"open({str(tmp_path / 'ran')!r}, 'w').close()\n")
+    assert both(load(folder)) == DOCUMENTS
+    (folder / "json.py").rename(folder / "copy.py")  # the name of a dataset's program
+    with pytest.raises(ValueError, match=f"^data.name='{folder}' cannot be read .*scripts are no longer supported"):
+        load(folder)
+    assert not (tmp_path / "ran").exists()
 
 
 @pytest.mark.parametrize(("files", "message"), [
@@ -341,6 +480,31 @@ def test_nothing_is_written_outside_the_cache(tmp_path, load, monkeypatch):
     monkeypatch.setattr(config, "DOWNLOADED_DATASETS_PATH", str(elsewhere))
     both(load(write(tmp_path / "a.parquet.gz", table("parquet", DOCUMENTS))))
     assert not elsewhere.exists() and (tmp_path / "cache" / "unpacked").exists()
+
+
+# ---- what a vocabulary learns from ----
+
+
+@pytest.mark.parametrize("kind", ["char", "bpe", "unigram"])
+def test_a_small_vocabulary_has_the_characters_of_the_held_out_part(kind, tmp_path, load):
+    from config import TokenizerConfig
+    from training.setup import choose_tokenizer
+
+    stories = "".join(story.text for story in islice(tales.stories(0), 50))
+    corpus = load(write(tmp_path / "a.txt", stories + " 5 \u00a7 6\t7"))
+    tokenizer = choose_tokenizer(TokenizerConfig(kind=kind, vocab_size=None if kind == "char" else 200),
+                                 DataConfig(name=("a.txt",)), corpus)
+    assert "\u00a7" not in "".join(corpus.train())
+    for text in both(corpus):
+        assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no disk that is always full")
+def test_a_table_that_is_unpacked_onto_a_full_disk_is_one_sentence(tmp_path, load, monkeypatch):
+    monkeypatch.setattr(tables, "open", lambda path, mode, **flags: open(  # noqa: SIM115
+        path if mode == "rb" else "/dev/full", mode, **flags), raising=False)
+    with pytest.raises(ValueError, match="unpacked/.* cannot be written .No space left on device.: make room"):
+        load(write(tmp_path / "a.parquet.gz", table("parquet", DOCUMENTS)))
 
 
 # ---- shares ----

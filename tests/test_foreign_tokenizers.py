@@ -9,9 +9,21 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from small_tokenizers import DIFFICULT, STORIES, byte_level_backend, llama_backend, write
-from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
+from tokenizers import (
+    AddedToken,
+    Regex,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 
-from tokenization import foreign
+from tokenization import base, foreign
+from tokenization.cuts import WORD_ENDS
+from tokenization.hugging_face import BYTES
 from tokenizer import load_tokenizer
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -80,6 +92,11 @@ def test_any_text_returns_and_its_bytes_add_up(tokenizer, text):
     check_exact(tokenizer, text)
 
 
+def test_half_a_character_is_one_clear_sentence(tokenizer):
+    with pytest.raises(ValueError, match="^text has '.udce9' as its character 3, which is half of a character"):
+        tokenizer.encode("caf\udce9")
+
+
 def test_a_folder_gives_the_ids_of_autotokenizer(tmp_path):
     from transformers import AutoTokenizer
     backend = byte_level_backend(special_tokens=["<a>", "<b>"])
@@ -140,6 +157,89 @@ def test_what_is_saved_needs_neither_the_folder_nor_transformers(tokenizer, tmp_
             f"t = load_tokenizer({str(tmp_path)!r}); print(t.fingerprint, t.kind, t.encode({STORIES[0]!r}))")
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == f"{tokenizer.fingerprint} hf {tokenizer.encode(STORIES[0])}\n"
+
+
+# ---- long texts ----
+
+
+def unsplit_backend(texts):
+    """Bytes merged across words: no pre-tokenizer splits the text."""
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    backend.decoder = decoders.ByteLevel()
+    backend.train_from_iterator(texts, trainers.BpeTrainer(
+        vocab_size=400, show_progress=False, initial_alphabet=list(BYTES)))
+    return backend
+
+
+def check_pieces(tokenizer, text, monkeypatch, num_calls):
+    """A text that is encoded in so many pieces has the ids of the whole text."""
+    whole, calls, work = tokenizer.encode(text), [], tokenizer.encode_small_batch
+    with monkeypatch.context() as patch:
+        patch.setattr(base, "MAX_CHARS", 100)
+        patch.setattr(tokenizer, "encode_small_batch", lambda texts: calls.append(texts) or work(texts))
+        assert tokenizer.encode(text) == whole
+    assert (len(calls) > 1) == (num_calls > 1), len(calls)
+
+
+LINES = "The fox ran. It hid,\nand caf\u00e9 12 was\n\nopen\nagain\u3002\n" * 50
+
+
+@pytest.mark.parametrize("text", ["caf\u00e9 " * 300, "\u4f60\u597d \n" * 300, "a b c\nd " * 300, ". " * 300, LINES])
+def test_a_text_is_not_cut_where_tokens_cross(text, tmp_path, monkeypatch):
+    tokenizer = load_tokenizer(write(tmp_path / "it", unsplit_backend([text])))
+    check_pieces(tokenizer, text, monkeypatch, 1)
+
+
+@pytest.mark.parametrize("step", [
+    pre_tokenizers.FixedLength(7), pre_tokenizers.Split(Regex(r"\w+ \w+"), "isolated"),
+    pre_tokenizers.Split(Regex(r"(?<=\w )\w+"), "isolated")], ids=str)
+def test_a_text_is_not_cut_where_the_words_depend_on_what_is_before(step, tmp_path, monkeypatch):
+    backend = byte_level_backend()
+    backend.pre_tokenizer = pre_tokenizers.Sequence([
+        step, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    check_pieces(load_tokenizer(write(tmp_path / "it", backend)), LINES, monkeypatch, 1)
+
+
+def test_added_words_that_must_stand_alone_forbid_cuts(tmp_path, monkeypatch):
+    backend = byte_level_backend()
+    backend.add_tokens([AddedToken(" ran", single_word=True)])
+    check_pieces(load_tokenizer(write(tmp_path / "it", backend)), LINES, monkeypatch, 1)
+
+
+def test_most_tokenizers_have_places_to_cut(tokenizer, monkeypatch):
+    check_pieces(tokenizer, LINES, monkeypatch, 2)
+    assert WORD_ENDS in tokenizer.cuts.pattern
+
+
+# ---- code of strangers ----
+
+AUTO_MAP = {"AutoTokenizer": ["theirs.Theirs", "theirs.Theirs"], "AutoConfig": "theirs.Theirs"}
+
+
+@pytest.mark.parametrize("described", [("tokenizer_config.json",), ("config.json",),
+                                       ("tokenizer_config.json", "config.json")], ids=str)
+def test_a_folder_with_a_program_is_refused_without_running_it_or_asking(described, tmp_path):
+    folder, ran = tmp_path / "it", tmp_path / "ran"
+    folder.mkdir()
+    (folder / "theirs.py").write_text(f"open({str(ran)!r}, 'w').close()\nclass Theirs: pass\n")
+    for name in described:
+        (folder / name).write_text(json.dumps({"tokenizer_class": "Theirs", "model_type": "theirs",
+                                               "auto_map": AUTO_MAP}))
+    done = subprocess.run([sys.executable, "tokenizer.py", "show", folder, "text"], cwd=ROOT, input="y\n" * 9,
+                          capture_output=True, text=True, timeout=100)
+    assert (done.returncode, done.stdout, ran.exists()) == (2, "", False)
+    assert done.stderr.startswith(f"error: tokenizer='{folder}' ") and done.stderr.count("\n") == 1
+    if "tokenizer_config.json" in described:
+        assert done.stderr.endswith("consists of a program of its own, which is never run: use one with a "
+                                    "tokenizer.json, or save it as one with the library that it is for\n")
+
+
+def test_a_program_beside_a_tokenizer_json_is_not_run(tmp_path):
+    ran, folder = tmp_path / "ran", write(tmp_path / "it", byte_level_backend(), auto_map=AUTO_MAP)
+    (folder / "theirs.py").write_text(f"open({str(ran)!r}, 'w').close()\nclass Theirs: pass\n")
+    assert load_tokenizer(folder).vocab_size == 601
+    assert not ran.exists()
 
 
 # ---- the Hub ----

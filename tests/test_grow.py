@@ -135,6 +135,11 @@ def test_what_cannot_grow_says_why(kind, size, to, message):
         assert grow_tokenizer(train_tokenizer(kind, STORIES, size), STORIES, most).vocab_size == most
 
 
+def test_text_with_half_a_character_is_one_clear_sentence():
+    with pytest.raises(ValueError, match="^text has '.ud800' as its character 1, which is half of a character"):
+        grow_tokenizer(train_tokenizer("hf_bpe", STORIES, 600), ["a\ud800"], 700)
+
+
 def test_a_vocabulary_whose_merges_cross_words_cannot_grow(tmp_path):
     with pytest.raises(ValueError, match="kind=hf has no merges of bytes"):
         grow_tokenizer(load_tokenizer(write(tmp_path / "llama", llama_backend())), STORIES, 900)

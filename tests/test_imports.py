@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "modules": "config tools",
     "model": "config configuration modules presets tools tracing",
     "tales": "",
-    "tokenization": "",
+    "tokenization": "configuration",
     "tokenizer": "configuration tales tokenization",
     "run_store": "config configuration presets",
     "corpora": "config configuration run_store tales tokenization tokenizer",
@@ -90,7 +90,7 @@ def test_a_folder_of_data_is_no_package(folder):
 
 WITHOUT_TORCH = (  # test files
     "command_line", "config", "corpora", "foreign_tokenizers", "grow", "imports", "memory_cases", "notebooks",
-    "packing", "search_space", "shards", "statistics", "tales", "tokenizer")
+    "packing", "pieces", "search_space", "shards", "statistics", "tales", "tokenizer")
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """Shards: encoded once, whole or not at all, the same from any number of processes."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -82,6 +83,34 @@ def test_long_documents_encoded_in_chunks_give_the_same_ids(kind, size, ratio, t
     for part, texts in ((train, corpus.train()), (val, corpus.val())):
         assert part.tokens.tolist() == tokenizer.encode("".join(texts), bos=True, eos=True)
         assert part.document_starts.tolist() == [0]
+
+
+@pytest.mark.parametrize("kind", ["bpe", "unigram", "hf_bpe"])
+@pytest.mark.parametrize("text", ["tigerburning" * 300, "burning, " * 300, "\u4f60\u597d\u3002" * 300], ids=len)
+def test_a_document_is_cut_only_where_its_ids_stay(kind, text, tmp_path, monkeypatch):
+    """Also without a place to cut in many chunks; only MAX_UNCUT characters without one end the search."""
+    tokenizer = train_tokenizer(kind, [*(tales.story(0, n).text for n in range(60)), text], 560)
+    monkeypatch.setattr(chunks, "CHUNK_CHARS", 100)
+    path = write(tmp_path / "a.txt", text)
+    for limit, same in ((10**6, True), (200, " " in text)):
+        monkeypatch.setattr(encoder, "MAX_UNCUT", limit)
+        train, _ = parts_of(load(path, cache=tmp_path / f"{limit}", val_ratio=0.01), tokenizer, tmp_path / f"{limit}")
+        document = text[:round(len(text) * 0.99)]
+        assert (train.tokens.tolist() == tokenizer.encode(document, bos=True, eos=True)) >= same
+        assert tokenizer.decode(train.tokens) == document
+        assert train.document_starts.tolist() == [0]
+
+
+def test_no_group_is_longer_than_what_may_stay_uncut(tmp_path, monkeypatch):
+    seen = []
+    for module in (chunks, encoder):
+        monkeypatch.setattr(module, "CHUNK_CHARS", 100)
+    monkeypatch.setattr(encoder, "MAX_UNCUT", 1000)
+    monkeypatch.setattr(ByteTokenizer, "cuts", None)
+    monkeypatch.setattr(encoder, "encode_group", lambda tokenizer, group, work=encoder.encode_group:
+                        seen.append(sum(len(chunk.text) for chunk in group)) or work(tokenizer, group))
+    parts_of(load(write(tmp_path / "a.txt", "x" * 99_999), cache=tmp_path / "cache"), BYTES, tmp_path, workers=1)
+    assert 900 <= max(seen) < 1300 and sum(seen) == 99_999
 
 
 def test_ids_beyond_16_bits_are_kept(tmp_path):
@@ -350,6 +379,55 @@ def test_no_process_outlives_a_stopped_encode(number, tmp_path, start):
         assert folders(cache) == []
         errors = (tmp_path / "errors").read_text()
         assert errors.count("Traceback") == 1 and errors.endswith("KeyboardInterrupt\n")  # ours, that no one caught
+
+
+# ---- a full disk ----
+
+
+def full(monkeypatch, module: Any, name: str) -> None:
+    """Have the file of this name, opened by a module, be on a full disk."""
+    monkeypatch.setattr(module, "open", lambda path, *mode, **flags: open(  # noqa: SIM115
+        "/dev/full" if Path(path).name == name else path, *mode, **flags), raising=False)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no disk that is always full")
+@pytest.mark.parametrize("part", ["train", "val"])
+@pytest.mark.parametrize("end", ["bin", "starts"])
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(part, end, tmp_path, monkeypatch):
+    corpus = corpus_of(tmp_path, ["one", "two"])
+    full(monkeypatch, shards, f"{part}.{end}")
+    with pytest.raises(ValueError, match="^/dev/full cannot be written .No space left on device.: make room on"):
+        prepare(corpus, BYTES, tmp_path / "cache")
+    assert folders(tmp_path / "cache") == []
+
+
+LIMITED = """
+import resource, sys
+from pathlib import Path
+from config import DataConfig
+from corpora import files
+from corpora.corpus import load_corpus
+from corpora.shards import prepare
+from tokenizer import ByteTokenizer
+files.MIN_AGE_NS = 0
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]), resource.RLIM_INFINITY))
+cache = Path(sys.argv[2])
+try:
+    prepare(load_corpus(DataConfig(name=sys.argv[1], cache_dir=str(cache))), ByteTokenizer(), cache)
+except ValueError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize(("limit", "name"), [(5000, "[.]tmp/train[.]bin"), (0, "scans/[0-9a-f]+[.]json")])
+def test_a_disk_that_takes_no_more_is_one_sentence_that_names_the_file(limit, name, tmp_path):
+    text = write(tmp_path / "a.txt", POEM * 100)
+    done = subprocess.run([sys.executable, "-c", LIMITED, text, tmp_path / "cache", str(limit)], cwd=ROOT,
+                          capture_output=True, text=True)
+    assert done.stderr == ""
+    assert re.fullmatch(f"{tmp_path}/cache/.*{name} cannot be written .File too large.: make room on its disk, or set "
+                        "data.cache_dir to a folder on another one\n", done.stdout)
+    assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file() and path.parent.name != "scans"]
 
 
 # ---- what is shown ----

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 import tales
 import tokenizer as module
-from tokenization import base
+from tokenization import base, documents, sentence_piece
 from tokenization.base import sample_evenly, split_long
+from tokenization.cuts import BETWEEN_WORDS, LINE_ENDS, WORD_ENDS, last_cut, safe_cuts
 from tokenization.hugging_face import BYTES, SPLIT
 from tokenization.sentence_piece import sample
 from tokenizer import BUILT_SIZES, TOKENIZERS, load_tokenizer, train_tokenizer
@@ -96,6 +97,20 @@ def test_a_character_outside_the_vocabulary_is_named(name, character):
         TRAINED[name].encode(f"Once {character}")
 
 
+@every_kind
+@pytest.mark.parametrize("half", ["\ud800", "\udce9", "\udfff"])
+def test_half_a_character_is_one_clear_sentence(name, half):
+    sentence = rf"^text has '\\u{ord(half):x}' as its character 1, which is half of a character and not UTF-8: take it"
+    for encode in (TRAINED[name].encode, TRAINED[name].show):
+        with pytest.raises(ValueError, match=sentence):
+            encode("a" + half)
+    with pytest.raises(ValueError, match=sentence):
+        TRAINED[name].encode_batch(["a", "", "a" + half])
+    if name != "byte":  # which reads no text to learn from
+        with pytest.raises(ValueError, match=sentence):
+            train_tokenizer(name.split()[-1], [*STORIES, "a" + half], SIZES[name])
+
+
 @pytest.mark.parametrize("bad", [-1, 259])
 def test_an_id_outside_the_vocabulary_is_an_error(bad):
     with pytest.raises(ValueError, match=f"id={bad} .* 0 to 258"):
@@ -117,6 +132,36 @@ def test_the_chunks_of_a_text_have_its_ids(name, text, max_chars):
     chunks = list(split_long(text, max_chars))
     assert "".join(chunks) == text
     assert sum(TRAINED[name].encode_batch(chunks), []) == TRAINED[name].encode(text)
+
+
+@every_kind
+@given(text=st.text(st.sampled_from("abtOu'1 \n")), max_chars=st.integers(1, 9))
+def test_a_text_may_be_cut_wherever_its_tokenizer_says(name, text, max_chars):
+    tokenizer = TRAINED[name]
+    text = text if name in ANY_TEXT else "".join(set(text) & set(ALPHABET)) * 3
+    chunks, whole = list(split_long(text, max_chars, tokenizer.cuts)), tokenizer.encode(text)
+    assert "".join(chunks) == text
+    assert sum(tokenizer.encode_batch(chunks), []) == whole
+    end = last_cut(text, tokenizer.cuts)
+    assert tokenizer.encode(text[:end]) + tokenizer.encode(text[end:]) == whole
+    assert end == max([0, *(found.end() for found in tokenizer.cuts.finditer(text))])
+
+
+@pytest.mark.parametrize("token, left", [
+    (b"a", {WORD_ENDS, LINE_ENDS}), (b" ", {WORD_ENDS, LINE_ENDS}), (b". ", {WORD_ENDS, LINE_ENDS}),
+    (b"\xe3\x80\x82\n", {WORD_ENDS, LINE_ENDS}), (b" \nx", {WORD_ENDS, LINE_ENDS}), (b"a b", {LINE_ENDS}),
+    (b"\xa9 ", {LINE_ENDS}), (b"\xc3\xa9\n", {LINE_ENDS}), (b"\n\xc3", {WORD_ENDS}), (b"\nx", {WORD_ENDS}),
+    (b"\xa9\nx", set()), (b"a\nx", set()),
+])
+def test_a_token_forbids_the_places_where_it_goes_on(token, left):
+    found = safe_cuts([b"x", token])
+    assert (set(found.pattern.split("|")) if found else set()) == left
+
+
+def test_the_last_place_to_cut_is_found_however_far_back_it_is():
+    for far in (0, 1, 255, 256, 5000, 70_000):
+        assert last_cut("ab " + "c" * far + "!" * 9, BETWEEN_WORDS) == 2
+        assert last_cut("a" * far + "!" * 9, BETWEEN_WORDS) == 0
 
 
 @every_kind
@@ -148,6 +193,22 @@ def test_training_reads_a_sample_of_a_huge_corpus(kind, monkeypatch):
     sampled = TOKENIZERS[kind].train(sample_evenly(given, 50_000), 600)
     assert train_tokenizer(kind, given, 600).fingerprint == sampled.fingerprint
     assert train_tokenizer("char", given).alphabet == "".join(sorted({*ALPHABET, "z"}))
+
+
+@pytest.mark.parametrize("text", ["one two\nthree ", "x\u00e9\u4f60\U0001f600", "\n  \n", "a" * 64, "|", "| |a|"],
+                         ids=len)
+@pytest.mark.parametrize("size", [8, 9, 11])
+def test_a_long_document_comes_in_parts_cut_between_characters(text, size, tmp_path, monkeypatch):
+    monkeypatch.setattr(documents, "MAX_BYTES", size)
+    (tmp_path / "a.txt").write_text(text * 50)
+    found = list(documents.documents_in(tmp_path / "a.txt"))
+    assert "".join(found) == (text * 50 if text.strip() else "")
+    assert max(map(len, found), default=0) <= size
+    between = [part for part in (text * 50).split("|") if part.strip()]
+    assert "".join(documents.documents_in(tmp_path / "a.txt", "|")) == "".join(between)
+    (tmp_path / "a.txt").write_bytes(b"good " * 20 + b"\xff" + b"good" * 20)
+    with pytest.raises(ValueError, match=r"is not UTF-8 text \(byte 100\)"):
+        list(documents.documents_in(tmp_path / "a.txt"))
 
 
 # ---- processes ----
@@ -325,6 +386,36 @@ def test_a_size_that_does_not_suit_the_text_names_one_that_does(kind, vocab_size
 @pytest.mark.parametrize("kind", ["bpe", "unigram", "hf_bpe"])
 def test_a_text_too_small_for_byte_pieces_is_advised_a_size_without_them(kind):
     check_advice(kind, ["the cat sat on the mat, then on another"], 600)
+
+
+@pytest.mark.parametrize("kind", ["bpe", "unigram"])
+@pytest.mark.parametrize("rare", ["\u00a7", "\t", "\u2585", "\U0001f600\u2047\ufffd", " "])
+def test_a_small_vocabulary_has_every_character_of_the_text_and_of_others(kind, rare, monkeypatch):
+    monkeypatch.setattr(sentence_piece, "sample", lambda sentences: sample(sentences, 50))  # without the rare line
+    texts = [story.replace(" ", "_") for story in STORIES[:60]]
+    for learned, others in (([*texts[:30], rare, *texts[30:]], ()), (texts, [f"Once{rare}"])):
+        tokenizer = train_tokenizer(kind, learned, 128, others=others)
+        assert tokenizer.vocab_size == 128
+        check_exact(tokenizer, f"Once{rare}upon {rare}" if rare == " " else f"Once{rare}upon{rare}")
+
+
+@pytest.mark.parametrize("kind", ["bpe", "unigram"])
+@pytest.mark.parametrize("character", ["\0", "\u2581"])
+def test_what_no_small_vocabulary_can_have_is_not_advised_to_be_learnt(kind, character):
+    tokenizer = train_tokenizer(kind, [*STORIES, f"Once{character}"], 128)
+    with pytest.raises(ValueError, match=rf"U\+{ord(character):04X}\), which this vocabulary cannot have: use kind=byte"
+                                         ", kind=bpe with vocab_size>512, or text without it$"):
+        tokenizer.encode(f"Once{character}")
+
+
+@pytest.mark.parametrize("kind", ["bpe", "unigram"])
+def test_what_a_small_vocabulary_knows_changes_no_other(kind):
+    prints = [train_tokenizer(kind, STORIES, 128, others=others).fingerprint for others in ((), STORIES)]
+    assert prints[0] == prints[1]
+    with pytest.raises(ValueError, match=r"too small for the characters of this text: use \d+ or more") as error:
+        train_tokenizer(kind, STORIES, 70, others=["".join(map(chr, range(0x4e00, 0x4e40)))])
+    assert train_tokenizer(kind, STORIES, int(str(error.value).split("use ")[1].split()[0]),
+                           others=["".join(map(chr, range(0x4e00, 0x4e40)))])
 
 
 def check_advice(kind, texts, vocab_size):

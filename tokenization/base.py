@@ -13,6 +13,7 @@ import numpy as np
 from rich.text import Text
 
 from tokenization import display
+from tokenization.cuts import BETWEEN_WORDS, split_long
 
 Item = TypeVar("Item")
 PARALLELISM = "TOKENIZERS_PARALLELISM"  # variable of Hugging Face's library; we use it for SentencePiece too
@@ -20,8 +21,6 @@ if multiprocessing.parent_process() is not None:  # in a child process, which sh
     os.environ.setdefault(PARALLELISM, "false")
 META = "meta.json"  # in a saved folder: kind, sizes, fingerprint
 MAX_CHARS = 1_000_000  # per call of a library, whose working memory is many times the text
-# no token of any kind crosses this: after a letter, before a space or newline
-BOUNDARY = re.compile(r"[^\W\d_](?=[ \n])")
 
 
 class Serializable:
@@ -77,7 +76,7 @@ class Tokenizer(Serializable):
     special. Can be pickled, as the files that `save` writes.
     """
 
-    cuttable = True  # long text may be encoded in chunks
+    cuts: re.Pattern[str] | None = BETWEEN_WORDS  # where a long text may be cut and has the same ids; None = nowhere
 
     def __init__(self, token_bytes: list[bytes], *, pad_id: int = 0, bos_id: int = 1, eos_id: int = 2):
         self.token_bytes = token_bytes
@@ -92,10 +91,11 @@ class Tokenizer(Serializable):
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of each text, of any length, without bos and eos. Raises ValueError, naming a character without an id."""
-        if not self.cuttable or sum(map(len, texts)) <= MAX_CHARS:
-            return self.encode_small_batch(list(texts))
+        texts = [require_unicode(text) for text in texts]
+        if self.cuts is None or sum(map(len, texts)) <= MAX_CHARS:
+            return self.encode_small_batch(texts)
         batch: list[list[int]] = [[] for _ in texts]
-        chunks = ((n, chunk) for n, text in enumerate(texts) for chunk in split_long(text))
+        chunks = ((n, chunk) for n, text in enumerate(texts) for chunk in split_long(text, MAX_CHARS, self.cuts))
         for group in group_by_chars(chunks, lambda numbered: len(numbered[1]), MAX_CHARS):
             encoded = self.encode_small_batch([chunk for _, chunk in group])
             for (n, _), ids in zip(group, encoded, strict=True):
@@ -134,17 +134,15 @@ class Tokenizer(Serializable):
         return [(i, self.token_bytes[i]) for i in self.encode(text)]
 
 
-def split_long(text: str, max_chars: int | None = None) -> Iterator[str]:
-    """Cut a text into chunks of `max_chars` characters or a few more, whose ids are those of the whole text.
-
-    A chunk ends after a letter and before a space or newline, which no token crosses; without such a place the rest
-    is not cut. None = MAX_CHARS.
-    """
-    start, max_chars = 0, max_chars or MAX_CHARS
-    while len(text) - start > max_chars and (match := BOUNDARY.search(text, start + max_chars - 1)):
-        yield text[start:match.end()]
-        start = match.end()
-    yield text[start:]
+def require_unicode(text: str) -> str:
+    """The text. Raises ValueError if it has a lone surrogate, for which UTF-8 has no bytes."""
+    try:
+        if not text.isascii():
+            text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"text has {text[error.start]!r} as its character {error.start:,}, which is half of a "
+                         "character and not UTF-8: take it out, or replace it") from None
+    return text
 
 
 def group_by_chars(items: Iterable[Item], num_chars: Callable[[Item], int], limit: int) -> Iterator[list[Item]]:
@@ -175,6 +173,13 @@ def sample_evenly(texts: Iterable[str], max_bytes: int, chunk_chars: int = 10_00
             kept, every = kept[::2], 2 * every
             num_bytes = sum(len(chunk.encode()) for chunk in kept)
     return kept
+
+
+def consumed(items: list[Item]) -> Iterator[Item]:
+    """The items of a list in order; each is released when the next one is asked for."""
+    items.reverse()
+    while items:
+        yield items.pop()
 
 
 def one_thread() -> bool:

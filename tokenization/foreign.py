@@ -1,4 +1,4 @@
-"""Others' tokenizers: GPT-2's two files, a tokenizer.json, anything that AutoTokenizer loads.
+"""Others' tokenizers: GPT-2's two files, a tokenizer.json or .model, anything that AutoTokenizer loads.
 
 Special tokens: if a tokenizer has only one of bos and eos, that one is used for both (as GPT-2's <|endoftext|>). If it
 has neither, <|endoftext|> is used, and added if missing. Without pad, eos is used: padding is masked, so its id does
@@ -18,37 +18,53 @@ from huggingface_hub import constants
 from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, pre_tokenizers
 
-from tokenization.base import META
+from configuration.reading import read_bytes, read_json
+from tokenization.base import META, Tokenizer
 from tokenization.hugging_face import BYTES, HuggingFaceTokenizer, is_byte_level, parse, steps
+from tokenization.lossless import END, FILES, check_lossless, first_line, incomplete, unreadable
+from tokenization.pieces import TRAINED_HERE, from_model
 
-END = "<|endoftext|>"
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-FILES = "tokenizer.json and tokenizer_config.json (or vocab.json and merges.txt)"
-CONSEQUENCE = "so bits per byte could not be counted: use a byte-level one, such as GPT-2's, or train one"
-# texts that a tokenizer must give back byte for byte; normalizers, word splitters and prefixes would change them
-HARD_TEXTS = (
-    "Hello", " ", "\n", " two  spaces   and\ttabs\r\n\r\n lines \n", "UPPER lower 12345 don't I'LL", "\0\x01\x7f\u0080",
-    "na\u00efve cafe\u0301 \u212b \ufb01 \uff21", "\ufeff\u00a0\u200d\u3000", "\u2581a \u2581\u2581b",
-    "\u4f60\u597d\u4e16\u754c \U0001f600\U0001f468\u200d\U0001f469",
-)
 
 
-def from_folder(folder: Path) -> HuggingFaceTokenizer:
-    """The tokenizer of a folder of Hugging Face files. Raises ValueError if it is not one, or changes text."""
+def from_file(path: Path, source: str | None = None) -> Tokenizer:
+    """The tokenizer of a tokenizer.json or of a SentencePiece .model. Raises ValueError if it is not one."""
+    source = source or str(path)
+    if path.suffix == ".json" and path.name != META:
+        return from_json(path, source)
+    if path.suffix == ".model":
+        return from_model(_content(path, source), source)
+    raise ValueError(f"tokenizer={source!r} is a file of another kind: give a tokenizer.json, a SentencePiece .model "
+                     "or a folder; a pickle is never read, since it may run code, but converted: see docs/tokenizer.md")
+
+
+def from_json(path: Path, source: str) -> HuggingFaceTokenizer:
+    """The tokenizer of a tokenizer.json, with the special tokens that the files beside it name."""
+    content = _content(path, source).decode(errors="replace")
+    beside = path.parent if path.name == "tokenizer.json" else path / "none"
+    named = {name: word for name, word in _json(beside / "tokenizer_config.json").items() if word is not None}
+    return make_lossless(content, _json(beside / "special_tokens_map.json") | named, source)
+
+
+def from_folder(folder: Path) -> Tokenizer:
+    """The tokenizer of a folder of Hugging Face files, or of a tokenizer.model. Raises ValueError if there is none."""
     config = _json(folder / "tokenizer_config.json")
     if (folder / "tokenizer.json").is_file():
-        content = (folder / "tokenizer.json").read_text(encoding="utf-8", errors="replace")
-        named = {name: word for name, word in config.items() if word is not None}
-        return make_lossless(content, _json(folder / "special_tokens_map.json") | named, str(folder))
+        return from_json(folder / "tokenizer.json", str(folder))
     is_gpt2 = config.get("tokenizer_class", "GPT2Tokenizer") in ("GPT2Tokenizer", "GPT2TokenizerFast")
     if is_gpt2 and (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
         return make_lossless(gpt2_content(folder), config, str(folder))
+    if (model := folder / "tokenizer.model").is_file():
+        if _content(model, str(folder)).startswith(TRAINED_HERE):
+            raise ValueError(f"tokenizer={str(folder)!r} cannot be read (no {META} beside a model as it is trained here"
+                             f"): save it again, or give {str(model)!r}")
+        return from_file(model, str(folder))
     if not config and not (folder / "config.json").is_file():
-        raise _unreadable(str(folder), f"no {META}, no tokenizer.json")
+        raise unreadable(str(folder), f"no {META}, no tokenizer.json, no tokenizer.model")
     try:
         return from_auto(str(folder), local_files_only=True)
     except OSError as error:
-        raise _unreadable(str(folder), error) from None
+        raise unreadable(str(folder), error) from None
 
 
 def from_hub(name: str) -> HuggingFaceTokenizer:
@@ -63,7 +79,7 @@ def from_hub(name: str) -> HuggingFaceTokenizer:
         return from_auto(name, local_files_only=False)
     except OSError as error:
         raise ValueError(f"tokenizer={name!r} is not a folder, and the Hugging Face Hub does not give it "
-                         f"({_first_line(error)}): get its {FILES} on a machine with a network, and give their folder"
+                         f"({first_line(error)}): get its {FILES} on a machine with a network, and give their folder"
                          ) from None
 
 
@@ -76,23 +92,27 @@ def check_hub_reachable() -> None:
         with contextlib.suppress(urllib.error.HTTPError), urllib.request.urlopen(request, timeout=10):
             pass
     except OSError as error:
-        raise ConnectionError(_first_line(getattr(error, "reason", error))) from None
+        raise ConnectionError(first_line(getattr(error, "reason", error))) from None
 
 
 def from_auto(name: str, *, local_files_only: bool) -> HuggingFaceTokenizer:
-    """The tokenizer that transformers' AutoTokenizer loads, without running code of its own.
+    """The tokenizer that transformers' AutoTokenizer loads. Code beside its files is neither run nor asked about.
 
-    Raises OSError if it finds no files.
+    Raises OSError if it finds no files, ValueError if it needs such code or is not lossless.
     """
     try:
-        from transformers import AutoTokenizer
+        from transformers import AutoTokenizer, logging
     except ImportError:
         raise ValueError(f"tokenizer={name!r} needs the package transformers: install it, or give a folder with {FILES}"
                          ) from None
+    logging.set_verbosity_error()  # its warnings are about models
     try:
         auto = AutoTokenizer.from_pretrained(name, local_files_only=local_files_only, trust_remote_code=False)
     except (ValueError, KeyError, TypeError, AttributeError, ImportError) as error:  # raised by its many classes
-        raise _unreadable(name, error) from None
+        if "trust_remote_code" in str(error):
+            raise ValueError(f"tokenizer={name!r} consists of a program of its own, which is never run: use one with a "
+                             "tokenizer.json, or save it as one with the library that it is for") from None
+        raise unreadable(name, error) from None
     if getattr(auto, "backend_tokenizer", None) is None:
         raise ValueError(f"tokenizer={name!r} is a {type(auto).__name__}, which has no tokenizer.json: "
                          "use one that has, or kind=byte")
@@ -105,7 +125,7 @@ def gpt2_content(folder: Path) -> str:
     try:
         model = models.BPE.from_file(str(folder / "vocab.json"), str(folder / "merges.txt"))
     except Exception as error:  # the library has no narrower class
-        raise _unreadable(str(folder), error) from None
+        raise unreadable(str(folder), error) from None
     backend = Backend(model)
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
@@ -123,14 +143,17 @@ def make_lossless(content: str, names: Mapping[str, Any], source: str) -> Huggin
     try:
         vocabulary = parse(content).get_vocab()
     except ValueError as error:
-        raise _unreadable(source, error) from None
+        raise unreadable(source, error) from None
     state = {name: None for name in ("normalizer", "pre_tokenizer", "decoder")} | json.loads(content)
     _check_family(state, source)
     remove_text_changes(state)
     ids = special_ids(vocabulary, names)
     mark_special(state, vocabulary, ids)
-    tokenizer = HuggingFaceTokenizer(json.dumps(state, ensure_ascii=False), **ids)
-    check_lossless(tokenizer, source)
+    try:
+        tokenizer = HuggingFaceTokenizer(json.dumps(state, ensure_ascii=False), **ids)
+    except (ValueError, KeyError) as error:
+        raise unreadable(source, error) from None
+    check_lossless(tokenizer, source, (token["content"] for token in state["added_tokens"]))
     return tokenizer
 
 
@@ -151,8 +174,8 @@ def remove_text_changes(state: dict) -> None:
 def special_ids(vocabulary: Mapping[str, int], names: Mapping[str, Any]) -> dict[str, int]:
     """pad_id, bos_id and eos_id; see the top of this file for missing ones."""
     words = {role: names.get(f"{role}_token") for role in ("pad", "bos", "eos")}
-    words = {role: word["content"] if isinstance(word, dict) else word for role, word in words.items()}
-    ids = {role: vocabulary[word] for role, word in words.items() if word in vocabulary}
+    words = {role: word.get("content") if isinstance(word, dict) else word for role, word in words.items()}
+    ids = {role: vocabulary[word] for role, word in words.items() if isinstance(word, str) and word in vocabulary}
     end = vocabulary.get(END, max(vocabulary.values()) + 1)
     eos = ids.get("eos", ids.get("bos", end))
     return {"pad_id": ids.get("pad", eos), "bos_id": ids.get("bos", eos), "eos_id": eos}
@@ -167,36 +190,29 @@ def mark_special(state: dict, vocabulary: Mapping[str, int], ids: Mapping[str, i
     state["added_tokens"] = [added[i] for i in sorted(added)]
 
 
-def check_lossless(tokenizer: HuggingFaceTokenizer, source: str) -> None:
-    """Raise ValueError if a text differs from the bytes of its ids."""
-    added = [f"a {token.content} b" for token in tokenizer.backend.get_added_tokens_decoder().values()]
-    for text in (*HARD_TEXTS, *added):
-        if b"".join(tokenizer.token_bytes[i] for i in tokenizer.encode(text)) != text.encode():
-            raise ValueError(f"tokenizer={source!r} does not give the text {text!r} back, {CONSEQUENCE}")
-
-
 def _check_family(state: dict, source: str) -> None:
     """Raise ValueError if ids do not stand for fixed bytes: lower-cased words, characters without an id."""
     model = state["model"]
     words = {entry if isinstance(entry, str) else entry[0] for entry in model["vocab"]}  # Unigram: [word, score]
     needed = set(BYTES) if is_byte_level(state) else {f"<0x{byte:02X}>" for byte in range(256)}
     if not (is_byte_level(state) or model.get("byte_fallback")) or not needed <= words:
-        raise ValueError(f"tokenizer={source!r} cannot encode every text ({model.get('type')} without all 256 bytes), "
-                         f"{CONSEQUENCE}")
+        raise incomplete(source, model.get("type"))
+
+
+def _content(path: Path, source: str) -> bytes:
+    """The content of a file. Raises ValueError if it cannot be read."""
+    try:
+        return read_bytes(path)
+    except ValueError as error:
+        raise unreadable(source, error) from None
 
 
 def _json(path: Path) -> dict:
-    """The content of a JSON file; empty if there is no file."""
+    """The content of a JSON file; empty if there is no file. Raises ValueError if it is damaged."""
     try:
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        found = read_json(path) if path.is_file() else {}
     except ValueError as error:
-        raise ValueError(f"{path} is not JSON ({error}): get it again") from None
-
-
-def _unreadable(source: str, error: Exception | str) -> ValueError:
-    return ValueError(f"tokenizer={source!r} cannot be read ({_first_line(error)}): save it again, "
-                      f"or give a folder with {FILES}")
-
-
-def _first_line(error: Exception | str) -> str:
-    return str(error).strip().split("\n")[0].rstrip(".")
+        raise unreadable(str(path.parent), error) from None
+    if not isinstance(found, dict):
+        raise unreadable(str(path.parent), f"{path.name} is not a JSON object")
+    return found

@@ -5,7 +5,6 @@ All old merges come before the new ones: a text is first split as before, then i
 
 import json
 import re
-import struct
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from heapq import heapify, heappop, heappush
@@ -13,6 +12,7 @@ from itertools import pairwise
 
 from tokenization.base import Tokenizer, too_large_error
 from tokenization.hugging_face import HuggingFaceTokenizer
+from tokenization.pieces import field, piece, varint
 from tokenization.sentence_piece import SPACE_MARK, BPETokenizer
 
 Pair = tuple[int, int]
@@ -153,9 +153,8 @@ def _grow_pieces(tokenizer: BPETokenizer, texts: Iterable[str], vocab_size: int)
     further_merges(words, tokens, vocab_size)
     lowest = min(processor.get_score(i) for i in range(tokenizer.vocab_size))
     new = tokens[tokenizer.vocab_size:]
-    pieces = b"".join(_piece(piece, lowest - 1 - n) for n, piece in enumerate(new))
-    # protobuf: a repeated field is appended to, a scalar that comes again replaces the first
-    return BPETokenizer(tokenizer.model + pieces + _field(2, b"\x20" + _varint(vocab_size)))
+    pieces = b"".join(piece(word, lowest - 1 - n) for n, word in enumerate(new))
+    return BPETokenizer(tokenizer.model + pieces + field(2, b"\x20" + varint(vocab_size)))
 
 
 def _never_merges(processor, i: int) -> bool:
@@ -174,18 +173,3 @@ def _merging_runs(ids: list[int], unmerged: set[int]) -> Iterable[tuple[int, ...
             run = []
     if run:
         yield tuple(run)
-
-
-def _piece(piece: str, score: float) -> bytes:
-    """ModelProto.pieces += {piece, score}, as protobuf writes it."""
-    return _field(1, _field(1, piece.encode()) + b"\x15" + struct.pack("<f", score))
-
-
-def _field(number: int, content: bytes) -> bytes:
-    return _varint(number << 3 | 2) + _varint(len(content)) + content
-
-
-def _varint(number: int) -> bytes:
-    """Seven bits per byte, lowest first."""
-    low = number & 0x7F
-    return bytes([low]) if number == low else bytes([low | 0x80]) + _varint(number >> 7)

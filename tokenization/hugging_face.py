@@ -10,9 +10,11 @@ from typing import Self
 from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
 from tokenizers import Tokenizer as Backend
 
-from tokenization.base import BOUNDARY, PARALLELISM, Tokenizer, require_size, too_large_error
+from tokenization.base import PARALLELISM, Tokenizer, require_size, too_large_error
+from tokenization.cuts import safe_cuts
 from tokenization.sentence_piece import SPACE_MARK, encode_around_marks
 
+MAX_IDS = 1 << 24
 SPECIALS = ("<|pad|>", "<|bos|>", "<|eos|>")  # ids 0, 1, 2 if trained here
 SPLIT = "|".join([  # the words of a text, as GPT-4 splits it; no merge crosses their bounds
     r"'(?i:s|t|d|m|ll|re|ve)",  # the end of a contraction
@@ -55,6 +57,20 @@ def is_byte_level(state: dict) -> bool:
     return any(step["type"] == "ByteLevel" for step in steps(state.get("decoder")))
 
 
+def places_to_cut(backend: Backend, state: dict, token_bytes: list[bytes]) -> re.Pattern[str] | None:
+    """Where a text may be cut; None if what is done before its tokens are merged may look across any place."""
+    replaced = [step["pattern"] for step in steps(state.get("normalizer")) if step["type"] == "Replace"]
+    splitting = list(steps(state.get("pre_tokenizer")))
+    if (any(len(pattern.get("String", "")) != 1 for pattern in replaced)
+            or any("(?<" in step["pattern"].get("Regex", "") for step in splitting if step["type"] == "Split")
+            or any(token.get("single_word") for token in state["added_tokens"])):
+        return None
+    is_plain = all(step["type"] in ("Metaspace", "Digits")  # which look at single characters
+                   or step["type"] == "ByteLevel" and not step.get("use_regex", True) for step in splitting)
+    split = backend.pre_tokenizer and backend.pre_tokenizer.pre_tokenize_str
+    return safe_cuts(token_bytes, None if is_plain else lambda text: [word for word, _ in split(text)])
+
+
 class HuggingFaceTokenizer(Tokenizer):
     """The tokenizer of a tokenizer.json in which each id stands for fixed bytes.
 
@@ -72,13 +88,15 @@ class HuggingFaceTokenizer(Tokenizer):
         self.byte_level = is_byte_level(json.loads(content))
         super().__init__(self._all_bytes(), pad_id=pad_id, bos_id=bos_id, eos_id=eos_id)
         self._mark_ids = [self.backend.token_to_id(f"<0x{byte:02X}>") for byte in SPACE_MARK.encode()]
-        self.cuttable = not any(BOUNDARY.search(token.decode(errors="ignore")) for token in self.token_bytes)
+        self.cuts = places_to_cut(self.backend, json.loads(content), self.token_bytes)
 
     def _all_bytes(self) -> list[bytes]:
         """The bytes of each id; empty for specials and unused ids."""
         added = self.backend.get_added_tokens_decoder()
         vocabulary = self.backend.get_vocab(with_added_tokens=True)
-        found = [b""] * (max(vocabulary.values()) + 1)
+        if (last := max(vocabulary.values())) >= MAX_IDS:
+            raise ValueError(f"tokenizer.json is damaged (it has the id {last:,})")
+        found = [b""] * (last + 1)
         for token, i in vocabulary.items():
             if i in added:
                 found[i] = b"" if added[i].special else added[i].content.encode()

@@ -6,22 +6,24 @@ from typing import Self
 import numpy as np
 
 from tokenization.base import Tokenizer, check_fixed_size
+from tokenization.cuts import ANYWHERE
 
 BYTE_FALLBACK_ABOVE = 512  # ids; a smaller SentencePiece vocabulary has no byte pieces
 
 
-def unknown_character(character: str) -> ValueError:
-    """The error for a character that a tokenizer without byte fallback cannot encode."""
+def unknown_character(character: str, *, learnable: bool = True) -> ValueError:
+    """The error for a character that a tokenizer without byte fallback cannot encode, and perhaps could not learn."""
     return ValueError(
         f"text has the character {character!r} (U+{ord(character):04X}), which this vocabulary "
-        f"lacks: use kind=byte, kind=bpe with vocab_size>{BYTE_FALLBACK_ABOVE}, or train the "
-        "tokenizer on text that has it")
+        f"{'lacks' if learnable else 'cannot have'}: use kind=byte, kind=bpe with vocab_size>{BYTE_FALLBACK_ABOVE}, or "
+        f"{'train the tokenizer on text that has it' if learnable else 'text without it'}")
 
 
 class CharTokenizer(Tokenizer):
     """One id per character of the training text, in code point order."""
 
     kind = "char"
+    cuts = ANYWHERE
 
     def __init__(self, alphabet: str):
         super().__init__([b"", b"", b"", *(character.encode() for character in alphabet)])
@@ -62,6 +64,7 @@ class ByteTokenizer(Tokenizer):
     """One id per byte of UTF-8: byte value + 3. Encodes any text."""
 
     kind = "byte"
+    cuts = ANYWHERE
     _ID = bytes((value + 3) % 256 for value in range(256))  # UTF-8 has no byte above 244, so nothing wraps
 
     def __init__(self):

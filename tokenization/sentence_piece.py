@@ -3,19 +3,21 @@
 import hashlib
 import io
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from random import Random
-from typing import Self
+from typing import Any, Self
 
 import sentencepiece as spm
 
-from tokenization.base import Tokenizer, one_thread, require_size, too_large_error
+from tokenization.base import Tokenizer, consumed, one_thread, require_size, too_large_error
 from tokenization.plain import BYTE_FALLBACK_ABOVE, unknown_character
 
 # SentencePiece writes a space as U+2581, so a text is encoded around that character itself. Its trainer drops
 # sentences with reserved characters or more than 4192 bytes.
 SPACE_MARK = "\u2581"
 RESERVED = "\n\t\0\u2581\u2585"
+SYMBOLS = "\t\u2585"  # reserved characters that a vocabulary without byte pieces can have as tokens of their own
+NEVER = "\0\u2581"  # and those that it cannot
 SENTENCE = re.compile(rf"[^{RESERVED}]{{1,1000}}(?![^ {RESERVED}])|[^{RESERVED}]{{1,1000}}")
 
 
@@ -28,12 +30,12 @@ class SentencePieceTokenizer(Tokenizer):
 
     file_names = ("tokenizer.model",)
 
-    def __init__(self, model: bytes):
+    def __init__(self, model: bytes, **special_ids: int):
         self.model = model
         self.processor = spm.SentencePieceProcessor()
         self.processor.LoadFromSerializedProto(model)
         ids = range(self.processor.vocab_size())
-        super().__init__([self._piece_bytes(i) for i in ids])
+        super().__init__([self._piece_bytes(i) for i in ids], **special_ids)
         mark = [self.processor.piece_to_id(f"<0x{byte:02X}>") for byte in SPACE_MARK.encode()]
         self._mark_ids = mark if self.processor.is_byte(mark[0]) else None
 
@@ -46,21 +48,25 @@ class SentencePieceTokenizer(Tokenizer):
         return piece.replace(SPACE_MARK, " ").encode()
 
     @classmethod
-    def train(cls, texts: Iterable[str], vocab_size: int | None) -> Self:
-        """Train on a uniform sample of 200,000 lines, in bounded memory."""
+    def train(cls, texts: Iterable[str], vocab_size: int | None, alphabet: Set[str] = frozenset()) -> Self:
+        """Train on a uniform sample of 200,000 lines, in bounded memory.
+
+        Without byte pieces the vocabulary has the characters of the sample, and those of the `alphabet`.
+        """
         vocab_size = require_size(cls.kind, vocab_size)
         sentences = sample(line for text in texts for line in SENTENCE.findall(text))
         if not sentences:
             raise ValueError("the training text is empty: give text with at least one word")
         model, byte_fallback = io.BytesIO(), vocab_size > BYTE_FALLBACK_ABOVE
+        known = {} if byte_fallback else characters_to_add(sentences, alphabet)
         try:
             spm.SentencePieceTrainer.train(
-                sentence_iterator=iter(sentences), model_writer=model, model_type=cls.kind,
+                sentence_iterator=consumed(sentences), model_writer=model, model_type=cls.kind,
                 vocab_size=max(vocab_size, 5), byte_fallback=byte_fallback,  # fewer give no usable error
                 character_coverage=0.9995 if byte_fallback else 1.0, split_digits=True,
                 normalization_rule_name="identity", remove_extra_whitespaces=False,
                 add_dummy_prefix=False, allow_whitespace_only_pieces=True,
-                user_defined_symbols=["\n"], pad_id=0, bos_id=1, eos_id=2, unk_id=3,
+                **{"user_defined_symbols": ["\n"]} | known, pad_id=0, bos_id=1, eos_id=2, unk_id=3,
                 num_threads=1, minloglevel=2)  # one thread: deterministic
         except RuntimeError as error:
             raise size_error(vocab_size, str(error)) from error
@@ -90,9 +96,9 @@ class SentencePieceTokenizer(Tokenizer):
         unknown = self.processor.unk_id()
         for text, ids in zip(texts, batch, strict=True):
             if unknown in ids or SPACE_MARK in text:
-                raise unknown_character(next(
-                    character for character in text
-                    if character == SPACE_MARK or unknown in self.processor.encode(character)))
+                found = next(character for character in text
+                             if character == SPACE_MARK or unknown in self.processor.encode(character))
+                raise unknown_character(found, learnable=found not in NEVER)
 
 
 class BPETokenizer(SentencePieceTokenizer):
@@ -113,6 +119,14 @@ def encode_around_marks(
     """Ids of a text with U+2581, which the library would read as a space."""
     first, *others = encode(text.split(SPACE_MARK))
     return first + [i for ids in others for i in (*mark_ids, *ids)]
+
+
+def characters_to_add(sentences: Iterable[str], alphabet: Set[str]) -> dict[str, Any]:
+    """The trainer's options for the characters of an alphabet that the sentences lack; none if they lack none."""
+    lacking = sorted(alphabet.difference(RESERVED, *sentences))
+    symbols = [character for character in SYMBOLS if character in alphabet]
+    return ({"required_chars": "".join(lacking).replace(" ", SPACE_MARK)} if lacking else {}) | (
+        {"user_defined_symbols": ["\n", *symbols]} if symbols else {})
 
 
 def sample(sentences: Iterable[str], size: int = 200_000) -> list[str]:

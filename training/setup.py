@@ -1,7 +1,7 @@
 """Prepare a run before its first step: text, tokenizer, settled flags, batches, schedule, model."""
 
+from collections import Counter
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any
 
 import torch
@@ -9,7 +9,9 @@ import torch._dynamo  # optimizers need it: imported here, it is part of what a 
 from rich.console import Console
 
 from config import Config, DataConfig, TokenizerConfig, override
+from configuration.command_line import complain
 from corpora.corpus import Corpus, load_corpus
+from corpora.rows import reasons
 from corpora.shards import JoinedTokenFile, TokenFile, prepare
 from data import Batches
 from model import Model
@@ -67,7 +69,9 @@ class Setup:
                      "val_tokens_per_byte": num_targets / val.num_bytes, "floor_bits_per_byte": floor}
         sources = [{"name": source.name, "tokens": file.num_tokens, "share": weight}
                    for source, (file, weight) in zip(corpus.sources, self.train_parts, strict=True)]
-        return described | ({"sources": sources} if len(sources) > 1 else {})
+        left_out = sum((Counter(file.left_out) for file in files), Counter())
+        return (described | ({"sources": sources} if len(sources) > 1 else {})
+                | ({"rows_left_out": dict(left_out)} if left_out else {}))
 
 
 def prepare_run(
@@ -85,6 +89,9 @@ def prepare_run(
         tokenizer = run.tokenizer()
     cfg = settle_precision(fit_vocabulary(cfg, tokenizer), device)
     train_parts, val_part = prepare(corpus, tokenizer, cfg.data.cache_path, workers=cfg.data.workers, console=console)
+    for source, (file, _) in zip(corpus.sources, train_parts, strict=True):
+        if file.left_out and console is not None:
+            complain(f"data.name={source.name}{reasons(file.left_out)}")
     batches = make_batches(cfg, train_parts)
     cfg = settle_steps(cfg, batches.rows_per_epoch)
     schedule = Schedule(cfg, rows_per_epoch=batches.rows_per_epoch)
@@ -118,15 +125,15 @@ def make_batches(cfg: Config, parts: list[tuple[TokenFile, float]]) -> Batches:
 
 
 def choose_tokenizer(cfg: TokenizerConfig, data: DataConfig, corpus: Corpus) -> Tokenizer:
-    """A saved tokenizer, a built one if there is one, or one trained on the corpus."""
+    """A saved tokenizer, a built one if there is one, or one trained on the corpus, which knows all its characters."""
     if cfg.path is not None:
         return load_tokenizer(cfg.path)
     if cfg.kind in ("char", "byte"):
-        return train_tokenizer(cfg.kind, chain(corpus.train(), corpus.val()), None)
+        return train_tokenizer(cfg.kind, corpus.train(), others=corpus.val())
     size = cfg.vocab_size or (DEFAULT_SIZES.get(data.name, 2048) if cfg.kind == "bpe" else 2048)
     if data.name == ("tales",) and cfg.kind == "bpe" and size in BUILT_SIZES:
         return built_tokenizer(size)
-    return train_tokenizer(cfg.kind, corpus.train(), size)
+    return train_tokenizer(cfg.kind, corpus.train(), size, others=corpus.val())
 
 
 def fit_vocabulary(cfg: Config, tokenizer: Tokenizer) -> Config:
