@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -33,13 +34,67 @@ from config import override, save_config
 from optimizing.schedules import Schedule
 from run_store import append_log
 from run_store.checkpoint import NotWritten
-from runs import Run
+from runs import NameTaken, Run
 from train import Interrupted
 from train import train as train_run
 from training import report, setup, stopping
 from training.stopping import Stop, Stopped
 
 pytestmark = pytest.mark.usefixtures("models")
+
+
+# ---- two at once ----
+
+PAIRS = int(os.environ.get("PAIRS", 8))  # 50 when it is measured
+
+
+@pytest.mark.slow
+def test_of_two_trainings_with_one_name_one_has_it_and_the_other_says_so(folder, tmp_path):
+    """Both get as far as a name that is free, and go on in the same moment."""
+    cfg = small_run_config(folder, {"train.steps": 2, "train.sample_every": 100})
+    train_run(override(cfg, {"train.name": "first"}), console=Console(quiet=True))  # the text is encoded
+
+    def begin(pair: int, mine: Path, others: Path) -> None:
+        create = Run.create
+
+        def wait_and_create(name, *rest):
+            mine.touch()
+            while not others.exists():
+                pass
+            return create(name, *rest)
+
+        Run.create = wait_and_create
+        try:
+            train_run(override(cfg, {"train.name": f"pair-{pair}"}), console=Console(quiet=True))
+        except NameTaken as error:
+            mine.write_text(str(error))
+
+    for pair in range(PAIRS):
+        flags = [tmp_path / f"{pair}-{number}" for number in range(2)]
+        processes = [Fork(partial(begin, pair, *order)) for order in (flags, flags[::-1])]
+        assert [process.wait() for process in processes] == [0, 0]
+        said = [text for flag in flags if (text := flag.read_text())]
+        assert len(said) == 1 and said[0].startswith(f"train.name=pair-{pair} is taken by ")
+        run = Run(f"pair-{pair}")
+        assert run.is_finished and [c.problem() for c in run.checkpoints()] == [None]
+    assert {path.name for path in runs.MODELS.iterdir()} == {"first", *(f"pair-{pair}" for pair in range(PAIRS))}
+
+
+@pytest.mark.slow
+def test_a_name_that_nobody_chose_is_chosen_again(folder, command, monkeypatch, tmp_path):
+    path = tmp_path / "config.json"
+    save_config(small_run_config(folder, {"train.name": None, "train.steps": 2}), path)
+    create = Run.create
+
+    def create_after_another(name, *rest):
+        if name == "default":
+            (runs.MODELS / name).mkdir(parents=True, exist_ok=True)
+            (runs.MODELS / name / "notes.txt").write_text("mine")
+        return create(name, *rest)
+
+    monkeypatch.setattr(Run, "create", create_after_another)
+    assert command("--config", str(path))[0] == 0
+    assert Run("default-2").is_finished and (runs.MODELS / "default" / "notes.txt").read_text() == "mine"
 
 
 # ---- SIGKILL ----
