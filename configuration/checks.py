@@ -42,7 +42,7 @@ def rotated_channels(head_dim: int, fraction: float) -> int:
     Raises ValueError if the fraction is not that of a whole number of pairs.
     """
     given = head_dim * fraction
-    count = 2 * round(given / 2)
+    count = 2 * round(given / 2) if math.isfinite(given) else 0
     if not 0 < fraction <= 1 or not math.isclose(given, count, rel_tol=1e-6):
         raise ValueError(f"rope.fraction={fraction:g} of attention.head_dim={head_dim} is {given:g} channels: rope "
                          "turns pairs, so it must be even, and at most all")

@@ -114,8 +114,8 @@ def fail(error: Exception | str) -> NoReturn:
 
 
 def complain(sentence: object) -> None:
-    """Print a sentence on stderr."""
-    print(printable(str(sentence)), file=sys.stderr)
+    """Print a sentence on stderr, without the middle of words that fill a screen."""
+    print(re.sub(r"(\S{100})\S{300,}(\S{20})", r"\1...\2", printable(str(sentence))), file=sys.stderr)
 
 
 def warn(sentence: str) -> None:

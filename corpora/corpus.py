@@ -29,7 +29,10 @@ def load_corpus(cfg: DataConfig) -> Corpus:
     Raises ValueError if a text is missing, empty or unreadable, a part would be empty, or a flag would change nothing.
     """
     sources = [load_one(name, cfg, held_out=not cfg.val_name) for name in cfg.name]
-    validation = [load_one(name, cfg, held_out=None) for name in cfg.val_name]
+    try:
+        validation = [load_one(name, cfg, held_out=None) for name in cfg.val_name]
+    except ValueError as error:
+        raise ValueError(str(error).replace("data.name=", "data.val_name=", 1)) from None
     known_flags = {flag for corpus in sources + validation for flag in corpus.flags}
     for flag in ("separator", "column", "subset", "revision", "streaming"):
         if getattr(cfg, flag) and flag not in known_flags:

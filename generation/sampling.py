@@ -168,7 +168,8 @@ def distribution(logits: Tensor, cfg: SampleConfig, seen: Sequence[Sequence[int]
         logits = logits.where(~there, weaker)
     if cfg.temperature == 0:
         return nn.functional.one_hot(logits.argmax(-1), logits.shape[-1]).float()
-    p = ((logits - logits.amax(-1, keepdim=True)) / cfg.temperature).softmax(-1)  # no inf - inf at a tiny one
+    temperature = max(cfg.temperature, 1e-30)  # float32 has no smaller one
+    p = ((logits - logits.amax(-1, keepdim=True)) / temperature).softmax(-1)  # no inf - inf at a tiny one
     if cfg.top_k is not None:
         likeliest, ids = p.topk(min(cfg.top_k, p.shape[-1]))
         p = torch.zeros_like(p).scatter(-1, ids, likeliest)

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from config import Config
+from config import Config, flat
 from configuration.command_line import spell_bytes
 from memory_prediction.baseline import baseline_bytes
 from memory_prediction.free_memory import free_bytes
@@ -60,7 +60,12 @@ class Budget:
         """
         if device.type not in ("cpu", "cuda"):
             return None
-        prediction, limit = predict(cfg, device=device.type), cfg.train.memory_limit_bytes
+        try:
+            prediction, limit = predict(cfg, device=device.type), cfg.train.memory_limit_bytes
+        except RuntimeError as error:
+            if "overflow" not in str(error):
+                raise
+            raise ValueError(_beyond_all(cfg)) from None
         base = (baseline_bytes() or 0) if device.type == "cpu" else 0
         free = free_bytes() if device.type == "cpu" else torch.cuda.mem_get_info(device)[0]
         room = Room(limit=min(limit or math.inf, base + (math.inf if free is None else free)), base=base)
@@ -146,6 +151,13 @@ def exceeded(budget: Budget) -> str:
 def exit_at_once(budget: Budget, rss: int) -> None:
     print(f"error: {exceeded(budget)} (it holds {spell_bytes(rss)})", file=sys.stderr, flush=True)
     os._exit(EXIT_WATCHDOG)
+
+
+def _beyond_all(cfg: Config) -> str:
+    """The sentence for a model whose bytes no number counts; its largest size is probably the mistake."""
+    sizes = {name: value for name, value in flat(cfg).items() if isinstance(value, int)}
+    name = max(sizes, key=sizes.get)
+    return f"{name}={sizes[name]} makes a tensor larger than any memory: use less"
 
 
 def _refusal(cfg: Config, prediction: Prediction, room: Room, device: torch.device) -> str:

@@ -39,7 +39,10 @@ from training.trackers import Tracker
 def opening_prompts(cfg: Config, tokenizer: Tokenizer) -> list[str]:
     """The prompts of samples. Raises ValueError if one cannot be encoded, so that this shows before training."""
     prompts = prompts_or_opening(cfg.sample, cfg.data.name)
-    tokenizer.encode_batch(list(prompts))
+    try:
+        tokenizer.encode_batch(list(prompts))
+    except ValueError as error:
+        raise ValueError(f"sample.prompts: {error}") from None
     return [prompt for prompt in prompts for _ in range(cfg.sample.num_samples)]
 
 

@@ -133,7 +133,10 @@ def choose_tokenizer(cfg: TokenizerConfig, data: DataConfig, corpus: Corpus) -> 
     size = cfg.vocab_size or (DEFAULT_SIZES.get(data.name, 2048) if cfg.kind == "bpe" else 2048)
     if data.name == ("tales",) and cfg.kind == "bpe" and size in BUILT_SIZES:
         return built_tokenizer(size)
-    return train_tokenizer(cfg.kind, corpus.train(), size, others=corpus.val())
+    try:
+        return train_tokenizer(cfg.kind, corpus.train(), size, others=corpus.val())
+    except ValueError as error:
+        raise ValueError(f"tokenizer.kind={cfg.kind}: {error}") from None
 
 
 def fit_vocabulary(cfg: Config, tokenizer: Tokenizer) -> Config:
