@@ -1,11 +1,23 @@
 """How a program of experiments/ ends: a mistake is one sentence and status 2, a signal 128 and its number."""
 
+import argparse
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
 from configuration.command_line import complain, fail
 from experiments.processes.signals import Stopped
+
+
+class EarlyFlags(argparse.ArgumentParser):
+    """Reads the flags on which the defaults of the others depend. Raises ValueError for a mistake."""
+
+    def __init__(self):
+        super().__init__(add_help=False, allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(f"{message.removeprefix('argument ').partition(':')[0]} needs a value")
 
 
 @contextmanager
