@@ -49,6 +49,8 @@ def _sentence(problem: Mapping[str, Any], names: Sequence[str]) -> str:
             return f"{flag}={given!r} is wrong: it is a group of flags"
         case "int_parsing" | "int_from_float" | "int_type":
             return f"{flag}={given!r} is wrong: use a whole number"
+        case "tuple_type" | "list_type":
+            return f"{flag}={given!r} is wrong: use a list, as in [{given}]"
         case "float_parsing" | "float_type":
             return f"{flag}={given!r} is wrong: use a number"
         case _:

@@ -24,6 +24,7 @@ from experiments.common.reports import write_picture
 from experiments.searching.outcomes import best_trials, columns, flags, measured
 from experiments.searching.plots import KINDS, NothingToDraw, draw, draw_memory, page
 from experiments.searching.tables import describe, figure, oversized_share, trial_table, trials_page
+from experiments.searching.trainer import UNCOUNTED
 from run_store.atomic_files import write_text
 from training.report import shown
 
@@ -84,7 +85,9 @@ def best_config(results: optuna.Study, trial: FrozenTrial) -> Config:
     """A trial's configuration for another training: without its name and limit, with the seed of the base."""
     base = from_dict(results.user_attrs["base"])
     kept = {"train.name": None, "train.seed": base.train.seed, "train.memory_limit": None}
-    return override(base, flags(trial) | kept)
+    changed = flags(trial)
+    uncounted = UNCOUNTED if "train.steps" in changed else {}
+    return override(base, changed | uncounted | kept)
 
 
 def _write_configs(results: optuna.Study, trials: list[FrozenTrial], folder: Path) -> list[Path]:
