@@ -1,7 +1,7 @@
 """Tables of any length: read as a stream, in pieces of which as many rows are kept as a picture can show."""
 
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from typing import IO
 
 import numpy as np
@@ -10,6 +10,7 @@ import pandas as pd
 BLOCK_BYTES = 2**20
 PIECE_ROWS = 2**14
 MAX_ROWS = 2**15  # of a table that is thinned; a longer one keeps half of the values of a column, or a quarter, ...
+MAX_COLUMNS = 2000
 MAX_CELLS = 2**24  # of what is left; a log has fewer
 
 
@@ -67,6 +68,12 @@ def thinned(pieces: Iterable[pd.DataFrame], num_rows: int) -> pd.DataFrame:
         if num_kept * len(names) > MAX_CELLS:
             raise ValueError(f"it holds more than {num_kept:,} rows of {len(names):,} columns: keep fewer columns")
     return pd.concat(kept, ignore_index=True)
+
+
+def require_few(columns: Sized) -> None:
+    """Raise ValueError if there are more than MAX_COLUMNS."""
+    if len(columns) > MAX_COLUMNS:
+        raise ValueError(f"it has more than {MAX_COLUMNS:,} columns: keep those that are to be compared")
 
 
 def _every(piece: pd.DataFrame, every: int) -> pd.DataFrame:

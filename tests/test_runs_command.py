@@ -98,6 +98,12 @@ def steps(run: Run) -> list[int]:
 # ---- list ----
 
 
+def test_no_name_in_the_csv_is_a_formula(command):
+    run = make_run("sum")
+    run.path.rename(run.path.with_name("=1+1"))
+    assert command("list", "--csv")[1].splitlines()[1].startswith("'=1+1,")
+
+
 def test_a_long_log_is_read_as_a_stream(command):
     run, lines = make_run("long", losses={}), 100_000
     with (run.path / "log.csv").open("w") as log:

@@ -6,18 +6,19 @@ What is read is linear in a log's size: it may be a stranger's.
 import math
 import os
 import re
-from collections.abc import Iterator, Sized
 from itertools import chain
 from pathlib import Path
-from typing import IO, Any, TextIO
+from typing import IO, Any
 
 import pandas as pd
 from pydantic import TypeAdapter
 from typing_extensions import TypedDict
 
+from configuration.command_line import printable
 from configuration.reading import read_as
 from experiments.comparing.event_files import is_event_file, read_events
-from run_store.long_tables import pieces_of, text_of, thinned, whole_lines
+from experiments.comparing.printed_lines import MAX_LINE, printed_pieces
+from run_store.long_tables import pieces_of, require_few, text_of, thinned, whole_lines
 from runs import COLUMNS
 
 STEPS = ("step", "steps", "global_step", "train/global_step", "trainer/global_step", "iter", "iters", "iteration",
@@ -42,15 +43,6 @@ CALLED = {
 UNNAMED = {"history", "log", "log_data", "logs", "loss", "metrics", "output", "progress",
            "trainer_state"}  # named by their folder
 HISTORY = "trainer_state.json"
-MAX_COLUMNS = 2000
-MAX_LINE = 2**20  # characters
-MAX_NAME = 100  # characters of a printed name
-PIECE_CELLS = 2**18
-NUMBER = r"[-+]?(?>\d+\.?\d*(?:e[-+]?\d+)?|nan|inf)"  # atomic: a long one is read once
-PRINTED_STEP = re.compile(r"\b(?:step|iter(?:ation)?)[\s:=]*(\d+)(?:/\d+)?[\s:|,]+(.*)", re.IGNORECASE)
-PRINTED_VALUE = re.compile(rf"[\s:=]({NUMBER})(?![\d.])", re.IGNORECASE)
-NAME = re.compile(r"[^\W\d][\w/. ]*+$")
-BARE_LINE = re.compile(rf"(\d+) (\w+ {NUMBER})", re.IGNORECASE)  # "250 val 3.2811"
 
 
 class TrainerState(TypedDict):
@@ -104,7 +96,9 @@ def tidy(table: pd.DataFrame, path: Path) -> pd.DataFrame:
         raise ValueError(f"{path} holds no numbers beside its steps")
     if (numbers.step % 1 == 0).all() and numbers.step.abs().max() < 2**53:
         numbers = numbers.astype({"step": "int64"})
-    return numbers.rename(columns=our_names(list(numbers.columns)))
+    numbers = numbers.rename(columns=our_names(list(numbers.columns)))
+    numbers.columns = [one_line(name) for name in numbers.columns]
+    return numbers.loc[:, ~numbers.columns.duplicated()]
 
 
 def to_numbers(column: pd.Series) -> pd.Series:
@@ -120,10 +114,9 @@ def all_numbers(table: pd.DataFrame) -> pd.DataFrame:
     return table.apply(to_numbers)
 
 
-def require_few(columns: Sized) -> None:
-    """Raise ValueError if there are more than MAX_COLUMNS."""
-    if len(columns) > MAX_COLUMNS:
-        raise ValueError(f"it has more than {MAX_COLUMNS:,} columns: keep those that are to be compared")
+def one_line(name: str) -> str:
+    """A name of others as it is shown."""
+    return printable(" ".join(name.split()))
 
 
 def our_names(columns: list[str]) -> dict[str, str]:
@@ -193,42 +186,6 @@ def exported_runs(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
     curves = {run: table[[step, *names]].rename(columns=names) for run, names in found.items()
               if table[list(names)].notna().any(axis=None)}
     return curves or {"": table}
-
-
-def printed_pieces(text: TextIO) -> Iterator[pd.DataFrame]:
-    """The numbers in lines such as "step 250: train loss 2.01, val loss 2.13", some lines at a time."""
-    rows, names = [], {"step": None}
-    for line in filter(None, map(str.strip, short_lines(text))):
-        said = PRINTED_STEP.search(line) or BARE_LINE.fullmatch(line)
-        if said and (values := dict(printed_values(said[2]))):
-            rows.append({"step": float(said[1])} | values)
-            names |= values
-            require_few(names)
-        if len(rows) * len(names) > PIECE_CELLS:
-            yield pd.DataFrame(rows, columns=[*names])
-            rows.clear()
-    if rows:
-        yield pd.DataFrame(rows, columns=[*names])
-
-
-def short_lines(text: TextIO) -> Iterator[str]:
-    """The lines of a text up to MAX_LINE characters; no log has longer ones."""
-    begins = True
-    while line := text.readline(MAX_LINE):
-        ends = line.endswith("\n") or len(line) < MAX_LINE
-        if begins and ends:
-            yield line
-        begins = ends
-
-
-def printed_values(line: str) -> Iterator[tuple[str, float]]:
-    """The names and numbers in a line; a name is what stands before a number, back to a comma or the like."""
-    end = 0
-    for found in PRINTED_VALUE.finditer(line):
-        before = line[max(end, found.start() - MAX_NAME):found.start()].rstrip(" \t:=")
-        end = found.end()
-        if name := NAME.search(before):
-            yield name[0], float(found[1]) if math.isfinite(float(found[1])) else math.nan
 
 
 def histories(folder: Path) -> list[Path]:

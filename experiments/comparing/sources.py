@@ -11,7 +11,7 @@ import pandas as pd
 
 import runs
 from experiments.comparing.event_files import event_folders
-from experiments.comparing.foreign_logs import goes_by, histories, read_log
+from experiments.comparing.foreign_logs import goes_by, histories, one_line, read_log
 from run_store import run_log
 from run_store.facts import in_folder, peak_bytes
 from run_store.listing import is_run, run_folders
@@ -107,10 +107,10 @@ def with_own_names(sources: list[CurveSource]) -> list[CurveSource]:
     paths = [source.path if source.run else goes_by(source.path) for source in sources]
     paths = [path if path.name == source.name else path / source.name  # a run in a chart lies below the file
              for path, source in zip(paths, sources, strict=True)]
-    names = [source.name for source in sources]
+    names = [one_line(source.name) for source in sources]
     for length in range(2, max(len(path.parts) for path in paths) + 1):
         times = Counter(names)
-        names = [name if times[name] == 1 else "/".join(path.parts[-length:])
+        names = [name if times[name] == 1 else one_line("/".join(path.parts[-length:]))
                  for name, path in zip(names, paths, strict=True)]
     before = [names[:place].count(name) for place, name in enumerate(names)]
     return [replace(source, name=name if count == 0 else f"{name} ({count + 1})")
