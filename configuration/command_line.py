@@ -128,6 +128,11 @@ def printable(text: str) -> str:
     return UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
+def literal(value: Any) -> Any:
+    """A cell of a CSV that no spreadsheet takes for a formula: what begins like one gets an apostrophe."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
+
+
 def spell_bytes(number: float) -> str:
     """A size for people: 812 MB, 2.31 GB."""
     return f"{number / 1e6:,.0f} MB" if number < 1e9 else f"{number / 1e9:,.2f} GB"

@@ -58,6 +58,8 @@ def _sentence(problem: Mapping[str, Any], names: Sequence[str]) -> str:
             return f"{flag}={shortened(given)} is wrong: it is a group of flags"
         case "int_parsing" | "int_from_float" | "int_type":
             return f"{flag}={shortened(given)} is wrong: use a whole number"
+        case "tuple_type" | "list_type":
+            return f"{flag}={shortened(given)} is wrong: use a list, as in [{shortened(given).strip(chr(39))}]"
         case "float_parsing" | "float_type":
             return f"{flag}={shortened(given)} is wrong: use a number"
         case _:

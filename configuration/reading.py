@@ -41,10 +41,15 @@ def read_bytes(path: Path, max_bytes: int = MAX_BYTES) -> bytes:
 
 def read_text(path: Path, max_bytes: int = MAX_BYTES) -> str:
     """The text of a UTF-8 file. Raises ValueError as `read_bytes` does, or if it is not UTF-8."""
+    return decoded(read_bytes(path, max_bytes), path.name)
+
+
+def decoded(data: bytes, name: str) -> str:
+    """The text of UTF-8 bytes; `name` is the file's, for the sentence. Raises ValueError."""
     try:
-        return read_bytes(path, max_bytes).decode()
+        return data.decode()
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path.name} cannot be read: it is not UTF-8 (byte {error.start})") from None
+        raise ValueError(f"{name} cannot be read: it is not UTF-8 (byte {error.start})") from None
 
 
 def read_json(path: Path) -> Any:

@@ -11,7 +11,6 @@ from pathlib import Path
 if not __package__:  # run as a file, from any folder
     import _project  # noqa: F401
 
-import argparse
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -22,7 +21,7 @@ from config import CHECKED, Config, load_config, replace
 from configuration.command_line import parse_flags, printable
 from experiments.ablating.ablation_options import AblationOptions
 from experiments.ablating.variants import short_names, slug
-from experiments.common.program import one_sentence
+from experiments.common.program import EarlyFlags, one_sentence
 from presets import load_preset
 
 
@@ -37,12 +36,9 @@ def parse(words: Sequence[str]) -> AblateCommand:
     """Read the command line. Raises ValueError with the mistake in one sentence."""
     words = list(words)
     preset = words.pop(0) if words and not words[0].startswith("-") else None
-    own = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    own = EarlyFlags()
     own.add_argument("--config", type=Path)
-    try:
-        known, rest = own.parse_known_args(words)
-    except argparse.ArgumentError as error:
-        raise ValueError(str(error)) from None
+    known, rest = own.parse_known_args(words)
     base = load_config(known.config) if known.config else Config()
     base = load_preset(preset, base) if preset else base
     program = "python experiments/ablate.py [preset] [--config FILE]"

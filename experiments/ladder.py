@@ -10,7 +10,6 @@ from pathlib import Path
 if not __package__:  # run as a file, from any folder
     import _project  # noqa: F401
 
-import argparse
 import os
 from collections.abc import Sequence
 from dataclasses import field
@@ -22,7 +21,7 @@ from rich.console import Console
 from config import CHECKED, Config, DataConfig, replace
 from configuration.checks import require_folder_name, require_positive
 from configuration.command_line import parse_flags
-from experiments.common.program import one_sentence
+from experiments.common.program import EarlyFlags, one_sentence
 from experiments.rungs.definitions import NUM_STORIES, RUNGS
 from presets import LADDER_TOKENS
 from run_store.listing import RESULTS
@@ -78,7 +77,7 @@ def with_short_validation(data: DataConfig) -> DataConfig:
 
 def parse(words: Sequence[str]) -> LadderCommand:
     """Read the command line. Raises ValueError with the mistake in one sentence."""
-    own = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    own = EarlyFlags()
     own.add_argument("--data.name", nargs="+", dest="name", default=["tales"])
     tales = "tales" in own.parse_known_args(words)[0].name
     default = LadderCommand(data=DataConfig(num_stories=NUM_STORIES) if tales else DataConfig())

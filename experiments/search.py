@@ -10,7 +10,6 @@ from pathlib import Path
 if not __package__:  # run as a file, from any folder
     import _project  # noqa: F401
 
-import argparse
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -20,7 +19,7 @@ from rich.console import Console
 
 from config import CHECKED, Config
 from configuration.command_line import parse_flags, printable
-from experiments.common.program import one_sentence
+from experiments.common.program import EarlyFlags, one_sentence
 from experiments.searching.options import Options
 from experiments.searching.space_file import load_space
 
@@ -36,7 +35,7 @@ class Command(Options):
 
 def parse(words: Sequence[str]) -> Command:
     """The command line. Raises ValueError with the mistake in one sentence."""
-    own = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    own = EarlyFlags()
     own.add_argument("--space", type=Path, default=DEFAULT_SPACE)
     space = own.parse_known_args(words)[0].space
     default = Command(space=space, config=load_space(space).base)

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from configuration.command_line import fail, parse_command, printable
+from configuration.command_line import fail, literal, parse_command, printable
 from run_store.details import describe_run
 from run_store.listing import MODELS, RunSummary, is_run, list_names, run_folders, summarize_run
 from run_store.lock import locked
@@ -111,7 +111,7 @@ def print_json(summaries: Sequence[RunSummary]) -> None:
 def print_csv(summaries: Sequence[RunSummary]) -> None:
     writer = DictWriter(sys.stdout, [field.name for field in fields(RunSummary)], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(map(asdict, summaries))
+    writer.writerows({name: literal(value) for name, value in asdict(summary).items()} for summary in summaries)
 
 
 # ---- show ----

@@ -1,6 +1,7 @@
 """The description of a run: `python runs.py show`."""
 
 import csv
+from collections import deque
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -78,10 +79,11 @@ def format_value(value: Any) -> str:
 
 def last_log_line(path: Path) -> str:
     try:
-        rows = list(csv.reader(complete_lines(path / "log.csv")))
+        rows = csv.reader(complete_lines(path / "log.csv"))
+        header, last = next(rows, []), deque(rows, maxlen=1)
     except (ValueError, csv.Error):
         return ""
-    return align_columns([cell for cell in zip(rows[0], rows[-1], strict=False) if cell[1]]) if len(rows) > 1 else ""
+    return align_columns([cell for cell in zip(header, last.pop(), strict=False) if cell[1]]) if last else ""
 
 
 def checkpoints(path: Path) -> str:
@@ -113,11 +115,15 @@ def machine(path: Path) -> str:
 
 def samples(path: Path) -> str:
     """The samples of the newest step."""
+    found = []
     try:
-        found = [as_sample(line) for line in complete_lines(path / "samples.jsonl")]
+        for sample in map(as_sample, complete_lines(path / "samples.jsonl")):
+            if found and found[-1]["step"] != sample["step"]:
+                found.clear()
+            found.append(sample)
     except ValueError:
         return ""
-    return "\n\n".join(sample["text"] for sample in found if sample["step"] == found[-1]["step"])
+    return "\n\n".join(sample["text"] for sample in found)
 
 
 def align_columns(rows: Sequence[Sequence[str]]) -> str:

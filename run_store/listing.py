@@ -4,7 +4,7 @@ import contextlib
 import csv
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
@@ -17,7 +17,7 @@ from typing_extensions import TypedDict
 
 from config import Config, from_dict
 from configuration.migrations import migrated
-from configuration.reading import Count, check_as, open_file, parse_json, read_json, read_text
+from configuration.reading import Count, check_as, decoded, open_file, parse_json, read_json
 from run_store.facts import read_data
 from run_store.lock import is_being_trained
 
@@ -29,6 +29,7 @@ COLUMNS = ("step", "tokens", "seconds", "flops", "train_loss", "val_loss", "bits
            "accuracy", "lr", "grad_norm", "tokens_per_second")  # of every log
 DIVERGED = "diverged.txt"  # why a run has diverged, in its folder
 MAX_NAMES = 10  # in one sentence
+MAX_LINE_BYTES = 2**24  # of a log or of samples
 MAX_HEADER_BYTES = 100_000_000  # of a safetensors file, as the format has it
 
 
@@ -149,25 +150,40 @@ def read_config(path: Path) -> Config:
 
 def read_ends(path: Path) -> dict[str, Any]:
     """The last step and its tokens, the best and the last bits per byte; empty if nothing is logged yet."""
-    lines = list(csv.reader(complete_lines(path))) if path.exists() else []
-    if len(lines) < 2:
+    if not path.exists():
         return {}
-    header, *rows = lines
     try:
-        step, tokens, bits = (header.index(name) for name in ("step", "tokens", "bits_per_byte"))
-        measured = [float(row[bits]) for row in rows if row[bits]]
-        found = {"step": int(rows[-1][step]), "tokens": int(rows[-1][tokens]),
-                 "best": min(measured, default=None), "last": measured[-1] if measured else None}
-    except (ValueError, IndexError, csv.Error):
+        rows = csv.reader(complete_lines(path))
+        header, row, best, last = next(rows, []), None, None, None
+        for row in rows:
+            if value := row[header.index("bits_per_byte")]:
+                last = finite(value)
+                best = last if best is None else min(best, last)
+        found = row and {name: int(row[header.index(name)]) for name in ("step", "tokens")}
+    except (IndexError, csv.Error):
         raise ValueError("log.csv is damaged") from None
-    if not all(math.isfinite(value) for value in measured) or max(found["step"], found["tokens"]) >= 2**63:
+    except ValueError as error:
+        raise ValueError(str(error) if str(error).startswith("log.csv") else "log.csv is damaged") from None
+    if found and max(found.values()) >= 2**63:
         raise ValueError("log.csv is damaged")
-    return found
+    return found | {"best": best, "last": last} if found else {}
 
 
-def complete_lines(path: Path) -> list[str]:
+def finite(text: str) -> float:
+    """The number in a cell. Raises ValueError if it is none, or not finite."""
+    if not math.isfinite(value := float(text)):
+        raise ValueError(f"{text} is not finite")
+    return value
+
+
+def complete_lines(path: Path) -> Iterator[str]:
     """The lines of a file, with their ends, without an incomplete last line. Raises ValueError if it cannot be read."""
-    return [line for line in read_text(path).splitlines(keepends=True) if line.endswith("\n")]
+    with open_file(path) as file:
+        while line := file.readline(MAX_LINE_BYTES):
+            if line.endswith(b"\n"):
+                yield decoded(line, path.name)
+            elif len(line) == MAX_LINE_BYTES:
+                raise ValueError(f"{path.name} cannot be read: a line is longer than {MAX_LINE_BYTES:,} bytes")
 
 
 def num_parameters(weights: Path) -> int:

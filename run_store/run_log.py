@@ -11,28 +11,39 @@ import numpy as np
 import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
+from configuration.reading import open_file
 from run_store.append_log import AppendLog
 from run_store.atomic_files import PRIVATE, write_text
 from run_store.facts import Sample, as_sample, in_folder
 from run_store.listing import COLUMNS, DIVERGED, complete_lines
+from run_store.long_tables import pieces_of, text_of, thinned, whole_lines
 from run_store.unfinished import abandoned, remove
 
 TIMED = ("seconds", "tokens_per_second")  # columns that no seed repeats
 
 
-def read_log(run: Path) -> pd.DataFrame:
-    """The table in a run's log.csv. Raises ValueError if it is missing or damaged."""
-    text = "".join(complete_lines(run / "log.csv"))
-    try:
-        table = pd.read_csv(io.StringIO(text), float_precision="round_trip")
-    except (ValueError, OverflowError) as error:  # pandas's errors are ValueErrors
-        raise ValueError(f"log.csv cannot be read: {error}") from None
-    for name, values in table.items() if len(table) else ():
-        if not is_numeric_dtype(values) or np.isinf(values.to_numpy(float)).any():
-            raise ValueError(f"log.csv cannot be read: the column {name} holds what is not a finite number")
+def read_log(run: Path, *, thin: bool = False) -> pd.DataFrame:
+    """The table in a run's log.csv; `thin` = no more rows of a long one than a comparison needs, see long_tables.py.
+
+    Raises ValueError if it is missing or damaged.
+    """
+    with open_file(run / "log.csv") as file:
+        num_lines, end = whole_lines(file)
+        try:
+            table = thinned(map(checked_piece, pieces_of(text_of(file, end))), num_lines if thin else 0)
+        except (ValueError, OverflowError) as error:  # pandas's errors are ValueErrors
+            raise ValueError(f"log.csv cannot be read: {error}") from None
     if "step" not in table:
         raise ValueError("log.csv cannot be read: it has no column step")
     return table
+
+
+def checked_piece(piece: pd.DataFrame) -> pd.DataFrame:
+    """Some rows of a log. Raises ValueError if a cell is not a finite number."""
+    for name, values in piece.items() if len(piece) else ():
+        if not is_numeric_dtype(values) or np.isinf(values.to_numpy(float)).any():
+            raise ValueError(f"the column {name} holds what is not a finite number")
+    return piece
 
 
 def read_samples(run: Path) -> list[Sample]:
@@ -76,7 +87,7 @@ class RunLog:
     def forget_after(self, step: int) -> None:
         """Delete what was written after `step`, and what an interrupted write has left, before a run goes on."""
         log, samples = self.path / "log.csv", self.path / "samples.jsonl"
-        if log.exists() and (lines := complete_lines(log)):
+        if log.exists() and (lines := list(complete_lines(log))):
             kept = [line for line in lines[1:] if int(line.split(",")[0]) <= step]
             write_text(log, lines[0] + "".join(kept))
         else:

@@ -22,6 +22,11 @@ BROKEN = {  # what a judge says that has not understood
     "fence": '```json\n{"assessment": "good", "better": "1"}\n```',
     "range": '{"assessment": "good", "grammar": 11, "creativity": 5, "consistency": 5, "age": "B"}',
     "empty": "",
+    "deep": 100_000 * "[",
+    "deep object": '{"assessment": "a", "better": ' + 100_000 * '{"a": ' + "1" + 100_000 * "}" + "}",
+    "surrogate": '{"assessment": "\\ud800", "grammar": 7, "creativity": 5, "consistency": 5, "age": "B"}',
+    "surrogate key": '{"\\udfff": 1, "better": "1"}',
+    "digits": '{"assessment": "a", "better": ' + 10_000 * "1" + "}",
 }
 
 
@@ -84,21 +89,29 @@ class Judge(BaseHTTPRequestHandler):
             {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": content}}]}
         if Judge.plan.get("usage", True):
             answer["usage"] = USAGE
-        text = {"garbage": "<html>busy</html>", "half": json.dumps(answer)[:60]}.get(fault, json.dumps(answer))
-        self.send(200, text)
+        if fault == "greedy":
+            answer["usage"] = {"prompt_tokens": 10**4000, "completion_tokens": -5}
+        text = {"garbage": "<html>busy</html>", "half": json.dumps(answer)[:60], "deep body": 100_000 * "[",
+                "bytes": "\udcff"}.get(fault, json.dumps(answer))
+        self.send(200, text, drip=0.1 if fault == "drip" else 0.0)
 
     def fail(self, status: int, message: str) -> None:
         self.send(status, json.dumps({"error": {"message": message, "type": "t", "code": None}}))
 
-    def send(self, status: int, text: str) -> None:
+    def send(self, status: int, text: str, drip: float = 0.0) -> None:
+        data = text.encode(errors="surrogateescape")
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the client did not wait
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(text.encode())))
+            self.send_header("Content-Length", str(len(data)))
             if status >= 400:
                 self.send_header("Retry-After-Ms", "5")
             self.end_headers()
-            self.wfile.write(text.encode())
+            plan, places = Judge.plan, iter(range(len(data) if drip else 0))
+            while (place := next(places, None)) is not None and Judge.plan is plan:
+                self.wfile.write(data[place:place + 1])
+                time.sleep(drip)
+            self.wfile.write(b"" if drip else data)
 
 
 class Server:

@@ -1,5 +1,7 @@
 """Pictures of lines, the flags in which they differ, what is said of them."""
 
+import io
+import os
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -8,10 +10,13 @@ import pandas as pd
 import pytest
 
 from config import Config, override
+from experiments.common.reports import Markdown, csv_text, fenced, markdown_table, write_picture
+from experiments.comparing.compare_page import write_page
 from experiments.comparing.curve_pictures import draw_lines, not_drawn
 from experiments.comparing.differences import differences, remarks
-from experiments.comparing.lines import Line
-from experiments.comparing.sources import CurveSource
+from experiments.comparing.lines import Line, lines
+from experiments.comparing.run_tables import line_table, run_table
+from experiments.comparing.sources import CurveSource, find
 from tokenizer import ByteTokenizer, CharTokenizer
 
 DATA = {"fingerprint": "f", "val_bytes": 100, "floor_bits_per_byte": None, "val_tokens_per_byte": 1.0,
@@ -109,6 +114,50 @@ def test_a_loss_per_token_is_refused_between_tokenizers_and_left_by_the_default(
         draw_lines(two, y=["val_loss"])
     assert list(drawn(draw_lines([*two, theirs]))) == ["a", "b"]
     assert list(drawn(draw_lines([two[0], theirs]))) == ["a", "c"]
+
+
+ODD = ["$x_1$", "$\\frac{$", "_hidden", "[/old]", "a\x1b[31m\x00\nb", "cost $5", "<b>`|`</b>", "\udcff"]
+
+
+def test_odd_names_are_shown_as_they_are_and_none_is_a_formula_or_hidden(tmp_path):
+    column = "$\\undefined_loss$"
+    figure = draw_lines([line(name, **{column: [4.0, 2.0, 1.0, 0.5]}) for name in ODD], y=[column])
+    write_picture(tmp_path / "odd.png", figure)
+    texts = [text._preprocess_math(text.get_text()) for text in figure.legends[0].get_texts()]
+    shown = [*ODD[:2], " _hidden", "[/old]", r"a\x1b[31m\x00 b", *ODD[5:7], r"\udcff"]
+    assert texts == [(name, False) for name in shown]
+    axes = figure.axes[0]
+    assert axes.yaxis.label._preprocess_math(axes.get_ylabel()) == (column, False)
+
+
+def test_names_of_other_logs_are_readable_wherever_they_are_shown(tmp_path):
+    for name in (b"_$x$[old].csv", b"a\x1b\n|<i>`.csv", b"\xff.csv"):
+        (tmp_path / os.fsdecode(name)).write_text('step,"$y$ [/b]\x1b<i>|",loss\n1,2,3\n2,3,4\n')
+    sources, problems = find([str(tmp_path)])
+    found = lines(sources)
+    assert not problems and [one.name for one in found] == ["_$x$[old]", r"a\x1b |<i>`", r"\udcff"]
+    assert list(sources[0].table) == ["step", r"$y$ [/b]\x1b<i>|", "train_loss"]
+    table = line_table(run_table(found, {}, None, {}), found)
+    write_page(tmp_path / "page.html", title="odd", lines=found, table=table, differences=differences(found),
+               remarks=remarks(found), samples={}, floor=None)
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert not any(raw in page for raw in ("<i>`", "<i>|", "\x1b")) and "&lt;i&gt;`" in page
+
+
+def test_reports_hold_no_html_no_code_and_no_formula():
+    rows = markdown_table([{"<b>": "a|b\nc", "`x": "\\`<img src=x>&amp;"}])
+    assert rows.splitlines() == ["| &lt;b> | \\`x |", "| --- | --- |", "| a/b c | \\\\\\`&lt;img src=x>&amp;amp; |"]
+    assert markdown_table([{"a": Markdown("`x` **b**")}]).endswith("| `x` **b** |")
+    assert fenced("a\n```\n") == "````\na\n```\n\n````"
+    table = pd.DataFrame({"=a": ["=1+1", "+x", "-y", "@z", "\tt", "plain", None, ""], "n": [-1.5] * 8},
+                         index=["@i", *"bcdefgh"])
+    assert csv_text(table).splitlines()[:4] == [",'=a,n", "'@i,'=1+1,-1.5", "b,'+x,-1.5", "c,'-y,-1.5"]
+    assert pd.read_csv(io.StringIO(csv_text(table)))["n"].tolist() == [-1.5] * 8
+
+
+def test_every_table_that_is_written_for_a_spreadsheet_is_without_formulas():
+    programs = Path(__file__).resolve().parent.parent / "experiments"
+    assert [path.name for path in programs.rglob("*.py") if ".to_csv(" in path.read_text()] == ["reports.py"]
 
 
 # ---- flags and remarks ----

@@ -250,6 +250,37 @@ def test_bad_replies_are_asked_again_with_what_is_wrong(server, ask, table):
     assert asked[2].startswith(asked[0]) and "refused: grammar: " in asked[2]
 
 
+@pytest.mark.parametrize("fault", ["deep", "deep object", "surrogate", "surrogate key", "digits", "deep body", "bytes"])
+def test_a_reply_that_no_file_can_hold_is_asked_for_again(server, ask, fault):
+    server.plan(faults=[fault])
+    status, said, errors = ask("grade", "ann", *FEW, "--yes", "--parallel", "1")
+    assert status == 0 and "| 3 | 0 |" in said and "spent: 4 replies" in errors
+    server.plan()
+    assert ask("grade", "ann", *FEW)[0] == 0 and not server.requests
+
+
+def test_a_server_that_lies_about_its_tokens_is_not_believed(server, ask):
+    server.plan(faults=["greedy"])
+    status, _, errors = ask("grade", "ann", *FEW, *PRICES, "--yes")
+    assert status == 0 and "spent: 3 replies" in errors
+
+
+def test_a_reply_that_drips_is_given_up_in_time(server, ask, monkeypatch):
+    monkeypatch.setattr(endpoint, "RETRIES", 1)
+    server.plan(faults=["drip", "drip"])
+    began = time.monotonic()
+    status, _, errors = ask("grade", "ann", *FEW, "--yes", "--timeout", "0.5", "--parallel", "1")
+    assert status == 1 and "timeout=0.5 seconds, 2 times, that was a whole reply" in errors
+    assert time.monotonic() - began < 10  # a whole reply would take half a minute
+
+
+@pytest.mark.parametrize("flag", ["--budget", "--price-in", "--timeout", "--temperature", "--judge-temperature"])
+@pytest.mark.parametrize("value", ["nan", "inf"])
+def test_a_number_that_is_not_finite_is_refused(ask, flag, value):
+    status, _, errors = ask("grade", "ann", *FEW, *PRICES, flag, value)
+    assert status == 2 and "finite" in errors and errors.count("\n") == 1
+
+
 def test_what_stays_unparsable_is_counted_and_left_out_of_the_means(server, ask, table):
     server.plan(faults=["prose", "prose", "range", "range"])
     status, said, errors = ask("grade", "ann", *FEW, "--yes", "--parallel", "1", "--retries", "1")

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ from config import Config, override
 from presets import load_preset
 from run_store import commands, unfinished
 from run_store.atomic_files import SUMS, sha256
-from run_store.listing import list_names, summarize_run
+from run_store.listing import MAX_LINE_BYTES, list_names, summarize_run
 from run_store.lock import locked
 from run_store.unfinished import MARKER
 from runs import Run
@@ -95,6 +96,35 @@ def steps(run: Run) -> list[int]:
 
 
 # ---- list ----
+
+
+def test_no_name_in_the_csv_is_a_formula(command):
+    run = make_run("sum")
+    run.path.rename(run.path.with_name("=1+1"))
+    assert command("list", "--csv")[1].splitlines()[1].startswith("'=1+1,")
+
+
+def test_a_long_log_is_read_as_a_stream(command):
+    run, lines = make_run("long", losses={}), 100_000
+    with (run.path / "log.csv").open("w") as log:
+        log.write("step,tokens,bits_per_byte,note\n")
+        log.writelines(f"{step},{8 * step},{1 + step / lines},{'x' * 50}\n" for step in range(lines))
+    tracemalloc.start()
+    summary, (status, said, _) = summarize_run(run.path), command("show", "long")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (summary.step, summary.best, summary.last) == (99_999, 1.0, 1.99999)
+    assert status == 0 and "99999" in said and peak < 5e6
+
+
+def test_a_line_that_never_ends_is_damage(command):
+    run = make_run("endless", losses={100: 3.0})
+    with (run.path / "log.csv").open("ab") as log:
+        log.truncate(2 * MAX_LINE_BYTES)
+        log.seek(0, os.SEEK_END)
+        log.write(b"\n")
+    assert "a line is longer than" in summarize_run(run.path).problem
+
 
 
 def test_a_trained_run_is_listed_with_what_it_is_and_how_far_it_came(reference, command, monkeypatch):

@@ -8,9 +8,13 @@ from pathlib import Path
 
 import pytest
 from optuna.trial import TrialState
-from searching_parts import MB, finish, outcomes, room, start, study, wait_for, write_space
+from searching_parts import MB, QUICK, finish, outcomes, room, start, study, wait_for, write_space
+from small_runs import small_run_config
 
+from config import load_config, save_config
+from experiments.searching.report import write_report
 from memory_prediction.baseline import child_baseline_bytes
+from run_store.listing import read_config
 
 pytestmark = pytest.mark.slow
 
@@ -205,6 +209,7 @@ def test_a_trial_killed_from_outside_is_trained_again(tmp_path):
     os.kill(pid, signal.SIGKILL)
     assert finish(search)[0] == 0
     assert outcomes(study(tmp_path)) == ["lost", "done"]
+    assert trained(tmp_path) == ["toy-0001"]
 
 
 def test_a_trial_that_another_process_has_failed_is_killed_and_trained_again(tmp_path):
@@ -253,6 +258,7 @@ def test_a_search_killed_again_and_again_goes_on_and_nothing_is_lost_or_done_twi
     assert len(params) == 4 and set(params.values()) == {1}
     assert not [trial for trial in found.trials if trial.state in (TrialState.RUNNING, TrialState.WAITING)]
     assert not live_processes(tmp_path)
+    assert trained(tmp_path) == [trial.user_attrs["run"] for trial in done]  # nothing of those that were lost
 
 
 def test_a_stopped_search_keeps_what_is_done_and_goes_on(tmp_path):
@@ -263,6 +269,22 @@ def test_a_stopped_search_keeps_what_is_done_and_goes_on(tmp_path):
         search.send_signal(number)
         assert finish(search)[0] == status
         assert "lost" in outcomes(study(tmp_path)) and not live_processes(tmp_path)
+        assert len(trained(tmp_path)) <= 1  # of the trial that is done
     assert finish(start(tmp_path, trials=2, sampler="grid"))[0] == 0
     done = [trial.params["model.dim"] for trial in study(tmp_path).trials if trial.user_attrs["outcome"] == "done"]
     assert sorted(done) == [16, 32]
+
+
+@pytest.mark.parametrize("length", [{"train.tokens": 160}, {"train.epochs": 0.5}])
+def test_a_base_may_say_how_long_it_trains_in_any_way(tmp_path, length):
+    save_config(small_run_config(tmp_path, QUICK | length), tmp_path / "base.json")
+    (tmp_path / "toy.yaml").write_text(f"base: {tmp_path}/base.json\nsearch: {{train.batch_size: [2, 4]}}\n")
+    assert finish(start(tmp_path, trials=2, sampler="grid", predictor="memory:predict", ram_limit=None,
+                        pruner="none")) == (0, "", "")
+    report = write_report(study(tmp_path), tmp_path / "report")
+    for trial, path in zip(report.best, report.configs, strict=True):
+        cfg = read_config(tmp_path / "models" / trial.user_attrs["run"])
+        tokens = cfg.train.steps * cfg.train.batch_size * cfg.model.max_seq_len
+        assert (cfg.train.tokens, cfg.train.epochs) == (None, None)
+        assert "train.tokens" not in length or abs(tokens - 160) <= cfg.train.batch_size * cfg.model.max_seq_len / 2
+        assert load_config(path).train.steps == cfg.train.steps

@@ -13,6 +13,7 @@ from optuna.trial import TrialState
 
 import runs
 from config import Config, override
+from experiments import ablate, ladder
 from experiments import search as program
 from experiments.processes.children import Child, Task
 from experiments.searching import queue
@@ -22,9 +23,11 @@ from experiments.searching.options import Options
 from experiments.searching.outcomes import outcome as outcome_of
 from experiments.searching.plan import Plan
 from experiments.searching.samplers import make_pruner, make_sampler, set_constraint, tell_infeasible
+from experiments.searching.shared import limit_with_room
 from experiments.searching.space_file import make_space
 from experiments.searching.studies import LIVES, lock_of, open_storage, open_study
 from experiments.searching.trainer import length, mark
+from optimizing.schedules import Schedule
 
 SPACE = {"search": {"model.num_layers": {"int": [1, 12]}, "model.dim": {"int": [32, 512], "step": 32},
                     "model.mlp": ["mlp", "glu"],
@@ -231,6 +234,19 @@ def test_trials_of_any_batch_are_compared_at_the_same_tokens():
     assert set(marks[32]) <= set(range(11)) and marks[32][-1] >= 9
 
 
+def test_tokens_count_while_the_passes_of_a_step_grow():
+    base = override(Config(), {"train.steps": 100, "train.batch_size": 8, "model.max_seq_len": 128,
+                               "train.accumulation": 4, "train.ramp_tokens": 50_000})
+    flags = length(options(trial_tokens=102_400), base, base, None)
+    cfg = override(base, flags)
+    assert abs(Schedule(cfg).tokens_before(cfg.train.steps) - 102_400) <= 2 * 8 * 128
+    assert cfg.train.steps > 25  # as many as without the growth
+    whole = mark(options(), base, base, {"tokens": Schedule(base).tokens_before(100)})
+    assert whole == 10
+    halved = override(base, {"train.tokens": 51_200})
+    assert mark(options(), halved, halved, {"tokens": 51_200}) == 10
+
+
 def test_a_trials_steps_fill_its_seconds():
     flags = length(options(trial_seconds=30.0), Config(), Config(), 0.05)
     assert flags["train.steps"] == 600
@@ -318,6 +334,47 @@ def test_a_lost_trial_is_queued_once_with_its_parameters_by_any_number_of_search
     assert states(study) == ["FAIL", "WAITING"]
     again = study.ask()
     assert again.suggest_float("train.lr", 0.1, 0.2) == lr and not queue.is_second(study, again)
+
+
+def test_what_a_lost_trial_began_to_train_is_removed_and_nothing_else(study, models):
+    lost, never_began, goes_on = (study.ask() for _ in range(3))
+    for trial in (lost, goes_on):
+        trial.set_user_attr("run", queue.run_name(study, trial))
+    for name in ("toy-0000", "toy-0000-seed-1", "toy-0001", "toy-0002", "toy-00000"):
+        (models / name).mkdir(parents=True)
+        (models / name / "config.json").touch()
+    for trial in (lost, never_began):
+        queue.tell_lost(study, trial, "gone")
+    queue.queue_lost(study)
+    assert sorted(path.name for path in models.iterdir()) == ["toy-00000", "toy-0001", "toy-0002"]
+
+
+def test_a_password_is_shown_nowhere():
+    for url in ("postgresql://me:s3cret@localhost:1/db", "nosuch://me:s3cret@h/db?password=s3cret", "mysql://me:s3cret@h"):
+        with pytest.raises(ValueError, match=r"storage=.*me:\*\*\*@") as raised:
+            open_storage(options(storage=url))
+        assert "s3cret" not in str(raised.value)
+
+
+@pytest.mark.parametrize(("words", "parse"), [
+    (["--space"], program.parse), (["--trials", "3", "--space"], program.parse), (["--config"], ablate.parse),
+    (["--data.name"], ladder.parse), (["--data.name", "--tokens", "3"], ladder.parse)])
+def test_a_flag_without_its_value_is_one_sentence(words, parse):
+    with pytest.raises(ValueError, match=rf"^{words[-1] if len(words) != 3 or '--space' in words else words[0]} needs"):
+        parse(words)
+
+
+def test_a_password_on_the_command_line_is_not_repeated(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["search.py", "postgresql://me:s3cret@h/db"])
+    with pytest.raises(SystemExit, match="2"):
+        program.main()
+    said = capsys.readouterr().err
+    assert "s3cret" not in said and "postgresql://me:***@h/db is not a flag" in said
+
+
+def test_where_free_memory_is_not_known_there_is_no_limit(monkeypatch):
+    monkeypatch.setattr("experiments.searching.shared.free_bytes", lambda: None)
+    assert limit_with_room(options(), 10**9) > 2**60
 
 
 def test_the_base_is_trained_first_and_once(study):

@@ -66,6 +66,17 @@ def test_a_flag_that_is_a_list_comes_back_as_the_config_holds_it(tmp_path):
     assert load_config(tmp_path / "best.json").model.layers == ("attention", "none")
 
 
+def test_a_search_over_a_flag_that_is_a_list_has_all_its_tables(tmp_path):
+    study, choices = empty_study(), CategoricalDistribution(['["attention"]', '["attention", "none"]', '["base"]'])
+    for value, layers in ((0.5, ["attention", "none"]), (0.6, ["attention"]), (0.7, ["base"])):
+        add(study, "done", value, params={"model.layers": (choices, json.dumps(layers))},
+            flags={"model.layers": layers, "train.lr": 0.01})
+    report = write_report(study, tmp_path)
+    assert 'best: trial 0, 0.5: model.layers=["attention", "none"] train.lr=0.01' in str(report)
+    assert '["attention", "none"]' in (tmp_path / "trials.md").read_text()
+    assert list(report.table["model.layers"])[:2] == ['["attention", "none"]', '["attention"]']
+
+
 @pytest.mark.slow
 def test_no_more_than_the_top_are_written_and_those_of_last_time_are_gone(tmp_path):
     (tmp_path / "best-99.json").write_text("{}")

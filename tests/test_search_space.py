@@ -98,6 +98,9 @@ def test_a_grid_needs_steps():
     ({"model.mlp": []}, "search: model.mlp: choice expects a list"),
     ({"model.mlp": ["mlp", "swiglu"]},
      "search: model.mlp: 'swiglu' is never accepted: model.mlp='swiglu' is not known"),
+    ({"model.layers": ["attention", ["none"]]},
+     r"search: model.layers: 'attention' is never accepted: model.layers='attention' is wrong: use a list, as in "
+     r"\[attention\]"),
     ({"train.lr": {"float": [-1, 1]}}, "search: train.lr: -1.0 is never accepted: train.lr=-1.0 must be above 0"),
     ({"train.lr": {"float": [0.1, 1], "when": {"model.mlp": "glu"}},
       "model.mlp": {"choice": ["glu"], "when": {"train.lr": 0.1}}}, "model.mlp, train.lr wait for each other"),
@@ -113,6 +116,8 @@ def test_a_mistake_is_one_sentence_that_names_file_and_flag(tmp_path, search, sa
 
 @pytest.mark.parametrize(("name", "content", "said"), [
     ("space.yaml", "search: {model.dim: [32, 64]}\nset: [a]\n", "expected a mapping with set: {flag: value}"),
+    ("space.yaml", "search: {model.dim: [32, 64]}\nset: {model.layers: attention}\n",
+     "model.layers='attention' is wrong: use a list, as in [attention]"),
     ("space.py", "SPACE = 1 / 0\n", "ends in ZeroDivisionError: division by zero"),
     ("space.py", "SPACE = {\n", "ends in SyntaxError: "),
 ])

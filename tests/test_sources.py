@@ -1,7 +1,9 @@
 """Curves are found by any name, those of others read as they wrote them; what is broken is named and left out."""
 
 import csv
+import json
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ from small_runs import DATA
 from torch.utils.tensorboard import SummaryWriter
 
 from config import Config, ModelConfig, TrainConfig
+from experiments.comparing.event_files import Scalar, standing
 from experiments.comparing.sources import find
 from runs import Run
 from tokenizer import ByteTokenizer
@@ -279,6 +282,100 @@ def test_a_file_that_is_no_text_is_named_and_left_out(place):
     make_run("good")
     (place / "model.pt").write_bytes(b"\x80\x02\xff")
     assert "is not a log" in find(["good", "model.pt"])[1][0]
+
+
+# ---- long ones, and what strangers may have made ----
+
+HOSTILE = {
+    "letters": "iter 1: " + "a" * 40_000, "words": "iter 1: " + "abc " * 10_000, "blanks": "iter 1: x" + " " * 40_000,
+    "digits": "iter 1: x " + "1" * 40_000, "points": "iter 1: " + "1." * 20_000, "steps": "step " * 10_000,
+    "one column a line": "".join(f"iter {n}: c{n} 1.0\n" for n in range(3_000)),
+    "equal columns": "step," + "c," * 50_000 + "\n" + "1," * 50_001,
+    "exported": "step," + "a - " * 10_000 + '"\n"\n' + "1,2\n",
+    "a long cell": "step,loss\n" + "1" * 40_000 + ",2\n",
+}
+
+
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
+def test_no_log_takes_longer_than_its_size(place, text):
+    (place / "bad.csv").write_text(text)
+    began = time.monotonic()
+    with pytest.raises(ValueError, match="bad.csv"):
+        find(["bad.csv"])
+    assert time.monotonic() - began < 2
+
+
+def test_many_restarts_of_an_event_file_take_no_longer_than_their_number():
+    rows = [Scalar("", step + (tag is None), tag, 0.0, 0.0) for step in range(20_000) for tag in ("loss", None)]
+    began = time.monotonic()
+    assert len([*standing(rows)]) == 20_000
+    assert time.monotonic() - began < 1
+
+
+def write_long(path: Path, num_rows: int = 100_000) -> None:
+    """A log with an evaluation at each thousandth step, the lowest training loss and the largest norm at odd places."""
+    loss, norm = np.linspace(5, 4, num_rows), np.ones(num_rows)
+    loss[777], norm[33_333] = 0.125, 9.0
+    pd.DataFrame({"step": np.arange(num_rows), "tokens": 8 * np.arange(num_rows), "train_loss": loss,
+                  "val_loss": np.where(np.arange(num_rows) % 1000 == 999, loss + 1, np.nan),
+                  "bits_per_byte": np.nan, "grad_norm": norm}).to_csv(path, index=False)
+
+
+@pytest.mark.parametrize("word", ["toy", "theirs.csv"])
+def test_of_a_long_log_as_many_rows_are_kept_as_a_picture_shows_and_all_that_decides(place, word):
+    write_long(make_run("toy").path / "log.csv")
+    write_long(place / "theirs.csv")
+    table = only(word)
+    assert 100_000 / 4 <= len(table) < 100_000 / 2
+    assert table.val_loss.notna().sum() == 100
+    assert (table.train_loss.min(), table.grad_norm.max()) == (0.125, 9.0)
+    assert table.step.tolist() == sorted(table.step) and table.step.iloc[[0, -1]].tolist() == [0, 99_999]
+    assert len(Run("toy").log()) == 100_000
+
+
+def test_rows_of_two_kinds_that_take_turns_are_both_kept(place):
+    lines = (f"{step},{5 - step / 1e6},\n{step},,{6 - step / 1e6}\n" for step in range(50_000))
+    (place / "log.csv").write_text("step,train_loss,val_loss\n" + "".join(lines))
+    table = only("log.csv")
+    assert table.train_loss.notna().sum() > 10_000 and table.val_loss.notna().sum() > 10_000
+
+
+# ---- Hugging Face ----
+
+
+HISTORY = [{"loss": 3.5, "grad_norm": 0.5, "learning_rate": 1e-3, "epoch": 0.1, "num_input_tokens_seen": 800,
+            "step": 10},
+           {"eval_loss": 3.25, "eval_runtime": 2.5, "epoch": 0.1, "num_input_tokens_seen": 800, "step": 10},
+           {"loss": 2.5, "grad_norm": float("nan"), "learning_rate": 5e-4, "epoch": 0.2, "num_input_tokens_seen": 1600,
+            "step": 20},
+           {"train_runtime": 9.5, "train_loss": 3.0, "total_flos": 1e9, "epoch": 0.2, "step": 20}]
+
+
+def write_history(folder: Path, lines: object = HISTORY) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "trainer_state.json").write_text(json.dumps({"best_metric": None, "log_history": lines}))
+    return folder
+
+
+def test_the_state_of_hugging_faces_trainer_is_a_log(place):
+    write_history(place / "bert" / "checkpoint-9", HISTORY[:1])
+    saved = write_history(place / "bert" / "checkpoint-20")
+    for word in ("bert", "bert/checkpoint-20", "bert/checkpoint-20/trainer_state.json"):
+        (source,), problems = find([word])
+        assert (source.name, source.path, problems) == ("checkpoint-20", saved / "trainer_state.json", [])
+        table = source.table.set_index("step")
+        assert table.train_loss.to_dict() == {10: 3.5, 20: 2.5} and table.val_loss.dropna().to_dict() == {10: 3.25}
+        assert table.lr.tolist() == [1e-3, 5e-4] and table.tokens.tolist() == [800, 1600]
+        assert table.grad_norm.dropna().to_dict() == {10: 0.5} and {"epoch", "eval_runtime"} < set(table)
+
+
+@pytest.mark.parametrize("lines", [None, {}, [1], [[]], [], [{"loss": 2.5}], [{"step": "x", "loss": 2.5}],
+                                   [{"step": 10**400, "loss": 1}], [{"step": 1, "loss": {"a": [1]}}]])
+def test_a_state_that_holds_no_log_is_named_and_left_out(place, lines):
+    make_run("good")
+    write_history(place / "bad", lines)
+    sources, (problem,) = find(["good", "bad"])
+    assert [source.name for source in sources] == ["good"] and str(place / "bad") in problem
 
 
 # ---- TensorBoard ----

@@ -20,8 +20,9 @@ from experiments.ablating.plan import TOLERANCE
 from experiments.ablating.results import BETTER, NOISE, WORSE, result_table
 from experiments.ablating.runner import VariantOutcome
 from experiments.ablating.variants import BASE, spell
+from experiments.common.axes import label
 from experiments.common.intervals import LEVEL
-from experiments.common.reports import bullets, cell, markdown_table, write_picture
+from experiments.common.reports import bullets, cell, csv_text, fenced, markdown_table, plain, write_picture
 from run_store.atomic_files import write_text
 from training.report import shown
 
@@ -39,7 +40,7 @@ def write_report(options: AblationOptions, outcomes: Sequence[VariantOutcome], c
     """Write the results of an ablation into its folder, over older ones, and return what to print."""
     table = result_table(outcomes)
     findings = [*_unfinished(outcomes), *_findings(table)]
-    write_text(options.folder / "table.csv", table.to_csv(index=False))
+    write_text(options.folder / "table.csv", csv_text(table, index=False))
     picture = options.folder / "forest.png"
     picture.unlink(missing_ok=True)
     if table.difference.notna().any():
@@ -47,7 +48,8 @@ def write_report(options: AblationOptions, outcomes: Sequence[VariantOutcome], c
         title = f"{options.name}: {seeds} seeds, thick bars 95 % intervals, thin ones 95 % for all of them together"
         values = {outcome.planned.variant.label: outcome.values for outcome in outcomes}
         write_picture(picture, draw_forest(table, values, title))
-    page = [f"# {options.name}", f"```\npython experiments/ablate.py {shlex.join(command)}\n```", bullets(findings),
+    page = [f"# {options.name}", fenced(f"python experiments/ablate.py {shlex.join(command)}"),
+            bullets(map(plain, findings)),
             *(["![differences to the base](forest.png)"] if picture.exists() else []),
             *_sections(options, outcomes, table)]
     write_text(options.folder / "report.md", "\n\n".join(page) + "\n")
@@ -95,8 +97,8 @@ def _sections(options: AblationOptions, outcomes: Sequence[VariantOutcome], tabl
                f"{'variant' if tested == 1 else 'variants'}: were none of them different, at least one would be called "
                f"better or worse with a chance of {LEVEL:.0%}, not more.")
     sweep = ["## The sweep", *_sweep(options, outcomes)] if options.sweep else []
-    runs = bullets(f"{outcome.planned.variant.label}: {', '.join(f'`{name}`' for name in outcome.runs) or 'none'}"
-                   for outcome in outcomes)
+    runs = bullets(f"{plain(outcome.planned.variant.label)}: "
+                   f"{', '.join(f'`{name}`' for name in outcome.runs) or 'none'}" for outcome in outcomes)
     return ["## The variants, best first", _printed(table), reading, "## How it was done",
             bullets(_method(options, outcomes)), *sweep, "## The runs", runs,
             f"All their curves: `python experiments/compare.py '{options.name}-*'`."]
@@ -127,7 +129,7 @@ def _method(options: AblationOptions, outcomes: Sequence[VariantOutcome]) -> lis
                     "same one.")
     if options.match == "none":
         return [*said, "Variants are as their flags make them, trained on as many tokens as the base."]
-    far = ", ".join(f"{one.variant.label} ({one.match - 1:+.1%}, the nearest there is)"
+    far = ", ".join(f"{plain(one.variant.label)} ({one.match - 1:+.1%}, the nearest there is)"
                     for one in (outcome.planned for outcome in outcomes) if abs(one.match - 1) > TOLERANCE)
     said.append(f"Variants have as many {MATCHED[options.match]} as the base, {BY[options.settled_match_by]}, within "
                 f"{TOLERANCE:.0%}{f', but for: {far}' if far else ''}.")
@@ -179,10 +181,11 @@ def draw_forest(table: pd.DataFrame, values: Mapping[str, Sequence[float]], titl
     axes.axvline(0, color=OTHER, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
     for place, row in rows.iterrows():
         _draw_row(axes, place, row, np.asarray(values[row.variant]) - base)
-    axes.set_yticks(range(len(rows)), ["\n".join(textwrap.wrap(name, LABEL_CHARACTERS)) for name in rows.variant])
+    axes.set_yticks(range(len(rows)), ["\n".join(textwrap.wrap(name, LABEL_CHARACTERS))
+                                        for name in map(label, rows.variant)])
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlabel("bits per byte less the base's; further left is better")
-    axes.set_title(title, loc="left", fontsize="medium", pad=12)
+    axes.set_title(label(title), loc="left", fontsize="medium", pad=12)
     axes.grid(axis="x", alpha=0.25)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(axis="y", length=0)
@@ -201,4 +204,5 @@ def _draw_row(axes: Axes, place: int, row: pd.Series, seeds: np.ndarray) -> None
     axes.plot([low, high], [place, place], color=colour, linewidth=5, alpha=0.35, solid_capstyle="butt", zorder=2)
     axes.plot(seeds, np.full(len(seeds), place + BELOW), "o", color=colour, markersize=4, alpha=0.7, markeredgewidth=0)
     axes.plot(mean, place, "D", color=colour, markersize=7, markeredgecolor="white", zorder=4)
-    axes.annotate(said, (1.01, place), xycoords=("axes fraction", "data"), va="center", fontsize="small", color=colour)
+    axes.annotate(label(said), (1.01, place), xycoords=("axes fraction", "data"), va="center", fontsize="small",
+                  color=colour)

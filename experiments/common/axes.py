@@ -1,12 +1,21 @@
-"""Readable ticks on logarithmic axes."""
+"""Readable ticks on logarithmic axes, and names of others in pictures."""
 
 import math
+import re
 
 from matplotlib.axis import Axis
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from configuration.command_line import printable
+
 DENSITIES = ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 8))  # ticks of a decade
 TICKS_PER_INCH = 1.3
+
+
+def label(text: str) -> str:
+    """A text as matplotlib shows it: dollars enclose no formula, and a first "_" does not hide it from a legend."""
+    text = re.sub(r"[\n\t]", " ", printable(text)).replace("$", r"\$")
+    return f" {text}" if text.startswith("_") else text
 
 
 def logarithmic(axis: Axis) -> None:

@@ -1,11 +1,31 @@
 """How a program of experiments/ ends: a mistake is one sentence and status 2, a signal 128 and its number."""
 
+import argparse
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
 from configuration.command_line import complain, fail
 from experiments.processes.signals import Stopped
+
+PASSWORD = re.compile(r"(://[^:/@\s]*:)\S*(?=@)|([?&]\w*(?:password|passwd|pwd)=)[^&\s]*", re.IGNORECASE)
+
+
+def without_password(text: str) -> str:
+    """A text in which the passwords of URLs are ***."""
+    return PASSWORD.sub(r"\1\2***", text)
+
+
+class EarlyFlags(argparse.ArgumentParser):
+    """Reads the flags on which the defaults of the others depend. Raises ValueError for a mistake."""
+
+    def __init__(self):
+        super().__init__(add_help=False, allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(f"{message.removeprefix('argument ').partition(':')[0]} needs a value")
 
 
 @contextmanager
@@ -13,8 +33,10 @@ def one_sentence(interrupted: str = "stopped at once; the same command goes on")
     """Turn what a `with` block raises into a sentence on stderr and an exit status; `interrupted` is for Ctrl-C."""
     try:
         yield
-    except (ValueError, OSError) as error:
+    except OSError as error:
         fail(error)
+    except ValueError as error:
+        fail(without_password(str(error)))
     except Stopped as stopped:
         complain(stopped)
         raise SystemExit(stopped.exit_status) from None

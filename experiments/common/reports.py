@@ -2,13 +2,42 @@
 
 import io
 import math
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from matplotlib.figure import Figure
+from pandas.api.types import is_numeric_dtype
 
+from configuration.command_line import literal, printable
 from run_store.atomic_files import write_bytes
+
+
+class Markdown(str):
+    """A text that is Markdown already, not a name or a text of others."""
+
+
+def plain(text: Any) -> str:
+    """A text as Markdown that shows it as it is, on one line, and holds no HTML."""
+    if isinstance(text, Markdown):
+        return text
+    text = re.sub(r"[\\`]", r"\\\g<0>", " ".join(printable(str(text)).split("\n")))
+    return text.replace("&", "&amp;").replace("<", "&lt;")
+
+
+def fenced(text: str) -> str:
+    """A text as a block of code, whatever marks it holds."""
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
+    return f"{fence}\n{text}\n{fence}"
+
+
+def csv_text(table: pd.DataFrame, **options: Any) -> str:
+    """A table as CSV without formulas; the options are pandas's."""
+    words = [name for name, kind in table.dtypes.items() if not is_numeric_dtype(kind)]
+    safe = table.assign(**{name: table[name].map(literal, na_action="ignore") for name in words})
+    return safe.rename(columns=literal, index=literal).to_csv(**options)
 
 
 def markdown_table(rows: Iterable[Mapping[str, Any]]) -> str:
@@ -16,7 +45,7 @@ def markdown_table(rows: Iterable[Mapping[str, Any]]) -> str:
     rows = list(rows)
     heading = list(dict.fromkeys(name for row in rows for name in row))
     lines = [heading, ["---"] * len(heading), *([row.get(name, "") for name in heading] for row in rows)]
-    return "\n".join(f"| {' | '.join(str(cell).replace('|', '/') for cell in line)} |" for line in lines)
+    return "\n".join(f"| {' | '.join(plain(cell).replace('|', '/') for cell in line)} |" for line in lines)
 
 
 def cell(form: str, *values: float) -> str:

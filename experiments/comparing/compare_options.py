@@ -1,5 +1,6 @@
 """The options of a comparison."""
 
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -8,6 +9,8 @@ from pydantic.dataclasses import dataclass
 
 from config import CHECKED, parse_bytes
 from run_store.listing import RESULTS
+
+MAX_WINDOW = 10**9  # rows
 
 
 @dataclass(frozen=True, kw_only=True, config=CHECKED)
@@ -37,9 +40,11 @@ class CompareOptions:
 
     def __post_init__(self):
         smooth = self.smooth
-        if smooth is not None and not (0 < smooth < 1 or smooth >= 2 and smooth == int(smooth)):
+        if smooth is not None and not (0 < smooth < 1 or 2 <= smooth < MAX_WINDOW and smooth == int(smooth)):
             raise ValueError(f"smooth={smooth:g} is neither a weight nor a window: use e.g. 0.9 for an exponential "
                              "mean, or 5 for a window of 5 rows")
+        if self.start is not None and not math.isfinite(self.start):
+            raise ValueError(f"from={self.start:g} is not finite: use the x from which the curves are to be drawn")
         if not self.held_out_bytes and self.held_out != "0":
             raise ValueError(f"held_out={self.held_out} is not a size: use e.g. 200kB or 1MB, or 0 to measure nothing")
         if self.text and not self.held_out_bytes:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import pandas as pd
 from rich.console import Console
 
-from experiments.common.reports import write_picture
+from experiments.common.reports import csv_text, write_picture
 from experiments.comparing.compare_options import CompareOptions
 from experiments.comparing.curve_pictures import default_axis, default_column, draw_lines, not_drawn, require
 from experiments.comparing.differences import common_floor, differences, remarks
@@ -69,7 +69,7 @@ def write(options: CompareOptions, found: Comparison) -> list[Path]:
     write_picture(options.png, draw_lines(found.lines, y=options.y, x=options.x, smooth=options.smooth,
                                           log_x=options.log_x, log_y=options.log_y, start=options.start))
     if options.csv:
-        write_text(options.csv, found.runs.to_csv(index_label="run"))
+        write_text(options.csv, csv_text(found.runs, index_label="run"))
     if options.json:
         write_text(options.json, found.runs.to_json(orient="index", indent=1, double_precision=15) + "\n")
     if options.html:

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
-from experiments.common.axes import logarithmic
+from experiments.common.axes import label, logarithmic
 from experiments.comparing.differences import PER_TOKEN, common_floor, tokenizers
 from experiments.comparing.lines import AXES, COLUMNS, Line
 
@@ -110,7 +110,7 @@ def _draw(
     shown = place >= (place.min() if start is None else start)
     mean, *ends = (smoothed(frame.loc[there, column], smooth)[shown] for frame in frames)
     name = line.name if len(line.members) == 1 else f"{line.name} ({len(line.members)} seeds)"
-    axes.plot(place[shown], mean, color=color, linestyle=linestyle, linewidth=1.8, label=name,
+    axes.plot(place[shown], mean, color=color, linestyle=linestyle, linewidth=1.8, label=label(name),
               marker="o" if len(mean) <= FEW else None, markersize=3.5)
     if ends:
         axes.fill_between(place[shown], *ends, color=color, alpha=0.18, linewidth=0)
@@ -122,9 +122,9 @@ def _finish(axes: Axes, lines: Sequence[Line], column: str, x: str, *, log_x: bo
     low, high = values.min(), values.max()
     log_y = log_y and low > 0
     if column in FLOORED and (floor := common_floor(lines)) is not None:
-        label = f"entropy of the text, {floor:.3f}"
+        name = f"entropy of the text, {floor:.3f}"
         is_near = low / floor <= high / low if log_y else low - floor <= high - low
-        axes.axhline(floor, color="black", linestyle="--", linewidth=1, label=label if is_near else f"{label} (below)")
+        axes.axhline(floor, color="black", linestyle="--", linewidth=1, label=name if is_near else f"{name} (below)")
         low = min(low, floor) if is_near else low
     if high > low:
         room = (high / low) ** MARGIN if log_y else MARGIN * (high - low)
@@ -134,7 +134,7 @@ def _finish(axes: Axes, lines: Sequence[Line], column: str, x: str, *, log_x: bo
     if log_x:
         logarithmic(axes.xaxis)
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-    axes.set(xlabel=AXES[x], ylabel=COLUMNS.get(column, column))
+    axes.set(xlabel=AXES[x], ylabel=COLUMNS.get(column, label(column)))
     axes.label_outer()
     axes.grid(alpha=0.25, which="both")
     axes.spines[["top", "right"]].set_visible(False)
@@ -142,7 +142,7 @@ def _finish(axes: Axes, lines: Sequence[Line], column: str, x: str, *, log_x: bo
 
 def _legend(figure: Figure, panels: Sequence[Axes]) -> None:
     """One for all panels, in a single row if there is room."""
-    found = {label: handle for axes in panels for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
-    widths = [len(label) + MARK for label in found]
+    found = {name: handle for axes in panels for handle, name in zip(*axes.get_legend_handles_labels(), strict=True)}
+    widths = [len(name) + MARK for name in found]
     across = max(1, len(found) if sum(widths) <= WIDTH else WIDTH // max(widths))
     figure.legend(found.values(), found.keys(), loc="outside upper left", ncols=across, frameon=False)

@@ -1,14 +1,24 @@
-"""Logs of other programs: CSVs, the output of nanoGPT and the like, TensorBoard's event files."""
+"""Logs of other programs: CSVs, the output of nanoGPT and the like, Hugging Face's, TensorBoard's.
 
-import io
+What is read is linear in a log's size: it may be a stranger's.
+"""
+
 import math
+import os
 import re
-from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pandas as pd
+from pydantic import TypeAdapter
+from typing_extensions import TypedDict
 
+from configuration.command_line import printable
+from configuration.reading import read_as
+from experiments.comparing.event_files import is_event_file, read_events
+from experiments.comparing.printed_lines import MAX_LINE, printed_pieces
+from run_store.long_tables import pieces_of, require_few, text_of, thinned, whole_lines
 from runs import COLUMNS
 
 STEPS = ("step", "steps", "global_step", "train/global_step", "trainer/global_step", "iter", "iters", "iteration",
@@ -30,15 +40,18 @@ CALLED = {
     "grad_norm": ("grad norm", "train grad norm", "norm"),
     "tokens_per_second": ("tokens per second", "tokens second", "throughput tokens per second", "tps"),
 }
-UNNAMED = {"history", "log", "log_data", "logs", "loss", "metrics", "output", "progress"}  # named by their folder
-FRAME_BYTES = 16  # around each event in a file: its length, and two checksums
-PARTS = {"train", "training", "val", "valid", "validation", "eval", "test"}  # folders that hold a part of one curve
-NUMBER = r"[-+]?(?:\d+\.?\d*(?:e[-+]?\d+)?|nan|inf)"
-PRINTED_STEP = re.compile(r"\b(?:step|iter(?:ation)?)[\s:=]*(\d+)(?:/\d+)?[\s:|,]+(.*)", re.IGNORECASE)
-PRINTED_VALUE = re.compile(rf"([a-z_][\w/. ]*?)[\s:=]+({NUMBER})(?![\d.])", re.IGNORECASE)
-BARE_LINE = re.compile(rf"(\d+) (\w+ {NUMBER})", re.IGNORECASE)  # "250 val 3.2811"
-EXPORTED = re.compile(r"(.+) - (.+?)(__MIN|__MAX)?")  # a column of a chart that Weights & Biases exports
+UNNAMED = {"history", "log", "log_data", "logs", "loss", "metrics", "output", "progress",
+           "trainer_state"}  # named by their folder
+HISTORY = "trainer_state.json"
 
+
+class TrainerState(TypedDict):
+    """What is read of a trainer_state.json, which Hugging Face's Trainer writes into each checkpoint."""
+
+    log_history: list[dict[str, Any]]
+
+
+TRAINER_STATE = TypeAdapter(TrainerState)
 
 def goes_by(path: Path) -> Path:
     """The path whose name is the log's: without its suffix, or the folder if the file is in UNNAMED."""
@@ -52,33 +65,40 @@ def read_log(path: Path) -> dict[str, pd.DataFrame]:
 
     Raises ValueError if it is damaged or has no numbers, OSError if it cannot be read.
     """
-    if path.is_dir() or is_event_file(path):
-        return {"": tidy(read_events(path), path)}
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        return {name: tidy(table, path) for name, table in read_tables(path).items()}
     except UnicodeDecodeError:
         raise ValueError(f"{path} is not a log: neither text nor an event file of TensorBoard") from None
-    header = text.partition("\n")[0]
-    columns = [name.strip(' "\r').lower() for name in header.split(separator(header))]
-    if any(name in STEPS for name in columns):
-        return {name: tidy(table, path) for name, table in exported_runs(read_csv(text, path)).items()}
-    if rows := list(printed_rows(text)):
-        return {"": tidy(pd.DataFrame(rows), path)}
-    raise ValueError(f"{path} has no step column: expected one of {', '.join(STEPS)} in its first line, "
-                     'or printed lines such as "iter 10: loss 2.3"')
+    except ValueError as error:
+        raise ValueError(str(error) if str(path) in str(error) else f"{path}: {error}") from None
+
+
+def read_tables(path: Path) -> dict[str, pd.DataFrame]:
+    """The numbers of each curve, thinned."""
+    if path.is_dir() or is_event_file(path):
+        table = all_numbers(read_events(path))
+        return {"": thinned([table], len(table))}
+    if not path.is_file():
+        raise ValueError(f"{path} is not a file")
+    if path.suffix == ".json":
+        return {"": read_history(path)}
+    with path.open("rb") as file:
+        return read_text_log(file, path)
 
 
 def tidy(table: pd.DataFrame, path: Path) -> pd.DataFrame:
     """The numbers by step, ascending, under our names; the last of repeated values counts."""
     lower = {name.strip().lower(): name for name in reversed(table.columns)} | {name: name for name in table.columns}
     step = next(lower[name] for name in STEPS if name in lower)
-    numbers = table.rename(columns={step: "step"}).apply(to_numbers).dropna(subset="step")
+    numbers = table.rename(columns={step: "step"}).dropna(subset="step")
     numbers = numbers.groupby("step").last().dropna(axis=0, how="all").dropna(axis=1, how="all").reset_index()
     if numbers.empty or len(numbers.columns) < 2:
         raise ValueError(f"{path} holds no numbers beside its steps")
-    if (numbers.step % 1 == 0).all():
+    if (numbers.step % 1 == 0).all() and numbers.step.abs().max() < 2**53:
         numbers = numbers.astype({"step": "int64"})
-    return numbers.rename(columns=our_names(list(numbers.columns)))
+    numbers = numbers.rename(columns=our_names(list(numbers.columns)))
+    numbers.columns = [one_line(name) for name in numbers.columns]
+    return numbers.loc[:, ~numbers.columns.duplicated()]
 
 
 def to_numbers(column: pd.Series) -> pd.Series:
@@ -86,6 +106,17 @@ def to_numbers(column: pd.Series) -> pd.Series:
     if not pd.api.types.is_numeric_dtype(column):
         column = column.astype(str).str.replace(r"^tensor\(([^,)]*).*$", r"\1", regex=True)
     return pd.to_numeric(column, errors="coerce").astype(float).replace([math.inf, -math.inf], math.nan)
+
+
+def all_numbers(table: pd.DataFrame) -> pd.DataFrame:
+    """A table with `to_numbers` of each column. Raises ValueError if there are more than MAX_COLUMNS."""
+    require_few(table.columns)
+    return table.apply(to_numbers)
+
+
+def one_line(name: str) -> str:
+    """A name of others as it is shown."""
+    return printable(" ".join(name.split()))
 
 
 def our_names(columns: list[str]) -> dict[str, str]:
@@ -108,15 +139,35 @@ def separator(header: str) -> str:
     return max(",;\t", key=header.count)
 
 
-def read_csv(text: str, path: Path) -> pd.DataFrame:
-    """A table without an incomplete last line. Raises ValueError if it is not a table."""
-    lines = text.rstrip("\n").split("\n")
-    mark = separator(lines[0])
-    if not text.endswith("\n") and lines[-1].count(mark) < lines[0].count(mark):
-        lines.pop()
+def read_text_log(file: IO[bytes], path: Path) -> dict[str, pd.DataFrame]:
+    """The numbers in a table or in printed lines, by name of the run. Raises ValueError if it is neither."""
+    num_lines, end = whole_lines(file)
+    size = os.fstat(file.fileno()).st_size
+    header = text_of(file, size).readline(MAX_LINE)
+    columns = [name.strip(' "\r\n').lower() for name in header.split(separator(header))]
+    if any(name in STEPS for name in columns):
+        require_few(columns)  # pandas takes quadratic time over equal names
+        return exported_runs(read_csv(file, size if is_whole(file, end, header) else end, num_lines, header, path))
+    pieces = printed_pieces(text_of(file, size))
+    if (first := next(pieces, None)) is not None:
+        return {"": thinned(chain([first], pieces), num_lines)}
+    raise ValueError(f"{path} has no step column: expected one of {', '.join(STEPS)} in its first line, "
+                     'or printed lines such as "iter 10: loss 2.3"')
+
+
+def is_whole(file: IO[bytes], end: int, header: str) -> bool:
+    """Whether what stands after the last end of a line has all cells."""
+    file.seek(end)
+    mark = separator(header)
+    return file.read().count(mark.encode()) >= header.count(mark)
+
+
+def read_csv(file: IO[bytes], end: int, num_rows: int, header: str, path: Path) -> pd.DataFrame:
+    """The numbers in the table up to a byte. Raises ValueError if it is not a table."""
     try:
-        table = pd.read_csv(io.StringIO("\n".join(lines)), sep=mark, index_col=False, skipinitialspace=True,
-                            float_precision="round_trip", low_memory=False)
+        pieces = pieces_of(text_of(file, end), sep=separator(header), index_col=False, skipinitialspace=True,
+                           low_memory=False)
+        table = thinned(map(all_numbers, pieces), num_rows)
     except pd.errors.ParserError as error:
         raise ValueError(f"{path} is not a table: {' '.join(str(error).split())}") from None
     return table.drop(columns=[name for name in table.columns if name.startswith("Unnamed: ")])  # pandas's row numbers
@@ -125,81 +176,32 @@ def read_csv(text: str, path: Path) -> pd.DataFrame:
 def exported_runs(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """The runs in a chart exported from Weights & Biases ("RUN - METRIC", and __MIN, __MAX), or the table itself."""
     step, *others = table.columns
-    parts = [EXPORTED.fullmatch(name) for name in others]
-    if not others or not all(parts):
-        return {"": table}
     found: dict[str, dict[str, str]] = {}
-    for column, part in zip(others, parts, strict=True):
-        if not part[3] and part[2] != "_step":
-            found.setdefault(part[1], {})[column] = part[2]
+    for column in others:
+        run, _, metric = column.rpartition(" - ")
+        if not run or not metric:
+            return {"": table}
+        if not metric.endswith(("__MIN", "__MAX")) and metric != "_step":
+            found.setdefault(run, {})[column] = metric
     curves = {run: table[[step, *names]].rename(columns=names) for run, names in found.items()
               if table[list(names)].notna().any(axis=None)}
     return curves or {"": table}
 
 
-def printed_rows(text: str) -> Iterator[dict[str, str]]:
-    """The values of lines such as "step 250: train loss 2.01, val loss 2.13"."""
-    for line in text.splitlines():
-        said = PRINTED_STEP.search(line) or BARE_LINE.fullmatch(line.strip())
-        if said and (values := PRINTED_VALUE.findall(said[2])):
-            yield {"step": said[1]} | dict(values)
+def histories(folder: Path) -> list[Path]:
+    """The trainer_state.json of a folder, or else that of its newest checkpoint, which has the lines of the others."""
+    own = folder / HISTORY
+    saved = [path for path in folder.glob(f"checkpoint-*/{HISTORY}") if path.parent.name[11:].isdecimal()]
+    return [own] if own.is_file() else sorted(saved, key=lambda path: int(path.parent.name[11:]))[-1:]
 
 
-# ---- TensorBoard ----
+def read_history(path: Path) -> pd.DataFrame:
+    """The log in a trainer_state.json of Hugging Face, without its last line, the means over the whole training.
 
-
-def is_event_file(path: Path) -> bool:
-    return "tfevents" in path.name and path.is_file()
-
-
-def event_files(folder: Path) -> list[Path]:
-    """All event files below a folder, those of each folder in the order of writing."""
-    return sorted((path for path in folder.rglob("*tfevents*") if path.is_file()),
-                  key=lambda path: (path.parent, path.name))
-
-
-def event_folders(folder: Path) -> list[Path]:
-    """The folders, this one or below it, that each hold one curve."""
-    holding = {path.parent for path in event_files(folder)}
-    curves = {path.parent if path.name in PARTS and path != folder else path for path in holding}
-    return sorted(path for path in curves if curves.isdisjoint(path.parents))
-
-
-def read_events(path: Path) -> pd.DataFrame:
-    """The scalars of an event file, or of all below a folder, and the seconds since the first event.
-
-    Those of a subfolder are called FOLDER/TAG: torch's add_scalars writes each of its lines into one.
+    Raises ValueError if it is none.
     """
-    rows = []  # (folder, step, tag, value, when)
-    for file in event_files(path) if path.is_dir() else [path]:
-        folder = file.parent.relative_to(path).as_posix() + "/" if path.is_dir() and file.parent != path else ""
-        for event in events(file):
-            if event.session_log.status == event.session_log.START:  # a run that continued from this step
-                rows = [row for row in rows if row[0] != folder or row[1] < event.step]
-            rows += [(folder, event.step, folder + tag, value, event.wall_time) for tag, value in scalars(event)]
-    table = pd.DataFrame(rows, columns=["folder", "step", "tag", "value", "when"])
-    when = (table.groupby("step").when.max() - table.when.min()).rename("seconds")
-    table = table[table.tag != "step"].pivot_table(index="step", columns="tag", values="value", aggfunc="last")
-    return (table if "seconds" in table else table.join(when)).reset_index()
-
-
-def events(file: Path) -> Iterator[Any]:
-    """The events of a file. Raises ValueError if it is damaged or ends within an event."""
-    from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
-    from tensorboard.compat.proto.event_pb2 import Event
-
-    records = list(RawEventFileLoader(str(file)).Load())
-    if sum(len(record) + FRAME_BYTES for record in records) != file.stat().st_size:
-        raise ValueError(f"{file} is half-written or damaged: only {len(records)} events of it are whole")
-    yield from map(Event.FromString, records)
-
-
-def scalars(event: Any) -> Iterator[tuple[str, float]]:
-    """The tags and numbers of an event of torch's SummaryWriter or TensorFlow."""
-    from tensorboard.util.tensor_util import make_ndarray
-
-    for value in event.summary.value:
-        if value.HasField("simple_value"):
-            yield value.tag, value.simple_value
-        elif value.HasField("tensor") and (array := make_ndarray(value.tensor)).ndim == 0 and array.dtype.kind in "fiu":
-            yield value.tag, float(array)
+    rows = [row for row in read_as(TRAINER_STATE, path)["log_history"] if "train_runtime" not in row]
+    names = dict.fromkeys(name for row in rows for name in row)
+    if "step" not in names:
+        raise ValueError("it has no step in its log_history")
+    return thinned([all_numbers(pd.DataFrame(rows, columns=[*names], dtype=object))], len(rows))

@@ -4,12 +4,15 @@ import glob
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 
 import runs
-from experiments.comparing.foreign_logs import event_folders, goes_by, read_log
+from experiments.comparing.event_files import event_folders
+from experiments.comparing.foreign_logs import goes_by, histories, one_line, read_log
+from run_store import run_log
 from run_store.facts import in_folder, peak_bytes
 from run_store.listing import is_run, run_folders
 from runs import Run
@@ -76,7 +79,7 @@ def inside(path: Path) -> list[Path]:
     """The curves in a folder; a file or a run's folder is one itself."""
     if path.is_file() or is_run(path):
         return [path]
-    return run_folders(path) or event_folders(path) + sorted(path.glob("*.csv"))
+    return run_folders(path) or event_folders(path) + sorted(path.glob("*.csv")) + histories(path)
 
 
 def read(path: Path) -> list[CurveSource]:
@@ -92,7 +95,7 @@ def read_run(path: Path) -> CurveSource:
     if not (path / "config.json").is_file():
         raise ValueError(f"{path} is not a run (it has no config.json), and holds no other log")
     run = Run(path)
-    table = run.log()
+    table = in_folder(path, partial(run_log.read_log, thin=True))
     _ = run.config, run.data, run.tokenizer(), in_folder(path, peak_bytes)  # fail here, not later
     if table.empty:
         raise ValueError(f"{path} has no line in its log yet")
@@ -104,10 +107,10 @@ def with_own_names(sources: list[CurveSource]) -> list[CurveSource]:
     paths = [source.path if source.run else goes_by(source.path) for source in sources]
     paths = [path if path.name == source.name else path / source.name  # a run in a chart lies below the file
              for path, source in zip(paths, sources, strict=True)]
-    names = [source.name for source in sources]
+    names = [one_line(source.name) for source in sources]
     for length in range(2, max(len(path.parts) for path in paths) + 1):
         times = Counter(names)
-        names = [name if times[name] == 1 else "/".join(path.parts[-length:])
+        names = [name if times[name] == 1 else one_line("/".join(path.parts[-length:]))
                  for name, path in zip(names, paths, strict=True)]
     before = [names[:place].count(name) for place, name in enumerate(names)]
     return [replace(source, name=name if count == 0 else f"{name} ({count + 1})")

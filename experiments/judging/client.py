@@ -64,7 +64,7 @@ class ReplyCache(dict):
         for line in text.splitlines():
             try:
                 self.update([json.loads(line)])
-            except (TypeError, ValueError):  # half a line, or not of this file
+            except (TypeError, ValueError, RecursionError):  # half a line, or not of this file
                 continue
         if text and not text.endswith("\n"):
             append_whole(path, b"\n")  # so that the next line does not join the half one

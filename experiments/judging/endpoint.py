@@ -1,6 +1,5 @@
 """The judge's endpoint: a prompt in, a reply out, by the protocol of OpenAI's chat completions."""
 
-import json
 import os
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +9,7 @@ from experiments.judging.judge_options import JudgeOptions, Unreachable
 
 BASE_URL = "https://api.openai.com/v1"
 OVERHEAD = 64  # tokens at most that an endpoint adds around a prompt
+MOST_TOKENS = 2**53  # that a reply may say it took
 RETRIES = 4  # of a request, by the openai package: after 429, 5xx, a lost connection, a timeout; it waits in between
 
 
@@ -49,8 +49,10 @@ class Endpoint:
         if not key:
             raise ValueError(f"OPENAI_API_KEY is not set: set it to your key for {self.host}; if the server needs "
                              "none, to any word")
+        from experiments.judging.deadline import Deadline
+
         self._client = openai.OpenAI(api_key=key, base_url=self.url, max_retries=RETRIES,
-                                     timeout=self._options.timeout)
+                                     timeout=self._options.timeout, http_client=Deadline(self._options.timeout))
 
     def request(self, prompt: str) -> dict[str, Any]:
         """The body of a request."""
@@ -77,11 +79,11 @@ class Endpoint:
                           f"{server_message(error)}; check OPENAI_BASE_URL, OPENAI_API_KEY and the flags") from None
         except openai.APITimeoutError:
             raise Unreachable(f"{self.host} sent nothing within timeout={self._options.timeout:g} seconds, "
-                              f"{RETRIES + 1} times") from None
+                              f"{RETRIES + 1} times, that was a whole reply") from None
         except openai.APIConnectionError as error:
             raise Unreachable(f"{self.host} cannot be reached ({error.__cause__ or error}): is OPENAI_BASE_URL right, "
                               "and the server up?") from None
-        except (json.JSONDecodeError, UnicodeDecodeError):  # a damaged body is asked for again
+        except (ValueError, RecursionError):  # a damaged body is asked for again
             return Reply("")
 
 
@@ -99,4 +101,5 @@ def read_reply(completion) -> Reply:
         return Reply("")
     usage = getattr(completion, "usage", None)
     counts = (getattr(usage, name, None) for name in ("prompt_tokens", "completion_tokens"))
-    return Reply(text if isinstance(text, str) else "", *(n if isinstance(n, int) else None for n in counts))
+    counts = (n if isinstance(n, int) and 0 <= n < MOST_TOKENS else None for n in counts)
+    return Reply(text if isinstance(text, str) else "", *counts)

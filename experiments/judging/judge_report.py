@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from experiments.common.intervals import LEVEL
-from experiments.common.reports import cell, markdown_table
+from experiments.common.reports import Markdown, cell, csv_text, markdown_table, plain
 from experiments.judging.continuations import Submission
 from experiments.judging.rubric import AGES, CRITERIA
 from experiments.judging.verdict_tables import Duel, Verdicts, ages, criteria_table
@@ -25,9 +25,9 @@ EXAMPLES = 3  # texts shown in the report
 
 def write_page(folder: Path, heading: str, submission: Submission, said: list[str], rest: list[str]) -> str:
     """Write report.md, and return what to print of it."""
-    title = f"# {heading} by {submission.options.judge_model}\n"
+    title = f"# {plain(heading)} by {plain(submission.options.judge_model)}\n"
     write_text(folder / "report.md",
-               "\n".join([title, submission.conditions(), "", *said, "", *rest]) + "\n")
+               "\n".join([title, plain(submission.conditions()), "", *map(plain, said), "", *rest]) + "\n")
     return "\n".join([*said, "", f"every text and verdict: {shown(folder)}"])
 
 
@@ -37,12 +37,12 @@ def write_page(folder: Path, heading: str, submission: Submission, said: list[st
 def write_grades(folder: Path, submission: Submission, verdicts: dict[str, Verdicts]) -> str:
     """Write the results of grading, and return what to print."""
     table = criteria_table(verdicts)
-    write_text(folder / "criteria.csv", table.to_csv(index=False))
-    write_text(folder / "stories.csv", story_table(submission, verdicts).to_csv(index=False))
+    write_text(folder / "criteria.csv", csv_text(table, index=False))
+    write_text(folder / "stories.csv", csv_text(story_table(submission, verdicts), index=False))
     reading = ("Means of 10 with their 95 % interval over the beginnings, by Student's t. Ages: "
                f"{', '.join(f'{letter} {years}' for letter, years in AGES.items())}.\n")
     return write_page(folder, f"{', '.join(verdicts)}: graded", submission,
-                      [markdown_table(grade_rows(table, verdicts)), "", *gap_lines(table)],
+                      [Markdown(markdown_table(grade_rows(table, verdicts))), "", *gap_lines(table)],
                       [reading, *examples(submission, verdicts)])
 
 
@@ -101,11 +101,11 @@ def write_duel(folder: Path, submission: Submission, forward: Verdicts, backward
     orders = {one: forward, other: backward}  # by the run whose text is read first
     outcomes = [dict(zip(("a", "b", "tie", ""), (one, other, "tie", "unparsable"), strict=True))[kind]
                 for kind in result.outcomes]
-    write_text(folder / "pairs.csv", pair_table(submission, orders, outcomes).to_csv(index=False))
+    write_text(folder / "pairs.csv", csv_text(pair_table(submission, orders, outcomes), index=False))
     row = {f"{one} wins": result.wins, f"{other} wins": result.losses, "ties": result.ties,
            "unparsable": result.missing, "p (sign test)": cell(".4f", result.p)}
     return write_page(folder, f"{one} and {other}: compared", submission,
-                      [markdown_table([row]), "", *duel_lines(*names, result)],
+                      [Markdown(markdown_table([row])), "", *duel_lines(*names, result)],
                       pair_examples(submission, orders, outcomes))
 
 
@@ -155,7 +155,8 @@ def duel_lines(one: str, other: str, result: Duel) -> list[str]:
 
 
 def on_one_line(text: str) -> str:
-    return " ".join(text.split())
+    """As Markdown."""
+    return plain(" ".join(text.split()))
 
 
 def quoted(text: str) -> str:

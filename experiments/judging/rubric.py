@@ -86,8 +86,10 @@ class Question:
     def read(self, reply: str) -> dict[str, Any]:
         """Read a reply strictly. Raises ValueError with its first fault."""
         try:
-            return self.answer.model_validate(json.loads(reply, object_pairs_hook=once)).model_dump()
-        except (json.JSONDecodeError, RecursionError):
+            said = json.loads(reply, object_pairs_hook=once)
+            json.dumps(said, ensure_ascii=False).encode()  # half a surrogate pair could not be written to any file
+            return self.answer.model_validate(said).model_dump()
+        except (json.JSONDecodeError, RecursionError, UnicodeEncodeError):
             raise ValueError("it is not one JSON object and nothing else") from None
         except ValidationError as error:
             fault = error.errors(include_url=False, include_input=False)[0]

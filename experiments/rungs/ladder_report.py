@@ -15,8 +15,9 @@ from matplotlib.lines import Line2D
 
 from config import ModelConfig, replace
 from configuration.command_line import spell_value
+from experiments.common.axes import label
 from experiments.common.figures import num_parameters
-from experiments.common.reports import markdown_table, write_picture
+from experiments.common.reports import Markdown, csv_text, fenced, markdown_table, plain, write_picture
 from experiments.rungs.definitions import RUNGS, Rung
 from experiments.rungs.staircase import RungResult, floor, last, table
 from model import Model
@@ -38,7 +39,7 @@ def write_report(results: Sequence[RungResult], folder: Path) -> list[Path]:
     picture, text, numbers = (folder / name for name in ("staircase.png", "report.md", "table.csv"))
     write_picture(picture, draw_staircase(results), dpi=100)
     write_text(text, page(results))
-    write_text(numbers, table(results).to_csv())
+    write_text(numbers, csv_text(table(results)))
     return [picture, text, numbers]
 
 
@@ -78,7 +79,8 @@ def _label(axes: Axes, results: Sequence[RungResult]) -> None:
     labels = [f"{one.rung.number}\n{one.rung.title.split(',')[0].replace(' ', chr(10))}" for one in results]
     axes.set_xticks(range(len(results)), labels, fontsize=9)
     axes.set(ylabel="bits per byte, text held out", xlim=(-0.5, len(results) - 0.5))
-    axes.set_title(f"{results[0].runs[0].data['name']}, {tokens_of(results):,.0f} tokens for each rung", fontsize=11)
+    text = label(results[0].runs[0].data["name"])
+    axes.set_title(f"{text}, {tokens_of(results):,.0f} tokens for each rung", fontsize=11)
     shown = {one.helps for one in results[1:]}
     axes.legend([Line2D([], [], color=COLOURS[helps], linewidth=4) for helps in MEANINGS if helps in shown],
                 [words for helps, words in MEANINGS.items() if helps in shown], frameon=False, loc="upper right")
@@ -96,8 +98,8 @@ def page(results: Sequence[RungResult]) -> str:
     noise = (f"± and intervals are 95 % over {seeds} seeds or more; differences are Welch's test, corrected for "
              "their number (Holm)." if seeds > 1 else ONE_SEED)
     head = (f"# The ladder\n\nEach rung is the one before it and one change more. All have learned from "
-            f"{tokens_of(results):,.0f} tokens of {results[0].runs[0].data['name']}, and are measured on text that was "
-            f"held out.{least} {noise}\n\n![the staircase](staircase.png)\n\n{rung_table(results)}")
+            f"{tokens_of(results):,.0f} tokens of {plain(results[0].runs[0].data['name'])}, and are measured on text "
+            f"that was held out.{least} {noise}\n\n![the staircase](staircase.png)\n\n{rung_table(results)}")
     return "\n\n".join([head, *map(section, results)]) + "\n"
 
 
@@ -110,7 +112,7 @@ def rung_table(results: Sequence[RungResult]) -> str:
         against = "" if change is None else f"{change.mean:+.3f}"
         if change is not None and mean.count > 1:
             against += f" ({change.low:+.3f} to {change.high:+.3f}), {MEANINGS[one.helps]}"
-        rows.append({"": one.rung.number, "rung": one.rung.title, "what changes": flags_of(one),
+        rows.append({"": one.rung.number, "rung": one.rung.title, "what changes": Markdown(flags_of(one)),
                      "parameters": f"{one.parameters:,}", "bits per byte": f"{mean.mean:.3f}{spread}",
                      "against the one before": against, "seconds": f"{one.seconds:,.0f}"})
     return markdown_table(rows)
@@ -118,11 +120,11 @@ def rung_table(results: Sequence[RungResult]) -> str:
 
 def section(one: RungResult) -> str:
     """A rung's part of the page: words, flags, verdict, trace, sample."""
-    traced = f"\n\nIts trace beside that of rung {one.rung.number - 1}:\n\n```\n{trace_diff(one.rung)}\n```" \
+    traced = f"\n\nIts trace beside that of rung {one.rung.number - 1}:\n\n{fenced(trace_diff(one.rung))}" \
         if one.rung.number > 1 else ""
     return (f"## {one.rung.number} · {one.rung.title}\n\n{one.rung.words}\n\nFlags: {flags_of(one)}\n\n"
             f"{one.parameters:,} parameters, {one.mean.mean:.4f} bits per byte. {one.verdict()}{traced}\n\n"
-            f"It writes:\n\n```\n{sample_of(one.runs[0])}\n```")
+            f"It writes:\n\n{fenced(sample_of(one.runs[0]))}")
 
 
 def flags_of(one: RungResult) -> str:

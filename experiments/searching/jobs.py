@@ -15,6 +15,7 @@ from configuration.command_line import spell_bytes
 from experiments.processes.children import Child, last_line
 from experiments.processes.training_runs import LOST
 from experiments.searching.options import Options
+from experiments.searching.queue import run_name
 from experiments.searching.space import Space
 from experiments.searching.studies import note
 
@@ -49,7 +50,7 @@ class Job:
     def run_name(self) -> str:
         """The saved run of the current seed."""
         again = f"-seed-{self.seeds[len(self.values)]}" if self.values else ""
-        return f"{self.trial.study.study_name}-{self.number:04d}{again}"
+        return run_name(self.trial.study, self.trial) + again
 
     @property
     def needed_bytes(self) -> int:

@@ -118,6 +118,8 @@ class Search:
         self.predictor.worker.close()
         while self.jobs:
             queue.tell_lost(self.shared.study, self.jobs.pop().trial, reason)
+        if self.shared:
+            queue.remove_lost(self.shared.study)
 
     def show(self) -> None:
         study = self.shared.study if self.shared else None

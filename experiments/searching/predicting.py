@@ -2,7 +2,8 @@
 
     python -m experiments.searching.predicting MODULE:FUNCTION    JSON lines: requests on stdin, answers on stdout
     {"id": 3, "config": {...}, "limit_bytes": 2e9, "shrink": true}
-    -> {"id": 3, "low_bytes", "high_bytes", "allocator", "shrunk", "parameters", "seconds", "baseline_bytes"}
+    -> {"id": 3, "low_bytes", "high_bytes", "allocator", "shrunk", "steps", "parameters", "seconds",
+        "baseline_bytes"}
     -> {"id": 3, "invalid": "a sentence"}       if the flags contradict each other
 
 low and high are totals of the training process with its baseline; the allocator is null if neither fits. FUNCTION is
@@ -62,8 +63,8 @@ class Predictor:
         with torch.device("meta"):
             parameters = Model(cfg.model).num_parameters()
         return {"low_bytes": self._baseline + predicted.low_bytes, "high_bytes": self._baseline + predicted.high_bytes,
-                "allocator": room.allocator_for(predicted), "shrunk": shrunk, "parameters": parameters,
-                "baseline_bytes": self._baseline}
+                "allocator": room.allocator_for(predicted), "shrunk": shrunk, "steps": cfg.train.steps,
+                "parameters": parameters, "baseline_bytes": self._baseline}
 
 
 def smaller_step(cfg: Config) -> dict[str, Any]:

@@ -12,9 +12,12 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+import runs
 from experiments.searching.outcomes import outcome
 from experiments.searching.space import Space
 from experiments.searching.studies import RETRY
+from run_store.listing import is_run
+from run_store.pruning import Removal
 
 
 def tell_lost(study: Study, trial: FrozenTrial | Trial, reason: str) -> None:
@@ -26,8 +29,24 @@ def tell_lost(study: Study, trial: FrozenTrial | Trial, reason: str) -> None:
         storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
 
 
+def remove_lost(study: Study) -> None:
+    """Remove the saved runs that lost trials began: what trains them again begins anew, under another name."""
+    for trial in study.get_trials(deepcopy=False):
+        name = run_name(study, trial)
+        began = outcome(trial) == "lost" and trial.user_attrs.get("run") == name
+        for path in filter(is_run, [runs.MODELS / name, *runs.MODELS.glob(f"{name}-seed-*")] if began else ()):
+            with suppress(ValueError):  # it is being trained: by a process that will see that it has lost the trial
+                Removal(path, "its trial was lost", run=path).delete()
+
+
+def run_name(study: Study, trial: FrozenTrial | Trial) -> str:
+    """The saved run of a trial's first seed."""
+    return f"{study.study_name}-{trial.number:04d}"
+
+
 def queue_lost(study: Study) -> None:
-    """Queue every lost trial again, unless it was lost too often."""
+    """Queue every lost trial again, unless it was lost too often; remove what it has left."""
+    remove_lost(study)
     trials = study.get_trials(deepcopy=False)
     retried = {number for trial in trials for number in history(trial)}
     for trial in trials:

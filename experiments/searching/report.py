@@ -20,10 +20,11 @@ from optuna.trial import FrozenTrial
 
 from config import Config, from_dict, override
 from configuration.storage import to_json
-from experiments.common.reports import write_picture
+from experiments.common.reports import csv_text, write_picture
 from experiments.searching.outcomes import best_trials, columns, flags, measured
 from experiments.searching.plots import KINDS, NothingToDraw, draw, draw_memory, page
 from experiments.searching.tables import describe, figure, oversized_share, trial_table, trials_page
+from experiments.searching.trainer import UNCOUNTED
 from run_store.atomic_files import write_text
 from training.report import shown
 
@@ -70,7 +71,7 @@ def write_report(study: optuna.Study, folder: Path) -> Report:
     best = best_trials(results)
     table = trial_table(results)
     summary = describe(results, table)
-    write_text(folder / "trials.csv", table.to_csv(index=False))
+    write_text(folder / "trials.csv", csv_text(table, index=False))
     write_text(folder / "trials.md", trials_page(results, best, summary))
     configs = _write_configs(results, best if len(columns(results)) > 1 else best[:TOP], folder)
     drawn, left_out = _write_pictures(results, folder)
@@ -84,7 +85,9 @@ def best_config(results: optuna.Study, trial: FrozenTrial) -> Config:
     """A trial's configuration for another training: without its name and limit, with the seed of the base."""
     base = from_dict(results.user_attrs["base"])
     kept = {"train.name": None, "train.seed": base.train.seed, "train.memory_limit": None}
-    return override(base, flags(trial) | kept)
+    changed = flags(trial)
+    uncounted = UNCOUNTED if "train.steps" in changed else {}
+    return override(base, changed | uncounted | kept)
 
 
 def _write_configs(results: optuna.Study, trials: list[FrozenTrial], folder: Path) -> list[Path]:
@@ -108,10 +111,11 @@ def _write_pictures(results: optuna.Study, folder: Path) -> tuple[list[Path], di
         except NothingToDraw as reason:
             left_out[name] = str(reason)
             continue
-        if isinstance(made, str):
-            write_text(path, made)
-        else:
-            write_picture(path, made, bbox_inches="tight")
+        try:
+            write_text(path, made) if isinstance(made, str) else write_picture(path, made, bbox_inches="tight")
+        except ValueError as error:  # Optuna's pictures take dollars in a choice for a formula
+            left_out[name] = f"it cannot be drawn: {str(error).strip().splitlines()[-1]}"
+            continue
         drawn.append(path)
     return drawn, left_out
 

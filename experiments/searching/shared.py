@@ -18,6 +18,7 @@ from experiments.searching.space import Space
 from experiments.searching.studies import HEARTBEAT_SECONDS, note, open_study, unless_revoked
 from memory_prediction.free_memory import free_bytes
 
+UNKNOWN_LIMIT = 2**62  # bytes, where the system does not tell what is free
 GIVE_UP_AFTER = 200  # infeasible configurations in a row
 
 
@@ -95,7 +96,8 @@ class SharedStudy:
 
 def limit_with_room(options: Options, idle_bytes: int | None) -> int:
     """The memory limit. Raises ValueError if an idle process exceeds it."""
-    limit = options.limit_bytes or int(0.9 * (free_bytes() or math.inf))
+    free = free_bytes()
+    limit = options.limit_bytes or (UNKNOWN_LIMIT if free is None else int(0.9 * free))
     if limit <= (idle_bytes or 0):
         raise ValueError(f"ram_limit={options.ram_limit} has no room for any trial: a process holds "
                          f"{spell_bytes(idle_bytes)} before it trains")

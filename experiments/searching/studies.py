@@ -16,6 +16,7 @@ from optuna.trial import Trial
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from config import diff, from_dict, to_dict
+from experiments.common.program import without_password
 from experiments.searching.options import Options
 from experiments.searching.space import Space, plain
 from runs import MODELS
@@ -42,7 +43,7 @@ def open_storage(options: Options) -> BaseStorage:
         except (SQLAlchemyError, StorageInternalError) as error:  # or another process was making the same tables
             problem = error
             time.sleep(0.1 * attempt)
-    raise ValueError(f"storage={where} cannot be opened: {' '.join(str(problem).split())}")
+    raise ValueError(without_password(f"storage={where} cannot be opened: {' '.join(str(problem).split())}"))
 
 
 def _open_database(url: str) -> RDBStorage:
@@ -52,7 +53,7 @@ def _open_database(url: str) -> RDBStorage:
                           heartbeat_interval=HEARTBEAT_SECONDS, grace_period=GRACE_SECONDS,
                           heartbeat_stale_trial_callback=RETRY)
     except ImportError as error:
-        raise ValueError(f"storage={url} needs a package: {error}") from None
+        raise ValueError(without_password(f"storage={url} needs a package: {error}")) from None
 
 
 def _open_journal(path: Path) -> JournalStorage:

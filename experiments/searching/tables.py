@@ -93,12 +93,14 @@ def _cells(trial: FrozenTrial, results: optuna.Study) -> dict[str, str]:
 
 
 def figure(value: Any) -> str:
-    """A number with four digits and commas; a text as it is; "" for None."""
+    """A number with four digits and commas; a text as it is, a list as JSON; "" for None."""
     match value:
         case None:
             return ""
         case bool() | str():
             return str(value)
+        case list() | tuple():
+            return json.dumps(value)
         case int():
             return f"{value:,}"
         case _:

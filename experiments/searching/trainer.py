@@ -12,7 +12,9 @@ from experiments.processes.children import MODULES, Child, Children, Task
 from experiments.searching.jobs import Ending, Job, LogReader, ending
 from experiments.searching.options import EVALUATIONS, Options
 from experiments.searching.studies import note, unless_revoked
+from optimizing.schedules import Schedule
 
+UNCOUNTED = {"train.tokens": None, "train.epochs": None}  # a trial's steps are settled
 TIMING = "experiments.processes.step_timing"
 
 
@@ -40,7 +42,8 @@ class Trainer:
             job.phase = "timing"
             return self._fork(job, f"{TIMING}:main", self._write_config(job), job.prediction["allocator"],
                               str(self._file(job, "timing.json")))
-        flags, name = length(self._options, self._base, job.cfg, job.step_seconds), job.run_name
+        cfg, name = override(job.cfg, {"train.steps": job.prediction["steps"]} | UNCOUNTED), job.run_name
+        flags = length(self._options, self._base, cfg, job.step_seconds) | UNCOUNTED
         job.phase, job.reader = "training", LogReader(name)
         limit = f"{job.granted_bytes // 10**6}MB"
         job.cfg = override(job.cfg, flags | {"train.name": name, "train.memory_limit": limit})
@@ -125,7 +128,7 @@ def length(options: Options, base: Config, cfg: Config, step_seconds: float | No
     step_tokens = cfg.train.batch_size * cfg.train.accumulation * cfg.model.max_seq_len
     steps = cfg.train.steps
     if options.trial_tokens:
-        steps = max(1, round(options.trial_tokens / step_tokens))
+        steps = Schedule(cfg, rows_per_epoch=1).steps_for(options.trial_tokens)
     elif options.trial_seconds:
         steps = max(EVALUATIONS, round(options.trial_seconds / step_seconds))
     every = steps / EVALUATIONS if options.trial_seconds else _tokens_between_marks(options, base) / step_tokens
@@ -141,6 +144,5 @@ def mark(options: Options, base: Config, cfg: Config, line: dict[str, float]) ->
 
 
 def _tokens_between_marks(options: Options, base: Config) -> float:
-    train = base.train
-    tokens = train.steps * train.batch_size * train.accumulation * base.model.max_seq_len
-    return (options.trial_tokens or tokens) / EVALUATIONS
+    tokens = options.trial_tokens or base.train.tokens
+    return (tokens or Schedule(base, rows_per_epoch=1).tokens_before(base.train.steps)) / EVALUATIONS
