@@ -63,9 +63,7 @@ def run_alone(words: list[str], place: Path) -> tuple[int, str, float]:
     errors, began = place / "errors", time.monotonic()
     pid = os.fork()
     if not pid:
-        with open(errors, "wb") as file:
-            os.dup2(file.fileno(), 2)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.stderr, sys.stdout = open(errors, "w", encoding="utf-8"), open(os.devnull, "w")  # noqa: SIM115
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.setitimer(signal.ITIMER_REAL, SECONDS)
         status = 70
