@@ -28,7 +28,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from config import Config, load_config, save_config
+from config import Config, ModelConfig, load_config, save_config
 from configuration.storage import to_json
 from model import Model
 from run_store.atomic_files import write_text
@@ -104,31 +104,16 @@ class Run(RunLog, CheckpointFolder):
         Raises ValueError if no average was kept.
         """
         saved = self.checkpoint(checkpoint)
-        self.require_fitting(saved)
+        require_fitting(saved, self.config.model)
         model = Model(self.config.model)
         saved.load_weights(model, ema=ema)
         return model.to(device).eval()
 
     def require_fitting_newest(self) -> None:
-        """The same for the newest checkpoint that is whole, if there is one."""
+        """Raise ValueError if the newest whole checkpoint is of another size than the configuration."""
         whole = (saved for saved in reversed(self.checkpoints()) if not saved.problem())
         if newest := next(whole, None):
-            self.require_fitting(newest)
-
-    def require_fitting(self, saved: Checkpoint) -> None:
-        """Raise ValueError if a checkpoint is of another size than the configuration; takes no memory for weights."""
-        cfg, blocks = self.config.model, [0]
-        blocks += [1 + int(part) for name in read_shapes(saved.path / "model.safetensors")
-                   if (part := name.removeprefix("blocks.").partition(".")[0]).isdecimal()]
-        if not max(blocks) <= cfg.num_layers <= max(*blocks, MOST_EMPTY):
-            raise ValueError(f"{saved.path} does not fit its configuration: it has {max(blocks)} layers, and "
-                             f"model.num_layers={cfg.num_layers}")
-        try:
-            with torch.device("meta"):
-                model = Model(cfg)
-        except RuntimeError as error:
-            raise ValueError(f"{self.path / 'config.json'} describes no model that can be: {error}") from None
-        saved.require_fitting(model)
+            require_fitting(newest, self.config.model)
 
     def save(self, model: nn.Module, optimizer, progress: Progress, average: nn.Module | None = None) -> None:
         """Write a checkpoint, whole or not at all; then delete all but the newest few and the best.
@@ -138,6 +123,22 @@ class Run(RunLog, CheckpointFolder):
         self.journal.flush()  # so that a power cut cannot leave a log that ends before its checkpoint
         self.save_checkpoint(model, optimizer, progress, average)
         self.prune_checkpoints(self.config.train.keep_checkpoints)
+
+
+def require_fitting(saved: Checkpoint, cfg: ModelConfig) -> None:
+    """Raise ValueError if a checkpoint is of another size than the configuration; takes no memory for weights."""
+    blocks = [0]
+    blocks += [1 + int(part) for name in read_shapes(saved.path / "model.safetensors")
+               if (part := name.removeprefix("blocks.").partition(".")[0]).isdecimal()]
+    if not max(blocks) <= cfg.num_layers <= max(*blocks, MOST_EMPTY):
+        raise ValueError(f"{saved.path} does not fit its configuration: it has {max(blocks)} layers, and "
+                         f"model.num_layers={cfg.num_layers}")
+    try:
+        with torch.device("meta"):
+            model = Model(cfg)
+    except RuntimeError as error:
+        raise ValueError(f"{saved.path} does not fit its configuration, of which no model is made: {error}") from None
+    saved.require_fitting(model)
 
 
 def saved_runs() -> list[str]:

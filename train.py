@@ -84,7 +84,6 @@ def train(
     setup = prepare_run(cfg, device, run=run, console=console)
     if run is not None:
         require_changeable(run, setup.cfg)
-        run.require_fitting_newest()
     prompts = report.opening_prompts(setup.cfg, setup.tokenizer)
     budget = Budget.of(setup.cfg, device, force=force)
     state = setup.make_state(console, resumed=run is not None and bool(run.checkpoints()))

@@ -60,12 +60,7 @@ class Budget:
         """
         if device.type not in ("cpu", "cuda"):
             return None
-        try:
-            prediction, limit = predict(cfg, device=device.type), cfg.train.memory_limit_bytes
-        except RuntimeError as error:
-            if "overflow" not in str(error):
-                raise
-            raise ValueError(_beyond_all(cfg)) from None
+        prediction, limit = _predicted(cfg, device), cfg.train.memory_limit_bytes
         base = (baseline_bytes() or 0) if device.type == "cpu" else 0
         free = free_bytes() if device.type == "cpu" else torch.cuda.mem_get_info(device)[0]
         room = Room(limit=min(limit or math.inf, base + (math.inf if free is None else free)), base=base)
@@ -153,11 +148,16 @@ def exit_at_once(budget: Budget, rss: int) -> None:
     os._exit(EXIT_WATCHDOG)
 
 
-def _beyond_all(cfg: Config) -> str:
-    """The sentence for a model whose bytes no number counts; its largest size is probably the mistake."""
+def _predicted(cfg: Config, device: torch.device) -> Prediction:
+    """Predict a run. Raises ValueError if no number counts its bytes: its largest size is probably the mistake."""
+    try:
+        return predict(cfg, device=device.type)
+    except RuntimeError as error:
+        if "overflow" not in str(error):
+            raise
     sizes = {name: value for name, value in flat(cfg).items() if isinstance(value, int)}
     name = max(sizes, key=sizes.get)
-    return f"{name}={sizes[name]} makes a tensor larger than any memory: use less"
+    raise ValueError(f"{name}={sizes[name]} makes a tensor larger than any memory: use less")
 
 
 def _refusal(cfg: Config, prediction: Prediction, room: Room, device: torch.device) -> str:

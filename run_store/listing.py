@@ -179,11 +179,10 @@ def finite(text: str) -> float:
 def complete_lines(path: Path) -> Iterator[str]:
     """The lines of a file, with their ends, without an incomplete last line. Raises ValueError if it cannot be read."""
     with open_file(path) as file:
-        while line := file.readline(MAX_LINE_BYTES):
-            if line.endswith(b"\n"):
-                yield decoded(line, path.name)
-            elif len(line) == MAX_LINE_BYTES:
-                raise ValueError(f"{path.name} cannot be read: a line is longer than {MAX_LINE_BYTES:,} bytes")
+        while (line := file.readline(MAX_LINE_BYTES)).endswith(b"\n"):
+            yield decoded(line, path.name)
+    if len(line) == MAX_LINE_BYTES:
+        raise ValueError(f"{path.name} cannot be read: a line is longer than {MAX_LINE_BYTES:,} bytes")
 
 
 def num_parameters(weights: Path) -> int:

@@ -23,12 +23,13 @@ MAY_CHANGE = (*(f"train.{name}" for name in (
 
 
 def require_changeable(run: Run, cfg: Config) -> None:
-    """Raise ValueError if `cfg` changes a flag of the run that is not in MAY_CHANGE."""
+    """Raise ValueError if `cfg` changes a flag of the run that is not in MAY_CHANGE, or its weights do not fit."""
     wrong = [f"{flag}={after} (it has {before})" for flag, (before, after) in diff(run.config, cfg).items()
              if flag not in MAY_CHANGE]
     if wrong:
         raise ValueError(f"--resume {run.name} cannot change {', '.join(wrong)}, only {', '.join(MAY_CHANGE)}: train a "
                          f"new run with --init-from {run.name}")
+    run.require_fitting_newest()
 
 
 def load_newest(run: Run, cfg: Config, state: TrainState) -> Progress:
