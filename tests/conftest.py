@@ -62,6 +62,12 @@ def predicted(monkeypatch, predict_memory):
     monkeypatch.setattr("memory_prediction.budget.Budget.of", predict_memory)
 
 
+@pytest.fixture(autouse=True)
+def _quiet_machine(monkeypatch):
+    """No program says that the machine is busy, whatever else runs beside the tests."""
+    monkeypatch.setattr("os.getloadavg", lambda: (0.0, 0.0, 0.0))
+
+
 # ---- runs ----
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
@@ -157,6 +158,15 @@ def test_a_run_is_announced_with_its_size_and_work(run, tmp_path, capsys):
     assert first == (f"toy: {model.num_parameters():,} parameters, 24 steps of 64 tokens (2.4 passes over 640), cpu, "
                      f"in {run.path}")
     assert second == "going on after step 6"
+
+
+@pytest.mark.parametrize(("load", "said"), [(0.5, None), (1.0, None), (3.0, "programs want its")])
+def test_a_busy_machine_is_announced(load, said, monkeypatch):
+    """By the programs that want to run, for each processor."""
+    cores = os.cpu_count()
+    monkeypatch.setattr(os, "getloadavg", lambda: (load * cores, 0.0, 0.0))
+    sentence = report.busy_machine()
+    assert sentence is None if said is None else f"the machine is busy: {load * cores:.1f} {said}" in sentence
 
 
 @pytest.mark.parametrize(("device", "said"), [("cuda", True), ("cpu", False)])

@@ -16,7 +16,8 @@ from model import Model
 from optim import make_optimizer
 from presets import tiny
 from run_store.atomic_files import CHECKPOINT
-from run_store.checkpoint import Checkpoint, NotWritten, Progress
+from run_store.checkpoint import Checkpoint, Progress
+from run_store.checkpoint_files import NotWritten
 from run_store.unfinished import MARKER
 from runs import COLUMNS, Run, free_name, saved_runs
 from tokenizer import ByteTokenizer

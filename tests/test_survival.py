@@ -33,7 +33,7 @@ import training.step
 from config import override, save_config
 from optimizing.schedules import Schedule
 from run_store import append_log
-from run_store.checkpoint import NotWritten
+from run_store.checkpoint_files import NotWritten
 from runs import NameTaken, Run
 from train import Interrupted
 from train import train as train_run

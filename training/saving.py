@@ -8,7 +8,8 @@ from rich.console import Console
 from config import Config, diff
 from configuration.command_line import printable, warn
 from run_store.atomic_files import write_text
-from run_store.checkpoint import NotWritten, Progress
+from run_store.checkpoint import Progress
+from run_store.checkpoint_files import NotWritten
 from run_store.listing import DIVERGED
 from runs import Run
 from training.events import Events
