@@ -5,5 +5,15 @@ Only model_rules.py, rules.py and migrations.py name flags. Nothing here imports
 
 import os
 
-# torch's threads wait for each other asleep: two that spin on a core that others use take five times as long
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+BUSY = 1.5  # programs that want to run, for each processor
+
+
+def load_per_processor() -> float:
+    """The programs that wanted to run in the last minute, for each processor; 0 if the system does not tell."""
+    return os.getloadavg()[0] / (os.cpu_count() or 1) if hasattr(os, "getloadavg") else 0.0
+
+
+# on a busy machine torch's threads wait for each other asleep: where they spin, a step takes five times as long; on a
+# quiet one spinning saves a third of a small step
+if load_per_processor() >= BUSY:
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")

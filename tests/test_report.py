@@ -155,18 +155,18 @@ def test_a_run_is_announced_with_its_size_and_work(run, tmp_path, capsys):
     setup = SimpleNamespace(schedule=Schedule(run.config), batches=Forty, device=torch.device("cpu"))
     report.announce(Console(width=30), run, model, setup, Progress(step=6))
     first, second = capsys.readouterr().out.splitlines()  # a path is never broken
-    assert first == (f"toy: {model.num_parameters():,} parameters, 24 steps of 64 tokens (2.4 passes over 640), cpu, "
+    assert first == (f"toy: {model.num_parameters():,} parameters, 24 steps of 64 tokens (2.4 passes over 640), cpu, 1 thread, "
                      f"in {run.path}")
     assert second == "going on after step 6"
 
 
-@pytest.mark.parametrize(("load", "said"), [(0.5, None), (1.0, None), (3.0, "programs want its")])
+@pytest.mark.parametrize(("load", "said"), [(0.5, None), (1.0, None), (3.0, "programs for each")])
 def test_a_busy_machine_is_announced(load, said, monkeypatch):
     """By the programs that want to run, for each processor."""
     cores = os.cpu_count()
     monkeypatch.setattr(os, "getloadavg", lambda: (load * cores, 0.0, 0.0))
     sentence = report.busy_machine()
-    assert sentence is None if said is None else f"the machine is busy: {load * cores:.1f} {said}" in sentence
+    assert sentence is None if said is None else f"the machine is busy: {load:.1f} {said}" in sentence
 
 
 @pytest.mark.parametrize(("device", "said"), [("cuda", True), ("cpu", False)])

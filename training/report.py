@@ -4,7 +4,6 @@ import contextlib
 import io
 import json
 import math
-import os
 import shlex
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -21,6 +20,7 @@ from rich.progress import Progress as Bar
 
 import tales
 from config import Config, SampleConfig, replace
+from configuration import BUSY, load_per_processor
 from configuration.command_line import printable, warn
 from inference import OPENINGS, continue_prompts, prompts_or_opening
 from model import Model
@@ -76,12 +76,9 @@ def announce(console: Console, run: Run, model: Model, setup: Setup, progress: P
 
 def busy_machine() -> str | None:
     """A sentence if other programs need the processors, which makes training slow; None = they do not, or unknown."""
-    if not hasattr(os, "getloadavg"):
+    if (load := load_per_processor()) < BUSY:
         return None
-    load, cores = os.getloadavg()[0], os.cpu_count() or 1
-    if load < 1.2 * cores:
-        return None
-    return f"the machine is busy: {load:.1f} programs want its {cores} processors, so training takes longer"
+    return f"the machine is busy: {load:.1f} programs for each of its processors, so training takes longer"
 
 
 def print_line(console: Console, sentence: str | None) -> None:
