@@ -155,8 +155,8 @@ def test_a_run_is_announced_with_its_size_and_work(run, tmp_path, capsys):
     setup = SimpleNamespace(schedule=Schedule(run.config), batches=Forty, device=torch.device("cpu"))
     report.announce(Console(width=30), run, model, setup, Progress(step=6))
     first, second = capsys.readouterr().out.splitlines()  # a path is never broken
-    assert first == (f"toy: {model.num_parameters():,} parameters, 24 steps of 64 tokens (2.4 passes over 640), cpu, 1 thread, "
-                     f"in {run.path}")
+    assert first == (f"toy: {model.num_parameters():,} parameters, 24 steps of 64 tokens (2.4 passes over 640), "
+                     f"cpu, 1 thread, in {run.path}")
     assert second == "going on after step 6"
 
 
