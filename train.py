@@ -23,7 +23,7 @@ from rich.console import Console
 
 import runs
 from config import Config, override
-from configuration.command_line import complain, fail
+from configuration.command_line import complain, fail, print_line
 from data import Batch, prefetched
 from memory_prediction.budget import EXIT_OUT_OF_MEMORY, Budget, OutOfMemory
 from memory_prediction.process import choose_allocator
@@ -94,14 +94,14 @@ def train(
           budget.enforced_on(run.path) if budget else contextlib.nullcontext()):
         progress = load_newest(run, cfg, state)
         if run.is_finished:
-            report.print_line(console, f"{run.name} is finished: all {cfg.train.steps:,} steps are taken")
+            print_line(console, f"{run.name} is finished: all {cfg.train.steps:,} steps are taken")
             return run
         saver = Saver(run, state, progress, stop)
         session = Session(run, setup, state, progress, stop, Timer(progress), prompts, flops_per_pass)
         if cfg.train.init_from and not run.checkpoints():
             saver.save()  # from here on the run that the weights come from may be deleted
         report.announce(console, run, state.model, setup, progress)
-        report.print_line(console, budget and budget.announcement())
+        print_line(console, budget and budget.announcement())
         with (report.progress_bar(console, cfg, progress) as show, opened(run, progress.logged_steps) as trackers,
               prefetched(setup.batches, session.passes_left(), depth=cfg.data.prefetch, pin=device.type == "cuda")
               as batches, saver.saving_when_stopped(console)):
@@ -115,7 +115,7 @@ def train(
             state.optimizer.eval()
             with saver.reporting():
                 report.finish(console, run, state.model, setup.tokenizer, prompts, trackers)
-        report.print_line(console, budget and budget.result())
+        print_line(console, budget and budget.result())
     return run
 
 

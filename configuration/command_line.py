@@ -133,6 +133,12 @@ def literal(value: Any) -> Any:
     return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
 
 
+def print_line(console: Any, sentence: str | None) -> None:
+    """Print a sentence, if there is one, on a rich console: as it is, on one line, without control characters."""
+    if sentence:
+        console.print(printable(sentence), markup=False, highlight=False, soft_wrap=True)
+
+
 def spell_bytes(number: float) -> str:
     """A size for people: 812 MB, 2.31 GB."""
     return f"{number / 1e6:,.0f} MB" if number < 1e9 else f"{number / 1e9:,.2f} GB"

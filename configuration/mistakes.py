@@ -59,7 +59,7 @@ def _sentence(problem: Mapping[str, Any], names: Sequence[str]) -> str:
         case "int_parsing" | "int_from_float" | "int_type":
             return f"{flag}={shortened(given)} is wrong: use a whole number"
         case "tuple_type" | "list_type":
-            return f"{flag}={shortened(given)} is wrong: use a list, as in [{shortened(given).strip(chr(39))}]"
+            return f"{flag}={shortened(given)} is wrong: use a list, as in [{str(given)[:80]}]"
         case "float_parsing" | "float_type":
             return f"{flag}={shortened(given)} is wrong: use a number"
         case _:

@@ -22,8 +22,9 @@ def main() -> None:
     console = Console()
     with one_sentence(interrupted=""):
         options = parse_flags(sys.argv[1:], CompareOptions(), "python experiments/compare.py", __doc__)
+        from configuration.command_line import print_line
         from experiments.comparing import comparison, sources  # torch and pandas take seconds
-        from training.report import print_line, shown
+        from training.report import shown
 
         found, problems = sources.find(options.runs)
         for problem in problems:

@@ -89,10 +89,11 @@ def climb(command: LadderCommand, console: Console) -> None:
 
     Raises ValueError and Stopped as `train_all` and `rung_results` do.
     """
+    from configuration.command_line import print_line
     from corpora.locks import alone  # torch and matplotlib take seconds
     from experiments.processes.training_runs import train_all
     from experiments.rungs import ladder_report, staircase
-    from training.report import print_line, shown
+    from training.report import shown
 
     say, configs, logs = partial(print_line, console), command.configs(), command.folder / "logs"
     say(f"{len(configs)} runs of {command.tokens:,} tokens of {' '.join(command.data.name)}, {command.jobs} at a time; "

@@ -18,7 +18,7 @@ from pydantic.dataclasses import dataclass
 from rich.console import Console
 
 from config import CHECKED, Config
-from configuration.command_line import parse_flags, printable
+from configuration.command_line import parse_flags, print_line
 from experiments.common.program import EarlyFlags, one_sentence
 from experiments.searching.options import Options
 from experiments.searching.space_file import load_space
@@ -53,8 +53,7 @@ def main() -> None:
 
         with showing(console, command) as show:
             study = search(command, command.config, on_change=show)
-        console.print(printable(str(write_report(study, command.folder))), markup=False, highlight=False,
-                      soft_wrap=True)
+        print_line(console, str(write_report(study, command.folder)))
 
 
 if __name__ == "__main__":

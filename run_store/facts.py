@@ -10,7 +10,15 @@ from typing_extensions import TypedDict  # that of Python 3.11 cannot be checked
 from configuration.reading import Count, Finite, check_as, parse_json, read_as
 
 T = TypeVar("T")
-Text = Annotated[str, PlainValidator(lambda value: as_text(value))]  # also with lone surrogates
+
+
+def as_text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError("it should be a text")
+    return value
+
+
+Text = Annotated[str, PlainValidator(as_text)]  # also with lone surrogates
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 AtLeastOne = Annotated[Count, Field(ge=1)]
 
@@ -29,6 +37,7 @@ class DataFacts(TypedDict):
     val_tokens_per_byte: Positive
     floor_bits_per_byte: Finite | None  # the entropy of the text, if it is known
     sources: NotRequired[list[dict[str, Any]]]
+    rows_left_out: NotRequired[dict[str, Count]]  # by the reason
 
 
 class Sample(TypedDict):
@@ -61,12 +70,6 @@ class SavedLoss(TypedDict, total=False):
 LOSS = TypeAdapter(SavedLoss)
 DATA, SAMPLE = TypeAdapter(DataFacts), TypeAdapter(Sample)
 GRADES, MEMORY = TypeAdapter(list[GradedStory]), TypeAdapter(MemoryFacts)
-
-
-def as_text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise ValueError("it should be a text")
-    return value
 
 
 def as_sample(line: str) -> Sample:

@@ -1,6 +1,7 @@
 """Methods that a module keeps under another name: bound ones, and functions in menus, partials and containers."""
 
 import functools
+import operator
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import FunctionType, MethodType
@@ -57,17 +58,13 @@ def _replaced(x, wrappers: Mapping):
         return wrappers.get(x, x)
     if isinstance(x, tuple):
         items = [_replaced(item, wrappers) for item in x]
-        if all(map(_same, items, x)):
+        if all(map(operator.is_, items, x)):
             return x
         return type(x)(*items) if hasattr(x, "_fields") else type(x)(items)
     if isinstance(x, functools.partial):
         function, args = _replaced(x.func, wrappers), _replaced(x.args, wrappers)
         keywords = {name: _replaced(item, wrappers) for name, item in x.keywords.items()}
-        if function is x.func and args is x.args and all(map(_same, keywords.values(), x.keywords.values())):
+        if function is x.func and args is x.args and all(map(operator.is_, keywords.values(), x.keywords.values())):
             return x
         return type(x)(function, *args, **keywords)
     return x
-
-
-def _same(a, b) -> bool:
-    return a is b

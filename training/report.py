@@ -21,7 +21,7 @@ from rich.progress import Progress as Bar
 import tales
 from config import Config, SampleConfig, replace
 from configuration import BUSY, load_per_processor
-from configuration.command_line import printable, warn
+from configuration.command_line import print_line, printable, warn
 from inference import OPENINGS, continue_prompts, prompts_or_opening
 from model import Model
 from optimizing.schedules import schedule_warnings
@@ -79,12 +79,6 @@ def busy_machine() -> str | None:
     if (load := load_per_processor()) < BUSY:
         return None
     return f"the machine is busy: {load:.1f} programs for each of its processors, so training takes longer"
-
-
-def print_line(console: Console, sentence: str | None) -> None:
-    """Print a sentence, if there is one."""
-    if sentence:
-        console.print(printable(sentence), markup=False, highlight=False, soft_wrap=True)
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from rich.console import Console
 
 from config import Config, diff
-from configuration.command_line import printable, warn
+from configuration.command_line import print_line, warn
 from run_store.atomic_files import write_text
 from run_store.checkpoint import Progress
 from run_store.checkpoint_files import NotWritten
@@ -125,7 +125,7 @@ class Saver:
             stopped = Interrupted(self.run, self.progress.step, self.stop.cause)
             if stopped.exit_status:
                 raise stopped from None
-            console.print(printable(str(stopped)), markup=False, highlight=False, soft_wrap=True)
+            print_line(console, str(stopped))
         except Diverged as diverged:
             with contextlib.suppress(OSError):
                 write_text(self.run.path / DIVERGED, f"{diverged}\n")

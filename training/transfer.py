@@ -9,7 +9,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from config import Config, replace
-from configuration.command_line import printable
+from configuration.command_line import print_line
 from model import Model
 from run_store.atomic_files import CHECKPOINT, SUMS
 from run_store.checkpoint import Checkpoint
@@ -26,7 +26,7 @@ def begin_with_weights(cfg: Config, model: Model, tokenizer: Tokenizer, console:
     source = find_source(cfg.train.init_from)
     misfits = load_weights(source, model, tokenizer, allow_partial=cfg.train.allow_partial)
     fresh = f"; what does not fit begins fresh ({misfits})" if misfits else ""
-    console.print(printable(f"weights of {source.path}{fresh}"), highlight=False, soft_wrap=True, markup=False)
+    print_line(console, f"weights of {source.path}{fresh}")
     return replace(cfg, train=replace(cfg.train, init_from=str(source.path)))
 
 

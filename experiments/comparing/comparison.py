@@ -7,6 +7,7 @@ from typing import NamedTuple
 import pandas as pd
 from rich.console import Console
 
+from configuration.command_line import print_line
 from experiments.common.reports import csv_text, write_picture
 from experiments.comparing.compare_options import CompareOptions
 from experiments.comparing.curve_pictures import default_axis, default_column, draw_lines, not_drawn, require
@@ -17,7 +18,6 @@ from experiments.comparing.measures import held_out, measure_all
 from experiments.comparing.run_tables import graded, line_table, run_table
 from experiments.comparing.sources import CurveSource
 from run_store.atomic_files import write_text
-from training.report import print_line
 
 FEW = 6  # lines; up to this number each is a column of the printed table
 

@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from configuration.command_line import printable
+from configuration.command_line import print_line, printable
 from experiments.searching.jobs import Job
 from experiments.searching.loop import Snapshot
 from experiments.searching.options import Options
@@ -47,7 +47,7 @@ class Lines:
         if self._told is None:
             self._told = {trial.number for trial in finished}
             if finished:
-                self._print(f"going on with {snapshot.study.study_name}: {counts_line(snapshot.counts)}")
+                print_line(self._console, f"going on with {snapshot.study.study_name}: {counts_line(snapshot.counts)}")
         for trial in finished:
             if trial.number in self._told:
                 continue
@@ -56,10 +56,7 @@ class Lines:
             if found in ("done", "repeat"):
                 said = values_line(self._options, trial.values)
             flags = flags_line(trial.user_attrs.get("flags", {}))
-            self._print(f"{snapshot.seconds:6.0f} s  trial {trial.number:4}  {found}: {said}  {flags}")
-
-    def _print(self, sentence: str) -> None:
-        self._console.print(printable(sentence), highlight=False, markup=False, soft_wrap=True)
+            print_line(self._console, f"{snapshot.seconds:6.0f} s  trial {trial.number:4}  {found}: {said}  {flags}")
 
 
 class LiveTable:
