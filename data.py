@@ -153,19 +153,28 @@ def interleave(rates: np.ndarray, first: int, count: int) -> tuple[np.ndarray, n
 
 
 def eval_batches(
-    part: TokenFile | JoinedTokenFile, batch_size: int, seq_len: int, packing: str = "stream",
+    part: TokenFile | JoinedTokenFile, batch_size: int, seq_len: int, packing: str = "stream", *,
+    max_tokens: int | None = None,
 ) -> Iterator[Batch]:
     """Batches of one shape, with every token of the part once as a target.
 
     Except the first token of each document (packing pad or documents), or of the text (stream): nothing precedes it.
-    A document that fits into a row is never cut.
+    A document that fits into a row is never cut. Of more than `max_tokens`, padding included, every second row is
+    taken, or every fourth, eighth, and so on; so what a smaller number takes is among what a larger one takes.
     """
     layout = EVAL_LAYOUTS[packing](part.document_starts, part.num_tokens, seq_len)
-    for first in range(0, layout.num_rows, batch_size):
-        rows = np.arange(first, min(first + batch_size, layout.num_rows))
+    most = layout.num_rows if max_tokens is None else max(1, max_tokens // seq_len)
+    numbers = np.arange(0, layout.num_rows, stride(layout.num_rows, most))
+    for first in range(0, len(numbers), batch_size):
+        rows = numbers[first : first + batch_size]
         builder = BatchBuilder(batch_size, seq_len, part.pad_id)
         builder.write(np.arange(len(rows)), part, layout, rows)
         yield builder.batch(packing)
+
+
+def stride(count: int, most: int) -> int:
+    """The smallest power of two such that every so manieth of `count` things are at most `most`."""
+    return 1 << (-(-count // most) - 1).bit_length()
 
 
 @contextlib.contextmanager

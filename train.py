@@ -166,15 +166,15 @@ def examine(session: Session, events: Events) -> Results:
 def evaluate_all(state: TrainState, setup: Setup, events: Events) -> Results:
     """Evaluate the weights, and their moving average if there is one, on the validation part.
 
-    On its first train.eval_tokens, and after the last step on all of it.
+    On at most train.eval_tokens of it, and after the last step on more, see train.final_eval_share.
     """
     some = events.eval_tokens
-    whole = events.last and some is not None
+    most = setup.final_eval_tokens if events.last else some
     with state.precision:
         evaluation = setup.evaluate(state.objective, some)
         return Results(
-            val_loss=evaluation.loss, evaluation=setup.evaluate(state.objective, None) if whole else evaluation,
-            averaged=state.averaged and setup.evaluate(state.averaged, None if events.last else some))
+            val_loss=evaluation.loss, evaluation=evaluation if most == some else setup.evaluate(state.objective, most),
+            averaged=state.averaged and setup.evaluate(state.averaged, most))
 
 
 def record(

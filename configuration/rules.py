@@ -85,11 +85,12 @@ TRAIN_ACTS: dict[tuple[str, ...], Acts] = {
     ("warmup_steps",): ("schedule_unit is steps", lambda c: c.schedule_unit == "steps"),
     ("warmup_tokens",): ("schedule_unit is tokens", lambda c: c.schedule_unit == "tokens"),
     ("ramp_tokens", "log_noise_scale"): ("accumulation is above 1", lambda c: c.accumulation > 1),
+    ("final_eval_share",): ("eval_tokens is given", lambda c: c.eval_tokens is not None),
     ("allow_partial",): ("init_from is given", lambda c: c.init_from is not None),
 }
 NEUTRAL_TRAIN = {"step_size": 1, "step_unit": "epochs", "step_gamma": 0.9, "momentum": 0.95, "beta1": 0.9,
                  "beta2": 0.95, "adam_eps": 1e-8, "precondition_every": 10, "decay_fraction": 0.5, "num_cycles": 4,
-                 "cycle_growth": 1.0, "schedule_unit": "steps"}
+                 "cycle_growth": 1.0, "schedule_unit": "steps", "final_eval_share": 0.1}
 
 
 def check_train(cfg: Any) -> None:
@@ -99,7 +100,7 @@ def check_train(cfg: Any) -> None:
                      "eval_tokens", "sample_every", "checkpoint_every", "keep_checkpoints", "loss_chunk")
     require_between(cfg, "beta1", "beta2", "momentum", "min_lr_ratio", "decay_fraction", "flat_fraction")
     require_between(cfg, "ema_decay", open_ends=True)
-    require_not_negative(cfg, "warmup_steps", "warmup_tokens", "weight_decay", "graded_stories")
+    require_not_negative(cfg, "warmup_steps", "warmup_tokens", "weight_decay", "graded_stories", "final_eval_share")
     if cfg.tokens is not None and cfg.epochs is not None:
         raise ValueError(f"tokens={cfg.tokens} and epochs={cfg.epochs:g} both say how long to train: leave one out")
     check_optimizer(cfg)

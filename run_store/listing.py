@@ -25,8 +25,8 @@ ROOT = Path(__file__).resolve().parent.parent
 # the folders of saved runs and of the results of experiments; tests use others
 MODELS = Path(os.environ.get("SHAPESHIFTER_MODELS", ROOT / "models"))
 RESULTS = Path(os.environ.get("SHAPESHIFTER_RESULTS", ROOT / "experiments" / "results"))
-COLUMNS = ("step", "tokens", "seconds", "flops", "train_loss", "val_loss", "bits_per_byte", "perplexity",
-           "accuracy", "lr", "grad_norm", "tokens_per_second")  # of every log
+COLUMNS = ("step", "tokens", "seconds", "flops", "train_loss", "val_loss", "bits_per_byte", "bits_per_byte_error",
+           "perplexity", "accuracy", "lr", "grad_norm", "tokens_per_second")  # of every log
 DIVERGED = "diverged.txt"  # why a run has diverged, in its folder
 MAX_NAMES = 10  # in one sentence
 MAX_LINE_BYTES = 2**24  # of a log or of samples

@@ -148,6 +148,8 @@ def test_steps_make_up_for_dearer_tokens():
     found = sized({"model.layers": ["none"]}, match="flops", match_by="steps")
     assert found.cfg.model == override(BASE, {"model.layers": ["none"]}).model and found.cfg.train.steps > 300
     assert num_flops(found.cfg) * num_tokens(found.cfg) == pytest.approx(num_flops(BASE) * num_tokens(BASE), rel=0.01)
+    shares = [cfg.train.final_eval_share * num_tokens(cfg) for cfg in (found.cfg, BASE)]
+    assert shares[0] == pytest.approx(shares[1])  # the last evaluation is of as many tokens
 
 
 @pytest.mark.parametrize("flags", [{"train.batch_size": 3}, {"model.max_seq_len": 48},

@@ -27,7 +27,7 @@ import tales
 from config import Config, DataConfig, ModelConfig, Packing, TokenizerConfig, override, replace, save_config
 from corpora.corpus import load_corpus
 from corpora.shards import prepare
-from data import Batches
+from data import IGNORED, Batches, eval_batches
 from model import Model
 from objective import NextToken
 from optimizing.schedules import Schedule
@@ -576,16 +576,43 @@ def test_evaluation_moves_neither_the_random_state_nor_the_mode(guesser):
     assert guesser[0].training and torch.equal(state, torch.get_rng_state())
 
 
-def test_a_part_of_the_validation_text_is_its_beginning(guesser):
-    model, part, tokenizer = guesser
-    one, all_ = evaluate(model, part, tokenizer, 2, 1), evaluate(model, part, tokenizer, 2)
-    assert one == evaluate(model, part, tokenizer, 2, 2 * 64) != all_
-    assert evaluate(model, part, tokenizer, 2, 10**9) == all_
+@pytest.mark.parametrize("packing", ["stream", "pad", "documents"])
+def test_a_part_of_the_validation_text_is_spread_over_it_and_within_every_larger_part(guesser, packing):
+    _, part, tokenizer = guesser
+
+    def rows(max_tokens: int | None) -> np.ndarray:
+        batches = eval_batches(part, 3, 64, packing, max_tokens=max_tokens)
+        return np.concatenate([batch.x[(batch.y != IGNORED).any(-1)].numpy() for batch in batches])
+
+    every = rows(None)
+    for most in (1, 2, 3, 7, 8, len(every) // 2, len(every) - 1, len(every), 10 * len(every)):
+        fitting = next(every[:: 2**power] for power in range(20) if len(every[:: 2**power]) <= most)
+        assert np.array_equal(rows(most * 64), fitting)
+    assert np.array_equal(rows(1), every[:1])
 
 
-@pytest.mark.parametrize("eval_tokens", [64, None])
-def test_checkpoints_compare_on_the_same_tokens_and_the_last_line_is_of_all(go, folder, eval_tokens):
-    run = go({"train.steps": 9, "train.eval_tokens": eval_tokens})
+@pytest.mark.parametrize("max_tokens", [None, 640])
+def test_an_evaluation_has_the_standard_error_of_its_rows(guesser, max_tokens):
+    objective, part, tokenizer = guesser
+    result = evaluate(objective, part, tokenizer, 3, max_tokens)
+    guesses = torch.linspace(-2, 2, 128).double().log_softmax(0)
+    rows = [y[y != IGNORED] for batch in eval_batches(part, 3, 64, max_tokens=max_tokens) for y in batch.y]
+    rows = [row for row in rows if len(row)]
+    nats = np.array([-guesses[row].sum() for row in rows])
+    for spelled, below in (("loss", [len(row) for row in rows]),
+                           ("bits_per_byte", [tokenizer.byte_lengths[row].sum() * math.log(2) for row in rows])):
+        value, error = getattr(result, spelled), getattr(result, f"{spelled}_error")
+        assert value == pytest.approx(nats.sum() / sum(below), rel=1e-5)
+        resampled = np.random.default_rng(0).integers(len(rows), size=(4000, len(rows)))  # the bootstrap
+        assert error == pytest.approx((nats[resampled].sum(1) / np.array(below)[resampled].sum(1)).std(), rel=0.15)
+    assert evaluate(objective, part, tokenizer, 3, 64).loss_error is None  # one row
+
+
+@pytest.mark.parametrize(("eval_tokens", "share", "last"), [
+    (64, None, None), (None, 0.1, None), (64, 0.5, 288), (64, 0.01, 64), (320, 0.1, 320)])
+def test_checkpoints_compare_on_the_same_tokens_and_the_last_line_is_of_a_share_of_the_trainings(
+        go, folder, eval_tokens, share, last):
+    run = go({"train.steps": 9, "train.eval_tokens": eval_tokens, "train.final_eval_share": share})
     corpus = load_corpus(run.config.data)
     _, part = prepare(corpus, run.tokenizer(), folder / "cache")
 
@@ -594,7 +621,7 @@ def test_checkpoints_compare_on_the_same_tokens_and_the_last_line_is_of_all(go, 
 
     assert loss(9, 64) != loss(9, None)  # or nothing could be told apart below
     assert [c.progress.val_loss for c in run.checkpoints()] == [loss(6, eval_tokens), loss(9, eval_tokens)]
-    assert run.log().val_loss.dropna().tolist() == [loss(6, eval_tokens), loss(9, None)]
+    assert run.log().val_loss.dropna().tolist() == [loss(6, eval_tokens), loss(9, last)]
 
 
 # ---- how long ----

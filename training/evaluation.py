@@ -2,9 +2,10 @@
 
 import math
 from dataclasses import dataclass
-from itertools import islice
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from corpora.shards import TokenFile
 from data import IGNORED, Batch, eval_batches
@@ -15,9 +16,13 @@ from tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class Evaluation:
+    """A model on a part of a text. Errors are standard errors over its rows, as if drawn apart; None = of one row."""
+
     loss: float  # nats per target
     bits_per_byte: float
     accuracy: float  # fraction of targets that were the likeliest token
+    loss_error: float | None = None
+    bits_per_byte_error: float | None = None
 
 
 @torch.no_grad()
@@ -25,29 +30,38 @@ def evaluate(
     objective: Objective, part: TokenFile, tokenizer: Tokenizer, batch_size: int, max_tokens: int | None = None, *,
     packing: str = "stream",
 ) -> Evaluation:
-    """Measure an objective on a part of a corpus, or on its first `max_tokens` with padding, in rows as in training.
+    """Measure an objective on a part of a corpus, in rows as in training; on at most `max_tokens`, spread evenly.
 
     Predicts every token once, except the first of each document (packing pad or documents) or of the part (stream).
     That is the begin-of-text token, which stands for no bytes, so all bytes of the text count.
     Changes neither the training data's order nor the random state.
     """
-    model = objective.model
-    device, byte_lengths = next(model.parameters()).device, torch.from_numpy(tokenizer.byte_lengths)
-    seq_len = model.cfg.max_seq_len
-    batches = eval_batches(part, batch_size, seq_len, packing)
-    if max_tokens is not None:
-        batches = islice(batches, max(1, max_tokens // (batch_size * seq_len)))
-    nats, correct, count, num_bytes = 0.0, 0, 0, 0
+    model, byte_lengths = objective.model, torch.from_numpy(tokenizer.byte_lengths)
+    device, found = next(model.parameters()).device, []
     with eval_mode(objective):
-        for batch in batches:
-            count += batch.num_targets
-            num_bytes += byte_lengths[batch.y[batch.y != IGNORED]].sum().item()
-            more_nats, right = score_batch(objective, batch.to(device))
-            nats, correct = nats + more_nats, correct + right
-    return Evaluation(nats / count, nats / math.log(2) / num_bytes, correct / count)
+        for batch in eval_batches(part, batch_size, model.cfg.max_seq_len, packing, max_tokens=max_tokens):
+            is_target = batch.y != IGNORED
+            num_bytes = torch.where(is_target, byte_lengths[batch.y.clamp(min=0)], 0)
+            rows = torch.stack([*score_batch(objective, batch.to(device)), is_target.sum(-1), num_bytes.sum(-1)])
+            found.append(rows[:, is_target.any(-1)].numpy())  # the last batch may have empty rows
+    nats, right, targets, num_bytes = np.concatenate(found, axis=-1)
+    loss, loss_error = ratio(nats, targets)
+    bits, bits_error = ratio(nats / math.log(2), num_bytes)
+    return Evaluation(loss, bits, ratio(right, targets)[0], loss_error, bits_error)
 
 
-def score_batch(objective: Objective, batch: Batch) -> tuple[float, int]:
-    """The sum of nats over the targets of a batch, and the number of targets that were the likeliest token."""
+def score_batch(objective: Objective, batch: Batch) -> tuple[Tensor, Tensor]:
+    """The sum of nats over the targets of each row, and how many were the likeliest token. Shape: twice (b,)."""
     scores = objective.score(batch)
-    return scores.nats.double().sum().item(), int((scores.likeliest[..., 0] == batch.y).sum())
+    return scores.nats.cpu().double().sum(-1), (scores.likeliest[..., 0] == batch.y).cpu().double().sum(-1)
+
+
+def ratio(above: np.ndarray, below: np.ndarray) -> tuple[float, float | None]:
+    """sum(above) / sum(below), and its standard error over the rows; None = there is one row. Shape: twice (rows,).
+
+    Cochran 1977, Sampling Techniques, chapter 6.
+    """
+    value, rows = math.fsum(above) / math.fsum(below), len(above)
+    if rows == 1:
+        return value, None
+    return value, math.sqrt(rows / (rows - 1) * math.fsum((above - value * below) ** 2)) / math.fsum(below)

@@ -94,9 +94,11 @@ def progress_bar(console: Console, cfg: Config, progress: Progress) -> Iterator:
 
 def print_evaluation(console: Console, run: Run, progress: Progress, evaluation: Evaluation) -> None:
     floor = run.data["floor_bits_per_byte"]
+    error = evaluation.bits_per_byte_error
+    within = "" if error is None else f" ± {error:.4f}"
     above = f" ({evaluation.bits_per_byte / floor:.2f} x the floor {floor:.3f})" if floor else ""
     console.print(f"step {progress.step:6,}  {progress.seconds:5.0f} s  val loss {evaluation.loss:.4f}  "
-                  f"bits/byte {evaluation.bits_per_byte:.4f}{above}  accuracy {evaluation.accuracy:.1%}",
+                  f"bits/byte {evaluation.bits_per_byte:.4f}{within}{above}  accuracy {evaluation.accuracy:.1%}",
                   highlight=False, soft_wrap=True)
 
 
@@ -121,6 +123,7 @@ def log_line(progress: Progress, evaluation: Evaluation | None, speed: float | N
         line["tokens_per_second"] = round(speed, 1)
     if evaluation:
         line |= {"val_loss": evaluation.loss, "bits_per_byte": evaluation.bits_per_byte,
+                 "bits_per_byte_error": evaluation.bits_per_byte_error,
                  "perplexity": math.exp(min(evaluation.loss, 700)), "accuracy": evaluation.accuracy}
     return line
 

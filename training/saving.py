@@ -19,7 +19,7 @@ from training.stopping import EXIT_STATUS, Stop, Stopped
 # flags that may differ when a run is resumed; any other would make it another run
 MAY_CHANGE = (*(f"train.{name}" for name in (
     "steps", "tokens", "epochs", "time_limit", "memory_limit", "device", "compile", "log_every", "eval_every",
-    "sample_every", "checkpoint_every", "keep_checkpoints", "graded_stories", "trackers")),
+    "final_eval_share", "sample_every", "checkpoint_every", "keep_checkpoints", "graded_stories", "trackers")),
     "data.cache_dir", "data.workers", "data.prefetch")
 
 

@@ -51,9 +51,17 @@ class Setup:
         return TrainState(model, train)
 
     def evaluate(self, objective: Objective, max_tokens: int | None = None) -> Evaluation:
-        """Evaluate an objective on the validation part, or on its first `max_tokens`."""
+        """Evaluate an objective on the validation part, or on at most `max_tokens` spread over it."""
         return evaluate(objective, self.val_part, self.tokenizer, self.cfg.train.batch_size, max_tokens,
                         packing=self.cfg.data.packing)
+
+    @property
+    def final_eval_tokens(self) -> int | None:
+        """The most tokens that the evaluation after the last step takes; None = all."""
+        train = self.cfg.train
+        if train.eval_tokens is None or train.final_eval_share is None:
+            return None
+        return max(train.eval_tokens, round(train.final_eval_share * self.schedule.tokens_before(train.steps)))
 
     def describe_data(self) -> dict[str, Any]:
         """What a run saves about its text: fingerprint, sizes, and its entropy in bits per byte if known."""

@@ -62,7 +62,16 @@ def plan_one(options: AblationOptions, variant: Variant, cfg: Config, base: Conf
         sizing |= {"train.steps": steps} if steps != cfg.train.steps else {}
         cfg = override(cfg, sizing)
     longer = 1 if options.match == "params" else num_tokens(cfg) / num_tokens(base)
-    return Planned(variant, sizing, cfg, num_parameters(cfg), num_tokens(cfg), cost(cfg) / cost(base) * longer)
+    return Planned(variant, sizing, evaluated_alike(cfg, base), num_parameters(cfg), num_tokens(cfg),
+                   cost(cfg) / cost(base) * longer)
+
+
+def evaluated_alike(cfg: Config, base: Config) -> Config:
+    """The configuration with a last evaluation on as many tokens as the base's, however long it trains."""
+    share, tokens = base.train.final_eval_share, num_tokens(cfg)
+    if None in (share, cfg.train.eval_tokens) or cfg.train.final_eval_share != share or tokens == num_tokens(base):
+        return cfg
+    return override(cfg, {"train.final_eval_share": share * num_tokens(base) / tokens})
 
 
 def token_seconds(cfg: Config, *, children: Children, folder: Path) -> float:
