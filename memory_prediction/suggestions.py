@@ -1,12 +1,17 @@
 """Which allocator fits into the free memory, what would make a run fit, and how large it may become."""
 
+import bisect
 import math
+import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from config import Config, override
 from configuration.command_line import spell_bytes
 from memory_prediction.prediction import Prediction, predict
+
+SECONDS = 6.0  # of looking for changes that make a run fit
 
 
 class Room(NamedTuple):
@@ -21,18 +26,30 @@ class Room(NamedTuple):
         return "fast" if prediction.high_bytes <= room else "tight" if prediction.low_bytes <= room else None
 
 
-def cheaper(cfg: Config, room: Room, device: str = "cpu", *, count: int = 3) -> Iterator[tuple[dict, Prediction]]:
-    """The first `count` changes that make a run fit, cheapest first: (flags, the prediction with them)."""
-    for changes in _changes(cfg):
-        try:
-            prediction = predict(override(cfg, changes), device=device)
-        except ValueError:
-            continue
-        if room.allocator_for(prediction):
-            yield changes, prediction
-            count -= 1
-        if not count:
-            return
+def cheaper(
+    cfg: Config, room: Room, device: str = "cpu", *, count: int = 3, seconds: float = SECONDS,
+) -> Iterator[tuple[dict, Prediction]]:
+    """The first `count` changes that make a run fit, cheapest first: (flags, the prediction with them).
+
+    After `seconds` nothing more is predicted, so that an answer comes soon for a model of any size.
+    """
+    known: dict[str, Prediction | None] = {}  # None = it does not fit
+    end = time.monotonic() + seconds
+
+    def fits(changes: dict[str, Any]) -> bool:
+        if str(changes) not in known and time.monotonic() < end:
+            known[str(changes)] = None
+            with suppress(ValueError):
+                prediction = predict(override(cfg, changes), device=device)
+                known[str(changes)] = prediction if room.allocator_for(prediction) else None
+        return known.get(str(changes)) is not None
+
+    fitting = (way[bisect.bisect_left(way, True, key=fits)] for way in _ways(cfg, fits) if fits(way[-1]))
+    given = set()
+    while len(given) < count and (changes := next(fitting, None)):
+        if str(changes) not in given:
+            given.add(str(changes))
+            yield changes, known[str(changes)]
 
 
 def in_words(cfg: Config, room: Room, device: str = "cpu") -> list[str]:
@@ -44,19 +61,23 @@ def in_words(cfg: Config, room: Room, device: str = "cpu") -> list[str]:
             for changes, prediction in cheaper(cfg, room, device)]
 
 
-def _changes(cfg: Config) -> Iterator[dict[str, Any]]:
-    train, kept = cfg.train, {"train.checkpoint_activations": True}
+def _ways(cfg: Config, fits: Callable[[dict[str, Any]], bool]) -> Iterator[list[dict[str, Any]]]:
+    """Lists of changes, each of which saves more than the one before it; the cheapest list first."""
+    train = cfg.train
+    stories = {"train.graded_stories": 0} if "tales" in cfg.data.name and train.graded_stories else {}
+    kept = {} if train.checkpoint_activations else {"train.checkpoint_activations": True}
     chunked = {"train.loss_chunk": 32} if (train.loss_chunk or math.inf) > 32 and cfg.model.max_seq_len > 32 else {}
     split = [{"train.batch_size": rows, "train.accumulation": train.accumulation * train.batch_size // rows}
-             for rows in range(train.batch_size // 2, 0, -1) if train.batch_size % rows == 0]
-    checkpointed = [] if train.checkpoint_activations else [kept]
-    yield from filter(None, (chunked, *split[:2], *checkpointed, chunked | kept, *split[2:],
-                             *(rows | chunked | kept for rows in split)))
-    for factor in (2, 4, 8):
-        if cfg.model.num_layers >= factor:
-            yield {"model.num_layers": cfg.model.num_layers // factor}
-        yield {"model.max_seq_len": max(1, cfg.model.max_seq_len // factor)}
-        yield {"model.dim": cfg.model.dim // factor}
+             for rows in range(train.batch_size // 2, 0, -1) if train.batch_size % rows == 0] or [{}]
+    all_three = [rows | chunked | kept for rows in split]
+    if fits(all_three[-1] | stories):
+        more = {} if fits(all_three[-1]) else stories
+        ways = ([{}], [chunked], split, [kept], [chunked | kept], all_three)
+        yield from filter(all, ([changes | more for changes in way] for way in ways))
+    for flag, size in (("model.num_layers", cfg.model.num_layers), ("model.max_seq_len", cfg.model.max_seq_len),
+                       ("model.dim", cfg.model.dim)):
+        smaller = [{flag: size // factor} for factor in (2, 4, 8) if size >= factor]
+        yield from filter(None, [smaller])
 
 
 def largest(cfg: Config, flag: str, step: int, fits: Callable[[Prediction], bool], device: str = "cpu") -> int | None:

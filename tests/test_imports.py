@@ -110,3 +110,10 @@ def test_what_is_installed_is_what_the_project_needs():
     extras = project["optional-dependencies"].values()
     needed = [*project["dependencies"], *(name for names in extras for name in names)]
     assert packages(needed) == packages((ROOT / "requirements.txt").read_text().splitlines())
+
+
+def test_installing_the_project_as_a_package_says_that_it_is_one_to_clone(tmp_path):
+    command = [sys.executable, "-m", "pip", "install", "--no-index", "--no-deps", "--target", str(tmp_path), str(ROOT)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert done.returncode and "a project to clone and edit, not a package to install: run `make train`" in done.stdout
+    assert not list(tmp_path.iterdir())

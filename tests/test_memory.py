@@ -13,7 +13,7 @@ from torch.distributed._tools.mem_tracker import MemTracker
 import memory
 from config import Config, override, parse_bytes
 from configuration.command_line import spell_bytes
-from memory_prediction import prediction
+from memory_prediction import prediction, suggestions
 from memory_prediction.dry_run import dry_run, sequence_bytes, some_batch
 from memory_prediction.prediction import predict
 from memory_prediction.process import peak_rss_bytes, reset_peak_rss, rss_bytes
@@ -198,7 +198,8 @@ def test_the_largest_that_fits_does_and_the_next_does_not():
 
 
 @pytest.mark.slow
-def test_three_changes_that_make_a_run_fit_are_found_and_they_do():
+def test_three_changes_that_make_a_run_fit_are_found_and_they_do(monkeypatch):
+    monkeypatch.setattr(suggestions.time, "monotonic", lambda: 0.0)  # or a busy machine finds fewer
     cfg = configured({"train.batch_size": 64, "model.num_layers": 4})
     room = Room(predict(cfg).low_bytes // 2, 0)
     assert room.allocator_for(predict(cfg)) is None
@@ -209,6 +210,21 @@ def test_three_changes_that_make_a_run_fit_are_found_and_they_do():
         assert room.allocator_for(again) is not None and again.low_bytes == predicted.low_bytes
     sentences = in_words(cfg, room)
     assert len(sentences) == 3 and all(word.startswith("--train.") for word in sentences)
+
+
+def test_looking_for_what_fits_ends_soon_and_names_what_saves_most(monkeypatch):
+    clock, cfg = [0.0], override(configured({"train.batch_size": 64}), {"train.graded_stories": 100})
+
+    def slow(cfg: Config, **rest):
+        clock[0] += 4  # seconds that a prediction takes
+        return predict(cfg, **rest)
+
+    room = Room(predict(cfg).low_bytes * 0.75, 0)
+    monkeypatch.setattr(suggestions, "predict", slow)
+    monkeypatch.setattr(suggestions.time, "monotonic", lambda: clock[0])
+    assert [list(changes) for changes, _ in cheaper(cfg, room)] == [[
+        "train.batch_size", "train.accumulation", "train.loss_chunk", "train.checkpoint_activations"]]
+    assert clock[0] == 8 and list(cheaper(cfg, Room(1, 0))) == [] and clock[0] == 16
 
 
 def test_a_device_that_is_not_here_is_predicted_with_its_blocks_and_workspace():
