@@ -98,14 +98,18 @@ class Run(RunLog, CheckpointFolder):
     def tokenizer(self) -> Tokenizer:
         return load_tokenizer(self.path / "tokenizer")
 
-    def load_model(self, checkpoint: str = "best", device: str | torch.device = "cpu", *, ema: bool = False) -> Model:
+    def load_model(
+        self, checkpoint: str = "best", device: str | torch.device = "cpu", *, ema: bool = False,
+        cfg: ModelConfig | None = None,
+    ) -> Model:
         """The model in eval mode, with a checkpoint's weights or (`ema`) their moving average.
 
-        Raises ValueError if no average was kept.
+        `cfg` is another configuration that these weights fit, e.g. another backend of attention.
+        Raises ValueError if they do not fit, or if no average was kept.
         """
-        saved = self.checkpoint(checkpoint)
-        require_fitting(saved, self.config.model)
-        model = Model(self.config.model)
+        saved, cfg = self.checkpoint(checkpoint), cfg or self.config.model
+        require_fitting(saved, cfg)
+        model = Model(cfg)
         saved.load_weights(model, ema=ema)
         return model.to(device).eval()
 
