@@ -171,6 +171,12 @@ MISTAKES = {
     "resume for fewer steps": ("train --resume toy --train.steps 11", "train.steps=11 is less than the 12 that toy"),
     "resume with a preset": ("train gpt2 --resume toy", "--resume toy keeps ... leave out the preset"),
     "resume with a config": ("train --resume toy --config small.json", "--resume toy keeps ... and --config"),
+    **{f"{word} seeds": (f"train --config small.json --seeds {word}", f"--seeds {word!r} is not a number of runs: use")
+       for word in ("0", "-1", "1.5", "nan", "three", "1001")},
+    "seeds without a number": ("train --seeds", "--seeds: expected one argument"),
+    "seeds of a resumed run": ("train --resume toy --seeds 2", "--resume toy goes on with one run"),
+    "seeds with a time limit": ("train --config small.json --seeds 2 --time-limit 5m",
+                                "train.time_limit=5m with --seeds"),
     "a time without a unit": ("train --time-limit 50", "train.time_limit=50 is not a time ... 50m"),
     "a tracker twice": ("train --train.trackers wandb wandb", "train.trackers=wandb wandb names one twice"),
     "weights from nowhere": ("train --config small.json --init-from nowhere",
@@ -293,7 +299,7 @@ def test_a_file_in_place_of_the_models_folder_is_a_sentence(command, place, monk
 
 
 @pytest.mark.parametrize(("program", "words"), [
-    ("train", ["--train.steps", "--config FILE", "--resume", "gpt2"]),
+    ("train", ["--train.steps", "--config FILE", "--resume", "--seeds", "gpt2"]),
     ("model", ["--model.dim", "--config FILE", "gpt2", "RUN", "--text"]),
     ("inference", ["--temperature", "--checkpoint"]), ("tokenizer", ["train", "show", "build"])])
 def test_help_is_no_mistake(command, program, words):
