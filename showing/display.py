@@ -52,7 +52,10 @@ def show_trained(run: Run, command: ShowCommand) -> None:
     saved = run.checkpoint(command.checkpoint)
     model = load_model(run, command)
     ids, what = read_text(run, command.text) if command.text else held_out(run)
-    ids = ids[: command.cfg.model.max_seq_len]
+    if max(ids) >= model.cfg.vocab_size:
+        raise ValueError(f"{run.path / 'tokenizer'} has ids outside the model's vocab_size={model.cfg.vocab_size}: it "
+                         "is not the tokenizer that the model was trained with")
+    ids = ids[: model.cfg.max_seq_len]
     text = textwrap.shorten(run.tokenizer().decode(ids), TITLE_TEXT, placeholder=" ...")
     title = f"{command.title}, step {saved.step:,}, on {len(ids)} tokens of {what}: {text!r}"
     width = max(WIDTH, shutil.get_terminal_size().columns)

@@ -9,6 +9,7 @@ import torch
 import showing.command
 from corpora.corpus import load_corpus
 from runs import Run
+from tokenizer import ByteTokenizer
 
 
 @pytest.fixture
@@ -63,3 +64,13 @@ def test_a_presets_name_means_the_preset_and_the_path_of_a_run_called_so_the_run
     first, *_ = show("char").splitlines()
     assert first == "the preset char, untrained, on random tokens; the run of this name: python model.py models/char"
     assert show("models/char").startswith("the run char, step 24, on 16 tokens of its held-out text")
+
+
+def test_a_tokenizer_of_another_model_is_refused_in_a_sentence(show, reference, capfd):
+    run = shutil.copytree(reference.path, reference.path.with_name("swapped"))
+    ByteTokenizer().save(run / "tokenizer")
+    with pytest.raises(SystemExit) as stop:
+        show("swapped", "--text", "fox")
+    errors = capfd.readouterr().err
+    assert stop.value.code == 2 and "tokenizer has ids outside the model's vocab_size=24" in errors
+    assert errors.count("\n") == 1
