@@ -1,29 +1,24 @@
 """The whole model on one page: embed -> blocks -> norm -> head.
 
-`python model.py [preset] [flags]` prints the architecture, its parameters, and one traced forward pass.
+`python model.py [PRESET or RUN] [flags]` prints the architecture, its parameters, and one traced forward pass; of a
+saved run with its trained weights, on real tokens.
 """
 
-import signal
-import sys
-
-if __name__ == "__main__":  # before the imports: help and mistakes need no torch, whose import takes seconds
+if __name__ == "__main__":  # the program also shows saved runs, which stand above this file
     from configuration import startup  # noqa: F401, before all that needs a package
-    from presets import parse_command_line
+    from showing.command import main
 
-    if hasattr(signal, "SIGPIPE"):
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` ends the program silently
-    command = parse_command_line(sys.argv[1:], program="python model.py", description=__doc__)
+    raise SystemExit(main())
 
 from collections.abc import Iterator
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.checkpoint import checkpoint
 
-from config import Config, ModelConfig, diff, override
+from config import ModelConfig, diff, override
 from modules.block import RESIDUALS, Caches, make_block
 from modules.embed import Embed
 from modules.head import Head
@@ -32,9 +27,7 @@ from modules.norm import norm_maker
 from modules.pointer import Pointer
 from modules.sizes import axis_sizes
 from modules.stream import Context, Stream, make_context
-from presets import parse_command_line
-from tools import LoggingModule, log_io, seed_everything, trace
-from tracing.module_tables import parameter_table
+from tools import LoggingModule, log_io
 
 
 class Hidden(NamedTuple):
@@ -196,35 +189,3 @@ def spelled_out(cfg: ModelConfig) -> ModelConfig:
         return override(cfg, {"attention.backend": "eager"})
     except ValueError:  # no layer attends
         return cfg
-
-
-REAL_SIZE = 300_000_000  # parameters; a larger model is shown without data
-
-
-def main(command: tuple[Config, dict[str, Any]] | None = None) -> None:
-    """Show the model of the command line, or of a command that is already parsed."""
-    cfg, _ = command or parse_command_line(sys.argv[1:], program="python model.py", description=__doc__)
-    vocab_size = cfg.model.vocab_size or cfg.tokenizer.vocab_size or 4096
-    spelled = spelled_out(override(cfg.model, {"vocab_size": vocab_size}))
-    with torch.device("meta"):
-        num_parameters = Model(spelled).num_parameters()
-    if num_parameters > REAL_SIZE:
-        with FakeTensorMode():
-            show(spelled, batch_size=2, seq_len=16)
-    else:
-        seed_everything(cfg.train.seed)
-        show(spelled, batch_size=2, seq_len=min(16, spelled.max_seq_len))
-
-
-def show(cfg: ModelConfig, *, batch_size: int, seq_len: int) -> None:
-    """Print the architecture, its parameters, and the trace of a forward on random tokens."""
-    model = Model(cfg).eval()
-    print(model, end="\n\n")
-    print(parameter_table(model), end="\n\n")
-    with torch.no_grad(), trace(model) as t:
-        model(torch.randint(cfg.vocab_size, (batch_size, seq_len)))
-    print(t)
-
-
-if __name__ == "__main__":
-    main(command)

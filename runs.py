@@ -41,7 +41,7 @@ from run_store.unfinished import private_folder, publish
 from tokenizer import Tokenizer, load_tokenizer
 
 __all__ = ["COLUMNS", "MODELS", "ROOT", "TIMED", "NameTaken", "Progress", "Run", "environment", "free_name",
-           "require_free", "require_locks", "saved_runs", "there_are"]
+           "is_finished", "is_there", "require_free", "require_locks", "saved_runs", "there_are"]
 
 MOST_EMPTY = 1000  # layers without a weight, of which a checkpoint says nothing
 
@@ -98,14 +98,18 @@ class Run(RunLog, CheckpointFolder):
     def tokenizer(self) -> Tokenizer:
         return load_tokenizer(self.path / "tokenizer")
 
-    def load_model(self, checkpoint: str = "best", device: str | torch.device = "cpu", *, ema: bool = False) -> Model:
+    def load_model(
+        self, checkpoint: str = "best", device: str | torch.device = "cpu", *, ema: bool = False,
+        cfg: ModelConfig | None = None,
+    ) -> Model:
         """The model in eval mode, with a checkpoint's weights or (`ema`) their moving average.
 
-        Raises ValueError if no average was kept.
+        `cfg` is another configuration that these weights fit, e.g. another backend of attention.
+        Raises ValueError if they do not fit, or if no average was kept.
         """
-        saved = self.checkpoint(checkpoint)
-        require_fitting(saved, self.config.model)
-        model = Model(self.config.model)
+        saved, cfg = self.checkpoint(checkpoint), cfg or self.config.model
+        require_fitting(saved, cfg)
+        model = Model(cfg)
         saved.load_weights(model, ema=ema)
         return model.to(device).eval()
 
@@ -144,6 +148,16 @@ def require_fitting(saved: Checkpoint, cfg: ModelConfig) -> None:
 def saved_runs() -> list[str]:
     """The names of the runs in models/."""
     return saved_names(MODELS)
+
+
+def is_there(name: str) -> bool:
+    """Whether models/ has a run of this name."""
+    return (MODELS / name / "config.json").is_file()
+
+
+def is_finished(name: str) -> bool:
+    """Whether models/ has a run of this name that has taken all its steps."""
+    return is_there(name) and Run(name).is_finished
 
 
 def there_are(wanted: str = "") -> str:

@@ -1,4 +1,4 @@
-"""Train a model: `python train.py [preset] [--section.flag value ...]`, or `--resume RUN`.
+"""Train a model: `python train.py [preset] [--section.flag value ...]`, with `--seeds N` N times, or `--resume RUN`.
 
 A run is a folder in models/; see runs.py for what is in it.
 """
@@ -35,6 +35,7 @@ from training.command import parse
 from training.events import Events, Results, Timer
 from training.flops import flops_per_token
 from training.saving import Diverged, Interrupted, Saver, load_newest, require_changeable
+from training.seeds import train_seeds
 from training.setup import Setup, prepare_run
 from training.step import NotFinite, TrainState
 from training.stopping import EXIT_STATUS, Stop, process_seconds
@@ -220,6 +221,8 @@ def main(command: tuple[Config, dict[str, Any]] | None = None) -> None:
     stem = options["preset"] or "default"
     name = options["resume"] or cfg.train.name or free_name(stem)
     try:
+        if options["seeds"]:
+            raise SystemExit(train_seeds(cfg, cfg.train.name or stem, options["seeds"], force=options["force"]))
         while not train_as(name, cfg, options):
             name = free_name(stem)
     except OSError as error:

@@ -18,8 +18,9 @@ import runs
 import train
 from experiments import compare
 from experiments.comparing import comparison
-from run_store import commands
+from run_store import commands, listing
 from run_store.atomic_files import SUMS, sha256
+from showing.command import main as show
 
 SECONDS = 20  # for every program and damage
 LAST = "checkpoints/step_00000012"
@@ -111,10 +112,10 @@ def whole(tmp_path_factory, predict_memory):
 def program(monkeypatch, capfd, tmp_path):
     """Run a program in this process: (exit status, standard output, standard error); it must not take long."""
     models = tmp_path / "models"
-    for module in (runs, commands):
+    for module in (runs, commands, listing):
         monkeypatch.setattr(module, "MODELS", models)
     monkeypatch.setattr(comparison, "write_picture", lambda *_: None)  # takes most of the time
-    mains = {"runs": commands.main, "compare": compare.main, "train": lambda: train.main(),
+    mains = {"runs": commands.main, "compare": compare.main, "train": lambda: train.main(), "model": show,
              "inference": lambda: inference.main(sys.argv[1:])}
 
     def call(line: str) -> tuple[int, str, str]:
@@ -168,7 +169,9 @@ def test_sizes_that_the_weights_do_not_have_are_refused_before_a_model_is_built(
     tree = json.loads(path.read_text())
     tree["model"][flag] = value
     path.write_text(json.dumps(tree))
-    for line in ("inference toy --num-samples 1 --max-new-tokens 3", "train --resume toy --train.steps 13"):
+    for line in (
+        "model toy", "inference toy --num-samples 1 --max-new-tokens 3", "train --resume toy --train.steps 13",
+    ):
         began = time.monotonic()
         status, _, errors = program(line)
         assert time.monotonic() - began < 5

@@ -105,6 +105,8 @@ def test_what_is_neither_on_nor_off_is_a_sentence(words, sentence, capsys):
 MISTAKES = {  # and what the sentence says that answers each
     "train.py --train.setps 5": "--train.steps was meant",
     "train.py --resume toy --train.setps 5": "--train.steps was meant",
+    "train.py --seeds three": "--seeds 'three' is not a number of runs",
+    "model.py nowhere": "nowhere is neither a preset",
     "model.py --model.dimm 3": "--model.dim was meant",
     "memory.py --limit much": "--limit much is not a size",
     "optim.py --train.lrr 1": "--train.lr was meant",

@@ -13,8 +13,8 @@ from rich.console import Console
 from small_runs import content, small_run_config, write_text_file
 
 import inference
-import model
 import runs
+import showing.command
 import tales.__main__
 import tokenizer
 import train
@@ -22,8 +22,8 @@ from config import save_config
 from runs import Run
 from train import train as train_run
 
-PROGRAMS = {"train": train.main, "model": model.main, "tales": tales.__main__.main, "tokenizer": tokenizer.main,
-            "inference": lambda: inference.main(sys.argv[1:])}
+PROGRAMS = {"train": train.main, "model": showing.command.main, "tales": tales.__main__.main,
+            "tokenizer": tokenizer.main, "inference": lambda: inference.main(sys.argv[1:])}
 
 
 def cut(path: Path) -> None:
@@ -82,6 +82,7 @@ def place(tmp_path_factory):
 def command(place, monkeypatch, capfd):
     """Run a program in that folder: (exit status, standard output, standard error)."""
     monkeypatch.setattr(runs, "MODELS", place / "models")
+    monkeypatch.setattr("run_store.listing.MODELS", place / "models")
     monkeypatch.chdir(place)
 
     def run(program: str, *words: str) -> tuple[int, str, str]:
@@ -170,6 +171,12 @@ MISTAKES = {
     "resume for fewer steps": ("train --resume toy --train.steps 11", "train.steps=11 is less than the 12 that toy"),
     "resume with a preset": ("train gpt2 --resume toy", "--resume toy keeps ... leave out the preset"),
     "resume with a config": ("train --resume toy --config small.json", "--resume toy keeps ... and --config"),
+    **{f"{word} seeds": (f"train --config small.json --seeds {word}", f"--seeds {word!r} is not a number of runs: use")
+       for word in ("0", "-1", "1.5", "nan", "three", "1001")},
+    "seeds without a number": ("train --seeds", "--seeds: expected one argument"),
+    "seeds of a resumed run": ("train --resume toy --seeds 2", "--resume toy goes on with one run"),
+    "seeds with a time limit": ("train --config small.json --seeds 2 --time-limit 5m",
+                                "train.time_limit=5m with --seeds"),
     "a time without a unit": ("train --time-limit 50", "train.time_limit=50 is not a time ... 50m"),
     "a tracker twice": ("train --train.trackers wandb wandb", "train.trackers=wandb wandb names one twice"),
     "weights from nowhere": ("train --config small.json --init-from nowhere",
@@ -191,7 +198,24 @@ MISTAKES = {
     # the other programs
     "model: misspelt flag": ("model --model.dimm 3", "perhaps --model.dim was meant"),
     "model: out of range": ("model --model.dim -4", "model.dim=-4 must be above 0"),
-    "model: unknown preset": ("model gtp2", "preset='gtp2' is not known"),
+    "model: neither preset nor run": ("model gtp2", "gtp2 is neither a preset ... nor a run ... gpt2 was meant"),
+    "model: path of no run": ("model models/nowhere", "models/nowhere is not a run ... toy"),
+    "model: weights of another width": ("model toy --model.dim 32",
+                                        "model.dim=32 (it has 16) does not fit the weights of toy: leave it out"),
+    "model: weights of fewer layers": ("model toy --model.num-layers 1", "model.num_layers=1 (it has 2) does not fit"),
+    "model: weights of another preset": ("model toy gpt2", "toy has its own configuration: leave out gpt2"),
+    "model: weights of a file": ("model toy --config small.json", "toy has its own configuration: leave out --config"),
+    "model: flag of training": ("model toy --train.lr 1", "--train.lr changes nothing in how ... toy is shown"),
+    "model: empty text": ("model toy --text=", "--text is empty"),
+    "model: text outside the alphabet": ("model toy --text café", "'é' (U+00E9)"),
+    "model: text for a preset": ("model gpt2 --text fox", "--text is for a saved run"),
+    "model: unknown checkpoint": ("model toy --checkpoint 7", "checkpoint=7 is not in ... (6, 12)"),
+    "model: no checkpoint": ("model no-checkpoint", "checkpoint=best is not in ... none yet"),
+    "model: cut weights": ("model cut-weights", "model.safetensors cannot be read"),
+    "model: cut config": ("model cut-config", "config.json is neither JSON nor YAML"),
+    "model: cut tokenizer": ("model cut-tokenizer", "tokenizer' cannot be read"),
+    "model: cut data": ("model cut-data", "data.json cannot be read ... --text TEXT shows cut-data on a text of yours"),
+    "model: a run of another width": ("model other-width", "does not fit its configuration"),
     "model: flag of another program": ("model --resume toy", "--resume is not a flag"),
     "inference: no run": ("inference", "RUN is missing: name one of ... toy"),
     "inference: unknown run": ("inference nowhere", "nowhere is not a run ... toy"),
@@ -275,8 +299,8 @@ def test_a_file_in_place_of_the_models_folder_is_a_sentence(command, place, monk
 
 
 @pytest.mark.parametrize(("program", "words"), [
-    ("train", ["--train.steps", "--config FILE", "--resume", "gpt2"]),
-    ("model", ["--model.dim", "--config FILE", "gpt2"]),
+    ("train", ["--train.steps", "--config FILE", "--resume", "--seeds", "gpt2"]),
+    ("model", ["--model.dim", "--config FILE", "gpt2", "RUN", "--text"]),
     ("inference", ["--temperature", "--checkpoint"]), ("tokenizer", ["train", "show", "build"])])
 def test_help_is_no_mistake(command, program, words):
     status, output, errors = command(program, "--help")

@@ -14,6 +14,7 @@ NOTEBOOKS = sorted(path.name for path in (ROOT / "notebooks").glob("*.ipynb"))
 SOMEONES = re.compile(rf"{re.escape(str(ROOT))}|/(home|Users|root)/\w|\b[A-Z]:\\\\")  # a path of one machine
 MAX_BYTES = 300_000
 SMALLER = {  # numbers that make the test quicker, and change nothing else
+    "build_tokenizer.ipynb": {"sizes, rows = [300, 512, 1024, 2048, 4096]": "sizes, rows = [300, 1024]"},
     "hyperparameter_search.ipynb": {"trials=8": "trials=5", "trial_tokens=40_000": "trial_tokens=16_000"},
     "inference.ipynb": {'"train.steps": 300': '"train.steps": 60'},
     "ladder.ipynb": {'"tokens": 98_304': '"tokens": 16_384'},

@@ -11,7 +11,7 @@ from run_store.atomic_files import write_text
 from run_store.checkpoint import Progress
 from run_store.checkpoint_files import NotWritten
 from run_store.listing import DIVERGED
-from runs import Run
+from runs import Run, is_there
 from training.events import Events
 from training.step import TrainState
 from training.stopping import EXIT_STATUS, Stop, Stopped
@@ -31,6 +31,23 @@ def require_changeable(run: Run, cfg: Config) -> None:
         raise ValueError(f"--resume {run.name} cannot change {', '.join(wrong)}, only {', '.join(MAY_CHANGE)}: train a "
                          f"new run with --init-from {run.name}")
     run.require_fitting_newest()
+
+
+def require_same(cfg: Config, flag: str) -> None:
+    """Raise ValueError if there is a run of the configuration's name that was trained with other flags.
+
+    `flag` is the one that gives it another name.
+    """
+    name = cfg.train.name
+    if not is_there(name):
+        return
+    free = {*MAY_CHANGE} - {"train.steps"}
+    if cfg.model.vocab_size is None:  # it follows from the tokenizer
+        free.add("model.vocab_size")
+    for changed, (saved, planned) in diff(Run(name).config, cfg).items():
+        if changed not in free:
+            raise ValueError(f"{name} is there, and was trained with {changed}={saved}, not {planned}: choose another "
+                             f"{flag}, or delete it")
 
 
 def load_newest(run: Run, cfg: Config, state: TrainState) -> Progress:

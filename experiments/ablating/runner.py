@@ -16,9 +16,10 @@ from experiments.ablating.variants import flags_line, read_values, slug, spell
 from experiments.common.figures import last_value
 from experiments.processes.children import Children
 from experiments.processes.signals import Stopped
-from experiments.processes.training_runs import Trained, is_finished, require_same, train_each
+from experiments.processes.training_runs import Trained, train_each
 from run_store.atomic_files import write_text
-from runs import Run
+from runs import Run, is_finished
+from training.saving import require_same
 
 Say = Callable[[str], object]
 UNSWEPT = ("train.seed", "train.name", "train.steps", "train.batch_size", "train.accumulation")
@@ -145,7 +146,7 @@ class AblationRunner:
             self.say(describe(planned))
         for planned in self.plan:
             for cfg in self.runs.all(planned):
-                require_same(cfg)
+                require_same(cfg, "--name")
         if self.runs.sweep:
             first = [self.runs.first(planned) for planned in self.plan]
             self.train([configs[value] for value in self.runs.sweep for configs in first])

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import runs
-from config import Config, diff, save_config
+from config import Config, save_config
 from experiments.processes.children import Children, Task, last_line
-from training.saving import MAY_CHANGE
+from runs import is_finished, is_there
+from training.saving import require_same
 
 LIVES = 3  # of a run whose process is ended from outside
 LOST = (143, 130, -2, -9, -15)  # exit statuses of such a process
@@ -47,7 +48,7 @@ def train_all(configs: Sequence[Config], *, jobs: int, folder: Path, on_end: Cal
     Raises ValueError if a name belongs to another run, or if a run fails.
     """
     for cfg in configs:
-        require_same(cfg)
+        require_same(cfg, "--name")
     with Children.started(folder, threads=1) as children:
         for name, status, said in train_each(configs, children, jobs=jobs, folder=folder):
             if status:
@@ -63,25 +64,3 @@ def training(cfg: Config, folder: Path) -> Task:
         words = ("--config", str(folder / f"{name}.json"))
         save_config(cfg, folder / f"{name}.json")
     return Task(name, "train:main", words, folder / f"{name}.txt")
-
-
-def is_there(name: str) -> bool:
-    return (runs.MODELS / name / "config.json").is_file()
-
-
-def is_finished(name: str) -> bool:
-    return is_there(name) and runs.Run(name).is_finished
-
-
-def require_same(cfg: Config) -> None:
-    """Raise ValueError if there is a run of the configuration's name that was trained with other flags."""
-    name = cfg.train.name
-    if not is_there(name):
-        return
-    free = {*MAY_CHANGE} - {"train.steps"}
-    if cfg.model.vocab_size is None:  # it follows from the tokenizer
-        free.add("model.vocab_size")
-    for flag, (saved, planned) in diff(runs.Run(name).config, cfg).items():
-        if flag not in free:
-            raise ValueError(f"{name} is there, and was trained with {flag}={saved}, not {planned}: choose another "
-                             "--name, or delete it")
