@@ -4,6 +4,7 @@ Edit a default here and run `python train.py`, or set flags on the command line.
 `override(cfg, {"model.rope.theta": 5e5})` return a changed configuration, checked again. Configurations are frozen.
 """
 
+import math
 from dataclasses import field
 from functools import partial
 from pathlib import Path
@@ -19,19 +20,21 @@ from configuration.tree import build, diff, flat, get, override, replace, to_dic
 from configuration.units import parse_bytes, parse_seconds
 
 __all__ = [
-    "CHECKED", "AttentionConfig", "Config", "DataConfig", "LayerConfig", "ModelConfig", "RopeConfig", "SampleConfig",
-    "TokenizerConfig", "TrainConfig", "diff", "flags", "flat", "from_dict", "get", "load_config", "override",
+    "CHECKED", "AlibiConfig", "AttentionConfig", "Config", "DataConfig", "LayerConfig", "ModelConfig", "RopeConfig",
+    "SampleConfig", "SinusoidalConfig", "TokenizerConfig", "TrainConfig", "diff", "flags", "flat", "from_dict", "get", "load_config", "override",
     "parse_bytes", "parse_seconds", "replace", "rotated_channels", "save_config", "to_dict",
 ]
 
 Mixer = Literal["attention", "none"]
 Mlp = Literal["mlp", "glu", "none"]
-Activation = Literal["relu", "relu2", "gelu", "gelu_tanh", "silu", "mish"]
-Norm = Literal["rms", "layer", "cosine", "dyt", "none"]
-Residual = Literal["pre", "post", "sandwich", "branch_post", "parallel", "none"]
-QKNorm = Literal["none", "head", "full"]
+Activation = Literal["relu", "relu2", "gelu", "gelu_tanh", "silu", "mish", "xielu", "none"]
+Norm = Literal["rms", "layer", "cosine", "l2", "dyt", "none"]
+Residual = Literal["pre", "post", "sandwich", "branch_post", "parallel", "parallel_each", "none"]
+QKNorm = Literal["none", "head", "each_head", "full"]
+OutputGate = Literal["none", "head", "channel"]
 Position = Literal["none", "learned", "sinusoidal", "rope", "alibi"]
 RopeLayout = Literal["half", "interleaved"]
+RopeScaling = Literal["none", "linear", "ntk", "llama3", "yarn"]
 AttentionBackend = Literal["sdpa", "eager"]
 Init = Literal["normal", "fan_in", "xavier"]
 OutInit = Literal["same", "depth", "zero"]
@@ -62,6 +65,13 @@ class AttentionConfig:
     k_bias: bool = False  # bias of the key projection
     v_bias: bool = False  # bias of the value projection
     out_bias: bool = False  # bias of the output projection
+    qk_norm_kind: Norm | None = None  # the norm of queries and keys; None = as norm
+    qk_norm_affine: bool | None = None  # its learned scale; None = as norm_affine
+    qk_norm_bias: bool | None = None  # its learned shift; None = as norm_bias
+    qk_norm_after_rope: bool = False  # normalise queries and keys after they are rotated, as in nanochat
+    clip: float | None = None  # clamp queries, keys and values to -clip ... clip before they are rotated, as in OLMo 1 and MPT; None = off
+    gate: OutputGate = "none"  # multiply the output by a sigmoid of the input: one number for each head, or for each channel. arXiv:2505.06708
+    sinks: bool = False  # a learned score for each head that takes attention and gives nothing, as in gpt-oss. arXiv:2309.17453
     backend: AttentionBackend = "sdpa"  # sdpa: one fused call; eager: scores computed step by step, for reading and tracing
 
     @property
@@ -69,7 +79,7 @@ class AttentionConfig:
         return self.num_heads if self.num_kv_heads is None else self.num_kv_heads
 
     def __post_init__(self):
-        require_positive(self, "num_heads", "num_kv_heads", "head_dim", "window", "softcap", "scale")
+        require_positive(self, "num_heads", "num_kv_heads", "head_dim", "window", "softcap", "scale", "clip")
         require_between(self, "dropout")
 
 
@@ -80,6 +90,49 @@ class RopeConfig:
     theta: float = 10_000.0  # base wavelength
     fraction: float = 1.0  # fraction of each head that is rotated
     layout: RopeLayout = "half"  # half: channel i pairs with i + p/2 (Llama); interleaved: 2i with 2i+1 (GPT-J)
+    scaling: RopeScaling = "none"  # change the frequencies for texts `factor` times as long as the model learned from. linear arXiv:2306.15595; ntk, yarn arXiv:2309.00071; llama3 arXiv:2407.21783
+    factor: float = 1.0  # scaling: length / original length
+    original_len: int = 8192  # llama3, yarn: tokens of the texts that the model learned from before
+    low_freq_factor: float = 1.0  # llama3: a pair with fewer turns over original_len is slowed down by the factor
+    high_freq_factor: float = 4.0  # llama3: a pair with more turns is left as it is; between the two they are blended
+    beta_fast: float = 32.0  # yarn: a pair with more turns over original_len is left as it is
+    beta_slow: float = 1.0  # yarn: a pair with fewer turns is slowed down by the factor
+    truncate: bool = True  # yarn: round the ends of the blended pairs to whole pairs
+    attention_factor: float | None = None  # yarn: factor on rotated queries and keys; None = 0.1 ln(factor) + 1
+
+    @property
+    def attention_scale(self) -> float:
+        if self.scaling != "yarn":
+            return 1.0
+        return 0.1 * math.log(self.factor) + 1 if self.attention_factor is None else self.attention_factor
+
+    def __post_init__(self):
+        require_positive(self, "theta", "factor", "original_len", "low_freq_factor", "high_freq_factor", "beta_fast",
+                         "beta_slow", "attention_factor")
+        if self.scaling == "none" and self.factor != 1:
+            raise ValueError(f"factor={self.factor} would change nothing with scaling=none: give a scaling too")
+        if self.scaling != "none" and self.factor <= 1:
+            raise ValueError(f"scaling={self.scaling} needs a factor above 1, not factor={self.factor}")
+        for low, high in (("low_freq_factor", "high_freq_factor"), ("beta_slow", "beta_fast")):
+            if getattr(self, low) >= getattr(self, high):
+                raise ValueError(f"{low}={getattr(self, low)} must be below {high}={getattr(self, high)}")
+
+
+@flags
+class AlibiConfig:
+    """The numbers of position=alibi."""
+
+    scale: float = 1.0  # factor on the slopes
+
+    def __post_init__(self):
+        require_positive(self, "scale")
+
+
+@flags
+class SinusoidalConfig:
+    """The numbers of position=sinusoidal."""
+
+    theta: float = 10_000.0  # base wavelength
 
     def __post_init__(self):
         require_positive(self, "theta")
@@ -100,11 +153,11 @@ class ModelConfig:
 
     mixer: Mixer = "attention"  # how information moves between positions
     mlp: Mlp = "mlp"  # mlp: two matrices; glu: three, gated; none
-    activation: Activation = "relu2"  # nonlinearity of the MLP; glu + silu = SwiGLU. relu2: arXiv:2109.08668
-    norm: Norm = "rms"  # rms arXiv:1910.07467, layer arXiv:1607.06450, cosine arXiv:1910.05895, dyt arXiv:2503.10622
-    residual: Residual = "pre"  # position of the norms, and how branches join the residual stream; none = no skip connections
+    activation: Activation = "relu2"  # nonlinearity of the MLP; glu + silu = SwiGLU. relu2: arXiv:2109.08668; xielu: arXiv:2411.13010
+    norm: Norm = "rms"  # rms arXiv:1910.07467, layer arXiv:1607.06450, cosine arXiv:1910.05895, l2 (unit length), dyt arXiv:2503.10622
+    residual: Residual = "pre"  # position of the norms, and how branches join the residual stream; parallel: one norm for all branches, parallel_each: one for each; none = no skip connections
     position: Position = "rope"  # learned, sinusoidal arXiv:1706.03762, rope arXiv:2104.09864, alibi arXiv:2108.12409
-    qk_norm: QKNorm = "head"  # normalise queries and keys per head, or over the full projection. arXiv:2302.05442
+    qk_norm: QKNorm = "head"  # normalise queries and keys per head, per head with a scale of its own for each, or over the full projection. arXiv:2302.05442
     pointer: bool = False  # add attention that copies earlier tokens into the prediction: it moves information too. arXiv:1609.07843
     pointer_dim: int = 64  # width of the pointer's queries and keys
 
@@ -113,6 +166,8 @@ class ModelConfig:
 
     attention: AttentionConfig = field(default_factory=AttentionConfig)  # mixer=attention
     rope: RopeConfig = field(default_factory=RopeConfig)  # position=rope
+    alibi: AlibiConfig = field(default_factory=AlibiConfig)  # position=alibi
+    sinusoidal: SinusoidalConfig = field(default_factory=SinusoidalConfig)  # position=sinusoidal
 
     mlp_bias: bool = False  # biases of the MLP
     head_bias: bool = False  # bias of the logits
@@ -120,6 +175,7 @@ class ModelConfig:
     norm_affine: bool = True  # learned scale per channel (cosine: one for all channels)
     norm_bias: bool = False  # learned shift per channel; rms, layer and dyt
     norm_unit_offset: bool = False  # the scale is 1 + w, and w starts at 0, as in Gemma; rms and layer
+    inner_norm: bool = False  # norm within each branch, before its output projection (sub-LN). arXiv:2210.06423
     final_norm: bool = True  # norm before the head
     embed_norm: bool = False  # norm after the embedding, as in BLOOM
 

@@ -30,11 +30,17 @@ PLAIN_MODEL: dict[str, Any] = {
     "mixer": "attention", "layers": ("base",), "kinds": {}, "mlp": "mlp", "activation": "gelu_tanh",
     "mlp_bias": False, "head_bias": False,
     "norm": "layer", "norm_eps": 1e-5, "norm_affine": True, "norm_bias": False, "norm_unit_offset": False,
-    "residual": "pre", "final_norm": True, "embed_norm": False, "qk_norm": "none", "position": "rope",
+    "residual": "pre", "inner_norm": False, "final_norm": True, "embed_norm": False, "qk_norm": "none",
+    "position": "rope",
     "attention.num_kv_heads": None, "attention.head_dim": None, "attention.window": None,
     "attention.softcap": None, "attention.scale": None, "attention.dropout": 0.0, "attention.q_bias": False,
     "attention.k_bias": False, "attention.v_bias": False, "attention.out_bias": False,
-    "rope.theta": 10_000.0, "rope.fraction": 1.0, "rope.layout": "half",
+    "attention.qk_norm_kind": None, "attention.qk_norm_affine": None, "attention.qk_norm_bias": None,
+    "attention.qk_norm_after_rope": False, "attention.clip": None, "attention.gate": "none", "attention.sinks": False,
+    "alibi.scale": 1.0, "sinusoidal.theta": 10_000.0,
+    "rope.theta": 10_000.0, "rope.fraction": 1.0, "rope.layout": "half", "rope.scaling": "none", "rope.factor": 1.0,
+    "rope.original_len": 8192, "rope.low_freq_factor": 1.0, "rope.high_freq_factor": 4.0, "rope.beta_fast": 32.0,
+    "rope.beta_slow": 1.0, "rope.truncate": True, "rope.attention_factor": None,
     "pointer": False, "pointer_dim": 64,
     "tie_embeddings": False, "embed_scale": 1.0, "logit_softcap": None, "logit_scale": 1.0, "residual_scale": 1.0,
     "embed_dropout": 0.0, "residual_dropout": 0.0, "mlp_dropout": 0.0,
@@ -63,7 +69,14 @@ def has_part(layer: Any, group: str) -> bool:
 
 
 # when a group acts, in words
-CONDITIONS = {"attention": "a mixer is attention", "rope": "position is rope"}
+CONDITIONS = {"attention": "a mixer is attention", "rope": "position is rope", "alibi": "position is alibi",
+              "sinusoidal": "position is sinusoidal"}
+
+
+def _qk_norm_has_bias(layer: Any) -> bool:
+    own = layer.attention
+    affine = layer.norm_affine if own.qk_norm_affine is None else own.qk_norm_affine
+    return affine and (own.qk_norm_kind or layer.norm) in ("rms", "layer", "dyt")
 
 
 def has_branches(layer: Any) -> bool:
@@ -72,8 +85,14 @@ def has_branches(layer: Any) -> bool:
 
 # single flags of a layer -> when they act
 LAYER_ACTS: dict[tuple[str, ...], Acts] = {
-    ("qk_norm",): ("a mixer is attention", attends),
-    ("norm_affine", "qk_norm"): ("norm is not none", lambda c: c.norm != "none"),
+    ("norm_affine", "inner_norm"): ("norm is not none", lambda c: c.norm != "none"),
+    ("qk_norm",): ("norm or attention.qk_norm_kind is not none",
+                   lambda c: attends(c) and (c.attention.qk_norm_kind or c.norm) != "none"),
+    ("attention.qk_norm_kind", "attention.qk_norm_affine"): ("qk_norm is not none", lambda c: c.qk_norm != "none"),
+    ("attention.qk_norm_bias",): ("qk_norm is not none, and its kind is rms, layer or dyt with a scale",
+                                  lambda c: c.qk_norm != "none" and _qk_norm_has_bias(c)),
+    ("attention.qk_norm_after_rope",): ("qk_norm is head or each_head, and position is rope",
+                                        lambda c: c.qk_norm in ("head", "each_head") and has_part(c, "rope")),
     ("norm_eps",): ("norm is neither dyt nor none", lambda c: c.norm not in ("dyt", "none")),
     ("norm_bias",): ("norm is neither cosine nor none, and norm_affine is on",
                      lambda c: c.norm not in ("cosine", "none") and c.norm_affine),
@@ -81,12 +100,18 @@ LAYER_ACTS: dict[tuple[str, ...], Acts] = {
                             lambda c: c.norm not in ("cosine", "dyt", "none") and c.norm_affine),
     ("position",): ("a mixer is attention, or position is learned or sinusoidal",
                     lambda c: attends(c) or c.position in IN_EMBEDDING),
+    ("rope.original_len",): ("rope.scaling is llama3 or yarn", lambda c: c.rope.scaling in ("llama3", "yarn")),
+    ("rope.low_freq_factor", "rope.high_freq_factor"): ("rope.scaling is llama3",
+                                                        lambda c: c.rope.scaling == "llama3"),
+    ("rope.beta_fast", "rope.beta_slow", "rope.truncate", "rope.attention_factor"): (
+        "rope.scaling is yarn", lambda c: c.rope.scaling == "yarn"),
     ("activation", "mlp_bias", "mlp_dropout", "hidden_dim"): ("mlp is not none", lambda c: c.mlp != "none"),
     ("hidden_mult", "hidden_multiple_of"): ("mlp is not none and hidden_dim is not given",
                                             lambda c: c.mlp != "none" and c.hidden_dim is None),
     ("residual", "residual_scale", "residual_dropout"): ("a layer has a mixer or an MLP", has_branches),
     ("residual",): ("norm is not none, or residual is parallel or none",
                     lambda c: c.norm != "none" or c.residual in ("parallel", "none")),
+    ("inner_norm",): ("a layer has a mixer or an MLP", has_branches),
 }
 # flags of the whole model -> when they act
 MODEL_ACTS: dict[tuple[str, ...], Acts] = {

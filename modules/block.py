@@ -163,9 +163,9 @@ class Block(LoggingModule, nn.ModuleDict):
 
 
 class ParallelBlock(Block):
-    """x + mixer(norm(x)) + mlp(norm(x)), with one norm for all branches.
+    """x + mixer(norm(x)) + mlp(norm(x)), with one norm for all branches, or a norm within each.
 
-    Wang & Komatsuzaki 2021 (GPT-J); Chowdhery et al. 2022, arXiv:2204.02311.
+    Wang & Komatsuzaki 2021 (GPT-J); Chowdhery et al. 2022, arXiv:2204.02311; two norms: GPT-NeoX, arXiv:2204.06745.
     Shape: stream.x (b, t, d) -> (b, t, d).
     """
 
@@ -186,9 +186,10 @@ def make_block(cfg: LayerConfig, *, kind: str = "") -> Block:
     """Build a layer from its flags."""
     chosen = {name: _chosen(name, getattr(cfg, name), menu) for name, menu in BRANCHES.items()}
     parts = {name: part.from_config(cfg) for name, part in chosen.items() if part is not None}
-    if cfg.residual == "parallel" and len(parts) > 1:
-        branches = {name: Wiring.from_config(cfg, part) for name, part in parts.items()}
-        return ParallelBlock(branches, norm_maker(cfg)(cfg.dim), kind=kind)
+    if cfg.residual in PARALLEL and len(parts) > 1:
+        wiring, norm = PARALLEL[cfg.residual]
+        branches = {name: wiring.from_config(cfg, part) for name, part in parts.items()}
+        return ParallelBlock(branches, norm(cfg), kind=kind)
     wiring = RESIDUALS[cfg.residual]
     return Block({name: wiring.from_config(cfg, part) for name, part in parts.items()}, kind=kind)
 
@@ -203,12 +204,17 @@ def _chosen(flag: str, word: str, menu: Mapping[str, Any]) -> Any:
 # the branches of a block, in order: flag -> menu
 BRANCHES = {"mixer": MIXERS, "mlp": MLPS}
 
-# parallel: a layer with one branch is a PreNorm; with several branches it is a ParallelBlock
+# of a ParallelBlock: the wiring of each branch, and the norm before all of them
+PARALLEL = {"parallel": (Wiring, lambda cfg: norm_maker(cfg)(cfg.dim)),
+            "parallel_each": (NoSkip, lambda cfg: nn.Identity())}
+
+# parallel, parallel_each: a layer with one branch is a PreNorm; with several branches it is a ParallelBlock
 RESIDUALS = {
     "pre": PreNorm,
     "post": PostNorm,
     "sandwich": SandwichNorm,
     "branch_post": BranchPostNorm,
     "parallel": PreNorm,
+    "parallel_each": PreNorm,
     "none": NoSkip,
 }

@@ -1,9 +1,12 @@
 """The part that acts on each position separately: the `mlp` and `activation` flags."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 
 from config import LayerConfig
+from modules.norm import norm_maker
 from tools import LoggingModule, log_io
 
 
@@ -14,6 +17,32 @@ class ReLU2(nn.Module):
         return torch.relu(x).square()
 
 
+class XIELU(LoggingModule):
+    """A parabola with a slope for x > 0, and an exponential with a slope below: both with a learned curvature.
+
+    Huang & Schlag 2024, arXiv:2411.13010: alpha_p x^2 + beta x, and alpha_n (e^x - 1 - x) + beta x; beta is 1/2.
+    Shape: any.
+    """
+
+    BETA, START = 0.5, 0.8  # START: of both curvatures
+
+    def __init__(self):
+        super().__init__()
+        self.alpha_p, self.alpha_n = nn.Parameter(torch.empty(1)), nn.Parameter(torch.empty(1))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        nn.init.constant_(self.alpha_p, math.log(math.expm1(self.START)))  # through a softplus, so they stay positive
+        nn.init.constant_(self.alpha_n, math.log(math.expm1(self.START - self.BETA)))
+
+    @log_io
+    def forward(self, x: Tensor) -> Tensor:
+        above = nn.functional.softplus(self.alpha_p).type_as(x) * x * x
+        curvature = self.BETA + nn.functional.softplus(self.alpha_n).type_as(x)
+        below = (torch.expm1(x.clamp(max=-1e-6)) - x) * curvature
+        return torch.where(x > 0, above, below) + self.BETA * x
+
+
 ACTIVATIONS = {
     "relu": nn.ReLU,
     "relu2": ReLU2,
@@ -21,6 +50,8 @@ ACTIVATIONS = {
     "gelu_tanh": lambda: nn.GELU(approximate="tanh"),
     "silu": nn.SiLU,
     "mish": nn.Mish,
+    "xielu": XIELU,
+    "none": nn.Identity,
 }
 
 
@@ -32,18 +63,20 @@ class MLP(LoggingModule):
 
     def __init__(
         self, dim: int, *, hidden_dim: int, activation: str = "gelu", bias: bool = False,
-        dropout: float = 0.0,
+        dropout: float = 0.0, inner_norm: nn.Module | None = None,
     ):
         super().__init__()
         self.up = nn.Linear(dim, hidden_dim, bias=bias)
         self.act = ACTIVATIONS[activation]()
+        self.inner_norm = nn.Identity() if inner_norm is None else inner_norm
         self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
         self.out = nn.Linear(hidden_dim, dim, bias=bias)
 
     @classmethod
     def from_config(cls, cfg: LayerConfig) -> "MLP":
         return cls(cfg.dim, hidden_dim=cfg.hidden_width, activation=cfg.activation,
-                   bias=cfg.mlp_bias, dropout=cfg.mlp_dropout)
+                   bias=cfg.mlp_bias, dropout=cfg.mlp_dropout,
+                   inner_norm=norm_maker(cfg)(cfg.hidden_width) if cfg.inner_norm else None)
 
     @log_io("b t d -> b t f")
     def hidden(self, x: Tensor) -> Tensor:
@@ -51,7 +84,7 @@ class MLP(LoggingModule):
 
     @log_io("b t d -> b t d")
     def forward(self, x: Tensor) -> Tensor:
-        return self.out(self.dropout(self.hidden(x)))
+        return self.out(self.dropout(self.inner_norm(self.hidden(x))))
 
 
 class GLU(MLP):
@@ -63,10 +96,10 @@ class GLU(MLP):
 
     def __init__(
         self, dim: int, *, hidden_dim: int, activation: str = "silu", bias: bool = False,
-        dropout: float = 0.0,
+        dropout: float = 0.0, inner_norm: nn.Module | None = None,
     ):
         super().__init__(dim, hidden_dim=hidden_dim, activation=activation, bias=bias,
-                         dropout=dropout)
+                         dropout=dropout, inner_norm=inner_norm)
         self.gate = nn.Linear(dim, hidden_dim, bias=bias)
 
     @log_io("b t d -> b t f")

@@ -3,11 +3,12 @@
 from collections.abc import Callable
 from functools import partial
 from inspect import signature
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from config import ModelConfig
+from config import LayerConfig, ModelConfig
 from modules.precision import Float32Buffers, constants, widen
 from tools import LoggingModule, log_io
 
@@ -83,6 +84,54 @@ class CosineNorm(Float32Buffers):
         return (nn.functional.normalize(widen(x), dim=-1, eps=self.eps) * self.scale).type_as(x)
 
 
+class L2Norm(LoggingModule):
+    """Scale each vector to length 1, then scale each channel.
+
+    Shape: (..., d) -> (..., d). Statistics in float32; the result has the dtype of x.
+    """
+
+    def __init__(self, dim: int, *, eps: float = 1e-6, affine: bool = True):
+        super().__init__()
+        self.eps = eps
+        self.scale = nn.Parameter(torch.empty(dim)) if affine else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        fill(self.scale, 1.0)
+
+    @log_io
+    def forward(self, x: Tensor) -> Tensor:
+        y = nn.functional.normalize(widen(x), dim=-1, eps=self.eps)
+        return (y if self.scale is None else y * self.scale).type_as(x)
+
+
+class EachHeadNorm(LoggingModule):
+    """Normalise each head, then scale and shift it by numbers of its own. Command R, StableLM 2.
+
+    Shape: x (b, h, t, p) -> (b, h, t, p). Statistics in float32; the result has the dtype of x.
+    """
+
+    def __init__(self, head_dim: int, *, num_heads: int, make_norm: "MakeNorm", affine: bool, bias: bool, offset: bool):
+        super().__init__()
+        self.norm, self.offset = make_norm(head_dim), float(offset)
+        self.scale = nn.Parameter(torch.empty(num_heads, head_dim)) if affine else None
+        self.bias = nn.Parameter(torch.empty(num_heads, head_dim)) if affine and bias else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        fill(self.scale, 1 - self.offset)
+        fill(self.bias, 0.0)
+
+    @log_io("b h t p -> b h t p")
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm(widen(x))
+        if self.scale is not None:
+            y = y * (self.scale + self.offset).unsqueeze(1)  # (h, 1, p)
+        if self.bias is not None:
+            y = y + self.bias.unsqueeze(1)
+        return y.type_as(x)
+
+
 class DyT(LoggingModule):
     """Dynamic tanh: tanh(alpha x) in place of normalising.
 
@@ -128,20 +177,50 @@ def fill(tensor: Tensor | None, value: float) -> None:
         nn.init.constant_(tensor, value)
 
 
-NORMS = {"rms": RMSNorm, "layer": LayerNorm, "cosine": CosineNorm, "dyt": DyT, "none": NoNorm}
+NORMS = {"rms": RMSNorm, "layer": LayerNorm, "cosine": CosineNorm, "l2": L2Norm, "dyt": DyT, "none": NoNorm}
+MakeNorm = Callable[[int], nn.Module]
 
 
-def norm_maker(cfg: ModelConfig) -> Callable[[int], nn.Module]:
+def norm_maker(cfg: ModelConfig) -> MakeNorm:
     """The norm that the flags describe, as a function of its width.
 
     A class gets those of eps, affine, bias and unit_offset that its __init__ takes. Raises ValueError if a flag sets
     one that it does not take.
     """
-    kind = NORMS[cfg.norm]
     flags = {"eps": cfg.norm_eps, "affine": cfg.norm_affine, "bias": cfg.norm_bias,
              "unit_offset": cfg.norm_unit_offset}
-    takes = signature(kind).parameters
+    takes = signature(NORMS[cfg.norm]).parameters
     for name in ("bias", "unit_offset"):
         if flags[name] and name not in takes:
             raise ValueError(f"norm_{name}=True would change nothing: norm={cfg.norm} has none; leave it off")
-    return partial(kind, **{name: value for name, value in flags.items() if name in takes})
+    return _partial(cfg.norm, flags)
+
+
+def qk_norm_maker(cfg: LayerConfig) -> Callable[[int, int], tuple[nn.Module, nn.Module]]:
+    """The norms of queries or keys of a layer by the flags, as a function of the number of heads and their width.
+
+    The first acts on all heads together, the second on each; one of them, or both, do nothing.
+    """
+    own, kind = cfg.attention, cfg.attention.qk_norm_kind or cfg.norm
+    affine = cfg.norm_affine if own.qk_norm_affine is None else own.qk_norm_affine
+    bias = cfg.norm_bias if own.qk_norm_bias is None else own.qk_norm_bias
+    flags = {"eps": cfg.norm_eps, "affine": affine, "bias": bias, "unit_offset": cfg.norm_unit_offset}
+
+    def make(num_heads: int, head_dim: int) -> tuple[nn.Module, nn.Module]:
+        if cfg.qk_norm == "full":
+            return _partial(kind, flags)(num_heads * head_dim), nn.Identity()
+        if cfg.qk_norm == "head":
+            return nn.Identity(), _partial(kind, flags)(head_dim)
+        if cfg.qk_norm == "each_head":
+            plain = _partial(kind, {"eps": cfg.norm_eps, "affine": False})
+            return nn.Identity(), EachHeadNorm(head_dim, num_heads=num_heads, make_norm=plain, affine=affine,
+                                               bias=bias, offset=cfg.norm_unit_offset)
+        return nn.Identity(), nn.Identity()
+
+    return make
+
+
+def _partial(kind: str, flags: dict[str, Any]) -> MakeNorm:
+    """A norm with those flags that its class takes."""
+    takes = signature(NORMS[kind]).parameters
+    return partial(NORMS[kind], **{name: value for name, value in flags.items() if name in takes})

@@ -10,8 +10,8 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from config import rotated_channels
-from modules.precision import Float32Buffers, constants, widen
+from modules.precision import Float32Buffers, constants
+from modules.rope import ROTARY, inverse_wavelengths
 from tools import LoggingModule, log_io
 
 
@@ -71,14 +71,14 @@ class SinusoidalPosition(Float32Buffers):
     Shape: x (b, t, d), positions (t,) or (b, t) -> (b, t, d).
     """
 
-    def __init__(self, dim: int):
+    def __init__(self, dim: int, *, theta: float = 10_000.0):
         super().__init__()
-        self.dim = dim
+        self.dim, self.theta = dim, theta
         self.frequencies = constants(dim // 2)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        self.frequencies.copy_(inverse_wavelengths(self.dim, 10_000.0))
+        self.frequencies.copy_(inverse_wavelengths(self.dim, self.theta))
 
     @log_io("b t d, ... t -> b t d")
     def forward(self, x: Tensor, positions: Tensor) -> Tensor:
@@ -87,83 +87,26 @@ class SinusoidalPosition(Float32Buffers):
         return x + rearrange(waves, "... c two -> ... (c two)").type_as(x)
 
 
-class RoPE(Float32Buffers):
-    """Rotate pairs of channels by an angle that grows with the position.
-
-    Su et al. 2021, arXiv:2104.09864. Channel i of a head is a pair with i + p/2 (Llama's layout).
-    A `fraction` below 1 rotates only the first channels (GPT-NeoX).
-    Shape: x (b, h, t, p), cosine and sine from `angles(positions)` -> (b, h, t, p). Computed in float32.
-    Raises ValueError if the fraction is not a whole number of pairs.
-    """
-
-    def __init__(self, head_dim: int, *, theta: float = 10_000.0, fraction: float = 1.0):
-        super().__init__()
-        self.rotated, self.theta = rotated_channels(head_dim, fraction), theta
-        self.frequencies = constants(self.rotated // 2)
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        self.frequencies.copy_(inverse_wavelengths(self.rotated, self.theta))
-
-    def angles(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Cosine and sine of each angle: (t, c), or (b, 1, t, c) for positions (b, t); c pairs."""
-        angles = positions.float().unsqueeze(-1) * self.frequencies
-        if angles.dim() == 3:
-            angles = angles.unsqueeze(1)
-        return angles.cos(), angles.sin()
-
-    def split(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return x.chunk(2, dim=-1)
-
-    def join(self, first: Tensor, second: Tensor) -> Tensor:
-        return torch.cat((first, second), dim=-1)
-
-    @log_io("... t p, ... t _, ... t _ -> ... t p")
-    def forward(self, x: Tensor, angles: tuple[Tensor, Tensor]) -> Tensor:
-        if self.rotated == x.shape[-1]:
-            return self.rotate(x, *angles)
-        return torch.cat((self.rotate(x[..., : self.rotated], *angles), x[..., self.rotated :]), dim=-1)
-
-    def rotate(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        first, second = self.split(widen(x))
-        return self.join(first * cos - second * sin, second * cos + first * sin).type_as(x)
-
-
-class InterleavedRoPE(RoPE):
-    """RoPE on neighbours: channel 2i is a pair with 2i + 1 (GPT-J's layout, and the paper's)."""
-
-    def split(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return x[..., 0::2], x[..., 1::2]
-
-    def join(self, first: Tensor, second: Tensor) -> Tensor:
-        return torch.stack((first, second), dim=-1).flatten(-2)
-
-
 class ALiBi(Float32Buffers):
     """Penalise each score by the distance to its key, a fixed slope for each head.
 
-    Press, Smith & Lewis 2021, arXiv:2108.12409. Head counts that are not a power of two take every
-    other slope of the next one, as the authors' code does.
+    Press, Smith & Lewis 2021, arXiv:2108.12409; `scale` is a factor on the slopes. Head counts that are not a power of
+    two take every other slope of the next one, as the authors' code does.
     Shape: q_positions (t,), k_positions (s,) -> (h, t, s), or with a batch axis on both -> (b, h, t, s).
     """
 
-    def __init__(self, num_heads: int):
+    def __init__(self, num_heads: int, *, scale: float = 1.0):
         super().__init__()
-        self.slopes = constants(num_heads)
+        self.scale, self.slopes = scale, constants(num_heads)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        self.slopes.copy_(alibi_slopes(len(self.slopes)))
+        self.slopes.copy_(self.scale * alibi_slopes(len(self.slopes)))
 
     @log_io("... t, ... s -> ... h t s")
     def forward(self, q_positions: Tensor, k_positions: Tensor) -> Tensor:
         distance = q_positions.unsqueeze(-1) - k_positions.unsqueeze(-2)  # (..., t, s)
         return -self.slopes.view(-1, 1, 1) * distance.unsqueeze(-3)
-
-
-def inverse_wavelengths(dim: int, theta: float) -> Tensor:
-    """theta^(-2i/dim) for each pair i, in radians per token. Shape: (dim/2,)."""
-    return theta ** -(torch.arange(0, dim, 2).float() / dim)
 
 
 def alibi_slopes(num_heads: int) -> Tensor:
@@ -176,5 +119,4 @@ def alibi_slopes(num_heads: int) -> Tensor:
 
 # kinds act on the embedding, on queries and keys (a class for each rope.layout), or on the scores
 EMBEDDED = {"learned": LearnedPosition, "sinusoidal": SinusoidalPosition}
-ROTARY = {"half": RoPE, "interleaved": InterleavedRoPE}
 POSITIONS = {"none": None, **EMBEDDED, "rope": ROTARY, "alibi": ALiBi}

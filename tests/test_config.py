@@ -198,7 +198,7 @@ def test_replace_and_override_check_again_and_leave_the_old_one():
 @pytest.mark.parametrize(("make", "sentence"), [
     (lambda: ModelConfig(nrom="rms"), "nrom is not a flag: see --help for all of them; perhaps norm was meant"),
     (lambda: replace(ModelConfig(), norm="layernorm"),
-     "norm='layernorm' is not known: use one of rms, layer, cosine, dyt or none; perhaps layer was meant"),
+     "norm='layernorm' is not known: use one of rms, layer, cosine, l2, dyt or none; perhaps layer was meant"),
     (lambda: ModelConfig(dim="wide"), "dim='wide' is wrong: use a whole number"),
     (lambda: TrainConfig(lr="fast"), "lr='fast' is wrong: use a number"),
 ])

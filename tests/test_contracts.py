@@ -24,11 +24,15 @@ from presets import PRESETS, load_preset, tiny
 
 MENUS = {"norm": config.Norm, "residual": config.Residual, "position": config.Position, "mlp": config.Mlp,
          "activation": config.Activation, "qk_norm": config.QKNorm, "attention.backend": config.AttentionBackend,
-         "rope.layout": config.RopeLayout}
+         "rope.layout": config.RopeLayout, "attention.gate": config.OutputGate,
+         "attention.qk_norm_kind": config.Norm, "rope.scaling": config.RopeScaling}
+# what a word needs beside it to act
+WITH = {"attention.qk_norm_kind": {"qk_norm": "head"}, "rope.scaling": {"rope.factor": 4.0}}
 
 # the flags of each variant, by its name: every word of every menu, then what has no menu
 VARIANTS: dict[str, dict[str, Any]] = {
-    f"{flag}={word}": {flag: word} for flag, words in MENUS.items() for word in get_args(words)
+    f"{flag}={word}": (WITH.get(flag, {}) if word != "none" else {}) | {flag: word}
+    for flag, words in MENUS.items() for word in get_args(words) if (flag, word) != ("attention.qk_norm_kind", "none")
 }
 VARIANTS |= {f"mixer={word}": {"mixer": word} for word in get_args(config.Mixer)}
 VARIANTS |= {
@@ -58,6 +62,19 @@ VARIANTS |= {
     "pointer": {"pointer": True, "pointer_dim": 5},
     "pointer, softcap": {"pointer": True, "logit_softcap": 5.0, "tie_embeddings": True},
     "scaled": {"residual_scale": 0.5, "logit_scale": 0.5, "attention.scale": 0.3, "embed_scale": 2.0},
+    "queries and keys normalised after they turn": {"qk_norm": "head", "attention.qk_norm_after_rope": True,
+                                                    "attention.qk_norm_affine": False},
+    "every head its norm": {"qk_norm": "each_head", "attention.num_kv_heads": 2, "attention.qk_norm_kind": "layer",
+                            "attention.qk_norm_bias": True},
+    "sinks": {"attention.sinks": True, "attention.num_kv_heads": 2, "attention.window": 5},
+    "sinks, softcap": {"attention.sinks": True, "attention.softcap": 2.0},
+    "clipped": {"attention.clip": 0.5}, "gated heads": {"attention.gate": "head", "attention.head_dim": 10},
+    "norms within branches": {"inner_norm": True, "mlp": "glu"},
+    "alibi, flatter": {"position": "alibi", "alibi.scale": 0.25},
+    "sinusoidal, longer": {"position": "sinusoidal", "sinusoidal.theta": 500.0},
+    "yarn": {"rope.scaling": "yarn", "rope.factor": 4.0, "rope.original_len": 8, "rope.theta": 100.0,
+             "rope.attention_factor": 1.2, "rope.fraction": 2 / 3},
+    "llama3": {"rope.scaling": "llama3", "rope.factor": 4.0, "rope.original_len": 8, "rope.theta": 100.0},
     "parallel, gated": {"residual": "parallel", "mlp": "glu", "activation": "silu"},
 }
 
@@ -273,6 +290,9 @@ def test_the_fused_kernel_equals_the_explicit_one(flags):
 
 
 # flag -> another value; with what must be set for the flag to act, where it does not act by itself
+YARN = {"rope.scaling": "yarn", "rope.factor": 4.0, "rope.original_len": 30, "rope.theta": 100.0,
+        "rope.beta_fast": 8.0, "rope.beta_slow": 0.5, "attention.head_dim": 16}
+LLAMA3 = {"rope.scaling": "llama3", "rope.factor": 4.0, "rope.original_len": 30, "rope.theta": 100.0}
 OTHER: dict[str, tuple[Any, dict[str, Any]]] = {
     "layers": (("none", "base"), {}), "kinds": ({"x": {"norm": "layer"}}, {"layers": ("x",), "kinds": {"x": {}}}),
     "dim": (32, {}), "num_layers": (3, {}), "attention.num_heads": (2, {}), "attention.num_kv_heads": (2, {}),
@@ -295,7 +315,17 @@ OTHER: dict[str, tuple[Any, dict[str, Any]]] = {
     "residual_scale": (0.5, {}), "embed_dropout": (0.5, {}), "attention.dropout": (0.5, {}),
     "residual_dropout": (0.5, {}), "mlp_dropout": (0.5, {}),
     "init": ("xavier", {}), "init_std": (0.1, {}), "out_init": ("depth", {}), "head_zero_init": (True, {}),
-    "z_loss": (0.5, {}),
+    "z_loss": (0.5, {}), "inner_norm": (True, {}),
+    "attention.qk_norm_kind": ("layer", {"qk_norm": "head"}),
+    "attention.qk_norm_affine": (False, {"qk_norm": "head"}), "attention.qk_norm_bias": (True, {"qk_norm": "head"}),
+    "attention.qk_norm_after_rope": (True, {"qk_norm": "head"}), "attention.clip": (0.01, {}),
+    "attention.gate": ("channel", {}), "attention.sinks": (True, {}),
+    "rope.scaling": ("yarn", {"rope.scaling": "linear", "rope.factor": 4.0}),
+    "rope.factor": (8.0, {"rope.scaling": "linear", "rope.factor": 4.0}),
+    "rope.original_len": (50, YARN), "rope.low_freq_factor": (2.0, LLAMA3), "rope.high_freq_factor": (3.0, LLAMA3),
+    "rope.beta_fast": (1.5, YARN), "rope.beta_slow": (2.0, YARN), "rope.truncate": (False, YARN),
+    "rope.attention_factor": (2.0, YARN),
+    "alibi.scale": (2.0, {"position": "alibi"}), "sinusoidal.theta": (10.0, {"position": "sinusoidal"}),
 }
 
 
@@ -422,8 +452,11 @@ def test_every_parameter_has_one_role_and_one_group(flags):
 
 OFF = (None, False, "none")  # what asks for nothing
 NOT_IN_A_FORWARD = {"max_seq_len", "layers", "kinds"}
-FLOORS = {"norm_eps"}  # of norm=cosine: acts on vectors that are shorter than any here
-BASES = [{flag: word} for flag, words in (MENUS | {"mixer": config.Mixer}).items() for word in get_args(words)]
+# flags that act, but not at these sizes: a floor of vectors shorter than any here, pairs of channels rounded to one
+UNSEEN = {("norm", "cosine"): {"norm_eps"}, ("norm", "l2"): {"norm_eps"},
+          ("rope.scaling", "yarn"): {"rope.beta_slow"}}
+BASES = [WITH.get(flag, {}) | {flag: word} for flag, words in (MENUS | {"mixer": config.Mixer}).items()
+         for word in get_args(words) if word != "none" or flag not in WITH]
 BASES += [{"pointer": True}, {"tie_embeddings": True}, {"layers": ("x", "none"), "kinds": {"x": {"norm": "dyt"}}}]
 
 
@@ -447,7 +480,8 @@ def accepted_in_vain(base: dict[str, Any]) -> set[str]:
 @pytest.mark.parametrize("base", BASES, ids=str)
 @pytest.mark.slow
 def test_no_flag_is_accepted_in_vain(base):
-    assert accepted_in_vain(base) == (FLOORS if base == {"norm": "cosine"} else set())
+    unseen = set().union(*(names for (flag, word), names in UNSEEN.items() if base.get(flag) == word))
+    assert accepted_in_vain(base) == unseen
 
 
 def test_a_part_that_forgets_its_flags_is_found(monkeypatch):

@@ -182,7 +182,7 @@ def test_a_value_residual_is_its_formula():
     y, _ = second(x, context, None, stream)
     q, k, v = second.project(x, context.positions)
     mixed = second.share * v + (1 - second.share) * first.project(x, context.positions)[2]
-    assert_close(y, second.attend_to(q, k, mixed, context, None), "same")
+    assert_close(y, second.out(second.attend_to(q, k, mixed, context, None)), "same")
 
 
 def test_the_flags_of_a_new_part_are_refused_without_it():

@@ -11,7 +11,8 @@ from modules.init import OUT_STD
 from modules.mixers import MIXERS
 from modules.mlp import ACTIVATIONS, MLPS
 from modules.norm import NORMS
-from modules.position import POSITIONS, ROTARY
+from modules.position import POSITIONS
+from modules.rope import ROTARY, SCALINGS
 from objective import OBJECTIVES
 from optim import OPTIMIZERS
 from optimizing.schedules import SCHEDULES
@@ -21,6 +22,7 @@ from tokenizer import TOKENIZERS
 @pytest.mark.parametrize(("words", "menu"), [
     (config.Mixer, MIXERS), (config.Mlp, MLPS), (config.Activation, ACTIVATIONS), (config.Norm, NORMS),
     (config.Residual, RESIDUALS), (config.Position, POSITIONS), (config.RopeLayout, ROTARY),
+    (config.RopeScaling, SCALINGS),
     (config.OutInit, OUT_STD), (config.TokenizerKind, TOKENIZERS), (config.Optimizer, OPTIMIZERS),
     (config.Schedule, SCHEDULES),
 ], ids=lambda value: "" if isinstance(value, dict) else "-".join(get_args(value)))

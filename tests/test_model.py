@@ -10,7 +10,7 @@ from helpers import LiveBytes, assert_close, loss_of, randomise, small_config, s
 from torch import nn
 from torch.nn import functional as F
 
-from config import AttentionConfig, ModelConfig, override
+from config import AttentionConfig, ModelConfig, RopeConfig, override
 from data import Batch
 from model import Model
 from modules import masks
@@ -20,7 +20,8 @@ from modules.mixers.attention import EagerAttention
 from modules.mlp import ACTIVATIONS, GLU, MLP, MLPS
 from modules.norm import NORMS, CosineNorm, DyT, LayerNorm, RMSNorm, norm_maker
 from modules.pointer import first_places
-from modules.position import ROTARY, ALiBi, InterleavedRoPE, LearnedPosition, RoPE, SinusoidalPosition, alibi_slopes
+from modules.position import ALiBi, LearnedPosition, SinusoidalPosition, alibi_slopes
+from modules.rope import ROTARY, InterleavedRoPE, RoPE
 from modules.stream import Context, Stream
 from objective import NextToken
 from objectives.next_token import CrossEntropy
@@ -400,7 +401,8 @@ def test_a_norm_computes_in_float32_whatever_the_dtypes_of_its_input_and_weights
 # ---- positions ----
 
 
-@pytest.mark.parametrize("rope", [RoPE(64), InterleavedRoPE(64, theta=5e5), RoPE(50, fraction=0.28)], ids=str)
+@pytest.mark.parametrize("rope", [RoPE(64), InterleavedRoPE(64, RopeConfig(theta=5e5)),
+                                  RoPE(50, RopeConfig(fraction=0.28))], ids=str)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64], ids=str)
 def test_rope_turns_by_the_same_angles_in_every_dtype(rope, dtype):
     positions = torch.arange(0, 32_768, 7)
@@ -424,7 +426,7 @@ def test_constants_are_exact_though_the_default_dtype_is_not():
     (50, 0.28, 14), (100, 0.58, 58), (6, 2 / 3, 4), (24, 0.3333333, 8), (8, 1.0, 8),
 ])
 def test_rope_rotates_the_whole_number_of_channels_that_was_meant(head_dim, fraction, count):
-    assert RoPE(head_dim, fraction=fraction).rotated == count
+    assert RoPE(head_dim, RopeConfig(fraction=fraction)).rotated == count
     flags = {"attention.head_dim": head_dim, "rope.fraction": fraction}
     assert small_model(**flags).blocks[0].mixer.branch.rotary.rotated == count
 
@@ -433,7 +435,7 @@ def test_rope_rotates_the_whole_number_of_channels_that_was_meant(head_dim, frac
 def test_rope_refuses_what_is_not_a_number_of_pairs(head_dim, fraction):
     for build in (RoPE, InterleavedRoPE):
         with pytest.raises(ValueError, match=f"rope.fraction={fraction:g} of attention.head_dim={head_dim} is "):
-            build(head_dim, fraction=fraction)
+            build(head_dim, RopeConfig(fraction=fraction))
     with pytest.raises(ValueError, match=f"rope.fraction={fraction:g} of attention.head_dim={head_dim} is "):
         small_config(**{"attention.head_dim": head_dim, "rope.fraction": fraction})
 
@@ -445,7 +447,7 @@ def turn(rope: RoPE, x: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("layout", ROTARY)
 @pytest.mark.parametrize("fraction", [1.0, 0.5])
 def test_rope_makes_scores_depend_on_the_distance_alone(layout, fraction):
-    rope = ROTARY[layout](8, theta=100.0, fraction=fraction)
+    rope = ROTARY[layout](8, RopeConfig(theta=100.0, fraction=fraction))
     q, k = torch.randn(1, 3, 1, 8), torch.randn(1, 3, 1, 8)
 
     def scores(i: int, j: int) -> torch.Tensor:
@@ -463,9 +465,9 @@ def test_rope_turns_pairs_as_complex_numbers():
     angles = positions[:, None] * 100.0 ** -(torch.arange(4) / 4)
     expected = torch.view_as_complex(x.unflatten(-1, (4, 2)).contiguous()) * torch.polar(torch.ones(5, 4), angles)
     expected = torch.view_as_real(expected).flatten(-2)
-    assert_close(turn(InterleavedRoPE(8, theta=100.0), x, positions), expected, "same")
+    assert_close(turn(InterleavedRoPE(8, RopeConfig(theta=100.0)), x, positions), expected, "same")
     pairs_apart = x.unflatten(-1, (4, 2)).mT.flatten(-2)  # 0 2 4 6 1 3 5 7
-    half = turn(RoPE(8, theta=100.0), pairs_apart, positions)
+    half = turn(RoPE(8, RopeConfig(theta=100.0)), pairs_apart, positions)
     assert_close(half.unflatten(-1, (2, 4)).mT.flatten(-2), expected, "same")
 
 
@@ -580,7 +582,7 @@ def test_layers_of_one_kind_have_no_label():
 
 def test_each_layer_has_the_numbers_of_its_kind():
     model = small_model(**GEMMA3)
-    found = [(block.mixer.branch.window, block.mixer.branch.rotary.theta) for block in model.blocks]
+    found = [(block.mixer.branch.window, block.mixer.branch.rotary.rope.theta) for block in model.blocks]
     assert found == [(512, 1e4)] * 5 + [(None, 1e6)]
 
 

@@ -1,14 +1,17 @@
 """Attention: each token takes a weighted mean over the tokens that it sees."""
 
+from collections.abc import Callable
+
 import torch
 from einops import rearrange, repeat
 from torch import Tensor, nn
 
 from config import LayerConfig
 from modules.masks import Mask, make_mask
-from modules.norm import norm_maker
-from modules.position import ROTARY, ALiBi
+from modules.norm import norm_maker, qk_norm_maker
+from modules.position import ALiBi
 from modules.precision import widen
+from modules.rope import ROTARY
 from modules.stream import Context
 from tools import LoggingModule, log_io
 
@@ -103,6 +106,46 @@ class EagerAttention(LoggingModule):
         return self.weights(scores, mask).type_as(v) @ v  # a bias is in float32
 
 
+class SinkAttention(EagerAttention):
+    """The same with one more score for each head, learned, that takes a share of the weights and gives nothing.
+
+    Agarwal et al. 2025 (gpt-oss), arXiv:2508.10925; Xiao et al. 2023, arXiv:2309.17453.
+    """
+
+    def __init__(self, num_heads: int, *, scale: float, dropout: float = 0.0, softcap: float | None = None):
+        super().__init__(scale=scale, dropout=dropout, softcap=softcap)
+        self.sinks = nn.Parameter(torch.empty(num_heads))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        nn.init.zeros_(self.sinks)
+
+    @log_io("b h t s, ... t s -> b h t s")
+    def weights(self, scores: Tensor, mask: Mask) -> Tensor:
+        wide = mask.apply(widen(scores))
+        sinks = self.sinks.view(-1, 1, 1).expand(*wide.shape[:-1], 1)  # (b, h, t, 1)
+        weights = torch.cat((wide, sinks.type_as(wide)), dim=-1).softmax(-1)[..., :-1]
+        return self.dropout(weights.type_as(scores))
+
+
+class OutputGate(LoggingModule):
+    """Multiply the output of each head by a sigmoid of the layer's input: a number for each head, or each channel.
+
+    Qiu et al. 2025, arXiv:2505.06708.
+    Shape: y (b, t, h p), x (b, t, d) -> (b, t, h p).
+    """
+
+    def __init__(self, dim: int, *, num_heads: int, head_dim: int, kind: str):
+        super().__init__()
+        self.num_heads = num_heads
+        self.gate = nn.Linear(dim, num_heads * {"head": 1, "channel": head_dim}[kind], bias=False)
+
+    @log_io("b t q, b t d -> b t q")
+    def forward(self, y: Tensor, x: Tensor) -> Tensor:
+        gate = rearrange(self.gate(x).sigmoid(), "b t (h one_or_p) -> b t h one_or_p", h=self.num_heads)
+        return rearrange(rearrange(y, "b t (h p) -> b t h p", h=self.num_heads) * gate, "b t h p -> b t (h p)")
+
+
 class Attention(LoggingModule):
     """Multi-head attention with any number of key/value heads; causal if the context says so.
 
@@ -113,38 +156,39 @@ class Attention(LoggingModule):
     def __init__(
         self, dim: int, *, num_heads: int, num_kv_heads: int, head_dim: int,
         q_bias: bool, k_bias: bool, v_bias: bool, out_bias: bool,
-        full_norm, head_norm, rotary: nn.Module | None, distance_bias: nn.Module | None,
-        attend: nn.Module, window: int | None,
+        qk_norm: Callable[[int, int], tuple[nn.Module, nn.Module]], norm_after_rope: bool,
+        rotary: nn.Module | None, distance_bias: nn.Module | None,
+        attend: nn.Module, window: int | None, clip: float | None, gate: nn.Module | None,
+        inner_norm: nn.Module | None,
     ):
         super().__init__()
         self.head_dim, self.window = head_dim, window
         self.q = nn.Linear(dim, num_heads * head_dim, bias=q_bias)
         self.k = nn.Linear(dim, num_kv_heads * head_dim, bias=k_bias)
         self.v = nn.Linear(dim, num_kv_heads * head_dim, bias=v_bias)
-        self.q_full_norm, self.k_full_norm = full_norm(num_heads * head_dim), full_norm(num_kv_heads * head_dim)
-        self.q_norm, self.k_norm = head_norm(head_dim), head_norm(head_dim)
+        self.q_full_norm, self.q_norm = qk_norm(num_heads, head_dim)
+        self.k_full_norm, self.k_norm = qk_norm(num_kv_heads, head_dim)
+        self.q_post_norm, self.k_post_norm = nn.Identity(), nn.Identity()
+        if norm_after_rope:
+            self.q_norm, self.k_norm, self.q_post_norm, self.k_post_norm = (
+                self.q_post_norm, self.k_post_norm, self.q_norm, self.k_norm)
+        self.clip = nn.Identity() if clip is None else nn.Hardtanh(-clip, clip)
         self.rotary, self.distance_bias, self.attend = rotary, distance_bias, attend
+        self.gate, self.inner_norm = gate, nn.Identity() if inner_norm is None else inner_norm
         self.out = nn.Linear(num_heads * head_dim, dim, bias=out_bias)
 
     @classmethod
     def from_config(cls, cfg: LayerConfig) -> "Attention":
-        def off(dim: int) -> nn.Module:
-            return nn.Identity()
-
         own, rope, p = cfg.attention, cfg.rope, cfg.head_width
-        scale = p**-0.5 if own.scale is None else own.scale
-        if own.backend == "eager" or own.softcap is not None:
-            attend = EagerAttention(scale=scale, dropout=own.dropout, softcap=own.softcap)
-        else:
-            attend = SDPA(scale=scale, dropout=own.dropout)
+        gate = None if own.gate == "none" else OutputGate(cfg.dim, num_heads=own.num_heads, head_dim=p, kind=own.gate)
         return cls(
             cfg.dim, num_heads=own.num_heads, num_kv_heads=own.kv_heads, head_dim=p,
             q_bias=own.q_bias, k_bias=own.k_bias, v_bias=own.v_bias, out_bias=own.out_bias,
-            full_norm=norm_maker(cfg) if cfg.qk_norm == "full" else off,
-            head_norm=norm_maker(cfg) if cfg.qk_norm == "head" else off,
-            rotary=ROTARY[rope.layout](p, theta=rope.theta, fraction=rope.fraction) if cfg.position == "rope" else None,
-            distance_bias=ALiBi(own.num_heads) if cfg.position == "alibi" else None,
-            attend=attend, window=own.window,
+            qk_norm=qk_norm_maker(cfg), norm_after_rope=own.qk_norm_after_rope,
+            rotary=ROTARY[rope.layout](p, rope) if cfg.position == "rope" else None,
+            distance_bias=ALiBi(own.num_heads, scale=cfg.alibi.scale) if cfg.position == "alibi" else None,
+            attend=make_attend(cfg), window=own.window, clip=own.clip, gate=gate,
+            inner_norm=norm_maker(cfg)(own.num_heads * p) if cfg.inner_norm else None,
         )
 
     def make_cache(self, max_len: int) -> KVCache:
@@ -153,23 +197,28 @@ class Attention(LoggingModule):
     @log_io("b t d, ... t -> b h t p, b g t p, b g t p")
     def project(self, x: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values, split into heads, normalised and rotated."""
-        q, k, v = self.q_full_norm(self.q(x)), self.k_full_norm(self.k(x)), self.v(x)
+        q, k, v = map(self.clip, (self.q_full_norm(self.q(x)), self.k_full_norm(self.k(x)), self.v(x)))
         q = self.q_norm(rearrange(q, "b t (h p) -> b h t p", p=self.head_dim))
         k = self.k_norm(rearrange(k, "b t (g p) -> b g t p", p=self.head_dim))
         v = rearrange(v, "b t (g p) -> b g t p", p=self.head_dim)
         if self.rotary is not None:
             angles = self.rotary.angles(positions)
             q, k = self.rotary(q, angles), self.rotary(k, angles)
-        return q, k, v
+        return self.q_post_norm(q), self.k_post_norm(k), v
 
     @log_io("b t d -> b t d")
     def forward(self, x: Tensor, context: Context, cache: KVCache | None = None) -> Tensor:
-        return self.attend_to(*self.project(x, context.positions), context, cache)
+        y = self.attend_to(*self.project(x, context.positions), context, cache)
+        return self.join(y, x)
+
+    def join(self, y: Tensor, x: Tensor) -> Tensor:
+        """Gate, normalise and project the heads' output. Shape: y (b, t, h p), x (b, t, d) -> (b, t, d)."""
+        return self.out(self.inner_norm(y if self.gate is None else self.gate(y, x)))
 
     def attend_to(self, q: Tensor, k: Tensor, v: Tensor, context: Context, cache: KVCache | None) -> Tensor:
-        """The attention output of each query, projected into the stream; `cache` adds earlier keys and values.
+        """The attention output of each query; `cache` adds earlier keys and values.
 
-        Shape: q (b, h, t, p), k and v (b, g, t, p) -> (b, t, d).
+        Shape: q (b, h, t, p), k and v (b, g, t, p) -> (b, t, h p).
         """
         positions, documents = context.positions, context.documents
         k_positions, fresh = positions, True
@@ -182,4 +231,15 @@ class Attention(LoggingModule):
             mask = documents.mask(self.window)
         bias = None if self.distance_bias is None else self.distance_bias(positions, k_positions)
         y = self.attend(q, k, v, mask, bias)
-        return self.out(rearrange(y, "b h t p -> b t (h p)"))
+        return rearrange(y, "b h t p -> b t (h p)")
+
+
+def make_attend(cfg: LayerConfig) -> nn.Module:
+    """How queries, keys and values become outputs; what one fused call cannot do is done step by step."""
+    own = cfg.attention
+    scale = cfg.head_width**-0.5 if own.scale is None else own.scale
+    if own.sinks:
+        return SinkAttention(own.num_heads, scale=scale, dropout=own.dropout, softcap=own.softcap)
+    if own.backend == "eager" or own.softcap is not None:
+        return EagerAttention(scale=scale, dropout=own.dropout, softcap=own.softcap)
+    return SDPA(scale=scale, dropout=own.dropout)

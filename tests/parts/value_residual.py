@@ -28,4 +28,4 @@ class ValueResidual(Attention, Carrying):
             v = self.share * v + (1 - self.share) * stream.carried["values"]
         else:
             stream = stream.carry(values=v)
-        return self.attend_to(q, k, v, context, cache), stream
+        return self.join(self.attend_to(q, k, v, context, cache), x), stream

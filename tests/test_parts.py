@@ -1,0 +1,178 @@
+"""Parts of the published architectures against their formulas, and against functions of transformers."""
+
+import math
+
+import pytest
+import torch
+from helpers import assert_close, randomise, small_config, small_model, small_tokens
+from torch import nn
+from torch.nn import functional as F
+
+from config import RopeConfig
+from modules.masks import Mask
+from modules.mixers.attention import EagerAttention, OutputGate, SinkAttention
+from modules.mlp import XIELU
+from modules.norm import EachHeadNorm, L2Norm, LayerNorm, RMSNorm
+from modules.rope import RoPE
+from modules.stream import Stream
+
+CAUSAL = Mask(causal=True, allowed=None)
+
+# ---- rotary frequencies ----
+
+
+@pytest.mark.parametrize(("scaling", "flags", "theirs"), [
+    ("linear", {}, {}),
+    ("llama3", {"original_len": 64, "low_freq_factor": 1.5, "high_freq_factor": 3.0},
+     {"low_freq_factor": 1.5, "high_freq_factor": 3.0, "original_max_position_embeddings": 64}),
+    ("yarn", {"original_len": 64, "beta_fast": 8.0, "beta_slow": 2.0},
+     {"beta_fast": 8.0, "beta_slow": 2.0, "original_max_position_embeddings": 64}),
+    ("yarn", {"original_len": 100, "truncate": False},
+     {"truncate": False, "original_max_position_embeddings": 100}),
+    ("yarn", {"original_len": 100, "attention_factor": 1.7},
+     {"attention_factor": 1.7, "original_max_position_embeddings": 100}),
+    ("yarn", {"original_len": 4_000_000, "theta": 20.0},
+     {"rope_theta": 20.0, "original_max_position_embeddings": 4_000_000}),
+], ids=str)
+@pytest.mark.parametrize("fraction", [1.0, 0.5])
+def test_scaled_frequencies_are_those_of_transformers(scaling, flags, theirs, fraction):
+    transformers = pytest.importorskip("transformers")
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+    parameters = {"rope_type": scaling, "factor": 6.0, "rope_theta": 1000.0, "partial_rotary_factor": fraction} | theirs
+    config = transformers.LlamaConfig(hidden_size=192, num_attention_heads=4, head_dim=48, rope_parameters=parameters)
+    frequencies, factor = ROPE_INIT_FUNCTIONS[scaling](config)
+    rope = RoPE(48, RopeConfig(**{"scaling": scaling, "factor": 6.0, "theta": 1000.0, "fraction": fraction} | flags))
+    assert_close(rope.frequencies, frequencies, "rounding")
+    cos, sin = rope.angles(torch.tensor([0, 3]))
+    assert_close(cos[0], torch.full_like(cos[0], factor), "rounding")
+    assert_close(sin[1], (3 * frequencies).sin() * factor, "same")
+
+
+def test_ntk_slows_the_lowest_frequency_by_the_factor_and_leaves_the_highest():
+    plain, scaled = RoPE(16, RopeConfig()), RoPE(16, RopeConfig(scaling="ntk", factor=8.0))
+    assert scaled.frequencies[0] == plain.frequencies[0]
+    assert_close(scaled.frequencies[-1], plain.frequencies[-1] / 8, "rounding")
+
+
+@pytest.mark.parametrize("flags", [{"factor": 2.0}, {"scaling": "yarn"}, {"scaling": "linear", "factor": 0.5},
+                                   {"scaling": "llama3", "factor": 2.0, "low_freq_factor": 4.0},
+                                   {"scaling": "yarn", "factor": 2.0, "beta_slow": 40.0}], ids=str)
+def test_scalings_that_do_not_scale_are_refused(flags):
+    with pytest.raises(ValueError, match="factor|beta"):
+        RopeConfig(**flags)
+
+
+@pytest.mark.parametrize("flags", [
+    {"rope.original_len": 100}, {"rope.scaling": "linear", "rope.factor": 2.0, "rope.beta_fast": 20.0},
+    {"rope.scaling": "yarn", "rope.factor": 2.0, "rope.low_freq_factor": 2.0}, {"attention.qk_norm_bias": True},
+    {"attention.qk_norm_after_rope": True}, {"alibi.scale": 2.0}, {"sinusoidal.theta": 9.0},
+    {"qk_norm": "full", "attention.qk_norm_after_rope": True}, {"norm": "none", "inner_norm": True},
+], ids=str)
+def test_flags_of_parts_that_are_not_there_are_refused(flags):
+    with pytest.raises(ValueError, match="would change nothing"):
+        small_config(**flags)
+
+
+# ---- norms and activations ----
+
+
+def test_l2_gives_every_vector_the_length_one_before_its_scale():
+    x, norm = torch.randn(2, 5, 8), L2Norm(8)
+    assert_close(norm(x), x / x.norm(dim=-1, keepdim=True), "same")
+    randomise(norm)
+    assert_close(norm(x), x / x.norm(dim=-1, keepdim=True) * norm.scale, "same")
+
+
+@pytest.mark.parametrize("kind", [RMSNorm, LayerNorm])
+@pytest.mark.parametrize("offset", [False, True])
+def test_each_head_has_a_scale_and_a_shift_of_its_own(kind, offset):
+    x = torch.randn(2, 3, 5, 8)
+    norm = EachHeadNorm(8, num_heads=3, make_norm=lambda dim: kind(dim, affine=False), affine=True, bias=True,
+                        offset=offset)
+    assert_close(norm(x), kind(8)(x), "same")  # at the start
+    randomise(norm)
+    for head in range(3):
+        expected = kind(8)(x[:, head]) * (norm.scale[head] + offset) + norm.bias[head]
+        assert_close(norm(x)[:, head], expected, "same")
+
+
+def test_xielu_is_its_formula_and_that_of_transformers():
+    x, act = torch.linspace(-3, 3, 101), XIELU()
+    assert act(x[x > 0]).allclose(0.8 * x[x > 0] ** 2 + 0.5 * x[x > 0], atol=1e-6)
+    randomise(act)
+    alpha_p, alpha_n = F.softplus(act.alpha_p), 0.5 + F.softplus(act.alpha_n)
+    expected = torch.where(x > 0, alpha_p * x**2, alpha_n * (x.exp() - 1 - x)) + 0.5 * x
+    assert_close(act(x), expected, "same")
+    theirs = pytest.importorskip("transformers.activations").XIELUActivation(dtype=torch.float32)
+    theirs.load_state_dict(act.state_dict(), strict=False)
+    assert_close(act(x), theirs(x), "same")
+
+
+# ---- attention ----
+
+
+def heads(b: int = 2, h: int = 4, g: int = 2, t: int = 6, p: int = 8) -> tuple[torch.Tensor, ...]:
+    return torch.randn(b, h, t, p), torch.randn(b, g, t, p), torch.randn(b, g, t, p)
+
+
+def test_a_sink_takes_its_share_of_the_weights_and_gives_nothing():
+    q, k, v = heads()
+    attend = randomise(SinkAttention(4, scale=0.3))
+    # the same as one more key before all others, whose score is the sink and whose value is zero
+    scores = torch.einsum("bhtp,bhsp->bhts", q, k.repeat_interleave(2, 1)) * 0.3
+    scores = scores.masked_fill(torch.ones(6, 6).triu(1).bool(), -math.inf).exp()
+    weights = scores / (scores.sum(-1, keepdim=True) + attend.sinks.exp().view(-1, 1, 1))
+    expected = weights @ v.repeat_interleave(2, 1)
+    assert_close(attend(q, k, v, CAUSAL, None), expected, "same")
+    nn.init.constant_(attend.sinks, -1e9)
+    assert_close(attend(q, k, v, CAUSAL, None), EagerAttention(scale=0.3)(q, k, v, CAUSAL, None), "same")
+
+
+@pytest.mark.parametrize("kind", ["head", "channel"])
+def test_a_gate_multiplies_each_head_or_channel_by_a_sigmoid_of_the_input(kind):
+    y, x = torch.randn(2, 5, 12), torch.randn(2, 5, 7)
+    gate = randomise(OutputGate(7, num_heads=3, head_dim=4, kind=kind))
+    factors = (x @ gate.gate.weight.T).sigmoid()
+    expected = y * (factors.repeat_interleave(4, -1) if kind == "head" else factors)
+    assert_close(gate(y, x), expected, "same")
+
+
+def test_clipped_projections_never_pass_the_limit_and_are_those_of_a_model_that_clips():
+    model = small_model(**{"attention.clip": 0.3})
+    attention, x = model.blocks[0].mixer.branch, torch.randn(2, 5, 24)
+    q, k, v = attention.project(x, torch.zeros(5, dtype=torch.int64))  # at position 0 nothing turns
+    for found, linear in ((q, attention.q), (k, attention.k), (v, attention.v)):
+        expected = linear(x).clamp(-0.3, 0.3).unflatten(-1, (-1, 6)).transpose(1, 2)
+        assert_close(found, expected, "same")
+        assert (linear(x).abs() > 0.3).any()
+
+
+def test_norms_after_rope_act_on_what_is_turned():
+    flags = {"qk_norm": "head", "attention.qk_norm_kind": "layer"}
+    after, before = (small_model(**flags, **{"attention.qk_norm_after_rope": late}) for late in (True, False))
+    attention, x, positions = after.blocks[0].mixer.branch, torch.randn(2, 5, 24), torch.arange(5) + 3
+    q, _, _ = attention.project(x, positions)
+    heads_ = attention.q(x).unflatten(-1, (-1, 6)).transpose(1, 2)
+    assert_close(q, attention.q_post_norm(attention.rotary(heads_, attention.rotary.angles(positions))), "same")
+    assert not torch.allclose(before.blocks[0].mixer.branch.project(x, positions)[0], q, atol=1e-3)
+
+
+# ---- wirings ----
+
+
+def test_a_parallel_layer_can_have_a_norm_for_each_branch():
+    model = small_model(residual="parallel_each")
+    block, x = model.blocks[0], torch.randn(2, 5, 24)
+    context = model.read(small_tokens(t=5)).context
+    attended = block.mixer.branch(block.mixer.norm(x), context)
+    expected = x + attended + block.mlp.branch(block.mlp.norm(x))
+    assert_close(block(Stream(x), context).x, expected, "same")
+
+
+def test_norms_within_branches_stand_before_the_output_projections():
+    model = small_model(inner_norm=True, mlp="glu")
+    mixer, mlp, x = model.blocks[0].mixer.branch, model.blocks[0].mlp.branch, torch.randn(2, 5, 24)
+    assert_close(mlp(x), mlp.out(mlp.inner_norm(mlp.act(mlp.gate(x)) * mlp.up(x))), "same")
+    y = torch.randn(2, 5, 24)
+    assert_close(mixer.join(y, x), mixer.out(mixer.inner_norm(y)), "same")
