@@ -25,7 +25,7 @@ from rich.table import Table
 
 from config import Config, override
 from configuration.command_line import fail, spell_bytes
-from memory_prediction.baseline import child_baseline_bytes
+from memory_prediction.baseline import LASTLY, child_baseline_bytes
 from memory_prediction.command import parse
 from memory_prediction.dry_run import PARTS, sequence_bytes
 from memory_prediction.prediction import Prediction, predict
@@ -50,7 +50,7 @@ def main(command: tuple[Config, int | None, str] | None = None) -> None:
         base = child_baseline_bytes() or 0 if device == "cpu" else 0
         show(console, cfg, prediction, base)
         if limit is not None:
-            show_room(console, cfg, prediction, Room(limit, base), device)
+            show_room(console, cfg, prediction, Room(limit, base + LASTLY * (device == "cpu")), device)
     except ValueError as error:
         fail(error)
 
@@ -63,7 +63,7 @@ def show(console: Console, cfg: Config, prediction: Prediction, base: int) -> No
     console.print(f"most is alive in the {prediction.peak_name}: "
                   f"[bold]{spell_bytes(prediction.peak_bytes)}[/] of tensors")
     if prediction.device == "cpu":
-        low, high = base + prediction.low_bytes, base + prediction.high_bytes
+        low, high = base + prediction.low_bytes, base + LASTLY + prediction.high_bytes
         console.print(f"the process will take {spell_bytes(low)} to {spell_bytes(high)}, of which {spell_bytes(base)} "
                       "are Python and its libraries; how much depends on what the allocator keeps")
     else:

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from memory_prediction.process import rss_bytes
+from memory_prediction.process import return_freed, rss_bytes
+
+LASTLY = 24 * 2**20  # bytes, at most, of a run besides its steps: token files, checkpoints, the figure at its end
 
 
 def warm_up() -> None:
@@ -41,16 +43,22 @@ def _like_a_layer(tokens: Tensor, table: Tensor, weight: Tensor, scale: Tensor) 
 
 
 def baseline_bytes() -> int | None:
-    """Resident memory of this process after `warm_up`. Call it when everything is imported."""
+    """Resident memory of this process after `warm_up`, without what was freed. Call it when everything is imported."""
     warm_up()
+    return_freed()  # with the fast allocator 30 to 50 MB, from which the run takes its first tensors
     return rss_bytes()
 
 
 @functools.cache
 def child_baseline_bytes(module: str = "train") -> int | None:
-    """`baseline_bytes` of a fresh process that has imported a module. Measured once, in some seconds."""
+    """`baseline_bytes` of a fresh process that has imported a module and predicted a run.
+
+    Measured once, in some seconds.
+    """
     code = (f"import {module}; from memory_prediction.baseline import baseline_bytes; from memory_prediction.process "
-            "import choose_allocator; choose_allocator('tight'); print(baseline_bytes())")
+            "import choose_allocator; choose_allocator('tight'); from config import Config, override; from "
+            "memory_prediction.prediction import predict; predict(override(Config(), {'model.vocab_size': 512})); "
+            "print(baseline_bytes())")
     answer = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).resolve().parent.parent,
                             capture_output=True, text=True, check=True).stdout
     return None if answer.strip() == "None" else int(answer)

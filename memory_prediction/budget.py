@@ -15,7 +15,7 @@ import torch
 
 from config import Config, flat
 from configuration.command_line import spell_bytes
-from memory_prediction.baseline import baseline_bytes
+from memory_prediction.baseline import LASTLY, baseline_bytes
 from memory_prediction.free_memory import free_bytes
 from memory_prediction.prediction import Prediction, predict
 from memory_prediction.process import (
@@ -47,7 +47,7 @@ class Budget:
     """How much memory a run may take and is predicted to take, in bytes."""
 
     prediction: Prediction
-    room: Room  # the limit of the whole process, and what it holds before the run
+    room: Room  # the limit of the whole process, and what it holds besides the steps
     allocator: str  # fast or tight: see choose_allocator
     device: torch.device
     enforced: bool  # whether train.memory_limit names the limit
@@ -61,7 +61,7 @@ class Budget:
         if device.type not in ("cpu", "cuda"):
             return None
         prediction, limit = _predicted(cfg, device), cfg.train.memory_limit_bytes
-        base = (baseline_bytes() or 0) if device.type == "cpu" else 0
+        base = (baseline_bytes() or 0) - prediction.imported_bytes + LASTLY if device.type == "cpu" else 0
         free = free_bytes() if device.type == "cpu" else torch.cuda.mem_get_info(device)[0]
         room = Room(limit=min(limit or math.inf, base + (math.inf if free is None else free)), base=base)
         allocator = room.allocator_for(prediction)
@@ -97,8 +97,12 @@ class Budget:
     @property
     def expected(self) -> tuple[int, int]:
         """The least and the most that the process will hold, as predicted."""
-        return tuple(self.room.base + growth for growth in
-                     (self.prediction.low_bytes, self.prediction.bytes_with(self.allocator)))
+        return self.baseline + self.prediction.low_bytes, self.room.base + self.prediction.bytes_with(self.allocator)
+
+    @property
+    def baseline(self) -> int:
+        """What the process holds before the run."""
+        return self.room.base - (LASTLY if self.device.type == "cpu" else 0)
 
     def announcement(self) -> str:
         low, high = self.expected
@@ -116,7 +120,7 @@ class Budget:
     def _write(self, folder: Path, peak: int | None) -> None:
         low, high = self.expected
         numbers: dict[str, Any] = {
-            "predicted_low_bytes": low, "predicted_high_bytes": high, "baseline_bytes": self.room.base,
+            "predicted_low_bytes": low, "predicted_high_bytes": high, "baseline_bytes": self.baseline,
             "limit_bytes": self.room.limit if self.enforced else None, "allocator": self.allocator, "peak_bytes": peak}
         write_text(folder / FILE, json.dumps(numbers, indent=2) + "\n")
 

@@ -22,9 +22,11 @@ LIBRARIES_PER_THREAD = 3 * MB  # the same, of each further thread
 LIBRARIES_PER_BLOCK = 24 * 1024  # ends of pages, and what autograd writes down
 LIBRARIES_PER_PRODUCT = 0.68 * MB  # of bfloat16 matrices, equal shapes once: oneDNN compiles a program for each
 IMPORTED = dict.fromkeys(("lion", "soap", "schedule_free"), 19 * MB)  # optimizer -> code of pytorch_optimizer
+# what torch.compile imports and keeps in this process, and how much more it may be: the compilers of C++ are others
+COMPILER, COMPILER_PER_LAYER, COMPILER_SPARE = 90 * MB, 6 * MB, 30 * MB
 # x the tensors: the most that the fast allocator holds, with unused gaps between them; the second if activations or
-# logits are computed again for the gradient
-FAST_ALLOCATOR, FAST_ALLOCATOR_AGAIN = 1.8, 2.75
+# logits are computed again for the gradient. Logits that are made in chunks leave gaps of their own
+FAST_ALLOCATOR, FAST_ALLOCATOR_AGAIN, GAPS_OF_CHUNKS = 2.3, 2.75, 1.5  # the last x all logits of a batch
 WORKSPACE = {"cuda": 64 * MB}  # cuBLAS on Hopper: half for the thread of the forward, half for that of the backward
 DEEP = 6  # layers; a deeper model is predicted from two shallow ones
 
@@ -38,6 +40,8 @@ class Prediction:
     device: str
     threads: int
     train: TrainConfig
+    logits_bytes: int  # of a whole batch, in float32
+    compiler_bytes: int  # 0 = the run is not compiled
 
     @property
     def bfloat16(self) -> bool:
@@ -64,14 +68,22 @@ class Prediction:
             return round(self.peak_bytes + WORKSPACE[self.device])
         own = LIBRARIES + LIBRARIES_PER_THREAD * (self.threads - 1) + LIBRARIES_PER_BLOCK * self.peak.num_blocks
         own += LIBRARIES_PER_PRODUCT * self.peak.num_products
-        return round(self.peak_bytes + own + IMPORTED.get(self.train.optimizer, 0))
+        return round(self.peak_bytes + own + self.imported_bytes + self.compiler_bytes)
+
+    @property
+    def imported_bytes(self) -> int:
+        """The code that the optimizer imports, which a process holds once it has predicted the run."""
+        return IMPORTED.get(self.train.optimizer, 0)
 
     @property
     def high_bytes(self) -> int:
         """The most that a process grows by, with the fast allocator."""
-        again = self.train.checkpoint_activations or self.train.loss_chunk is not None
-        factor = FAST_ALLOCATOR_AGAIN if again else FAST_ALLOCATOR
-        return self.low_bytes + round((factor - 1) * self.peak_bytes if self.device == "cpu" else 0)
+        if self.device != "cpu":
+            return self.low_bytes
+        chunked = self.train.loss_chunk is not None
+        factor = FAST_ALLOCATOR_AGAIN if chunked or self.train.checkpoint_activations else FAST_ALLOCATOR
+        gaps = (factor - 1) * self.peak_bytes + GAPS_OF_CHUNKS * self.logits_bytes * chunked
+        return self.low_bytes + round(gaps) + COMPILER_SPARE * (self.compiler_bytes > 0)
 
     def bytes_with(self, allocator: str) -> int:
         """The most that a process grows by, with the "fast" or the "tight" allocator."""
@@ -110,6 +122,7 @@ def predict(cfg: Config, *, device: str = "cpu", threads: int | None = None) -> 
     """
     if cfg.model.vocab_size is None:
         raise ValueError("model.vocab_size=None: give a number to predict with, e.g. the tokenizer's")
+    compiler_bytes = (COMPILER + COMPILER_PER_LAYER * cfg.model.num_layers) * cfg.train.compile
     cfg = _settle(cfg, device)
     texts, rows = num_texts(cfg), cfg.train.batch_size
     try:
@@ -120,7 +133,9 @@ def predict(cfg: Config, *, device: str = "cpu", threads: int | None = None) -> 
         trained, written = (extrapolate(one, two, number - 1) for number in (rows, texts))
         breakdowns = {where: (written if where[0] == "sampling" else trained)[where] for where in trained}
         how = "from a trial"
+    logits_bytes = 4 * rows * cfg.model.max_seq_len * cfg.model.padded_vocab_size
     return Prediction(breakdowns=breakdowns, how=how, device=device, train=cfg.train,
+                      logits_bytes=logits_bytes, compiler_bytes=compiler_bytes,
                       threads=torch.get_num_threads() if threads is None else threads)
 
 

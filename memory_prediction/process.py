@@ -77,11 +77,18 @@ def choose_allocator(kind: Allocator) -> bool:
     tight: map each block of 128 kB or more by itself and return it when it is freed, so that the process holds what its
     tensors take. Steps take twice the time of fast. By default glibc moves that threshold.
     """
-    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
-    if not hasattr(libc, "mallopt"):
+    if not return_freed():
         return False
-    libc.malloc_trim(0)  # return what was freed before
-    return all([libc.mallopt(option, value) for option, value in ALLOCATORS[kind].items()])
+    return all([ctypes.CDLL(None).mallopt(option, value) for option, value in ALLOCATORS[kind].items()])
+
+
+def return_freed() -> bool:
+    """Return what was freed to the system; False, without effect, if the C library is not glibc."""
+    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+    if not hasattr(libc, "malloc_trim"):
+        return False
+    libc.malloc_trim(0)
+    return True
 
 
 def limit_growth(num_bytes: int) -> Callable[[], None]:

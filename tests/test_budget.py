@@ -54,6 +54,7 @@ def test_a_run_that_fits_only_tightly_runs_with_memory_that_goes_back(start, fol
     process = start("--config", str(tmp_path / "config.json"), "--train.name", "free")
     assert process.wait() == 0
     free = json.loads((models / "free" / "memory.json").read_text())
+    assert free["predicted_low_bytes"] <= free["peak_bytes"] <= free["predicted_high_bytes"]
     between = (free["predicted_low_bytes"] + free["predicted_high_bytes"]) // 2
     process = start("--config", str(tmp_path / "config.json"), "--memory-limit", str(between))
     said, errors = process.communicate()
@@ -62,6 +63,16 @@ def test_a_run_that_fits_only_tightly_runs_with_memory_that_goes_back(start, fol
     assert tight["allocator"] == "tight" and free["allocator"] == "fast"
     assert tight["peak_bytes"] <= tight["limit_bytes"] == between
     assert_same_run(Run(models / "toy"), Run(models / "free"))
+
+
+@pytest.mark.slow
+@linux
+def test_a_compiled_run_peaks_in_its_range(start, folder, models, tmp_path):
+    compiled = {"model.num_layers": 1, "train.compile": True, "train.steps": 2}
+    save_config(small_run_config(folder, compiled), tmp_path / "config.json")
+    assert start("--config", str(tmp_path / "config.json")).wait() == 0
+    numbers = json.loads((models / "toy" / "memory.json").read_text())
+    assert numbers["predicted_low_bytes"] <= numbers["peak_bytes"] <= numbers["predicted_high_bytes"]
 
 
 @pytest.mark.slow

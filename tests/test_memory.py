@@ -90,6 +90,11 @@ def test_the_optimizer_and_the_average_are_told_from_the_rest():
     assert predict(configured({"train.optimizer": "sgd", "train.momentum": 0.0})).by_part["optimizer"] < 0.02 * weights
 
 
+def test_the_compiler_counts():
+    plain, compiled = predict(configured()), predict(configured({"train.compile": True}))
+    assert compiled.peak_bytes == plain.peak_bytes and compiled.low_bytes > plain.low_bytes + 60 * MB
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("changes", [
     {}, {"train.batch_size": 1}, {"model.layers": ("local", "local", "global"),

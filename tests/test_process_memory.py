@@ -191,6 +191,21 @@ def test_warming_up_draws_no_random_number():
     assert torch.equal(torch.get_rng_state(), before)
 
 
+@linux
+def test_a_baseline_is_without_what_was_freed_before():
+    before, after = python("""
+import torch
+from memory_prediction.baseline import baseline_bytes
+from memory_prediction.process import choose_allocator
+choose_allocator("fast")
+print(baseline_bytes())
+held = torch.ones(2**24)
+del held
+print(baseline_bytes())
+""")
+    assert abs(after - before) < 16 * MB
+
+
 @pytest.mark.slow
 @linux
 def test_a_fresh_process_tells_its_baseline_once():

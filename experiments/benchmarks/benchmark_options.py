@@ -92,8 +92,11 @@ class Memory:
     right to 2 % (median), 5 % (nine of ten) and 10 % or 16 MB (all); with the fast one a process must stay between the
     low and the high prediction in 19 of 20; on a GPU the prediction must be right to 10 %. A prediction may take 0.6 s
     (median), and 1 s for GPT-2.
+    --runs draws runs of train.py instead, a quarter of them compiled: nine of ten must peak in the range that they
+    announce, and none more than 5 % above it.
     """
 
+    runs: int = 0  # runs of train.py drawn by the seed, in place of all else
     random: int = 0  # configurations drawn at random, besides the named ones
     seed: int = 0  # of the draw
     only: str | None = None  # the named ones that have this in their names; "" = all, "drawn" = none

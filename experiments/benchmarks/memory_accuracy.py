@@ -15,13 +15,14 @@ from rich.table import Table
 
 from config import Config, from_dict, replace, to_dict
 from data import IGNORED, Batch
+from experiments.benchmarks import memory_runs
 from experiments.benchmarks.benchmark_options import Memory
 from experiments.benchmarks.measuring import start
 from experiments.benchmarks.memory_cases import CASES, drawn_cases, named_cases
-from memory_prediction.baseline import warm_up
+from memory_prediction.baseline import baseline_bytes
 from memory_prediction.dry_run import begin_texts
 from memory_prediction.prediction import Prediction, num_texts, predict
-from memory_prediction.process import choose_allocator, peak_rss_bytes, reset_peak_rss, rss_bytes
+from memory_prediction.process import choose_allocator, peak_rss_bytes, reset_peak_rss
 from model import Model
 from tools import seed_everything
 from training.evaluation import score_batch
@@ -66,6 +67,8 @@ class MemoryOutcome(NamedTuple):
 
 def run(options: Memory, console: Console) -> bool:
     """Print a row for each configuration; whether the predictions are as good as claimed."""
+    if options.runs:
+        return memory_runs.run(options.runs, options.seed, console)
     torch.set_num_threads(options.threads)
     predict(Config(model=replace(Config().model, vocab_size=512)), device=options.device)  # the first one imports
     table = Table("configuration", "parameters", "tensors, MB", "predicted, MB", "measured, MB", "error",
@@ -146,8 +149,7 @@ def train_and_measure(cfg: Config, allocator: str, threads: int, steps: int, dev
     choose_allocator(allocator)
     torch.set_num_threads(threads)
     seed_everything(0)
-    warm_up()
-    before = rss_bytes()
+    before = baseline_bytes()
     reset_peak_rss()
     model = Model(cfg.model, checkpoint_activations=cfg.train.checkpoint_activations).to(device)
     state = TrainState(model, cfg.train)

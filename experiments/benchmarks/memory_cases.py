@@ -74,6 +74,17 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "train.loss_chunk": (None, None, 16, 64), "train.ema_decay": (None, None, 0.99),
     "train.log_grad_norms": (False, False, True),
 }
+RUN = {  # of a drawn run of train.py: a short text, whose whole validation part is soon read
+    "data.num_stories": 3000, "data.val_ratio": 0.003, "sample.max_new_tokens": 32, "train.eval_every": 10}
+RUN_CHOICES: dict[str, tuple[Any, ...]] = CHOICES | {
+    "model.max_seq_len": (32, 64, 128, 256, 512, 1024), "model.num_layers": (1, 2, 3, 4, 6),
+    "model.layers": (("base",), ("base",), ("attention", "none")),
+    "model.residual": ("pre", "post", "sandwich", "branch_post", "parallel"),  # none diverges
+    "model.vocab_size": (None, None, None, 8192, 32000),
+    "tokenizer.kind": ("char", "byte", "bpe"), "tokenizer.path": (None, "tales_512", "tales_4096"),
+    "train.precision": ("auto", "float32", "bfloat16"), "train.steps": (12, 30), "train.graded_stories": (0, 0, 10),
+    "train.compile": (False, False, False, True),
+}
 
 
 def named_cases() -> dict[str, Config]:
@@ -83,14 +94,15 @@ def named_cases() -> dict[str, Config]:
             for name, case in CASES.items()}
 
 
-def drawn_cases(seed: int) -> Iterator[Config]:
-    """An endless stream of valid configurations drawn from CHOICES, the same for the same seed."""
+def drawn_cases(seed: int, choices: dict[str, tuple[Any, ...]] = CHOICES, base: dict[str, Any] = BASE,
+                ) -> Iterator[Config]:
+    """An endless stream of valid configurations drawn from `choices`, the same for the same seed."""
     random_of_seed = random.Random(seed)
     while True:
-        flags = {flag: random_of_seed.choice(values) for flag, values in CHOICES.items()}
+        flags = {flag: random_of_seed.choice(values) for flag, values in choices.items()}
         if flags["train.optimizer"] == "schedule_free":
             flags |= {"train.schedule": "constant", "train.ema_decay": None}
         try:
-            yield override(Config(), BASE | flags)
+            yield override(Config(), base | flags)
         except ValueError:  # incompatible flags
             continue
