@@ -37,6 +37,7 @@ from run_store.facts import DataFacts, in_folder, read_data
 from run_store.listing import COLUMNS, MODELS, ROOT, find_run, list_names, read_shapes, saved_names
 from run_store.lock import fcntl, locked
 from run_store.run_log import TIMED, RunLog
+from run_store.unfilled import unfilled
 from run_store.unfinished import private_folder, publish
 from tokenizer import Tokenizer, load_tokenizer
 
@@ -138,7 +139,7 @@ def require_fitting(saved: Checkpoint, cfg: ModelConfig) -> None:
         raise ValueError(f"{saved.path} does not fit its configuration: it has {max(blocks)} layers, and "
                          f"model.num_layers={cfg.num_layers}")
     try:
-        with torch.device("meta"):
+        with unfilled():
             model = Model(cfg)
     except RuntimeError as error:
         raise ValueError(f"{saved.path} does not fit its configuration, of which no model is made: {error}") from None

@@ -24,7 +24,7 @@ def main() -> None:
         options = parse_flags(sys.argv[1:], CompareOptions(), "python experiments/compare.py", __doc__)
         from configuration.command_line import print_line
         from experiments.comparing import comparison, sources  # torch and pandas take seconds
-        from training.report import shown
+        from run_store.listing import shown
 
         found, problems = sources.find(options.runs)
         for problem in problems:

@@ -93,7 +93,7 @@ def climb(command: LadderCommand, console: Console) -> None:
     from corpora.locks import alone  # torch and matplotlib take seconds
     from experiments.processes.training_runs import train_all
     from experiments.rungs import ladder_report, staircase
-    from training.report import shown
+    from run_store.listing import shown
 
     say, configs, logs = partial(print_line, console), command.configs(), command.folder / "logs"
     say(f"{len(configs)} runs of {command.tokens:,} tokens of {' '.join(command.data.name)}, {command.jobs} at a time; "

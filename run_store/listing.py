@@ -44,6 +44,11 @@ class Tensor(TypedDict):
 TENSORS = TypeAdapter(dict[str, Tensor])
 
 
+def shown(path: Path) -> Path:
+    """A path relative to the project's folder, or the whole path if it lies elsewhere."""
+    return path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
+
+
 @dataclass(frozen=True)
 class RunSummary:
     """One line of the list; None = not known."""

@@ -1,7 +1,7 @@
 """A server process that speaks the chat completions protocol on loopback, and fails as it is told to.
 
     POST /plan   {"faults": [...], "taste": "longer", "first" or "equal", "wait": seconds, "usage": bool}: begins anew
-    GET /seen    {"requests": [bodies], "at_once": most under way at a time}
+    GET /seen    {"requests": [bodies], "at_once": most under way at a time, "megabytes": of white space that were read}
 """
 
 import contextlib
@@ -16,6 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 KEY, MODEL = "sesame", "owl-1"
+ENDLESS = 300  # megabytes of white space
 USAGE = {"prompt_tokens": 100, "completion_tokens": 20}
 BROKEN = {  # what a judge says that has not understood
     "prose": 'Here you are: {"assessment": "good", "better": "1"}',
@@ -49,19 +50,19 @@ class Judge(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     plan: dict[str, Any] = {}
     seen: list[dict] = []
-    under_way = at_once = 0
+    under_way = at_once = megabytes = 0
     lock = threading.Lock()
 
     def log_message(self, *words) -> None:
         pass
 
     def do_GET(self) -> None:
-        self.send(200, json.dumps({"requests": Judge.seen, "at_once": Judge.at_once}))
+        self.send(200, json.dumps({"requests": Judge.seen, "at_once": Judge.at_once, "megabytes": Judge.megabytes}))
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         if self.path == "/plan":
-            Judge.plan, Judge.seen, Judge.at_once = body, [], 0
+            Judge.plan, Judge.seen, Judge.at_once, Judge.megabytes = body, [], 0, 0
             return self.send(200, "{}")
         with Judge.lock:
             Judge.seen.append(body)
@@ -92,18 +93,19 @@ class Judge(BaseHTTPRequestHandler):
         if fault == "greedy":
             answer["usage"] = {"prompt_tokens": 10**4000, "completion_tokens": -5}
         text = {"garbage": "<html>busy</html>", "half": json.dumps(answer)[:60], "deep body": 100_000 * "[",
-                "bytes": "\udcff"}.get(fault, json.dumps(answer))
-        self.send(200, text, drip=0.1 if fault == "drip" else 0.0)
+                "bytes": "\udcff", "endless": ""}.get(fault, json.dumps(answer))
+        self.send(200, text, drip=0.1 if fault == "drip" else 0.0, more=ENDLESS if fault == "endless" else 0)
 
     def fail(self, status: int, message: str) -> None:
         self.send(status, json.dumps({"error": {"message": message, "type": "t", "code": None}}))
 
-    def send(self, status: int, text: str, drip: float = 0.0) -> None:
+    def send(self, status: int, text: str, drip: float = 0.0, more: int = 0) -> None:
+        """Send a text, byte by byte with a pause of `drip` seconds, and after it `more` megabytes of white space."""
         data = text.encode(errors="surrogateescape")
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the client did not wait
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(data)))
+            self.send_header("Content-Length", str(len(data) + more * 10**6))
             if status >= 400:
                 self.send_header("Retry-After-Ms", "5")
             self.end_headers()
@@ -112,6 +114,9 @@ class Judge(BaseHTTPRequestHandler):
                 self.wfile.write(data[place:place + 1])
                 time.sleep(drip)
             self.wfile.write(b"" if drip else data)
+            for _ in range(more):
+                self.wfile.write(10**6 * b" ")
+                Judge.megabytes += 1
 
 
 class Server:

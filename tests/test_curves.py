@@ -2,6 +2,8 @@
 
 import io
 import os
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import runs
 from config import Config, override
 from experiments.common.reports import Markdown, csv_text, fenced, markdown_table, write_picture
 from experiments.comparing.compare_page import write_page
@@ -190,3 +193,23 @@ def test_what_keeps_numbers_from_being_compared_is_said():
     assert texts.startswith("a and b were validated on different texts")
     assert foreign.startswith("There is only a log of theirs")
     assert stopped == "b stopped at step 3 of 4."
+
+
+@pytest.mark.slow
+def test_a_long_noisy_curve_is_drawn_in_little_memory(tmp_path):
+    """In one piece these points took 300 MB."""
+    code = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from matplotlib.figure import Figure
+from experiments.common.reports import write_picture
+def draw(count):
+    figure = Figure()
+    figure.subplots().plot(np.random.default_rng(0).random(count))
+    write_picture(Path(sys.argv[1]), figure)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+few = draw(10)
+assert draw(60_000) - few < 60_000  # kilobytes
+"""
+    subprocess.run([sys.executable, "-c", code, tmp_path / "picture.png"], cwd=runs.ROOT, check=True)

@@ -274,6 +274,13 @@ def test_a_reply_that_drips_is_given_up_in_time(server, ask, monkeypatch):
     assert time.monotonic() - began < 10  # a whole reply would take half a minute
 
 
+def test_a_reply_without_end_is_read_to_a_limit_and_asked_for_again(server, ask):
+    server.plan(faults=["endless"])
+    status, said, errors = ask("grade", "ann", *FEW, "--yes", "--parallel", "1")
+    assert status == 0 and "| 3 | 0 |" in said and "spent: 4 replies" in errors
+    assert server.seen()["megabytes"] < 30
+
+
 @pytest.mark.parametrize("flag", ["--budget", "--price-in", "--timeout", "--temperature", "--judge-temperature"])
 @pytest.mark.parametrize("value", ["nan", "inf"])
 def test_a_number_that_is_not_finite_is_refused(ask, flag, value):

@@ -5,10 +5,11 @@ import math
 
 import numpy as np
 import pytest
+from helpers import small_config
 
 from experiments.comparing import measures
 from experiments.comparing.lines import Line
-from experiments.comparing.measures import CACHE, HeldOut, held_out, measure, measure_all
+from experiments.comparing.measures import CACHE, HeldOut, held_out, measure, measure_all, num_rows
 from experiments.comparing.sources import CurveSource
 from inference import score
 from runs import Run
@@ -28,6 +29,18 @@ def run(reference):
 def line(run: Run) -> Line:
     source = CurveSource(run.name, run.log(), run, run.path)
     return Line(run.name, (source,), source.table, None, None)
+
+
+# ---- the memory ----
+
+
+@pytest.mark.parametrize(("flags", "num_tokens", "rows"), [
+    ({}, 100, 7),  # no more than the text fills
+    ({"vocab_size": 2**16}, 10**6, 4), ({"dim": 2**13}, 10**6, 4), ({"max_seq_len": 2**9, "dim": 24}, 10**6, 2),
+])
+def test_no_batch_is_wider_than_what_memory_is_meant_for_it(flags, num_tokens, rows):
+    cfg = small_config(**flags)
+    assert num_rows(cfg, num_tokens, cfg.max_seq_len) == rows
 
 
 # ---- the text ----

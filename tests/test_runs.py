@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 
 import pandas as pd
 import pytest
@@ -356,3 +358,26 @@ def test_weights_of_another_architecture_are_refused():
     other = Model(replace(run.config.model, dim=32))
     with pytest.raises(ValueError, match="does not fit its configuration"):
         run.checkpoint("last").load_weights(other)
+
+
+@pytest.mark.slow
+def test_a_model_that_is_only_measured_has_the_shapes_of_the_model_and_wakes_no_compiler():
+    code = """
+import sys
+sys.path.append("tests")
+import experiments.comparing.comparison
+from helpers import small_config
+from model import Model
+from modules.mixers import MIXERS
+from run_store.unfilled import unfilled
+configs = [small_config(mixer=mixer, norm=norm) for mixer in MIXERS for norm in ("rms", "dyt")]
+configs += [small_config(position=position, tie_embeddings=False) for position in ("learned", "sinusoidal", "alibi")]
+with unfilled():
+    models = [Model(cfg) for cfg in configs]
+for model, whole in zip(models, map(Model, configs), strict=True):
+    shapes = [{name: value.shape for name, value in it.state_dict().items()} for it in (model, whole)]
+    assert shapes[0] == shapes[1] and all(weight.is_meta for weight in model.parameters())
+    assert model.num_parameters() == whole.num_parameters()
+assert not {"sympy", "torch._dynamo"} & sys.modules.keys()
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=runs.ROOT, check=True)

@@ -8,13 +8,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import count
 from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 from lives import (
     QUIET,
     Fork,
@@ -22,15 +23,18 @@ from lives import (
     begin_or_go_on,
     die_at_disk_event,
     interrupt,
+    kill,
     kill_somewhere,
+    wait_until,
 )
 from rich.console import Console
-from small_runs import assert_same_run, small_run_config, untimed_log
+from small_runs import assert_same_run, content, small_run_config, untimed_log, write_text_file
 
 import runs
 import train
 import training.step
 from config import override, save_config
+from corpora import chunks, encoder, shards
 from optimizing.schedules import Schedule
 from run_store import append_log
 from run_store.checkpoint_files import NotWritten
@@ -40,12 +44,14 @@ from train import train as train_run
 from training import report, setup, stopping
 from training.stopping import Stop, Stopped
 
+CPU = torch.device("cpu")
 pytestmark = pytest.mark.usefixtures("models")
 
 
 # ---- two at once ----
 
 PAIRS = int(os.environ.get("PAIRS", 8))  # 50 when it is measured
+ENCODING_PAIRS = int(os.environ.get("PAIRS", 2))  # 20 when it is measured
 
 
 @pytest.mark.slow
@@ -78,6 +84,40 @@ def test_of_two_trainings_with_one_name_one_has_it_and_the_other_says_so(folder,
         run = Run(f"pair-{pair}")
         assert run.is_finished and [c.problem() for c in run.checkpoints()] == [None]
     assert {path.name for path in runs.MODELS.iterdir()} == {"first", *(f"pair-{pair}" for pair in range(PAIRS))}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("is_killed", [False, True], ids=["both live", "one is killed"])
+def test_of_two_that_begin_on_one_text_one_encodes_it_and_the_other_has_the_same_cache(
+        is_killed, tmp_path, monkeypatch):
+    """Each pair has an empty cache; every other pair has helper processes. A kill is within the encoding."""
+    write_text_file(tmp_path / "text.txt", num_words=20_000)
+    for module in (chunks, encoder):
+        monkeypatch.setattr(module, "CHUNK_CHARS", 2**13)
+    drawn, encoded = random.Random(0), []
+    for pair in range(ENCODING_PAIRS):
+        (place := tmp_path / f"pair-{pair}").mkdir()
+        monkeypatch.setattr(shards, "encode", partial(encode_and_wait, place, drawn.randrange(1, 4)))
+        cfg = small_run_config(tmp_path, {"data.cache_dir": str(place / "cache"), "data.workers": 1 + pair % 2})
+        processes = [Fork(lambda cfg=cfg: setup.prepare_run(cfg, CPU, console=QUIET)) for _ in range(2)]
+        if is_killed:
+            wait_until(processes[0], (place / "halfway").exists)
+            kill(processes.pop(drawn.randrange(2)))  # the one that encodes, or the one that waits
+        (place / "go").touch()
+        assert [process.wait() for process in processes] == [0] * len(processes)
+        (there,) = (path for path in (place / "cache").iterdir() if path.name != "scans")  # no lock, nothing half-made
+        encoded.append((there.name, content(there)))
+    assert encoded == encoded[:1] * ENCODING_PAIRS and len(encoded[0][1]) == 6
+
+
+def encode_and_wait(place: Path, number: int, *args: object) -> Iterator[encoder.Encoded]:
+    """Encode; after so many groups wait for a word to go on."""
+    for group_number, group in enumerate(encoder.encode(*args)):
+        yield group
+        if group_number == number:
+            (place / "halfway").touch()
+            while not (place / "go").exists():
+                time.sleep(0.01)
 
 
 @pytest.mark.slow

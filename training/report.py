@@ -27,7 +27,8 @@ from model import Model
 from optimizing.schedules import schedule_warnings
 from run_store.atomic_files import write_bytes, write_text
 from run_store.checkpoint import Progress
-from runs import ROOT, Run
+from run_store.listing import shown
+from runs import Run
 from tokenizer import Tokenizer
 from training.evaluation import Evaluation
 from training.events import Results, Timer
@@ -163,11 +164,6 @@ def grade_stories(run: Run, model: Model, tokenizer: Tokenizer, count: int) -> s
     middle = sorted(g.position / max(1, len(text)) for g, text in broken)[len(broken) // 2]
     examples = "\n".join(f"  {g.message}" for g, _ in broken[:3])
     return f"{summary}; the others break ({kinds}), half of them in the first {middle:.0%}, for example:\n{examples}"
-
-
-def shown(path: Path) -> Path:
-    """A path relative to the project's folder, or the whole path if it lies elsewhere."""
-    return path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
 
 
 def draw_loss(runs: list[Run]) -> Figure:

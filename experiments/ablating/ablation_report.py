@@ -24,7 +24,7 @@ from experiments.common.axes import label
 from experiments.common.intervals import LEVEL
 from experiments.common.reports import bullets, cell, csv_text, fenced, markdown_table, plain, write_picture
 from run_store.atomic_files import write_text
-from training.report import shown
+from run_store.listing import shown
 
 MATCHED = {"params": "parameters", "flops": "FLOPs", "seconds": "seconds of training"}
 BY = {"width": "by width", "depth": "by depth", "mlp": "by the MLP's width", "steps": "by the number of steps"}

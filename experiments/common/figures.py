@@ -3,10 +3,10 @@
 from functools import cache
 
 import pandas as pd
-import torch
 
 from config import ModelConfig
 from model import Model
+from run_store.unfilled import unfilled
 
 
 def last_value(log: pd.DataFrame, column: str) -> float:
@@ -17,5 +17,5 @@ def last_value(log: pd.DataFrame, column: str) -> float:
 @cache
 def num_parameters(cfg: ModelConfig) -> int:
     """The parameters of a model, shared ones counted once."""
-    with torch.device("meta"):
+    with unfilled():
         return Model(cfg).num_parameters()

@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 from pandas.api.types import is_numeric_dtype
 
 from configuration.command_line import literal, printable
 from run_store.atomic_files import write_bytes
+
+MAX_POINTS = 1000  # of a curve that are drawn at once; matplotlib holds every pixel that they touch in memory
 
 
 class Markdown(str):
@@ -61,5 +64,6 @@ def bullets(sentences: Iterable[str]) -> str:
 def write_picture(path: Path, figure: Figure, dpi: int = 130, **options: Any) -> None:
     """Write a figure as a PNG, whole or not at all; the options are savefig's."""
     picture = io.BytesIO()
-    figure.savefig(picture, dpi=dpi, **options)
+    with rc_context({"agg.path.chunksize": MAX_POINTS}):
+        figure.savefig(picture, dpi=dpi, **options)
     write_bytes(path, picture.getvalue())

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from config import ModelConfig
 from corpora.corpus import load_corpus
 from corpora.files import digest, text_blocks
 from corpora.shards import prepare
@@ -26,8 +27,9 @@ from tools import pick_device
 
 CACHE = "held_out.json"
 BLOCK_BYTES = 2048  # a longer document counts as several blocks
-MAX_LOGITS = 2**24  # in memory at a time
+MAX_VALUES = 2**22  # of the logits, or of the widest layer, in memory at a time
 TOP = (1, 5)
+CHANNELS, HEADS = 8, 8  # x the width of the model: a gated MLP's; rows of scores of a token
 
 
 @dataclass(frozen=True)
@@ -157,12 +159,18 @@ def measure(run: Run, text: HeldOut, *, checkpoint: str = "best", device: str = 
     return Measures(**found | {"accuracy": {int(k): share for k, share in found["accuracy"].items()}})
 
 
+def num_rows(cfg: ModelConfig, num_tokens: int, seq_len: int) -> int:
+    """The rows of a batch: no more than the text fills, nor than MAX_VALUES allow of logits, channels and scores."""
+    widest = max(cfg.padded_vocab_size, CHANNELS * cfg.dim, HEADS * seq_len)
+    return max(1, min(MAX_VALUES // (seq_len * widest), math.ceil(num_tokens / seq_len)))
+
+
 def predict(model: Model, tokenizer: Tokenizer, text: HeldOut, *, packing: str) -> dict:
     """The fields of Measures, without the step."""
     encoded = EncodedText.of(text.documents, tokenizer)
     blocks = text.blocks_of(tokenizer, np.split(encoded.tokens, encoded.document_starts[1:]))
     seq_len = min(model.cfg.max_seq_len, encoded.num_tokens - 1)
-    rows = max(1, MAX_LOGITS // (seq_len * model.cfg.padded_vocab_size))
+    rows = num_rows(model.cfg, encoded.num_tokens, seq_len)
     # the same rows twice: of the tokens, and of their blocks
     batches, places = (eval_batches(encoded._replace(tokens=tokens), rows, seq_len, packing)
                        for tokens in (encoded.tokens, blocks))

@@ -18,7 +18,7 @@ from experiments.judging.continuations import Submission
 from experiments.judging.rubric import AGES, CRITERIA
 from experiments.judging.verdict_tables import Duel, Verdicts, ages, criteria_table
 from run_store.atomic_files import write_text
-from training.report import shown
+from run_store.listing import shown
 
 EXAMPLES = 3  # texts shown in the report
 

@@ -26,7 +26,7 @@ from experiments.searching.plots import KINDS, NothingToDraw, draw, draw_memory,
 from experiments.searching.tables import describe, figure, oversized_share, trial_table, trials_page
 from experiments.searching.trainer import UNCOUNTED
 from run_store.atomic_files import write_text
-from training.report import shown
+from run_store.listing import shown
 
 TOP = 5  # configurations that are written if there is one objective
 
