@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import fields
+from functools import cache
 from typing import Any
 
 from configuration.tree import get
@@ -90,5 +91,10 @@ def ignored_sentence(name: str, value: Any, condition: str, default: Any) -> str
 def default_of(cfg: Any, name: str) -> Any:
     """The default of a flag in config.py."""
     group, _, flag = name.rpartition(".")
-    owner = get(cfg, group) if group else cfg
-    return next(f.default for f in fields(owner) if f.name == flag)
+    return _defaults(type(get(cfg, group) if group else cfg))[flag]
+
+
+@cache
+def _defaults(kind: type) -> dict[str, Any]:
+    """The defaults of a dataclass."""
+    return {field.name: field.default for field in fields(kind)}

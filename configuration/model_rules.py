@@ -21,7 +21,7 @@ from configuration.checks import (
     rotated_channels,
     words_of,
 )
-from configuration.tree import FrozenDict, build, flag_names, flat, get, nested, override, to_dict
+from configuration.tree import FrozenDict, build_of_plain, flag_names, flat, get, nested, override, to_dict
 
 # The plain choices, on which presets are based, so that editing a default in config.py never changes a published
 # architecture. Setting a flag to its plain value is never an error.
@@ -170,7 +170,7 @@ def resolve_kinds(cfg: Any, layer_kind: type) -> dict[str, Any]:
     """
     mixers = cfg.__dataclass_fields__["mixer"].type.__args__
     require_flags_of_layers(cfg.kinds)
-    base = build(layer_kind, to_dict(cfg) | {"layers": ("base",), "kinds": {}})
+    base = build_of_plain(layer_kind, to_dict(cfg) | {"layers": ("base",), "kinds": {}})
     resolved = {"base": base}
     for kind in dict.fromkeys(cfg.layers):
         if kind not in cfg.kinds and kind != "base" and kind not in mixers:
@@ -178,7 +178,8 @@ def resolve_kinds(cfg: Any, layer_kind: type) -> dict[str, Any]:
                 f"describe it in kinds, or use base or a mixer ({', '.join(mixers)})"
             raise ValueError(f"layers={words_of(cfg.layers)} names {kind}, which is not a kind: {remedy}")
         try:
-            resolved[kind] = override(base, cfg.kinds.get(kind, {} if kind == "base" else {"mixer": kind}))
+            changes = cfg.kinds.get(kind, {} if kind == "base" else {"mixer": kind})
+            resolved[kind] = override(base, changes) if changes else base
         except ValueError as error:
             raise ValueError(f"kinds.{kind}.{error}") from None
     _check_kinds(cfg, resolved)

@@ -10,6 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 from configuration.mistakes import explain, shortened
 
 T = TypeVar("T")
+LEAVES = (str, int, float, tuple, list, type(None))  # are neither groups nor mappings; to ask those takes longer
 
 
 class FrozenDict(dict):
@@ -34,7 +35,7 @@ def flat(cfg: Any, prefix: str = "") -> dict[str, Any]:
     """
     found = {}
     for name, value in _entries(cfg):
-        below = is_dataclass(value) or (isinstance(value, Mapping) and value)
+        below = not isinstance(value, LEAVES) and (is_dataclass(value) or (isinstance(value, Mapping) and value))
         found |= flat(value, f"{prefix}{name}.") if below else {prefix + name: value}
     return found
 
@@ -45,7 +46,7 @@ def nested(changes: Mapping[str, Any]) -> dict[str, Any]:
     for dotted, value in changes.items():
         *above, name = dotted.split(".")
         node = reduce(lambda node, step: node.setdefault(step, {}), above, tree)
-        if isinstance(value, Mapping):
+        if not isinstance(value, LEAVES) and isinstance(value, Mapping):
             node[name] = _joined(node.get(name, {}), nested(value))
         else:
             node[name] = value
@@ -62,7 +63,13 @@ def diff(a: Any, b: Any) -> dict[str, tuple[Any, Any]]:
 def get(cfg: Any, dotted: str) -> Any:
     """The value of a flag by its dotted name. Raises KeyError if there is none."""
     for name in dotted.split("."):
-        cfg = dict(_entries(cfg))[name]
+        known = getattr(cfg, "__dataclass_fields__", None)
+        if known is None:
+            cfg = cfg[name]
+        elif name in known:
+            cfg = getattr(cfg, name)
+        else:
+            raise KeyError(name)
     return cfg
 
 
@@ -88,6 +95,11 @@ def build(kind: type[T], tree: Mapping[str, Any]) -> T:
     for name, value in flat(nested(tree)).items():
         for one in value if isinstance(value, tuple | list) else (value,):
             _require_plain(name, one, _hints(kind).get(name))
+    return build_of_plain(kind, tree)
+
+
+def build_of_plain(kind: type[T], tree: Mapping[str, Any]) -> T:
+    """`build` of values that a configuration holds already."""
     try:
         return _adapter(kind).validate_python(dict(tree))
     except ValidationError as error:
@@ -109,8 +121,8 @@ def _require_plain(name: str, value: Any, hint: Any) -> None:
 
 def to_dict(cfg: Any) -> dict[str, Any]:
     """A configuration as plain nested dictionaries, for JSON."""
-    return {name: to_dict(value) if is_dataclass(value) or isinstance(value, Mapping) else value
-            for name, value in _entries(cfg)}
+    return {name: value if isinstance(value, LEAVES) or not (is_dataclass(value) or isinstance(value, Mapping))
+            else to_dict(value) for name, value in _entries(cfg)}
 
 
 @cache

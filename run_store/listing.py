@@ -2,12 +2,14 @@
 
 import contextlib
 import csv
+import json
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from typing import Any
 from pydantic import TypeAdapter
 from typing_extensions import TypedDict
 
-from config import Config, from_dict
+from config import Config, ModelConfig, build, from_dict
 from configuration.migrations import migrated
 from configuration.reading import Count, check_as, decoded, open_file, parse_json, read_json
 from run_store.facts import read_data
@@ -147,10 +149,20 @@ def read_object(path: Path) -> dict[str, Any]:
 def read_config(path: Path) -> Config:
     """The configuration of a run. Raises ValueError if it cannot be read, or has an unknown flag."""
     try:
-        return from_dict(migrated(read_object(path / "config.json")))
+        tree = migrated(read_object(path / "config.json"))
+        if isinstance(model := tree.get("model"), dict):
+            with contextlib.suppress(ValueError):  # it is said better of the whole
+                tree |= {"model": checked_model(json.dumps(model))}
+        return from_dict(tree)
     except ValueError as error:
         said = str(error)
         raise ValueError(said if said.startswith("config.json") else f"config.json: {said}") from None
+
+
+@lru_cache(1000)
+def checked_model(text: str) -> ModelConfig:
+    """The flags of a model in JSON. Many runs share them, and to check them takes longer than all else of a run."""
+    return build(ModelConfig, json.loads(text))
 
 
 def read_ends(path: Path) -> dict[str, Any]:

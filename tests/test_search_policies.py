@@ -302,6 +302,21 @@ def test_a_killed_process_holds_no_trial(study, claims):
     assert states(study) == ["FAIL"]
 
 
+def test_a_process_killed_before_its_first_trial_leaves_no_lock(study, claims, tmp_path):
+    pid = os.fork()
+    if pid == 0:
+        claims_on(study, options())
+        os._exit(0)
+    os.waitpid(pid, 0)
+    claims.ask()
+    live = claims_on(study, options())
+    assert len(list(tmp_path.rglob("worker-*"))) == 3
+    claims.fail_the_dead()
+    live.fail_the_dead()
+    assert len(list(tmp_path.rglob("worker-*"))) == 2 and states(study) == ["RUNNING"]
+    live.close()
+
+
 @pytest.mark.slow
 def test_in_a_database_a_trial_without_a_heartbeat_is_retried(tmp_path, monkeypatch):
     monkeypatch.setattr("experiments.searching.options.RESULTS", tmp_path)

@@ -80,17 +80,20 @@ class Locks(Claims):
         name = f"worker-{uuid.uuid4().hex}"
         super().__init__(study, lock_of(journal, "asking"), lock=name)
         self._journal, self._own = journal, lock_of(journal, name)
-        self._own.acquire()
+        with self._asking:
+            self._own.acquire()
 
     def fail_the_dead(self) -> None:
         with self._asking:  # so that no running trial is seen before it names its lock
             for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
                 if not self._is_held(trial.user_attrs.get("worker", {}).get("lock")):
                     tell_lost(self._study, trial, "the process that searched was killed")
+            for left in Path(self._own.lock_file).parent.glob("worker-*"):  # also of those that died without a trial
+                self._is_held(left.name)
 
     def _is_held(self, name: str | None) -> bool:
-        if name is None:
-            return False
+        if name is None or name == Path(self._own.lock_file).name:
+            return name is not None
         lock = lock_of(self._journal, name)
         try:
             with lock.acquire(timeout=0):
