@@ -1,5 +1,6 @@
 """What a search leaves behind: configurations that train, tables that add up, pictures of what there is."""
 
+import io
 import json
 import math
 import re
@@ -347,6 +348,19 @@ def test_the_contour_is_of_the_two_parameters_that_matter_most():
     results = measured(searched(40))
     axes = draw(results, "contour").axes[0]
     assert {axes.get_xlabel(), axes.get_ylabel()} == set(list(importances(results))[:2])
+
+
+def test_dollars_in_a_choice_are_no_formula():
+    study, separators = empty_study(), CategoricalDistribution(["$a$", "$x_{$"])
+    for number in range(6):
+        add(study, "done", 0.1 * number, params={"data.separator": (separators, separators.choices[number % 2])} | rate(
+            0.001 * (1 + number)))
+    for kind in ("slice", "contour"):
+        figure = draw(measured(study), kind)
+        figure.savefig(io.BytesIO())  # "$x_{$" is no formula that could be drawn
+        words = {text.get_text().strip("'") for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)
+                 for text in axis.get_ticklabels()}
+        assert {r"\$a\$", r"\$x_{\$"} <= words
 
 
 def test_a_picture_leaves_the_style_of_others_alone():

@@ -10,13 +10,15 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import optuna
+from matplotlib.axis import Axis
+from matplotlib.category import StrCategoryFormatter
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter
+from matplotlib.ticker import EngFormatter, FixedFormatter, FuncFormatter
 from optuna import visualization
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial
 
-from experiments.common.axes import logarithmic
+from experiments.common.axes import label, logarithmic
 from experiments.comparing.lines import COLUMNS
 from experiments.searching.outcomes import columns, done_trials, ended, signs
 
@@ -92,7 +94,17 @@ def draw(results: optuna.Study, kind: str, place: int = 0) -> Figure:
         warnings.simplefilter("ignore")
         figure = np.ravel(_plot(visualization.matplotlib, results, kind, place, most=2))[0].figure
         plt.close(figure)  # so that a notebook shows it once
+    for axes in figure.axes:
+        show_choices_as_they_are(axes.xaxis)
+        show_choices_as_they_are(axes.yaxis)
     return figure
+
+
+def show_choices_as_they_are(axis: Axis) -> None:
+    """Have the words of an axis hold no formula; numbers keep theirs, such as a power of ten."""
+    words = axis.get_major_formatter()
+    if isinstance(words, FixedFormatter | FuncFormatter | StrCategoryFormatter):
+        axis.set_major_formatter(FuncFormatter(lambda value, place: label(words(value, place))))
 
 
 def page(results: optuna.Study) -> str:

@@ -113,7 +113,7 @@ def _write_pictures(results: optuna.Study, folder: Path) -> tuple[list[Path], di
             continue
         try:
             write_text(path, made) if isinstance(made, str) else write_picture(path, made, bbox_inches="tight")
-        except ValueError as error:  # Optuna's pictures take dollars in a choice for a formula
+        except ValueError as error:  # that of matplotlib, over what Optuna has drawn
             left_out[name] = f"it cannot be drawn: {str(error).strip().splitlines()[-1]}"
             continue
         drawn.append(path)
