@@ -2,6 +2,7 @@
 
 import re
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -204,7 +205,7 @@ def test_the_largest_that_fits_does_and_the_next_does_not():
 
 @pytest.mark.slow
 def test_three_changes_that_make_a_run_fit_are_found_and_they_do(monkeypatch):
-    monkeypatch.setattr(suggestions.time, "monotonic", lambda: 0.0)  # or a busy machine finds fewer
+    monkeypatch.setattr(suggestions, "time", SimpleNamespace(monotonic=lambda: 0.0))  # or a busy machine finds fewer
     cfg = configured({"train.batch_size": 64, "model.num_layers": 4})
     room = Room(predict(cfg).low_bytes // 2, 0)
     assert room.allocator_for(predict(cfg)) is None
@@ -226,7 +227,7 @@ def test_looking_for_what_fits_ends_soon_and_names_what_saves_most(monkeypatch):
 
     room = Room(predict(cfg).low_bytes * 0.75, 0)
     monkeypatch.setattr(suggestions, "predict", slow)
-    monkeypatch.setattr(suggestions.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(suggestions, "time", SimpleNamespace(monotonic=lambda: clock[0]))
     assert [list(changes) for changes, _ in cheaper(cfg, room)] == [[
         "train.batch_size", "train.accumulation", "train.loss_chunk", "train.checkpoint_activations"]]
     assert clock[0] == 8 and list(cheaper(cfg, Room(1, 0))) == [] and clock[0] == 16
