@@ -16,7 +16,8 @@ ROOT = Path(__file__).resolve().parent.parent
 MAY_IMPORT = {
     "configuration": "",
     "config": "configuration",
-    "presets": "config configuration",
+    "families": "config configuration",
+    "presets": "config configuration families",
     "tracing": "",
     "tools": "tracing",
     "modules": "config tools",

@@ -1,0 +1,270 @@
+"""The fields of a Hugging Face config.json, and the flags that they stand for: read and written by one table.
+
+A part of the table reads some fields into flags and writes flags into these fields. A flag that differs between layers
+is read as a `PerLayer`, the value of each. No part checks that it can express a model: `Family.misfit` writes, reads
+back and compares.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from math import isclose
+from typing import Any
+
+from config import ModelConfig, get
+
+OMIT = object()  # a field that is not written
+Theirs = Mapping[str, Any]
+
+QKV_BIASES = tuple(f"attention.{name}_bias" for name in "qkv")
+ATTENTION_BIASES = (*QKV_BIASES, "attention.out_bias")
+# their words for activations; of several words for one, the first is written unless a family says otherwise
+ACTIVATIONS = {"gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "gelu_fast": "gelu_tanh", "gelu": "gelu",
+               "gelu_python": "gelu", "relu": "relu", "relu2": "relu2", "silu": "silu", "swish": "silu",
+               "mish": "mish"}
+
+
+class PerLayer(tuple):
+    """The value of a flag in each layer."""
+
+
+def same(value: Any) -> Any:
+    return value
+
+
+@dataclass(frozen=True)
+class Field:
+    """One field that stands for one flag, or for several that are equal. `default` is what its absence means."""
+
+    name: str
+    flags: str | tuple[str, ...]
+    default: Any
+    convert: Callable[[Any], Any] = same
+    from_config: Callable[[ModelConfig], Any] | None = None  # None = the first flag, as it is
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (self.name,)
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        return {self.name: self.default}
+
+    @property
+    def own_flags(self) -> tuple[str, ...]:
+        return (self.flags,) if isinstance(self.flags, str) else self.flags
+
+    def read(self, theirs: Theirs) -> dict[str, Any]:
+        return dict.fromkeys(self.own_flags, self.convert(theirs[self.name]))
+
+    def write(self, cfg: ModelConfig) -> dict[str, Any]:
+        value = get(cfg, self.own_flags[0]) if self.from_config is None else self.from_config(cfg)
+        return {} if value is OMIT else {self.name: value}
+
+
+# ---- fields that many families have ----
+
+
+def activation(name: str, default: str, *, tanh: str = "gelu_pytorch_tanh") -> Field:
+    """The word of the MLP's nonlinearity; `tanh` is the family's word for gelu_tanh."""
+    words = {ours: theirs for theirs, ours in reversed(ACTIVATIONS.items())} | {"gelu_tanh": tanh}
+
+    def convert(word: str) -> str:
+        if word not in ACTIVATIONS:
+            raise ValueError(f"{name}={word!r} is not known here: use one of {', '.join(ACTIVATIONS)}")
+        return ACTIVATIONS[word]
+
+    return Field(name, "activation", default, convert, lambda cfg: words[cfg.activation])
+
+
+def vocabulary(default: int) -> Field:
+    return Field("vocab_size", "vocab_size", default, from_config=lambda cfg: cfg.padded_vocab_size)
+
+
+def hidden(name: str, default: int | None) -> Field:
+    """The width of the MLP."""
+    return Field(name, "hidden_dim", default, from_config=lambda cfg: cfg.hidden_width)
+
+
+def kv_heads(default: int | None = None) -> Field:
+    return Field("num_key_value_heads", "attention.num_kv_heads", default,
+                 from_config=lambda cfg: cfg.attention.kv_heads)
+
+
+def head_dim(default: int | None = None) -> Field:
+    return Field("head_dim", "attention.head_dim", default, from_config=lambda cfg: cfg.head_width)
+
+
+def unusual_head_dim() -> Field:
+    """head_dim of a family whose configurations lack it, unless it is not dim / num_heads."""
+    def write(cfg: ModelConfig) -> Any:
+        return OMIT if cfg.head_width * cfg.attention.num_heads == cfg.dim else cfg.head_width
+
+    return Field("head_dim", "attention.head_dim", None, from_config=write)
+
+
+def power(name: str, default: float) -> Field:
+    """A number n for which the scores are multiplied by n ** -0.5."""
+    def write(cfg: ModelConfig) -> float:
+        number = scale_of(cfg) ** -2
+        return round(number) if isclose(number, round(number), rel_tol=1e-9) else number
+
+    return Field(name, "attention.scale", default, lambda number: number**-0.5, write)
+
+
+def scale_of(cfg: ModelConfig) -> float:
+    """The factor on the scores, if it is not given too."""
+    return cfg.head_width**-0.5 if cfg.attention.scale is None else cfg.attention.scale
+
+
+def llama_sizes(*, vocab: int = 32000, dim: int = 4096, hidden_dim: int = 11008, layers: int = 32, heads: int = 32,
+                kv: int | None = None, context: int = 2048) -> tuple[Field, ...]:
+    """The sizes, as Llama and most later families call them, with the defaults of a family."""
+    return (vocabulary(vocab), Field("hidden_size", "dim", dim), hidden("intermediate_size", hidden_dim),
+            Field("num_hidden_layers", "num_layers", layers),
+            Field("num_attention_heads", "attention.num_heads", heads), kv_heads(kv),
+            Field("max_position_embeddings", "max_seq_len", context),
+            Field("attention_dropout", "attention.dropout", 0.0))
+
+
+def tied(default: bool) -> Field:
+    return Field("tie_word_embeddings", "tie_embeddings", default)
+
+
+# ---- rotary positions ----
+
+
+@dataclass(frozen=True)
+class Rope:
+    """rope_parameters, or the older rope_theta, rope_scaling and partial_rotary_factor.
+
+    `fraction` is None for a family that rotates whole heads.
+    """
+
+    theta: float = 10_000.0
+    fraction: float | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return ("rope_parameters", "rope_theta", "rope_scaling", "partial_rotary_factor")
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        return {}
+
+    def read(self, theirs: Theirs) -> dict[str, Any]:
+        older = {name: theirs[name] for name in ("rope_theta", "partial_rotary_factor") if name in theirs}
+        return self.flags(older | (theirs.get("rope_scaling") or {}) | (theirs.get("rope_parameters") or {}))
+
+    def flags(self, given: Theirs) -> dict[str, Any]:
+        """Our flags of one set of parameters. Raises ValueError for another kind of RoPE."""
+        rest = {name: value for name, value in given.items() if value is not None}
+        kind = rest.pop("rope_type", rest.pop("type", "default"))
+        rest.pop("type", None)
+        if kind != "default":
+            raise ValueError(f"rope_type={kind!r} is not known here, only default")
+        flags = {"rope.theta": rest.pop("rope_theta", self.theta)}
+        if self.fraction is not None:
+            flags["rope.fraction"] = rest.pop("partial_rotary_factor", self.fraction)
+        if rest and rest != {"partial_rotary_factor": 1.0}:
+            raise ValueError(f"rope_parameters has {', '.join(rest)}, which is not known here")
+        return flags
+
+    def write(self, cfg: ModelConfig) -> dict[str, Any]:
+        return {"rope_parameters": self.parameters(cfg)}
+
+    def parameters(self, cfg: ModelConfig) -> dict[str, Any]:
+        part = {} if self.fraction is None else {"partial_rotary_factor": cfg.rope.fraction}
+        return {"rope_type": "default", "rope_theta": cfg.rope.theta} | part
+
+
+# ---- layers that differ ----
+
+SLIDING, FULL = "sliding_attention", "full_attention"
+
+
+@dataclass(frozen=True)
+class Windows:
+    """layer_types: which layers have the window of sliding_window.
+
+    `every`: without layer_types, each layer of this number is a full one (None = all are). `switched`: the window acts
+    only with use_sliding_window, and then without layer_types from max_window_layers on. `nope`: full layers have no
+    positions.
+    """
+
+    window: int | None = 4096
+    every: int | None = None
+    switched: bool = False
+    nope: bool = False
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return ("layer_types", "sliding_window", *(("use_sliding_window", "max_window_layers") if self.switched else
+                                                   ("sliding_window_pattern",)))
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        return {"sliding_window": self.window}
+
+    def read(self, theirs: Theirs) -> dict[str, Any]:
+        window, number = theirs["sliding_window"], theirs["num_hidden_layers"]
+        if self.switched and not theirs.get("use_sliding_window"):
+            window = None
+        types = theirs.get("layer_types") or [
+            SLIDING if self.slides(theirs, i) else FULL for i in range(number)]
+        if unknown := [kind for kind in types if kind not in (SLIDING, FULL)]:
+            raise ValueError(f"layer_types has {unknown[0]!r}, which is not known here")
+        if len(types) != number:
+            raise ValueError(f"layer_types has {len(types)} layers, and num_hidden_layers={number}")
+        found = {"attention.window": PerLayer(window if kind == SLIDING else None for kind in types)}
+        if self.nope and window is not None:
+            found["position"] = PerLayer("rope" if kind == SLIDING else "none" for kind in types)
+        return found
+
+    def slides(self, theirs: Theirs, layer: int) -> bool:
+        """Whether a layer has the window, if layer_types does not say so."""
+        if self.switched:
+            return layer >= theirs.get("max_window_layers", 28)
+        every = theirs.get("sliding_window_pattern") or self.every
+        return every is not None and (layer + 1) % every != 0
+
+    def write(self, cfg: ModelConfig) -> dict[str, Any]:
+        windows = [cfg.at(i).attention.window for i in range(cfg.num_layers)]
+        used = next((window for window in windows if window is not None), None)
+        written = {"layer_types": [FULL if window is None else SLIDING for window in windows]}
+        if self.switched:
+            return written | {"use_sliding_window": used is not None, "sliding_window": used}
+        return written | {"sliding_window": used or self.window}
+
+
+@dataclass(frozen=True)
+class RopeByType(Rope):
+    """Windows, and rope_parameters of sliding and of full layers, or the older rope_local_base_freq and rope_theta."""
+
+    windows: Windows = Windows()
+    local_theta: float = 10_000.0
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (*self.windows.names, "rope_parameters", "rope_theta", "rope_local_base_freq", "rope_scaling")
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        return self.windows.defaults
+
+    def read(self, theirs: Theirs) -> dict[str, Any]:
+        given, layers = theirs.get("rope_parameters") or {}, self.windows.read(theirs)
+        full = {"rope_theta": theirs.get("rope_theta", self.theta)} | (theirs.get("rope_scaling") or {})
+        sliding = {"rope_theta": theirs.get("rope_local_base_freq", self.local_theta)}
+        if unknown := given.keys() - {SLIDING, FULL}:
+            raise ValueError(f"rope_parameters has {', '.join(sorted(unknown))}, not only {SLIDING} and {FULL}")
+        theta = {kind: self.flags(older | (given.get(kind) or {}))["rope.theta"]
+                 for kind, older in ((SLIDING, sliding), (FULL, full))}
+        return layers | {"rope.theta": PerLayer(
+            theta[FULL if window is None else SLIDING] for window in layers["attention.window"])}
+
+    def write(self, cfg: ModelConfig) -> dict[str, Any]:
+        layers = [cfg.at(i) for i in range(cfg.num_layers)]
+        theta = {SLIDING: self.local_theta, FULL: self.theta}
+        theta |= {FULL if layer.attention.window is None else SLIDING: layer.rope.theta for layer in layers}
+        return self.windows.write(cfg) | {"rope_parameters": {
+            kind: {"rope_type": "default", "rope_theta": value} for kind, value in theta.items()}}
