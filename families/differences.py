@@ -23,17 +23,18 @@ class Difference(NamedTuple):
     theirs: Any
 
 
-def first_difference(ours: ModelConfig, theirs: ModelConfig) -> Difference | None:
-    """The first flag that matters and differs; None = there is none."""
+def differences(ours: ModelConfig, theirs: ModelConfig) -> list[Difference]:
+    """The flags that matter and differ, each once; none = both compute the same."""
     if ours.num_layers != theirs.num_layers:
-        return Difference("num_layers", ours.num_layers, theirs.num_layers)
+        return [Difference("num_layers", ours.num_layers, theirs.num_layers)]
     pairs = [(_outside(ours), _outside(theirs))]
     pairs += [(effective(ours, ours.at(i)), effective(theirs, theirs.at(i))) for i in range(ours.num_layers)]
+    found: dict[str, Difference] = {}
     for a, b in pairs:
         for name in dict.fromkeys([*a, *b]):
             if not _equal(a.get(name), b.get(name)):
-                return Difference(name, a.get(name), b.get(name))
-    return None
+                found.setdefault(name, Difference(name, a.get(name), b.get(name)))
+    return list(found.values())
 
 
 def _outside(cfg: ModelConfig) -> dict[str, Any]:

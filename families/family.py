@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from config import ModelConfig, override
 from configuration.model_rules import PLAIN_MODEL
-from families.differences import first_difference
+from families.differences import differences
 from families.fields import PerLayer, Theirs, scale_of
 from families.weights import WeightMap
 
@@ -81,19 +81,19 @@ class Family:
         return _settled(override(ModelConfig(), PLAIN_MODEL | self.fixed | by_kinds(flags)))
 
     def write(self, cfg: ModelConfig) -> dict[str, Any]:
-        """The config.json of a configuration that the family can express; see `misfit`."""
+        """The config.json of a configuration that the family can express; see `misfits`."""
         written = {"architectures": [self.architecture], "model_type": self.model_type, **self.only}
         for part in self.fields:
             written |= part.write(cfg)
         return written
 
-    def misfit(self, cfg: ModelConfig) -> str | None:
-        """Why the family cannot express a configuration, in words; None if it can."""
+    def misfits(self, cfg: ModelConfig) -> list[str]:
+        """Why the family cannot express a configuration, in words; none = it can."""
         try:
-            found = first_difference(cfg, self.read(self.write(cfg)))
+            found = differences(cfg, self.read(self.write(cfg)))
         except MISTAKES as error:
-            return str(error)
-        return found and f"model.{found.flag}={found.ours}, and a {self.architecture} has {found.theirs}"
+            return [str(error)]
+        return [f"model.{flag}={ours}, and a {self.architecture} has {theirs}" for flag, ours, theirs in found]
 
     def _require_known(self, theirs: Theirs) -> None:
         known = {name for part in self.fields for name in part.names} | HARMLESS | {*self.harmless, *self.only}

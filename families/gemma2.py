@@ -1,7 +1,8 @@
 """Gemma 2, Gemma Team 2024, arXiv:2408.00118: norms on both sides of a branch, soft caps, local and global layers."""
 
 from families.family import Family
-from families.fields import ATTENTION_BIASES, Field, Rope, Windows, activation, head_dim, llama_sizes, power, tied
+from families.fields import ATTENTION_BIASES, Field, activation, head_dim, llama_sizes, power, tied
+from families.layers import Rope, Windows
 from families.llama import EPS
 from families.weights import llama_weights
 

@@ -32,7 +32,7 @@ FAMILY = Family(
          *renamed({"mixer.norm": "ln_1", "mlp.norm": "ln_2"})),
         renamed({"embed.tokens": "transformer.wte", "embed.position.table": "transformer.wpe",
                  "norm": "transformer.ln_f", HEAD: "lm_head"}),
-        prefix="transformer.", buffers=("attn.bias", "attn.masked_bias")),
+        prefix="transformer.", buffers=(".attn.bias", ".attn.masked_bias")),
     presets={"gpt2": _size(768, 12, 12), "gpt2-medium": _size(1024, 24, 16), "gpt2-large": _size(1280, 36, 20),
              "gpt2-xl": _size(1600, 48, 25)},
     training=ADAMW | {"lr": 6e-4},

@@ -1,7 +1,8 @@
 """Llama 2 and 3, Touvron et al. 2023, arXiv:2307.09288; Grattafiori et al. 2024, arXiv:2407.21783: RMSNorm, SwiGLU."""
 
 from families.family import Family
-from families.fields import ATTENTION_BIASES, Field, Rope, activation, head_dim, llama_sizes, tied
+from families.fields import ATTENTION_BIASES, Field, activation, head_dim, llama_sizes, tied
+from families.layers import Rope
 from families.weights import llama_weights
 
 SWIGLU = {"mlp": "glu", "activation": "silu", "norm": "rms"}

@@ -1,7 +1,8 @@
 """Qwen3, Yang et al. 2025, arXiv:2505.09388: Llama with normalised queries and keys."""
 
 from families.family import Family
-from families.fields import ATTENTION_BIASES, Field, Rope, Windows, activation, head_dim, llama_sizes, tied
+from families.fields import ATTENTION_BIASES, Field, activation, head_dim, llama_sizes, tied
+from families.layers import Rope, Windows
 from families.llama import EPS, SWIGLU
 from families.weights import llama_weights
 

@@ -112,7 +112,7 @@ class WeightMap:
     whole: tuple[Rule, ...]
     prefix: str = "model."  # their names may lack it: those of a model without its head
     head: str = "lm_head"
-    buffers: tuple[str, ...] = ("rotary_emb.inv_freq",)  # ends of names that are saved and are not weights
+    buffers: tuple[str, ...] = (".rotary_emb.inv_freq",)  # ends of names that are saved and are not weights
 
     def pairs(self, cfg: ModelConfig, own: Tensors) -> Iterator[Pair]:
         """All pairs, for a model with these parameters. Raises ValueError if one of them has no place."""

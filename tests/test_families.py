@@ -10,50 +10,23 @@ import json
 
 import pytest
 import torch
-from helpers import TOLERANCES, assert_close, loss_of, randomise
+from helpers import TOLERANCES, assert_close, loss_of
 from torch import Tensor, nn
 
 from config import ModelConfig, flat, get, override
 from configuration.model_rules import PLAIN_MODEL
 from families import FAMILIES
-from families.differences import NO_MATTER, first_difference
+from families.differences import NO_MATTER, differences
 from families.family import Family
-from families.fields import Field, Windows
+from families.fields import Field
+from families.layers import Windows
 from model import Model
-from presets import PRESETS, load_preset, tiny
+from presets import PRESETS, load_preset
 
 transformers = pytest.importorskip("transformers")
+from small_families import FAMILY_OF, TOYS, VOCAB, WITHOUT_PRESET, build_theirs, family_of, toy  # noqa: E402
 
-T, VOCAB = 19, 61
-FAMILY_OF = {preset: family for family in FAMILIES.values() for preset in family.presets}
-# families that no preset is of: flags of one
-WITHOUT_PRESET: dict[str, dict] = {}
-
-
-def toy(preset: str) -> ModelConfig:
-    """A preset at toy size, with a layer more than a pattern has, and without dropout."""
-    if preset in WITHOUT_PRESET:
-        cfg = override(load_preset("llama2"), {"model": WITHOUT_PRESET[preset]})
-    else:
-        cfg = load_preset(preset)
-    cfg = tiny(cfg, vocab_size=VOCAB, max_seq_len=32).model
-    off = dict.fromkeys(("embed_dropout", "attention.dropout", "residual_dropout", "mlp_dropout"), 0.0)
-    return override(cfg, off | {"num_layers": len(cfg.layers) + 1})
-
-
-ALL = [*FAMILY_OF, *WITHOUT_PRESET]
-TOYS = list({toy(preset): preset for preset in reversed(ALL)}.values())[::-1]  # those of several sizes are equal
-
-
-def family_of(preset: str) -> Family:
-    return FAMILY_OF.get(preset) or FAMILIES[preset]
-
-
-def build_theirs(config: dict) -> nn.Module:
-    """Their model of a config.json, every parameter and buffer that is saved random."""
-    theirs = transformers.AutoModelForCausalLM.from_config(
-        transformers.AutoConfig.for_model(**config), attn_implementation="eager")
-    return randomise(theirs).eval()
+T = 19
 
 
 @functools.cache
@@ -149,7 +122,7 @@ def mutations(cfg: ModelConfig) -> dict[str, ModelConfig]:
                 continue
             try:
                 changed = override(cfg, {name: value})
-                fits = first_difference(cfg, changed) and shapes_of(changed) == shapes
+                fits = differences(cfg, changed) and shapes_of(changed) == shapes
             except ValueError:  # a flag that would be ignored, or is not legal with others
                 fits = False
             if fits:
@@ -219,7 +192,7 @@ def test_forms_that_a_config_json_switches_on_are_equal_too(preset):
     written = {name: value for name, value in written.items() if value is not None}
     theirs = build_theirs(written | {"pad_token_id": None, "bos_token_id": 0, "eos_token_id": 0})
     cfg = family.read(theirs.config.to_dict())
-    assert family.misfit(cfg) is None
+    assert not family.misfits(cfg)
     with torch.no_grad():
         logits = ours_with(family, cfg, dict(theirs.named_parameters()))(text())
         assert_close(logits, theirs(text()).logits, "parity")
@@ -228,10 +201,10 @@ def test_forms_that_a_config_json_switches_on_are_equal_too(preset):
 @pytest.mark.parametrize("preset", FAMILY_OF)
 def test_a_config_json_returns_as_it_came(preset):
     family, cfg = FAMILY_OF[preset], load_preset(preset).model
-    assert family.misfit(cfg) is None
+    assert not family.misfits(cfg)
     theirs = transformers.AutoConfig.for_model(**family.write(cfg))
     read = family.read(json.loads(theirs.to_json_string(use_diff=False)))
-    assert first_difference(read, cfg) is None
+    assert not differences(read, cfg)
     again = transformers.AutoConfig.for_model(**family.write(read))
     assert again.to_dict() == theirs.to_dict()
 
@@ -240,7 +213,7 @@ def test_a_config_json_returns_as_it_came(preset):
 def test_what_a_config_json_leaves_out_has_the_default_of_their_class(model_type):
     family = FAMILIES[model_type]
     theirs = transformers.AutoConfig.for_model(model_type)
-    assert first_difference(family.read({}), family.read(theirs.to_dict())) is None
+    assert not differences(family.read({}), family.read(theirs.to_dict()))
 
 
 @pytest.mark.parametrize(("model_type", "wrong", "sentence"), [
@@ -272,4 +245,4 @@ def test_a_field_that_is_not_understood_is_refused_by_name(model_type, wrong, se
 ])
 def test_a_family_names_the_flag_that_it_cannot_express(model_type, changes, flag):
     cfg = override(toy("llama3"), changes)
-    assert flag in FAMILIES[model_type].misfit(cfg)
+    assert flag in FAMILIES[model_type].misfits(cfg)[0]
