@@ -13,24 +13,8 @@ from config import Config, flat, load_config, override
 from configuration.command_line import fail, parse_flags
 from configuration.mistakes import nearest
 from configuration.model_rules import PLAIN_MODEL
-
-EVERY_BIAS = {f"attention.{name}_bias": True for name in ("q", "k", "v", "out")} | {"mlp_bias": True, "norm_bias": True}
-ADAMW = {"optimizer": "adamw", "beta1": 0.9, "beta2": 0.95, "weight_decay": 0.1, "grad_clip": 1.0,
-         "embed_lr_mult": 1.0, "head_lr_mult": 1.0, "vector_lr_mult": 1.0, "schedule": "cosine", "min_lr_ratio": 0.1}
-
-
-def _gpt2(dim: int, num_layers: int, num_heads: int) -> dict[str, dict[str, Any]]:
-    """Radford et al. 2019, with the widths and depths of table 2."""
-    return {
-        "model": PLAIN_MODEL | EVERY_BIAS | {
-            "dim": dim, "num_layers": num_layers, "attention.num_heads": num_heads, "vocab_size": 50257,
-            "max_seq_len": 1024,
-            "position": "learned", "tie_embeddings": True, "out_init": "depth",
-            "embed_dropout": 0.1, "attention.dropout": 0.1, "residual_dropout": 0.1,
-        },
-        "train": ADAMW | {"lr": 6e-4},
-    }
-
+from families import FAMILIES
+from families.family import ADAMW, EVERY_BIAS
 
 PRESETS: dict[str, Mapping[str, Mapping[str, Any]]] = {
     # config.py as it stands
@@ -38,31 +22,8 @@ PRESETS: dict[str, Mapping[str, Mapping[str, Any]]] = {
     # the built-in stories: config.py and a pointer, which copies names early in training. Without it models of this
     # size do not learn to repeat a name in a thousand steps
     "tales": {"model": {"pointer": True}},
-    "gpt2": _gpt2(768, 12, 12),
-    "gpt2-medium": _gpt2(1024, 24, 16),
-    "gpt2-large": _gpt2(1280, 36, 20),
-    "gpt2-xl": _gpt2(1600, 48, 25),
-    # Grattafiori et al. 2024, arXiv:2407.21783, table 3: the 8B model
-    "llama3": {
-        "model": PLAIN_MODEL | {
-            "dim": 4096, "num_layers": 32, "attention.num_heads": 32, "attention.num_kv_heads": 8, "hidden_dim": 14336,
-            "vocab_size": 128256, "max_seq_len": 8192, "mlp": "glu", "activation": "silu",
-            "norm": "rms", "rope.theta": 500_000.0,
-        },
-        "train": ADAMW | {"lr": 3e-4},
-    },
-    # Gemma Team 2024, arXiv:2408.00118: the 2B model
-    "gemma2": {
-        "model": PLAIN_MODEL | {
-            "dim": 2304, "num_layers": 26, "attention.num_heads": 8, "attention.num_kv_heads": 4,
-            "attention.head_dim": 256, "hidden_dim": 9216,
-            "vocab_size": 256000, "max_seq_len": 8192, "mlp": "glu", "norm": "rms", "norm_eps": 1e-6,
-            "norm_unit_offset": True, "residual": "sandwich", "layers": ("local", "global"),
-            "kinds": {"local": {"attention.window": 4096}, "global": {}}, "attention.softcap": 50.0,
-            "logit_softcap": 30.0, "tie_embeddings": True, "embed_scale": "sqrt_dim",
-        },
-        "train": ADAMW | {"lr": 3e-4},
-    },
+    # a family in each file of families/
+    **{name: flags for family in FAMILIES.values() for name, flags in family.gallery().items()},
     # xai-org/grok-1, dense: one MLP in place of the original's eight experts
     "grok1": {
         "model": PLAIN_MODEL | {

@@ -1,6 +1,6 @@
 """A saved run: a folder with its configuration, tokenizer, log, samples and checkpoints.
 
-    python runs.py list|show|rm|prune
+    python runs.py list|show|rm|prune|import|export
 
     models/<name>/
         config.json  data.json  environment.json  tokenizer/     what it is
@@ -11,9 +11,10 @@
 
 if __name__ == "__main__":  # the program needs no torch, whose import takes longer than listing a thousand runs
     from configuration import startup  # noqa: F401, before all that needs a package
+    from exchange.command import COMMANDS
     from run_store.commands import main
 
-    raise SystemExit(main())
+    raise SystemExit(main(COMMANDS))
 
 import contextlib
 import json
@@ -21,6 +22,7 @@ import os
 import platform
 import shutil
 import subprocess
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,7 @@ from configuration.storage import to_json
 from model import Model
 from run_store.atomic_files import write_text
 from run_store.checkpoint import Checkpoint, CheckpointFolder, Progress
+from run_store.checkpoint_files import write_checkpoint
 from run_store.facts import DataFacts, in_folder, read_data
 from run_store.listing import COLUMNS, MODELS, ROOT, find_run, list_names, read_shapes, saved_names
 from run_store.lock import fcntl, locked
@@ -54,14 +57,21 @@ class Run(RunLog, CheckpointFolder):
         super().__init__(find_run(where, MODELS))
 
     @classmethod
-    def create(cls, name: str, cfg: Config, tokenizer: Tokenizer, data: dict[str, Any]) -> "Run":
-        """Make the folder, with all that is known before the first step. Raises NameTaken if `name` is taken."""
+    def create(
+        cls, name: str, cfg: Config, tokenizer: Tokenizer, data: Mapping[str, Any], weights: nn.Module | None = None,
+    ) -> "Run":
+        """Make the folder, with all that is known before the first step; `weights` become its checkpoint of step 0.
+
+        Raises NameTaken if `name` is taken.
+        """
         path = require_free(name)
         with private_folder(path) as unfinished:
             tokenizer.save(unfinished / "tokenizer")
             write_text(unfinished / "data.json", json.dumps(data, indent=2) + "\n")
             write_text(unfinished / "environment.json", json.dumps(environment(), indent=2) + "\n")
             save_config(cfg, unfinished / "config.json")
+            if weights is not None:
+                begin_with(unfinished, weights)
             try:
                 publish(unfinished, path)
             except FileExistsError:  # by another process, a moment ago
@@ -128,6 +138,15 @@ class Run(RunLog, CheckpointFolder):
         self.journal.flush()  # so that a power cut cannot leave a log that ends before its checkpoint
         self.save_checkpoint(model, optimizer, progress, average)
         self.prune_checkpoints(self.config.train.keep_checkpoints)
+
+
+def begin_with(folder: Path, weights: nn.Module) -> None:
+    """Write a log and a checkpoint of step 0, of weights that were not trained here; no optimizer has a state yet."""
+    checkpoint = folder / "checkpoints" / "step_00000000"
+    checkpoint.mkdir(parents=True)
+    write_checkpoint(checkpoint, weights, torch.optim.SGD(weights.parameters()), Progress())
+    known = ["0" if name in ("step", "tokens", "seconds", "flops") else "" for name in COLUMNS]
+    write_text(folder / "log.csv", f"{','.join(COLUMNS)}\n{','.join(known)}\n")
 
 
 def require_fitting(saved: Checkpoint, cfg: ModelConfig) -> None:

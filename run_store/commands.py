@@ -1,8 +1,8 @@
-"""Saved runs: list them, show one, remove some, prune checkpoints and leftovers."""
+"""Saved runs: list them, show one, remove some, prune checkpoints and leftovers, import and export models."""
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from csv import DictWriter
 from dataclasses import asdict, fields
@@ -221,10 +221,10 @@ def one_run(name: str) -> Path:
     return found[0]
 
 
-def main() -> None:
-    """Run a subcommand; a user's mistake prints its sentence and exits 2, Ctrl-C exits 130."""
+def main(more: Mapping[str, Callable[..., None]] | None = None) -> None:
+    """Run a subcommand, or one of `more`; a user's mistake prints its sentence and exits 2, Ctrl-C exits 130."""
     try:
-        parse_command(sys.argv[1:], {"list": list_runs, "show": show, "rm": rm, "prune": prune},
+        parse_command(sys.argv[1:], {"list": list_runs, "show": show, "rm": rm, "prune": prune} | dict(more or {}),
                       "runs.py", __doc__)()
         sys.stdout.flush()
     except BrokenPipeError:  # `| head` closed the pipe; the rest must not be written at exit either

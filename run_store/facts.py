@@ -23,18 +23,26 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 AtLeastOne = Annotated[Count, Field(ge=1)]
 
 
+class Origin(TypedDict):
+    """What is known of a model that was imported."""
+
+    model_type: str  # of its family
+    adds_bos: bool  # whether its own tokenizer began texts with a special token
+
+
 class DataFacts(TypedDict):
-    """data.json: the text that a run trains on."""
+    """data.json: the text that a run trains on; of an imported model its numbers are unknown, None."""
 
     name: str
     fingerprint: str
-    train_tokens: AtLeastOne
-    train_bytes: AtLeastOne
+    imported: NotRequired[Origin]
+    train_tokens: AtLeastOne | None
+    train_bytes: AtLeastOne | None
     train_documents: NotRequired[Count]
     val_tokens: NotRequired[AtLeastOne]
-    val_bytes: AtLeastOne
+    val_bytes: AtLeastOne | None
     val_documents: NotRequired[Count]
-    val_tokens_per_byte: Positive
+    val_tokens_per_byte: Positive | None
     floor_bits_per_byte: Finite | None  # the entropy of the text, if it is known
     sources: NotRequired[list[dict[str, Any]]]
     rows_left_out: NotRequired[dict[str, Count]]  # by the reason

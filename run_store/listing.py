@@ -57,7 +57,7 @@ class RunSummary:
 
     name: str
     when: float  # last change, in seconds since 1970
-    state: str  # finished, training, interrupted, diverged or broken
+    state: str  # finished, training, interrupted, diverged, imported or broken
     parameters: int | None
     data: str | None
     step: int  # last one logged or saved
@@ -112,11 +112,12 @@ def summarize_run(path: Path) -> RunSummary:
     log = try_read(problems, read_ends, path / "log.csv")
     if log == {} and (path / "loss.png").exists():
         problems.append("log.csv is empty" if (path / "log.csv").exists() else "log.csv is missing")
-    log = log or {}
+    log, imported = log or {}, "imported" in data
     parameters = try_read(problems, num_parameters, checkpoints[-1] / "model.safetensors") if checkpoints else None
     return RunSummary(
-        name=path.name, when=last_changed(path), state="broken" if problems else state_of(path), parameters=parameters,
-        data=data.get("name"), steps=config and config.train.steps, tokens=log.get("tokens"),
+        name=path.name, when=last_changed(path), parameters=parameters, data=data.get("name"),
+        state="broken" if problems else "imported" if imported else state_of(path),
+        steps=None if imported or config is None else config.train.steps, tokens=log.get("tokens"),
         step=max([log.get("step", 0), *map(step_of, checkpoints[-1:])]), best=log.get("best"), last=log.get("last"),
         num_bytes=num_bytes(path), problem="; ".join(problems) or None)
 
@@ -209,6 +210,11 @@ def num_parameters(weights: Path) -> int:
 
 def read_shapes(weights: Path) -> dict[str, list[int]]:
     """The shape of each tensor in a safetensors file, by its header. Raises ValueError if it is damaged."""
+    return {name: tensor["shape"] for name, tensor in read_tensors(weights).items()}
+
+
+def read_tensors(weights: Path) -> dict[str, Tensor]:
+    """What the header of a safetensors file says of each tensor. Raises ValueError if it is damaged."""
     name = f"{weights.parent.name}/{weights.name}"
     with open_file(weights) as file:
         size, there = int.from_bytes(file.read(8), "little"), os.fstat(file.fileno()).st_size
@@ -221,7 +227,7 @@ def read_shapes(weights: Path) -> dict[str, list[int]]:
     end = 8 + size + max((offset for tensor in tensors.values() for offset in tensor["data_offsets"]), default=0)
     if there < end:
         raise ValueError(f"{name} cannot be read: {there:,} bytes are there of {end:,}")
-    return {name: tensor["shape"] for name, tensor in tensors.items()}
+    return tensors
 
 
 def step_folders(path: Path) -> list[Path]:

@@ -87,6 +87,8 @@ def held_out(run: Run) -> tuple[list[int], str]:
     """
     data = run.config.data
     try:
+        if "imported" in run.data:
+            raise ValueError(f"{run.name} was imported, without a text")
         corpus = load_corpus(data)
         if corpus.fingerprint != run.data["fingerprint"]:
             raise ValueError(f"data.name={corpus.name} has changed since {run.name} was trained")

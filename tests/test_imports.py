@@ -16,7 +16,8 @@ ROOT = Path(__file__).resolve().parent.parent
 MAY_IMPORT = {
     "configuration": "",
     "config": "configuration",
-    "presets": "config configuration",
+    "families": "config configuration",
+    "presets": "config configuration families",
     "tracing": "",
     "tools": "tracing",
     "modules": "config tools",
@@ -33,6 +34,7 @@ MAY_IMPORT = {
     "objectives": "config data generation model modules tools",
     "objective": "config model objectives",
     "runs": "config configuration model run_store tokenizer",
+    "exchange": "config configuration families model run_store runs tales tokenization tokenizer",
     "showing": "config configuration corpora model presets run_store runs tools tracing",
     "inference": "config configuration data generation model objective presets runs tokenizer tools",
     "training": "config configuration corpora data generation inference model modules objective optim optimizing "

@@ -89,6 +89,9 @@ def prepare_run(
 
     With `run`, uses the tokenizer of the run. Raises ValueError if its text has changed, or for impossible flags.
     """
+    if run is not None and "imported" in run.data:
+        raise ValueError(f"{run.name} was imported, without the state of its training: train a new run on a text of "
+                         f"yours with --init-from {run.name}")
     corpus = load_corpus(cfg.data)
     if run is None:
         tokenizer = choose_tokenizer(cfg.tokenizer, cfg.data, corpus)

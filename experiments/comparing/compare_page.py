@@ -33,6 +33,7 @@ LOGARITHMIC = {"bits_per_byte", "bits_over_floor", "train_bits_per_byte", "val_l
 MAX_ROWS = 4000  # of a curve; neighbours in a longer log are averaged
 DIGITS = 8
 NUM_COLORS, DASHES = 7, ("solid", "dash", "dot")  # dashed when all colours are used
+TOKENS_PER_BYTE = 0.25  # of a run whose own is not known
 FEW = 6  # lines; up to this number each is a column of the table of runs
 HERE = Path(__file__).resolve().parent
 Sample = Mapping[str, str]  # prompt, text
@@ -132,7 +133,7 @@ def same_prompts(
     prompts = prompts or [prompt for prompt in own if not _at_a_loss(prompt, tokenizers)] or [""]
     repeated, texts = [prompt for prompt in prompts for _ in range(num)], {}
     for name, run in runs.items():
-        tokens = max(1, round(num_bytes * run.data["val_tokens_per_byte"]))
+        tokens = max(1, round(num_bytes * (run.data["val_tokens_per_byte"] or TOKENS_PER_BYTE)))
         cfg = SampleConfig(max_new_tokens=tokens, temperature=0.8, seed=seed)
         try:
             model = run.load_model("best", pick_device(device))

@@ -89,9 +89,9 @@ def curve(source: CurveSource) -> pd.DataFrame:
     if source.run is None:
         return table
     more, data = {}, source.run.data
-    if "tokens" in table:
+    if "tokens" in table and data["train_tokens"] is not None:
         more["bytes"] = table["tokens"] * (data["train_bytes"] / data["train_tokens"])
-    if "train_loss" in table:
+    if "train_loss" in table and data["val_tokens_per_byte"] is not None:
         more["train_bits_per_byte"] = table["train_loss"] * data["val_tokens_per_byte"] / math.log(2)
     if "bits_per_byte" in table and data["floor_bits_per_byte"] is not None:
         more["bits_over_floor"] = table["bits_per_byte"] - data["floor_bits_per_byte"]

@@ -1,0 +1,71 @@
+"""Whether two configurations describe the same function of the tokens, whatever they say of how it is trained."""
+
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
+from math import isclose
+from typing import Any, NamedTuple
+
+from config import LayerConfig, ModelConfig, flat
+from configuration.model_rules import LAYER_ACTS, MODEL_ACTS, has_part
+from families.fields import scale_of
+
+# flags that change no logit of a trained model, and those that `effective` spells out
+NO_MATTER = {"init", "init_std", "out_init", "head_zero_init", "z_loss", "embed_dropout", "residual_dropout",
+             "mlp_dropout", "attention.dropout", "attention.backend", "layers", "kinds", "hidden_mult",
+             "hidden_multiple_of", "vocab_multiple_of"}
+
+
+class Difference(NamedTuple):
+    """A flag in which two configurations differ, with both values."""
+
+    flag: str
+    ours: Any
+    theirs: Any
+
+
+def differences(ours: ModelConfig, theirs: ModelConfig) -> list[Difference]:
+    """The flags that matter and differ, each once; none = both compute the same."""
+    if ours.num_layers != theirs.num_layers:
+        return [Difference("num_layers", ours.num_layers, theirs.num_layers)]
+    pairs = [(_outside(ours), _outside(theirs))]
+    pairs += [(effective(ours, ours.at(i)), effective(theirs, theirs.at(i))) for i in range(ours.num_layers)]
+    found: dict[str, Difference] = {}
+    for a, b in pairs:
+        for name in dict.fromkeys([*a, *b]):
+            if not _equal(a.get(name), b.get(name)):
+                found.setdefault(name, Difference(name, a.get(name), b.get(name)))
+    return list(found.values())
+
+
+def _outside(cfg: ModelConfig) -> dict[str, Any]:
+    """The flags of the norms outside the layers."""
+    outside = cfg.final_norm or cfg.embed_norm
+    return {name: value for name, value in effective(cfg, cfg.by_kind["base"]).items()
+            if outside and name.startswith("norm")}
+
+
+def effective(cfg: ModelConfig, layer: LayerConfig) -> dict[str, Any]:
+    """The flags of a layer that act, with what follows from others spelled out."""
+    found = flat(layer)
+    found |= {"vocab_size": cfg.padded_vocab_size, "hidden_dim": layer.hidden_width, "attention.head_dim":
+              layer.head_width, "attention.num_kv_heads": layer.attention.kv_heads, "attention.scale": scale_of(layer),
+              "embed_scale": cfg.dim**0.5 if cfg.embed_scale == "sqrt_dim" else cfg.embed_scale}
+    idle = NO_MATTER | set(_idle(cfg, layer))
+    return {name: value for name, value in found.items() if name not in idle and name.partition(".")[0] not in idle}
+
+
+def _idle(cfg: ModelConfig, layer: LayerConfig) -> Iterator[str]:
+    """Flags, and groups of flags, that act in no part of a layer."""
+    for names, (_, acts) in LAYER_ACTS.items():
+        yield from names if not acts(layer) else ()
+    for names, (_, acts) in MODEL_ACTS.items():
+        yield from names if not acts(cfg) else ()
+    for field in fields(layer):
+        if is_dataclass(getattr(layer, field.name)) and not has_part(layer, field.name):
+            yield field.name
+
+
+def _equal(a: Any, b: Any) -> bool:
+    if isinstance(a, float) and isinstance(b, float | int):
+        return isclose(a, b, rel_tol=1e-9)
+    return a == b

@@ -1,0 +1,164 @@
+"""A family of published models: its presets, its config.json and its weights, all in one file of this folder.
+
+Needs no torch: presets are read for --help.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from math import isclose
+from typing import Any, Protocol
+
+from config import ModelConfig, override
+from configuration.model_rules import PLAIN_MODEL
+from families.differences import differences
+from families.fields import PerLayer, Theirs, scale_of
+from families.weights import WeightMap
+
+ADAMW = {"optimizer": "adamw", "beta1": 0.9, "beta2": 0.95, "weight_decay": 0.1, "grad_clip": 1.0,
+         "embed_lr_mult": 1.0, "head_lr_mult": 1.0, "vector_lr_mult": 1.0, "schedule": "cosine", "min_lr_ratio": 0.1}
+EVERY_BIAS = {f"attention.{name}_bias": True for name in ("q", "k", "v", "out")} | {"mlp_bias": True, "norm_bias": True}
+MOST_LAYERS = 10_000
+# fields that do not change what a model computes from tokens: how it is trained, stored or called
+HARMLESS = {
+    "model_type", "architectures", "transformers_version", "torch_dtype", "dtype", "auto_map", "_name_or_path",
+    "name_or_path", "initializer_range", "init_std", "use_cache", "bos_token_id", "eos_token_id", "pad_token_id",
+    "decoder_start_token_id", "sep_token_id", "output_attentions", "output_hidden_states", "return_dict",
+    "return_dict_in_generate", "problem_type", "id2label", "label2id", "num_labels", "finetuning_task",
+    "task_specific_params", "chunk_size_feed_forward", "attn_implementation", "_attn_implementation",
+    "_attn_implementation_autoset", "pretraining_tp", "gradient_checkpointing", "layerdrop", "tokenizer_class",
+    "unsloth_version", "unsloth_fixed",
+}
+MISTAKES = (TypeError, ValueError, LookupError, ArithmeticError, AttributeError)  # what wrong types make a part raise
+
+
+class Part(Protocol):
+    """Fields of config.json and the flags that they stand for; see families/fields.py."""
+
+    names: tuple[str, ...]  # of fields
+    defaults: Mapping[str, Any]  # what the absence of a field means
+
+    def read(self, theirs: Theirs) -> dict[str, Any]: ...
+
+    def write(self, cfg: ModelConfig) -> dict[str, Any]: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """Models of one `model_type` of transformers, as flags: the plain choices, `fixed` ones, and what `fields` read."""
+
+    model_type: str
+    architecture: str  # the class of transformers
+    fields: Sequence[Part]
+    weights: WeightMap
+    fixed: Mapping[str, Any] = field(default_factory=dict)  # flags that all its models have
+    only: Mapping[str, Any] = field(default_factory=dict)  # fields that may have one value besides None and False
+    harmless: tuple[str, ...] = ()  # further fields that change nothing
+    presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # name -> flags of the model
+    training: Mapping[str, Any] = field(default_factory=lambda: ADAMW | {"lr": 3e-4})
+
+    def gallery(self) -> dict[str, dict[str, Any]]:
+        """Its presets as overrides of `Config`."""
+        return {name: {"model": PLAIN_MODEL | self.fixed | flags, "train": self.training}
+                for name, flags in self.presets.items()}
+
+    # ---- config.json ----
+
+    def read(self, theirs: Theirs) -> ModelConfig:
+        """The configuration that a config.json describes.
+
+        Raises ValueError if it has a field that is not known here and may change what the model computes.
+        """
+        self._require_known(theirs)
+        full = {name: value for part in self.fields for name, value in part.defaults.items()} | dict(theirs)
+        flags: dict[str, Any] = {}
+        for part in self.fields:
+            try:
+                _require_few_layers(flags)
+                flags |= part.read(full)
+            except MISTAKES as error:
+                raise ValueError(f"config.json cannot be read as a {self.architecture}: "
+                                 f"{_said(part, full, error)}") from None
+        return _settled(override(ModelConfig(), PLAIN_MODEL | self.fixed | by_kinds(flags)))
+
+    def write(self, cfg: ModelConfig) -> dict[str, Any]:
+        """The config.json of a configuration that the family can express; see `misfits`."""
+        written = {"architectures": [self.architecture], "model_type": self.model_type, **self.only}
+        for part in self.fields:
+            written |= part.write(cfg)
+        return written
+
+    def misfits(self, cfg: ModelConfig) -> list[str]:
+        """Why the family cannot express a configuration, in words; none = it can."""
+        try:
+            found = differences(cfg, self.read(self.write(cfg)))
+        except MISTAKES as error:
+            return [str(error)]
+        return [f"model.{flag}={ours}, and a {self.architecture} has {theirs}" for flag, ours, theirs in found]
+
+    def _require_known(self, theirs: Theirs) -> None:
+        known = {name for part in self.fields for name in part.names} | HARMLESS | {*self.harmless, *self.only}
+        for name, value in theirs.items():
+            if name in self.only and value not in (self.only[name], None):
+                raise ValueError(f"config.json has {name}={_short(value)}, which is not known here: only "
+                                 f"{name}={self.only[name]} is")
+            if name not in known and value not in (None, False, [], {}):
+                raise ValueError(f"config.json has {name}={_short(value)}, which may change what a "
+                                 f"{self.architecture} computes and is not known here")
+
+
+def by_kinds(flags: Mapping[str, Any]) -> dict[str, Any]:
+    """Flags with the values of each layer, as flags with `layers` and `kinds`."""
+    varying = {name: value for name, value in flags.items() if isinstance(value, PerLayer) and len(set(value)) > 1}
+    alike = {name: value[0] if isinstance(value, PerLayer) else value
+             for name, value in flags.items() if name not in varying}
+    if not varying:
+        return alike
+    layers = list(zip(*varying.values(), strict=True))
+    period = next(n for n in range(1, len(layers) + 1) if all(
+        layer == layers[i % n] for i, layer in enumerate(layers)))
+    kinds: dict[tuple, str] = {}
+    for layer in layers:
+        if layer not in kinds:
+            kinds[layer] = _free_name(dict(zip(varying, layer, strict=True)), kinds.values())
+    changes = {name: {flag: value for flag, value in zip(varying, layer, strict=True) if value != PLAIN_MODEL[flag]}
+               for layer, name in kinds.items()}
+    return alike | {"layers": tuple(kinds[layer] for layer in layers[:period]), "kinds": changes}
+
+
+def _free_name(flags: Mapping[str, Any], taken: Any) -> str:
+    """The name of a kind of layer: local or global by its window, else rope or nope by its positions."""
+    if "attention.window" in flags:
+        stem = "global" if flags["attention.window"] is None else "local"
+    else:
+        stem = "nope" if flags.get("position") == "none" else "rope"
+    number, name = 1, stem
+    while name in taken:
+        number += 1
+        name = f"{stem}-{number}"
+    return name
+
+
+def _require_few_layers(flags: Mapping[str, Any]) -> None:
+    number = flags.get("num_layers", 1)
+    if not isinstance(number, int) or number > MOST_LAYERS:
+        raise ValueError(f"{number!r} is not a number of layers: use at most {MOST_LAYERS:,}")
+
+
+def _settled(cfg: ModelConfig) -> ModelConfig:
+    """Without a scale of the scores that is the default of its head width."""
+    given = cfg.attention.scale
+    plain = override(cfg, {"attention.scale": None}) if given is not None else cfg
+    return plain if given is None or isclose(given, scale_of(plain), rel_tol=1e-12) else cfg
+
+
+def _said(part: Part, theirs: Theirs, error: Exception) -> str:
+    """A part's own sentence, or the values that it could not use."""
+    if isinstance(error, ValueError):
+        return str(error)
+    given = {name: theirs[name] for name in part.names if name in theirs}
+    return f"{', '.join(f'{name}={_short(value)}' for name, value in given.items())} is wrong"
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,39 @@
+"""GPT-2, Radford et al. 2019: learned positions, LayerNorm, biases everywhere."""
+
+from families.family import ADAMW, EVERY_BIAS, Family
+from families.fields import Field, activation, hidden, tied, vocabulary
+from families.weights import HEAD, QKV, Fused, Transposed, WeightMap, renamed
+
+
+def _size(dim: int, num_layers: int, num_heads: int) -> dict:
+    """The widths and depths of table 2."""
+    return {"dim": dim, "num_layers": num_layers, "attention.num_heads": num_heads, "vocab_size": 50257,
+            "max_seq_len": 1024, "tie_embeddings": True, "out_init": "depth", "embed_dropout": 0.1,
+            "attention.dropout": 0.1, "residual_dropout": 0.1}
+
+
+FAMILY = Family(
+    model_type="gpt2", architecture="GPT2LMHeadModel",
+    fixed=EVERY_BIAS | {"position": "learned"},
+    fields=(
+        vocabulary(50257), Field("n_positions", "max_seq_len", 1024), Field("n_embd", "dim", 768),
+        Field("n_layer", "num_layers", 12), Field("n_head", "attention.num_heads", 12), hidden("n_inner", None),
+        activation("activation_function", "gelu_new", tanh="gelu_new"), Field("layer_norm_epsilon", "norm_eps", 1e-5),
+        Field("resid_pdrop", "residual_dropout", 0.1), Field("embd_pdrop", "embed_dropout", 0.1),
+        Field("attn_pdrop", "attention.dropout", 0.1), tied(True),
+    ),
+    only={"scale_attn_weights": True},
+    harmless=("n_ctx", "summary_type", "summary_use_proj", "summary_activation", "summary_proj_to_labels",
+              "summary_first_dropout", "reorder_and_upcast_attn"),
+    weights=WeightMap(
+        "transformer.h.",
+        (Fused(QKV, "attn.c_attn", transposed=True), Transposed("mixer.branch.out", "attn.c_proj"),
+         Transposed("mlp.branch.up", "mlp.c_fc"), Transposed("mlp.branch.out", "mlp.c_proj"),
+         *renamed({"mixer.norm": "ln_1", "mlp.norm": "ln_2"})),
+        renamed({"embed.tokens": "transformer.wte", "embed.position.table": "transformer.wpe",
+                 "norm": "transformer.ln_f", HEAD: "lm_head"}),
+        prefix="transformer.", buffers=(".attn.bias", ".attn.masked_bias")),
+    presets={"gpt2": _size(768, 12, 12), "gpt2-medium": _size(1024, 24, 16), "gpt2-large": _size(1280, 36, 20),
+             "gpt2-xl": _size(1600, 48, 25)},
+    training=ADAMW | {"lr": 6e-4},
+)

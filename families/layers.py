@@ -1,0 +1,141 @@
+"""The fields of config.json on positions and windows, in which layers may differ."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from config import ModelConfig
+from families.fields import PerLayer, Theirs
+
+SLIDING, FULL = "sliding_attention", "full_attention"
+
+
+@dataclass(frozen=True)
+class Rope:
+    """rope_parameters, or the older rope_theta, rope_scaling and partial_rotary_factor.
+
+    `fraction` is None for a family that rotates whole heads.
+    """
+
+    theta: float = 10_000.0
+    fraction: float | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return ("rope_parameters", "rope_theta", "rope_scaling", "partial_rotary_factor")
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        return {}
+
+    def read(self, theirs: Theirs) -> dict[str, Any]:
+        older = {name: theirs[name] for name in ("rope_theta", "partial_rotary_factor") if name in theirs}
+        return self.flags(older | (theirs.get("rope_scaling") or {}) | (theirs.get("rope_parameters") or {}))
+
+    def flags(self, given: Theirs) -> dict[str, Any]:
+        """Our flags of one set of parameters. Raises ValueError for another kind of RoPE."""
+        rest = {name: value for name, value in given.items() if value is not None}
+        kind = rest.pop("rope_type", rest.pop("type", "default"))
+        rest.pop("type", None)
+        if kind != "default":
+            raise ValueError(f"rope_type={kind!r} is not known here, only default")
+        flags = {"rope.theta": rest.pop("rope_theta", self.theta)}
+        if self.fraction is not None:
+            flags["rope.fraction"] = rest.pop("partial_rotary_factor", self.fraction)
+        if rest and rest != {"partial_rotary_factor": 1.0}:
+            raise ValueError(f"rope_parameters has {', '.join(rest)}, which is not known here")
+        return flags
+
+    def write(self, cfg: ModelConfig) -> dict[str, Any]:
+        return {"rope_parameters": self.parameters(cfg)}
+
+    def parameters(self, cfg: ModelConfig) -> dict[str, Any]:
+        part = {} if self.fraction is None else {"partial_rotary_factor": cfg.rope.fraction}
+        return {"rope_type": "default", "rope_theta": cfg.rope.theta} | part
+
+
+@dataclass(frozen=True)
+class Windows:
+    """layer_types: which layers have the window of sliding_window.
+
+    `every`: without layer_types, each layer of this number is a full one (None = all are). `switched`: the window acts
+    only with use_sliding_window, and then without layer_types from max_window_layers on. `nope`: full layers have no
+    positions.
+    """
+
+    window: int | None = 4096
+    every: int | None = None
+    switched: bool = False
+    nope: bool = False
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return ("layer_types", "sliding_window", *(("use_sliding_window", "max_window_layers") if self.switched else
+                                                   ("sliding_window_pattern",)))
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        return {"sliding_window": self.window}
+
+    def read(self, theirs: Theirs) -> dict[str, Any]:
+        window, number = theirs["sliding_window"], theirs["num_hidden_layers"]
+        if self.switched and not theirs.get("use_sliding_window"):
+            window = None
+        types = theirs.get("layer_types") or [
+            SLIDING if self.slides(theirs, i) else FULL for i in range(number)]
+        if unknown := [kind for kind in types if kind not in (SLIDING, FULL)]:
+            raise ValueError(f"layer_types has {unknown[0]!r}, which is not known here")
+        if len(types) != number:
+            raise ValueError(f"layer_types has {len(types)} layers, and num_hidden_layers={number}")
+        found = {"attention.window": PerLayer(window if kind == SLIDING else None for kind in types)}
+        if self.nope and window is not None:
+            found["position"] = PerLayer("rope" if kind == SLIDING else "none" for kind in types)
+        return found
+
+    def slides(self, theirs: Theirs, layer: int) -> bool:
+        """Whether a layer has the window, if layer_types does not say so."""
+        if self.switched:
+            return layer >= theirs.get("max_window_layers", 28)
+        every = theirs.get("sliding_window_pattern") or self.every
+        return every is not None and (layer + 1) % every != 0
+
+    def write(self, cfg: ModelConfig) -> dict[str, Any]:
+        windows = [cfg.at(i).attention.window for i in range(cfg.num_layers)]
+        used = next((window for window in windows if window is not None), None)
+        written = {"layer_types": [FULL if window is None else SLIDING for window in windows]}
+        if self.switched:
+            return written | {"use_sliding_window": used is not None, "sliding_window": used}
+        return written | {"sliding_window": used or self.window}
+
+
+@dataclass(frozen=True)
+class RopeByType(Rope):
+    """Windows, and rope_parameters of sliding and of full layers, or the older rope_local_base_freq and rope_theta."""
+
+    windows: Windows = Windows()
+    local_theta: float = 10_000.0
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (*self.windows.names, "rope_parameters", "rope_theta", "rope_local_base_freq", "rope_scaling")
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        return self.windows.defaults
+
+    def read(self, theirs: Theirs) -> dict[str, Any]:
+        given, layers = theirs.get("rope_parameters") or {}, self.windows.read(theirs)
+        full = {"rope_theta": theirs.get("rope_theta", self.theta)} | (theirs.get("rope_scaling") or {})
+        sliding = {"rope_theta": theirs.get("rope_local_base_freq", self.local_theta)}
+        if unknown := given.keys() - {SLIDING, FULL}:
+            raise ValueError(f"rope_parameters has {', '.join(sorted(unknown))}, not only {SLIDING} and {FULL}")
+        theta = {kind: self.flags(older | (given.get(kind) or {}))["rope.theta"]
+                 for kind, older in ((SLIDING, sliding), (FULL, full))}
+        return layers | {"rope.theta": PerLayer(
+            theta[FULL if window is None else SLIDING] for window in layers["attention.window"])}
+
+    def write(self, cfg: ModelConfig) -> dict[str, Any]:
+        layers = [cfg.at(i) for i in range(cfg.num_layers)]
+        theta = {SLIDING: self.local_theta, FULL: self.theta}
+        theta |= {FULL if layer.attention.window is None else SLIDING: layer.rope.theta for layer in layers}
+        return self.windows.write(cfg) | {"rope_parameters": {
+            kind: {"rope_type": "default", "rope_theta": value} for kind, value in theta.items()}}

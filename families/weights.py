@@ -1,0 +1,163 @@
+"""Our parameters and theirs: rules that hold in both directions, for weights and for gradients.
+
+Rules name modules. A weight is a weight in both; our norms have a scale and a bias, theirs a weight and a bias.
+`split` gives our tensors from theirs, `join` theirs from ours. Works on the tensors of torch, also on its meta device;
+needs no import of it.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from einops import pack, rearrange, unpack
+
+from config import ModelConfig
+
+ENDS = (("weight", "weight"), ("scale", "weight"), ("bias", "bias"))  # of the names of parameters: ours, theirs
+HEAD = "head.unembed"
+Tensors = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Same:
+    """One module of ours is one of theirs."""
+
+    ours: str
+    theirs: str
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        return (self.ours,)
+
+    def split(self, theirs: Any, shapes: Sequence, cfg: ModelConfig) -> list[Any]:
+        return [theirs]
+
+    def join(self, ours: Sequence[Any], cfg: ModelConfig) -> Any:
+        return ours[0]
+
+
+@dataclass(frozen=True)
+class Transposed(Same):
+    """Their matrix has inputs in its rows (Conv1D of GPT-2)."""
+
+    def split(self, theirs: Any, shapes: Sequence, cfg: ModelConfig) -> list[Any]:
+        return [theirs.t()]
+
+    def join(self, ours: Sequence[Any], cfg: ModelConfig) -> Any:
+        return ours[0].t()
+
+
+@dataclass(frozen=True)
+class Rows(Same):
+    """Their table has `skipped` rows before ours, which no token reads."""
+
+    skipped: int
+
+    def split(self, theirs: Any, shapes: Sequence, cfg: ModelConfig) -> list[Any]:
+        return [theirs[self.skipped:]]
+
+    def join(self, ours: Sequence[Any], cfg: ModelConfig) -> Any:
+        return pack([ours[0].new_zeros(self.skipped, *ours[0].shape[1:]), ours[0]], "* d")[0]
+
+
+@dataclass(frozen=True)
+class Fused:
+    """Several modules of ours below one another in one of theirs, each of any height."""
+
+    ours: tuple[str, ...]
+    theirs: str
+    transposed: bool = False
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        return self.ours
+
+    def split(self, theirs: Any, shapes: Sequence, cfg: ModelConfig) -> list[Any]:
+        theirs = theirs.t() if self.transposed else theirs
+        return unpack(theirs, [shape[:1] for shape in shapes], "* d"[:2 * theirs.dim() - 1])
+
+    def join(self, ours: Sequence[Any], cfg: ModelConfig) -> Any:
+        joined = pack(list(ours), "* d"[:2 * ours[0].dim() - 1])[0]
+        return joined.t() if self.transposed else joined
+
+
+@dataclass(frozen=True)
+class FusedByHead(Fused):
+    """Queries, keys and values of a head below one another, then those of the next head (GPT-NeoX, BLOOM)."""
+
+    def split(self, theirs: Any, shapes: Sequence, cfg: ModelConfig) -> list[Any]:
+        return list(rearrange(theirs, "(h n p) ... -> n (h p) ...", n=len(self.ours), h=cfg.attention.num_heads))
+
+    def join(self, ours: Sequence[Any], cfg: ModelConfig) -> Any:
+        return rearrange(list(ours), "n (h p) ... -> (h n p) ...", h=cfg.attention.num_heads)
+
+
+Rule = Same | Fused
+
+
+class Pair(NamedTuple):
+    """Parameters of ours, and the one of theirs that holds them."""
+
+    ours: list[str]
+    theirs: str
+    rule: Rule
+
+
+@dataclass(frozen=True)
+class WeightMap:
+    """The rules of a family: those of each layer, and those of the whole model."""
+
+    layer: str  # what stands before a layer's number in their names
+    rules: tuple[Rule, ...]
+    whole: tuple[Rule, ...]
+    prefix: str = "model."  # their names may lack it: those of a model without its head
+    head: str = "lm_head"
+    buffers: tuple[str, ...] = (".rotary_emb.inv_freq",)  # ends of names that are saved and are not weights
+
+    def pairs(self, cfg: ModelConfig, own: Tensors) -> Iterator[Pair]:
+        """All pairs, for a model with these parameters. Raises ValueError if one of them has no place."""
+        left, rules = set(own), [("", "", rule) for rule in self.whole]
+        rules += [(f"blocks.{i}.", f"{self.layer}{i}.", rule) for i in range(cfg.num_layers) for rule in self.rules]
+        for ours, theirs, rule in rules:
+            for our_end, their_end in ENDS:
+                names = [f"{ours}{module}.{our_end}" for module in rule.modules]
+                if all(name in own for name in names):
+                    left -= set(names)
+                    yield Pair(names, f"{theirs}{rule.theirs}.{their_end}", rule)
+        if left:
+            raise ValueError(f"{', '.join(sorted(left)[:3])} has no place in the weights of this family")
+
+    def to_theirs(self, cfg: ModelConfig, own: Tensors) -> dict[str, Any]:
+        """Their tensors from all of ours, tied ones once."""
+        return {pair.theirs: pair.rule.join([own[name] for name in pair.ours], cfg)
+                for pair in self.pairs(cfg, own)}
+
+    def to_ours(self, cfg: ModelConfig, own: Tensors, theirs: Tensors) -> Iterator[tuple[str, Any]]:
+        """Each of our tensors from theirs, one pair at a time; `own` gives the shapes."""
+        for pair in self.pairs(cfg, own):
+            parts = pair.rule.split(theirs[pair.theirs], [own[name].shape for name in pair.ours], cfg)
+            yield from zip(pair.ours, parts, strict=True)
+
+    def full_names(self, names: Sequence[str]) -> dict[str, str]:
+        """{name with the prefix: name as it is saved}, without buffers."""
+        kept = [name for name in names if not name.endswith(self.buffers)]
+        bare = not any(name.startswith(self.prefix) for name in kept)
+        return {self.prefix + name if bare and not name.startswith(self.head) else name: name for name in kept}
+
+
+LINEARS = {"mixer.branch.q": "self_attn.q_proj", "mixer.branch.k": "self_attn.k_proj",
+           "mixer.branch.v": "self_attn.v_proj", "mixer.branch.out": "self_attn.o_proj",
+           "mlp.branch.gate": "mlp.gate_proj", "mlp.branch.up": "mlp.up_proj", "mlp.branch.out": "mlp.down_proj",
+           "mixer.branch.q_norm": "self_attn.q_norm", "mixer.branch.k_norm": "self_attn.k_norm"}
+PRE = {"mixer.norm": "input_layernorm", "mlp.norm": "post_attention_layernorm"}
+QKV = tuple(f"mixer.branch.{name}" for name in "qkv")
+
+
+def renamed(names: Mapping[str, str]) -> tuple[Same, ...]:
+    return tuple(Same(ours, theirs) for ours, theirs in names.items())
+
+
+def llama_weights(norms: Mapping[str, str] = PRE, **other: str) -> WeightMap:
+    """The names of Llama, which most later families have. `norms` are a layer's; `other` replaces or adds names."""
+    return WeightMap("model.layers.", renamed(LINEARS | norms | other), renamed({
+        "embed.tokens": "model.embed_tokens", "norm": "model.norm", HEAD: "lm_head"}))

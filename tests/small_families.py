@@ -1,0 +1,41 @@
+"""The families at toy size: configurations, and models of Hugging Face with random weights."""
+
+import transformers
+from helpers import randomise
+from torch import nn
+
+from config import ModelConfig, override
+from families import FAMILIES
+from families.family import Family
+from presets import load_preset, tiny
+
+VOCAB = 61
+FAMILY_OF = {preset: family for family in FAMILIES.values() for preset in family.presets}
+# families that no preset is of: flags of one
+WITHOUT_PRESET: dict[str, dict] = {}
+
+
+def toy(preset: str, *, vocab_size: int = VOCAB) -> ModelConfig:
+    """A preset at toy size, with a layer more than a pattern has, and without dropout."""
+    if preset in WITHOUT_PRESET:
+        cfg = override(load_preset("llama2"), {"model": WITHOUT_PRESET[preset]})
+    else:
+        cfg = load_preset(preset)
+    cfg = tiny(cfg, vocab_size=vocab_size, max_seq_len=32).model
+    off = dict.fromkeys(("embed_dropout", "attention.dropout", "residual_dropout", "mlp_dropout"), 0.0)
+    return override(cfg, off | {"num_layers": len(cfg.layers) + 1})
+
+
+ALL = [*FAMILY_OF, *WITHOUT_PRESET]
+TOYS = list({toy(preset): preset for preset in reversed(ALL)}.values())[::-1]  # those of several sizes are equal
+
+
+def family_of(preset: str) -> Family:
+    return FAMILY_OF.get(preset) or FAMILIES[preset]
+
+
+def build_theirs(config: dict) -> nn.Module:
+    """Their model of a config.json, every parameter and buffer that is saved random."""
+    theirs = transformers.AutoModelForCausalLM.from_config(
+        transformers.AutoConfig.for_model(**config), attn_implementation="eager")
+    return randomise(theirs).eval()

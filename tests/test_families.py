@@ -1,0 +1,248 @@
+"""Every family gives the logits and gradients of Hugging Face's models, and its config.json is read and written.
+
+Every parameter and buffer is random, norms and biases too, the text is longer than the window and of odd length, there
+is one layer more than a pattern has, and each flag that could hide a mistake is changed once: then the logits must
+differ.
+"""
+
+import functools
+import json
+
+import pytest
+import torch
+from helpers import TOLERANCES, assert_close, loss_of
+from torch import Tensor, nn
+
+from config import ModelConfig, flat, get, override
+from configuration.model_rules import PLAIN_MODEL
+from families import FAMILIES
+from families.differences import NO_MATTER, differences
+from families.family import Family
+from families.fields import Field
+from families.layers import Windows
+from model import Model
+from presets import PRESETS, load_preset
+
+transformers = pytest.importorskip("transformers")
+from small_families import FAMILY_OF, TOYS, VOCAB, WITHOUT_PRESET, build_theirs, family_of, toy  # noqa: E402
+
+T = 19
+
+
+@functools.cache
+def pair(preset: str) -> tuple[ModelConfig, nn.Module, Model]:
+    """(our configuration at toy size, their model with random weights, ours with the same)."""
+    cfg, family = toy(preset), family_of(preset)
+    theirs = build_theirs(family.write(cfg) | {"pad_token_id": None, "bos_token_id": 0, "eos_token_id": 0})
+    assert type(theirs).__name__ == family.architecture
+    return cfg, theirs, ours_with(family, cfg, dict(theirs.named_parameters()))
+
+
+def ours_with(family: Family, cfg: ModelConfig, theirs: dict[str, Tensor]) -> Model:
+    """Our model with their weights; each of its parameters has one, and none is left over."""
+    model = Model(cfg)
+    own = dict(model.named_parameters())
+    weights = dict(family.weights.to_ours(cfg, own, theirs))
+    assert weights.keys() == own.keys()
+    assert {p.theirs for p in family.weights.pairs(cfg, own)} == theirs.keys()
+    with torch.no_grad():
+        for name, parameter in own.items():
+            parameter.copy_(weights[name])
+    return model.eval()
+
+
+def text() -> Tensor:
+    return torch.randint(VOCAB, (2, T), generator=torch.Generator().manual_seed(1))
+
+
+# ---- parity ----
+
+
+@pytest.mark.parametrize("preset", TOYS)
+def test_logits_are_equal(preset):
+    _, theirs, ours = pair(preset)
+    with torch.no_grad():
+        logits, expected = ours(text()), theirs(text()).logits
+    assert expected.std() > 0.1
+    assert_close(logits, expected, "parity")
+
+
+@pytest.mark.parametrize("preset", TOYS)
+def test_gradients_are_equal(preset):
+    cfg, theirs, ours = pair(preset)
+    tokens = text()
+    ours.zero_grad()
+    loss_of(ours, tokens[:, :-1], tokens[:, 1:]).backward()
+    theirs.zero_grad()
+    theirs(tokens, labels=tokens).loss.backward()
+    gradients = {name: parameter.grad for name, parameter in theirs.named_parameters()}
+    own = dict(ours.named_parameters())
+    expected = dict(family_of(preset).weights.to_ours(cfg, own, gradients))
+    assert_close({name: parameter.grad for name, parameter in own.items()}, expected, "parity_grad")
+
+
+@pytest.mark.parametrize("preset", TOYS)
+def test_weights_return_as_they_came(preset):
+    cfg, theirs, ours = pair(preset)
+    back = family_of(preset).weights.to_theirs(cfg, dict(ours.named_parameters()))
+    saved = dict(theirs.named_parameters())
+    assert back.keys() == saved.keys()
+    skipped = {name for name in saved if "embed_positions" in name}  # has rows that no token reads
+    for name in saved.keys() - skipped:
+        torch.testing.assert_close(back[name], saved[name], rtol=0, atol=0)
+
+
+def test_a_cache_changes_no_logit():
+    _, theirs, ours = pair("gemma2")
+    cache = ours.make_cache(T)
+    with torch.no_grad():
+        logits = torch.cat([ours(piece, cache=cache) for piece in text().split(4, dim=1)], dim=1)
+        assert_close(logits, theirs(text()).logits, "parity")
+
+
+# another value of each flag that leaves the weights as they are; of several the first that is legal
+OTHERS = {
+    "norm_eps": (1e-2,), "norm": ("layer", "rms"), "activation": ("relu", "silu"), "norm_unit_offset": (True, False),
+    "residual": ("branch_post", "post", "pre"), "position": ("none", "alibi"), "rope.theta": (77.0,),
+    "rope.layout": ("interleaved", "half"), "rope.fraction": (0.5, 1.0), "attention.window": (3, None),
+    "attention.softcap": (2.0, None), "attention.scale": (0.123,), "logit_softcap": (2.0, None),
+    "logit_scale": (1.1,), "embed_scale": (1.1,), "residual_scale": (0.9,), "qk_norm": ("head", "full", "none"),
+    "embed_norm": (False,), "final_norm": (False,), "pointer": (False,),
+}
+
+
+def mutations(cfg: ModelConfig) -> dict[str, ModelConfig]:
+    """The configuration with one flag changed, for each flag that leaves the names and shapes of the weights."""
+    found, shapes = {}, shapes_of(cfg)
+    of_kinds = {name: name.split(".", 2)[-1] for name in flat(cfg) if name.startswith("kinds.")}
+    named = OTHERS | {name: OTHERS[flag] for name, flag in of_kinds.items() if flag in OTHERS}
+    for name, values in named.items():
+        for value in values:
+            if value == get(cfg, name):
+                continue
+            try:
+                changed = override(cfg, {name: value})
+                fits = differences(cfg, changed) and shapes_of(changed) == shapes
+            except ValueError:  # a flag that would be ignored, or is not legal with others
+                fits = False
+            if fits:
+                found[name] = changed
+                break
+    if len(set(cfg.layers)) > 1:
+        found["layers"] = override(cfg, {"layers": (*cfg.layers[1:], cfg.layers[0])})
+    return found
+
+
+def shapes_of(cfg: ModelConfig) -> dict[str, torch.Size]:
+    with torch.device("meta"):
+        return {name: parameter.shape for name, parameter in Model(cfg).named_parameters()}
+
+
+@pytest.mark.parametrize("preset", TOYS)
+def test_a_wrong_flag_breaks_the_equality(preset):
+    cfg, theirs, ours = pair(preset)
+    with torch.no_grad():
+        expected, unnoticed = theirs(text()).logits, []
+        for flag, changed in mutations(cfg).items():
+            model = Model(changed)
+            model.load_state_dict(ours.state_dict(), strict=False)
+            if torch.allclose(model(text()), expected, **TOLERANCES["parity"]):
+                unnoticed.append(f"{flag}={get(changed, flag)}")
+    assert not unnoticed
+
+
+# flags of presets that say how many weights there are, or nothing about the logits
+IN_WEIGHTS = {"dim", "num_layers", "hidden_dim", "vocab_size", "max_seq_len", "attention.num_heads",
+              "attention.num_kv_heads", "attention.head_dim", "tie_embeddings", "mlp", "mlp_bias", "norm_bias",
+              "head_bias", "norm_affine", "kinds", "layers"}
+
+
+@pytest.mark.parametrize("preset", TOYS)
+def test_each_flag_that_a_preset_sets_is_changed_or_counts_weights(preset):
+    cfg = toy(preset)
+    flags = PRESETS[preset]["model"] if preset in PRESETS else WITHOUT_PRESET[preset]
+    asked = {name for name, value in flags.items() if value != PLAIN_MODEL.get(name, ()) or name not in PLAIN_MODEL}
+    shapes, changed = shapes_of(cfg), mutations(cfg)
+    for name in asked - IN_WEIGHTS - NO_MATTER - changed.keys():
+        others = [value for value in OTHERS.get(name, (False,)) if value != get(cfg, name)]
+        assert any(differs(cfg, name, value, shapes) for value in others), f"{name} has no other value in OTHERS"
+
+
+def differs(cfg: ModelConfig, name: str, value: object, shapes: dict) -> bool:
+    """Whether a flag changes the names or shapes of weights, or may not be changed alone."""
+    try:
+        return shapes_of(override(cfg, {name: value})) != shapes
+    except ValueError:
+        return True
+
+
+# ---- config.json ----
+
+
+@pytest.mark.parametrize("preset", TOYS)
+def test_forms_that_a_config_json_switches_on_are_equal_too(preset):
+    family, cfg = family_of(preset), toy(preset)
+    written = family.write(cfg)
+    for part in family.fields:
+        if isinstance(part, Field) and isinstance(part.default, bool):
+            written[part.name] = not written[part.name]
+        if isinstance(part, Windows) and not part.nope:
+            windows = {"sliding_window": 4, "layer_types": None, "use_sliding_window": True, "max_window_layers": 1}
+            written |= {name: value for name, value in windows.items() if name in part.names}
+    written = {name: value for name, value in written.items() if value is not None}
+    theirs = build_theirs(written | {"pad_token_id": None, "bos_token_id": 0, "eos_token_id": 0})
+    cfg = family.read(theirs.config.to_dict())
+    assert not family.misfits(cfg)
+    with torch.no_grad():
+        logits = ours_with(family, cfg, dict(theirs.named_parameters()))(text())
+        assert_close(logits, theirs(text()).logits, "parity")
+
+
+@pytest.mark.parametrize("preset", FAMILY_OF)
+def test_a_config_json_returns_as_it_came(preset):
+    family, cfg = FAMILY_OF[preset], load_preset(preset).model
+    assert not family.misfits(cfg)
+    theirs = transformers.AutoConfig.for_model(**family.write(cfg))
+    read = family.read(json.loads(theirs.to_json_string(use_diff=False)))
+    assert not differences(read, cfg)
+    again = transformers.AutoConfig.for_model(**family.write(read))
+    assert again.to_dict() == theirs.to_dict()
+
+
+@pytest.mark.parametrize("model_type", FAMILIES)
+def test_what_a_config_json_leaves_out_has_the_default_of_their_class(model_type):
+    family = FAMILIES[model_type]
+    theirs = transformers.AutoConfig.for_model(model_type)
+    assert not differences(family.read({}), family.read(theirs.to_dict()))
+
+
+@pytest.mark.parametrize(("model_type", "wrong", "sentence"), [
+    ("llama", {"rope_scaling": {"rope_type": "surprise", "factor": 8.0}}, "rope_type='surprise' is not known here"),
+    ("llama", {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mscale": 2.0}}, "mscale"),
+    ("llama", {"quantization_config": {"bits": 4}}, "quantization_config={'bits': 4}, which may change what"),
+    ("llama", {"hidden_act": "swiglu"}, "hidden_act='swiglu' is not known here"),
+    ("llama", {"hidden_size": "wide"}, "dim"),
+    ("llama", {"hidden_size": [1]}, "dim"),
+    ("llama", {"num_hidden_layers": 10**12}, "is not a number of layers"),
+    ("gpt2", {"scale_attn_weights": False}, "scale_attn_weights=False, which is not known here"),
+    ("gpt2", {"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx=True"),
+    ("gemma2", {"use_bidirectional_attention": True}, "use_bidirectional_attention=True"),
+    ("gemma2", {"layer_types": ["chunked_attention"] * 26}, "'chunked_attention', which is not known"),
+    ("gemma2", {"layer_types": ["full_attention"]}, "layer_types has 1 layers, and num_hidden_layers=26"),
+    ("gemma2", {"query_pre_attn_scalar": 0}, "query_pre_attn_scalar=0 is wrong"),
+])
+def test_a_field_that_is_not_understood_is_refused_by_name(model_type, wrong, sentence):
+    with pytest.raises(ValueError, match=".") as error:
+        FAMILIES[model_type].read(wrong)
+    assert sentence in str(error.value)
+
+
+@pytest.mark.parametrize(("model_type", "changes", "flag"), [
+    ("llama", {"mlp": "mlp"}, "model.mlp=mlp"), ("llama", {"qk_norm": "head"}, "model.qk_norm=head"),
+    ("llama", {"rope.fraction": 0.5}, "model.rope.fraction=0.5"), ("llama", {"residual": "post"}, "model.residual="),
+    ("llama", {"pointer": True}, "model.pointer=True"), ("llama", {"attention.q_bias": True}, "_bias="),
+    ("llama", {"layers": ("base", "none")}, "model.mixer=none"),
+])
+def test_a_family_names_the_flag_that_it_cannot_express(model_type, changes, flag):
+    cfg = override(toy("llama3"), changes)
+    assert flag in FAMILIES[model_type].misfits(cfg)[0]
