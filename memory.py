@@ -63,7 +63,7 @@ def show(console: Console, cfg: Config, prediction: Prediction, base: int) -> No
     console.print(f"most is alive in the {prediction.peak_name}: "
                   f"[bold]{spell_bytes(prediction.peak_bytes)}[/] of tensors")
     if prediction.device == "cpu":
-        low, high = base + prediction.low_bytes, base + LASTLY + prediction.high_bytes
+        low, high = base + prediction.least_bytes, base + LASTLY + prediction.high_bytes
         console.print(f"the process will take {spell_bytes(low)} to {spell_bytes(high)}, of which {spell_bytes(base)} "
                       "are Python and its libraries; how much depends on what the allocator keeps")
     else:

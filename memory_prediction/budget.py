@@ -97,7 +97,7 @@ class Budget:
     @property
     def expected(self) -> tuple[int, int]:
         """The least and the most that the process will hold, as predicted."""
-        return self.baseline + self.prediction.low_bytes, self.room.base + self.prediction.bytes_with(self.allocator)
+        return self.baseline + self.prediction.least_bytes, self.room.base + self.prediction.bytes_with(self.allocator)
 
     @property
     def baseline(self) -> int:

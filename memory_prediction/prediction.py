@@ -24,6 +24,7 @@ LIBRARIES_PER_PRODUCT = 0.68 * MB  # of bfloat16 matrices, equal shapes once: on
 IMPORTED = dict.fromkeys(("lion", "soap", "schedule_free"), 19 * MB)  # optimizer -> code of pytorch_optimizer
 # what torch.compile imports and keeps in this process, and how much more it may be: the compilers of C++ are others
 COMPILER, COMPILER_PER_LAYER, COMPILER_SPARE = 90 * MB, 6 * MB, 30 * MB
+FUSED = 0.6  # x the tensors: the least that a compiled model makes, in which most intermediate ones are fused away
 # x the tensors: the most that the fast allocator holds, with unused gaps between them; the second if activations or
 # logits are computed again for the gradient. Logits that are made in chunks leave gaps of their own
 FAST_ALLOCATOR, FAST_ALLOCATOR_AGAIN, GAPS_OF_CHUNKS = 2.3, 2.75, 1.5  # the last x all logits of a batch
@@ -63,12 +64,18 @@ class Prediction:
 
     @property
     def low_bytes(self) -> int:
-        """The least that a process grows by: its tensors and what the libraries allocate."""
+        """What a process grows by with the tight allocator: its tensors and what the libraries allocate."""
         if self.device != "cpu":
             return round(self.peak_bytes + WORKSPACE[self.device])
         own = LIBRARIES + LIBRARIES_PER_THREAD * (self.threads - 1) + LIBRARIES_PER_BLOCK * self.peak.num_blocks
         own += LIBRARIES_PER_PRODUCT * self.peak.num_products
         return round(self.peak_bytes + own + self.imported_bytes + self.compiler_bytes)
+
+    @property
+    def least_bytes(self) -> int:
+        """The least that a process grows by, whatever the compiler saves."""
+        saved = (1 - FUSED) * self.peak_bytes if self.compiler_bytes else 0
+        return self.low_bytes - round(saved)
 
     @property
     def imported_bytes(self) -> int:
