@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch._dynamo  # optimizers need it: imported here, it is part of what a process holds before a run
 from rich.console import Console
 
 from config import Config, DataConfig, TokenizerConfig, override
@@ -43,6 +42,8 @@ class Setup:
     def make_state(self, console: Console | None = None, *, resumed: bool = False) -> TrainState:
         """Make the model with weights drawn by the seed or from train.init_from, ready for the first step."""
         train = self.cfg.train
+        import torch._dynamo  # 70 MB, which encoding does not need
+
         seed_everything(train.seed)
         torch._dynamo.reset()  # compiled code of other models counts against a limit
         model = Model(self.cfg.model, checkpoint_activations=train.checkpoint_activations).to(self.device)
