@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from functools import cache, reduce
+from types import NoneType
 from typing import Any, TypeVar, get_args, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
@@ -92,9 +93,11 @@ def build(kind: type[T], tree: Mapping[str, Any]) -> T:
 
     Raises ValueError with one sentence for each unknown flag or wrong value.
     """
-    for name, value in flat(nested(tree)).items():
-        for one in value if isinstance(value, tuple | list) else (value,):
-            _require_plain(name, one, _hints(kind).get(name))
+    hints = _hints(kind)
+    for name, value in flat(tree).items():
+        if type(value) not in (float, NoneType):  # of which any is plain
+            for one in value if isinstance(value, tuple | list) else (value,):
+                _require_plain(name, one, hints.get(name))
     return build_of_plain(kind, tree)
 
 
@@ -108,7 +111,7 @@ def build_of_plain(kind: type[T], tree: Mapping[str, Any]) -> T:
 
 def _require_plain(name: str, value: Any, hint: Any) -> None:
     """Raise ValueError for what a flag's type takes and should not: true as a number, 65 bits, half a character."""
-    if isinstance(value, bool) and (hint in (int, float) or {int, float} & {*get_args(hint)}):
+    if isinstance(value, bool) and _is_number(hint):
         raise ValueError(f"{name}={value} is wrong: use a number")
     if isinstance(value, int) and not -(2**63) <= value < 2**63:
         raise ValueError(f"{name}={shortened(value)} has more than 64 bits")
@@ -117,6 +120,11 @@ def _require_plain(name: str, value: Any, hint: Any) -> None:
             value.encode()
         except UnicodeEncodeError:
             raise ValueError(f"{name}={shortened(value)} is not UTF-8 text") from None
+
+
+@cache
+def _is_number(hint: Any) -> bool:
+    return hint in (int, float) or bool({int, float} & {*get_args(hint)})
 
 
 def to_dict(cfg: Any) -> dict[str, Any]:
