@@ -148,9 +148,10 @@ def test_trials_of_equal_time_have_as_many_steps_as_fit(tmp_path):
                         pruner="none"))[0] == 0
     steps = {}
     for trial in study(tmp_path).trials:
-        lines = (tmp_path / "models" / trial.user_attrs["run"] / "log.csv").read_text().splitlines()
-        assert int(lines[-1].split(",")[0]) == trial.user_attrs["flags"]["train.steps"]
-        steps[trial.params["train.batch_size"]] = trial.user_attrs["flags"]["train.steps"]
+        run = tmp_path / "models" / trial.user_attrs["run"]
+        taken = int((run / "log.csv").read_text().splitlines()[-1].split(",")[0])
+        assert taken == json.loads((run / "config.json").read_text())["train"]["steps"]
+        steps[trial.params["train.batch_size"]] = taken
     assert steps[4] > 1.5 * steps[256]
 
 
