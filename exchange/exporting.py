@@ -57,7 +57,8 @@ def choose_family(cfg: ModelConfig, origin: str | None, name: str) -> Family:
     """
     names = [origin] * (origin in FAMILIES) + [kind for kind in FAMILIES if kind != origin]
     found = {kind: FAMILIES[kind].misfits(cfg) for kind in names}
-    nearest = min(found, key=lambda kind: len(found[kind]))
+    broken = {kind for kind, said in found.items() if said and not said[0].startswith("model.")}
+    nearest = min(found, key=lambda kind: (kind in broken, len(found[kind])))
     if found[nearest]:
         raise ValueError(f"{name} is a model that no family in families/ can express; the nearest is {nearest}: "
                          f"{'; '.join(found[nearest])}")

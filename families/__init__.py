@@ -4,7 +4,35 @@
 it is exported as.
 """
 
-from families import gemma2, gpt2, llama, qwen3
+from families import (
+    apertus,
+    arcee,
+    bloom,
+    cohere2,
+    exaone4,
+    falcon,
+    gemma,
+    gemma2,
+    gemma3,
+    glm4,
+    gpt2,
+    gptj,
+    granite,
+    llama,
+    mistral,
+    mpt,
+    nemotron,
+    olmo,
+    olmo2,
+    opt,
+    phi,
+    qwen2,
+    qwen3,
+    smollm3,
+    starcoder2,
+)
 from families.family import Family
 
-FAMILIES: dict[str, Family] = {module.FAMILY.model_type: module.FAMILY for module in (gpt2, llama, qwen3, gemma2)}
+FAMILIES: dict[str, Family] = {module.FAMILY.model_type: module.FAMILY for module in (
+    gpt2, llama, mistral, qwen2, qwen3, gemma, gemma2, gemma3, olmo, olmo2, granite, smollm3, cohere2, exaone4, glm4,
+    arcee, nemotron, apertus, starcoder2, phi, gptj, opt, bloom, mpt, falcon)}

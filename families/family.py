@@ -88,7 +88,10 @@ class Family:
         return written
 
     def misfits(self, cfg: ModelConfig) -> list[str]:
-        """Why the family cannot express a configuration, in words; none = it can."""
+        """Why the family cannot express a configuration; none = it can.
+
+        Flags that differ, as "model.flag=...", or the one sentence of a rule that is broken.
+        """
         try:
             found = differences(cfg, self.read(self.write(cfg)))
         except MISTAKES as error:

@@ -59,13 +59,14 @@ class Windows:
 
     `every`: without layer_types, each layer of this number is a full one (None = all are). `switched`: the window acts
     only with use_sliding_window, and then without layer_types from max_window_layers on. `nope`: full layers have no
-    positions.
+    positions, if others have a window; `nope_alone`: also if none has.
     """
 
     window: int | None = 4096
     every: int | None = None
     switched: bool = False
     nope: bool = False
+    nope_alone: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -87,7 +88,9 @@ class Windows:
         if len(types) != number:
             raise ValueError(f"layer_types has {len(types)} layers, and num_hidden_layers={number}")
         found = {"attention.window": PerLayer(window if kind == SLIDING else None for kind in types)}
-        if self.nope and window is not None:
+        if self.nope_alone and window is None and SLIDING in types:
+            raise ValueError(f"sliding_window=None with {SLIDING} in layer_types is not known here")
+        if self.nope_alone or self.nope and window is not None:
             found["position"] = PerLayer("rope" if kind == SLIDING else "none" for kind in types)
         return found
 
@@ -104,7 +107,7 @@ class Windows:
         written = {"layer_types": [FULL if window is None else SLIDING for window in windows]}
         if self.switched:
             return written | {"use_sliding_window": used is not None, "sliding_window": used}
-        return written | {"sliding_window": used or self.window}
+        return written | {"sliding_window": used if self.nope else used or self.window}
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from presets import load_preset, tiny
 VOCAB = 61
 FAMILY_OF = {preset: family for family in FAMILIES.values() for preset in family.presets}
 # families that no preset is of: flags of one
-WITHOUT_PRESET: dict[str, dict] = {}
+WITHOUT_PRESET = {"apertus": {"mlp": "mlp", "activation": "relu2", "norm": "rms", "qk_norm": "head"}}
 
 
 def toy(preset: str, *, vocab_size: int = VOCAB) -> ModelConfig:
@@ -23,6 +23,7 @@ def toy(preset: str, *, vocab_size: int = VOCAB) -> ModelConfig:
         cfg = load_preset(preset)
     cfg = tiny(cfg, vocab_size=vocab_size, max_seq_len=32).model
     off = dict.fromkeys(("embed_dropout", "attention.dropout", "residual_dropout", "mlp_dropout"), 0.0)
+    off |= {} if cfg.attention.scale is None else {"attention.scale": 0.3}  # that of narrower heads
     return override(cfg, off | {"num_layers": len(cfg.layers) + 1})
 
 

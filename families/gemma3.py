@@ -1,0 +1,29 @@
+"""Gemma 3, Gemma Team 2025, arXiv:2503.19786: five local layers to a global one, each with its own wavelengths."""
+
+from families.family import Family
+from families.fields import ATTENTION_BIASES, Field, activation, head_dim, llama_sizes, power, tied
+from families.gemma2 import GEMMA, SANDWICH
+from families.layers import RopeByType, Windows
+from families.llama import EPS
+from families.weights import llama_weights
+
+FAMILY = Family(
+    model_type="gemma3_text", architecture="Gemma3ForCausalLM",
+    fixed=GEMMA | {"residual": "sandwich", "qk_norm": "head"},
+    fields=(*llama_sizes(vocab=262208, dim=2304, hidden_dim=9216, layers=26, heads=8, kv=4, context=131072),
+            head_dim(256), activation("hidden_activation", "gelu_pytorch_tanh"), EPS, tied(True),
+            RopeByType(theta=1_000_000.0, windows=Windows(4096, every=6)), power("query_pre_attn_scalar", 256),
+            Field("attn_logit_softcapping", "attention.softcap", None),
+            Field("final_logit_softcapping", "logit_softcap", None),
+            Field("attention_bias", ATTENTION_BIASES, False)),
+    harmless=("hidden_act", "cache_implementation", "_sliding_window_pattern"),
+    weights=llama_weights(SANDWICH),
+    presets={
+        # the 1B model
+        "gemma3": {"dim": 1152, "num_layers": 26, "attention.num_heads": 4, "attention.num_kv_heads": 1,
+                   "attention.head_dim": 256, "hidden_dim": 6912, "vocab_size": 262144, "max_seq_len": 32768,
+                   "norm_eps": 1e-6, "layers": ("local",) * 5 + ("global",),
+                   "kinds": {"local": {"attention.window": 512}, "global": {"rope.theta": 1_000_000.0}},
+                   "tie_embeddings": True},
+    },
+)
