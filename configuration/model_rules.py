@@ -74,9 +74,18 @@ CONDITIONS = {"attention": "a mixer is attention", "rope": "position is rope", "
 
 
 def _qk_norm_has_bias(layer: Any) -> bool:
-    own = layer.attention
-    affine = layer.norm_affine if own.qk_norm_affine is None else own.qk_norm_affine
-    return affine and (own.qk_norm_kind or layer.norm) in ("rms", "layer", "dyt")
+    return _qk_norm_affine(layer) and (layer.attention.qk_norm_kind or layer.norm) in ("rms", "layer", "dyt")
+
+
+def _qk_norm_sees_turns(layer: Any) -> bool:
+    """Whether the norm of a rotated vector is not the rotated norm: lengths alone stay as they are."""
+    kind = layer.attention.qk_norm_kind or layer.norm
+    return kind in ("layer", "dyt") or _qk_norm_affine(layer) and kind != "cosine"
+
+
+def _qk_norm_affine(layer: Any) -> bool:
+    own = layer.attention.qk_norm_affine
+    return layer.norm_affine if own is None else own
 
 
 def has_branches(layer: Any) -> bool:
@@ -91,8 +100,9 @@ LAYER_ACTS: dict[tuple[str, ...], Acts] = {
     ("attention.qk_norm_kind", "attention.qk_norm_affine"): ("qk_norm is not none", lambda c: c.qk_norm != "none"),
     ("attention.qk_norm_bias",): ("qk_norm is not none, and its kind is rms, layer or dyt with a scale",
                                   lambda c: c.qk_norm != "none" and _qk_norm_has_bias(c)),
-    ("attention.qk_norm_after_rope",): ("qk_norm is head or each_head, and position is rope",
-                                        lambda c: c.qk_norm in ("head", "each_head") and has_part(c, "rope")),
+    ("attention.qk_norm_after_rope",): (
+        "position is rope and qk_norm is head or each_head, with a learned scale or of kind layer or dyt",
+        lambda c: has_part(c, "rope") and c.qk_norm in ("head", "each_head") and _qk_norm_sees_turns(c)),
     ("norm_eps",): ("norm is neither dyt nor none", lambda c: c.norm not in ("dyt", "none")),
     ("norm_bias",): ("norm is neither cosine nor none, and norm_affine is on",
                      lambda c: c.norm not in ("cosine", "none") and c.norm_affine),

@@ -8,6 +8,7 @@ from families import (
     apertus,
     arcee,
     bloom,
+    cohere,
     cohere2,
     exaone4,
     falcon,
@@ -21,18 +22,22 @@ from families import (
     llama,
     mistral,
     mpt,
+    nanochat,
     nemotron,
+    neox,
     olmo,
     olmo2,
+    olmo3,
     opt,
     phi,
     qwen2,
     qwen3,
     smollm3,
+    stablelm,
     starcoder2,
 )
 from families.family import Family
 
 FAMILIES: dict[str, Family] = {module.FAMILY.model_type: module.FAMILY for module in (
     gpt2, llama, mistral, qwen2, qwen3, gemma, gemma2, gemma3, olmo, olmo2, granite, smollm3, cohere2, exaone4, glm4,
-    arcee, nemotron, apertus, starcoder2, phi, gptj, opt, bloom, mpt, falcon)}
+    arcee, nemotron, apertus, starcoder2, phi, gptj, opt, bloom, mpt, falcon, neox, cohere, stablelm, nanochat, olmo3)}

@@ -3,21 +3,31 @@
 from dataclasses import dataclass
 from typing import Any
 
-from config import ModelConfig
+from config import ModelConfig, get
+from configuration.model_rules import PLAIN_MODEL
 from families.fields import PerLayer, Theirs
 
 SLIDING, FULL = "sliding_attention", "full_attention"
+# the fields of each rope_type besides its factor, and whether it can do without
+LENGTH = {"original_max_position_embeddings": ("rope.original_len", False)}
+SCALED: dict[str, dict[str, tuple[str, bool]]] = {
+    "linear": {},
+    "llama3": LENGTH | {f"{name}_freq_factor": (f"rope.{name}_freq_factor", False) for name in ("low", "high")},
+    "yarn": LENGTH | {name: (f"rope.{name}", True) for name in ("beta_fast", "beta_slow", "truncate",
+                                                                "attention_factor")},
+}
 
 
 @dataclass(frozen=True)
 class Rope:
     """rope_parameters, or the older rope_theta, rope_scaling and partial_rotary_factor.
 
-    `fraction` is None for a family that rotates whole heads.
+    `fraction` is None for a family that rotates whole heads; `absent` is what the absence of all of them means.
     """
 
     theta: float = 10_000.0
     fraction: float | None = None
+    absent: tuple[tuple[str, Any], ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -29,16 +39,15 @@ class Rope:
 
     def read(self, theirs: Theirs) -> dict[str, Any]:
         older = {name: theirs[name] for name in ("rope_theta", "partial_rotary_factor") if name in theirs}
-        return self.flags(older | (theirs.get("rope_scaling") or {}) | (theirs.get("rope_parameters") or {}))
+        given = older | (theirs.get("rope_scaling") or {}) | (theirs.get("rope_parameters") or {})
+        return self.flags(given or dict(self.absent))
 
     def flags(self, given: Theirs) -> dict[str, Any]:
         """Our flags of one set of parameters. Raises ValueError for another kind of RoPE."""
         rest = {name: value for name, value in given.items() if value is not None}
         kind = rest.pop("rope_type", rest.pop("type", "default"))
         rest.pop("type", None)
-        if kind != "default":
-            raise ValueError(f"rope_type={kind!r} is not known here, only default")
-        flags = {"rope.theta": rest.pop("rope_theta", self.theta)}
+        flags = {"rope.theta": rest.pop("rope_theta", self.theta)} | _scaling(kind, rest)
         if self.fraction is not None:
             flags["rope.fraction"] = rest.pop("partial_rotary_factor", self.fraction)
         if rest and rest != {"partial_rotary_factor": 1.0}:
@@ -50,7 +59,25 @@ class Rope:
 
     def parameters(self, cfg: ModelConfig) -> dict[str, Any]:
         part = {} if self.fraction is None else {"partial_rotary_factor": cfg.rope.fraction}
-        return {"rope_type": "default", "rope_theta": cfg.rope.theta} | part
+        kind, own = "default" if cfg.rope.scaling == "none" else cfg.rope.scaling, {}
+        if kind != "default":
+            own = {"factor": cfg.rope.factor} | {name: get(cfg, flag) for name, (flag, _) in SCALED.get(
+                kind, {}).items() if get(cfg, flag) is not None}
+        return {"rope_type": kind, "rope_theta": cfg.rope.theta} | own | part
+
+
+def _scaling(kind: str, rest: dict[str, Any]) -> dict[str, Any]:
+    """Our flags of a rope_type; takes its fields out of `rest`. Raises ValueError for one that is not known here."""
+    if kind == "default":
+        return {}
+    if kind not in SCALED:
+        raise ValueError(f"rope_type={kind!r} is not known here: only default, {', '.join(SCALED)} are")
+    fields = SCALED[kind]
+    if missing := [name for name in ("factor", *fields) if name not in rest and not fields.get(name, ("", False))[1]]:
+        raise ValueError(f"rope_parameters of rope_type={kind} has no {missing[0]}")
+    factor = rest.pop("factor")
+    found = {flag: rest.pop(name) for name, (flag, _) in fields.items() if name in rest}
+    return {} if factor == 1 and kind == "linear" else found | {"rope.scaling": kind, "rope.factor": factor}
 
 
 @dataclass(frozen=True)
@@ -131,14 +158,15 @@ class RopeByType(Rope):
         sliding = {"rope_theta": theirs.get("rope_local_base_freq", self.local_theta)}
         if unknown := given.keys() - {SLIDING, FULL}:
             raise ValueError(f"rope_parameters has {', '.join(sorted(unknown))}, not only {SLIDING} and {FULL}")
-        theta = {kind: self.flags(older | (given.get(kind) or {}))["rope.theta"]
+        flags = {kind: self.flags(older | (given.get(kind) or {}))
                  for kind, older in ((SLIDING, sliding), (FULL, full))}
-        return layers | {"rope.theta": PerLayer(
-            theta[FULL if window is None else SLIDING] for window in layers["attention.window"])}
+        kinds = [FULL if window is None else SLIDING for window in layers["attention.window"]]
+        return layers | {name: PerLayer(flags[kind].get(name, PLAIN_MODEL[name]) for kind in kinds)
+                         for name in flags[FULL] | flags[SLIDING]}
 
     def write(self, cfg: ModelConfig) -> dict[str, Any]:
         layers = [cfg.at(i) for i in range(cfg.num_layers)]
-        theta = {SLIDING: self.local_theta, FULL: self.theta}
-        theta |= {FULL if layer.attention.window is None else SLIDING: layer.rope.theta for layer in layers}
-        return self.windows.write(cfg) | {"rope_parameters": {
-            kind: {"rope_type": "default", "rope_theta": value} for kind, value in theta.items()}}
+        written = {kind: {"rope_type": "default", "rope_theta": theta}
+                   for kind, theta in ((SLIDING, self.local_theta), (FULL, self.theta))}
+        written |= {FULL if layer.attention.window is None else SLIDING: self.parameters(layer) for layer in layers}
+        return self.windows.write(cfg) | {"rope_parameters": written}

@@ -6,6 +6,7 @@ from families.layers import Rope
 from families.weights import llama_weights
 
 SWIGLU = {"mlp": "glu", "activation": "silu", "norm": "rms"}
+LONG = {"vocab_size": 128256, "max_seq_len": 131072, "rope.theta": 500_000.0, "rope.scaling": "llama3"}
 EPS = Field("rms_norm_eps", "norm_eps", 1e-6)
 
 FAMILY = Family(
@@ -21,5 +22,11 @@ FAMILY = Family(
         # the 8B model of version 3.0, table 3
         "llama3": SWIGLU | {"dim": 4096, "num_layers": 32, "attention.num_heads": 32, "attention.num_kv_heads": 8,
                             "hidden_dim": 14336, "vocab_size": 128256, "max_seq_len": 8192, "rope.theta": 500_000.0},
+        # the 8B model of version 3.1, and the 1B model of 3.2
+        "llama3.1": SWIGLU | LONG | {"dim": 4096, "num_layers": 32, "attention.num_heads": 32, "rope.factor": 8.0,
+                                     "attention.num_kv_heads": 8, "hidden_dim": 14336},
+        "llama3.2": SWIGLU | LONG | {"dim": 2048, "num_layers": 16, "attention.num_heads": 32, "rope.factor": 32.0,
+                                     "attention.num_kv_heads": 8, "attention.head_dim": 64, "hidden_dim": 8192,
+                                     "tie_embeddings": True},
     },
 )

@@ -13,7 +13,8 @@ from einops import pack, rearrange, unpack
 
 from config import ModelConfig
 
-ENDS = (("weight", "weight"), ("scale", "weight"), ("bias", "bias"))  # of the names of parameters: ours, theirs
+# of the names of parameters: ours, theirs
+ENDS = (("weight", "weight"), ("scale", "weight"), ("bias", "bias"), ("alpha_p", "alpha_p"), ("alpha_n", "alpha_n"))
 HEAD = "head.unembed"
 Tensors = Mapping[str, Any]
 
@@ -45,6 +46,18 @@ class Transposed(Same):
 
     def join(self, ours: Sequence[Any], cfg: ModelConfig) -> Any:
         return ours[0].t()
+
+
+@dataclass(frozen=True)
+class SwappedHalves(Same):
+    """The channels of each head in halves, which their model has in the other order: it rotates backwards."""
+
+    def split(self, theirs: Any, shapes: Sequence, cfg: ModelConfig) -> list[Any]:
+        halves = rearrange(theirs, "(h two c) ... -> h two c ...", two=2, c=cfg.head_width // 2)
+        return [rearrange(halves.flip(1), "h two c ... -> (h two c) ...")]
+
+    def join(self, ours: Sequence[Any], cfg: ModelConfig) -> Any:
+        return self.split(ours[0], (), cfg)[0]
 
 
 @dataclass(frozen=True)
@@ -113,6 +126,7 @@ class WeightMap:
     prefix: str = "model."  # their names may lack it: those of a model without its head
     head: str = "lm_head"
     buffers: tuple[str, ...] = (".rotary_emb.inv_freq",)  # ends of names that are saved and are not weights
+    older: tuple[str, ...] = ()  # names of the head in older files
 
     def pairs(self, cfg: ModelConfig, own: Tensors) -> Iterator[Pair]:
         """All pairs, for a model with these parameters. Raises ValueError if one of them has no place."""
@@ -142,7 +156,12 @@ class WeightMap:
         """{name with the prefix: name as it is saved}, without buffers."""
         kept = [name for name in names if not name.endswith(self.buffers)]
         bare = not any(name.startswith(self.prefix) for name in kept)
-        return {self.prefix + name if bare and not name.startswith(self.head) else name: name for name in kept}
+        found = {}
+        for name in kept:
+            module, _, end = name.rpartition(".")
+            full = f"{self.head}.{end}" if module in self.older else name
+            found[self.prefix + full if bare and not full.startswith(self.head) else full] = name
+        return found
 
 
 LINEARS = {"mixer.branch.q": "self_attn.q_proj", "mixer.branch.k": "self_attn.k_proj",

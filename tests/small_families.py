@@ -11,8 +11,9 @@ from presets import load_preset, tiny
 
 VOCAB = 61
 FAMILY_OF = {preset: family for family in FAMILIES.values() for preset in family.presets}
-# families that no preset is of: flags of one
-WITHOUT_PRESET = {"apertus": {"mlp": "mlp", "activation": "relu2", "norm": "rms", "qk_norm": "head"}}
+# forms that no preset has, with the family they are of
+WITHOUT_PRESET = {"default exported": {"mlp": "mlp", "activation": "relu2", "norm": "rms", "qk_norm": "head"}}
+FORM_OF = {"default exported": "apertus"}
 
 
 def toy(preset: str, *, vocab_size: int = VOCAB) -> ModelConfig:
@@ -24,6 +25,7 @@ def toy(preset: str, *, vocab_size: int = VOCAB) -> ModelConfig:
     cfg = tiny(cfg, vocab_size=vocab_size, max_seq_len=32).model
     off = dict.fromkeys(("embed_dropout", "attention.dropout", "residual_dropout", "mlp_dropout"), 0.0)
     off |= {} if cfg.attention.scale is None else {"attention.scale": 0.3}  # that of narrower heads
+    off |= {"rope.original_len": 8, "rope.theta": 50.0} if cfg.rope.scaling == "llama3" else {}  # shorter than a text
     return override(cfg, off | {"num_layers": len(cfg.layers) + 1})
 
 
@@ -32,7 +34,7 @@ TOYS = list({toy(preset): preset for preset in reversed(ALL)}.values())[::-1]  #
 
 
 def family_of(preset: str) -> Family:
-    return FAMILY_OF.get(preset) or FAMILIES[preset]
+    return FAMILY_OF.get(preset) or FAMILIES[FORM_OF[preset]]
 
 
 def build_theirs(config: dict) -> nn.Module:
