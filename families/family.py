@@ -17,7 +17,7 @@ from families.weights import WeightMap
 ADAMW = {"optimizer": "adamw", "beta1": 0.9, "beta2": 0.95, "weight_decay": 0.1, "grad_clip": 1.0,
          "embed_lr_mult": 1.0, "head_lr_mult": 1.0, "vector_lr_mult": 1.0, "schedule": "cosine", "min_lr_ratio": 0.1}
 EVERY_BIAS = {f"attention.{name}_bias": True for name in ("q", "k", "v", "out")} | {"mlp_bias": True, "norm_bias": True}
-MOST_LAYERS = 10_000
+MOST = {"num_layers": (10_000, "layers"), "max_seq_len": (2**24, "tokens of context")}  # what tables may be made for
 # fields that do not change what a model computes from tokens: how it is trained, stored or called
 HARMLESS = {
     "model_type", "architectures", "transformers_version", "torch_dtype", "dtype", "auto_map", "_name_or_path",
@@ -73,7 +73,7 @@ class Family:
         flags: dict[str, Any] = {}
         for part in self.fields:
             try:
-                _require_few_layers(flags)
+                _require_few(flags)
                 flags |= part.read(full)
             except MISTAKES as error:
                 raise ValueError(f"config.json cannot be read as a {self.architecture}: "
@@ -141,10 +141,11 @@ def _free_name(flags: Mapping[str, Any], taken: Any) -> str:
     return name
 
 
-def _require_few_layers(flags: Mapping[str, Any]) -> None:
-    number = flags.get("num_layers", 1)
-    if not isinstance(number, int) or number > MOST_LAYERS:
-        raise ValueError(f"{number!r} is not a number of layers: use at most {MOST_LAYERS:,}")
+def _require_few(flags: Mapping[str, Any]) -> None:
+    for name, (most, what) in MOST.items():
+        number = flags.get(name, 1)
+        if not isinstance(number, int) or number > most:
+            raise ValueError(f"{number!r} is not a number of {what}: use at most {most:,}")
 
 
 def _settled(cfg: ModelConfig) -> ModelConfig:

@@ -64,20 +64,25 @@ class Field:
 # ---- fields that many families have ----
 
 
-def activation(name: str, default: str, *, tanh: str = "gelu_pytorch_tanh") -> Field:
-    """The word of the MLP's nonlinearity; `tanh` is the family's word for gelu_tanh."""
+def activation(name: str, default: str, *, tanh: str = "gelu_pytorch_tanh", gelu: str = "gelu") -> Field:
+    """The word of the MLP's nonlinearity; `tanh` is the family's word for gelu_tanh, `gelu` what its word gelu means."""
     words = {ours: theirs for theirs, ours in reversed(ACTIVATIONS.items())} | {"gelu_tanh": tanh}
 
     def convert(word: str) -> str:
         if word not in ACTIVATIONS:
             raise ValueError(f"{name}={word!r} is not known here: use one of {', '.join(ACTIVATIONS)}")
-        return ACTIVATIONS[word]
+        return gelu if word == "gelu" else ACTIVATIONS[word]
 
     return Field(name, "activation", default, convert, lambda cfg: words[cfg.activation])
 
 
 def vocabulary(default: int) -> Field:
-    return Field("vocab_size", "vocab_size", default, from_config=lambda cfg: cfg.padded_vocab_size)
+    def convert(size: int | None) -> int:
+        if size is None:
+            raise ValueError("vocab_size=None is not a number of tokens")
+        return size
+
+    return Field("vocab_size", "vocab_size", default, convert, lambda cfg: cfg.padded_vocab_size)
 
 
 def hidden(name: str, default: int | None) -> Field:

@@ -11,7 +11,7 @@ FAMILY = Family(
     model_type="gemma", architecture="GemmaForCausalLM",
     fixed=GEMMA,
     fields=(*llama_sizes(vocab=256000, dim=3072, hidden_dim=24576, layers=28, heads=16, kv=16, context=8192),
-            head_dim(256), activation("hidden_act", "gelu_pytorch_tanh"), EPS, tied(True), Rope(),
+            head_dim(256), activation("hidden_act", "gelu_pytorch_tanh", gelu="gelu_tanh"), EPS, tied(True), Rope(),
             Field("attention_bias", ATTENTION_BIASES, False)),
     harmless=("hidden_activation",),
     weights=llama_weights(),

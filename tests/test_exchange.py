@@ -27,9 +27,11 @@ from model import Model  # noqa: E402
 from run_store import commands  # noqa: E402
 from runs import Run  # noqa: E402
 from tokenizer import built_tokenizer, load_tokenizer, train_tokenizer  # noqa: E402
+from training.transfer import find_source, load_weights  # noqa: E402
 
 PROMPTS = ("Once", "The ", "a b c")
 NEW_TOKENS = 12
+SIZES = {"unigram": 34, "hf_bpe": 270}  # of tokenizers
 # in a process of its own: what transformers makes of each folder
 LOAD = """
 import json, sys, torch, transformers
@@ -44,7 +46,8 @@ for folder in folders:
     with torch.no_grad():
         logits = model(torch.tensor([ids[0] * 3])).logits[0].tolist()
     texts = [tokenizer.decode(row, skip_special_tokens=True) for row in made]
-    found[folder] = {"class": type(model).__name__, "ids": ids, "logits": logits, "texts": texts}
+    found[folder] = {"class": type(model).__name__, "ids": ids, "logits": logits, "texts": texts,
+                     "new": [row.tolist() for row in made]}
 json.dump(found, sys.stdout)
 """
 
@@ -107,18 +110,23 @@ def test_each_family_comes_in_and_goes_out_with_equal_logits_and_text(folders, m
         assert status == 0 and "logits equal those of transformers to" in out, error
         status, out, error = command("export", preset, tmp_path / preset)
         assert status == 0 and f"is a {family_of(preset).architecture}" in out, error
-    exported = [str(tmp_path / preset) for preset in TOYS]
+    small_run("ours", built_tokenizer(1024))  # the defaults of config.py
+    status, out, error = command("export", "ours", tmp_path / "ours")
+    assert status == 0 and "is a ApertusForCausalLM" in out, error
+    exported = [str(tmp_path / name) for name in (*TOYS, "ours")]
     done = subprocess.run([sys.executable, "-c", LOAD], input=json.dumps([PROMPTS, exported, NEW_TOKENS]), text=True,
                           capture_output=True, env=os.environ | {"HF_HUB_OFFLINE": "1"})
     assert done.returncode == 0, done.stderr
-    for preset, found in zip(TOYS, json.loads(done.stdout).values(), strict=True):
+    for preset, found in zip((*TOYS, "ours"), json.loads(done.stdout).values(), strict=True):
         run = Run(preset)
-        assert found["class"] == family_of(preset).architecture
-        assert found["texts"] == greedy(run), preset
+        assert [run.tokenizer().decode(ids) for ids in found["new"]] == greedy(run), preset
         with torch.no_grad():
             logits = run.load_model()(torch.tensor([found["ids"][0] * 3]))[0]
         torch.testing.assert_close(torch.tensor(found["logits"]), logits, atol=2e-5, rtol=1e-5)
-        assert_same_tensors(folders / preset, tmp_path / preset)
+        if preset != "ours":
+            assert found["texts"] == greedy(run)
+            assert found["class"] == family_of(preset).architecture
+            assert_same_tensors(folders / preset, tmp_path / preset)
 
 
 def assert_same_tensors(before: Path, after: Path) -> None:
@@ -138,6 +146,10 @@ def test_an_imported_run_is_a_run_without_a_training(folders, models, command):
     assert run.checkpoint("best").problem() is None and run.config.tokenizer.path == str(run.path / "tokenizer")
     assert run.tokenizer().encode("Once") == load_tokenizer(folders / "gpt2").encode("Once")
     assert list(run.log()["step"]) == [0]
+    source = find_source("mine")  # --init-from: every tensor fits
+    assert load_weights(source, Model(run.config.model), run.tokenizer(), allow_partial=False) is None
+    status, out, _ = command("show", run.path)
+    assert status == 0 and "mine: imported" in out
     status, _, error = command("import", folders / "gpt2", "mine")
     assert status == 2 and "NAME=mine is taken: choose another" in error
 
@@ -267,10 +279,10 @@ def test_a_run_that_no_family_expresses_is_refused_with_the_flag(models, command
     assert status == 2 and "model.pointer=True" in error and not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("kind", ["char", "byte", "unigram", "bpe"])
+@pytest.mark.parametrize("kind", ["char", "byte", "unigram", "bpe", "hf_bpe"])
 def test_each_kind_of_tokenizer_gives_its_ids_in_transformers(kind, models, command, tmp_path):
     text = ["Once upon a time, there was a fox.\nIt said: 'no 123'.\n"] * 50
-    tokenizer = built_tokenizer(1024) if kind == "bpe" else train_tokenizer(kind, text, {"unigram": 34}.get(kind))
+    tokenizer = built_tokenizer(1024) if kind == "bpe" else train_tokenizer(kind, text, SIZES.get(kind))
     small_run("mine", tokenizer, **{"mlp": "glu", "activation": "silu", "hidden_dim": 64})
     status, out, error = command("export", "mine", tmp_path / "out")
     assert status == 0 and "gives the ids" in out, error

@@ -219,6 +219,14 @@ def test_what_a_config_json_leaves_out_has_the_default_of_their_class(model_type
     assert not differences(family.read({}), family.read(theirs.to_dict()))
 
 
+def test_older_fields_are_read():
+    assert FAMILIES["gemma"].read({"hidden_act": "gelu"}).activation == "gelu_tanh"  # as its first configurations say
+    old = {"rope_theta": 5e5, "rope_scaling": None, "torch_dtype": "bfloat16", "auto_map": {"AutoConfig": "x.y"}}
+    assert FAMILIES["llama"].read(old).rope.theta == 5e5
+    gemma3 = FAMILIES["gemma3_text"].read({"rope_local_base_freq": 1e3, "rope_theta": 1e5, "sliding_window_pattern": 2})
+    assert gemma3.at(0).rope.theta == 1e3 and gemma3.at(1).rope.theta == 1e5 and len(gemma3.layers) == 2
+
+
 @pytest.mark.parametrize(("model_type", "wrong", "sentence"), [
     ("llama", {"rope_scaling": {"rope_type": "surprise", "factor": 8.0}}, "rope_type='surprise' is not known here"),
     ("llama", {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mscale": 2.0}}, "mscale"),
@@ -227,6 +235,16 @@ def test_what_a_config_json_leaves_out_has_the_default_of_their_class(model_type
     ("llama", {"hidden_size": "wide"}, "dim"),
     ("llama", {"hidden_size": [1]}, "dim"),
     ("llama", {"num_hidden_layers": 10**12}, "is not a number of layers"),
+    ("gptj", {"n_positions": 10**12}, "is not a number of tokens of context"),
+    ("gptj", {"n_head": 0}, "rotary_dim=64 is wrong"),
+    ("llama", {"vocab_size": None}, "vocab_size=None is not a number"),
+    ("granite", {"logits_scaling": 0}, "logits_scaling=0 is wrong"),
+    ("smollm3", {"no_rope_layers": [1]}, "no_rope_layers has 1 layers, and num_hidden_layers=36"),
+    ("mpt", {"n_heads": 12}, "n_heads=12 is not a power of two"),
+    ("mpt", {"attn_config": {"clip_qkv": 8.0}}, "attn_config has clip_qkv=8.0"),
+    ("opt", {"word_embed_proj_dim": 512}, "word_embed_proj_dim=512 is not hidden_size=768"),
+    ("falcon", {"new_decoder_architecture": True}, "new_decoder_architecture=True"),
+    ("gemma3_text", {"rope_scaling": {"rope_type": "linear", "factor": 8.0}}, "rope_type='linear' is not known"),
     ("gpt2", {"scale_attn_weights": False}, "scale_attn_weights=False, which is not known here"),
     ("gpt2", {"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx=True"),
     ("gemma2", {"use_bidirectional_attention": True}, "use_bidirectional_attention=True"),

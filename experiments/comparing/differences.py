@@ -79,6 +79,6 @@ def remarks(lines: Sequence[Line]) -> list[str]:
                     "if text and tokenizer are the same.")
     for member in members(lines):
         reached, asked = int(member.table["step"].max()), member.run.config.train.steps
-        if reached < asked:
+        if reached < asked and "imported" not in member.run.data:
             said.append(f"{member.name} stopped at step {reached:,} of {asked:,}.")
     return said
