@@ -65,7 +65,7 @@ class Field:
 
 
 def activation(name: str, default: str, *, tanh: str = "gelu_pytorch_tanh", gelu: str = "gelu") -> Field:
-    """The word of the MLP's nonlinearity; `tanh` is the family's word for gelu_tanh, `gelu` what its word gelu means."""
+    """The word of the MLP's nonlinearity; `tanh` is their word for gelu_tanh, `gelu` what their gelu means."""
     words = {ours: theirs for theirs, ours in reversed(ACTIVATIONS.items())} | {"gelu_tanh": tanh}
 
     def convert(word: str) -> str:
