@@ -78,6 +78,11 @@ class AttentionConfig:
     def kv_heads(self) -> int:
         return self.num_heads if self.num_kv_heads is None else self.num_kv_heads
 
+    @property
+    def is_fused(self) -> bool:
+        """Whether one fused call attends; what it cannot do is done step by step."""
+        return self.backend == "sdpa" and self.softcap is None and not self.sinks
+
     def __post_init__(self):
         require_positive(self, "num_heads", "num_kv_heads", "head_dim", "window", "softcap", "scale", "clip")
         require_between(self, "dropout")

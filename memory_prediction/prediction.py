@@ -25,9 +25,11 @@ IMPORTED = dict.fromkeys(("lion", "soap", "schedule_free"), 19 * MB)  # optimize
 # what torch.compile imports and keeps in this process, and how much more it may be: the compilers of C++ are others
 COMPILER, COMPILER_PER_LAYER, COMPILER_SPARE = 90 * MB, 6 * MB, 30 * MB
 FUSED = 0.6  # x the tensors: the least that a compiled model makes, in which most intermediate ones are fused away
-# x the tensors: the most that the fast allocator holds, with unused gaps between them; the second if activations or
-# logits are computed again for the gradient. Logits that are made in chunks leave gaps of their own
-FAST_ALLOCATOR, FAST_ALLOCATOR_AGAIN, GAPS_OF_CHUNKS = 2.3, 2.75, 1.5  # the last x all logits of a batch
+# x the tensors: the most that the fast allocator holds, with gaps between them that fit no other tensor; the second if
+# activations or logits are computed again for the gradient, the third if attention is computed step by step, in many
+# tensors of one size; all from the worst of a hundred drawn runs. Logits in chunks leave gaps of their own
+FAST_ALLOCATOR, FAST_ALLOCATOR_AGAIN, FAST_ALLOCATOR_EAGER = 2.3, 3.25, 3.75
+GAPS_OF_CHUNKS = 1.5  # x all logits of a batch
 WORKSPACE = {"cuda": 64 * MB}  # cuBLAS on Hopper: half for the thread of the forward, half for that of the backward
 DEEP = 6  # layers; a deeper model is predicted from two shallow ones
 
@@ -40,9 +42,11 @@ class Prediction:
     how: str  # exact, from two depths, or from a trial: see predict
     device: str
     threads: int
-    train: TrainConfig
-    logits_bytes: int  # of a whole batch, in float32
-    compiler_bytes: int  # 0 = the run is not compiled
+    cfg: Config  # settled for the device
+
+    @property
+    def train(self) -> TrainConfig:
+        return self.cfg.train
 
     @property
     def bfloat16(self) -> bool:
@@ -69,12 +73,13 @@ class Prediction:
             return round(self.peak_bytes + WORKSPACE[self.device])
         own = LIBRARIES + LIBRARIES_PER_THREAD * (self.threads - 1) + LIBRARIES_PER_BLOCK * self.peak.num_blocks
         own += LIBRARIES_PER_PRODUCT * self.peak.num_products
-        return round(self.peak_bytes + own + self.imported_bytes + self.compiler_bytes)
+        compiler = COMPILER + COMPILER_PER_LAYER * self.cfg.model.num_layers if self.train.compile else 0
+        return round(self.peak_bytes + own + self.imported_bytes + compiler)
 
     @property
     def least_bytes(self) -> int:
         """The least that a process grows by, whatever the compiler saves."""
-        saved = (1 - FUSED) * self.peak_bytes if self.compiler_bytes else 0
+        saved = (1 - FUSED) * self.peak_bytes if self.train.compile else 0
         return self.low_bytes - round(saved)
 
     @property
@@ -87,10 +92,18 @@ class Prediction:
         """The most that a process grows by, with the fast allocator."""
         if self.device != "cpu":
             return self.low_bytes
-        chunked = self.train.loss_chunk is not None
-        factor = FAST_ALLOCATOR_AGAIN if chunked or self.train.checkpoint_activations else FAST_ALLOCATOR
-        gaps = (factor - 1) * self.peak_bytes + GAPS_OF_CHUNKS * self.logits_bytes * chunked
-        return self.low_bytes + round(gaps) + COMPILER_SPARE * (self.compiler_bytes > 0)
+        spare = COMPILER_SPARE if self.train.compile else 0
+        return self.low_bytes + self._gap_bytes() + spare
+
+    def _gap_bytes(self) -> int:
+        """The most that the fast allocator holds besides tensors."""
+        model, chunked = self.cfg.model, self.train.loss_chunk is not None
+        layers = [model.by_kind[kind] for kind in model.layers]
+        eager = any(layer.mixer == "attention" and not layer.attention.is_fused for layer in layers)
+        again = chunked or self.train.checkpoint_activations
+        factor = FAST_ALLOCATOR_EAGER if eager else FAST_ALLOCATOR_AGAIN if again else FAST_ALLOCATOR
+        logits = 4 * self.train.batch_size * model.max_seq_len * model.padded_vocab_size if chunked else 0
+        return round((factor - 1) * self.peak_bytes + GAPS_OF_CHUNKS * logits)
 
     def bytes_with(self, allocator: str) -> int:
         """The most that a process grows by, with the "fast" or the "tight" allocator."""
@@ -129,8 +142,7 @@ def predict(cfg: Config, *, device: str = "cpu", threads: int | None = None) -> 
     """
     if cfg.model.vocab_size is None:
         raise ValueError("model.vocab_size=None: give a number to predict with, e.g. the tokenizer's")
-    compiler_bytes = (COMPILER + COMPILER_PER_LAYER * cfg.model.num_layers) * cfg.train.compile
-    cfg = _settle(cfg, device)
+    compiled, cfg = cfg.train.compile, _settle(cfg, device)
     texts, rows = num_texts(cfg), cfg.train.batch_size
     try:
         breakdowns, how = _at_depth(cfg, rows, texts, device)
@@ -140,9 +152,8 @@ def predict(cfg: Config, *, device: str = "cpu", threads: int | None = None) -> 
         trained, written = (extrapolate(one, two, number - 1) for number in (rows, texts))
         breakdowns = {where: (written if where[0] == "sampling" else trained)[where] for where in trained}
         how = "from a trial"
-    logits_bytes = 4 * rows * cfg.model.max_seq_len * cfg.model.padded_vocab_size
-    return Prediction(breakdowns=breakdowns, how=how, device=device, train=cfg.train,
-                      logits_bytes=logits_bytes, compiler_bytes=compiler_bytes,
+    cfg = override(cfg, {"train.compile": compiled})
+    return Prediction(breakdowns=breakdowns, how=how, device=device, cfg=cfg,
                       threads=torch.get_num_threads() if threads is None else threads)
 
 

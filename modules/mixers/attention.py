@@ -240,6 +240,6 @@ def make_attend(cfg: LayerConfig) -> nn.Module:
     scale = cfg.head_width**-0.5 if own.scale is None else own.scale
     if own.sinks:
         return SinkAttention(own.num_heads, scale=scale, dropout=own.dropout, softcap=own.softcap)
-    if own.backend == "eager" or own.softcap is not None:
-        return EagerAttention(scale=scale, dropout=own.dropout, softcap=own.softcap)
-    return SDPA(scale=scale, dropout=own.dropout)
+    if own.is_fused:
+        return SDPA(scale=scale, dropout=own.dropout)
+    return EagerAttention(scale=scale, dropout=own.dropout, softcap=own.softcap)
