@@ -101,7 +101,7 @@ class ALiBi(Float32Buffers):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        self.slopes.copy_(self.scale * alibi_slopes(len(self.slopes)))
+        self.slopes.copy_(alibi_slopes(len(self.slopes), self.scale))
 
     @log_io("... t, ... s -> ... h t s")
     def forward(self, q_positions: Tensor, k_positions: Tensor) -> Tensor:
@@ -109,12 +109,12 @@ class ALiBi(Float32Buffers):
         return -self.slopes.view(-1, 1, 1) * distance.unsqueeze(-3)
 
 
-def alibi_slopes(num_heads: int) -> Tensor:
-    """The geometric slopes 2^(-8i/h) of arXiv:2108.12409, section 3. Shape: (h,)."""
+def alibi_slopes(num_heads: int, scale: float = 1.0) -> Tensor:
+    """The geometric slopes 2^(-8i/h) of arXiv:2108.12409, section 3, times `scale`. Shape: (h,)."""
     power = 2 ** math.floor(math.log2(num_heads))
     slopes = [2 ** (-8 * (i + 1) / power) for i in range(power)]
     slopes += [2 ** (-4 * (2 * i + 1) / power) for i in range(num_heads - power)]
-    return torch.tensor(slopes, dtype=torch.float32)
+    return torch.tensor([scale * slope for slope in slopes], dtype=torch.float32)
 
 
 # kinds act on the embedding, on queries and keys (a class for each rope.layout), or on the scores

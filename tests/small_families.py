@@ -12,8 +12,8 @@ from presets import load_preset, tiny
 VOCAB = 61
 FAMILY_OF = {preset: family for family in FAMILIES.values() for preset in family.presets}
 # forms that no preset has, with the family they are of
-WITHOUT_PRESET = {"default exported": {"mlp": "mlp", "activation": "relu2", "norm": "rms", "qk_norm": "head"}}
-FORM_OF = {"default exported": "apertus"}
+WITHOUT_PRESET = {"defaults": {"mlp": "mlp", "activation": "relu2", "norm": "rms", "qk_norm": "head"}}
+FORM_OF = {"defaults": "apertus"}
 
 
 def toy(preset: str, *, vocab_size: int = VOCAB) -> ModelConfig:

@@ -40,7 +40,7 @@ CASES: dict[str, dict[str, Any]] = {
                       "model.mlp_dropout": 0.1, "model.embed_dropout": 0.1, "model.attention.dropout": 0.1},
     "branch_post, cosine": {"model.residual": "branch_post", "model.norm": "cosine", "model.activation": "mish"},
     "dyt, sinusoidal": {"model.norm": "dyt", "model.position": "sinusoidal", "model.qk_norm": "none"},
-    "attention alone": {"model.mlp": "none", "model.num_layers": 6, "model.dim": 192},
+    "attention alone, l2": {"model.mlp": "none", "model.num_layers": 6, "model.dim": 192, "model.norm": "l2"},
     "no mixer": {"model.mixer": "none", "model.dim": 384, "model.position": "rope", "model.qk_norm": "none",
                  "train.optimizer": "sgd"},
     "tied, 32k": {"model.tie_embeddings": True, "model.vocab_size": 32768, "train.batch_size": 2,
@@ -54,7 +54,8 @@ CASES: dict[str, dict[str, Any]] = {
     "lion, average": {"train.optimizer": "lion", "train.ema_decay": 0.999, "model.dim": 256, "model.num_layers": 6},
     "soap": {"train.optimizer": "soap", "model.dim": 256, "model.num_layers": 4},
     "schedule-free": {"train.optimizer": "schedule_free", "train.schedule": "constant", "model.dim": 320},
-    "wide and short": {"model.dim": 768, "model.num_layers": 4, "model.max_seq_len": 64, "model.vocab_size": 8192,
+    "wide and short, two norms": {"model.residual": "parallel_each", "model.dim": 768, "model.num_layers": 4,
+                                  "model.max_seq_len": 64, "model.vocab_size": 8192,
                        "train.batch_size": 4},
 }
 CHOICES: dict[str, tuple[Any, ...]] = {
