@@ -38,7 +38,8 @@ def export_run(run: Run, folder: Path, *, checkpoint: str = "best", ema: bool = 
     theirs, weights = their_config(family, cfg, tokenizer), their_weights(family, cfg, model)
     compared = sentence(model, family, theirs, weights) if check else "its logits are not compared: --no-check"
     with private_folder(folder) as unfinished:
-        save_file(weights, unfinished / WHOLE, metadata={"format": "pt"})
+        saved = {family.weights.saved_name(name): tensor for name, tensor in weights.items()}
+        save_file(saved, unfinished / WHOLE, metadata={"format": "pt"})
         write_json(unfinished / "config.json", theirs)
         write_json(unfinished / "generation_config.json", generation(tokenizer, cfg))
         write_tokenizer(unfinished, tokenizer, backend, cfg.max_seq_len)

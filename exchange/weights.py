@@ -1,5 +1,7 @@
 """The weights of one of our models from a folder of theirs: sizes are compared before anything is built."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -20,6 +22,9 @@ def load_model(family: Family, cfg: ModelConfig, saved: SavedTensors) -> Model:
     tensors = saved.renamed(family.weights.full_names(list(saved)))
     require_fitting(family, cfg, tensors)
     require_tied(family, cfg, tensors)
+    for name, value in family.weights.constant_buffers(list(saved)).items():
+        if name in saved and not math.isclose(float(saved[name]), value, rel_tol=0.01):  # bfloat16 rounds it
+            raise ValueError(f"{name} is {float(saved[name]):g}, and only {value:g} is known here")
     model = Model(cfg)
     own = dict(model.named_parameters())
     with torch.no_grad():
@@ -72,7 +77,8 @@ def their_weights(family: Family, cfg: ModelConfig, model: Model) -> dict[str, T
     """The tensors to save, tied ones once."""
     with torch.no_grad():
         found = family.weights.to_theirs(cfg, dict(model.named_parameters()))
-        return {name: tensor.detach().float().contiguous() for name, tensor in found.items()}
+        buffers = {name: torch.tensor(value) for name, value in family.weights.constant_buffers(found).items()}
+        return {name: tensor.detach().float().contiguous() for name, tensor in (found | buffers).items()}
 
 
 def listed(names: set[str]) -> str:

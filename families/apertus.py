@@ -22,7 +22,8 @@ FAMILY = Family(
         renamed(LINEARS | {"mixer.norm": "attention_layernorm", "mlp.norm": "feedforward_layernorm",
                            "mlp.branch.act": "mlp.act_fn"}),
         renamed({"embed.tokens": "model.embed_tokens", "norm": "model.norm", HEAD: "lm_head"}),
-        buffers=(".rotary_emb.inv_freq", ".act_fn.beta", ".act_fn.eps")),
+        buffers=(".rotary_emb.inv_freq", ".act_fn.beta", ".act_fn.eps"),
+        constants=(("act_fn.alpha_p", "act_fn.beta", 0.5), ("act_fn.alpha_p", "act_fn.eps", -1e-6))),
     presets={
         # the 8B model
         "apertus": {"dim": 4096, "num_layers": 32, "attention.num_heads": 32, "attention.num_kv_heads": 8,

@@ -50,7 +50,7 @@ FAMILY = Family(
             "mlp.branch.out": "mlp.dense_4h_to_h", "mixer.norm": "input_layernorm",
             "mlp.norm": "post_attention_layernorm"})),
         renamed({"embed.tokens": "gpt_neox.embed_in", "norm": "gpt_neox.final_layer_norm", HEAD: "lm_head"}),
-        prefix="gpt_neox.", older=("embed_out",),
+        prefix="gpt_neox.", saved_head="embed_out",
         buffers=(".rotary_emb.inv_freq", ".attention.bias", ".attention.masked_bias")),
     presets={"pythia": _size(2560, 32, 32), "pythia-160m": _size(768, 12, 12)},
 )

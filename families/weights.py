@@ -5,7 +5,7 @@ Rules name modules. A weight is a weight in both; our norms have a scale and a b
 needs no import of it.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -126,7 +126,8 @@ class WeightMap:
     prefix: str = "model."  # their names may lack it: those of a model without its head
     head: str = "lm_head"
     buffers: tuple[str, ...] = (".rotary_emb.inv_freq",)  # ends of names that are saved and are not weights
-    older: tuple[str, ...] = ()  # names of the head in older files
+    saved_head: str = ""  # the name of the head in files, if it is another than in the model
+    constants: tuple[tuple[str, str, float], ...] = ()  # end of a weight's name, that of a buffer beside it, its value
 
     def pairs(self, cfg: ModelConfig, own: Tensors) -> Iterator[Pair]:
         """All pairs, for a model with these parameters. Raises ValueError if one of them has no place."""
@@ -152,6 +153,16 @@ class WeightMap:
             parts = pair.rule.split(theirs[pair.theirs], [own[name].shape for name in pair.ours], cfg)
             yield from zip(pair.ours, parts, strict=True)
 
+    def constant_buffers(self, names: Iterable[str]) -> dict[str, float]:
+        """The buffers that stand beside these weights of theirs, and the one value that each has here."""
+        return {name.removesuffix(weight) + buffer: value for name in names
+                for weight, buffer, value in self.constants if name.endswith(weight)}
+
+    def saved_name(self, name: str) -> str:
+        """The name of a weight in files."""
+        module, _, end = name.rpartition(".")
+        return f"{self.saved_head}.{end}" if self.saved_head and module == self.head else name
+
     def full_names(self, names: Sequence[str]) -> dict[str, str]:
         """{name with the prefix: name as it is saved}, without buffers."""
         kept = [name for name in names if not name.endswith(self.buffers)]
@@ -159,7 +170,7 @@ class WeightMap:
         found = {}
         for name in kept:
             module, _, end = name.rpartition(".")
-            full = f"{self.head}.{end}" if module in self.older else name
+            full = f"{self.head}.{end}" if self.saved_head and module == self.saved_head else name
             found[self.prefix + full if bare and not full.startswith(self.head) else full] = name
         return found
 
