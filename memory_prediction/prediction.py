@@ -27,7 +27,7 @@ COMPILER, COMPILER_PER_LAYER, COMPILER_SPARE = 90 * MB, 6 * MB, 30 * MB
 FUSED = 0.6  # x the tensors: the least that a compiled model makes, in which most intermediate ones are fused away
 # x the tensors: the most that the fast allocator holds, with gaps between them that fit no other tensor; the second if
 # activations or logits are computed again for the gradient, the third if attention is computed step by step, in many
-# tensors of one size; all from the worst of a hundred drawn runs. Logits in chunks leave gaps of their own
+# tensors of one size; chosen by hand on drawn runs, of which a few exceed them. Logits in chunks leave gaps too
 FAST_ALLOCATOR, FAST_ALLOCATOR_AGAIN, FAST_ALLOCATOR_EAGER = 2.3, 3.25, 3.75
 GAPS_OF_CHUNKS = 1.5  # x all logits of a batch
 WORKSPACE = {"cuda": 64 * MB}  # cuBLAS on Hopper: half for the thread of the forward, half for that of the backward
