@@ -21,7 +21,8 @@ from configuration.units import parse_bytes, parse_seconds
 
 __all__ = [
     "CHECKED", "AlibiConfig", "AttentionConfig", "Config", "DataConfig", "LayerConfig", "ModelConfig", "RopeConfig",
-    "SampleConfig", "SinusoidalConfig", "TokenizerConfig", "TrainConfig", "diff", "flags", "flat", "from_dict", "get", "load_config", "override",
+    "SampleConfig", "SinusoidalConfig", "TokenizerConfig", "TrainConfig", "diff", "flags", "flat", "from_dict", "get",
+    "load_config", "override",
     "parse_bytes", "parse_seconds", "replace", "rotated_channels", "save_config", "to_dict",
 ]
 
@@ -68,7 +69,7 @@ class AttentionConfig:
     qk_norm_kind: Norm | None = None  # the norm of queries and keys; None = as norm
     qk_norm_affine: bool | None = None  # its learned scale; None = as norm_affine
     qk_norm_bias: bool | None = None  # its learned shift; None = as norm_bias
-    qk_norm_after_rope: bool = False  # normalise queries and keys after they are rotated, as in nanochat
+    qk_norm_after_rope: bool = False  # normalise queries and keys after they are rotated, not before
     clip: float | None = None  # clamp queries, keys and values to -clip ... clip before they are rotated, as in OLMo 1 and MPT; None = off
     gate: OutputGate = "none"  # multiply the output by a sigmoid of the input: one number for each head, or for each channel. arXiv:2505.06708
     sinks: bool = False  # a learned score for each head that takes attention and gives nothing, as in gpt-oss. arXiv:2309.17453
@@ -106,7 +107,8 @@ class RopeConfig:
     attention_factor: float | None = None  # yarn: factor on rotated queries and keys; None = 0.1 ln(factor) + 1
 
     @property
-    def attention_scale(self) -> float:
+    def magnitude(self) -> float:
+        """The factor on rotated queries and keys."""
         if self.scaling != "yarn":
             return 1.0
         return 0.1 * math.log(self.factor) + 1 if self.attention_factor is None else self.attention_factor

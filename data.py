@@ -173,7 +173,7 @@ def eval_batches(
 
 
 def stride(count: int, most: int) -> int:
-    """The smallest power of two such that every so manieth of `count` things are at most `most`."""
+    """The smallest power of two k such that every k-th of `count` things makes at most `most` of them."""
     return 1 << (-(-count // most) - 1).bit_length()
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from config import Config, DataConfig, TokenizerConfig, TrainConfig
 from configuration.checks import require_folder_name
+from configuration.reading import read_json
 from exchange.folder import SavedTensors, read_model_type
 from exchange.reference import sentence
 from exchange.weights import load_model
@@ -29,10 +30,11 @@ def import_folder(folder: Path, name: str, *, tokenizer: str | None = None, chec
     family, theirs = read_model_type(folder)
     cfg, saved = family.read(theirs), SavedTensors(folder)
     words = their_tokenizer(folder, tokenizer, cfg.vocab_size)
-    model = load_model(family, cfg, saved)
+    tensors = saved.renamed(family.weights.full_names(list(saved)))
+    model = load_model(family, cfg, tensors)
     compared = "its logits are not compared: --no-check"
     if check:
-        compared = sentence(model, family, theirs, saved.renamed(family.weights.full_names(list(saved))))
+        compared = sentence(model, family, theirs, tensors)
     config = Config(model=cfg, data=DataConfig(name=(IMPORTED,)), tokenizer=TokenizerConfig(
         path=str(path / "tokenizer")), train=TrainConfig(name=name))
     facts = describe(folder, family.model_type, saved, adds_bos=adds_bos(folder))
@@ -66,7 +68,7 @@ def describe(folder: Path, model_type: str, saved: SavedTensors, *, adds_bos: bo
 def adds_bos(folder: Path) -> bool:
     """Whether their tokenizer begins each text with a special token."""
     try:
-        state = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+        state = read_json(folder / "tokenizer.json")
         steps = state["post_processor"]["single"] if state["post_processor"]["type"] == "TemplateProcessing" else []
         return bool(steps) and "SpecialToken" in steps[0]
     except (OSError, ValueError, LookupError, TypeError):

@@ -6,20 +6,21 @@ import torch
 from torch import Tensor
 
 from config import ModelConfig
-from exchange.folder import RenamedTensors, SavedTensors, require_finite
+from exchange.folder import RenamedTensors, require_finite
 from families.family import Family
 from families.weights import HEAD
 from model import Model
+from run_store.unfilled import unfilled
 
 MOST_NAMED = 3  # tensors in a sentence
 
 
-def load_model(family: Family, cfg: ModelConfig, saved: SavedTensors) -> Model:
+def load_model(family: Family, cfg: ModelConfig, tensors: RenamedTensors) -> Model:
     """Our model with all tensors of a folder, each used once.
 
     Raises ValueError if one is missing, left over, of another shape or not finite.
     """
-    tensors = saved.renamed(family.weights.full_names(list(saved)))
+    saved = tensors.saved
     require_fitting(family, cfg, tensors)
     require_tied(family, cfg, tensors)
     for name, value in family.weights.constant_buffers(list(saved)).items():
@@ -51,7 +52,7 @@ def require_fitting(family: Family, cfg: ModelConfig, tensors: RenamedTensors) -
 def expected_shapes(family: Family, cfg: ModelConfig) -> dict[str, tuple[int, ...]]:
     """Their names and shapes, of a model on the meta device. Raises ValueError if no such model can be made."""
     try:
-        with torch.device("meta"):
+        with unfilled():
             model = Model(cfg)
             theirs = family.weights.to_theirs(cfg, dict(model.named_parameters()))
     except RuntimeError as error:

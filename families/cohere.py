@@ -1,7 +1,7 @@
 """Command R, Cohere 2024: both branches read one norm; in the larger model each head has a norm of its own."""
 
 from families.family import Family
-from families.fields import ATTENTION_BIASES, OMIT, Field, activation, llama_sizes, tied, unusual_head_dim
+from families.fields import ATTENTION_BIASES, Field, activation, llama_sizes, switch, tied, unusual_head_dim
 from families.layers import Rope
 from families.weights import llama_weights
 
@@ -12,8 +12,7 @@ FAMILY = Family(
             unusual_head_dim(), activation("hidden_act", "silu"), Field("layer_norm_eps", "norm_eps", 1e-5),
             Field("logit_scale", "logit_scale", 0.0625), tied(True), Rope(theta=500_000.0),
             Field("attention_bias", ATTENTION_BIASES, False),
-            Field("use_qk_norm", "qk_norm", False, lambda on: "each_head" if on else "none",
-                  lambda cfg: {"each_head": True, "none": False}.get(cfg.qk_norm, OMIT))),
+            switch("use_qk_norm", "qk_norm", False, on="each_head", off="none")),
     weights=llama_weights({"norm": "input_layernorm"}),
     presets={
         # the 104B model

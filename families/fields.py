@@ -131,5 +131,11 @@ def llama_sizes(*, vocab: int = 32000, dim: int = 4096, hidden_dim: int = 11008,
             Field("attention_dropout", "attention.dropout", 0.0))
 
 
+def switch(name: str, flag: str, default: bool, *, on: str, off: str) -> Field:
+    """A field that is true for one word of a choice and false for another; other words have none."""
+    return Field(name, flag, default, lambda given: on if given else off,
+                 lambda cfg: {on: True, off: False}.get(get(cfg, flag), OMIT))
+
+
 def tied(default: bool) -> Field:
     return Field("tie_word_embeddings", "tie_embeddings", default)

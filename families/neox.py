@@ -3,9 +3,8 @@
 Both branches read the stream, each through a norm of its own; a quarter of each head is rotated.
 """
 
-from config import ModelConfig
 from families.family import EVERY_BIAS, Family
-from families.fields import ATTENTION_BIASES, OMIT, Field, Theirs, activation, hidden, tied, vocabulary
+from families.fields import ATTENTION_BIASES, Field, Theirs, activation, hidden, switch, tied, vocabulary
 from families.layers import Rope
 from families.weights import HEAD, QKV, FusedByHead, WeightMap, renamed
 
@@ -26,10 +25,6 @@ def _size(dim: int, num_layers: int, num_heads: int) -> dict:
             "vocab_size": 50304, "max_seq_len": 2048, "activation": "gelu", "rope.fraction": 0.25}
 
 
-def _parallel(cfg: ModelConfig) -> object:
-    return {"parallel_each": True, "pre": False}.get(cfg.residual, OMIT)
-
-
 FAMILY = Family(
     model_type="gpt_neox", architecture="GPTNeoXForCausalLM",
     fixed=EVERY_BIAS,
@@ -40,7 +35,7 @@ FAMILY = Family(
         Field("layer_norm_eps", "norm_eps", 1e-5), Field("hidden_dropout", "residual_dropout", 0.0),
         Field("attention_dropout", "attention.dropout", 0.0), tied(False),
         Field("attention_bias", ATTENTION_BIASES, True), NeoXRope(fraction=0.25),
-        Field("use_parallel_residual", "residual", True, lambda on: "parallel_each" if on else "pre", _parallel),
+        switch("use_parallel_residual", "residual", True, on="parallel_each", off="pre"),
     ),
     harmless=("classifier_dropout", "is_decoder"),
     weights=WeightMap(

@@ -1,15 +1,9 @@
 """StableLM 2, Bellagente et al. 2024, arXiv:2402.17834: a gated MLP, LayerNorm, a quarter of each head rotated."""
 
-from config import ModelConfig
 from families.family import Family
-from families.fields import OMIT, QKV_BIASES, Field, activation, llama_sizes, tied, unusual_head_dim
+from families.fields import QKV_BIASES, Field, activation, llama_sizes, switch, tied, unusual_head_dim
 from families.layers import Rope
 from families.weights import PRE, llama_weights
-
-
-def _parallel(cfg: ModelConfig) -> object:
-    return {"parallel": True, "pre": False}.get(cfg.residual, OMIT)
-
 
 FAMILY = Family(
     model_type="stablelm", architecture="StableLmForCausalLM",
@@ -17,7 +11,7 @@ FAMILY = Family(
     fields=(*llama_sizes(vocab=50304, dim=2560, hidden_dim=6912, kv=32, context=4096), unusual_head_dim(),
             activation("hidden_act", "silu"), Field("layer_norm_eps", "norm_eps", 1e-5), tied(False),
             Rope(fraction=0.25), Field("use_qkv_bias", QKV_BIASES, False),
-            Field("use_parallel_residual", "residual", False, lambda on: "parallel" if on else "pre", _parallel),
+            switch("use_parallel_residual", "residual", False, on="parallel", off="pre"),
             Field("hidden_dropout", "residual_dropout", 0.0)),
     only={"qk_layernorm": False},
     weights=llama_weights(PRE | {"norm": "input_layernorm"}),

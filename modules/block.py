@@ -14,7 +14,6 @@ from modules.norm import norm_maker
 from modules.stream import Carrying, Context, Stream
 from tools import LoggingModule, log_io
 
-MakeNorm = Callable[[], nn.Module]
 Caches = Mapping[str, Any]  # the cache of each branch of a block, by its name; None = the branch has none
 
 # ---- how a branch is called, by the arguments that it takes: see Wiring ----
@@ -52,7 +51,9 @@ class Wiring(LoggingModule):
 
     norms: tuple[str, ...] = ()  # names of the norms of a wiring
 
-    def __init__(self, branch: nn.Module, make_norm: MakeNorm, *, dropout: float = 0.0, scale: float = 1.0):
+    def __init__(
+        self, branch: nn.Module, make_norm: Callable[[], nn.Module], *, dropout: float = 0.0, scale: float = 1.0,
+    ):
         super().__init__()
         for name in self.norms:
             setattr(self, name, make_norm())

@@ -12,6 +12,8 @@ from config import LayerConfig, ModelConfig
 from modules.precision import Float32Buffers, constants, widen
 from tools import LoggingModule, log_io
 
+MakeNorm = Callable[[int], nn.Module]  # from a width
+
 
 class RMSNorm(LoggingModule):
     """Divide each vector by its root mean square, then scale each channel.
@@ -111,7 +113,7 @@ class EachHeadNorm(LoggingModule):
     Shape: x (b, h, t, p) -> (b, h, t, p). Statistics in float32; the result has the dtype of x.
     """
 
-    def __init__(self, head_dim: int, *, num_heads: int, make_norm: "MakeNorm", affine: bool, bias: bool, offset: bool):
+    def __init__(self, head_dim: int, *, num_heads: int, make_norm: MakeNorm, affine: bool, bias: bool, offset: bool):
         super().__init__()
         self.norm, self.offset = make_norm(head_dim), float(offset)
         self.scale = nn.Parameter(torch.empty(num_heads, head_dim)) if affine else None
@@ -178,7 +180,6 @@ def fill(tensor: Tensor | None, value: float) -> None:
 
 
 NORMS = {"rms": RMSNorm, "layer": LayerNorm, "cosine": CosineNorm, "l2": L2Norm, "dyt": DyT, "none": NoNorm}
-MakeNorm = Callable[[int], nn.Module]
 
 
 def norm_maker(cfg: ModelConfig) -> MakeNorm:

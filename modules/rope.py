@@ -24,7 +24,6 @@ class RoPE(Float32Buffers):
     def __init__(self, head_dim: int, rope: RopeConfig = PLAIN):
         super().__init__()
         self.rope, self.rotated = rope, rotated_channels(head_dim, rope.fraction)
-        self.factor = rope.attention_scale
         self.frequencies = constants(self.rotated // 2)
         self.reset_parameters()
 
@@ -37,7 +36,7 @@ class RoPE(Float32Buffers):
         angles = positions.float().unsqueeze(-1) * self.frequencies
         if angles.dim() == 3:
             angles = angles.unsqueeze(1)
-        return angles.cos() * self.factor, angles.sin() * self.factor
+        return angles.cos() * self.rope.magnitude, angles.sin() * self.rope.magnitude
 
     def split(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return x.chunk(2, dim=-1)

@@ -130,7 +130,7 @@ def start(cfg: Config, folder: Path, *, force: bool) -> Popen:
         words = ["--config", str(folder / f"{name}.json")]
         save_config(cfg, folder / f"{name}.json")
     return Popen([sys.executable, str(runs.ROOT / "train.py"), *words, *["--force"] * force],
-                            env=os.environ | {"SHAPESHIFTER_MODELS": str(runs.MODELS)}, process_group=0)
+                 env=os.environ | {"SHAPESHIFTER_MODELS": str(runs.MODELS)}, process_group=0)
 
 
 def how_ended(name: str) -> str:
