@@ -1,14 +1,10 @@
-"""The rules of ModelConfig: impossible values, and the layers in which each flag has an effect.
-
-A group (model.rope, model.attention, ...) acts if a layer has the part of its name: one of the layer's choices (mixer,
-mlp, norm, position, ...) is that word. So the group of a new part needs no line here. LAYER_ACTS and MODEL_ACTS have
-the conditions of single flags.
-"""
+"""The rules of ModelConfig: impossible values, and flags that no layer uses, by configuration/acting.py."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
 
+from configuration.acting import CONDITIONS, IN_EMBEDDING, LAYER_ACTS, MODEL_ACTS, attends, has_part
 from configuration.checks import (
     Acts,
     asks,
@@ -54,81 +50,6 @@ WHOLE_MODEL = {"dim", "num_layers", "vocab_size", "vocab_multiple_of", "max_seq_
                "final_norm", "embed_norm", "pointer", "pointer_dim", "tie_embeddings", "embed_scale", "logit_softcap",
                "logit_scale", "embed_dropout", "init", "init_std", "out_init", "head_zero_init", "z_loss"}
 ALSO_WHOLE_MODEL = {"norm", "norm_eps", "norm_affine", "norm_bias", "norm_unit_offset", "residual"}  # the final norm's
-IN_EMBEDDING = ("learned", "sinusoidal")  # positions that are added to the embedding, once for all layers
-
-
-def attends(layer: Any) -> bool:
-    """Whether a layer's mixer is attention, which the flags of attention and positions concern."""
-    return layer.mixer == "attention"
-
-
-def has_part(layer: Any, group: str) -> bool:
-    """Whether a layer has the part that a group of flags belongs to: one of its choices is the group's name."""
-    choices = {field.name: getattr(layer, field.name) for field in fields(layer)}
-    return any(word == group and (flag != "position" or attends(layer)) for flag, word in choices.items())
-
-
-# when a group acts, in words
-CONDITIONS = {"attention": "a mixer is attention", "rope": "position is rope", "alibi": "position is alibi",
-              "sinusoidal": "position is sinusoidal"}
-
-
-def _qk_norm_has_bias(layer: Any) -> bool:
-    return _qk_norm_affine(layer) and (layer.attention.qk_norm_kind or layer.norm) in ("rms", "layer", "dyt")
-
-
-def _qk_norm_sees_turns(layer: Any) -> bool:
-    """Whether the norm of a rotated vector is not the rotated norm: lengths alone stay as they are."""
-    kind = layer.attention.qk_norm_kind or layer.norm
-    return kind in ("layer", "dyt") or _qk_norm_affine(layer) and kind != "cosine"
-
-
-def _qk_norm_affine(layer: Any) -> bool:
-    own = layer.attention.qk_norm_affine
-    return layer.norm_affine if own is None else own
-
-
-def has_branches(layer: Any) -> bool:
-    return layer.mixer != "none" or layer.mlp != "none"
-
-
-# single flags of a layer -> when they act
-LAYER_ACTS: dict[tuple[str, ...], Acts] = {
-    ("norm_affine", "inner_norm"): ("norm is not none", lambda c: c.norm != "none"),
-    ("qk_norm",): ("norm or attention.qk_norm_kind is not none",
-                   lambda c: attends(c) and (c.attention.qk_norm_kind or c.norm) != "none"),
-    ("attention.qk_norm_kind", "attention.qk_norm_affine"): ("qk_norm is not none", lambda c: c.qk_norm != "none"),
-    ("attention.qk_norm_bias",): ("qk_norm is not none, and its kind is rms, layer or dyt with a scale",
-                                  lambda c: c.qk_norm != "none" and _qk_norm_has_bias(c)),
-    ("attention.qk_norm_after_rope",): (
-        "position is rope and qk_norm is head or each_head, with a learned scale or of kind layer or dyt",
-        lambda c: has_part(c, "rope") and c.qk_norm in ("head", "each_head") and _qk_norm_sees_turns(c)),
-    ("norm_eps",): ("norm is neither dyt nor none", lambda c: c.norm not in ("dyt", "none")),
-    ("norm_bias",): ("norm is neither cosine nor none, and norm_affine is on",
-                     lambda c: c.norm not in ("cosine", "none") and c.norm_affine),
-    ("norm_unit_offset",): ("norm is none of cosine, dyt and none, and norm_affine is on",
-                            lambda c: c.norm not in ("cosine", "dyt", "none") and c.norm_affine),
-    ("position",): ("a mixer is attention, or position is learned or sinusoidal",
-                    lambda c: attends(c) or c.position in IN_EMBEDDING),
-    ("rope.original_len",): ("rope.scaling is llama3 or yarn", lambda c: c.rope.scaling in ("llama3", "yarn")),
-    ("rope.low_freq_factor", "rope.high_freq_factor"): ("rope.scaling is llama3",
-                                                        lambda c: c.rope.scaling == "llama3"),
-    ("rope.beta_fast", "rope.beta_slow", "rope.truncate", "rope.attention_factor"): (
-        "rope.scaling is yarn", lambda c: c.rope.scaling == "yarn"),
-    ("activation", "mlp_bias", "mlp_dropout", "hidden_dim"): ("mlp is not none", lambda c: c.mlp != "none"),
-    ("hidden_mult", "hidden_multiple_of"): ("mlp is not none and hidden_dim is not given",
-                                            lambda c: c.mlp != "none" and c.hidden_dim is None),
-    ("residual", "residual_scale", "residual_dropout"): ("a layer has a mixer or an MLP", has_branches),
-    ("residual",): ("norm is not none, or residual is parallel or none",
-                    lambda c: c.norm != "none" or c.residual in ("parallel", "none")),
-    ("inner_norm",): ("a layer has a mixer or an MLP", has_branches),
-}
-# flags of the whole model -> when they act
-MODEL_ACTS: dict[tuple[str, ...], Acts] = {
-    ("embed_norm",): ("norm is not none", lambda c: c.norm != "none"),
-    ("pointer_dim",): ("pointer is on", lambda c: c.pointer),
-    ("head_zero_init",): ("tie_embeddings is off", lambda c: not c.tie_embeddings),
-}
 
 
 def check_model(cfg: Any, layer_kind: type) -> None:

@@ -6,7 +6,7 @@ from math import isclose
 from typing import Any, NamedTuple
 
 from config import LayerConfig, ModelConfig, flat
-from configuration.model_rules import LAYER_ACTS, MODEL_ACTS, has_part
+from configuration.acting import LAYER_ACTS, MODEL_ACTS, has_part
 from families.fields import scale_of
 
 # flags that change no logit of a trained model, and those that `effective` spells out

@@ -10,6 +10,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from config import LayerConfig
 from modules.precision import Float32Buffers, constants
 from modules.rope import ROTARY, inverse_wavelengths
 from tools import LoggingModule, log_io
@@ -100,6 +101,10 @@ class ALiBi(Float32Buffers):
         self.scale, self.slopes = scale, constants(num_heads)
         self.reset_parameters()
 
+    @classmethod
+    def from_config(cls, cfg: LayerConfig) -> "ALiBi":
+        return cls(cfg.attention.num_heads, scale=cfg.alibi.scale)
+
     def reset_parameters(self) -> None:
         self.slopes.copy_(alibi_slopes(len(self.slopes), self.scale))
 
@@ -119,4 +124,5 @@ def alibi_slopes(num_heads: int, scale: float = 1.0) -> Tensor:
 
 # kinds act on the embedding, on queries and keys (a class for each rope.layout), or on the scores
 EMBEDDED = {"learned": LearnedPosition, "sinusoidal": SinusoidalPosition}
-POSITIONS = {"none": None, **EMBEDDED, "rope": ROTARY, "alibi": ALiBi}
+BIASES = {"alibi": ALiBi}
+POSITIONS = {"none": None, **EMBEDDED, "rope": ROTARY, **BIASES}

@@ -14,9 +14,9 @@ from config import AttentionConfig, ModelConfig, RopeConfig, override
 from data import Batch
 from model import Model
 from modules import masks
+from modules.attend import EagerAttention
 from modules.head import Head
 from modules.masks import Documents, in_window, make_mask
-from modules.mixers.attention import EagerAttention
 from modules.mlp import ACTIVATIONS, GLU, MLP, MLPS
 from modules.norm import NORMS, CosineNorm, DyT, LayerNorm, RMSNorm, norm_maker
 from modules.pointer import first_places

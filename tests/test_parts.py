@@ -9,8 +9,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from config import RopeConfig
+from modules.attend import EagerAttention, SinkAttention
 from modules.masks import Mask
-from modules.mixers.attention import EagerAttention, OutputGate, SinkAttention
+from modules.mixers.attention import OutputGate
 from modules.mlp import XIELU
 from modules.norm import EachHeadNorm, L2Norm, LayerNorm, RMSNorm
 from modules.rope import RoPE

@@ -1,16 +1,17 @@
 """Attention: each token takes a weighted mean over the tokens that it sees."""
 
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
-import torch
-from einops import rearrange, repeat
+from einops import rearrange
 from torch import Tensor, nn
 
 from config import LayerConfig
-from modules.masks import Mask, make_mask
+from modules.attend import make_attend
+from modules.masks import make_mask
 from modules.norm import norm_maker, qk_norm_maker
-from modules.position import ALiBi
-from modules.precision import widen
+from modules.position import BIASES
 from modules.rope import ROTARY
 from modules.stream import Context
 from tools import LoggingModule, log_io
@@ -49,85 +50,6 @@ class KVCache:
             self.positions = positions[0] if unpadded else positions
 
 
-class SDPA(LoggingModule):
-    """softmax(scale q.k + bias) v in one fused call that never stores the scores.
-
-    Dao et al. 2022, arXiv:2205.14135.
-    Shape: q (b, h, t, p), k and v (b, g, s, p), bias (h, t, s) or (b, h, t, s) -> (b, h, t, p).
-    """
-
-    def __init__(self, *, scale: float, dropout: float = 0.0):
-        super().__init__()
-        self.scale, self.dropout = scale, dropout
-
-    @log_io("b h t p, b g s p, b g s p, ... t s, ... t s -> b h t p")
-    def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Mask, bias: Tensor | None) -> Tensor:
-        if bias is not None:
-            mask = Mask(causal=False, allowed=mask.apply(bias.type_as(q)))
-        return nn.functional.scaled_dot_product_attention(
-            q, k, v, attn_mask=mask.allowed, is_causal=mask.causal, scale=self.scale,
-            dropout_p=self.dropout if self.training else 0.0,
-            enable_gqa=q.shape[1] != k.shape[1],
-        )
-
-
-class EagerAttention(LoggingModule):
-    """softmax(scale q.k + bias) v step by step, with an optional soft cap c tanh(scores / c).
-
-    Vaswani et al. 2017, arXiv:1706.03762, equation 1; the cap as in Gemma 2, arXiv:2408.00118.
-    Shape: q (b, h, t, p), k and v (b, g, s, p), bias (h, t, s) or (b, h, t, s) -> (b, h, t, p).
-    Softmax in float32.
-    """
-
-    def __init__(self, *, scale: float, dropout: float = 0.0, softcap: float | None = None):
-        super().__init__()
-        self.scale, self.softcap = scale, softcap
-        self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
-
-    @log_io("b h t p, b h s p -> b h t s")
-    def scores(self, q: Tensor, k: Tensor) -> Tensor:
-        scores = q @ k.mT * self.scale
-        if self.softcap is None:
-            return scores
-        return self.softcap * torch.tanh(scores / self.softcap)
-
-    @log_io("b h t s, ... t s -> b h t s")
-    def weights(self, scores: Tensor, mask: Mask) -> Tensor:
-        return self.dropout(mask.apply(widen(scores)).softmax(-1).type_as(scores))
-
-    @log_io("b h t p, b g s p, b g s p, ... t s, ... t s -> b h t p")
-    def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Mask, bias: Tensor | None) -> Tensor:
-        shared = q.shape[1] // k.shape[1]  # query heads for each key head
-        if shared > 1:
-            k, v = (repeat(x, "b g s p -> b (g shared) s p", shared=shared) for x in (k, v))
-        scores = self.scores(q, k)
-        if bias is not None:
-            scores = scores + bias
-        return self.weights(scores, mask).type_as(v) @ v  # a bias is in float32
-
-
-class SinkAttention(EagerAttention):
-    """The same with one more score for each head, learned, that takes a share of the weights and gives nothing.
-
-    Agarwal et al. 2025 (gpt-oss), arXiv:2508.10925; Xiao et al. 2023, arXiv:2309.17453.
-    """
-
-    def __init__(self, num_heads: int, *, scale: float, dropout: float = 0.0, softcap: float | None = None):
-        super().__init__(scale=scale, dropout=dropout, softcap=softcap)
-        self.sinks = nn.Parameter(torch.empty(num_heads))
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        nn.init.zeros_(self.sinks)
-
-    @log_io("b h t s, ... t s -> b h t s")
-    def weights(self, scores: Tensor, mask: Mask) -> Tensor:
-        wide = mask.apply(widen(scores))
-        sinks = self.sinks.view(-1, 1, 1).expand(*wide.shape[:-1], 1)  # (b, h, t, 1)
-        weights = torch.cat((wide, sinks.type_as(wide)), dim=-1).softmax(-1)[..., :-1]
-        return self.dropout(weights.type_as(scores))
-
-
 class OutputGate(LoggingModule):
     """Multiply the output of each head by a sigmoid of the layer's input: a number for each head, or each channel.
 
@@ -158,7 +80,7 @@ class Attention(LoggingModule):
         q_bias: bool, k_bias: bool, v_bias: bool, out_bias: bool,
         qk_norm: Callable[[int, int], tuple[nn.Module, nn.Module]], norm_after_rope: bool,
         rotary: nn.Module | None, distance_bias: nn.Module | None,
-        attend: nn.Module, window: int | None, clip: float | None, gate: nn.Module | None,
+        attend: Callable[[], nn.Module], window: int | None, clip: float | None, gate: nn.Module | None,
         inner_norm: nn.Module | None,
     ):
         super().__init__()
@@ -173,23 +95,13 @@ class Attention(LoggingModule):
             self.q_norm, self.k_norm, self.q_post_norm, self.k_post_norm = (
                 self.q_post_norm, self.k_post_norm, self.q_norm, self.k_norm)
         self.clip = nn.Identity() if clip is None else nn.Hardtanh(-clip, clip)
-        self.rotary, self.distance_bias, self.attend = rotary, distance_bias, attend
+        self.rotary, self.distance_bias, self.attend = rotary, distance_bias, attend()
         self.gate, self.inner_norm = gate, nn.Identity() if inner_norm is None else inner_norm
         self.out = nn.Linear(num_heads * head_dim, dim, bias=out_bias)
 
     @classmethod
     def from_config(cls, cfg: LayerConfig) -> "Attention":
-        own, rope, p = cfg.attention, cfg.rope, cfg.head_width
-        gate = None if own.gate == "none" else OutputGate(cfg.dim, num_heads=own.num_heads, head_dim=p, kind=own.gate)
-        return cls(
-            cfg.dim, num_heads=own.num_heads, num_kv_heads=own.kv_heads, head_dim=p,
-            q_bias=own.q_bias, k_bias=own.k_bias, v_bias=own.v_bias, out_bias=own.out_bias,
-            qk_norm=qk_norm_maker(cfg), norm_after_rope=own.qk_norm_after_rope,
-            rotary=ROTARY[rope.layout](p, rope) if cfg.position == "rope" else None,
-            distance_bias=ALiBi(own.num_heads, scale=cfg.alibi.scale) if cfg.position == "alibi" else None,
-            attend=make_attend(cfg), window=own.window, clip=own.clip, gate=gate,
-            inner_norm=norm_maker(cfg)(own.num_heads * p) if cfg.inner_norm else None,
-        )
+        return cls(cfg.dim, **options_of(cfg))
 
     def make_cache(self, max_len: int) -> KVCache:
         return KVCache(max_len)
@@ -220,26 +132,31 @@ class Attention(LoggingModule):
 
         Shape: q (b, h, t, p), k and v (b, g, t, p) -> (b, t, h p).
         """
-        positions, documents = context.positions, context.documents
-        k_positions, fresh = positions, True
-        if cache is not None:
-            fresh = cache.length == 0
-            k, v, k_positions = cache.append(k, v, positions)
-        if documents is None:
-            mask = make_mask(positions, k_positions, window=self.window, fresh=fresh, causal=context.causal)
+        keys = (k, v, context.positions) if cache is None else cache.append(k, v, context.positions)
+        bias = None if self.distance_bias is None else self.distance_bias(context.positions, keys[2])
+        return self.look_at(q, keys, bias, context)
+
+    def look_at(self, q: Tensor, keys: tuple[Tensor, Tensor, Tensor], bias: Tensor | None, context: Context) -> Tensor:
+        """The attention output of each query to keys (b, g, s, p) with values and positions. Shape: -> (b, t, h p)."""
+        k, v, k_positions = keys
+        if context.documents is None:
+            mask = make_mask(context.positions, k_positions, window=self.window, fresh=q.shape[2] == k.shape[2],
+                             causal=context.causal)
         else:
-            mask = documents.mask(self.window)
-        bias = None if self.distance_bias is None else self.distance_bias(positions, k_positions)
-        y = self.attend(q, k, v, mask, bias)
-        return rearrange(y, "b h t p -> b t (h p)")
+            mask = context.documents.mask(self.window)
+        return rearrange(self.attend(q, k, v, mask, bias), "b h t p -> b t (h p)")
 
 
-def make_attend(cfg: LayerConfig) -> nn.Module:
-    """How queries, keys and values become outputs; what one fused call cannot do is done step by step."""
-    own = cfg.attention
-    scale = cfg.head_width**-0.5 if own.scale is None else own.scale
-    if own.sinks:
-        return SinkAttention(own.num_heads, scale=scale, dropout=own.dropout, softcap=own.softcap)
-    if own.is_fused:
-        return SDPA(scale=scale, dropout=own.dropout)
-    return EagerAttention(scale=scale, dropout=own.dropout, softcap=own.softcap)
+def options_of(cfg: LayerConfig) -> dict[str, Any]:
+    """What the flags of a layer say of its attention: the arguments of Attention besides the width."""
+    own, rope, p = cfg.attention, cfg.rope, cfg.head_width
+    gate = None if own.gate == "none" else OutputGate(cfg.dim, num_heads=own.num_heads, head_dim=p, kind=own.gate)
+    return {
+        "num_heads": own.num_heads, "num_kv_heads": own.kv_heads, "head_dim": p, "window": own.window,
+        "q_bias": own.q_bias, "k_bias": own.k_bias, "v_bias": own.v_bias, "out_bias": own.out_bias,
+        "qk_norm": qk_norm_maker(cfg), "norm_after_rope": own.qk_norm_after_rope,
+        "rotary": ROTARY[rope.layout](p, rope) if cfg.position == "rope" else None,
+        "distance_bias": BIASES[cfg.position].from_config(cfg) if cfg.position in BIASES else None,
+        "attend": partial(make_attend, cfg), "clip": own.clip, "gate": gate,
+        "inner_norm": norm_maker(cfg)(own.num_heads * p) if cfg.inner_norm else None,
+    }

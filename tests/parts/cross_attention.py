@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from config import LayerConfig, override
 from data import Batch
 from model import Hidden, Model
+from modules.attend import SDPA
 from modules.masks import Mask
-from modules.mixers.attention import SDPA
 from modules.stream import Context
 from objective import NextToken
 from tools import LoggingModule, log_io
