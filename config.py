@@ -8,7 +8,7 @@ import math
 from dataclasses import field
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator
 
@@ -182,6 +182,7 @@ class ModelConfig:
     norm_affine: bool = True  # learned scale per channel (cosine: one for all channels)
     norm_bias: bool = False  # learned shift per channel; rms, layer and dyt
     norm_unit_offset: bool = False  # the scale is 1 + w, and w starts at 0, as in Gemma; rms and layer
+    norm_depth_scale: bool = False  # divide what the norms before the branches of layer l give by sqrt(l), from 1 (LayerNorm scaling). arXiv:2502.05795
     inner_norm: bool = False  # norm within each branch, before its output projection (sub-LN). arXiv:2210.06423
     final_norm: bool = True  # norm before the head
     embed_norm: bool = False  # norm after the embedding, as in BLOOM
@@ -223,8 +224,8 @@ class ModelConfig:
         return self.layers[layer % len(self.layers)]
 
     def at(self, layer: int) -> "LayerConfig":
-        """The flags of a layer, from 0: the model's, overridden by those of its kind."""
-        return self.by_kind[self.kind_at(layer)]
+        """The flags of a layer, from 0: the model's, overridden by those of its kind. They know their place."""
+        return model_rules.placed(self.by_kind[self.kind_at(layer)], self, layer)
 
     def __post_init__(self):
         model_rules.check_model(self, LayerConfig)
@@ -232,7 +233,10 @@ class ModelConfig:
 
 @flags
 class LayerConfig(ModelConfig):
-    """The flags of one layer, for building its parts; see ModelConfig.at."""
+    """The flags of one layer, for building its parts; see ModelConfig.at, which gives `index` and `model`."""
+
+    index: ClassVar[int]  # of the layer, from 0
+    model: ClassVar[ModelConfig]  # of all layers: model.at(index - 1) is the layer before
 
     def __post_init__(self):
         model_rules.check_layer(self)

@@ -1,6 +1,7 @@
 """The rules of ModelConfig: impossible values, and flags that no layer uses, by configuration/acting.py."""
 
 from collections.abc import Callable, Iterator, Mapping
+from copy import copy
 from dataclasses import fields, is_dataclass
 from typing import Any
 
@@ -26,8 +27,8 @@ PLAIN_MODEL: dict[str, Any] = {
     "mixer": "attention", "layers": ("base",), "kinds": {}, "mlp": "mlp", "activation": "gelu_tanh",
     "mlp_bias": False, "head_bias": False,
     "norm": "layer", "norm_eps": 1e-5, "norm_affine": True, "norm_bias": False, "norm_unit_offset": False,
-    "residual": "pre", "inner_norm": False, "final_norm": True, "embed_norm": False, "qk_norm": "none",
-    "position": "rope",
+    "norm_depth_scale": False, "residual": "pre", "inner_norm": False, "final_norm": True, "embed_norm": False,
+    "qk_norm": "none", "position": "rope",
     "attention.num_kv_heads": None, "attention.head_dim": None, "attention.window": None,
     "attention.softcap": None, "attention.scale": None, "attention.dropout": 0.0, "attention.q_bias": False,
     "attention.k_bias": False, "attention.v_bias": False, "attention.out_bias": False,
@@ -115,6 +116,13 @@ def resolve_kinds(cfg: Any, layer_kind: type) -> dict[str, Any]:
             raise ValueError(f"kinds.{kind}.{error}") from None
     _check_kinds(cfg, resolved)
     return resolved
+
+
+def placed(layer: Any, model: Any, index: int) -> Any:
+    """A copy of the flags of a kind, which knows the place of its layer: its `index` in the layers of `model`."""
+    found = copy(layer)
+    found.__dict__.update(index=index, model=model)  # what is no flag is neither compared nor saved
+    return found
 
 
 def require_flags_of_layers(kinds: Mapping[str, Any]) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from config import LayerConfig, ModelConfig
 from modules.mixers import MIXERS
 from modules.mlp import MLPS
-from modules.norm import norm_maker
+from modules.norm import branch_norm_maker
 from modules.stream import Carrying, Context, Stream
 from tools import LoggingModule, log_io
 
@@ -63,7 +63,8 @@ class Wiring(LoggingModule):
 
     @classmethod
     def from_config(cls, cfg: LayerConfig, branch: nn.Module) -> "Wiring":
-        return cls(branch, partial(norm_maker(cfg), cfg.dim), dropout=cfg.residual_dropout, scale=cfg.residual_scale)
+        make_norm = partial(branch_norm_maker(cfg), cfg.dim)
+        return cls(branch, make_norm, dropout=cfg.residual_dropout, scale=cfg.residual_scale)
 
     @classmethod
     def begin(cls, x: Tensor, cfg: ModelConfig) -> Tensor:
@@ -206,7 +207,7 @@ def _chosen(flag: str, word: str, menu: Mapping[str, Any]) -> Any:
 BRANCHES = {"mixer": MIXERS, "mlp": MLPS}
 
 # of a ParallelBlock: the wiring of each branch, and the norm before all of them
-PARALLEL = {"parallel": (Wiring, lambda cfg: norm_maker(cfg)(cfg.dim)),
+PARALLEL = {"parallel": (Wiring, lambda cfg: branch_norm_maker(cfg)(cfg.dim)),
             "parallel_each": (NoSkip, lambda cfg: nn.Identity())}
 
 # parallel, parallel_each: a layer with one branch is a PreNorm; with several branches it is a ParallelBlock

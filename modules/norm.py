@@ -163,6 +163,21 @@ class DyT(LoggingModule):
         return y.type_as(x)
 
 
+class DepthScaled(LoggingModule):
+    """A norm whose output is divided by sqrt(l) in layer l, from 1: the variance of the stream then grows less.
+
+    Sun et al. 2025, arXiv:2502.05795 (LayerNorm scaling). Shape: (..., d) -> (..., d).
+    """
+
+    def __init__(self, norm: nn.Module, *, layer: int):
+        super().__init__()
+        self.norm, self.factor = norm, layer**-0.5
+
+    @log_io
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(x) * self.factor
+
+
 class NoNorm(LoggingModule):
     """The identity. Shape: (..., d) -> (..., d)."""
 
@@ -195,6 +210,12 @@ def norm_maker(cfg: ModelConfig) -> MakeNorm:
         if flags[name] and name not in takes:
             raise ValueError(f"norm_{name}=True would change nothing: norm={cfg.norm} has none; leave it off")
     return _partial(cfg.norm, flags)
+
+
+def branch_norm_maker(cfg: LayerConfig) -> MakeNorm:
+    """The norm before a branch of a layer, as a function of its width."""
+    make = norm_maker(cfg)
+    return (lambda dim: DepthScaled(make(dim), layer=cfg.index + 1)) if cfg.norm_depth_scale else make
 
 
 def qk_norm_maker(cfg: LayerConfig) -> Callable[[int, int], tuple[nn.Module, nn.Module]]:
