@@ -33,6 +33,7 @@ Norm = Literal["rms", "layer", "cosine", "l2", "dyt", "none"]
 Residual = Literal["pre", "post", "sandwich", "branch_post", "parallel", "parallel_each", "none"]
 QKNorm = Literal["none", "head", "each_head", "full"]
 OutputGate = Literal["none", "head", "channel"]
+ValueResidual = Literal["none", "fixed", "learned"]
 Position = Literal["none", "learned", "sinusoidal", "rope", "alibi"]
 RopeLayout = Literal["half", "interleaved"]
 RopeScaling = Literal["none", "linear", "ntk", "llama3", "yarn"]
@@ -73,6 +74,7 @@ class AttentionConfig:
     clip: float | None = None  # clamp queries, keys and values to -clip ... clip before they are rotated, as in OLMo 1 and MPT; None = off
     gate: OutputGate = "none"  # multiply the output by a sigmoid of the input: one number for each head, or for each channel. arXiv:2505.06708
     sinks: bool = False  # a learned score for each head that takes attention and gives nothing, as in gpt-oss. arXiv:2309.17453
+    value_residual: ValueResidual = "none"  # mix the values with those of the first layer: half of each (fixed), or by two learned numbers. arXiv:2410.17897
     backend: AttentionBackend = "sdpa"  # sdpa: one fused call; eager: scores computed step by step, for reading and tracing
 
     @property

@@ -18,6 +18,7 @@ from configuration.checks import (
     rotated_channels,
     words_of,
 )
+from configuration.sharing import check_sharing
 from configuration.tree import FrozenDict, build_of_plain, flag_names, flat, get, nested, override, to_dict
 
 # The plain choices, on which presets are based, so that editing a default in config.py never changes a published
@@ -34,6 +35,7 @@ PLAIN_MODEL: dict[str, Any] = {
     "attention.k_bias": False, "attention.v_bias": False, "attention.out_bias": False,
     "attention.qk_norm_kind": None, "attention.qk_norm_affine": None, "attention.qk_norm_bias": None,
     "attention.qk_norm_after_rope": False, "attention.clip": None, "attention.gate": "none", "attention.sinks": False,
+    "attention.value_residual": "none",
     "alibi.scale": 1.0, "sinusoidal.theta": 10_000.0,
     "rope.theta": 10_000.0, "rope.fraction": 1.0, "rope.layout": "half", "rope.scaling": "none", "rope.factor": 1.0,
     "rope.original_len": 8192, "rope.low_freq_factor": 1.0, "rope.high_freq_factor": 4.0, "rope.beta_fast": 32.0,
@@ -71,6 +73,7 @@ def check_model(cfg: Any, layer_kind: type) -> None:
     object.__setattr__(cfg, "by_kind", resolve_kinds(cfg, layer_kind))
     check_ignored(cfg, MODEL_ACTS, NEUTRAL_MODEL)
     check_acting(cfg)
+    check_sharing(cfg)
 
 
 def check_layer(cfg: Any) -> None:

@@ -25,6 +25,7 @@ from presets import PRESETS, load_preset, tiny
 MENUS = {"norm": config.Norm, "residual": config.Residual, "position": config.Position, "mlp": config.Mlp,
          "activation": config.Activation, "qk_norm": config.QKNorm, "attention.backend": config.AttentionBackend,
          "rope.layout": config.RopeLayout, "attention.gate": config.OutputGate,
+         "attention.value_residual": config.ValueResidual,
          "attention.qk_norm_kind": config.Norm, "rope.scaling": config.RopeScaling}
 # what a word needs beside it to act
 WITH = {"attention.qk_norm_kind": {"qk_norm": "head"}, "rope.scaling": {"rope.factor": 4.0}}
@@ -68,6 +69,8 @@ VARIANTS |= {
     "sinks": {"attention.sinks": True, "attention.num_kv_heads": 2, "attention.window": 5},
     "sinks, softcap": {"attention.sinks": True, "attention.softcap": 2.0},
     "clipped": {"attention.clip": 0.5}, "gated heads": {"attention.gate": "head", "attention.head_dim": 10},
+    "values of the first layer that attends": {"layers": ("none", "base"), "num_layers": 4, "attention.num_kv_heads": 2,
+                                               "attention.value_residual": "learned"},
     "norms scaled by depth": {"norm_depth_scale": True, "layers": ("base", "none")},
     "norms within branches": {"inner_norm": True, "mlp": "glu"},
     "alibi, flatter": {"position": "alibi", "alibi.scale": 0.25},
@@ -320,6 +323,7 @@ OTHER: dict[str, tuple[Any, dict[str, Any]]] = {
     "attention.qk_norm_affine": (False, {"qk_norm": "head"}), "attention.qk_norm_bias": (True, {"qk_norm": "head"}),
     "attention.qk_norm_after_rope": (True, {"qk_norm": "head"}), "attention.clip": (0.01, {}),
     "attention.gate": ("channel", {}), "attention.sinks": (True, {}),
+    "attention.value_residual": ("fixed", {}),
     "rope.scaling": ("yarn", {"rope.scaling": "linear", "rope.factor": 4.0}),
     "rope.factor": (8.0, {"rope.scaling": "linear", "rope.factor": 4.0}),
     "rope.original_len": (50, YARN), "rope.low_freq_factor": (2.0, LLAMA3), "rope.high_freq_factor": (3.0, LLAMA3),

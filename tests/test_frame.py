@@ -11,7 +11,6 @@ from helpers import SMALL, assert_close, randomise, small_tokens
 from parts.cross_attention import CrossAttention, Translate
 from parts.hyper_connections import HyperConfig, HyperConnections
 from parts.moe import MoE, MoEConfig
-from parts.value_residual import ValueResidual
 from pydantic import Field
 
 import objective
@@ -31,7 +30,6 @@ from training.step import TrainState
 
 @flags
 class MoreModel(ModelConfig):
-    mixer: Literal["attention", "none", "value_residual"] = "attention"
     cross: Literal["none", "attention"] = "none"
     mlp: Literal["mlp", "glu", "none", "moe"] = "mlp"
     residual: Literal["pre", "hyper"] = "pre"
@@ -62,7 +60,7 @@ class More(Config):
 PARTS = {
     "moe": {"model.mlp": "moe"},
     "moe in some layers": {"model.layers": ("base", "experts"), "model.kinds": {"experts": {"mlp": "moe"}}},
-    "value residual": {"model.mixer": "value_residual", "model.num_layers": 3},
+    "value residual": {"model.attention.value_residual": "learned", "model.num_layers": 3},
     "hyper-connections": {"model.residual": "hyper"},
     "encoder and decoder": {"model.cross": "attention", "train.objective": "translate"},
 }
@@ -73,7 +71,6 @@ each_part = pytest.mark.parametrize("name", PARTS)
 def menus(monkeypatch):
     """The words of the new parts."""
     monkeypatch.setitem(MLPS, "moe", MoE)
-    monkeypatch.setitem(MIXERS, "value_residual", ValueResidual)
     monkeypatch.setitem(block.RESIDUALS, "hyper", HyperConnections)
     monkeypatch.setitem(objective.OBJECTIVES, "translate", Translate)
     cross = {"none": None, "attention": CrossAttention}
@@ -108,7 +105,7 @@ def test_it_has_the_same_gradients_with_and_without_checkpointed_activations(nam
     (losses, grads), (others, other_grads) = gradients(plain), gradients(checkpointed)
     assert_close(others.total, losses.total, "rounding")
     silent = {path for path, grad in grads.items() if grad is None}
-    assert silent <= {"encoder.head.unembed.weight", "blocks.0.mixer.branch.share"}  # nothing is done with these
+    assert silent <= {"encoder.head.unembed.weight"}  # nothing is done with it
     assert_close(other_grads, grads, "rounding")
 
 
@@ -128,7 +125,7 @@ def test_it_is_traced(name):
     with torch.no_grad(), trace(state.objective) as t:
         state.objective(batch())
     said = str(t)
-    part = {"moe": "MoE", "value": "ValueResidual", "hyper": "HyperConnections", "encoder": "CrossAttention"}
+    part = {"moe": "MoE", "value": "SharingAttention", "hyper": "HyperConnections", "encoder": "CrossAttention"}
     assert part[name.replace("-", " ").split()[0]] in said
     assert not [call.problem for call in t.walk() if call.problem]
 
@@ -172,17 +169,6 @@ def test_hyper_connections_begin_as_pre_norm():
     plain = Model(override(hyper.cfg, {"residual": "pre"}))
     plain.load_state_dict(hyper.state_dict(), strict=False)
     assert_close(hyper(small_tokens()), plain(small_tokens()), "same")
-
-
-def test_a_value_residual_is_its_formula():
-    model = randomise(Model(configured("value residual").model)).eval()
-    first, second = (model.blocks[i].mixer.branch for i in (0, 1))
-    x, context = torch.randn(2, 5, 24), block.Context(torch.arange(5))
-    _, stream = first(x, context, None, block.Stream(x))
-    y, _ = second(x, context, None, stream)
-    q, k, v = second.project(x, context.positions)
-    mixed = second.share * v + (1 - second.share) * first.project(x, context.positions)[2]
-    assert_close(y, second.out(second.attend_to(q, k, mixed, context, None)), "same")
 
 
 def test_the_flags_of_a_new_part_are_refused_without_it():

@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "presets": "config configuration families",
     "tracing": "",
     "tools": "tracing",
-    "modules": "config tools",
+    "modules": "config configuration tools",
     "model": "config modules tools",
     "tales": "",
     "tokenization": "configuration",

@@ -15,7 +15,7 @@ from modules.mixers.attention import OutputGate
 from modules.mlp import XIELU
 from modules.norm import EachHeadNorm, L2Norm, LayerNorm, RMSNorm
 from modules.rope import RoPE
-from modules.stream import Stream
+from modules.stream import Context, Stream
 
 CAUSAL = Mask(causal=True, allowed=None)
 
@@ -158,6 +158,34 @@ def test_norms_after_rope_act_on_what_is_turned():
     heads_ = attention.q(x).unflatten(-1, (-1, 6)).transpose(1, 2)
     assert_close(q, attention.q_post_norm(attention.rotary(heads_, attention.rotary.angles(positions))), "same")
     assert not torch.allclose(before.blocks[0].mixer.branch.project(x, positions)[0], q, atol=1e-3)
+
+
+# ---- what layers share ----
+
+
+@pytest.mark.parametrize("kind", ["fixed", "learned"])
+def test_values_are_mixed_with_those_of_the_first_layer(kind):
+    model = small_model(num_layers=3, **{"attention.value_residual": kind})
+    parts, context = [block.mixer.branch for block in model.blocks], Context(torch.arange(5))
+    stream, first = Stream(torch.randn(2, 5, 24)), None
+    for part in parts:
+        x = torch.randn(2, 5, 24)
+        q, k, v = part.project(x, context.positions)
+        first = v if first is None else first
+        own, one = (0.5, 0.5) if part is parts[0] else (part.mix.own, part.mix.first)
+        assert kind == "learned" or own == one == 0.5
+        y, stream = part(x, context, None, stream)
+        assert_close(y, part.join(part.attend_to(q, k, own * v + one * first, context, None), x), "same")
+
+
+@pytest.mark.parametrize(("flags", "sentence"), [
+    ({"attention.value_residual": "fixed", "num_layers": 1}, "would change nothing"),
+    ({"attention.value_residual": "fixed", "layers": ("base", "few"), "kinds": {"few": {"attention.num_kv_heads": 2}}},
+     "layer 1 takes the values of layer 0, which has another attention.num_kv_heads=4"),
+], ids=str)
+def test_layers_that_cannot_share_are_refused(flags, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        small_config(**flags)
 
 
 # ---- wirings ----

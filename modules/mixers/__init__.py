@@ -12,6 +12,18 @@ With documents there is no cache. `context.causal` is False in an encoder.
 these rows of the batch, without their first n tokens, which are padding in all of them.
 """
 
+from config import LayerConfig
+from configuration.sharing import shares
 from modules.mixers.attention import Attention
+from modules.mixers.sharing import SharingAttention
 
-MIXERS = {"attention": Attention, "none": None}
+
+class AttentionByFlags:
+    """Attention, or SharingAttention if the layer takes something from other layers or gives it to them."""
+
+    @staticmethod
+    def from_config(cfg: LayerConfig) -> Attention:
+        return (SharingAttention if shares(cfg) else Attention).from_config(cfg)
+
+
+MIXERS = {"attention": AttentionByFlags, "none": None}
