@@ -75,6 +75,7 @@ class AttentionConfig:
     gate: OutputGate = "none"  # multiply the output by a sigmoid of the input: one number for each head, or for each channel. arXiv:2505.06708
     sinks: bool = False  # a learned score for each head that takes attention and gives nothing, as in gpt-oss. arXiv:2309.17453
     value_residual: ValueResidual = "none"  # mix the values with those of the first layer: half of each (fixed), or by two learned numbers. arXiv:2410.17897
+    share_kv: bool = False  # use the keys and values of the last layer before that has its own and the same window: neither projections nor a cache. arXiv:2405.12981; by kinds, as in Gemma 3n
     backend: AttentionBackend = "sdpa"  # sdpa: one fused call; eager: scores computed step by step, for reading and tracing
 
     @property

@@ -7,17 +7,30 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from configuration.acting import attends
+from configuration.checks import OFF
+from configuration.tree import get
 
 
 def values_from(layer: Any) -> int | None:
     """The first layer that attends, if this one mixes its values into its own; None = it does not."""
-    if not attends(layer) or layer.attention.value_residual == "none":
+    if not attends(layer) or layer.attention.value_residual == "none" or keys_from(layer) is not None:
         return None
     return next((other.index for other in _before(layer) if attends(other)), None)
 
 
+def keys_from(layer: Any) -> int | None:
+    """The last layer before with keys of its own and the same window, if this one uses them; None = it has its own."""
+    if not attends(layer) or not layer.attention.share_kv:
+        return None
+    alike = [other for other in _before(layer) if attends(other) and other.attention.window == layer.attention.window]
+    if not alike:
+        return None
+    source = keys_from(alike[-1])
+    return alike[-1].index if source is None else source
+
+
 # what the stream carries -> the number of the layer that a layer takes it from, or None
-SOURCES: dict[str, Callable[[Any], int | None]] = {"values": values_from}
+SOURCES: dict[str, Callable[[Any], int | None]] = {"values": values_from, "keys": keys_from}
 
 
 def takes(layer: Any, what: str) -> bool:
@@ -35,25 +48,35 @@ def shares(layer: Any) -> bool:
     return any(takes(layer, what) or gives(layer, what) for what in SOURCES)
 
 
+WIDTHS = {"attention.num_kv_heads": lambda x: x.attention.kv_heads, "attention.head_dim": lambda x: x.head_width}
+# what must be equal in a layer and the one that it takes from
+EQUAL: dict[str, dict[str, Callable[[Any], Any]]] = {
+    "values": WIDTHS,
+    "keys": WIDTHS | {"position": lambda x: x.position, "rope": lambda x: x.rope, "attention.k_bias":
+                      lambda x: x.attention.k_bias, "attention.v_bias": lambda x: x.attention.v_bias},
+}
+FLAGS = {"values": "attention.value_residual", "keys": "attention.share_kv"}  # which asks for what
+
+
 def check_sharing(model: Any) -> None:
     """Raise ValueError if a layer cannot use what it takes, or if a flag asks to take and no layer does."""
     layers = [model.at(i) for i in range(model.num_layers)]
-    mixing = [layer for layer in layers if attends(layer) and layer.attention.value_residual != "none"]
-    if mixing and not any(takes(layer, "values") for layer in mixing):
-        raise ValueError(f"attention.value_residual={mixing[0].attention.value_residual} would change nothing: it acts "
-                         "only when a layer that has it follows one that attends; otherwise leave it out")
-    for layer in mixing:
-        _require_equal(layer, layers, "values", f"attention.value_residual={layer.attention.value_residual}", {
-            "attention.num_kv_heads": lambda x: x.attention.kv_heads, "attention.head_dim": lambda x: x.head_width})
+    for what, flag in FLAGS.items():
+        asking = [layer for layer in layers if attends(layer) and get(layer, flag) not in OFF]
+        if asking and not any(takes(layer, what) for layer in asking):
+            raise ValueError(f"{flag}={get(asking[0], flag)} would change nothing: it acts only when a layer that has "
+                             f"it follows one with {what} that it can use; otherwise leave it out")
+        for layer in asking:
+            _require_equal(layer, layers, what)
 
 
-def _require_equal(layer: Any, layers: list[Any], what: str, flag: str, needs: dict[str, Callable]) -> None:
+def _require_equal(layer: Any, layers: list[Any], what: str) -> None:
     """Raise ValueError if a layer and the one that it takes from differ in what must be equal."""
-    source = SOURCES[what](layer)
-    for name, value in needs.items():
+    source, flag = SOURCES[what](layer), FLAGS[what]
+    for name, value in EQUAL[what].items():
         if source is not None and value(layer) != value(layers[source]):
-            raise ValueError(f"{flag} in layer {layer.index} takes the {what} of layer {source}, which has another "
-                             f"{name}={value(layers[source])}: give both the same")
+            raise ValueError(f"{flag}={get(layer, flag)} in layer {layer.index} takes the {what} of layer {source}, "
+                             f"which differs in {name}: give both the same")
 
 
 def _before(layer: Any) -> Iterator[Any]:

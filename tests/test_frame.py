@@ -61,6 +61,7 @@ PARTS = {
     "moe": {"model.mlp": "moe"},
     "moe in some layers": {"model.layers": ("base", "experts"), "model.kinds": {"experts": {"mlp": "moe"}}},
     "value residual": {"model.attention.value_residual": "learned", "model.num_layers": 3},
+    "shared keys": {"model.attention.share_kv": True, "model.num_layers": 3},
     "hyper-connections": {"model.residual": "hyper"},
     "encoder and decoder": {"model.cross": "attention", "train.objective": "translate"},
 }
@@ -125,7 +126,8 @@ def test_it_is_traced(name):
     with torch.no_grad(), trace(state.objective) as t:
         state.objective(batch())
     said = str(t)
-    part = {"moe": "MoE", "value": "SharingAttention", "hyper": "HyperConnections", "encoder": "CrossAttention"}
+    part = {"moe": "MoE", "value": "SharingAttention", "shared": "BorrowingAttention", "hyper": "HyperConnections",
+            "encoder": "CrossAttention"}
     assert part[name.replace("-", " ").split()[0]] in said
     assert not [call.problem for call in t.walk() if call.problem]
 

@@ -178,10 +178,33 @@ def test_values_are_mixed_with_those_of_the_first_layer(kind):
         assert_close(y, part.join(part.attend_to(q, k, own * v + one * first, context, None), x), "same")
 
 
+def test_layers_that_share_keys_use_those_of_the_last_layer_with_the_same_window():
+    kinds = {"local": {"attention.window": 3}, "local-2": {"attention.window": 3, "attention.share_kv": True},
+             "global": {}, "global-2": {"attention.share_kv": True}}
+    model = small_model(layers=("local", "global", "local-2", "global-2"), kinds=kinds, num_layers=8)
+    parts, context = [block.mixer.branch for block in model.blocks], Context(torch.arange(5))
+    stream, x = Stream(torch.randn(2, 5, 24)), torch.randn(8, 2, 5, 24)
+    keys = [part.project(x[i], context.positions)[1:] for i, part in enumerate(parts) if part.k is not None]
+    for i, part in enumerate(parts):
+        y, stream = part(x[i], context, None, stream)
+        k, v = keys[i // 4 * 2 + i % 2]  # layers 2 and 3 use those of 0 and 1, layers 6 and 7 those of 4 and 5
+        linear = part.q(x[i]).unflatten(-1, (-1, 6)).transpose(1, 2)
+        q = part.rotary(linear, part.rotary.angles(context.positions))
+        assert_close(y, part.join(part.attend_to(q, k, v, context, None), x[i]), "same")
+    shared = {name for name, _ in model.named_parameters() if name.startswith("blocks.2.mixer.branch")}
+    assert shared == {"blocks.2.mixer.branch.q.weight", "blocks.2.mixer.branch.out.weight"}
+    assert [caches["mixer"] is None for caches in model.make_cache(9).layers] == [False, False, True, True] * 2
+
+
 @pytest.mark.parametrize(("flags", "sentence"), [
     ({"attention.value_residual": "fixed", "num_layers": 1}, "would change nothing"),
     ({"attention.value_residual": "fixed", "layers": ("base", "few"), "kinds": {"few": {"attention.num_kv_heads": 2}}},
-     "layer 1 takes the values of layer 0, which has another attention.num_kv_heads=4"),
+     "layer 1 takes the values of layer 0, which differs in attention.num_kv_heads"),
+    ({"attention.share_kv": True, "num_layers": 1}, "would change nothing"),
+    ({"layers": ("base", "x"), "kinds": {"x": {"attention.share_kv": True, "rope.theta": 9.0}}}, "differs in rope"),
+    ({"layers": ("base", "x"), "kinds": {"x": {"attention.share_kv": True, "attention.k_bias": True}}},
+     "differs in attention.k_bias"),
+    ({"layers": ("base", "x"), "kinds": {"x": {"attention.share_kv": True, "attention.window": 3}}}, "change nothing"),
 ], ids=str)
 def test_layers_that_cannot_share_are_refused(flags, sentence):
     with pytest.raises(ValueError, match=sentence):

@@ -16,6 +16,8 @@ from modules.rope import ROTARY
 from modules.stream import Context
 from tools import LoggingModule, log_io
 
+Keys = tuple[Tensor, Tensor, Tensor]  # keys and values (b, g, s, p), and their positions (s,) or (b, s)
+
 
 class KVCache:
     """Keys, values and positions of the tokens of a layer so far, up to `max_len`.
@@ -27,7 +29,7 @@ class KVCache:
         self.max_len, self.length = max_len, 0
         self.keys = self.values = self.positions = None
 
-    def append(self, k: Tensor, v: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def append(self, k: Tensor, v: Tensor, positions: Tensor) -> Keys:
         """Append t tokens; return all s so far. Raises ValueError if the cache is full."""
         start, stop = self.length, self.length + k.shape[2]
         if stop > self.max_len:
@@ -48,6 +50,11 @@ class KVCache:
             positions = self.positions[rows].roll(-padding, dims=1)
             unpadded = (positions[:, : self.length] >= 0).all()
             self.positions = positions[0] if unpadded else positions
+
+
+def with_cached(k: Tensor, v: Tensor, positions: Tensor, cache: KVCache | None) -> Keys:
+    """Keys and values of these tokens, after those that are cached."""
+    return (k, v, positions) if cache is None else cache.append(k, v, positions)
 
 
 class OutputGate(LoggingModule):
@@ -81,15 +88,15 @@ class Attention(LoggingModule):
         qk_norm: Callable[[int, int], tuple[nn.Module, nn.Module]], norm_after_rope: bool,
         rotary: nn.Module | None, distance_bias: nn.Module | None,
         attend: Callable[[], nn.Module], window: int | None, clip: float | None, gate: nn.Module | None,
-        inner_norm: nn.Module | None,
+        inner_norm: nn.Module | None, own_kv: bool = True,
     ):
         super().__init__()
         self.head_dim, self.window = head_dim, window
         self.q = nn.Linear(dim, num_heads * head_dim, bias=q_bias)
-        self.k = nn.Linear(dim, num_kv_heads * head_dim, bias=k_bias)
-        self.v = nn.Linear(dim, num_kv_heads * head_dim, bias=v_bias)
+        self.k, self.v = (nn.Linear(dim, num_kv_heads * head_dim, bias=bias) if own_kv else None
+                          for bias in (k_bias, v_bias))
         self.q_full_norm, self.q_norm = qk_norm(num_heads, head_dim)
-        self.k_full_norm, self.k_norm = qk_norm(num_kv_heads, head_dim)
+        self.k_full_norm, self.k_norm = qk_norm(num_kv_heads, head_dim) if own_kv else (nn.Identity(), nn.Identity())
         self.q_post_norm, self.k_post_norm = nn.Identity(), nn.Identity()
         if norm_after_rope:
             self.q_norm, self.k_norm, self.q_post_norm, self.k_post_norm = (
@@ -132,11 +139,11 @@ class Attention(LoggingModule):
 
         Shape: q (b, h, t, p), k and v (b, g, t, p) -> (b, t, h p).
         """
-        keys = (k, v, context.positions) if cache is None else cache.append(k, v, context.positions)
+        keys = with_cached(k, v, context.positions, cache)
         bias = None if self.distance_bias is None else self.distance_bias(context.positions, keys[2])
         return self.look_at(q, keys, bias, context)
 
-    def look_at(self, q: Tensor, keys: tuple[Tensor, Tensor, Tensor], bias: Tensor | None, context: Context) -> Tensor:
+    def look_at(self, q: Tensor, keys: Keys, bias: Tensor | None, context: Context) -> Tensor:
         """The attention output of each query to keys (b, g, s, p) with values and positions. Shape: -> (b, t, h p)."""
         k, v, k_positions = keys
         if context.documents is None:

@@ -1,13 +1,15 @@
-"""Attention whose layers share values with one another, through what the stream carries."""
+"""Attention whose layers share values or keys with one another, through what the stream carries."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 from config import LayerConfig
 from configuration.sharing import gives, takes
-from modules.mixers.attention import Attention, KVCache, options_of
+from modules.mixers.attention import Attention, Keys, KVCache, options_of, with_cached
 from modules.norm import fill
 from modules.precision import Float32Buffers, constants
 from modules.stream import Carrying, Context, Stream
@@ -35,23 +37,62 @@ class MixedValues(Float32Buffers):
 
 
 class SharingAttention(Attention, Carrying):
-    """Attention that takes from earlier layers, or gives to later ones: here the first layer's values.
+    """Attention with keys and values of its own that mixes in the first layer's values, or gives what it has to others.
 
+    `given` are the names of what the stream carries from here to later layers.
     Shape: x (b, t, d) -> (b, t, d).
     """
 
-    def __init__(self, dim: int, *, mix: nn.Module | None, gives_values: bool, **options: Any):
+    def __init__(self, dim: int, *, mix: nn.Module | None, given: Iterable[str], **options: Any):
         super().__init__(dim, **options)
-        self.mix, self.gives_values = mix, gives_values
+        self.mix, self.given = mix, frozenset(given)
 
     @classmethod
     def from_config(cls, cfg: LayerConfig) -> "SharingAttention":
+        if takes(cfg, "keys"):
+            return BorrowingAttention(cfg.dim, mix=None, given=(), own_kv=False, **options_of(cfg))
         mix = MixedValues(learned=cfg.attention.value_residual == "learned") if takes(cfg, "values") else None
-        return cls(cfg.dim, mix=mix, gives_values=gives(cfg, "values"), **options_of(cfg))
+        given = names_of_keys(cfg.attention.window) if gives(cfg, "keys") else ()
+        given += ("values",) if gives(cfg, "values") else ()
+        return cls(cfg.dim, mix=mix, given=given, **options_of(cfg))
 
     @log_io("b t d -> b t d")
     def forward(self, x: Tensor, context: Context, cache: KVCache | None, stream: Stream) -> tuple[Tensor, Stream]:
+        q, keys, stream = self.find_keys(x, context, cache, stream)
+        bias = None if self.distance_bias is None else self.distance_bias(context.positions, keys[2])
+        return self.join(self.look_at(q, keys, bias, context), x), stream
+
+    def find_keys(
+        self, x: Tensor, context: Context, cache: KVCache | None, stream: Stream,
+    ) -> tuple[Tensor, Keys, Stream]:
+        """Queries (b, h, t, p), and what they look at."""
         q, k, v = self.project(x, context.positions)
         v = v if self.mix is None else self.mix(v, stream)
-        stream = stream.carry(values=v) if self.gives_values else stream
-        return self.join(self.attend_to(q, k, v, context, cache), x), stream
+        keys = with_cached(k, v, context.positions, cache)
+        offered = {"values": v, **dict(zip(names_of_keys(self.window), keys, strict=True))}
+        return q, keys, stream.carry(**{name: x for name, x in offered.items() if name in self.given})
+
+
+class BorrowingAttention(SharingAttention):
+    """Attention to the keys and values of an earlier layer: it has neither projections for them nor a cache.
+
+    Brandon et al. 2024, arXiv:2405.12981 (cross-layer attention). Shape: x (b, t, d) -> (b, t, d).
+    """
+
+    def make_cache(self, max_len: int) -> None:
+        return None
+
+    @log_io("b t d, ... t -> b h t p")
+    def queries(self, x: Tensor, positions: Tensor) -> Tensor:
+        q = rearrange(self.clip(self.q_full_norm(self.q(x))), "b t (h p) -> b h t p", p=self.head_dim)
+        q = self.q_norm(q)
+        return self.q_post_norm(q if self.rotary is None else self.rotary(q, self.rotary.angles(positions)))
+
+    def find_keys(self, x: Tensor, context: Context, cache: None, stream: Stream) -> tuple[Tensor, Keys, Stream]:
+        keys = tuple(stream.carried[name] for name in names_of_keys(self.window))
+        return self.queries(x, context.positions), keys, stream
+
+
+def names_of_keys(window: int | None) -> tuple[str, str, str]:
+    """What the keys, values and positions of layers with a window are called in the stream."""
+    return tuple(f"{what} of window {window}" for what in ("keys", "values", "positions"))
