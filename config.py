@@ -21,7 +21,7 @@ from configuration.units import parse_bytes, parse_seconds
 
 __all__ = [
     "CHECKED", "AlibiConfig", "AttentionConfig", "Config", "DataConfig", "LayerConfig", "ModelConfig", "RopeConfig",
-    "SampleConfig", "SinusoidalConfig", "TokenizerConfig", "TrainConfig", "diff", "flags", "flat", "from_dict", "get",
+    "SampleConfig", "SinusoidalConfig", "T5Config", "TokenizerConfig", "TrainConfig", "diff", "flags", "flat", "from_dict", "get",
     "load_config", "override",
     "parse_bytes", "parse_seconds", "replace", "rotated_channels", "save_config", "to_dict",
 ]
@@ -34,7 +34,7 @@ Residual = Literal["pre", "post", "sandwich", "branch_post", "parallel", "parall
 QKNorm = Literal["none", "head", "each_head", "full"]
 OutputGate = Literal["none", "head", "channel"]
 ValueResidual = Literal["none", "fixed", "learned"]
-Position = Literal["none", "learned", "sinusoidal", "rope", "alibi"]
+Position = Literal["none", "learned", "sinusoidal", "rope", "alibi", "t5"]
 RopeLayout = Literal["half", "interleaved"]
 RopeScaling = Literal["none", "linear", "ntk", "llama3", "yarn"]
 AttentionBackend = Literal["sdpa", "eager"]
@@ -139,6 +139,21 @@ class AlibiConfig:
 
 
 @flags
+class T5Config:
+    """The numbers of position=t5."""
+
+    num_buckets: int = 32  # learned numbers of each head: half for the nearest keys, one each, half for wider and wider distances
+    max_distance: int = 128  # distance from which on all keys share the last number
+    shared: bool = True  # one table, that of the first layer, for all layers; off: a table for each
+
+    def __post_init__(self):
+        require_positive(self, "num_buckets", "max_distance")
+        if self.num_buckets < 2 or self.max_distance <= self.num_buckets // 2:
+            raise ValueError(f"num_buckets={self.num_buckets} with max_distance={self.max_distance}: use 2 or more, and "
+                             "a distance of more than half as many")
+
+
+@flags
 class SinusoidalConfig:
     """The numbers of position=sinusoidal."""
 
@@ -166,7 +181,7 @@ class ModelConfig:
     activation: Activation = "relu2"  # nonlinearity of the MLP; glu + silu = SwiGLU. relu2: arXiv:2109.08668; xielu: arXiv:2411.13010
     norm: Norm = "rms"  # rms arXiv:1910.07467, layer arXiv:1607.06450, cosine arXiv:1910.05895, l2 (unit length), dyt arXiv:2503.10622
     residual: Residual = "pre"  # position of the norms, and how branches join the residual stream; parallel: one norm for all branches, parallel_each: one for each; none = no skip connections
-    position: Position = "rope"  # learned, sinusoidal arXiv:1706.03762, rope arXiv:2104.09864, alibi arXiv:2108.12409
+    position: Position = "rope"  # learned, sinusoidal arXiv:1706.03762, rope arXiv:2104.09864, alibi arXiv:2108.12409, t5 (learned numbers for distances) arXiv:1910.10683
     qk_norm: QKNorm = "head"  # normalise queries and keys per head, per head with a scale of its own for each, or over the full projection. arXiv:2302.05442
     pointer: bool = False  # add attention that copies earlier tokens into the prediction: it moves information too. arXiv:1609.07843
     pointer_dim: int = 64  # width of the pointer's queries and keys
@@ -177,6 +192,7 @@ class ModelConfig:
     attention: AttentionConfig = field(default_factory=AttentionConfig)  # mixer=attention
     rope: RopeConfig = field(default_factory=RopeConfig)  # position=rope
     alibi: AlibiConfig = field(default_factory=AlibiConfig)  # position=alibi
+    t5: T5Config = field(default_factory=T5Config)  # position=t5
     sinusoidal: SinusoidalConfig = field(default_factory=SinusoidalConfig)  # position=sinusoidal
 
     mlp_bias: bool = False  # biases of the MLP

@@ -26,7 +26,7 @@ def has_part(layer: Any, group: str) -> bool:
 
 # when a group acts, in words
 CONDITIONS = {"attention": "a mixer is attention", "rope": "position is rope", "alibi": "position is alibi",
-              "sinusoidal": "position is sinusoidal"}
+              "t5": "position is t5", "sinusoidal": "position is sinusoidal"}
 
 
 def _qk_norm_has_bias(layer: Any) -> bool:

@@ -6,8 +6,8 @@ A layer here is what `ModelConfig.at` gives, which knows its `index` and its `mo
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from configuration.acting import attends
-from configuration.checks import OFF
+from configuration.acting import attends, has_part
+from configuration.checks import asks
 from configuration.tree import get
 
 
@@ -29,8 +29,15 @@ def keys_from(layer: Any) -> int | None:
     return alike[-1].index if source is None else source
 
 
+def bias_from(layer: Any) -> int | None:
+    """The first layer with a table of T5, if this one uses it; None = it has a table of its own, or none."""
+    if not (has_part(layer, "t5") and layer.t5.shared):
+        return None
+    return next((other.index for other in _before(layer) if has_part(other, "t5") and other.t5.shared), None)
+
+
 # what the stream carries -> the number of the layer that a layer takes it from, or None
-SOURCES: dict[str, Callable[[Any], int | None]] = {"values": values_from, "keys": keys_from}
+SOURCES: dict[str, Callable[[Any], int | None]] = {"values": values_from, "keys": keys_from, "bias": bias_from}
 
 
 def takes(layer: Any, what: str) -> bool:
@@ -54,19 +61,20 @@ EQUAL: dict[str, dict[str, Callable[[Any], Any]]] = {
     "values": WIDTHS,
     "keys": WIDTHS | {"position": lambda x: x.position, "rope": lambda x: x.rope, "attention.k_bias":
                       lambda x: x.attention.k_bias, "attention.v_bias": lambda x: x.attention.v_bias},
+    "bias": {"attention.num_heads": lambda x: x.attention.num_heads, "t5": lambda x: x.t5},
 }
-FLAGS = {"values": "attention.value_residual", "keys": "attention.share_kv"}  # which asks for what
+FLAGS = {"values": "attention.value_residual", "keys": "attention.share_kv", "bias": "t5.shared"}  # which asks for what
 
 
 def check_sharing(model: Any) -> None:
     """Raise ValueError if a layer cannot use what it takes, or if a flag asks to take and no layer does."""
     layers = [model.at(i) for i in range(model.num_layers)]
     for what, flag in FLAGS.items():
-        asking = [layer for layer in layers if attends(layer) and get(layer, flag) not in OFF]
+        asking = [layer for layer in layers if attends(layer) and asks(layer, flag, {})]
         if asking and not any(takes(layer, what) for layer in asking):
             raise ValueError(f"{flag}={get(asking[0], flag)} would change nothing: it acts only when a layer that has "
                              f"it follows one with {what} that it can use; otherwise leave it out")
-        for layer in asking:
+        for layer in layers:
             _require_equal(layer, layers, what)
 
 

@@ -1,6 +1,6 @@
 """Positions of tokens: the `position` flag.
 
-A kind acts on the embedding (learned, sinusoidal), on queries and keys (rope), or on the attention scores (alibi).
+A kind acts on the embedding (learned, sinusoidal), on queries and keys (rope), or on the attention scores (alibi, t5).
 Positions are an input of shape (t,) or, if rows start at different positions, (b, t); padding is negative.
 """
 
@@ -122,7 +122,41 @@ def alibi_slopes(num_heads: int, scale: float = 1.0) -> Tensor:
     return torch.tensor([scale * slope for slope in slopes], dtype=torch.float32)
 
 
+class T5Bias(LoggingModule):
+    """Add a learned number to each score, by the distance to its key: a table for each head, in buckets.
+
+    Raffel et al. 2019, arXiv:1910.10683. Half of the buckets are one distance each, the others grow geometrically up to
+    max_distance. Keys after the query have the bucket of its own place. The table starts at zero.
+    Shape: q_positions (t,), k_positions (s,) -> (h, t, s), or with a batch axis on both -> (b, h, t, s).
+    """
+
+    def __init__(self, num_heads: int, *, num_buckets: int = 32, max_distance: int = 128):
+        super().__init__()
+        self.exact, self.max_distance = num_buckets // 2, max_distance
+        self.table = nn.Parameter(torch.empty(num_buckets, num_heads))
+        self.reset_parameters()
+
+    @classmethod
+    def from_config(cls, cfg: LayerConfig) -> "T5Bias":
+        return cls(cfg.attention.num_heads, num_buckets=cfg.t5.num_buckets, max_distance=cfg.t5.max_distance)
+
+    def reset_parameters(self) -> None:
+        nn.init.zeros_(self.table)
+
+    def buckets(self, distance: Tensor) -> Tensor:
+        """The row of the table of each distance from a query back to a key. Shape: (..., t, s) -> (..., t, s)."""
+        near, last = distance.clamp(min=0), len(self.table) - 1
+        turns = torch.log(near.clamp(min=self.exact).float() / self.exact) / math.log(self.max_distance / self.exact)
+        far = self.exact + (turns * (len(self.table) - self.exact)).long()
+        return torch.where(near < self.exact, near, far.clamp(max=last))
+
+    @log_io("... t, ... s -> ... h t s")
+    def forward(self, q_positions: Tensor, k_positions: Tensor) -> Tensor:
+        distance = q_positions.unsqueeze(-1) - k_positions.unsqueeze(-2)  # (..., t, s)
+        return rearrange(self.table[self.buckets(distance)], "... t s h -> ... h t s")
+
+
 # kinds act on the embedding, on queries and keys (a class for each rope.layout), or on the scores
 EMBEDDED = {"learned": LearnedPosition, "sinusoidal": SinusoidalPosition}
-BIASES = {"alibi": ALiBi}
+BIASES = {"alibi": ALiBi, "t5": T5Bias}
 POSITIONS = {"none": None, **EMBEDDED, "rope": ROTARY, **BIASES}

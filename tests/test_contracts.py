@@ -76,6 +76,10 @@ VARIANTS |= {
         "layers": ("local", "global", "local-2", "global-2"), "num_layers": 8, "attention.value_residual": "fixed",
         "kinds": {"local": {"attention.window": 3}, "local-2": {"attention.window": 3, "attention.share_kv": True},
                   "global": {}, "global-2": {"attention.share_kv": True}}},
+    "a table of distances for each layer": {
+        "position": "t5", "t5.shared": False, "t5.num_buckets": 6, "t5.max_distance": 9, "attention.window": 7},
+    "one table, shared keys, eager": {"position": "t5", "attention.share_kv": True, "attention.backend": "eager",
+                                      "layers": ("base", "none"), "num_layers": 5, "t5.num_buckets": 4},
     "norms scaled by depth": {"norm_depth_scale": True, "layers": ("base", "none")},
     "norms within branches": {"inner_norm": True, "mlp": "glu"},
     "alibi, flatter": {"position": "alibi", "alibi.scale": 0.25},
@@ -283,8 +287,8 @@ def test_every_parameter_learns(name):
 
 
 @pytest.mark.parametrize("flags", [
-    {}, {"attention.num_kv_heads": 2}, {"attention.window": 4}, {"position": "alibi"}, {"position": "alibi",
-                                                                                        "attention.window": 4},
+    {}, {"attention.num_kv_heads": 2}, {"attention.window": 4}, {"position": "alibi"}, {"position": "t5"},
+    {"position": "alibi", "attention.window": 4},
     {"attention.scale": 0.7, "qk_norm": "head"},
 ], ids=str)
 def test_the_fused_kernel_equals_the_explicit_one(flags):
@@ -335,6 +339,8 @@ OTHER: dict[str, tuple[Any, dict[str, Any]]] = {
     "rope.beta_fast": (1.5, YARN), "rope.beta_slow": (2.0, YARN), "rope.truncate": (False, YARN),
     "rope.attention_factor": (2.0, YARN),
     "alibi.scale": (2.0, {"position": "alibi"}), "sinusoidal.theta": (10.0, {"position": "sinusoidal"}),
+    "t5.num_buckets": (8, {"position": "t5"}), "t5.max_distance": (20, {"position": "t5", "t5.num_buckets": 8}),
+    "t5.shared": (False, {"position": "t5"}),
 }
 
 
@@ -461,9 +467,10 @@ def test_every_parameter_has_one_role_and_one_group(flags):
 
 OFF = (None, False, "none")  # what asks for nothing
 NOT_IN_A_FORWARD = {"max_seq_len", "layers", "kinds"}
-# flags that act, but not at these sizes: a floor of vectors shorter than any here, pairs of channels rounded to one
+# flags that act, but not at these sizes: a floor of vectors shorter than any here, pairs of channels rounded to one,
+# distances longer than a text
 UNSEEN = {("norm", "cosine"): {"norm_eps"}, ("norm", "l2"): {"norm_eps"},
-          ("rope.scaling", "yarn"): {"rope.beta_slow"}}
+          ("rope.scaling", "yarn"): {"rope.beta_slow"}, ("position", "t5"): {"t5.max_distance"}}
 BASES = [WITH.get(flag, {}) | {flag: word} for flag, words in (MENUS | {"mixer": config.Mixer}).items()
          for word in get_args(words) if word != "none" or flag not in WITH]
 BASES += [{"pointer": True}, {"tie_embeddings": True}, {"layers": ("x", "none"), "kinds": {"x": {"norm": "dyt"}}}]

@@ -62,6 +62,7 @@ PARTS = {
     "moe in some layers": {"model.layers": ("base", "experts"), "model.kinds": {"experts": {"mlp": "moe"}}},
     "value residual": {"model.attention.value_residual": "learned", "model.num_layers": 3},
     "shared keys": {"model.attention.share_kv": True, "model.num_layers": 3},
+    "t5": {"model.position": "t5"},
     "hyper-connections": {"model.residual": "hyper"},
     "encoder and decoder": {"model.cross": "attention", "train.objective": "translate"},
 }
@@ -126,8 +127,8 @@ def test_it_is_traced(name):
     with torch.no_grad(), trace(state.objective) as t:
         state.objective(batch())
     said = str(t)
-    part = {"moe": "MoE", "value": "SharingAttention", "shared": "BorrowingAttention", "hyper": "HyperConnections",
-            "encoder": "CrossAttention"}
+    part = {"moe": "MoE", "value": "SharingAttention", "shared": "BorrowingAttention", "t5": "T5Bias",
+            "hyper": "HyperConnections", "encoder": "CrossAttention"}
     assert part[name.replace("-", " ").split()[0]] in said
     assert not [call.problem for call in t.walk() if call.problem]
 

@@ -14,6 +14,7 @@ from modules.masks import Mask
 from modules.mixers.attention import OutputGate
 from modules.mlp import XIELU
 from modules.norm import EachHeadNorm, L2Norm, LayerNorm, RMSNorm
+from modules.position import T5Bias
 from modules.rope import RoPE
 from modules.stream import Context, Stream
 
@@ -163,6 +164,36 @@ def test_norms_after_rope_act_on_what_is_turned():
 # ---- what layers share ----
 
 
+@pytest.mark.parametrize(("num_buckets", "max_distance"), [(32, 128), (5, 40), (8, 7)])
+def test_a_bias_by_distance_is_that_of_t5(num_buckets, max_distance):
+    t5 = pytest.importorskip("transformers.models.t5.modeling_t5")
+    config = pytest.importorskip("transformers").T5Config(
+        num_heads=3, is_decoder=True, relative_attention_num_buckets=num_buckets,
+        relative_attention_max_distance=max_distance)
+    theirs = t5.T5Attention(config, has_relative_attention_bias=True, layer_idx=0)
+    bias = randomise(T5Bias(3, num_buckets=num_buckets, max_distance=max_distance))
+    theirs.relative_attention_bias.weight.data.copy_(bias.table)
+    distance = torch.arange(-3, 300)
+    expected = theirs._relative_position_bucket(-distance, bidirectional=False, num_buckets=num_buckets,
+                                                max_distance=max_distance)
+    assert torch.equal(bias.buckets(distance), expected)
+    found, expected = bias(torch.arange(2, 150), torch.arange(150)), theirs.compute_bias(148, 150, past_seen_tokens=2)
+    assert torch.equal(found, expected[0])
+    found.square().sum().backward()
+    expected.square().sum().backward()
+    assert_close(bias.table.grad, theirs.relative_attention_bias.weight.grad, "parity_grad")
+
+
+def test_layers_share_the_table_of_the_first_with_t5():
+    shared = small_model(position="t5", layers=("none", "base"), num_layers=4)
+    each = small_model(position="t5", layers=("none", "base"), num_layers=4, **{"t5.shared": False})
+    assert [name for name, _ in shared.named_parameters() if "table" in name] == [
+        "blocks.1.mixer.branch.distance_bias.table"]
+    each.load_state_dict(shared.state_dict(), strict=False)
+    each.blocks[3].mixer.branch.distance_bias.table = each.blocks[1].mixer.branch.distance_bias.table
+    assert_close(shared(small_tokens()), each(small_tokens()), "same")
+
+
 @pytest.mark.parametrize("kind", ["fixed", "learned"])
 def test_values_are_mixed_with_those_of_the_first_layer(kind):
     model = small_model(num_layers=3, **{"attention.value_residual": kind})
@@ -204,6 +235,9 @@ def test_layers_that_share_keys_use_those_of_the_last_layer_with_the_same_window
     ({"layers": ("base", "x"), "kinds": {"x": {"attention.share_kv": True, "rope.theta": 9.0}}}, "differs in rope"),
     ({"layers": ("base", "x"), "kinds": {"x": {"attention.share_kv": True, "attention.k_bias": True}}},
      "differs in attention.k_bias"),
+    ({"position": "t5", "layers": ("base", "x"), "kinds": {"x": {"attention.num_heads": 2}}},
+     "t5.shared=True in layer 1 takes the bias of layer 0, which differs in attention.num_heads"),
+    ({"position": "t5", "t5.max_distance": 16}, "max_distance=16"),
     ({"layers": ("base", "x"), "kinds": {"x": {"attention.share_kv": True, "attention.window": 3}}}, "change nothing"),
 ], ids=str)
 def test_layers_that_cannot_share_are_refused(flags, sentence):

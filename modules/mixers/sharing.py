@@ -1,4 +1,4 @@
-"""Attention whose layers share values or keys with one another, through what the stream carries."""
+"""Attention whose layers share values, keys or a bias with one another, through what the stream carries."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -37,30 +37,39 @@ class MixedValues(Float32Buffers):
 
 
 class SharingAttention(Attention, Carrying):
-    """Attention with keys and values of its own that mixes in the first layer's values, or gives what it has to others.
+    """Attention that mixes in the first layer's values, takes its bias, or gives what it has to later layers.
 
-    `given` are the names of what the stream carries from here to later layers.
+    `given` are the names of what the stream carries from here on.
     Shape: x (b, t, d) -> (b, t, d).
     """
 
-    def __init__(self, dim: int, *, mix: nn.Module | None, given: Iterable[str], **options: Any):
+    def __init__(self, dim: int, *, mix: nn.Module | None, given: Iterable[str], takes_bias: bool, **options: Any):
         super().__init__(dim, **options)
-        self.mix, self.given = mix, frozenset(given)
+        self.mix, self.given, self.takes_bias = mix, frozenset(given), takes_bias
 
     @classmethod
     def from_config(cls, cfg: LayerConfig) -> "SharingAttention":
+        options = options_of(cfg) | {"takes_bias": takes(cfg, "bias")}
+        options |= {"distance_bias": None} if takes(cfg, "bias") else {}
         if takes(cfg, "keys"):
-            return BorrowingAttention(cfg.dim, mix=None, given=(), own_kv=False, **options_of(cfg))
+            return BorrowingAttention(cfg.dim, mix=None, given=(), own_kv=False, **options)
         mix = MixedValues(learned=cfg.attention.value_residual == "learned") if takes(cfg, "values") else None
         given = names_of_keys(cfg.attention.window) if gives(cfg, "keys") else ()
-        given += ("values",) if gives(cfg, "values") else ()
-        return cls(cfg.dim, mix=mix, given=given, **options_of(cfg))
+        given += tuple(what for what in ("values", "bias") if gives(cfg, what))
+        return cls(cfg.dim, mix=mix, given=given, **options)
 
     @log_io("b t d -> b t d")
     def forward(self, x: Tensor, context: Context, cache: KVCache | None, stream: Stream) -> tuple[Tensor, Stream]:
         q, keys, stream = self.find_keys(x, context, cache, stream)
-        bias = None if self.distance_bias is None else self.distance_bias(context.positions, keys[2])
+        bias, stream = self.find_bias(context.positions, keys[2], stream)
         return self.join(self.look_at(q, keys, bias, context), x), stream
+
+    def find_bias(self, q_positions: Tensor, k_positions: Tensor, stream: Stream) -> tuple[Tensor | None, Stream]:
+        """What is added to the scores, (h, t, s) or (b, h, t, s); None = nothing."""
+        if self.takes_bias:
+            return stream.carried["bias"], stream
+        bias = None if self.distance_bias is None else self.distance_bias(q_positions, k_positions)
+        return bias, stream.carry(bias=bias) if "bias" in self.given else stream
 
     def find_keys(
         self, x: Tensor, context: Context, cache: KVCache | None, stream: Stream,
