@@ -20,15 +20,15 @@ from configuration.tree import build, diff, flat, get, override, replace, to_dic
 from configuration.units import parse_bytes, parse_seconds
 
 __all__ = [
-    "CHECKED", "AlibiConfig", "AttentionConfig", "Config", "DataConfig", "LayerConfig", "ModelConfig", "RopeConfig",
+    "CHECKED", "AlibiConfig", "AttentionConfig", "ClampedGluConfig", "Config", "DataConfig", "LayerConfig", "ModelConfig", "RopeConfig",
     "SampleConfig", "SinusoidalConfig", "T5Config", "TokenizerConfig", "TrainConfig", "diff", "flags", "flat", "from_dict", "get",
     "load_config", "override",
     "parse_bytes", "parse_seconds", "replace", "rotated_channels", "save_config", "to_dict",
 ]
 
 Mixer = Literal["attention", "none"]
-Mlp = Literal["mlp", "glu", "none"]
-Activation = Literal["relu", "relu2", "gelu", "gelu_tanh", "silu", "mish", "xielu", "none"]
+Mlp = Literal["mlp", "glu", "clamped_glu", "none"]
+Activation = Literal["relu", "relu2", "gelu", "gelu_tanh", "quick_gelu", "silu", "mish", "xielu", "none"]
 Norm = Literal["rms", "layer", "cosine", "l2", "dyt", "none"]
 Residual = Literal["pre", "post", "sandwich", "branch_post", "parallel", "parallel_each", "none"]
 QKNorm = Literal["none", "head", "each_head", "full"]
@@ -164,6 +164,17 @@ class SinusoidalConfig:
 
 
 @flags
+class ClampedGluConfig:
+    """The numbers of mlp=clamped_glu."""
+
+    limit: float = 7.0  # largest value of a gate before its activation, and of what it multiplies, on both sides
+    offset: float = 1.0  # added to what a gate multiplies: the gate alone passes too
+
+    def __post_init__(self):
+        require_positive(self, "limit")
+
+
+@flags
 class ModelConfig:
     """The architecture: each choice is one word, and the numbers of a part form a group."""
 
@@ -177,7 +188,7 @@ class ModelConfig:
     max_seq_len: int = 256  # length of the context in tokens (t)
 
     mixer: Mixer = "attention"  # how information moves between positions
-    mlp: Mlp = "mlp"  # mlp: two matrices; glu: three, gated; none
+    mlp: Mlp = "mlp"  # mlp: two matrices; glu: three, gated; clamped_glu: gated and limited, with activation=quick_gelu that of gpt-oss; none
     activation: Activation = "relu2"  # nonlinearity of the MLP; glu + silu = SwiGLU. relu2: arXiv:2109.08668; xielu: arXiv:2411.13010
     norm: Norm = "rms"  # rms arXiv:1910.07467, layer arXiv:1607.06450, cosine arXiv:1910.05895, l2 (unit length), dyt arXiv:2503.10622
     residual: Residual = "pre"  # position of the norms, and how branches join the residual stream; parallel: one norm for all branches, parallel_each: one for each; none = no skip connections
@@ -192,6 +203,7 @@ class ModelConfig:
     attention: AttentionConfig = field(default_factory=AttentionConfig)  # mixer=attention
     rope: RopeConfig = field(default_factory=RopeConfig)  # position=rope
     alibi: AlibiConfig = field(default_factory=AlibiConfig)  # position=alibi
+    clamped_glu: ClampedGluConfig = field(default_factory=ClampedGluConfig)  # mlp=clamped_glu
     t5: T5Config = field(default_factory=T5Config)  # position=t5
     sinusoidal: SinusoidalConfig = field(default_factory=SinusoidalConfig)  # position=sinusoidal
 
@@ -229,7 +241,7 @@ class ModelConfig:
     def hidden_width(self) -> int:
         if self.hidden_dim is not None:
             return self.hidden_dim
-        width = self.dim * self.hidden_mult * (2 / 3 if self.mlp == "glu" else 1)
+        width = self.dim * self.hidden_mult * (2 / 3 if self.mlp in ("glu", "clamped_glu") else 1)
         return _round_up(round(width), self.hidden_multiple_of)
 
     @property

@@ -20,7 +20,7 @@ ATTENTION_BIASES = (*QKV_BIASES, "attention.out_bias")
 # their words for activations; of several words for one, the first is written unless a family says otherwise
 ACTIVATIONS = {"gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "gelu_fast": "gelu_tanh", "gelu": "gelu",
                "gelu_python": "gelu", "relu": "relu", "relu2": "relu2", "silu": "silu", "swish": "silu",
-               "mish": "mish", "xielu": "xielu"}
+               "mish": "mish", "xielu": "xielu", "quick_gelu": "quick_gelu"}
 
 
 class PerLayer(tuple):

@@ -1,6 +1,7 @@
 """The part that acts on each position separately: the `mlp` and `activation` flags."""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,13 @@ class ReLU2(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.relu(x).square()
+
+
+class QuickGELU(nn.Module):
+    """x sigmoid(1.702 x). Hendrycks & Gimpel 2016, arXiv:1606.08415, section 2. Shape: any."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.sigmoid(1.702 * x)
 
 
 class XIELU(LoggingModule):
@@ -48,6 +56,7 @@ ACTIVATIONS = {
     "relu2": ReLU2,
     "gelu": nn.GELU,
     "gelu_tanh": lambda: nn.GELU(approximate="tanh"),
+    "quick_gelu": QuickGELU,
     "silu": nn.SiLU,
     "mish": nn.Mish,
     "xielu": XIELU,
@@ -74,9 +83,14 @@ class MLP(LoggingModule):
 
     @classmethod
     def from_config(cls, cfg: LayerConfig) -> "MLP":
-        return cls(cfg.dim, hidden_dim=cfg.hidden_width, activation=cfg.activation,
-                   bias=cfg.mlp_bias, dropout=cfg.mlp_dropout,
-                   inner_norm=norm_maker(cfg)(cfg.hidden_width) if cfg.inner_norm else None)
+        return cls(cfg.dim, **cls.options_of(cfg))
+
+    @classmethod
+    def options_of(cls, cfg: LayerConfig) -> dict[str, Any]:
+        """What the flags of a layer say of it: its arguments besides the width."""
+        return {"hidden_dim": cfg.hidden_width, "activation": cfg.activation, "bias": cfg.mlp_bias,
+                "dropout": cfg.mlp_dropout,
+                "inner_norm": norm_maker(cfg)(cfg.hidden_width) if cfg.inner_norm else None}
 
     @log_io("b t d -> b t f")
     def hidden(self, x: Tensor) -> Tensor:
@@ -107,4 +121,25 @@ class GLU(MLP):
         return self.act(self.gate(x)) * self.up(x)
 
 
-MLPS = {"mlp": MLP, "glu": GLU, "none": None}
+class ClampedGLU(GLU):
+    """out(act(min(gate(x), limit)) * (clamp(up(x)) + offset)), with clamp to -limit ... limit.
+
+    Agarwal et al. 2025 (gpt-oss), arXiv:2508.10925.
+    Shape: (b, t, d) -> (b, t, d), through (b, t, f).
+    """
+
+    def __init__(self, dim: int, *, limit: float = 7.0, offset: float = 1.0, **options: Any):
+        super().__init__(dim, **options)
+        self.limit, self.offset = limit, offset
+
+    @classmethod
+    def options_of(cls, cfg: LayerConfig) -> dict[str, Any]:
+        return super().options_of(cfg) | {"limit": cfg.clamped_glu.limit, "offset": cfg.clamped_glu.offset}
+
+    @log_io("b t d -> b t f")
+    def hidden(self, x: Tensor) -> Tensor:
+        gate, up = self.gate(x).clamp(max=self.limit), self.up(x).clamp(-self.limit, self.limit)
+        return self.act(gate) * (up + self.offset)
+
+
+MLPS = {"mlp": MLP, "glu": GLU, "clamped_glu": ClampedGLU, "none": None}

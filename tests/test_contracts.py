@@ -80,6 +80,7 @@ VARIANTS |= {
         "position": "t5", "t5.shared": False, "t5.num_buckets": 6, "t5.max_distance": 9, "attention.window": 7},
     "one table, shared keys, eager": {"position": "t5", "attention.share_kv": True, "attention.backend": "eager",
                                       "layers": ("base", "none"), "num_layers": 5, "t5.num_buckets": 4},
+    "gpt-oss's MLP": {"mlp": "clamped_glu", "activation": "quick_gelu", "clamped_glu.limit": 0.5, "mlp_bias": True},
     "norms scaled by depth": {"norm_depth_scale": True, "layers": ("base", "none")},
     "norms within branches": {"inner_norm": True, "mlp": "glu"},
     "alibi, flatter": {"position": "alibi", "alibi.scale": 0.25},
@@ -341,6 +342,7 @@ OTHER: dict[str, tuple[Any, dict[str, Any]]] = {
     "alibi.scale": (2.0, {"position": "alibi"}), "sinusoidal.theta": (10.0, {"position": "sinusoidal"}),
     "t5.num_buckets": (8, {"position": "t5"}), "t5.max_distance": (20, {"position": "t5", "t5.num_buckets": 8}),
     "t5.shared": (False, {"position": "t5"}),
+    "clamped_glu.limit": (0.1, {"mlp": "clamped_glu"}), "clamped_glu.offset": (0.5, {"mlp": "clamped_glu"}),
 }
 
 

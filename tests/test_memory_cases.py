@@ -11,7 +11,7 @@ from experiments.benchmarks.memory_cases import drawn_cases, named_cases
 MENUS = {"mlp": config.Mlp, "norm": config.Norm, "residual": config.Residual, "position": config.Position,
          "backend": config.AttentionBackend, "mixer": config.Mixer, "optimizer": config.Optimizer,
          "packing": config.Packing}
-BESIDES = {"mlp": set(), "norm": {"none"}, "residual": {"none"}, "position": {"none", "t5"}, "backend": set(),
+BESIDES = {"mlp": {"clamped_glu"}, "norm": {"none"}, "residual": {"none"}, "position": {"none", "t5"}, "backend": set(),
            "mixer": set(), "optimizer": {"adam"}, "packing": set()}  # nothing that takes memory of its own
 
 

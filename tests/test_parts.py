@@ -12,7 +12,7 @@ from config import RopeConfig
 from modules.attend import EagerAttention, SinkAttention
 from modules.masks import Mask
 from modules.mixers.attention import OutputGate
-from modules.mlp import XIELU
+from modules.mlp import XIELU, ClampedGLU
 from modules.norm import EachHeadNorm, L2Norm, LayerNorm, RMSNorm
 from modules.position import T5Bias
 from modules.rope import RoPE
@@ -110,6 +110,33 @@ def test_xielu_is_its_formula_and_that_of_transformers():
     theirs = pytest.importorskip("transformers.activations").XIELUActivation(dtype=torch.float32)
     theirs.load_state_dict(act.state_dict(), strict=False)
     assert_close(act(x), theirs(x), "same")
+
+
+def test_a_clamped_glu_is_the_formula_of_gpt_oss():
+    options = {"hidden_dim": 10, "bias": True}
+    x = 3 * torch.randn(2, 5, 6)
+    mlp = randomise(ClampedGLU(6, activation="quick_gelu", limit=1.5, offset=1.0, **options), std=1.0)
+    gate, up = mlp.gate(x), mlp.up(x)
+    assert (gate > 1.5).any() and (gate < -1.5).any() and (up > 1.5).any() and (up < -1.5).any()
+    gate, up = gate.clamp(max=1.5), up.clamp(min=-1.5, max=1.5)
+    expected = mlp.out((up + 1) * (gate * torch.sigmoid(gate * 1.702)))
+    gradients = [torch.autograd.grad(y.square().mean(), list(mlp.parameters())) for y in (mlp(x), expected)]
+    assert_close(mlp(x), expected, "same")
+    assert_close(*gradients, "parity_grad")
+
+
+def test_a_clamped_glu_is_an_expert_of_transformers():
+    gpt_oss = pytest.importorskip("transformers.models.gpt_oss.modeling_gpt_oss")
+    config = pytest.importorskip("transformers").GptOssConfig(hidden_size=6, intermediate_size=10, num_local_experts=1)
+    experts, mlp = randomise(gpt_oss.GptOssExperts(config), std=2.0), ClampedGLU(
+        6, hidden_dim=10, activation="quick_gelu", bias=True)
+    for linear, weight, bias in ((mlp.gate, experts.gate_up_proj[0, :, ::2], experts.gate_up_proj_bias[0, ::2]),
+                                 (mlp.up, experts.gate_up_proj[0, :, 1::2], experts.gate_up_proj_bias[0, 1::2]),
+                                 (mlp.out, experts.down_proj[0], experts.down_proj_bias[0])):
+        linear.weight.data, linear.bias.data = weight.T, bias
+    x = 3 * torch.randn(7, 6)
+    assert (mlp.gate(x) > 7).any() and (mlp.up(x) < -7).any()
+    assert_close(mlp(x), experts(x, torch.zeros(7, 1, dtype=torch.int64), torch.ones(7, 1)), "parity")
 
 
 # ---- attention ----
