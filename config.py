@@ -74,6 +74,7 @@ class AttentionConfig:
     clip: float | None = None  # clamp queries, keys and values to -clip ... clip before they are rotated, as in OLMo 1 and MPT; None = off
     gate: OutputGate = "none"  # multiply the output by a sigmoid of the input: one number for each head, or for each channel. arXiv:2505.06708
     sinks: bool = False  # a learned score for each head that takes attention and gives nothing, as in gpt-oss. arXiv:2309.17453
+    differential: bool = False  # pairs of heads: the attention of one less a learned share of the other's. arXiv:2410.05258
     value_residual: ValueResidual = "none"  # mix the values with those of the first layer: half of each (fixed), or by two learned numbers. arXiv:2410.17897
     share_kv: bool = False  # use the keys and values of the last layer before that has its own and the same window: neither projections nor a cache. arXiv:2405.12981; by kinds, as in Gemma 3n
     backend: AttentionBackend = "sdpa"  # sdpa: one fused call; eager: scores computed step by step, for reading and tracing

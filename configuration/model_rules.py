@@ -35,7 +35,7 @@ PLAIN_MODEL: dict[str, Any] = {
     "attention.k_bias": False, "attention.v_bias": False, "attention.out_bias": False,
     "attention.qk_norm_kind": None, "attention.qk_norm_affine": None, "attention.qk_norm_bias": None,
     "attention.qk_norm_after_rope": False, "attention.clip": None, "attention.gate": "none", "attention.sinks": False,
-    "attention.value_residual": "none", "attention.share_kv": False,
+    "attention.differential": False, "attention.value_residual": "none", "attention.share_kv": False,
     "alibi.scale": 1.0, "t5.num_buckets": 32, "t5.max_distance": 128, "t5.shared": True, "sinusoidal.theta": 10_000.0,
     "clamped_glu.limit": 7.0, "clamped_glu.offset": 1.0,
     "rope.theta": 10_000.0, "rope.fraction": 1.0, "rope.layout": "half", "rope.scaling": "none", "rope.factor": 1.0,
@@ -95,6 +95,12 @@ def check_shapes(cfg: Any) -> None:
                          "choose a divisor, or give attention.head_dim")
     if attends(cfg) and heads % kv_heads:
         raise ValueError(f"attention.num_kv_heads={kv_heads} does not divide attention.num_heads={heads}")
+    if attends(cfg) and cfg.attention.differential and (heads % 2 or kv_heads % 2):
+        raise ValueError(f"attention.differential=True makes pairs of heads: attention.num_heads={heads} and "
+                         f"attention.num_kv_heads={kv_heads} must be even")
+    if cfg.attention.differential and cfg.attention.dropout:
+        raise ValueError(f"attention.differential=True and attention.dropout={cfg.attention.dropout}: both halves of "
+                         "the values would lose other weights; leave one of them off")
     if has_part(cfg, "rope"):
         rotated_channels(cfg.head_width, cfg.rope.fraction)
 

@@ -10,6 +10,7 @@ from families import (
     bloom,
     cohere,
     cohere2,
+    diffllama,
     exaone4,
     falcon,
     gemma,
@@ -40,4 +41,5 @@ from families.family import Family
 
 FAMILIES: dict[str, Family] = {module.FAMILY.model_type: module.FAMILY for module in (
     gpt2, llama, mistral, qwen2, qwen3, gemma, gemma2, gemma3, olmo, olmo2, granite, smollm3, cohere2, exaone4, glm4,
-    arcee, nemotron, apertus, starcoder2, phi, gptj, opt, bloom, mpt, falcon, neox, cohere, stablelm, nanochat, olmo3)}
+    arcee, nemotron, apertus, starcoder2, phi, gptj, opt, bloom, mpt, falcon, neox, cohere, stablelm, nanochat, olmo3,
+    diffllama)}

@@ -14,7 +14,8 @@ from einops import pack, rearrange, unpack
 from config import ModelConfig
 
 # of the names of parameters: ours, theirs
-ENDS = (("weight", "weight"), ("scale", "weight"), ("bias", "bias"), ("alpha_p", "alpha_p"), ("alpha_n", "alpha_n"))
+ENDS = (("weight", "weight"), ("scale", "weight"), ("bias", "bias"), *((name, name) for name in (
+    "alpha_p", "alpha_n", "lambda_q1", "lambda_k1", "lambda_q2", "lambda_k2")))
 HEAD = "head.unembed"
 Tensors = Mapping[str, Any]
 

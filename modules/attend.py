@@ -1,11 +1,14 @@
 """How queries, keys and values become outputs: scores, their softmax, and the mean of the values."""
 
+import math
+
 import torch
-from einops import repeat
+from einops import rearrange, repeat
 from torch import Tensor, nn
 
 from config import LayerConfig
 from modules.masks import Mask
+from modules.norm import RMSNorm
 from modules.precision import widen
 from tools import LoggingModule, log_io
 
@@ -89,8 +92,51 @@ class SinkAttention(EagerAttention):
         return self.dropout(weights.type_as(scores))
 
 
+class DifferentialAttention(LoggingModule):
+    """Heads in pairs: the weights of one less lambda times those of the other, over the values of both.
+
+    Ye et al. 2024, arXiv:2410.05258. lambda = exp(q1.k1) - exp(q2.k2) + start, of learned vectors; `start` grows with
+    the layer, from 0. Head i is a pair with i + h/2; what a pair gives is normalised and scaled by 1 - start.
+    Shape: q (b, h, t, p), k and v (b, g, s, p), bias (h, t, s) or (b, h, t, s) -> (b, h, t, p).
+    """
+
+    def __init__(self, attend: nn.Module, *, head_dim: int, layer: int, eps: float):
+        super().__init__()
+        self.attend, self.start = attend, 0.8 - 0.6 * math.exp(-0.3 * layer)
+        self.lambda_q1, self.lambda_k1, self.lambda_q2, self.lambda_k2 = (
+            nn.Parameter(torch.empty(head_dim)) for _ in range(4))
+        self.norm = RMSNorm(2 * head_dim, eps=eps, affine=False)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        for vector in (self.lambda_q1, self.lambda_k1, self.lambda_q2, self.lambda_k2):
+            nn.init.normal_(vector, std=0.1)
+
+    def share(self) -> Tensor:
+        """lambda, the share of the second head that is taken away."""
+        first, second = ((widen(q) * widen(k)).sum().exp() for q, k in (
+            (self.lambda_q1, self.lambda_k1), (self.lambda_q2, self.lambda_k2)))
+        return first - second + self.start
+
+    @log_io("b h t p, b g s p, b g s p, ... t s, ... t s -> b h t p")
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Mask, bias: Tensor | None) -> Tensor:
+        # two calls in place of one with values twice as wide, which no fused kernel takes
+        values = (repeat(half, "b pairs s p -> b (two pairs) s p", two=2) for half in v.chunk(2, dim=1))
+        y = torch.cat([self.attend(q, k, half, mask, bias) for half in values], dim=-1)  # (b, h, t, 2p)
+        first, second = y.chunk(2, dim=1)
+        y = self.norm(first - self.share().type_as(y) * second) * (1 - self.start)
+        return rearrange(y, "b pairs t (two p) -> b (pairs two) t p", two=2)
+
+
 def make_attend(cfg: LayerConfig) -> nn.Module:
-    """How queries, keys and values become outputs; what one fused call cannot do is done step by step."""
+    """How queries, keys and values become outputs, by the flags of a layer."""
+    if not cfg.attention.differential:
+        return make_kernel(cfg)
+    return DifferentialAttention(make_kernel(cfg), head_dim=cfg.head_width, layer=cfg.index, eps=cfg.norm_eps)
+
+
+def make_kernel(cfg: LayerConfig) -> nn.Module:
+    """One fused call; what it cannot do is done step by step."""
     own = cfg.attention
     scale = cfg.head_width**-0.5 if own.scale is None else own.scale
     if own.sinks:

@@ -63,6 +63,7 @@ PARTS = {
     "value residual": {"model.attention.value_residual": "learned", "model.num_layers": 3},
     "shared keys": {"model.attention.share_kv": True, "model.num_layers": 3},
     "t5": {"model.position": "t5"},
+    "differential": {"model.attention.differential": True},
     "hyper-connections": {"model.residual": "hyper"},
     "encoder and decoder": {"model.cross": "attention", "train.objective": "translate"},
 }
@@ -128,7 +129,7 @@ def test_it_is_traced(name):
         state.objective(batch())
     said = str(t)
     part = {"moe": "MoE", "value": "SharingAttention", "shared": "BorrowingAttention", "t5": "T5Bias",
-            "hyper": "HyperConnections", "encoder": "CrossAttention"}
+            "differential": "Differential", "hyper": "HyperConnections", "encoder": "CrossAttention"}
     assert part[name.replace("-", " ").split()[0]] in said
     assert not [call.problem for call in t.walk() if call.problem]
 

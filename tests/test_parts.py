@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from config import RopeConfig
-from modules.attend import EagerAttention, SinkAttention
+from modules.attend import DifferentialAttention, EagerAttention, SinkAttention
 from modules.masks import Mask
 from modules.mixers.attention import OutputGate
 from modules.mlp import XIELU, ClampedGLU
@@ -188,6 +188,20 @@ def test_norms_after_rope_act_on_what_is_turned():
     assert not torch.allclose(before.blocks[0].mixer.branch.project(x, positions)[0], q, atol=1e-3)
 
 
+def test_differential_attention_is_its_formula():
+    q, k, v = heads(g=4)
+    attend = randomise(DifferentialAttention(EagerAttention(scale=0.3), head_dim=8, layer=3, eps=1e-6))
+    start = 0.8 - 0.6 * math.exp(-0.9)
+    share = ((attend.lambda_q1 @ attend.lambda_k1).exp() - (attend.lambda_q2 @ attend.lambda_k2).exp() + start)
+    hidden = torch.ones(6, 6).triu(1).bool()
+    weights = (torch.einsum("bhtp,bhsp->bhts", q, k) * 0.3).masked_fill(hidden, -math.inf).softmax(-1)
+    for pair in (0, 1):  # heads 0 and 2, and 1 and 3
+        both = (weights[:, pair] - share * weights[:, pair + 2]) @ torch.cat((v[:, pair], v[:, pair + 2]), dim=-1)
+        expected = both / (both.square().mean(-1, keepdim=True) + 1e-6).sqrt() * (1 - start)
+        found = attend(q, k, v, CAUSAL, None)[:, 2 * pair : 2 * pair + 2]
+        assert_close(torch.cat((found[:, 0], found[:, 1]), dim=-1), expected, "same")
+
+
 # ---- what layers share ----
 
 
@@ -265,9 +279,11 @@ def test_layers_that_share_keys_use_those_of_the_last_layer_with_the_same_window
     ({"position": "t5", "layers": ("base", "x"), "kinds": {"x": {"attention.num_heads": 2}}},
      "t5.shared=True in layer 1 takes the bias of layer 0, which differs in attention.num_heads"),
     ({"position": "t5", "t5.max_distance": 16}, "max_distance=16"),
+    ({"attention.differential": True, "attention.num_kv_heads": 1}, "attention.num_kv_heads=1 must be even"),
+    ({"attention.differential": True, "attention.dropout": 0.1}, "leave one of them off"),
     ({"layers": ("base", "x"), "kinds": {"x": {"attention.share_kv": True, "attention.window": 3}}}, "change nothing"),
 ], ids=str)
-def test_layers_that_cannot_share_are_refused(flags, sentence):
+def test_parts_that_do_not_fit_are_refused(flags, sentence):
     with pytest.raises(ValueError, match=sentence):
         small_config(**flags)
 

@@ -87,7 +87,7 @@ class Attention(LoggingModule):
         q_bias: bool, k_bias: bool, v_bias: bool, out_bias: bool,
         qk_norm: Callable[[int, int], tuple[nn.Module, nn.Module]], norm_after_rope: bool,
         rotary: nn.Module | None, distance_bias: nn.Module | None,
-        attend: Callable[[], nn.Module], window: int | None, clip: float | None, gate: nn.Module | None,
+        attend: Callable[[], nn.Module], window: int | None, clip: float | None, gate: Callable[[], nn.Module] | None,
         inner_norm: nn.Module | None, own_kv: bool = True,
     ):
         super().__init__()
@@ -103,7 +103,7 @@ class Attention(LoggingModule):
                 self.q_post_norm, self.k_post_norm, self.q_norm, self.k_norm)
         self.clip = nn.Identity() if clip is None else nn.Hardtanh(-clip, clip)
         self.rotary, self.distance_bias, self.attend = rotary, distance_bias, attend()
-        self.gate, self.inner_norm = gate, nn.Identity() if inner_norm is None else inner_norm
+        self.gate, self.inner_norm = gate and gate(), nn.Identity() if inner_norm is None else inner_norm
         self.out = nn.Linear(num_heads * head_dim, dim, bias=out_bias)
 
     @classmethod
@@ -157,13 +157,13 @@ class Attention(LoggingModule):
 def options_of(cfg: LayerConfig) -> dict[str, Any]:
     """What the flags of a layer say of its attention: the arguments of Attention besides the width."""
     own, rope, p = cfg.attention, cfg.rope, cfg.head_width
-    gate = None if own.gate == "none" else OutputGate(cfg.dim, num_heads=own.num_heads, head_dim=p, kind=own.gate)
+    gate = partial(OutputGate, cfg.dim, num_heads=own.num_heads, head_dim=p, kind=own.gate)
     return {
         "num_heads": own.num_heads, "num_kv_heads": own.kv_heads, "head_dim": p, "window": own.window,
         "q_bias": own.q_bias, "k_bias": own.k_bias, "v_bias": own.v_bias, "out_bias": own.out_bias,
         "qk_norm": qk_norm_maker(cfg), "norm_after_rope": own.qk_norm_after_rope,
         "rotary": ROTARY[rope.layout](p, rope) if cfg.position == "rope" else None,
         "distance_bias": BIASES[cfg.position].from_config(cfg) if cfg.position in BIASES else None,
-        "attend": partial(make_attend, cfg), "clip": own.clip, "gate": gate,
+        "attend": partial(make_attend, cfg), "clip": own.clip, "gate": None if own.gate == "none" else gate,
         "inner_norm": norm_maker(cfg)(own.num_heads * p) if cfg.inner_norm else None,
     }
