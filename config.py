@@ -20,18 +20,19 @@ from configuration.tree import build, diff, flat, get, override, replace, to_dic
 from configuration.units import parse_bytes, parse_seconds
 
 __all__ = [
-    "CHECKED", "AlibiConfig", "AttentionConfig", "ClampedGluConfig", "Config", "DataConfig", "LayerConfig", "ModelConfig", "RopeConfig",
-    "SampleConfig", "SinusoidalConfig", "T5Config", "TokenizerConfig", "TrainConfig", "diff", "flags", "flat", "from_dict", "get",
+    "CHECKED", "AlibiConfig", "AttentionConfig", "ClampedGluConfig", "Config", "DataConfig", "LayerConfig", "ModelConfig", "NgptConfig",
+    "RopeConfig", "SampleConfig", "SinusoidalConfig", "T5Config", "TokenizerConfig", "TrainConfig", "diff", "flags", "flat", "from_dict", "get",
     "load_config", "override",
     "parse_bytes", "parse_seconds", "replace", "rotated_channels", "save_config", "to_dict",
 ]
 
 Mixer = Literal["attention", "none"]
-Mlp = Literal["mlp", "glu", "clamped_glu", "none"]
+Mlp = Literal["mlp", "glu", "clamped_glu", "scaled_glu", "none"]
+GATED = ("glu", "clamped_glu", "scaled_glu")  # of Mlp, those with a third matrix
 Activation = Literal["relu", "relu2", "gelu", "gelu_tanh", "quick_gelu", "silu", "mish", "xielu", "none"]
 Norm = Literal["rms", "layer", "cosine", "l2", "dyt", "none"]
-Residual = Literal["pre", "post", "sandwich", "branch_post", "parallel", "parallel_each", "none"]
-QKNorm = Literal["none", "head", "each_head", "full"]
+Residual = Literal["pre", "post", "sandwich", "branch_post", "parallel", "parallel_each", "ngpt", "none"]
+QKNorm = Literal["none", "head", "each_head", "full", "unit"]
 OutputGate = Literal["none", "head", "channel"]
 ValueResidual = Literal["none", "fixed", "learned"]
 Position = Literal["none", "learned", "sinusoidal", "rope", "alibi", "t5"]
@@ -176,6 +177,16 @@ class ClampedGluConfig:
 
 
 @flags
+class NgptConfig:
+    """The numbers of residual=ngpt."""
+
+    alpha: float = 0.05  # step of the stream towards what a branch gives, at first; learned for each channel
+
+    def __post_init__(self):
+        require_positive(self, "alpha")
+
+
+@flags
 class ModelConfig:
     """The architecture: each choice is one word, and the numbers of a part form a group."""
 
@@ -189,12 +200,12 @@ class ModelConfig:
     max_seq_len: int = 256  # length of the context in tokens (t)
 
     mixer: Mixer = "attention"  # how information moves between positions
-    mlp: Mlp = "mlp"  # mlp: two matrices; glu: three, gated; clamped_glu: gated and limited, with activation=quick_gelu that of gpt-oss; none
+    mlp: Mlp = "mlp"  # mlp: two matrices; glu: three, gated; clamped_glu: gated and limited, with activation=quick_gelu that of gpt-oss; scaled_glu: with a learned scale for each hidden unit (nGPT); none
     activation: Activation = "relu2"  # nonlinearity of the MLP; glu + silu = SwiGLU. relu2: arXiv:2109.08668; xielu: arXiv:2411.13010
     norm: Norm = "rms"  # rms arXiv:1910.07467, layer arXiv:1607.06450, cosine arXiv:1910.05895, l2 (unit length), dyt arXiv:2503.10622
-    residual: Residual = "pre"  # position of the norms, and how branches join the residual stream; parallel: one norm for all branches, parallel_each: one for each; none = no skip connections
+    residual: Residual = "pre"  # position of the norms, and how branches join the residual stream; parallel: one norm for all branches, parallel_each: one for each; ngpt: steps on the sphere, arXiv:2410.01131; none = no skip connections
     position: Position = "rope"  # learned, sinusoidal arXiv:1706.03762, rope arXiv:2104.09864, alibi arXiv:2108.12409, t5 (learned numbers for distances) arXiv:1910.10683
-    qk_norm: QKNorm = "head"  # normalise queries and keys per head, per head with a scale of its own for each, or over the full projection. arXiv:2302.05442
+    qk_norm: QKNorm = "head"  # normalise queries and keys per head, per head with a scale of its own for each, over the full projection, or to unit length with one learned scale for both (nGPT). arXiv:2302.05442
     pointer: bool = False  # add attention that copies earlier tokens into the prediction: it moves information too. arXiv:1609.07843
     pointer_dim: int = 64  # width of the pointer's queries and keys
 
@@ -205,6 +216,7 @@ class ModelConfig:
     rope: RopeConfig = field(default_factory=RopeConfig)  # position=rope
     alibi: AlibiConfig = field(default_factory=AlibiConfig)  # position=alibi
     clamped_glu: ClampedGluConfig = field(default_factory=ClampedGluConfig)  # mlp=clamped_glu
+    ngpt: NgptConfig = field(default_factory=NgptConfig)  # residual=ngpt
     t5: T5Config = field(default_factory=T5Config)  # position=t5
     sinusoidal: SinusoidalConfig = field(default_factory=SinusoidalConfig)  # position=sinusoidal
 
@@ -223,6 +235,7 @@ class ModelConfig:
     embed_scale: float | Literal["sqrt_dim"] = 1.0  # factor on the embeddings; sqrt_dim = dim ** 0.5 (Gemma)
     logit_softcap: float | None = None  # c * tanh(logits / c); None = off
     logit_scale: float = 1.0  # factor on the logits, before the softcap (Grok-1 0.577)
+    token_scale: bool = False  # a learned factor on the logit of each token, as in nGPT
     residual_scale: float = 1.0  # factor on each branch as it joins the stream (Granite)
     embed_dropout: float = 0.0  # probability of dropping a channel of the embedding
     residual_dropout: float = 0.0  # probability of dropping a channel of a branch as it joins the stream
@@ -232,6 +245,7 @@ class ModelConfig:
     init_std: float = 0.02  # standard deviation of init=normal, and of the embeddings
     out_init: OutInit = "zero"  # output projections: same, depth (std / sqrt(2 * num_layers), GPT-2), zero
     head_zero_init: bool = False  # start the head at zero, so that the first prediction is uniform
+    unit_weights: bool = False  # keep the vectors of each matrix that meet the residual stream at length 1, after every step (nGPT)
     z_loss: float = 0.0  # coefficient of mean(logsumexp(logits)^2) in the loss, which keeps logits small. arXiv:2204.02311
 
     @property
@@ -242,7 +256,7 @@ class ModelConfig:
     def hidden_width(self) -> int:
         if self.hidden_dim is not None:
             return self.hidden_dim
-        width = self.dim * self.hidden_mult * (2 / 3 if self.mlp in ("glu", "clamped_glu") else 1)
+        width = self.dim * self.hidden_mult * (2 / 3 if self.mlp in GATED else 1)
         return _round_up(round(width), self.hidden_multiple_of)
 
     @property

@@ -22,7 +22,7 @@ from config import ModelConfig, diff, override
 from modules.block import RESIDUALS, Caches, make_block
 from modules.embed import Embed
 from modules.head import Head
-from modules.init import draw_matrices
+from modules.init import draw_matrices, normalise_matrices
 from modules.norm import norm_maker
 from modules.pointer import Pointer
 from modules.sizes import axis_sizes
@@ -139,6 +139,8 @@ class Model(LoggingModule):
         for module in self.modules():
             if module is not self and hasattr(module, "after_step"):
                 module.after_step()
+        if self.cfg.unit_weights:
+            normalise_matrices(self)
 
     def dims(self) -> dict[str, int | tuple[int, ...]]:
         """The size of each axis that the flags fix, by its letter."""

@@ -35,6 +35,16 @@ PRESETS: dict[str, Mapping[str, Mapping[str, Any]]] = {
         },
         "train": ADAMW | {"lr": 3e-4},
     },
+    # nGPT, Loshchilov et al. 2024, arXiv:2410.01131: the 0.5B model. All vectors have length 1, and no norm has weights
+    "ngpt": {
+        "model": PLAIN_MODEL | {
+            "dim": 1024, "num_layers": 24, "attention.num_heads": 16, "hidden_dim": 4096, "vocab_size": 32000,
+            "max_seq_len": 4096, "mlp": "scaled_glu", "activation": "silu", "norm": "none", "final_norm": False,
+            "residual": "ngpt", "qk_norm": "unit", "attention.qk_norm_after_rope": True, "attention.scale": 8.0,
+            "token_scale": True, "unit_weights": True,
+        },
+        "train": ADAMW | {"lr": 1.5e-3, "weight_decay": 0.0, "warmup_steps": 0, "min_lr_ratio": 0.0},
+    },
     # characters of a small text, at nanoGPT's CPU size with newer methods: reaches the loss of nanoGPT's recipe after
     # 250,000 tokens in place of 1,536,000 (experiments/benchmark.py tokens-to-loss)
     "char": {

@@ -26,7 +26,7 @@ def has_part(layer: Any, group: str) -> bool:
 
 # when a group acts, in words
 CONDITIONS = {"attention": "a mixer is attention", "rope": "position is rope", "alibi": "position is alibi",
-              "t5": "position is t5", "sinusoidal": "position is sinusoidal"}
+              "t5": "position is t5", "ngpt": "residual is ngpt", "sinusoidal": "position is sinusoidal"}
 
 
 def _qk_norm_has_bias(layer: Any) -> bool:
@@ -51,14 +51,16 @@ def has_branches(layer: Any) -> bool:
 # single flags of a layer -> when they act
 LAYER_ACTS: dict[tuple[str, ...], Acts] = {
     ("norm_affine", "inner_norm"): ("norm is not none", lambda c: c.norm != "none"),
-    ("qk_norm",): ("norm or attention.qk_norm_kind is not none",
-                   lambda c: attends(c) and (c.attention.qk_norm_kind or c.norm) != "none"),
-    ("attention.qk_norm_kind", "attention.qk_norm_affine"): ("qk_norm is not none", lambda c: c.qk_norm != "none"),
-    ("attention.qk_norm_bias",): ("qk_norm is not none, and its kind is rms, layer or dyt with a scale",
-                                  lambda c: c.qk_norm != "none" and _qk_norm_has_bias(c)),
+    ("qk_norm",): ("norm or attention.qk_norm_kind is not none, or qk_norm is unit", lambda c: attends(c) and (
+        c.qk_norm == "unit" or (c.attention.qk_norm_kind or c.norm) != "none")),
+    ("attention.qk_norm_kind", "attention.qk_norm_affine"): ("qk_norm is neither none nor unit",
+                                                             lambda c: c.qk_norm not in ("none", "unit")),
+    ("attention.qk_norm_bias",): ("qk_norm is neither none nor unit, and its kind is rms, layer or dyt with a scale",
+                                  lambda c: c.qk_norm not in ("none", "unit") and _qk_norm_has_bias(c)),
     ("attention.qk_norm_after_rope",): (
-        "position is rope and qk_norm is head or each_head, with a learned scale or of kind layer or dyt",
-        lambda c: has_part(c, "rope") and c.qk_norm in ("head", "each_head") and _qk_norm_sees_turns(c)),
+        "position is rope and qk_norm is unit, or head or each_head with a learned scale or of kind layer or dyt",
+        lambda c: has_part(c, "rope") and (c.qk_norm == "unit" or c.qk_norm in ("head", "each_head")
+                                           and _qk_norm_sees_turns(c))),
     ("norm_eps",): ("norm is neither dyt nor none", lambda c: c.norm not in ("dyt", "none")),
     ("norm_bias",): ("norm is neither cosine nor none, and norm_affine is on",
                      lambda c: c.norm not in ("cosine", "none") and c.norm_affine),
@@ -75,8 +77,8 @@ LAYER_ACTS: dict[tuple[str, ...], Acts] = {
     ("hidden_mult", "hidden_multiple_of"): ("mlp is not none and hidden_dim is not given",
                                             lambda c: c.mlp != "none" and c.hidden_dim is None),
     ("residual", "residual_scale", "residual_dropout"): ("a layer has a mixer or an MLP", has_branches),
-    ("residual",): ("norm is not none, or residual is parallel or none",
-                    lambda c: c.norm != "none" or c.residual in ("parallel", "none")),
+    ("residual",): ("norm is not none, or residual is parallel, ngpt or none",
+                    lambda c: c.norm != "none" or c.residual in ("parallel", "ngpt", "none")),
     ("norm_depth_scale",): ("residual is pre, parallel or parallel_each, and a layer after the first has a norm before "
                             "a branch",
                             lambda c: c.residual in ("pre", "parallel", "parallel_each") and c.norm != "none"

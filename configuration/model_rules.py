@@ -37,14 +37,16 @@ PLAIN_MODEL: dict[str, Any] = {
     "attention.qk_norm_after_rope": False, "attention.clip": None, "attention.gate": "none", "attention.sinks": False,
     "attention.differential": False, "attention.value_residual": "none", "attention.share_kv": False,
     "alibi.scale": 1.0, "t5.num_buckets": 32, "t5.max_distance": 128, "t5.shared": True, "sinusoidal.theta": 10_000.0,
-    "clamped_glu.limit": 7.0, "clamped_glu.offset": 1.0,
+    "clamped_glu.limit": 7.0, "clamped_glu.offset": 1.0, "ngpt.alpha": 0.05,
     "rope.theta": 10_000.0, "rope.fraction": 1.0, "rope.layout": "half", "rope.scaling": "none", "rope.factor": 1.0,
     "rope.original_len": 8192, "rope.low_freq_factor": 1.0, "rope.high_freq_factor": 4.0, "rope.beta_fast": 32.0,
     "rope.beta_slow": 1.0, "rope.truncate": True, "rope.attention_factor": None,
     "pointer": False, "pointer_dim": 64,
-    "tie_embeddings": False, "embed_scale": 1.0, "logit_softcap": None, "logit_scale": 1.0, "residual_scale": 1.0,
+    "tie_embeddings": False, "embed_scale": 1.0, "logit_softcap": None, "logit_scale": 1.0, "token_scale": False,
+    "residual_scale": 1.0,
     "embed_dropout": 0.0, "residual_dropout": 0.0, "mlp_dropout": 0.0,
-    "init": "normal", "init_std": 0.02, "out_init": "same", "head_zero_init": False, "z_loss": 0.0,
+    "init": "normal", "init_std": 0.02, "out_init": "same", "head_zero_init": False, "unit_weights": False,
+    "z_loss": 0.0,
 }
 # further values that a flag may always have
 NEUTRAL_MODEL = PLAIN_MODEL | {"attention.backend": "sdpa", "attention.num_heads": 4}
@@ -52,7 +54,8 @@ NEUTRAL_MODEL = PLAIN_MODEL | {"attention.backend": "sdpa", "attention.num_heads
 # flags of the whole model: layers cannot differ in them
 WHOLE_MODEL = {"dim", "num_layers", "vocab_size", "vocab_multiple_of", "max_seq_len", "layers", "kinds", "head_bias",
                "final_norm", "embed_norm", "pointer", "pointer_dim", "tie_embeddings", "embed_scale", "logit_softcap",
-               "logit_scale", "embed_dropout", "init", "init_std", "out_init", "head_zero_init", "z_loss"}
+               "logit_scale", "token_scale", "embed_dropout", "init", "init_std", "out_init", "head_zero_init",
+               "unit_weights", "z_loss"}
 ALSO_WHOLE_MODEL = {"norm", "norm_eps", "norm_affine", "norm_bias", "norm_unit_offset", "residual"}  # the final norm's
 
 
@@ -71,6 +74,9 @@ def check_model(cfg: Any, layer_kind: type) -> None:
                          f"layers={words_of(cfg.layers)}: use more layers or fewer kinds")
     if cfg.position == "sinusoidal" and cfg.dim % 2:
         raise ValueError(f"position='sinusoidal' needs an even dim, not dim={cfg.dim}")
+    if cfg.unit_weights and (cfg.out_init == "zero" or cfg.head_zero_init):
+        raise ValueError("unit_weights=True with out_init='zero' or head_zero_init=True would divide by zero: use "
+                         "out_init='same' or 'depth', and head_zero_init=False")
     object.__setattr__(cfg, "by_kind", resolve_kinds(cfg, layer_kind))
     check_ignored(cfg, MODEL_ACTS, NEUTRAL_MODEL)
     check_acting(cfg)
@@ -81,9 +87,9 @@ def check_layer(cfg: Any) -> None:
     """Raise ValueError if a flag of a layer is impossible."""
     require_positive(cfg, "dim", "hidden_dim", "hidden_mult", "hidden_multiple_of", "norm_eps")
     require_between(cfg, "residual_dropout", "mlp_dropout")
-    if cfg.residual == "none" and cfg.out_init == "zero":
-        raise ValueError("residual='none' with out_init='zero' multiplies everything by zero and never learns: "
-                         "use out_init='same' or 'depth'")
+    if cfg.residual in ("none", "ngpt") and cfg.out_init == "zero":
+        raise ValueError(f"residual={cfg.residual!r} with out_init='zero' keeps only zeros of a branch and never "
+                         "learns: use out_init='same' or 'depth'")
     check_shapes(cfg)
 
 

@@ -10,9 +10,9 @@ from configuration.acting import LAYER_ACTS, MODEL_ACTS, has_part
 from families.fields import scale_of
 
 # flags that change no logit of a trained model, and those that `effective` spells out
-NO_MATTER = {"init", "init_std", "out_init", "head_zero_init", "z_loss", "embed_dropout", "residual_dropout",
-             "mlp_dropout", "attention.dropout", "attention.backend", "layers", "kinds", "hidden_mult",
-             "hidden_multiple_of", "vocab_multiple_of"}
+NO_MATTER = {"init", "init_std", "out_init", "head_zero_init", "unit_weights", "z_loss", "embed_dropout",
+             "residual_dropout", "mlp_dropout", "attention.dropout", "attention.backend", "layers", "kinds",
+             "hidden_mult", "hidden_multiple_of", "vocab_multiple_of"}
 
 
 class Difference(NamedTuple):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from config import LayerConfig, ModelConfig
 from modules.mixers import MIXERS
 from modules.mlp import MLPS
-from modules.norm import branch_norm_maker
+from modules.norm import Rescaled, branch_norm_maker, unit
 from modules.stream import Carrying, Context, Stream
 from tools import LoggingModule, log_io
 
@@ -135,6 +135,27 @@ class NoSkip(PreNorm):
         return stream.with_x(self.scale_and_drop(y))
 
 
+class SphereStep(Wiring):
+    """unit(x + alpha (unit(f(x)) - x)): the stream has length 1 and moves towards what a branch gives, alpha learned.
+
+    Loshchilov et al. 2024, arXiv:2410.01131 (nGPT), equations 10 and 11.
+    """
+
+    def __init__(self, branch: nn.Module, dim: int, *, alpha: float, dropout: float = 0.0, scale: float = 1.0):
+        super().__init__(branch, nn.Identity, dropout=dropout, scale=scale)
+        self.alpha = Rescaled(dim, start=alpha, stored=dim**-0.5)
+
+    @classmethod
+    def from_config(cls, cfg: LayerConfig, branch: nn.Module) -> "SphereStep":
+        return cls(branch, cfg.dim, alpha=cfg.ngpt.alpha, dropout=cfg.residual_dropout, scale=cfg.residual_scale)
+
+    @log_io("b t d -> b t d")
+    def forward(self, stream: Stream, context: Context, cache: Any = None) -> Stream:
+        y, stream = self.call(self.branch, stream.x, stream, context, cache)
+        step = self.scale_and_drop(unit(y)) - stream.x
+        return stream.with_x(unit(stream.x + self.alpha.value().abs() * step))
+
+
 # ---- blocks ----
 
 
@@ -218,5 +239,6 @@ RESIDUALS = {
     "branch_post": BranchPostNorm,
     "parallel": PreNorm,
     "parallel_each": PreNorm,
+    "ngpt": SphereStep,
     "none": NoSkip,
 }

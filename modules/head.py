@@ -4,14 +4,15 @@ import torch
 from torch import Tensor, nn
 
 from config import ModelConfig
+from modules.norm import Rescaled
 from modules.precision import widen
 from tools import LoggingModule, log_io
 
 
 class Head(LoggingModule):
-    """The logits: a linear map, a factor, and a soft cap c tanh(logits / c).
+    """The logits: a linear map, a factor, learned ones of each token, and a soft cap c tanh(logits / c).
 
-    The cap as in Gemma 2, arXiv:2408.00118.
+    The cap as in Gemma 2, arXiv:2408.00118; learned factors as in nGPT, arXiv:2410.01131.
     Shape: (b, t, d) -> (b, t, v), in float32 (of a model in float64, in float64).
     """
 
@@ -19,22 +20,25 @@ class Head(LoggingModule):
 
     def __init__(
         self, dim: int, *, vocab_size: int, bias: bool = False, scale: float = 1.0,
-        softcap: float | None = None,
+        softcap: float | None = None, token_scale: bool = False,
     ):
         super().__init__()
         self.scale, self.softcap = scale, softcap
         self.unembed = nn.Linear(dim, vocab_size, bias=bias)
+        self.token_scale = Rescaled(vocab_size, start=1.0, stored=dim**-0.5) if token_scale else None
 
     @classmethod
     def from_config(cls, cfg: ModelConfig) -> "Head":
         return cls(cfg.dim, vocab_size=cfg.padded_vocab_size, bias=cfg.head_bias,
-                   scale=cfg.logit_scale, softcap=cfg.logit_softcap)
+                   scale=cfg.logit_scale, softcap=cfg.logit_softcap, token_scale=cfg.token_scale)
 
     @log_io("b t d -> b t v")
     def forward(self, x: Tensor) -> Tensor:
-        logits = widen(self.unembed(x))
-        if self.scale != 1.0:
-            logits = logits * self.scale
+        logits = self.scaled(widen(self.unembed(x)))
         if self.softcap is not None:
             logits = self.softcap * torch.tanh(logits / self.softcap)
         return logits
+
+    def scaled(self, logits: Tensor) -> Tensor:
+        logits = logits if self.scale == 1.0 else logits * self.scale
+        return logits if self.token_scale is None else self.token_scale(logits)

@@ -1,5 +1,6 @@
 """How matrices are initialised: the `init` and `out_init` flags."""
 
+import torch
 from torch import nn
 
 from config import ModelConfig
@@ -17,6 +18,20 @@ def draw_matrices(model: nn.Module, cfg: ModelConfig) -> None:
             nn.init.normal_(module.weight, std=_std(path, module, cfg))
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
+    if cfg.unit_weights:
+        normalise_matrices(model)
+
+
+@torch.no_grad()
+def normalise_matrices(model: nn.Module) -> None:
+    """Give the vectors of each matrix that meet the residual stream length 1: rows, or columns of those called `out`.
+
+    Loshchilov et al. 2024, arXiv:2410.01131 (nGPT).
+    """
+    for path, module in model.named_modules():
+        if isinstance(module, nn.Linear | nn.Embedding):
+            axis = 0 if path.split(".")[-1] == "out" else 1
+            module.weight.copy_(nn.functional.normalize(module.weight, dim=axis))
 
 
 def _std(path: str, linear: nn.Linear, cfg: ModelConfig) -> float:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from config import LayerConfig
-from modules.norm import norm_maker
+from modules.norm import Rescaled, norm_maker
 from tools import LoggingModule, log_io
 
 
@@ -142,4 +142,21 @@ class ClampedGLU(GLU):
         return self.act(gate) * (up + self.offset)
 
 
-MLPS = {"mlp": MLP, "glu": GLU, "clamped_glu": ClampedGLU, "none": None}
+class ScaledGLU(GLU):
+    """out(act(gate(x) s_v sqrt(d)) * up(x) s_u), with a learned s of each hidden unit, for inputs of length 1.
+
+    Loshchilov et al. 2024, arXiv:2410.01131 (nGPT), equations 20 and 21.
+    Shape: (b, t, d) -> (b, t, d), through (b, t, f).
+    """
+
+    def __init__(self, dim: int, *, hidden_dim: int, **options: Any):
+        super().__init__(dim, hidden_dim=hidden_dim, **options)
+        self.up_scale = Rescaled(hidden_dim, start=1.0, stored=dim**-0.5)
+        self.gate_scale = Rescaled(hidden_dim, start=dim**0.5, stored=dim**-0.5)
+
+    @log_io("b t d -> b t f")
+    def hidden(self, x: Tensor) -> Tensor:
+        return self.act(self.gate_scale(self.gate(x))) * self.up_scale(self.up(x))
+
+
+MLPS = {"mlp": MLP, "glu": GLU, "clamped_glu": ClampedGLU, "scaled_glu": ScaledGLU, "none": None}

@@ -107,31 +107,32 @@ class L2Norm(LoggingModule):
         return (y if self.scale is None else y * self.scale).type_as(x)
 
 
-class EachHeadNorm(LoggingModule):
-    """Normalise each head, then scale and shift it by numbers of its own. Command R, StableLM 2.
+class Rescaled(LoggingModule):
+    """A learned vector that starts at `start` and is stored as `stored`, so that a step moves it less or more.
 
-    Shape: x (b, h, t, p) -> (b, h, t, p). Statistics in float32; the result has the dtype of x.
+    Loshchilov et al. 2024, arXiv:2410.01131 (nGPT), section 2.5. Shape: x (..., *sizes) -> (..., *sizes).
     """
 
-    def __init__(self, head_dim: int, *, num_heads: int, make_norm: MakeNorm, affine: bool, bias: bool, offset: bool):
+    def __init__(self, *sizes: int, start: float, stored: float):
         super().__init__()
-        self.norm, self.offset = make_norm(head_dim), float(offset)
-        self.scale = nn.Parameter(torch.empty(num_heads, head_dim)) if affine else None
-        self.bias = nn.Parameter(torch.empty(num_heads, head_dim)) if affine and bias else None
+        self.stored, self.factor = stored, start / stored
+        self.vector = nn.Parameter(torch.empty(sizes))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        fill(self.scale, 1 - self.offset)
-        fill(self.bias, 0.0)
+        fill(self.vector, self.stored)
 
-    @log_io("b h t p -> b h t p")
+    def value(self) -> Tensor:
+        return self.vector * self.factor
+
+    @log_io
     def forward(self, x: Tensor) -> Tensor:
-        y = self.norm(widen(x))
-        if self.scale is not None:
-            y = y * (self.scale + self.offset).unsqueeze(1)  # (h, 1, p)
-        if self.bias is not None:
-            y = y + self.bias.unsqueeze(1)
-        return y.type_as(x)
+        return (x * self.value()).type_as(x)
+
+
+def unit(x: Tensor) -> Tensor:
+    """Each vector, at length 1. Shape: (..., d) -> (..., d)."""
+    return nn.functional.normalize(widen(x), dim=-1).type_as(x)
 
 
 class DyT(LoggingModule):
@@ -209,7 +210,7 @@ def norm_maker(cfg: ModelConfig) -> MakeNorm:
     for name in ("bias", "unit_offset"):
         if flags[name] and name not in takes:
             raise ValueError(f"norm_{name}=True would change nothing: norm={cfg.norm} has none; leave it off")
-    return _partial(cfg.norm, flags)
+    return chosen_norm(cfg.norm, flags)
 
 
 def branch_norm_maker(cfg: LayerConfig) -> MakeNorm:
@@ -218,31 +219,7 @@ def branch_norm_maker(cfg: LayerConfig) -> MakeNorm:
     return (lambda dim: DepthScaled(make(dim), layer=cfg.index + 1)) if cfg.norm_depth_scale else make
 
 
-def qk_norm_maker(cfg: LayerConfig) -> Callable[[int, int], tuple[nn.Module, nn.Module]]:
-    """The norms of queries or keys of a layer by the flags, as a function of the number of heads and their width.
-
-    The first acts on all heads together, the second on each; one of them, or both, do nothing.
-    """
-    own, kind = cfg.attention, cfg.attention.qk_norm_kind or cfg.norm
-    affine = cfg.norm_affine if own.qk_norm_affine is None else own.qk_norm_affine
-    bias = cfg.norm_bias if own.qk_norm_bias is None else own.qk_norm_bias
-    flags = {"eps": cfg.norm_eps, "affine": affine, "bias": bias, "unit_offset": cfg.norm_unit_offset}
-
-    def make(num_heads: int, head_dim: int) -> tuple[nn.Module, nn.Module]:
-        if cfg.qk_norm == "full":
-            return _partial(kind, flags)(num_heads * head_dim), nn.Identity()
-        if cfg.qk_norm == "head":
-            return nn.Identity(), _partial(kind, flags)(head_dim)
-        if cfg.qk_norm == "each_head":
-            plain = _partial(kind, {"eps": cfg.norm_eps, "affine": False})
-            return nn.Identity(), EachHeadNorm(head_dim, num_heads=num_heads, make_norm=plain, affine=affine,
-                                               bias=bias, offset=cfg.norm_unit_offset)
-        return nn.Identity(), nn.Identity()
-
-    return make
-
-
-def _partial(kind: str, flags: dict[str, Any]) -> MakeNorm:
+def chosen_norm(kind: str, flags: dict[str, Any]) -> MakeNorm:
     """A norm with those flags that its class takes."""
     takes = signature(NORMS[kind]).parameters
     return partial(NORMS[kind], **{name: value for name, value in flags.items() if name in takes})

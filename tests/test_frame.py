@@ -31,8 +31,8 @@ from training.step import TrainState
 @flags
 class MoreModel(ModelConfig):
     cross: Literal["none", "attention"] = "none"
-    mlp: Literal["mlp", "glu", "none", "moe"] = "mlp"
-    residual: Literal["pre", "hyper"] = "pre"
+    mlp: Literal["mlp", "glu", "scaled_glu", "none", "moe"] = "mlp"
+    residual: Literal["pre", "ngpt", "hyper"] = "pre"
     moe: MoEConfig = Field(default_factory=MoEConfig)
     hyper: HyperConfig = Field(default_factory=HyperConfig)
 
@@ -64,6 +64,8 @@ PARTS = {
     "shared keys": {"model.attention.share_kv": True, "model.num_layers": 3},
     "t5": {"model.position": "t5"},
     "differential": {"model.attention.differential": True},
+    "ngpt": {f"model.{flag}": value for flag, value in {
+        "residual": "ngpt", "mlp": "scaled_glu", "qk_norm": "unit", "token_scale": True, "unit_weights": True}.items()},
     "hyper-connections": {"model.residual": "hyper"},
     "encoder and decoder": {"model.cross": "attention", "train.objective": "translate"},
 }
@@ -129,7 +131,8 @@ def test_it_is_traced(name):
         state.objective(batch())
     said = str(t)
     part = {"moe": "MoE", "value": "SharingAttention", "shared": "BorrowingAttention", "t5": "T5Bias",
-            "differential": "Differential", "hyper": "HyperConnections", "encoder": "CrossAttention"}
+            "ngpt": "SphereStep", "differential": "Differential", "hyper": "HyperConnections",
+            "encoder": "CrossAttention"}
     assert part[name.replace("-", " ").split()[0]] in said
     assert not [call.problem for call in t.walk() if call.problem]
 

@@ -9,12 +9,14 @@ from torch import nn
 from torch.nn import functional as F
 
 from config import RopeConfig
+from model import Model
 from modules.attend import DifferentialAttention, EagerAttention, SinkAttention
 from modules.masks import Mask
 from modules.mixers.attention import OutputGate
 from modules.mlp import XIELU, ClampedGLU
-from modules.norm import EachHeadNorm, L2Norm, LayerNorm, RMSNorm
+from modules.norm import L2Norm, LayerNorm, Rescaled, RMSNorm
 from modules.position import T5Bias
+from modules.qk_norm import EachHeadNorm
 from modules.rope import RoPE
 from modules.stream import Context, Stream
 
@@ -280,12 +282,70 @@ def test_layers_that_share_keys_use_those_of_the_last_layer_with_the_same_window
      "t5.shared=True in layer 1 takes the bias of layer 0, which differs in attention.num_heads"),
     ({"position": "t5", "t5.max_distance": 16}, "max_distance=16"),
     ({"attention.differential": True, "attention.num_kv_heads": 1}, "attention.num_kv_heads=1 must be even"),
+    ({"unit_weights": True, "out_init": "zero"}, "would divide by zero"),
+    ({"residual": "ngpt", "out_init": "zero"}, "never learns"),
     ({"attention.differential": True, "attention.dropout": 0.1}, "leave one of them off"),
     ({"layers": ("base", "x"), "kinds": {"x": {"attention.share_kv": True, "attention.window": 3}}}, "change nothing"),
 ], ids=str)
 def test_parts_that_do_not_fit_are_refused(flags, sentence):
     with pytest.raises(ValueError, match=sentence):
         small_config(**flags)
+
+
+# ---- nGPT ----
+
+
+def of_ngpt(model: nn.Module, tokens: torch.Tensor) -> torch.Tensor:
+    """The logits by the formulas of arXiv:2410.01131, section 2: one sequence, one layer after the other."""
+    def norm(x):
+        return x / x.norm(dim=-1, keepdim=True)
+
+    root, h = model.cfg.dim**0.5, model.embed.tokens.weight[tokens]  # a scale s is stored as s / sqrt(d)
+    for block in model.blocks:
+        attention, mlp = block.mixer.branch, block.mlp.branch
+        angles = attention.rotary.angles(torch.arange(len(tokens)))
+        q, k, v = (linear(h).unflatten(-1, (-1, 6)).transpose(0, 1)
+                   for linear in (attention.q, attention.k, attention.v))
+        s_qk = attention.q_post_norm.scale.vector * root
+        q, k = (norm(attention.rotary(x, angles)) * s_qk for x in (q, k))
+        hidden = torch.ones(len(tokens), len(tokens)).triu(1).bool()
+        weights = (q @ k.mT * 6**0.5).masked_fill(hidden, -math.inf).softmax(-1)
+        y = norm(attention.out((weights @ v).transpose(0, 1).flatten(1)))
+        h = norm(h + (block.mixer.alpha.vector * root * 0.05).abs() * (y - h))
+        u, gate = mlp.up(h) * mlp.up_scale.vector * root, mlp.gate(h) * mlp.gate_scale.vector * root * root
+        y = norm(mlp.out(u * F.silu(gate)))
+        h = norm(h + (block.mlp.alpha.vector * root * 0.05).abs() * (y - h))
+    return model.head.unembed(h) * model.head.token_scale.vector * root
+
+
+NGPT = {"residual": "ngpt", "mlp": "scaled_glu", "activation": "silu", "norm": "none", "final_norm": False,
+        "qk_norm": "unit", "attention.qk_norm_after_rope": True, "attention.scale": 6**0.5, "token_scale": True,
+        "unit_weights": True}
+
+
+def test_ngpt_is_its_formulas():
+    model, tokens = small_model(**NGPT), small_tokens(b=1)
+    found, expected = model(tokens)[0], of_ngpt(model, tokens[0])
+    assert_close(found, expected, "parity")
+    gradients = [torch.autograd.grad(y.square().mean(), list(model.parameters())) for y in (found, expected)]
+    assert_close(*gradients, "parity_grad")
+    for changes in ({"ngpt.alpha": 0.1}, {"attention.scale": 1.0}, {"activation": "gelu"}, {"position": "none"}):
+        other = Model(small_config(**NGPT | {"attention.qk_norm_after_rope": "position" not in changes} | changes))
+        names = zip(other.state_dict(), model.state_dict().values(), strict=True)
+        other.load_state_dict(dict(names))
+        assert not torch.allclose(other(tokens)[0], expected, atol=1e-3)
+
+
+def test_the_matrices_of_ngpt_have_vectors_of_length_one_at_the_start_and_after_each_step():
+    model = Model(small_config(**NGPT))
+    for _ in range(2):
+        for name, matrix in ((name, p) for name, p in model.named_parameters() if p.dim() == 2):
+            lengths = matrix.norm(dim=0 if name.endswith("out.weight") else 1)
+            assert_close(lengths, torch.ones_like(lengths), "rounding")
+        randomise(model)
+        model.after_step()
+    scales = [part.value() for part in Model(small_config(**NGPT)).modules() if isinstance(part, Rescaled)]
+    assert {round(x.mean().item(), 4) for x in scales} == {0.05, 1.0, round(24**0.5, 4)}
 
 
 # ---- wirings ----

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from config import LayerConfig
 from modules.attend import make_attend
 from modules.masks import make_mask
-from modules.norm import norm_maker, qk_norm_maker
+from modules.norm import norm_maker
 from modules.position import BIASES
+from modules.qk_norm import qk_norm_maker
 from modules.rope import ROTARY
 from modules.stream import Context
 from tools import LoggingModule, log_io
@@ -85,7 +86,7 @@ class Attention(LoggingModule):
     def __init__(
         self, dim: int, *, num_heads: int, num_kv_heads: int, head_dim: int,
         q_bias: bool, k_bias: bool, v_bias: bool, out_bias: bool,
-        qk_norm: Callable[[int, int], tuple[nn.Module, nn.Module]], norm_after_rope: bool,
+        qk_norm: Callable[..., tuple[nn.Module, nn.Module]], norm_after_rope: bool,
         rotary: nn.Module | None, distance_bias: nn.Module | None,
         attend: Callable[[], nn.Module], window: int | None, clip: float | None, gate: Callable[[], nn.Module] | None,
         inner_norm: nn.Module | None, own_kv: bool = True,
@@ -96,7 +97,8 @@ class Attention(LoggingModule):
         self.k, self.v = (nn.Linear(dim, num_kv_heads * head_dim, bias=bias) if own_kv else None
                           for bias in (k_bias, v_bias))
         self.q_full_norm, self.q_norm = qk_norm(num_heads, head_dim)
-        self.k_full_norm, self.k_norm = qk_norm(num_kv_heads, head_dim) if own_kv else (nn.Identity(), nn.Identity())
+        self.k_full_norm, self.k_norm = (
+            qk_norm(num_kv_heads, head_dim, of_keys=True) if own_kv else (nn.Identity(), nn.Identity()))
         self.q_post_norm, self.k_post_norm = nn.Identity(), nn.Identity()
         if norm_after_rope:
             self.q_norm, self.k_norm, self.q_post_norm, self.k_post_norm = (
