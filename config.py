@@ -226,7 +226,7 @@ class ModelConfig:
     norm_affine: bool = True  # learned scale per channel (cosine: one for all channels)
     norm_bias: bool = False  # learned shift per channel; rms, layer and dyt
     norm_unit_offset: bool = False  # the scale is 1 + w, and w starts at 0, as in Gemma; rms and layer
-    norm_depth_scale: bool = False  # divide what the norms before the branches of layer l give by sqrt(l), from 1 (LayerNorm scaling). arXiv:2502.05795
+    depth_scaled_norms: bool = False  # divide what the norms before the branches of layer l give by sqrt(l), from 1 (LayerNorm scaling). arXiv:2502.05795
     inner_norm: bool = False  # norm within each branch, before its output projection (sub-LN). arXiv:2210.06423
     final_norm: bool = True  # norm before the head
     embed_norm: bool = False  # norm after the embedding, as in BLOOM

@@ -79,10 +79,10 @@ LAYER_ACTS: dict[tuple[str, ...], Acts] = {
     ("residual", "residual_scale", "residual_dropout"): ("a layer has a mixer or an MLP", has_branches),
     ("residual",): ("norm is not none, or residual is parallel, ngpt or none",
                     lambda c: c.norm != "none" or c.residual in ("parallel", "ngpt", "none")),
-    ("norm_depth_scale",): ("residual is pre, parallel or parallel_each, and a layer after the first has a norm before "
-                            "a branch",
-                            lambda c: c.residual in ("pre", "parallel", "parallel_each") and c.norm != "none"
-                            and c.num_layers > 1 and has_branches(c)),
+    ("depth_scaled_norms",): ("residual is pre, parallel or parallel_each, and a layer after the first has a norm "
+                              "before a branch",
+                              lambda c: c.residual in ("pre", "parallel", "parallel_each") and c.norm != "none"
+                              and c.num_layers > 1 and has_branches(c)),
     ("inner_norm",): ("a layer has a mixer or an MLP", has_branches),
 }
 # flags of the whole model -> when they act

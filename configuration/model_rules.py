@@ -28,7 +28,7 @@ PLAIN_MODEL: dict[str, Any] = {
     "mixer": "attention", "layers": ("base",), "kinds": {}, "mlp": "mlp", "activation": "gelu_tanh",
     "mlp_bias": False, "head_bias": False,
     "norm": "layer", "norm_eps": 1e-5, "norm_affine": True, "norm_bias": False, "norm_unit_offset": False,
-    "norm_depth_scale": False, "residual": "pre", "inner_norm": False, "final_norm": True, "embed_norm": False,
+    "depth_scaled_norms": False, "residual": "pre", "inner_norm": False, "final_norm": True, "embed_norm": False,
     "qk_norm": "none", "position": "rope",
     "attention.num_kv_heads": None, "attention.head_dim": None, "attention.window": None,
     "attention.softcap": None, "attention.scale": None, "attention.dropout": 0.0, "attention.q_bias": False,

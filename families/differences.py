@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from config import LayerConfig, ModelConfig, flat
 from configuration.acting import LAYER_ACTS, MODEL_ACTS, has_part
+from configuration.checks import OFF
 from families.fields import scale_of
 
 # flags that change no logit of a trained model, and those that `effective` spells out
@@ -32,7 +33,8 @@ def differences(ours: ModelConfig, theirs: ModelConfig) -> list[Difference]:
     found: dict[str, Difference] = {}
     for a, b in pairs:
         for name in dict.fromkeys([*a, *b]):
-            if not _equal(a.get(name), b.get(name)):
+            idle_and_off = (name in a) != (name in b) and a.get(name, b.get(name)) in OFF
+            if not idle_and_off and not _equal(a.get(name), b.get(name)):
                 found.setdefault(name, Difference(name, a.get(name), b.get(name)))
     return list(found.values())
 

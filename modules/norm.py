@@ -216,7 +216,7 @@ def norm_maker(cfg: ModelConfig) -> MakeNorm:
 def branch_norm_maker(cfg: LayerConfig) -> MakeNorm:
     """The norm before a branch of a layer, as a function of its width."""
     make = norm_maker(cfg)
-    return (lambda dim: DepthScaled(make(dim), layer=cfg.index + 1)) if cfg.norm_depth_scale else make
+    return (lambda dim: DepthScaled(make(dim), layer=cfg.index + 1)) if cfg.depth_scaled_norms else make
 
 
 def chosen_norm(kind: str, flags: dict[str, Any]) -> MakeNorm:

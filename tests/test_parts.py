@@ -72,7 +72,7 @@ def test_scalings_that_do_not_scale_are_refused(flags):
     {"rope.scaling": "yarn", "rope.factor": 2.0, "rope.low_freq_factor": 2.0}, {"attention.qk_norm_bias": True},
     {"attention.qk_norm_after_rope": True}, {"alibi.scale": 2.0}, {"sinusoidal.theta": 9.0},
     {"qk_norm": "full", "attention.qk_norm_after_rope": True}, {"norm": "none", "inner_norm": True},
-    {"norm_depth_scale": True, "residual": "post"}, {"norm_depth_scale": True, "num_layers": 1},
+    {"depth_scaled_norms": True, "residual": "post"}, {"depth_scaled_norms": True, "num_layers": 1},
 ], ids=str)
 def test_flags_of_parts_that_are_not_there_are_refused(flags):
     with pytest.raises(ValueError, match="would change nothing"):
@@ -362,7 +362,7 @@ def test_a_parallel_layer_can_have_a_norm_for_each_branch():
 
 @pytest.mark.parametrize("residual", ["pre", "parallel", "parallel_each"])
 def test_norms_scaled_by_depth_are_divided_by_the_root_of_the_layer(residual):
-    model, plain = small_model(norm_depth_scale=True, residual=residual, num_layers=3), small_model(residual=residual,
+    model, plain = small_model(depth_scaled_norms=True, residual=residual, num_layers=3), small_model(residual=residual,
                                                                                                     num_layers=3)
     for i, (block, other) in enumerate(zip(model.blocks, plain.blocks, strict=True), start=1):
         for scale in (part.scale for part in other.modules() if isinstance(part, RMSNorm)):
