@@ -1,7 +1,7 @@
 """Phi 1.5, Li et al. 2023, arXiv:2309.05463: both branches read one norm, biases everywhere, partly rotated heads."""
 
 from families.family import EVERY_BIAS, Family
-from families.fields import Field, activation, llama_sizes, tied, unusual_head_dim
+from families.fields import Field, activation, llama_sizes, switch, tied, unusual_head_dim
 from families.layers import Rope
 from families.weights import HEAD, LINEARS, WeightMap, renamed
 
@@ -11,11 +11,13 @@ FAMILY = Family(
     fields=(*llama_sizes(vocab=51200, dim=2048, hidden_dim=8192, layers=24), unusual_head_dim(),
             activation("hidden_act", "gelu_new", tanh="gelu_new"), Field("layer_norm_eps", "norm_eps", 1e-5),
             Field("resid_pdrop", "residual_dropout", 0.0), Field("embd_pdrop", "embed_dropout", 0.0), tied(False),
-            Rope(fraction=0.5)),
+            Rope(fraction=0.5), switch("qk_layernorm", "qk_norm", False, on="head", off="none")),
     weights=WeightMap(
         "model.layers.",
         renamed(LINEARS | {"mixer.branch.out": "self_attn.dense", "mlp.branch.up": "mlp.fc1",
-                           "mlp.branch.out": "mlp.fc2", "norm": "input_layernorm"}),
+                           "mlp.branch.out": "mlp.fc2", "norm": "input_layernorm",
+                           "mixer.branch.q_norm": "self_attn.q_layernorm",
+                           "mixer.branch.k_norm": "self_attn.k_layernorm"}),
         renamed({"embed.tokens": "model.embed_tokens", "norm": "model.final_layernorm", HEAD: "lm_head"})),
     presets={
         # the 1.3B model

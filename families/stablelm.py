@@ -3,18 +3,20 @@
 from families.family import Family
 from families.fields import QKV_BIASES, Field, activation, llama_sizes, switch, tied, unusual_head_dim
 from families.layers import Rope
-from families.weights import PRE, llama_weights
+from families.weights import PRE, OnePerHead, llama_weights
 
 FAMILY = Family(
     model_type="stablelm", architecture="StableLmForCausalLM",
-    fixed={"mlp": "glu", "norm_bias": True},
+    fixed={"mlp": "glu", "norm_bias": True, "attention.qk_norm_bias": False},
     fields=(*llama_sizes(vocab=50304, dim=2560, hidden_dim=6912, kv=32, context=4096), unusual_head_dim(),
             activation("hidden_act", "silu"), Field("layer_norm_eps", "norm_eps", 1e-5), tied(False),
             Rope(fraction=0.25), Field("use_qkv_bias", QKV_BIASES, False),
             switch("use_parallel_residual", "residual", False, on="parallel", off="pre"),
+            switch("qk_layernorm", "qk_norm", False, on="each_head", off="none"),
             Field("hidden_dropout", "residual_dropout", 0.0)),
-    only={"qk_layernorm": False},
-    weights=llama_weights(PRE | {"norm": "input_layernorm"}),
+    weights=llama_weights(PRE | {"norm": "input_layernorm"}, OnePerHead(
+        "mixer.branch.q_norm", "self_attn.q_layernorm.norms"), OnePerHead(
+        "mixer.branch.k_norm", "self_attn.k_layernorm.norms")),
     presets={
         # the 1.6B model
         "stablelm": {"dim": 2048, "num_layers": 24, "attention.num_heads": 32, "hidden_dim": 5632,

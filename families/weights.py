@@ -7,7 +7,7 @@ needs no import of it.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from einops import pack, rearrange, unpack
 
@@ -26,6 +26,7 @@ class Same:
 
     ours: str
     theirs: str
+    by_rows: ClassVar[bool] = False  # whether each row of ours is a module of theirs
 
     @property
     def modules(self) -> tuple[str, ...]:
@@ -75,12 +76,23 @@ class Rows(Same):
 
 
 @dataclass(frozen=True)
+class OnePerHead(Same):
+    """Each row of ours, that of a head, is a module of theirs with a number."""
+
+    by_rows = True
+
+    def their_modules(self, shape: Sequence[int]) -> list[str]:
+        return [f"{self.theirs}.{head}" for head in range(shape[0])]
+
+
+@dataclass(frozen=True)
 class Fused:
     """Several modules of ours below one another in one of theirs, each of any height."""
 
     ours: tuple[str, ...]
     theirs: str
     transposed: bool = False
+    by_rows: ClassVar[bool] = False
 
     @property
     def modules(self) -> tuple[str, ...]:
@@ -106,14 +118,31 @@ class FusedByHead(Fused):
         return rearrange(list(ours), "n (h p) ... -> (h n p) ...", h=cfg.attention.num_heads)
 
 
+@dataclass(frozen=True)
+class FusedByGroup(Fused):
+    """The queries that share a key below one another, then this key and its value, then those of the next (Falcon)."""
+
+    def split(self, theirs: Any, shapes: Sequence, cfg: ModelConfig) -> list[Any]:
+        groups = self.by_group(theirs, cfg)
+        parts = groups[:, :-2], groups[:, -2:-1], groups[:, -1:]
+        return [rearrange(part, "g n p ... -> (g n p) ...") for part in parts]
+
+    def by_group(self, part: Any, cfg: ModelConfig) -> Any:
+        return rearrange(part, "(g n p) ... -> g n p ...", g=cfg.attention.kv_heads, p=cfg.head_width)
+
+    def join(self, ours: Sequence[Any], cfg: ModelConfig) -> Any:
+        groups = [self.by_group(part, cfg) for part in ours]
+        return rearrange(pack(groups, "g * p d"[:2 * groups[0].dim() - 1])[0], "g n p ... -> (g n p) ...")
+
+
 Rule = Same | Fused
 
 
 class Pair(NamedTuple):
-    """Parameters of ours, and the one of theirs that holds them."""
+    """Parameters of ours, and the one of theirs that holds them, or those that hold the rows of one of ours."""
 
     ours: list[str]
-    theirs: str
+    theirs: list[str]
     rule: Rule
 
 
@@ -139,19 +168,25 @@ class WeightMap:
                 names = [f"{ours}{module}.{our_end}" for module in rule.modules]
                 if all(name in own for name in names):
                     left -= set(names)
-                    yield Pair(names, f"{theirs}{rule.theirs}.{their_end}", rule)
+                    modules = rule.their_modules(own[names[0]].shape) if rule.by_rows else [rule.theirs]
+                    yield Pair(names, [f"{theirs}{module}.{their_end}" for module in modules], rule)
         if left:
             raise ValueError(f"{', '.join(sorted(left)[:3])} has no place in the weights of this family")
 
     def to_theirs(self, cfg: ModelConfig, own: Tensors) -> dict[str, Any]:
         """Their tensors from all of ours, tied ones once."""
-        return {pair.theirs: pair.rule.join([own[name] for name in pair.ours], cfg)
-                for pair in self.pairs(cfg, own)}
+        found = {}
+        for pair in self.pairs(cfg, own):
+            joined = pair.rule.join([own[name] for name in pair.ours], cfg)
+            found |= dict(zip(pair.theirs, joined if pair.rule.by_rows else [joined], strict=True))
+        return found
 
     def to_ours(self, cfg: ModelConfig, own: Tensors, theirs: Tensors) -> Iterator[tuple[str, Any]]:
         """Each of our tensors from theirs, one pair at a time; `own` gives the shapes."""
         for pair in self.pairs(cfg, own):
-            parts = pair.rule.split(theirs[pair.theirs], [own[name].shape for name in pair.ours], cfg)
+            tensors = [theirs[name] for name in pair.theirs]
+            whole = rearrange(tensors, "h p -> h p") if pair.rule.by_rows else tensors[0]
+            parts = pair.rule.split(whole, [own[name].shape for name in pair.ours], cfg)
             yield from zip(pair.ours, parts, strict=True)
 
     def constant_buffers(self, names: Iterable[str]) -> dict[str, float]:
@@ -188,7 +223,9 @@ def renamed(names: Mapping[str, str]) -> tuple[Same, ...]:
     return tuple(Same(ours, theirs) for ours, theirs in names.items())
 
 
-def llama_weights(norms: Mapping[str, str] = PRE, **other: str) -> WeightMap:
-    """The names of Llama, which most later families have. `norms` are a layer's; `other` replaces or adds names."""
-    return WeightMap("model.layers.", renamed(LINEARS | norms | other), renamed({
+def llama_weights(norms: Mapping[str, str] = PRE, *rules: Rule) -> WeightMap:
+    """The names of Llama, which most later families have. `norms` are a layer's; `rules` replace those of a module."""
+    replaced = {module for rule in rules for module in rule.modules}
+    names = {ours: theirs for ours, theirs in (LINEARS | norms).items() if ours not in replaced}
+    return WeightMap("model.layers.", (*renamed(names), *rules), renamed({
         "embed.tokens": "model.embed_tokens", "norm": "model.norm", HEAD: "lm_head"}))

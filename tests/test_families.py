@@ -44,7 +44,7 @@ def ours_with(family: Family, cfg: ModelConfig, theirs: dict[str, Tensor]) -> Mo
     own = dict(model.named_parameters())
     weights = dict(family.weights.to_ours(cfg, own, theirs))
     assert weights.keys() == own.keys()
-    assert {p.theirs for p in family.weights.pairs(cfg, own)} == theirs.keys()
+    assert {name for pair in family.weights.pairs(cfg, own) for name in pair.theirs} == theirs.keys()
     with torch.no_grad():
         for name, parameter in own.items():
             parameter.copy_(weights[name])
@@ -108,6 +108,7 @@ OTHERS = {
     "attention.softcap": (0.2, None), "attention.scale": (0.123,), "logit_softcap": (2.0, None),
     "logit_scale": (1.1,), "embed_scale": (1.1,), "residual_scale": (0.9,), "qk_norm": ("head", "full", "none"),
     "rope.scaling": ("linear", "ntk"), "rope.factor": (5.0,),
+    "attention.clip": (0.7, None), "attention.qk_norm_bias": (True,),
     "embed_norm": (False,), "final_norm": (False,), "pointer": (False,),
 }
 
@@ -243,7 +244,8 @@ def test_older_fields_are_read():
     ("mpt", {"n_heads": 12}, "n_heads=12 is not a power of two"),
     ("mpt", {"attn_config": {"clip_qkv": 8.0}}, "attn_config has clip_qkv=8.0"),
     ("opt", {"word_embed_proj_dim": 512}, "word_embed_proj_dim=512 is not hidden_size=768"),
-    ("falcon", {"new_decoder_architecture": True}, "new_decoder_architecture=True"),
+    ("falcon", {"alibi": True}, "alibi=True"),
+    ("falcon", {"num_ln_in_parallel_attn": 2}, "num_ln_in_parallel_attn=2 needs new_decoder_architecture=True"),
     ("gemma3_text", {"rope_scaling": {"rope_type": "dynamic", "factor": 8.0}}, "rope_type='dynamic' is not known"),
     ("llama", {"rope_scaling": {"rope_type": "yarn", "factor": 8.0}}, "has no original_max_position_embeddings"),
     ("gpt2", {"scale_attn_weights": False}, "scale_attn_weights=False, which is not known here"),
