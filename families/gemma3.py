@@ -7,6 +7,12 @@ from families.layers import RopeByType, Windows
 from families.llama import EPS
 from families.weights import llama_weights
 
+# the models that read images too, without what sees them
+LONG = {"vocab_size": 262208, "max_seq_len": 131072, "norm_eps": 1e-6, "tie_embeddings": True,
+        "layers": ("local",) * 5 + ("global",),
+        "kinds": {"local": {"attention.window": 1024},
+                  "global": {"rope.theta": 1_000_000.0, "rope.scaling": "linear", "rope.factor": 8.0}}}
+
 FAMILY = Family(
     model_type="gemma3_text", architecture="Gemma3ForCausalLM",
     fixed=GEMMA | {"residual": "sandwich", "qk_norm": "head"},
@@ -25,5 +31,10 @@ FAMILY = Family(
                    "norm_eps": 1e-6, "layers": ("local",) * 5 + ("global",),
                    "kinds": {"local": {"attention.window": 512}, "global": {"rope.theta": 1_000_000.0}},
                    "tie_embeddings": True},
+        # the 4B and the 27B model
+        "gemma3-4b": LONG | {"dim": 2560, "num_layers": 34, "attention.num_heads": 8, "attention.num_kv_heads": 4,
+                             "attention.head_dim": 256, "hidden_dim": 10240},
+        "gemma3-27b": LONG | {"dim": 5376, "num_layers": 62, "attention.num_heads": 32, "attention.num_kv_heads": 16,
+                              "attention.head_dim": 128, "attention.scale": 168**-0.5, "hidden_dim": 21504},
     },
 )

@@ -370,7 +370,7 @@ def test_a_program_has_options_of_its_own():
     (["gpt5"], "preset='gpt5' is not known"), (["--model.dimm", "3"], "--model.dim"),
     (["--model.attention.num-heads", "5"], "model.attention.num_heads=5 does not divide dim"), (["--model.dim",
                                                                                                  "wide"], "wide"),
-    (["--model.norm", "layr"], "layr"), (["gpt3"], "perhaps gpt2 was meant"),
+    (["--model.norm", "layr"], "layr"), (["gpt-2"], "perhaps gpt2 was meant"),
     (["--model.kinds", "{}"], "use --model.kinds.NAME.FLAG VALUE"),
     (["--train.steps", "3", "--train.tokens", "99"], "--train.steps and --train.tokens both say how long to train"),
     (["--config", "no/such.yaml"], "no/such.yaml is missing"),
