@@ -6,7 +6,7 @@ A layer here is what `ModelConfig.at` gives, which knows its `index` and its `mo
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from configuration.acting import attends, has_part
+from configuration.acting import attends
 from configuration.checks import asks
 from configuration.tree import get
 
@@ -15,25 +15,24 @@ def values_from(layer: Any) -> int | None:
     """The first layer that attends, if this one mixes its values into its own; None = it does not."""
     if not attends(layer) or layer.attention.value_residual == "none" or keys_from(layer) is not None:
         return None
-    return next((other.index for other in _before(layer) if attends(other)), None)
+    return next((i for i, other in _before(layer) if attends(other)), None)
 
 
 def keys_from(layer: Any) -> int | None:
     """The last layer before with keys of its own and the same window, if this one uses them; None = it has its own."""
     if not attends(layer) or not layer.attention.share_kv:
         return None
-    alike = [other for other in _before(layer) if attends(other) and other.attention.window == layer.attention.window]
-    if not alike:
-        return None
-    source = keys_from(alike[-1])
-    return alike[-1].index if source is None else source
+    source = None
+    for i, other in _before(layer):
+        alike = attends(other) and other.attention.window == layer.attention.window
+        if alike and (source is None or not other.attention.share_kv):
+            source = i
+    return source
 
 
 def bias_from(layer: Any) -> int | None:
     """The first layer with a table of T5, if this one uses it; None = it has a table of its own, or none."""
-    if not (has_part(layer, "t5") and layer.t5.shared):
-        return None
-    return next((other.index for other in _before(layer) if has_part(other, "t5") and other.t5.shared), None)
+    return next((i for i, other in _before(layer) if _shares_bias(other)), None) if _shares_bias(layer) else None
 
 
 # what the stream carries -> the number of the layer that a layer takes it from, or None
@@ -52,7 +51,7 @@ def gives(layer: Any, what: str) -> bool:
 
 def shares(layer: Any) -> bool:
     """Whether a layer takes anything from others, or gives it to them."""
-    return any(takes(layer, what) or gives(layer, what) for what in SOURCES)
+    return _may_share(layer.model) and any(takes(layer, what) or gives(layer, what) for what in SOURCES)
 
 
 WIDTHS = {"attention.num_kv_heads": lambda x: x.attention.kv_heads, "attention.head_dim": lambda x: x.head_width}
@@ -68,6 +67,8 @@ FLAGS = {"values": "attention.value_residual", "keys": "attention.share_kv", "bi
 
 def check_sharing(model: Any) -> None:
     """Raise ValueError if a layer cannot use what it takes, or if a flag asks to take and no layer does."""
+    if not _may_share(model):
+        return
     layers = [model.at(i) for i in range(model.num_layers)]
     for what, flag in FLAGS.items():
         asking = [layer for layer in layers if attends(layer) and asks(layer, flag, {})]
@@ -87,5 +88,16 @@ def _require_equal(layer: Any, layers: list[Any], what: str) -> None:
                              f"which differs in {name}: give both the same")
 
 
-def _before(layer: Any) -> Iterator[Any]:
-    return (layer.model.at(i) for i in range(layer.index))
+def _may_share(model: Any) -> bool:
+    """Whether a kind of layer asks to share, without a look at each layer."""
+    return any(kind.attention.value_residual != "none" or kind.attention.share_kv or _shares_bias(kind)
+               for kind in model.by_kind.values())
+
+
+def _shares_bias(layer: Any) -> bool:
+    return attends(layer) and layer.position == "t5" and layer.t5.shared
+
+
+def _before(layer: Any) -> Iterator[tuple[int, Any]]:
+    """The layers before one, with their numbers; they do not know their place, which would take longer."""
+    return ((i, layer.model.by_kind[layer.model.kind_at(i)]) for i in range(layer.index))
