@@ -60,9 +60,8 @@ class More(Config):
 PARTS = {
     "moe": {"model.mlp": "moe"},
     "moe in some layers": {"model.layers": ("base", "experts"), "model.kinds": {"experts": {"mlp": "moe"}}},
-    "value residual": {"model.attention.value_residual": "learned", "model.num_layers": 3},
-    "shared keys": {"model.attention.share_kv": True, "model.num_layers": 3},
-    "t5": {"model.position": "t5"},
+    "sharing": {"model.position": "t5", "model.attention.value_residual": "learned", "model.num_layers": 4,
+                "model.layers": ("base", "borrow"), "model.kinds": {"borrow": {"attention.share_kv": True}}},
     "differential": {"model.attention.differential": True},
     "ngpt": {f"model.{flag}": value for flag, value in {
         "residual": "ngpt", "mlp": "scaled_glu", "qk_norm": "unit", "token_scale": True, "unit_weights": True}.items()},
@@ -130,9 +129,8 @@ def test_it_is_traced(name):
     with torch.no_grad(), trace(state.objective) as t:
         state.objective(batch())
     said = str(t)
-    part = {"moe": "MoE", "value": "SharingAttention", "shared": "BorrowingAttention", "t5": "T5Bias",
-            "ngpt": "SphereStep", "differential": "Differential", "hyper": "HyperConnections",
-            "encoder": "CrossAttention"}
+    part = {"moe": "MoE", "sharing": "BorrowingAttention", "ngpt": "SphereStep", "differential": "Differential",
+            "hyper": "HyperConnections", "encoder": "CrossAttention"}
     assert part[name.replace("-", " ").split()[0]] in said
     assert not [call.problem for call in t.walk() if call.problem]
 
