@@ -33,8 +33,8 @@ MAY_IMPORT = {
     "generation": "config configuration model run_store",
     "objectives": "config data generation model modules tools",
     "objective": "config model objectives",
-    "runs": "config configuration model run_store tokenizer",
-    "exchange": "config configuration families model run_store runs tales tokenization tokenizer",
+    "runs": "config configuration model run_store tokenizer tools",
+    "exchange": "config configuration families model run_store runs tales tokenization tokenizer tools",
     "showing": "config configuration corpora model presets run_store runs tools tracing",
     "inference": "config configuration data generation model objective presets runs tokenizer tools",
     "training": "config configuration corpora data generation inference model modules objective optim optimizing "
