@@ -1,0 +1,27 @@
+"""Print a table: folded to the width of a terminal, elsewhere one line for each row."""
+
+from collections.abc import Collection, Sequence
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+
+def print_columns(headings: Sequence[str], rows: Sequence[Sequence[str]], *, left: Collection[str]) -> None:
+    """Print rows below their headings, if there are any; columns but those of `left` are aligned on the right.
+
+    Where no terminal is, columns are separated by two spaces or more.
+    """
+    console = Console()
+    if console.is_terminal:
+        table = Table(box=None, header_style="bold", pad_edge=False)
+        for heading in headings:
+            table.add_column(heading, justify="left" if heading in left else "right", overflow="fold")
+        for row in rows:
+            table.add_row(*map(Text, row))
+        console.print(table, highlight=False)
+    elif rows:
+        widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
+        for row in (headings, *rows):
+            print("  ".join(cell.ljust(width) if heading in left else cell.rjust(width)
+                            for cell, width, heading in zip(row, widths, headings, strict=True)).rstrip())
