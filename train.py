@@ -218,7 +218,7 @@ def main(command: tuple[Config, dict[str, Any]] | None = None) -> None:
     """Train the run of the command line, or of a command that is already parsed."""
     signal.signal(signal.SIGTERM, terminate)
     cfg, options = command or parse(sys.argv[1:], runs.MODELS)
-    stem = options["preset"] or "default"
+    stem = "-".join(filter(None, (options["preset"] or "default", options.get("scale"))))
     name = options["resume"] or cfg.train.name or free_name(stem)
     try:
         if options["seeds"]:

@@ -17,11 +17,11 @@ MAY_IMPORT = {
     "configuration": "",
     "config": "configuration",
     "families": "config configuration",
-    "presets": "config configuration families",
     "tracing": "",
     "tools": "tracing",
     "modules": "config tools",
     "model": "config modules tools",
+    "presets": "config configuration families model tools",  # the last two count parameters, for --scale
     "tales": "",
     "tokenization": "configuration",
     "tokenizer": "configuration tales tokenization",

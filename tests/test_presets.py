@@ -1,0 +1,100 @@
+"""Presets at a scale keep their proportions."""
+
+import re
+
+import pytest
+import torch
+
+from config import ModelConfig, flat, override
+from configuration.units import parse_count
+from data import Batch
+from model import Model
+from presets import PRESETS, at_scale, block_parameters, load_preset, parse_command_line
+from training.step import TrainState
+
+EMPTY = tuple(f"ladder-0{rung}" for rung in range(1, 5))  # rungs without a mixer and an MLP
+SCALABLE = [name for name in PRESETS if not name.startswith(EMPTY)]
+SIZES = {"dim", "num_layers", "hidden_dim", "vocab_size", "max_seq_len", "rope.original_len"} | {
+    f"attention.{name}" for name in ("num_heads", "num_kv_heads", "head_dim", "window", "scale")}
+
+
+def heads_to_a_group(cfg: ModelConfig) -> float:
+    return cfg.attention.num_heads / cfg.attention.kv_heads
+
+
+# ---- at a scale ----
+
+
+@pytest.mark.parametrize("preset", SCALABLE)
+def test_a_scaled_preset_has_the_parameters_and_the_proportions(preset):
+    whole, cfg = load_preset(preset), at_scale(load_preset(preset), "1M")
+    model = cfg.model
+    assert block_parameters(model) == pytest.approx(1e6, rel=0.15)
+    changed = {name for name, value in flat(model).items() if value != flat(whole.model)[name]}
+    assert {re.sub(r"^kinds\.[\w-]+\.", "", name) for name in changed} <= SIZES
+    assert model.num_layers % len(model.layers) == 0
+    assert model.hidden_width / model.dim == pytest.approx(whole.model.hidden_width / whole.model.dim, rel=0.05)
+    assert 12 <= model.head_width <= 48 and model.max_seq_len == min(256, whole.model.max_seq_len)
+    if model.attention.kv_heads > 1 or heads_to_a_group(whole.model) < 20:  # falcon's 71 heads do not fit
+        assert heads_to_a_group(model) == heads_to_a_group(whole.model)
+    windows = {layer.attention.window for layer in model.by_kind.values()} - {None}
+    assert all(32 <= window <= 128 for window in windows)
+
+
+@pytest.mark.parametrize("preset", ["gemma3", "falcon", "llama3.1", "glm4"])
+@pytest.mark.parametrize("scale", ["300k", "10M", "100M"])
+def test_other_scales_are_near_too(scale, preset):
+    cfg = at_scale(load_preset(preset), scale)
+    assert block_parameters(cfg.model) == pytest.approx(parse_count(scale), rel=0.15)
+
+
+def test_a_scaled_preset_has_the_vocabulary_of_the_tokenizer_and_a_rate_for_its_width():
+    small, large = (at_scale(load_preset("gemma3"), scale) for scale in ("1M", "100M"))
+    assert small.model.vocab_size is None and small.tokenizer == load_preset("default").tokenizer
+    assert (small.train.lr, large.train.lr) == (3e-3, 6e-4)
+    assert at_scale(load_preset("default"), "10M").train.lr == load_preset("default").train.lr  # Muon's
+
+
+def test_scores_are_scaled_for_the_width_of_a_head():
+    for preset in ("grok1", "granite"):
+        whole, small = load_preset(preset).model, at_scale(load_preset(preset), "1M").model
+        assert small.attention.scale * small.head_width**0.5 == pytest.approx(
+            whole.attention.scale * whole.head_width**0.5)
+
+
+def test_a_mixer_without_heads_is_scaled_too():
+    cfg = override(load_preset("llama3"), {"model.mixer": "none", "model.position": "none", "model.rope.theta": 1e4,
+                                           "model.attention.num_heads": 4, "model.attention.num_kv_heads": None})
+    assert block_parameters(at_scale(cfg, "1M").model) == pytest.approx(1e6, rel=0.15)
+
+
+@pytest.mark.parametrize("preset", ["gemma3", "falcon", "bloom"])
+def test_a_scaled_preset_trains(preset):
+    cfg = override(at_scale(load_preset(preset), "1M"), {"model.vocab_size": 61, "train.precision": "float32"})
+    torch.manual_seed(0)
+    state = TrainState(Model(cfg.model), cfg.train)
+    tokens = torch.randint(61, (2, 65))
+    batch = Batch(tokens[:, :-1], tokens[:, 1:], None, 128)
+    first, second = (state.step([batch], number=number, lr=1e-3, noise=[]).loss for number in (1, 2))
+    assert second < first
+
+
+def parse(*words: str):
+    return parse_command_line(words, program="train.py", description="")
+
+
+def test_flags_change_the_scaled_preset():
+    cfg, options = parse("qwen3", "--scale", "1M", "--model.max-seq-len", "64", "--train.lr", "0.5")
+    scaled = at_scale(load_preset("qwen3"), "1M")
+    assert cfg == override(scaled, {"model.max_seq_len": 64, "train.lr": 0.5}) and options["scale"] == "1M"
+
+
+@pytest.mark.parametrize(("words", "sentence"), [
+    (["llama3", "--scale", "1X"], "--scale 1X is not a number of parameters: use e.g. 1M, 2.5M or 100M"),
+    (["ladder-01-bigram", "--scale", "1M"], "--scale 1M: the blocks have no parameters that could be scaled"),
+    (["starcoder2", "--scale", "5k"], r"--scale 5k: no such model has 5,000 parameters: the nearest has \d{3},\d{3}"),
+])
+def test_a_scale_that_is_not_possible_is_one_sentence(words, sentence, capsys):
+    with pytest.raises(SystemExit):
+        parse(*words)
+    assert re.fullmatch(f"error: {sentence}\n", capsys.readouterr().err)
