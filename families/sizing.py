@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from config import Config, ModelConfig, flat, override
 
 MOST_OFF = 0.15  # how far the parameters may be from the target
-GOOD = 0.08  # how far they may be to look no further
+GOOD = 0.08  # shapes that are no further from it are ranked by their proportions alone
 ASPECT = 64  # dim / num_layers, as in GPT-2
 CONTEXT = 256  # tokens, at a million parameters
 LR, LR_TARGET = 6e-4, 85e6  # GPT-2's learning rate, and the parameters of its blocks
@@ -61,25 +61,30 @@ def scaled(cfg: Config, target: float, count: Callable[[ModelConfig], int]) -> C
         pattern = override(model, shaped(model, shape._replace(num_layers=period), target))
         return count(pattern) * shape.num_layers // period
 
-    density = fit_density(model, lambda widths: parameters(Shape(period, *widths)) / period)
+    best = nearest_shape(model, target, fit_density(model, lambda widths: parameters(Shape(period, *widths)) / period))
+    if abs(parameters(best) / target - 1) > MOST_OFF:
+        raise ValueError(f"no such model has {target:,.0f} parameters: the nearest has {parameters(best):,}")
+    rate = {"train.lr": float(f"{LR * (LR_TARGET / target) ** (1 / 3):.0e}")} if cfg.train.optimizer == "adamw" else {}
+    return override(cfg, {"model": shaped(model, best, target)} | rate)
+
+
+def nearest_shape(model: ModelConfig, target: float, density: Callable[[float], float]) -> Shape:
+    """Of the shapes near the target the most usual one with the model's proportions. `density` is from `fit_density`.
+
+    Raises ValueError if the blocks have no parameters.
+    """
     own_share = head_share(*own_widths(model))
     if not density(own_share):
         raise ValueError("the blocks have no parameters that could be scaled")
     depth = (target / (density(own_share) * ASPECT**2)) ** (1 / 3)
 
     def rank(shape: Shape) -> tuple[float, float]:
-        """First the shapes near the target, of these the most usual one with the model's proportions."""
         share = head_share(*shape.widths)
         off = abs(density(share) * shape.num_layers * shape.dim**2 / target - 1)
         ratios = (shape.num_layers / depth, shape.head_dim / usual_head_dim(model, shape.dim), (share / own_share)**2)
-        odd = 0.1 * (shape.head_dim % 8 > 0)
-        return max(off, GOOD), sum(abs(math.log(ratio)) for ratio in ratios) + odd
+        return max(off, GOOD), sum(abs(math.log(ratio)) for ratio in ratios) + 0.1 * (shape.head_dim % 8 > 0)
 
-    best = min(shapes(model, target, density(own_share), depth), key=rank)
-    if abs(parameters(best) / target - 1) > MOST_OFF:
-        raise ValueError(f"no such model has {target:,.0f} parameters: the nearest has {parameters(best):,}")
-    rate = {"train.lr": float(f"{LR * (LR_TARGET / target) ** (1 / 3):.0e}")} if cfg.train.optimizer == "adamw" else {}
-    return override(cfg, {"model": shaped(model, best, target)} | rate)
+    return min(shapes(model, target, density(own_share), depth), key=rank)
 
 
 def fit_density(model: ModelConfig, count: Callable[[Widths], float]) -> Callable[[float], float]:
