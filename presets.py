@@ -1,21 +1,31 @@
 """The gallery: published architectures and a ladder up to them, as overrides of `Config`; and the command line.
 
+    python presets.py                       list them
+    python presets.py diff llama3 qwen3     the flags in which two differ
+    python presets.py show gemma3           the layers of one
+
 A preset sets every flag that its architecture depends on, whatever the defaults of config.py; sizes are the published
 ones. `python train.py gpt2 --scale 1M` trains one at a size for a CPU.
 """
+
+if __name__ == "__main__":
+    from configuration import startup  # noqa: F401, before all that needs a package
+    from showing.gallery_commands import main
+
+    raise SystemExit(main())
 
 import argparse
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from config import Config, ModelConfig, load_config, override
+from config import Config, ModelConfig, flat, load_config, override
 from configuration.command_line import fail, parse_flags
 from configuration.mistakes import nearest
 from configuration.model_rules import PLAIN_MODEL
 from configuration.units import parse_count
 from families import FAMILIES
-from families.family import ADAMW, EVERY_BIAS
+from families.family import ADAMW, EVERY_BIAS, About
 from families.sizing import scaled, tiny  # noqa: F401, tiny is imported from here
 
 PRESETS: dict[str, Mapping[str, Mapping[str, Any]]] = {
@@ -122,6 +132,20 @@ def _rungs() -> dict[str, Mapping[str, Mapping[str, Any]]]:
 
 
 PRESETS |= _rungs()
+
+# what `python presets.py` says of each: those of families/ stand in their files
+ABOUT: dict[str, About] = {
+    "default": About("config.py as it stands: rotary positions, QK-norm, relu^2, Muon", None, "this project"),
+    "tales": About("the defaults and a pointer, which copies names from early on", None, "this project"),
+    **{name: about for family in FAMILIES.values() for name, about in family.about.items()},
+    "grok1": About("norms on both sides of a branch, capped scores, scaled logits", 2024, "xai-org/grok-1"),
+    "char": About("characters of a small text, by newer methods than nanogpt-char", None, "this project"),
+    "nanogpt-char": About("characters of a small text: nanoGPT's recipe for a CPU", 2022, "karpathy/nanoGPT"),
+    "babyjoey": About("JoeyLLM at its smallest, on tweets", None, "Southern Cross AI"),
+    **{name: About(" ".join(f"{flag}={value}" for flag, value in flat(changes).items()), None, "this project")
+       for name, changes in list(LADDER.items())[1:]},
+    "ladder-01-bigram": About("a table of characters, up which each rung adds one change", None, "this project"),
+}
 
 SHORT = ("--init-from", "--allow-partial", "--time-limit", "--memory-limit")  # flags of train that need no section
 

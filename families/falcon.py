@@ -1,6 +1,6 @@
 """Falcon 7B, Almazrouei et al. 2023, arXiv:2311.16867: one key and value head; both branches read one norm."""
 
-from families.family import Family
+from families.family import About, Family
 from families.fields import Field, activation, hidden, tied, vocabulary
 from families.layers import Rope
 from families.weights import HEAD, QKV, Fused, WeightMap, renamed
@@ -26,6 +26,9 @@ FAMILY = Family(
             "mlp.branch.out": "mlp.dense_4h_to_h", "norm": "input_layernorm"})),
         renamed({"embed.tokens": "transformer.word_embeddings", "norm": "transformer.ln_f", HEAD: "lm_head"}),
         prefix="transformer."),
+    about={
+        "falcon": About("one key/value head for 71 query heads; both branches read one norm", 2023, "arXiv:2311.16867"),
+    },
     presets={
         "falcon": {"dim": 4544, "num_layers": 32, "attention.num_heads": 71, "hidden_dim": 18176, "vocab_size": 65024,
                    "max_seq_len": 2048, "activation": "gelu", "tie_embeddings": True},

@@ -1,6 +1,10 @@
-"""Presets at a scale keep their proportions."""
+"""The gallery: presets at a scale keep their proportions, and `python presets.py` lists, compares and shows them."""
 
 import re
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,10 +12,15 @@ import torch
 from config import ModelConfig, flat, override
 from configuration.units import parse_count
 from data import Batch
+from experiments.common import figures
+from families import FAMILIES
+from memory_prediction.dry_run import sequence_bytes
 from model import Model
-from presets import PRESETS, at_scale, block_parameters, load_preset, parse_command_line
+from presets import ABOUT, PRESETS, at_scale, block_parameters, load_preset, parse_command_line
+from showing import gallery, gallery_commands
 from training.step import TrainState
 
+ROOT = Path(__file__).resolve().parent.parent
 EMPTY = tuple(f"ladder-0{rung}" for rung in range(1, 5))  # rungs without a mixer and an MLP
 SCALABLE = [name for name in PRESETS if not name.startswith(EMPTY)]
 SIZES = {"dim", "num_layers", "hidden_dim", "vocab_size", "max_seq_len", "rope.original_len"} | {
@@ -98,3 +107,76 @@ def test_a_scale_that_is_not_possible_is_one_sentence(words, sentence, capsys):
     with pytest.raises(SystemExit):
         parse(*words)
     assert re.fullmatch(f"error: {sentence}\n", capsys.readouterr().err)
+
+
+# ---- the gallery ----
+
+
+def test_every_preset_has_a_year_and_a_paper():
+    assert list(ABOUT.keys() ^ PRESETS.keys()) == []
+    for family in FAMILIES.values():
+        assert family.about.keys() == family.presets.keys()
+        assert all(about.apart and about.paper and 2019 <= about.year <= 2025 for about in family.about.values())
+
+
+@pytest.mark.parametrize(("preset", "growth", "windows"), [
+    ("llama3", 131_072, 0), ("falcon", 8192, 0), ("mistral", 0, 32 * 4096 * 4096),
+    ("gemma3", 4 * 1024, 22 * 1024 * 512)])
+def test_the_cache_is_keys_and_values_in_bfloat16_and_windows_stop_growing(preset, growth, windows):
+    assert gallery.cache_bytes(load_preset(preset).model) == (growth, windows)
+
+
+def test_the_cache_is_what_generation_takes():
+    cfg = at_scale(load_preset("llama3"), "1M")
+    long, short = (override(cfg, {"model.vocab_size": 61, "model.max_seq_len": length}) for length in (64, 32))
+    positions = 8 * long.model.num_layers  # int64, for each token
+    in_float32 = 2 * gallery.cache_bytes(long.model)[0]
+    assert sequence_bytes(long) - sequence_bytes(short) == pytest.approx(32 * (in_float32 + positions), rel=0.05)
+
+
+def run(*words: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, "presets.py", *words], cwd=ROOT, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("preset", ["gpt2", "gemma3", "tales", "phi", "ladder-01-bigram"])
+def test_parameters_are_counted_from_one_pattern_of_layers(preset):
+    cfg = load_preset(preset)
+    assert gallery.num_parameters(cfg) == figures.num_parameters(gallery.whole(cfg))
+
+
+def test_the_program_lists_a_line_for_each_preset():
+    done = run()
+    lines = done.stdout.splitlines()
+    assert done.returncode == 0 and [line.split()[0] for line in lines[1:-2]] == list(PRESETS)
+    assert re.fullmatch(r"gemma3 +1\.00B +4\.1 kB \+ 11\.5 MB  2025  arXiv:2503\.19786 +five local .*", lines[16])
+
+
+def test_a_wrong_name_is_one_sentence_with_the_nearest():
+    done = run("show", "gema3")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.fullmatch("error: preset='gema3' is not known: .*; perhaps gemma3 was meant\n", done.stderr)
+
+
+def test_two_presets_differ_in_the_flags_that_tell_them_apart(capsys):
+    gallery_commands.diff_presets("llama3", "qwen3")
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines[0] == ["flag", "llama3", "qwen3"] and ["model.qk_norm", "none", "head"] in lines
+    for one, other in pairwise(PRESETS):
+        gallery_commands.diff_presets(one, other)
+        same = "differ in no flag" in capsys.readouterr().out
+        assert same == (load_preset(one) == load_preset(other))
+
+
+def test_the_picture_has_the_pattern_of_layers_and_their_sizes():
+    text = gallery.picture(load_preset("gemma3"))
+    for line in ("999,885,952 parameters", "local, 5 times", "global, once", "4 times, then local twice: 26 layers",
+                 "x + norm2(attention(norm1(x)))  attention: 4 heads of 256, 1 for keys and values, rope",
+                 "window=512", "theta=1e+06", "glu: 6,912 wide, gelu_tanh", "the matrix of embed"):
+        assert line in text
+    assert "x + attention(norm(x)) + mlp(norm(x))" in gallery.picture(load_preset("phi"))
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_has_a_picture(preset):
+    cfg = load_preset(preset)
+    assert f" {cfg.model.num_layers} layer" in gallery.picture(cfg)
