@@ -1,5 +1,6 @@
 """The gallery: presets at a scale keep their proportions, and `python presets.py` lists, compares and shows them."""
 
+import math
 import re
 import subprocess
 import sys
@@ -12,6 +13,8 @@ import torch
 from config import ModelConfig, flat, override
 from configuration.units import parse_count
 from data import Batch
+from experiments.benchmarks import gallery_table
+from experiments.benchmarks.benchmark_options import Gallery
 from experiments.common import figures
 from families import FAMILIES
 from memory_prediction.dry_run import sequence_bytes
@@ -151,12 +154,6 @@ def test_the_program_lists_a_line_for_each_preset():
     assert re.fullmatch(r"gemma3 +1\.00B +4\.1 kB \+ 11\.5 MB  2025  arXiv:2503\.19786 +five local .*", lines[16])
 
 
-def test_a_wrong_name_is_one_sentence_with_the_nearest():
-    done = run("show", "gema3")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert re.fullmatch("error: preset='gema3' is not known: .*; perhaps gemma3 was meant\n", done.stderr)
-
-
 def test_two_presets_differ_in_the_flags_that_tell_them_apart(capsys):
     gallery_commands.diff_presets("llama3", "qwen3")
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
@@ -180,3 +177,15 @@ def test_the_picture_has_the_pattern_of_layers_and_their_sizes():
 def test_every_preset_has_a_picture(preset):
     cfg = load_preset(preset)
     assert f" {cfg.model.num_layers} layer" in gallery.picture(cfg)
+
+
+def test_the_page_of_the_benchmark_has_a_row_for_presets_that_are_equal_at_a_scale():
+    options = Gallery(presets=("gpt2", "gpt2-xl", "mistral"), steps=7)
+    names = gallery_table.different(options)
+    assert names == [("gpt2", "gpt2-xl"), ("mistral",)]
+    rows = [gallery_table.Row(some, override(gallery_table.scaled(some[0], options), {"model.vocab_size": 61}), bits,
+                              floor=0.5, speed=1.25) for some, bits in zip(names, (1.0, math.inf), strict=True)]
+    text = gallery_table.page(rows, options, torch.device("cpu"))
+    assert "benchmark.py gallery --presets gpt2 gpt2-xl mistral --steps 7\n" in text
+    assert "| `gpt2`, `gpt2-xl` | 978,880 | 927,840 | 1.000 | 2.00 | 1.25 | 1,920 |  |" in text
+    assert "| `mistral` | 1,019,040 | 999,360 | diverged |  | 1.25 | 0 | 15,360 |" in text
