@@ -23,10 +23,9 @@ from config import Config, ModelConfig, flat, load_config, override
 from configuration.command_line import fail, parse_flags
 from configuration.mistakes import nearest
 from configuration.model_rules import PLAIN_MODEL
-from configuration.units import parse_count
 from families import FAMILIES
 from families.family import ADAMW, EVERY_BIAS, About
-from families.sizing import scaled, tiny  # noqa: F401, tiny is imported from here
+from families.sizing import read_scale, scaled, tiny  # noqa: F401, tiny is imported from here
 
 PRESETS: dict[str, Mapping[str, Mapping[str, Any]]] = {
     # config.py as it stands
@@ -162,9 +161,7 @@ def load_preset(name: str, base: Config | None = None) -> Config:
 
 def at_scale(cfg: Config, size: str) -> Config:
     """The configuration at a number of parameters such as "1M"; see families/sizing.py. Raises ValueError."""
-    target = parse_count(size)
-    if not target:
-        raise ValueError(f"--scale {size} is not a number of parameters: use e.g. 1M, 2.5M or 100M")
+    target = read_scale(size)
     try:
         return scaled(cfg, target, block_parameters)
     except ValueError as error:

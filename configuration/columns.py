@@ -1,4 +1,4 @@
-"""Print a table: folded to the width of a terminal, elsewhere one line for each row."""
+"""Print a table: one line for each row, or folded to the width of a terminal."""
 
 from collections.abc import Collection, Sequence
 
@@ -7,13 +7,16 @@ from rich.table import Table
 from rich.text import Text
 
 
-def print_columns(headings: Sequence[str], rows: Sequence[Sequence[str]], *, left: Collection[str]) -> None:
+def print_columns(
+    headings: Sequence[str], rows: Sequence[Sequence[str]], *, left: Collection[str], fold: bool = True,
+) -> None:
     """Print rows below their headings, if there are any; columns but those of `left` are aligned on the right.
 
-    Where no terminal is, columns are separated by two spaces or more.
+    With `fold`, cells are folded to fit a terminal; else, and where there is none, a row is one line, with two spaces
+    or more between columns.
     """
     console = Console()
-    if console.is_terminal:
+    if fold and console.is_terminal:
         table = Table(box=None, header_style="bold", pad_edge=False)
         for heading in headings:
             table.add_column(heading, justify="left" if heading in left else "right", overflow="fold")

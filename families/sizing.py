@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from config import Config, ModelConfig, flat, override
+from configuration.units import parse_count
 
 MOST_OFF = 0.15  # how far the parameters may be from the target
 GOOD = 0.08  # shapes that are no further from it are ranked by their proportions alone
@@ -44,6 +45,13 @@ def tiny(cfg: Config, *, vocab_size: int = 61, max_seq_len: int = 32) -> Config:
     if attends(cfg.model):
         small["attention.num_heads"] = kv_heads * min(attention.num_heads // attention.kv_heads, 2)
     return override(cfg, {"model": small})
+
+
+def read_scale(size: str) -> float:
+    """The number of parameters in e.g. "1M". Raises ValueError if it is not one."""
+    if not parse_count(size):
+        raise ValueError(f"--scale {size} is not a number of parameters: use e.g. 1M, 2.5M or 100M")
+    return parse_count(size)
 
 
 def scaled(cfg: Config, target: float, count: Callable[[ModelConfig], int]) -> Config:

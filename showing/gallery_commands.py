@@ -13,6 +13,7 @@ import tyro
 from config import Config, diff, flat
 from configuration.columns import print_columns
 from configuration.command_line import fail, parse_command, spell_value
+from families.sizing import read_scale
 from presets import ABOUT, PRESETS, at_scale, load_preset
 
 Name = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")]
@@ -43,6 +44,8 @@ def list_presets(*, scale: str | None = None) -> None:
     Args:
         scale: 1M, 10M, ...: at this number of parameters in the blocks; those that have no such size are left out.
     """
+    if scale is not None:
+        read_scale(scale)
     from showing import gallery  # torch takes a second
 
     rows = []
@@ -53,7 +56,7 @@ def list_presets(*, scale: str | None = None) -> None:
             year = str(about.year or MISSING)
             rows.append((name, count, gallery.spell_cache(cfg.model), year, about.paper, about.apart))
     print_columns(("preset", "parameters", "cache a token", "year", "paper", "what sets it apart"), rows,
-                  left=("preset", "paper", "what sets it apart"))
+                  left=("preset", "paper", "what sets it apart"), fold=False)
     print(f"\nwhere the tokenizer decides about the vocabulary, {gallery.VOCAB_SIZE:,} tokens are assumed")
 
 

@@ -35,7 +35,7 @@ MAY_IMPORT = {
     "objective": "config model objectives",
     "runs": "config configuration model run_store tokenizer tools",
     "exchange": "config configuration families model run_store runs tales tokenization tokenizer tools",
-    "showing": "config configuration corpora model modules presets run_store runs tools tracing",
+    "showing": "config configuration corpora families model modules presets run_store runs tools tracing",
     "inference": "config configuration data generation model objective presets runs tokenizer tools",
     "training": "config configuration corpora data generation inference model modules objective optim optimizing "
                 "presets run_store runs tales tokenizer tools",
