@@ -68,6 +68,7 @@ def run(options: Gallery, console: Console) -> bool:
     if device.type == "cpu":
         choose_allocator("fast")
     baseline = prepare_run(scaled(BASELINE, options), device)
+    console.print(*HEADINGS, sep="  ", highlight=False)
     for names in different(options):
         rows.append(measure(names, options, baseline))
         console.print(*rows[-1].cells(), sep="  ", highlight=False)
