@@ -6,7 +6,9 @@ A run is a folder in models/; see runs.py for what is in it.
 if __name__ == "__main__":  # before the imports: help and mistakes need no torch, whose import takes seconds
     import sys
 
-    from configuration import startup  # noqa: F401, before all that needs a package
+    from configuration import heap, startup  # noqa: F401, before all that needs a package
+
+    heap.restart()
     from training.command import parse
 
     command = parse(sys.argv[1:])
