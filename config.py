@@ -336,7 +336,7 @@ class TrainConfig:
     """The objective, the optimisation, and what is logged and saved."""
 
     objective: ObjectiveKind = "next_token"  # what the model learns; next_token: the next token of the text
-    name: str | None = None  # the run's folder in models/; None = the preset's name, with a number if it is taken
+    name: str | None = None  # the run's folder in models/; None = the preset's name (and --scale), with a number if it is taken
     steps: int = 2000  # optimizer steps, unless tokens or epochs is given. With --resume it can grow: the rest follows the schedule of the longer run
     tokens: int | None = None  # length of training in tokens in place of `steps`, to the nearest step
     epochs: float | None = None  # length of training in passes over the text in place of `steps`, to the nearest step

@@ -11,7 +11,9 @@ import signal
 import sys
 
 if __name__ == "__main__":  # before the imports: help and mistakes need no torch, whose import takes seconds
-    from configuration import startup  # noqa: F401, before all that needs a package
+    from configuration import heap, startup  # noqa: F401, before all that needs a package
+
+    heap.restart()  # as train.py does, of which it tells
     from memory_prediction.command import parse
 
     if hasattr(signal, "SIGPIPE"):

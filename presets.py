@@ -1,20 +1,31 @@
 """The gallery: published architectures and a ladder up to them, as overrides of `Config`; and the command line.
 
+    python presets.py                       list them
+    python presets.py diff llama3 qwen3     the flags in which two differ
+    python presets.py show gemma3           the layers of one
+
 A preset sets every flag that its architecture depends on, whatever the defaults of config.py; sizes are the published
-ones. `python model.py gpt2` shows one, `python train.py gpt2 --model.num-layers 4` trains it with a change.
+ones. `python train.py gpt2 --scale 1M` trains one at a size for a CPU.
 """
+
+if __name__ == "__main__":
+    from configuration import startup  # noqa: F401, before all that needs a package
+    from showing.gallery_commands import main
+
+    raise SystemExit(main())
 
 import argparse
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from config import Config, flat, load_config, override
+from config import Config, ModelConfig, flat, load_config, override
 from configuration.command_line import fail, parse_flags
 from configuration.mistakes import nearest
 from configuration.model_rules import PLAIN_MODEL
 from families import FAMILIES
-from families.family import ADAMW, EVERY_BIAS
+from families.family import ADAMW, EVERY_BIAS, About
+from families.sizing import read_scale, scaled, tiny  # noqa: F401, tiny is imported from here
 
 PRESETS: dict[str, Mapping[str, Mapping[str, Any]]] = {
     # config.py as it stands
@@ -131,6 +142,21 @@ def _rungs() -> dict[str, Mapping[str, Mapping[str, Any]]]:
 
 PRESETS |= _rungs()
 
+# what `python presets.py` says of each: those of families/ stand in their files
+ABOUT: dict[str, About] = {
+    "default": About("config.py as it stands: rotary positions, QK-norm, relu^2, Muon", None, "this project"),
+    "tales": About("the defaults and a pointer, which copies names from early on", None, "this project"),
+    **{name: about for family in FAMILIES.values() for name, about in family.about.items()},
+    "grok1": About("norms on both sides of a branch, capped scores, scaled logits", 2024, "xai-org/grok-1"),
+    "ngpt": About("streams, queries, keys and matrices of length 1, without norms that learn", 2024, "arXiv:2410.01131"),
+    "char": About("characters of a small text, by newer methods than nanogpt-char", None, "this project"),
+    "nanogpt-char": About("characters of a small text: nanoGPT's recipe for a CPU", 2022, "karpathy/nanoGPT"),
+    "babyjoey": About("JoeyLLM at its smallest, on tweets", None, "Southern Cross AI"),
+    **{name: About(" ".join(f"{flag}={value}" for flag, value in flat(changes).items()), None, "this project")
+       for name, changes in list(LADDER.items())[1:]},
+    "ladder-01-bigram": About("a table of characters, up which each rung adds one change", None, "this project"),
+}
+
 SHORT = ("--init-from", "--allow-partial", "--time-limit", "--memory-limit")  # flags of train that need no section
 
 
@@ -144,30 +170,32 @@ def load_preset(name: str, base: Config | None = None) -> Config:
     return override(base or Config(), PRESETS[name])
 
 
-def tiny(cfg: Config, *, vocab_size: int = 61, max_seq_len: int = 32) -> Config:
-    """The same architecture at toy size, for tests and traces: every choice is kept, widths and depth are reduced."""
-    attention = cfg.model.attention
-    kv_heads = 1 if attention.kv_heads == 1 else 2
-    small = {"dim": 48, "num_layers": max(2, len(cfg.model.layers)), "vocab_size": vocab_size,
-             "max_seq_len": max_seq_len}
-    cut = {"hidden_dim": 80, "attention.head_dim": 16, "attention.window": 5, "attention.num_kv_heads": kv_heads}
-    for name, value in flat(cfg.model).items():
-        flag = name.split(".", 2)[-1] if name.startswith("kinds.") else name
-        if flag in cut and value is not None:
-            small[name] = cut[flag]
-    if any(layer.mixer == "attention" for layer in cfg.model.by_kind.values()):
-        small["attention.num_heads"] = kv_heads * min(attention.num_heads // attention.kv_heads, 2)
-    return override(cfg, {"model": small})
+def at_scale(cfg: Config, size: str) -> Config:
+    """The configuration at a number of parameters such as "1M"; see families/sizing.py. Raises ValueError."""
+    target = read_scale(size)
+    try:
+        return scaled(cfg, target, block_parameters)
+    except ValueError as error:
+        raise ValueError(f"--scale {size}: {error}") from None
+
+
+def block_parameters(cfg: ModelConfig) -> int:
+    """The parameters of a model's blocks, of which none is made."""
+    from model import Model  # torch takes a second, and only --scale needs it
+    from tools import unfilled
+
+    with unfilled():
+        return sum(parameter.numel() for parameter in Model(override(cfg, {"vocab_size": 1})).blocks.parameters())
 
 
 def parse_command_line(
     argv: Sequence[str], *, program: str, description: str, options: Mapping[str, str] | None = None,
     base: Callable[[Mapping[str, str | None]], Config] | None = None, switches: Mapping[str, str] | None = None,
 ) -> tuple[Config, dict[str, Any]]:
-    """Read `[preset] [--config FILE] [--section.flag value ...]`; later words win.
+    """Read `[preset] [--config FILE] [--scale SIZE] [--section.flag value ...]`; flags change what the others give.
 
     `options` are further options of the program with their help, e.g. {"resume": "..."}; `switches` are those without
-    a value. The second result is their values, and the name of the preset. `base` returns the configuration that the
+    a value. The second result is their values, "preset" and "scale". `base` returns the configuration that the
     flags change, from these values and "config"; the default is Config(). Help, and mistakes in one sentence on stderr,
     exit.
     """
@@ -178,10 +206,12 @@ def parse_command_line(
     options |= switches
     try:
         known, rest = own.parse_known_args(argv)
-        values = {name: getattr(known, name.replace("-", "_")) for name in options} | {"preset": preset}
+        values = {name: getattr(known, name.replace("-", "_")) for name in options}
+        values |= {"preset": preset, "scale": known.scale}
         cfg = base(values | {"config": known.config}) if base else Config()
         cfg = load_config(Path(known.config)) if known.config else cfg
         cfg = load_preset(preset, cfg) if preset else cfg
+        cfg = at_scale(cfg, known.scale) if known.scale else cfg
         _require_one_length(rest)
         cfg = parse_flags(rest, cfg, f"{program} [preset]", _help(description, options))
     except (ValueError, argparse.ArgumentError) as error:
@@ -190,9 +220,10 @@ def parse_command_line(
 
 
 def _parser_of(options: Iterable[str], switches: Iterable[str]) -> argparse.ArgumentParser:
-    """A parser of --config and a program's own options; it leaves the flags of the configuration."""
+    """A parser of --config, --scale and a program's own options; it leaves the flags of the configuration."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument("--config", metavar="FILE")
+    parser.add_argument("--scale", metavar="SIZE")
     for name in options:
         parser.add_argument(f"--{name}")
     for name in switches:
@@ -214,7 +245,10 @@ def _whole_name(word: str) -> str:
 
 
 def _help(description: str, options: Mapping[str, str]) -> str:
-    own = {"config FILE": "start from a saved configuration, in JSON or YAML"} | dict(options)
+    own = {"config FILE": "start from a saved configuration, in JSON or YAML",
+           "scale SIZE": "1M, 10M, 100M, ...: the preset with about so many parameters in its blocks, not counting the "
+                         "embedding and the head: its proportions, the tokenizer's vocabulary, a short context"}
+    own |= options
     own["model.kinds.NAME.FLAG VALUE"] = "a flag of one kind of layer, e.g. --model.kinds.local.attention.window 512"
     lines = [description, "", f"presets: {', '.join(PRESETS)}", f"short for --train.X: {', '.join(SHORT)}",
              "on or off: --section.flag, --section.no-flag, or --section.flag true|false", ""]

@@ -40,9 +40,9 @@ from run_store.facts import DataFacts, in_folder, read_data
 from run_store.listing import COLUMNS, MODELS, ROOT, find_run, list_names, read_shapes, saved_names
 from run_store.lock import fcntl, locked
 from run_store.run_log import TIMED, RunLog
-from run_store.unfilled import unfilled
 from run_store.unfinished import private_folder, publish
 from tokenizer import Tokenizer, load_tokenizer
+from tools import unfilled
 
 __all__ = ["COLUMNS", "MODELS", "ROOT", "TIMED", "NameTaken", "Progress", "Run", "environment", "free_name",
            "is_finished", "is_there", "require_free", "require_locks", "saved_runs", "there_are"]

@@ -1,4 +1,4 @@
-"""Tracing (LoggingModule, log_io, trace, shapes), device and seed."""
+"""Tracing (LoggingModule, log_io, trace, shapes), models that take no memory, device and seed."""
 
 import contextlib
 import os
@@ -11,6 +11,7 @@ from torch import nn
 
 from tracing import LIVE, Trace, shapes, trace
 from tracing.axes import parse_dims
+from tracing.unfilled import unfilled
 
 __all__ = [
     "LoggingModule",
@@ -22,6 +23,7 @@ __all__ = [
     "seed_everything",
     "shapes",
     "trace",
+    "unfilled",
 ]
 
 

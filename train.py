@@ -6,7 +6,9 @@ A run is a folder in models/; see runs.py for what is in it.
 if __name__ == "__main__":  # before the imports: help and mistakes need no torch, whose import takes seconds
     import sys
 
-    from configuration import startup  # noqa: F401, before all that needs a package
+    from configuration import heap, startup  # noqa: F401, before all that needs a package
+
+    heap.restart()
     from training.command import parse
 
     command = parse(sys.argv[1:])
@@ -218,7 +220,7 @@ def main(command: tuple[Config, dict[str, Any]] | None = None) -> None:
     """Train the run of the command line, or of a command that is already parsed."""
     signal.signal(signal.SIGTERM, terminate)
     cfg, options = command or parse(sys.argv[1:], runs.MODELS)
-    stem = options["preset"] or "default"
+    stem = "-".join(filter(None, (options["preset"] or "default", options.get("scale"))))
     name = options["resume"] or cfg.train.name or free_name(stem)
     try:
         if options["seeds"]:

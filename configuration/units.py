@@ -1,4 +1,4 @@
-"""Read sizes and durations such as 2GB and 50m."""
+"""Read sizes, durations and counts such as 2GB, 50m and 10M."""
 
 import re
 
@@ -17,3 +17,9 @@ def parse_seconds(duration: str) -> float:
     """The seconds in e.g. "50m"; 0 if it is not a duration."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", duration)
     return float(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2]] if found else 0.0
+
+
+def parse_count(number: str) -> float:
+    """The number in e.g. "500k", "1M" or "2.5B"; 0 if it is not one."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([kKMB]?)", number)
+    return float(found[1]) * {"": 1, "k": 1e3, "M": 1e6, "B": 1e9}[found[2].replace("K", "k")] if found else 0.0

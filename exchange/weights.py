@@ -10,7 +10,7 @@ from exchange.folder import RenamedTensors, require_finite
 from families.family import Family
 from families.weights import HEAD
 from model import Model
-from run_store.unfilled import unfilled
+from tools import unfilled
 
 MOST_NAMED = 3  # tensors in a sentence
 

@@ -3,7 +3,7 @@
 With relu2 it is the form in which models with the defaults of config.py are exported.
 """
 
-from families.family import Family
+from families.family import About, Family
 from families.fields import ATTENTION_BIASES, Field, activation, llama_sizes, tied, unusual_head_dim
 from families.layers import Rope
 from families.weights import HEAD, LINEARS, WeightMap, renamed
@@ -24,6 +24,7 @@ FAMILY = Family(
         renamed({"embed.tokens": "model.embed_tokens", "norm": "model.norm", HEAD: "lm_head"}),
         buffers=(".rotary_emb.inv_freq", ".act_fn.beta", ".act_fn.eps"),
         constants=(("act_fn.alpha_p", "act_fn.beta", 0.5), ("act_fn.alpha_p", "act_fn.eps", -1e-6))),
+    about={"apertus": About("an MLP of two matrices with xIELU, QK-norm", 2025, "arXiv:2509.14233")},
     presets={
         # the 8B model
         "apertus": {"dim": 4096, "num_layers": 32, "attention.num_heads": 32, "attention.num_kv_heads": 8,

@@ -1,6 +1,6 @@
 """BLOOM, BigScience 2022, arXiv:2211.05100: ALiBi, a norm after the embedding, queries, keys and values by head."""
 
-from families.family import EVERY_BIAS, Family
+from families.family import EVERY_BIAS, About, Family
 from families.fields import Field, tied, vocabulary
 from families.weights import HEAD, QKV, FusedByHead, WeightMap, renamed
 
@@ -24,6 +24,7 @@ FAMILY = Family(
         renamed({"embed.tokens": "transformer.word_embeddings", "embed.norm": "transformer.word_embeddings_layernorm",
                  "norm": "transformer.ln_f", HEAD: "lm_head"}),
         prefix="transformer."),
+    about={"bloom": About("ALiBi, a norm after the embedding, biases", 2022, "arXiv:2211.05100")},
     presets={
         # the 7B model
         "bloom": {"dim": 4096, "num_layers": 30, "attention.num_heads": 32, "vocab_size": 250880, "max_seq_len": 2048,

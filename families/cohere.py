@@ -1,6 +1,6 @@
 """Command R, Cohere 2024: both branches read one norm; in the larger model each head has a norm of its own."""
 
-from families.family import Family
+from families.family import About, Family
 from families.fields import ATTENTION_BIASES, Field, activation, llama_sizes, switch, tied, unusual_head_dim
 from families.layers import Rope
 from families.weights import llama_weights
@@ -14,6 +14,10 @@ FAMILY = Family(
             Field("attention_bias", ATTENTION_BIASES, False),
             switch("use_qk_norm", "qk_norm", False, on="each_head", off="none")),
     weights=llama_weights({"norm": "input_layernorm"}),
+    about={
+        "command-r-plus": About("both branches read one norm; each head has its own QK-norm", 2024,
+                                "Cohere's model card"),
+    },
     presets={
         # the 104B model
         "command-r-plus": {"dim": 12288, "num_layers": 64, "attention.num_heads": 96, "attention.num_kv_heads": 8,

@@ -1,6 +1,6 @@
 """Command R7B (Cohere 2), 2024: both branches read one norm; local layers have rotary positions, global ones none."""
 
-from families.family import Family
+from families.family import About, Family
 from families.fields import ATTENTION_BIASES, Field, activation, llama_sizes, tied, unusual_head_dim
 from families.layers import Rope, Windows
 from families.weights import llama_weights
@@ -15,6 +15,10 @@ FAMILY = Family(
     harmless=("_sliding_window_pattern", "order_of_interleaved_layers", "position_embedding_type", "rotary_pct",
               "cache_implementation"),
     weights=llama_weights({"norm": "input_layernorm"}),
+    about={
+        "cohere2": About("both branches read one norm; windows with, global layers without positions", 2024,
+                         "arXiv:2504.00698"),
+    },
     presets={
         # the 7B model
         "cohere2": {"dim": 4096, "num_layers": 32, "attention.num_heads": 32, "attention.num_kv_heads": 8,

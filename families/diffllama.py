@@ -1,6 +1,6 @@
 """The differential transformer, Ye et al. 2024, arXiv:2410.05258: attention is the difference of two softmaxes."""
 
-from families.family import Family
+from families.family import About, Family
 from families.fields import ATTENTION_BIASES, Field, activation, head_dim, llama_sizes, tied
 from families.layers import Rope
 from families.llama import SWIGLU
@@ -14,6 +14,9 @@ FAMILY = Family(
             Field("attention_bias", ATTENTION_BIASES, False)),
     harmless=("lambda_std_dev",),
     weights=llama_weights(PRE | {"mixer.branch.attend": "self_attn"}),
+    about={
+        "diff-transformer": About("attention is the difference of two softmaxes", 2024, "arXiv:2410.05258"),
+    },
     presets={
         # the 3B model, whose 12 pairs are 24 heads
         "diff-transformer": SWIGLU | {"dim": 3072, "num_layers": 28, "attention.num_heads": 24, "hidden_dim": 8192,

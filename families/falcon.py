@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from config import ModelConfig
-from families.family import Family
+from families.family import About, Family
 from families.fields import Field, Theirs, activation, hidden, tied, vocabulary
 from families.layers import Rope
 from families.weights import HEAD, QKV, FusedByGroup, WeightMap, renamed
@@ -54,6 +54,10 @@ FAMILY = Family(
             "mlp.norm": "ln_mlp"})),
         renamed({"embed.tokens": "transformer.word_embeddings", "norm": "transformer.ln_f", HEAD: "lm_head"}),
         prefix="transformer."),
+    about={
+        "falcon": About("one key/value head for 71 query heads; both branches read one norm", 2023, "arXiv:2311.16867"),
+        "falcon-40b": About("eight key/value heads, and a norm for each branch", 2023, "arXiv:2311.16867"),
+    },
     presets={
         "falcon": {"dim": 4544, "num_layers": 32, "attention.num_heads": 71, "hidden_dim": 18176, "vocab_size": 65024,
                    "max_seq_len": 2048, "activation": "gelu", "tie_embeddings": True},

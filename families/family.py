@@ -42,6 +42,15 @@ class Part(Protocol):
     def write(self, cfg: ModelConfig) -> dict[str, Any]: ...
 
 
+@dataclass(frozen=True)
+class About:
+    """What the gallery says of a preset."""
+
+    apart: str  # what sets it apart, in a few words
+    year: int | None  # of its publication; None = made here
+    paper: str  # its arXiv number, or who published it elsewhere
+
+
 @dataclass(frozen=True, kw_only=True)
 class Family:
     """Models of one `model_type` of transformers, as flags: the plain choices, `fixed` ones, and what `fields` read."""
@@ -54,6 +63,7 @@ class Family:
     only: Mapping[str, Any] = field(default_factory=dict)  # fields that may have one value besides None and False
     harmless: tuple[str, ...] = ()  # further fields that change nothing
     presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # name -> flags of the model
+    about: Mapping[str, About] = field(default_factory=dict)  # of each preset
     training: Mapping[str, Any] = field(default_factory=lambda: ADAMW | {"lr": 3e-4})
 
     def gallery(self) -> dict[str, dict[str, Any]]:

@@ -1,6 +1,6 @@
 """Gemma, Gemma Team 2024, arXiv:2403.08295: GeGLU, a scale of 1 + w in norms, large heads."""
 
-from families.family import Family
+from families.family import About, Family
 from families.fields import ATTENTION_BIASES, Field, activation, head_dim, llama_sizes, tied
 from families.gemma2 import GEMMA
 from families.layers import Rope
@@ -15,6 +15,7 @@ FAMILY = Family(
             Field("attention_bias", ATTENTION_BIASES, False)),
     harmless=("hidden_activation",),
     weights=llama_weights(),
+    about={"gemma": About("GeGLU eight times as wide, norms scale by 1 + w, wide heads", 2024, "arXiv:2403.08295")},
     presets={
         # the 2B model
         "gemma": {"dim": 2048, "num_layers": 18, "attention.num_heads": 8, "attention.num_kv_heads": 1,

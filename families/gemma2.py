@@ -1,6 +1,6 @@
 """Gemma 2, Gemma Team 2024, arXiv:2408.00118: norms on both sides of a branch, soft caps, local and global layers."""
 
-from families.family import Family
+from families.family import About, Family
 from families.fields import ATTENTION_BIASES, Field, activation, head_dim, llama_sizes, power, tied
 from families.layers import Rope, Windows
 from families.llama import EPS
@@ -21,6 +21,10 @@ FAMILY = Family(
             Field("attention_bias", ATTENTION_BIASES, False)),
     harmless=("hidden_act", "cache_implementation"),  # hidden_activation is the one that acts
     weights=llama_weights(SANDWICH),
+    about={
+        "gemma2": About("norms on both sides of a branch, soft caps, every other layer local", 2024,
+                        "arXiv:2408.00118"),
+    },
     presets={
         # the 2B model
         "gemma2": {"dim": 2304, "num_layers": 26, "attention.num_heads": 8, "attention.num_kv_heads": 4,

@@ -1,6 +1,6 @@
 """Gemma 3, Gemma Team 2025, arXiv:2503.19786: five local layers to a global one, each with its own wavelengths."""
 
-from families.family import Family
+from families.family import About, Family
 from families.fields import ATTENTION_BIASES, Field, activation, head_dim, llama_sizes, power, tied
 from families.gemma2 import GEMMA, SANDWICH
 from families.layers import RopeByType, Windows
@@ -24,6 +24,12 @@ FAMILY = Family(
             Field("attention_bias", ATTENTION_BIASES, False)),
     harmless=("hidden_act", "cache_implementation", "_sliding_window_pattern"),
     weights=llama_weights(SANDWICH),
+    about={
+        "gemma3": About("five local layers to a global one with longer wavelengths, QK-norm", 2025, "arXiv:2503.19786"),
+        "gemma3-4b": About("the same at 4B, the global layers' positions eight times as close", 2025,
+                           "arXiv:2503.19786"),
+        "gemma3-27b": About("the same at 27B", 2025, "arXiv:2503.19786"),
+    },
     presets={
         # the 1B model
         "gemma3": {"dim": 1152, "num_layers": 26, "attention.num_heads": 4, "attention.num_kv_heads": 1,

@@ -1,6 +1,6 @@
 """GLM-4, GLM Team 2024, arXiv:2406.12793: norms on both sides of a branch, half of each head rotated in pairs."""
 
-from families.family import Family
+from families.family import About, Family
 from families.fields import QKV_BIASES, Field, activation, head_dim, llama_sizes, tied
 from families.layers import Rope
 from families.llama import SWIGLU
@@ -20,6 +20,9 @@ FAMILY = Family(
         "model.layers.",
         (*renamed(UNFUSED | NORMS), Fused(("mlp.branch.gate", "mlp.branch.up"), "mlp.gate_up_proj")),
         renamed({"embed.tokens": "model.embed_tokens", "norm": "model.norm", HEAD: "lm_head"})),
+    about={
+        "glm4": About("norms on both sides of a branch, half of each head rotated in pairs", 2025, "arXiv:2406.12793"),
+    },
     presets={
         # the 9B model of April 2025
         "glm4": SWIGLU | {"dim": 4096, "num_layers": 40, "attention.num_heads": 32, "attention.num_kv_heads": 2,

@@ -1,6 +1,6 @@
 """GPT-2, Radford et al. 2019: learned positions, LayerNorm, biases everywhere."""
 
-from families.family import ADAMW, EVERY_BIAS, Family
+from families.family import ADAMW, EVERY_BIAS, About, Family
 from families.fields import Field, activation, hidden, tied, vocabulary
 from families.weights import HEAD, QKV, Fused, Transposed, WeightMap, renamed
 
@@ -33,6 +33,12 @@ FAMILY = Family(
         renamed({"embed.tokens": "transformer.wte", "embed.position.table": "transformer.wpe",
                  "norm": "transformer.ln_f", HEAD: "lm_head"}),
         prefix="transformer.", buffers=(".attn.bias", ".attn.masked_bias")),
+    about={
+        "gpt2": About("learned positions, LayerNorm, biases everywhere", 2019, "Radford et al."),
+        "gpt2-medium": About("gpt2 at 24 layers", 2019, "Radford et al."),
+        "gpt2-large": About("gpt2 at 36 layers", 2019, "Radford et al."),
+        "gpt2-xl": About("gpt2 at 48 layers", 2019, "Radford et al."),
+    },
     presets={"gpt2": _size(768, 12, 12), "gpt2-medium": _size(1024, 24, 16), "gpt2-large": _size(1280, 36, 20),
              "gpt2-xl": _size(1600, 48, 25)},
     training=ADAMW | {"lr": 6e-4},

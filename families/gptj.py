@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from config import ModelConfig, rotated_channels
-from families.family import Family
+from families.family import About, Family
 from families.fields import Field, Theirs, activation, hidden, tied, vocabulary
 from families.weights import HEAD, QKV, WeightMap, renamed
 
@@ -44,6 +44,10 @@ FAMILY = Family(
             "norm": "ln_1"}),
         renamed({"embed.tokens": "transformer.wte", "norm": "transformer.ln_f", HEAD: "lm_head"}),
         prefix="transformer.", buffers=(".attn.bias", ".attn.masked_bias", ".embed_positions")),
+    about={
+        "gpt-j": About("both branches read one norm, a quarter of each head rotated in pairs", 2021,
+                       "Wang & Komatsuzaki"),
+    },
     presets={
         # the 6B model
         "gpt-j": {"dim": 4096, "num_layers": 28, "attention.num_heads": 16, "vocab_size": 50400, "max_seq_len": 2048,

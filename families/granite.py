@@ -1,6 +1,6 @@
 """Granite 3, IBM 2024: Llama with factors on embedding, scores, branches and logits, after arXiv:2203.03466."""
 
-from families.family import Family
+from families.family import About, Family
 from families.fields import ATTENTION_BIASES, Field, activation, llama_sizes, scale_of, tied, unusual_head_dim
 from families.layers import Rope
 from families.llama import EPS, SWIGLU
@@ -15,6 +15,7 @@ FAMILY = Family(
             Field("embedding_multiplier", "embed_scale", 1.0), Field("residual_multiplier", "residual_scale", 1.0),
             Field("logits_scaling", "logit_scale", 1.0, lambda number: 1 / number, lambda cfg: 1 / cfg.logit_scale)),
     weights=llama_weights(),
+    about={"granite": About("Llama with factors on embedding, scores, branches and logits", 2024, "IBM's report")},
     presets={
         # the 2B model of version 3.0
         "granite": SWIGLU | {"dim": 2048, "num_layers": 40, "attention.num_heads": 32, "attention.num_kv_heads": 8,

@@ -1,6 +1,6 @@
 """Llama 2 and 3, Touvron et al. 2023, arXiv:2307.09288; Grattafiori et al. 2024, arXiv:2407.21783: RMSNorm, SwiGLU."""
 
-from families.family import Family
+from families.family import About, Family
 from families.fields import ATTENTION_BIASES, Field, activation, head_dim, llama_sizes, tied
 from families.layers import Rope
 from families.weights import llama_weights
@@ -15,6 +15,12 @@ FAMILY = Family(
     fields=(*llama_sizes(), head_dim(), activation("hidden_act", "silu"), EPS, tied(False), Rope(),
             Field("attention_bias", ATTENTION_BIASES, False), Field("mlp_bias", "mlp_bias", False)),
     weights=llama_weights(),
+    about={
+        "llama2": About("RMSNorm, SwiGLU, rotary positions, no biases", 2023, "arXiv:2307.09288"),
+        "llama3": About("four query heads to a key/value head, a large vocabulary", 2024, "arXiv:2407.21783"),
+        "llama3.1": About("frequencies scaled for 131,072 tokens", 2024, "arXiv:2407.21783"),
+        "llama3.2": About("the same at 1B, head and embedding shared", 2024, "Meta's model card"),
+    },
     presets={
         # the 7B model
         "llama2": SWIGLU | {"dim": 4096, "num_layers": 32, "attention.num_heads": 32, "hidden_dim": 11008,

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from config import ModelConfig
-from families.family import Family
+from families.family import About, Family
 from families.fields import Field, Theirs, scale_of, tied, vocabulary
 from families.weights import HEAD, QKV, Fused, WeightMap, renamed
 
@@ -67,6 +67,7 @@ FAMILY = Family(
             "mixer.norm": "norm_1", "mlp.norm": "norm_2"})),
         renamed({"embed.tokens": "transformer.wte", "norm": "transformer.norm_f", HEAD: "lm_head"}),
         prefix="transformer."),
+    about={"mpt": About("ALiBi, no biases", 2023, "MosaicML's blog")},
     presets={
         # the 7B model
         "mpt": {"dim": 4096, "num_layers": 32, "attention.num_heads": 32, "vocab_size": 50432, "max_seq_len": 2048,

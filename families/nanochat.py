@@ -3,7 +3,7 @@
 They are normalised after they are rotated, which is the same: a rotation keeps the length.
 """
 
-from families.family import Family
+from families.family import About, Family
 from families.fields import ATTENTION_BIASES, Field, activation, llama_sizes, tied
 from families.layers import Rope
 from families.weights import HEAD, SwappedHalves, WeightMap, renamed
@@ -21,6 +21,10 @@ FAMILY = Family(
          *renamed({"mixer.branch.v": "self_attn.v_proj", "mixer.branch.out": "self_attn.o_proj",
                    "mlp.branch.up": "mlp.fc1", "mlp.branch.out": "mlp.fc2"})),
         renamed({"embed.tokens": "model.embed_tokens", HEAD: "lm_head"})),
+    about={
+        "nanochat": About("norms without weights, also after the embedding; relu^2, capped logits", 2025,
+                          "karpathy/nanochat"),
+    },
     presets={
         # depth 20, with the published class's form: the repository has since added to it
         "nanochat": {"dim": 1280, "num_layers": 20, "attention.num_heads": 10, "hidden_dim": 5120,

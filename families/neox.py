@@ -3,7 +3,7 @@
 Both branches read the stream, each through a norm of its own; a quarter of each head is rotated.
 """
 
-from families.family import EVERY_BIAS, Family
+from families.family import EVERY_BIAS, About, Family
 from families.fields import ATTENTION_BIASES, Field, Theirs, activation, hidden, switch, tied, vocabulary
 from families.layers import Rope
 from families.weights import HEAD, QKV, FusedByHead, WeightMap, renamed
@@ -47,5 +47,9 @@ FAMILY = Family(
         renamed({"embed.tokens": "gpt_neox.embed_in", "norm": "gpt_neox.final_layer_norm", HEAD: "lm_head"}),
         prefix="gpt_neox.", saved_head="embed_out",
         buffers=(".rotary_emb.inv_freq", ".attention.bias", ".attention.masked_bias")),
+    about={
+        "pythia": About("both branches read the stream, each by a norm of its own", 2023, "arXiv:2304.01373"),
+        "pythia-160m": About("pythia at 12 layers", 2023, "arXiv:2304.01373"),
+    },
     presets={"pythia": _size(2560, 32, 32), "pythia-160m": _size(768, 12, 12)},
 )

@@ -1,6 +1,6 @@
 """OLMo 3, Team OLMo 2025: OLMo 2 with a window in three of four layers."""
 
-from families.family import Family
+from families.family import About, Family
 from families.fields import ATTENTION_BIASES, Field, activation, llama_sizes, tied, unusual_head_dim
 from families.layers import RopeByType, Windows
 from families.llama import SWIGLU
@@ -12,6 +12,7 @@ FAMILY = Family(
             Field("rms_norm_eps", "norm_eps", 1e-5), Field("attention_bias", ATTENTION_BIASES, False),
             RopeByType(theta=500_000.0, local_theta=500_000.0, windows=Windows(4096, every=4))),
     weights=OLMO2.weights,
+    about={"olmo3": About("olmo2 with a window in three of four layers", 2025, "arXiv:2512.13961")},
     presets={
         # the 7B model, before its context was lengthened
         "olmo3": SWIGLU | {"dim": 4096, "num_layers": 32, "attention.num_heads": 32, "hidden_dim": 11008,

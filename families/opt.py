@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from config import ModelConfig
-from families.family import EVERY_BIAS, Family
+from families.family import EVERY_BIAS, About, Family
 from families.fields import ATTENTION_BIASES, Field, Theirs, activation, hidden, tied, vocabulary
 from families.weights import HEAD, QKV, Rows, WeightMap, renamed
 
@@ -46,6 +46,7 @@ FAMILY = Family(
         (Rows("embed.position.table", "model.decoder.embed_positions", 2), *renamed({
             "embed.tokens": "model.decoder.embed_tokens", "norm": "model.decoder.final_layer_norm",
             HEAD: "lm_head"}))),
+    about={"opt": About("gpt2 with relu", 2022, "arXiv:2205.01068")},
     presets={
         # the 125M model
         "opt": EVERY_BIAS | {"dim": 768, "num_layers": 12, "attention.num_heads": 12, "hidden_dim": 3072,

@@ -1,6 +1,6 @@
 """Phi 1.5, Li et al. 2023, arXiv:2309.05463: both branches read one norm, biases everywhere, partly rotated heads."""
 
-from families.family import EVERY_BIAS, Family
+from families.family import EVERY_BIAS, About, Family
 from families.fields import Field, activation, llama_sizes, switch, tied, unusual_head_dim
 from families.layers import Rope
 from families.weights import HEAD, LINEARS, WeightMap, renamed
@@ -19,6 +19,7 @@ FAMILY = Family(
                            "mixer.branch.q_norm": "self_attn.q_layernorm",
                            "mixer.branch.k_norm": "self_attn.k_layernorm"}),
         renamed({"embed.tokens": "model.embed_tokens", "norm": "model.final_layernorm", HEAD: "lm_head"})),
+    about={"phi": About("both branches read one norm, half of each head rotated, biases", 2023, "arXiv:2309.05463")},
     presets={
         # the 1.3B model
         "phi": {"dim": 2048, "num_layers": 24, "attention.num_heads": 32, "hidden_dim": 8192, "vocab_size": 51200,

@@ -1,6 +1,6 @@
 """Qwen3, Yang et al. 2025, arXiv:2505.09388: Llama with normalised queries and keys."""
 
-from families.family import Family
+from families.family import About, Family
 from families.fields import ATTENTION_BIASES, Field, activation, head_dim, llama_sizes, tied
 from families.layers import Rope, Windows
 from families.llama import EPS, SWIGLU
@@ -13,6 +13,7 @@ FAMILY = Family(
             activation("hidden_act", "silu"), EPS, tied(False), Rope(), Windows(switched=True),
             Field("attention_bias", ATTENTION_BIASES, False)),
     weights=llama_weights(),
+    about={"qwen3": About("Llama with QK-norm, heads twice as wide as the model", 2025, "arXiv:2505.09388")},
     presets={
         # the 0.6B model
         "qwen3": SWIGLU | {"dim": 1024, "num_layers": 28, "attention.num_heads": 16, "attention.num_kv_heads": 8,

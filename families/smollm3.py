@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from config import ModelConfig
-from families.family import Family
+from families.family import About, Family
 from families.fields import (
     ATTENTION_BIASES,
     Field,
@@ -46,6 +46,7 @@ FAMILY = Family(
             Windows(None, switched=True), Field("attention_bias", ATTENTION_BIASES, False),
             Field("mlp_bias", "mlp_bias", False)),
     weights=llama_weights(),
+    about={"smollm3": About("Llama without positions in every fourth layer", 2025, "Hugging Face's blog")},
     presets={
         # the 3B model
         "smollm3": SWIGLU | {"dim": 2048, "num_layers": 36, "attention.num_heads": 16, "attention.num_kv_heads": 4,

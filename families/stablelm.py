@@ -1,6 +1,6 @@
 """StableLM 2, Bellagente et al. 2024, arXiv:2402.17834: a gated MLP, LayerNorm, a quarter of each head rotated."""
 
-from families.family import Family
+from families.family import About, Family
 from families.fields import QKV_BIASES, Field, activation, llama_sizes, switch, tied, unusual_head_dim
 from families.layers import Rope
 from families.weights import PRE, OnePerHead, llama_weights
@@ -17,6 +17,10 @@ FAMILY = Family(
     weights=llama_weights(PRE | {"norm": "input_layernorm"}, OnePerHead(
         "mixer.branch.q_norm", "self_attn.q_layernorm.norms"), OnePerHead(
         "mixer.branch.k_norm", "self_attn.k_layernorm.norms")),
+    about={
+        "stablelm": About("a gated MLP, LayerNorm, a quarter of each head rotated, QKV biases", 2024,
+                          "arXiv:2402.17834"),
+    },
     presets={
         # the 1.6B model
         "stablelm": {"dim": 2048, "num_layers": 24, "attention.num_heads": 32, "hidden_dim": 5632,

@@ -1,6 +1,6 @@
 """StarCoder2, Lozhkov et al. 2024, arXiv:2402.19173: LayerNorm, biases everywhere, an MLP of two matrices, a window."""
 
-from families.family import EVERY_BIAS, Family
+from families.family import EVERY_BIAS, About, Family
 from families.fields import ATTENTION_BIASES, Field, activation, llama_sizes, tied, unusual_head_dim
 from families.layers import Rope
 from families.weights import HEAD, LINEARS, PRE, WeightMap, renamed
@@ -17,6 +17,10 @@ FAMILY = Family(
         "model.layers.",
         renamed(LINEARS | PRE | {"mlp.branch.up": "mlp.c_fc", "mlp.branch.out": "mlp.c_proj"}),
         renamed({"embed.tokens": "model.embed_tokens", "norm": "model.norm", HEAD: "lm_head"})),
+    about={
+        "starcoder2": About("twelve query heads to a key/value head, LayerNorm, biases, a window", 2024,
+                            "arXiv:2402.19173"),
+    },
     presets={
         # the 3B model
         "starcoder2": EVERY_BIAS | {"dim": 3072, "num_layers": 30, "attention.num_heads": 24,

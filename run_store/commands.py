@@ -12,10 +12,8 @@ from pathlib import Path
 from typing import Annotated, Literal, get_args
 
 import tyro
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
+from configuration.columns import print_columns
 from configuration.command_line import fail, literal, parse_command, printable
 from run_store.details import describe_run
 from run_store.listing import MODELS, RunSummary, is_run, list_names, run_folders, summarize_run
@@ -63,20 +61,7 @@ def sort_key(summary: RunSummary, column: Column) -> float | str | None:
 
 def print_table(summaries: Sequence[RunSummary]) -> None:
     """A table that fits the terminal; elsewhere one line per run, columns separated by two spaces or more."""
-    rows = [cells(summary) for summary in summaries]
-    console = Console()
-    if console.is_terminal:
-        table = Table(box=None, header_style="bold", pad_edge=False)
-        for heading in HEADINGS:
-            table.add_column(heading, justify="left" if heading in LEFT else "right", overflow="fold")
-        for row in rows:
-            table.add_row(*map(Text, row))
-        console.print(table, highlight=False)
-    elif rows:
-        widths = [max(map(len, column)) for column in zip(HEADINGS, *rows, strict=True)]
-        for row in (HEADINGS, *rows):
-            print("  ".join(cell.ljust(width) if heading in LEFT else cell.rjust(width)
-                            for cell, width, heading in zip(row, widths, HEADINGS, strict=True)))
+    print_columns(HEADINGS, [cells(summary) for summary in summaries], left=LEFT)
     for summary in summaries:
         if summary.problem:
             print(printable(f"{summary.name} is broken: {summary.problem}"))

@@ -81,6 +81,7 @@ def parse_preset(words: Sequence[str], models: Path) -> ShowCommand:
                              "is called the same")
     preset = options["preset"]
     title = f"the preset {preset}" if preset else "the configuration"
+    title += f" at the scale of {options['scale']}" if options["scale"] else ""
     title += ", untrained, on random tokens"
     if preset and (models / preset / "config.json").is_file():
         title += f"; the run of this name: python model.py {brief(models / preset)}"
@@ -94,6 +95,8 @@ def parse_run(run: Path, words: Sequence[str]) -> ShowCommand:
     def base(options: Mapping[str, str | None]) -> Config:
         if options["preset"] or options["config"]:
             raise ValueError(f"{run.name} has its own configuration: leave out {options['preset'] or '--config'}")
+        if options["scale"]:
+            raise ValueError(f"--scale is for presets: {run.name} has the size that it was trained with")
         return saved
 
     cfg, options = parse_command_line(words, program="python model.py RUN", description=DESCRIPTION, options=OPTIONS,

@@ -105,9 +105,11 @@ def test_what_is_neither_on_nor_off_is_a_sentence(words, sentence, capsys):
 MISTAKES = {  # and what the sentence says that answers each
     "train.py --train.setps 5": "--train.steps was meant",
     "train.py --resume toy --train.setps 5": "--train.steps was meant",
+    "train.py gpt2 --scale 1X": "--scale 1X is not a number of parameters",
     "train.py --seeds three": "--seeds 'three' is not a number of runs",
     "model.py nowhere": "nowhere is neither a preset",
     "model.py --model.dimm 3": "--model.dim was meant",
+    "presets.py show gema3": "gemma3 was meant",
     "memory.py --limit much": "--limit much is not a size",
     "optim.py --train.lrr 1": "--train.lr was meant",
     "inference.py nowhere": "nowhere is not a run",
@@ -121,6 +123,7 @@ MISTAKES = {  # and what the sentence says that answers each
     "experiments/judge.py grade --yess": "Unrecognized options: --yess",
     "experiments/benchmark.py tracing --fast": "Unrecognized options: --fast",
     "experiments/benchmark.py memory --randm 3": "--random was meant",
+    "experiments/benchmark.py gallery --stps 3": "--steps was meant",
     "experiments/benchmark.py tracking": "benchmark='tracking' is not known: use one of tokens-to-loss",
 }
 DOORS = {line.split()[0] for line in MISTAKES}

@@ -170,6 +170,7 @@ MISTAKES = {
     "resume with another model": ("train --resume=toy --model.dim=32", "cannot change model.dim=32 (it has 16)"),
     "resume for fewer steps": ("train --resume toy --train.steps 11", "train.steps=11 is less than the 12 that toy"),
     "resume with a preset": ("train gpt2 --resume toy", "--resume toy keeps ... leave out the preset"),
+    "resume at a scale": ("train --resume toy --scale 1M", "--resume toy keeps ... leave out the preset, --scale"),
     "resume with a config": ("train --resume toy --config small.json", "--resume toy keeps ... and --config"),
     **{f"{word} seeds": (f"train --config small.json --seeds {word}", f"--seeds {word!r} is not a number of runs: use")
        for word in ("0", "-1", "1.5", "nan", "three", "1001")},

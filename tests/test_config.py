@@ -363,7 +363,7 @@ def test_the_command_line_takes_preset_file_and_flags_in_this_order(tmp_path):
 def test_a_program_has_options_of_its_own():
     cfg, options = parse_command_line(["--resume", "toy", "--train.steps", "3"], program="train.py", description="",
                                       options={"resume": "a run to go on with", "out-dir": "where"})
-    assert (cfg.train.steps, options) == (3, {"resume": "toy", "out-dir": None, "preset": None})
+    assert (cfg.train.steps, options) == (3, {"resume": "toy", "out-dir": None, "preset": None, "scale": None})
 
 
 @pytest.mark.parametrize(("words", "sentence"), [

@@ -6,11 +6,13 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 import torch
 
+from configuration import heap
 from memory_prediction import process
 from memory_prediction.baseline import child_baseline_bytes, warm_up
 from memory_prediction.free_memory import free_bytes
@@ -38,11 +40,11 @@ def touch(num_bytes: int) -> mmap.mmap:
     return held
 
 
-def python(code: str) -> list[int]:
+def python(code: str, environment: Mapping[str, str] = os.environ) -> list[int]:
     """Whole numbers that a fresh process prints; it must end well."""
     path = os.pathsep.join([f"{ROOT}/tests", *sys.path])
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True,
-                          env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path})
+                          env={**environment, "OMP_NUM_THREADS": "1", "PYTHONPATH": path})
     assert done.returncode == 0, done.stderr
     return [int(word) for word in done.stdout.split()]
 
@@ -178,6 +180,69 @@ def test_tight_gives_freed_tensors_back_and_fast_keeps_them():
     assert tight < 4 * MB
     assert 98 * MB < fast < 110 * MB
     assert abs(data_of_fast - data) < 8 * MB  # a reserve would count under a limit, used or not
+
+
+ROUNDS = """
+import random
+import torch
+from memory_prediction.process import *
+choose_allocator("fast")
+rng, before = random.Random(0), rss_bytes()
+for _ in range(30):
+    held = [torch.ones(rng.randrange(2**14, 2**17)) for _ in range(100)]
+    small = [bytes(rng.randrange(600, 900)) for _ in range(100)]
+    rng.shuffle(held)
+    while held:
+        held.pop()
+    large = [torch.ones(2**20) for _ in range(7)]
+    del large
+print(peak_rss_bytes() - before)
+"""
+WITHOUT = {name: value for name, value in os.environ.items() if name != heap.VARIABLE}
+
+
+@pytest.mark.slow
+@linux
+def test_freed_tensors_are_joined_into_larger_blocks():
+    [apart], [joined] = python(ROUNDS, WITHOUT), python(ROUNDS, heap.with_joined(WITHOUT))
+    assert 28 * MB < joined < 0.9 * apart
+
+
+@pytest.mark.parametrize(("given", "there"), [
+    (None, "glibc.malloc.tcache_count=0:glibc.malloc.mxfast=0"),
+    ("glibc.malloc.check=3", "glibc.malloc.tcache_count=0:glibc.malloc.mxfast=0:glibc.malloc.check=3"),
+    ("glibc.malloc.tcache_count=9", "glibc.malloc.tcache_count=9:glibc.malloc.mxfast=0"),
+])
+def test_other_settings_of_glibc_are_kept(given, there):
+    environment = {"HOME": "/"} | ({heap.VARIABLE: given} if given else {})
+    assert heap.with_joined(environment) == {"HOME": "/", heap.VARIABLE: there}
+    assert heap.joins_freed(heap.with_joined(environment)) == ("count=9" not in there)
+
+
+@linux
+def test_train_begins_again_in_the_same_process(start, monkeypatch):
+    monkeypatch.delenv(heap.VARIABLE, raising=False)
+    process = start()
+    begun = Path(f"/proc/{process.pid}/environ")  # glibc writes zeros there between its settings
+    wait_until(lambda: all(f"{name}={value}" in begun.read_text() for name, value in heap.SETTINGS.items()))
+    assert process.poll() is None
+
+
+def test_a_program_begins_again_once_with_its_words():
+    code = """
+import os, sys
+sys.path.insert(0, ".")
+from configuration import heap
+print(os.getpid(), flush=True)
+heap.restart()
+print(sys.argv[1:], sys.flags.dont_write_bytecode)
+"""
+    done = subprocess.run([sys.executable, "-B", "-c", code, "--flag", "a b", ""], cwd=ROOT, capture_output=True,
+                          text=True, env=WITHOUT)
+    assert (done.returncode, done.stderr) == (0, "")
+    *processes, last = done.stdout.splitlines()
+    assert last == "['--flag', 'a b', ''] 1"
+    assert len(processes) == 1 + (sys.platform == "linux") and len(set(processes)) == 1
 
 
 def test_another_c_library_is_left_alone(monkeypatch):

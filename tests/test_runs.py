@@ -369,7 +369,7 @@ import experiments.comparing.comparison
 from helpers import small_config
 from model import Model
 from modules.mixers import MIXERS
-from run_store.unfilled import unfilled
+from tools import unfilled
 configs = [small_config(mixer=mixer, norm=norm) for mixer in MIXERS for norm in ("rms", "dyt")]
 configs += [small_config(position=position, tie_embeddings=False) for position in ("learned", "sinusoidal", "alibi")]
 with unfilled():

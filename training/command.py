@@ -24,8 +24,9 @@ def parse(words: Sequence[str], models: Path = MODELS) -> tuple[Config, dict[str
         run = options["resume"]
         if run is None:
             return Config()
-        if options["preset"] or options["config"]:
-            raise ValueError(f"--resume {run} keeps the run's configuration: leave out the preset and --config")
+        if options["preset"] or options["config"] or options["scale"]:
+            raise ValueError(f"--resume {run} keeps the run's configuration: leave out the preset, --scale and "
+                             "--config")
         return load_config(find_run(run, models) / "config.json")
 
     cfg, options = parse_command_line(words, program="python train.py", description="Train a model on text.",

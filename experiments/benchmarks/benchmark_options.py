@@ -109,3 +109,19 @@ class Memory:
 @dataclass(frozen=True, kw_only=True)
 class Tracing:
     """Measure marked methods without a trace, forwards in each mode, memory, and shapes(); two minutes on one core."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gallery:
+    """Train the presets at one scale on tales, and write a page with their losses, speeds and caches; about an hour.
+
+    Speed is compared with gpt2's: steps of both take turns in one process. The page is written after each preset.
+    """
+
+    presets: tuple[str, ...] = ()  # none given = all but the ladder's
+    scale: str = "1M"  # parameters in the blocks
+    steps: int = 300  # of training
+    rounds: int = 8  # timed steps of each preset and of gpt2; the fastest count, on a CPU in processor time
+    eval_tokens: int = 100_000  # held-out tokens, at most
+    page: str = "docs/gallery.md"  # relative to the project's folder
+    device: str = "auto"  # auto = cuda, else mps, else cpu

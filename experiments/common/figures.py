@@ -6,7 +6,7 @@ import pandas as pd
 
 from config import ModelConfig
 from model import Model
-from run_store.unfilled import unfilled
+from tools import unfilled
 
 
 def last_value(log: pd.DataFrame, column: str) -> float:

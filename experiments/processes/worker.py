@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import runs
+from configuration.heap import with_joined
 from memory_prediction.process import rss_bytes
 
 
@@ -23,7 +24,7 @@ class Worker:
 
     def __init__(self, program: str, *words: str, threads: int, log: Path):
         self._command = [sys.executable, "-m", program, *words]
-        self._environment = os.environ | {"OMP_NUM_THREADS": str(threads), "OPENBLAS_NUM_THREADS": "1",
+        self._environment = with_joined() | {"OMP_NUM_THREADS": str(threads), "OPENBLAS_NUM_THREADS": "1",
                                           "SHAPESHIFTER_MODELS": str(runs.MODELS),
                                           "PYTHONPATH": os.pathsep.join([str(runs.ROOT), *sys.path])}
         self.log, self._process, self._rest = log, None, b""

@@ -1,0 +1,186 @@
+"""An architecture at another size: every choice is kept; widths, depth, windows and the context change.
+
+`tiny` is for tests, `scaled` for training on a small machine. Needs no torch.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from config import Config, ModelConfig, flat, override
+from configuration.units import parse_count
+
+MOST_OFF = 0.15  # how far the parameters may be from the target
+GOOD = 0.08  # shapes that are no further from it are ranked by their proportions alone
+ASPECT = 64  # dim / num_layers, as in GPT-2
+CONTEXT = 256  # tokens, at a million parameters
+LR, LR_TARGET = 6e-4, 85e6  # GPT-2's learning rate, and the parameters of its blocks
+
+
+Widths = tuple[int, int, int]  # dim, num_heads, head_dim
+
+
+class Shape(NamedTuple):
+    """The sizes between which the parameters leave a choice."""
+
+    num_layers: int
+    dim: int
+    num_heads: int
+    head_dim: int
+
+    @property
+    def widths(self) -> Widths:
+        return self[1:]
+
+
+def tiny(cfg: Config, *, vocab_size: int = 61, max_seq_len: int = 32) -> Config:
+    """The same architecture at toy size, for tests and traces: every choice is kept, widths and depth are reduced."""
+    attention = cfg.model.attention
+    kv_heads = 1 if attention.kv_heads == 1 else 2
+    small = {"dim": 48, "num_layers": max(2, len(cfg.model.layers)), "vocab_size": vocab_size,
+             "max_seq_len": max_seq_len}
+    small |= changed(cfg.model, {
+        "hidden_dim": lambda _: 80, "attention.head_dim": lambda _: 16, "attention.window": lambda _: 5,
+        "attention.num_kv_heads": lambda _: kv_heads})
+    if attends(cfg.model):
+        small["attention.num_heads"] = kv_heads * min(attention.num_heads // attention.kv_heads, 2)
+    return override(cfg, {"model": small})
+
+
+def read_scale(size: str) -> float:
+    """The number of parameters in e.g. "1M". Raises ValueError if it is not one."""
+    if not parse_count(size):
+        raise ValueError(f"--scale {size} is not a number of parameters: use e.g. 1M, 2.5M or 100M")
+    return parse_count(size)
+
+
+def scaled(cfg: Config, target: float, count: Callable[[ModelConfig], int]) -> Config:
+    """The same architecture with about `target` parameters in its blocks, to train on a small machine.
+
+    `count` gives the parameters of a model's blocks. The embedding and the head are not counted: the vocabulary is the
+    tokenizer's. Kept are all choices, whole patterns of layers, the query heads for each key/value head, and the widths
+    of the MLP and of all heads relative to the model's. The context and its windows are shorter, and AdamW's learning
+    rate is GPT-2's, higher for narrower models.
+    Raises ValueError if no size is within 15 % of the target.
+    """
+    model, period = cfg.model, len(cfg.model.layers)
+
+    def parameters(shape: Shape) -> int:
+        pattern = override(model, shaped(model, shape._replace(num_layers=period), target))
+        return count(pattern) * shape.num_layers // period
+
+    best = nearest_shape(model, target, fit_density(model, lambda widths: parameters(Shape(period, *widths)) / period))
+    if abs(parameters(best) / target - 1) > MOST_OFF:
+        raise ValueError(f"no such model has {target:,.0f} parameters: the nearest has {parameters(best):,}")
+    rate = {"train.lr": float(f"{LR * (LR_TARGET / target) ** (1 / 3):.0e}")} if cfg.train.optimizer == "adamw" else {}
+    return override(cfg, {"model": shaped(model, best, target)} | rate)
+
+
+def nearest_shape(model: ModelConfig, target: float, density: Callable[[float], float]) -> Shape:
+    """Of the shapes near the target the most usual one with the model's proportions. `density` is from `fit_density`.
+
+    Raises ValueError if the blocks have no parameters.
+    """
+    own_share = head_share(*own_widths(model))
+    if not density(own_share):
+        raise ValueError("the blocks have no parameters that could be scaled")
+    depth = (target / (density(own_share) * ASPECT**2)) ** (1 / 3)
+
+    def rank(shape: Shape) -> tuple[float, float]:
+        share = head_share(*shape.widths)
+        off = abs(density(share) * shape.num_layers * shape.dim**2 / target - 1)
+        ratios = (shape.num_layers / depth, shape.head_dim / usual_head_dim(model, shape.dim), (share / own_share)**2)
+        return max(off, GOOD), sum(abs(math.log(ratio)) for ratio in ratios) + 0.1 * (shape.head_dim % 8 > 0)
+
+    return min(shapes(model, target, density(own_share), depth), key=rank)
+
+
+def fit_density(model: ModelConfig, count: Callable[[Widths], float]) -> Callable[[float], float]:
+    """The parameters of a layer for each square of the width: linear in the width of all heads, see head_share.
+
+    `count` gives the parameters of a layer of these widths.
+    """
+    some = sorted(widths(model, 16 * ASPECT), key=lambda three: head_share(*three))
+    (low, at_low), (high, at_high) = ((head_share(*three), count(three) / three[0]**2) for three in (some[0], some[-1]))
+    slope = (at_high - at_low) / (high - low) if high > low else 0.0
+    return lambda share: at_low + slope * (share - low)
+
+
+def shapes(model: ModelConfig, target: float, density: float, depth: float) -> Iterator[Shape]:
+    """Shapes of about `target` parameters and about `depth` layers, in whole patterns."""
+    period = len(model.layers)
+    for number in range(1 if period > 1 else 2, 4 + int(depth / period)):
+        for three in widths(model, (target / (density * number * period)) ** 0.5):
+            yield Shape(number * period, *three)
+
+
+def widths(model: ModelConfig, dim: float) -> Iterator[Widths]:
+    """Widths near `dim`, with heads that go with them."""
+    near = [max(8, 8 * (round(dim / 8) + more)) for more in (-2, -1, 0, 1, 2)]
+    if not attends(model):
+        yield from ((width, model.attention.num_heads, model.head_width) for width in near)
+        return
+    usual, group = usual_head_dim(model, dim), heads_of_a_group(model, dim)
+    step = 4 if all(layer.rope.fraction == 1 for layer in model.by_kind.values()) else 8  # rope turns pairs
+    for head_dim in range(8, 2 * usual + 1, step):
+        groups = head_share(*own_widths(model)) * dim / (head_dim * group)
+        for num_heads in (group * max(1, math.floor(groups)), group * math.ceil(groups)):
+            for width in near if model.attention.head_dim else [num_heads * head_dim]:
+                yield width, num_heads, head_dim
+
+
+def own_widths(model: ModelConfig) -> Widths:
+    return model.dim, model.attention.num_heads, model.head_width
+
+
+def head_share(dim: int, num_heads: int, head_dim: int) -> float:
+    """The width of all heads, in widths of the model."""
+    return num_heads * head_dim / dim
+
+
+def usual_head_dim(model: ModelConfig, dim: float) -> int:
+    """The width of a head in models of this width, or the model's own if it is narrower."""
+    return min(model.head_width, 32 if dim < 384 else 64 if dim < 1536 else 128)
+
+
+def heads_of_a_group(model: ModelConfig, dim: float) -> int:
+    """The query heads for each key/value head; 1 if there is one for all, and too many for this width."""
+    group = model.attention.num_heads // model.attention.kv_heads
+    is_too_wide = group * usual_head_dim(model, dim) / 2 > 2 * dim
+    return 1 if model.attention.kv_heads == 1 and is_too_wide else group
+
+
+def shaped(model: ModelConfig, shape: Shape, target: float) -> dict[str, Any]:
+    """The flags of a model in this shape, with a context for `target` parameters."""
+    context = min(model.max_seq_len, 2 ** round(math.log2(CONTEXT * (target / 1e6) ** (1 / 3))))
+    longer = context / model.max_seq_len
+    narrower = shape.head_dim / model.head_width
+    rules: dict[str, Callable[[Any], Any]] = {
+        "hidden_dim": lambda width: max(8, 8 * round(width * shape.dim / model.dim / 8)),
+        "attention.window": lambda window: round(context * min(max(window / model.max_seq_len, 1 / 8), 1 / 2)),
+    }
+    if attends(model):
+        fewer = shape.num_heads / model.attention.num_heads
+        rules |= {"attention.num_heads": lambda _: shape.num_heads,
+                  "attention.num_kv_heads": lambda number: max(1, round(number * fewer)),
+                  "attention.head_dim": lambda width: round(width * narrower),
+                  "attention.scale": lambda scale: scale * narrower**-0.5}
+    if any(layer.rope.scaling in ("llama3", "yarn") for layer in model.by_kind.values()):
+        rules["rope.original_len"] = lambda tokens: max(1, round(tokens * longer))
+    sizes = {"dim": shape.dim, "num_layers": shape.num_layers, "vocab_size": None, "max_seq_len": context}
+    return sizes | changed(model, rules)
+
+
+def changed(model: ModelConfig, rules: Mapping[str, Callable[[Any], Any]]) -> dict[str, Any]:
+    """The flags with new values, by a rule for each: those of the model and of its kinds, unless they are None."""
+    found = {}
+    for name, value in flat(model).items():
+        flag = name.split(".", 2)[-1] if name.startswith("kinds.") else name
+        if flag in rules and value is not None:
+            found[name] = rules[flag](value)
+    return found
+
+
+def attends(model: ModelConfig) -> bool:
+    """Whether a layer's mixer is attention, which has heads."""
+    return any(layer.mixer == "attention" for layer in model.by_kind.values())

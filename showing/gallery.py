@@ -1,0 +1,153 @@
+"""What the gallery shows of a preset: its parameters, its cache, and its layers as a picture of text."""
+
+import re
+from collections.abc import Iterator
+from inspect import getdoc
+from itertools import groupby
+
+from config import Config, LayerConfig, ModelConfig, flat, override
+from configuration.command_line import spell_value
+from configuration.model_rules import IN_EMBEDDING, PLAIN_MODEL
+from model import Model
+from modules.block import Block, ParallelBlock
+from tools import unfilled
+
+VOCAB_SIZE = 4096  # if the tokenizer decides
+BYTES = 2  # of a number in bfloat16
+UNITS = {"B": 1e9, "M": 1e6, "k": 1e3}
+SIZES = ("attention.num_heads", "attention.num_kv_heads", "attention.head_dim", "norm_eps")  # not among marks
+
+
+def whole(cfg: Config) -> ModelConfig:
+    """The model, with a size of the vocabulary."""
+    return cfg.model if cfg.model.vocab_size else override(cfg.model, {
+        "vocab_size": cfg.tokenizer.vocab_size or VOCAB_SIZE})
+
+
+def one_pattern(cfg: ModelConfig) -> Model:
+    """The model with one pattern of layers, without memory: its layers are all that there are."""
+    with unfilled():
+        return Model(override(cfg, {"num_layers": len(cfg.layers)}))
+
+
+def num_parameters(cfg: Config) -> int:
+    """All parameters, shared ones once."""
+    model = one_pattern(whole(cfg))
+    in_blocks = [sum(parameter.numel() for parameter in block.parameters()) for block in model.blocks]
+    layers = sum(in_blocks[i % len(in_blocks)] for i in range(cfg.model.num_layers))
+    return model.num_parameters() - sum(in_blocks) + layers
+
+
+def cache_bytes(cfg: ModelConfig) -> tuple[int, int]:
+    """What each further token adds to the cache in bfloat16, and what the layers with windows take once these are full.
+
+    Keys and values, and the keys of the pointer.
+    """
+    layers = [cfg.at(i) for i in range(cfg.num_layers) if cfg.at(i).mixer == "attention"]
+    sizes = [(2 * BYTES * layer.attention.kv_heads * layer.head_width, layer.attention.window) for layer in layers]
+    pointer = BYTES * cfg.pointer_dim if cfg.pointer else 0
+    return (pointer + sum(size for size, window in sizes if window is None),
+            sum(size * min(window, cfg.max_seq_len) for size, window in sizes if window is not None))
+
+
+def spell_cache(cfg: ModelConfig) -> str:
+    """e.g. "4.1 kB + 11.5 MB"."""
+    growth, windows = cache_bytes(cfg)
+    return f"{growth / 1e3:,.1f} kB" + (f" + {windows / 1e6:,.1f} MB" if windows else "")
+
+
+def spell_count(number: int) -> str:
+    """A number of parameters, to three digits: 524k, 1.64M, 8.03B."""
+    size, unit = next(((number / one, unit) for unit, one in UNITS.items() if number >= 0.9995 * one), (number, ""))
+    return f"{size:#.3g}".rstrip(".") + unit
+
+
+# ---- the picture ----
+
+
+def picture(cfg: Config) -> str:
+    """The sizes, and the way from the tokens to the logits."""
+    model = whole(cfg)
+    growth, windows = cache_bytes(model)
+    sizes = [f"{num_parameters(cfg):,} parameters", f"a context of {model.max_seq_len:,} tokens",
+             f"a cache of {growth:,} bytes a token in bfloat16{f' and {windows:,} for windows' if windows else ''}"]
+    matrix = f"{model.padded_vocab_size:,} x {model.dim:,}"
+    learned = [f"{model.position} positions"] if model.position in IN_EMBEDDING else []
+    lines = [", ".join(sizes), "", "tokens", f"  embed  {', '.join([matrix, *learned, *marks(model, 'embed_')])}"]
+    lines += [f"  │ {line}".rstrip() for line in stack_lines(model)]
+    if model.final_norm and model.norm != "none":
+        lines.append(f"  norm   {', '.join([model.norm, *marks(model, 'norm_')])}")
+    own = "the matrix of embed" if model.tie_embeddings else f"{model.dim:,} x {model.padded_vocab_size:,}"
+    head = [own, *marks(model, "logit_"), *marks(model, "head_"), *["pointer"] * model.pointer]
+    return "\n".join([*lines, f"  head   {', '.join(head)}", "logits"])
+
+
+def stack_lines(cfg: ModelConfig) -> Iterator[str]:
+    """The kinds of layers in a pattern, in their order, and how often the pattern is there."""
+    blocks, first = one_pattern(cfg).blocks, 0
+    for kind, number in counted(cfg.layers):
+        yield ""
+        yield "every layer" if len(set(cfg.layers)) == 1 else f"{kind}, {times(number)}"
+        yield from (f"  {line}" for line in layer_lines(cfg.by_kind[kind], blocks[first]))
+        first += number
+    repeats, rest = divmod(cfg.num_layers, len(cfg.layers))
+    more = [f"{kind} {times(number)}" for kind, number in counted(cfg.layers[:rest])]
+    yield ""
+    yield f"{', then '.join([times(repeats), *more])}: {cfg.num_layers} layer{'s' * (cfg.num_layers > 1)}"
+    yield ""
+
+
+def times(number: int) -> str:
+    return {1: "once", 2: "twice"}.get(number, f"{number} times")
+
+
+def counted(layers: tuple[str, ...]) -> list[tuple[str, int]]:
+    """Each kind, and how many layers of it follow each other."""
+    return [(kind, len(list(same))) for kind, same in groupby(layers)]
+
+
+def layer_lines(cfg: LayerConfig, block: Block) -> list[str]:
+    """What a layer computes: the formula of its wiring, and the numbers of each branch."""
+    words = {name: getattr(cfg, name) for name in block.branches}
+    numbers = {name: f"{word}: {', '.join(details(cfg, name, word))}" for name, word in words.items()}
+    if isinstance(block, ParallelBlock):
+        text = formula(block)
+        for name, word in words.items():
+            text = text.replace(f"{name}(", f"{word}(")
+        return [text, *(f"  {line}" for line in numbers.values())]
+    formulas = {name: formula(block[name]).replace("f(", f"{word}(") for name, word in words.items()}
+    if cfg.norm == "none":
+        formulas = {name: text.replace("norm(x)", "x") for name, text in formulas.items()}
+    width = max(map(len, formulas.values()), default=0)
+    return [f"{formulas[name]:{width}}  {numbers[name]}" for name in words] or ["nothing"]
+
+
+def formula(part: object) -> str:
+    """What a wiring computes: the beginning of its docstring."""
+    return re.split("[:,] ", getdoc(part))[0]
+
+
+def details(cfg: LayerConfig, branch: str, word: str) -> list[str]:
+    """The numbers of a branch, and its flags that are not plain."""
+    if branch == "mlp":
+        return [f"{cfg.hidden_width:,} wide", cfg.activation, *marks(cfg, "mlp_"), *branch_marks(cfg)]
+    if word != "attention":
+        return marks(cfg, f"{word}.")
+    own = cfg.attention
+    heads = [f"{own.num_heads} head{'s' * (own.num_heads > 1)} of {cfg.head_width}"]
+    heads += [f"{own.kv_heads} for keys and values"] if own.kv_heads != own.num_heads else []
+    word = "no positions" if cfg.position == "none" else cfg.position
+    positions = [] if cfg.position in IN_EMBEDDING else [" ".join([word, *marks(cfg, f"{cfg.position}.")])]
+    qk_norm = [f"qk_norm={cfg.qk_norm}"] if cfg.qk_norm != "none" else []
+    return [*heads, *positions, *qk_norm, *marks(cfg, "attention."), *branch_marks(cfg)]
+
+
+def branch_marks(cfg: LayerConfig) -> list[str]:
+    return [f"branch {mark}" for mark in marks(cfg, "residual_")] + ["inner_norm"] * cfg.inner_norm
+
+
+def marks(cfg: ModelConfig, prefix: str) -> list[str]:
+    """The flags that begin with this and are not plain, without it; sizes are not among them."""
+    found = {flag.removeprefix(prefix): value for flag, value in flat(cfg).items()
+             if flag.startswith(prefix) and flag not in SIZES and value != PLAIN_MODEL.get(flag, value)}
+    return [name if value is True else f"{name}={spell_value(value)}" for name, value in found.items()]

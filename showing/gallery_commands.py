@@ -1,0 +1,99 @@
+"""The gallery: published architectures, and a ladder up to them.
+
+Without a command it is listed. `python train.py NAME --scale 1M` trains one at a size for a CPU.
+"""
+
+import os
+import sys
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import tyro
+
+from config import Config, diff, flat
+from configuration.columns import print_columns
+from configuration.command_line import fail, parse_command, spell_value
+from families.sizing import read_scale
+from presets import ABOUT, PRESETS, at_scale, load_preset
+
+Name = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")]
+MISSING = "-"  # of a flag that a configuration does not have: one of a kind of layer
+
+
+def main() -> None:
+    """Run a command; a user's mistake prints its sentence and exits with 2, Ctrl-C with 130."""
+    words = sys.argv[1:] or ["list"]
+    try:
+        parse_command(words, {"list": list_presets, "diff": diff_presets, "show": show}, "presets.py", __doc__)()
+        sys.stdout.flush()
+    except BrokenPipeError:  # `| head` closed the pipe; the rest must not be written at exit either
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from None
+    except (ValueError, OSError) as error:
+        fail(error)
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+
+
+def list_presets(*, scale: str | None = None) -> None:
+    """List the presets, a line each.
+
+    The cache is what each further token adds in bfloat16: keys and values of layers that see all tokens. A layer with
+    a window stops growing: + is what all of them take once their windows are full.
+
+    Args:
+        scale: 1M, 10M, ...: at this number of parameters in the blocks; those that have no such size are left out.
+    """
+    if scale is not None:
+        read_scale(scale)
+    from showing import gallery  # torch takes a second
+
+    rows = []
+    for name in PRESETS:
+        about, cfg = ABOUT[name], sized(name, scale, skip=True)
+        if cfg is not None:
+            count = gallery.spell_count(gallery.num_parameters(cfg))
+            year = str(about.year or MISSING)
+            rows.append((name, count, gallery.spell_cache(cfg.model), year, about.paper, about.apart))
+    print_columns(("preset", "parameters", "cache a token", "year", "paper", "what sets it apart"), rows,
+                  left=("preset", "paper", "what sets it apart"), fold=False)
+    print(f"\nwhere the tokenizer decides about the vocabulary, {gallery.VOCAB_SIZE:,} tokens are assumed")
+
+
+def diff_presets(one: Name, other: Name) -> None:
+    """List the flags in which two presets differ, with both values."""
+    a, b = (load_preset(name) for name in (one, other))
+    values = [flat(cfg) for cfg in (a, b)]
+    rows = [(flag, *(spelled(flag, found) for found in values)) for flag in diff(a, b)]
+    print_columns(("flag", one, other), rows, left=("flag", one, other))
+    if not rows:
+        print(f"{one} and {other} differ in no flag")
+
+
+def show(name: Name, *, scale: str | None = None) -> None:
+    """Show the layers of a preset: their pattern, what a layer computes, and its sizes.
+
+    Args:
+        scale: 1M, 10M, ...: at this number of parameters in its blocks.
+    """
+    cfg, about = sized(name, scale), ABOUT[name]
+    from showing import gallery
+
+    published = ", ".join(map(str, filter(None, (about.year, about.paper))))
+    print(f"{name}{f' at {scale}' if scale else ''}: {about.apart} ({published})")
+    print(gallery.picture(cfg))
+
+
+def sized(name: str, scale: str | None, *, skip: bool = False) -> Config | None:
+    """A preset, at a scale if one is given; with `skip`, None if it has no such size."""
+    cfg = load_preset(name)
+    try:
+        return at_scale(cfg, scale) if scale else cfg
+    except ValueError:
+        if skip:
+            return None
+        raise
+
+
+def spelled(flag: str, values: Mapping[str, Any]) -> str:
+    return spell_value(values[flag]) if flag in values else MISSING
