@@ -148,7 +148,7 @@ ABOUT: dict[str, About] = {
     "tales": About("the defaults and a pointer, which copies names from early on", None, "this project"),
     **{name: about for family in FAMILIES.values() for name, about in family.about.items()},
     "grok1": About("norms on both sides of a branch, capped scores, scaled logits", 2024, "xai-org/grok-1"),
-    "ngpt": About("streams, queries, keys and matrices of length 1, without norms that learn", 2024, "arXiv:2410.01131"),
+    "ngpt": About("the stream, queries, keys and matrices have length 1; no norm learns", 2024, "arXiv:2410.01131"),
     "char": About("characters of a small text, by newer methods than nanogpt-char", None, "this project"),
     "nanogpt-char": About("characters of a small text: nanoGPT's recipe for a CPU", 2022, "karpathy/nanoGPT"),
     "babyjoey": About("JoeyLLM at its smallest, on tweets", None, "Southern Cross AI"),

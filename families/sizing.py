@@ -144,10 +144,14 @@ def usual_head_dim(model: ModelConfig, dim: float) -> int:
 
 
 def heads_of_a_group(model: ModelConfig, dim: float) -> int:
-    """The query heads for each key/value head; 1 if there is one for all, and too many for this width."""
+    """The query heads for each key/value head, or for two of them if heads are in pairs.
+
+    1 if there is one key/value head for all, and too many for this width.
+    """
     group = model.attention.num_heads // model.attention.kv_heads
-    is_too_wide = group * usual_head_dim(model, dim) / 2 > 2 * dim
-    return 1 if model.attention.kv_heads == 1 and is_too_wide else group
+    if model.attention.kv_heads == 1 and group * usual_head_dim(model, dim) / 2 > 2 * dim:
+        return 1
+    return 2 * group if any(layer.attention.differential for layer in model.by_kind.values()) else group
 
 
 def shaped(model: ModelConfig, shape: Shape, target: float) -> dict[str, Any]:
@@ -164,11 +168,16 @@ def shaped(model: ModelConfig, shape: Shape, target: float) -> dict[str, Any]:
         rules |= {"attention.num_heads": lambda _: shape.num_heads,
                   "attention.num_kv_heads": lambda number: max(1, round(number * fewer)),
                   "attention.head_dim": lambda width: round(width * narrower),
-                  "attention.scale": lambda scale: scale * narrower**-0.5}
+                  "attention.scale": lambda scale: power_of(scale, model.head_width, shape.head_dim)}
     if any(layer.rope.scaling in ("llama3", "yarn") for layer in model.by_kind.values()):
         rules["rope.original_len"] = lambda tokens: max(1, round(tokens * longer))
     sizes = {"dim": shape.dim, "num_layers": shape.num_layers, "vocab_size": None, "max_seq_len": context}
     return sizes | changed(model, rules)
+
+
+def power_of(scale: float, old: int, new: int) -> float:
+    """The same power of the new head width: 1/8 of 64 channels is 1/4 of 16, 1/64 is 1/16, and 8 is 4."""
+    return scale if old == 1 else new ** (math.log(scale) / math.log(old))
 
 
 def changed(model: ModelConfig, rules: Mapping[str, Callable[[Any], Any]]) -> dict[str, Any]:

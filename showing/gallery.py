@@ -51,9 +51,11 @@ def cache_bytes(cfg: ModelConfig) -> tuple[int, int]:
 
 
 def spell_cache(cfg: ModelConfig) -> str:
-    """e.g. "4.1 kB + 11.5 MB"."""
+    """e.g. "4.1 kB + 11.5 MB"; "0 + 37 kB" if all layers have windows."""
     growth, windows = cache_bytes(cfg)
-    return f"{growth / 1e3:,.1f} kB" + (f" + {windows / 1e6:,.1f} MB" if windows else "")
+    sizes = [f"{growth / 1e3:,.1f} kB" if growth else "0"]
+    sizes += [f"{windows / 1e6:,.1f} MB" if windows >= 1e6 else f"{windows / 1e3:,.0f} kB"] if windows else []
+    return " + ".join(sizes)
 
 
 def spell_count(number: int) -> str:
