@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("models")
 @pytest.fixture
 def seeds(command, folder, tmp_path, monkeypatch):
     """`python train.py --seeds N ...`, whose runs are forks of this process: they start at once."""
-    def fork(words: list[str], *, env: dict[str, str], process_group: int) -> Program:
+    def fork(words: list[str], *, env: dict[str, str], **_) -> Program:
         def program() -> None:
             sys.argv = words[1:]
             train.main()
@@ -104,3 +104,22 @@ def test_the_program_trains_in_processes_of_its_own_that_give_the_same_bits(star
     output, errors = (process := start("--config", str(tmp_path / "config.json"), "--seeds", "1")).communicate()
     assert (process.returncode, errors) == (0, "") and "toy, seed 0: val loss " in output
     assert_same_run(Run("toy-seed-0"), reference)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent has ended")
+def test_a_command_that_is_killed_has_its_run_save_and_end(start, folder, tmp_path):
+    long = {"train.steps": 10**6, "train.checkpoint_every": 10**6}
+    save_config(small_run_config(folder, long), tmp_path / "config.json")
+    process = start("--config", str(tmp_path / "config.json"), "--seeds", "2")
+    wait_until(lambda: is_there("toy-seed-0") and (Run("toy-seed-0").path / "log.csv").exists())
+    process.kill()
+    wait_until(lambda: Run("toy-seed-0").checkpoints())
+    assert not is_there("toy-seed-1")
+
+
+def wait_until(condition) -> None:
+    until = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.05)

@@ -12,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from subprocess import Popen
 
@@ -24,6 +25,7 @@ from run_store.listing import DIVERGED
 from runs import Run, is_finished, is_there, require_free
 from training.saving import require_same
 from training.setup import Settler
+from training.stopping import follow_parent
 from training.transfer import find_source
 
 GO_ON = "the same command goes on with what is missing"
@@ -130,7 +132,8 @@ def start(cfg: Config, folder: Path, *, force: bool) -> Popen:
         words = ["--config", str(folder / f"{name}.json")]
         save_config(cfg, folder / f"{name}.json")
     return Popen([sys.executable, str(runs.ROOT / "train.py"), *words, *["--force"] * force],
-                 env=os.environ | {"SHAPESHIFTER_MODELS": str(runs.MODELS)}, process_group=0)
+                 env=os.environ | {"SHAPESHIFTER_MODELS": str(runs.MODELS)}, process_group=0,
+                 preexec_fn=partial(follow_parent, signal.SIGTERM))  # a command that is killed leaves none behind
 
 
 def how_ended(name: str) -> str:

@@ -1,8 +1,10 @@
 """End training early on a signal or at a time limit, never in the middle of a step or a save."""
 
 import contextlib
+import ctypes
 import os
 import signal
+import sys
 import threading
 import time
 from collections import deque
@@ -14,6 +16,7 @@ MARGIN = 1.5  # how much longer a step or a save may take than the longest recen
 SPARE_SECONDS = 2.0  # for the process to exit on a busy machine
 AGAIN = 1.0  # seconds until Stopped is raised once more, unless it was heard
 SAVED_BYTES_PER_SECOND = 1e8  # assumed until the first save is measured
+PR_SET_PDEATHSIG = 1  # prctl(2)
 EXIT_STATUS = {"SIGINT": 130, "SIGTERM": 143, "time limit": 0}
 
 
@@ -117,3 +120,9 @@ def process_seconds() -> float:
         return 0.0
     start_ticks = int(stat.read_text().rpartition(")")[2].split()[19])
     return time.clock_gettime(time.CLOCK_BOOTTIME) - start_ticks / os.sysconf("SC_CLK_TCK")
+
+
+def follow_parent(number: int) -> None:
+    """Have the system send this process a signal when the one that started it ends, however it ends; on Linux only."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)

@@ -10,7 +10,6 @@ its children.
 """
 
 import atexit
-import ctypes
 import gc
 import importlib
 import json
@@ -23,7 +22,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-PR_SET_PDEATHSIG = 1  # prctl(2)
+from training.stopping import follow_parent
 
 
 def main() -> None:
@@ -75,7 +74,7 @@ def reap(children: dict[int, int]) -> None:
 
 def be_child(request: dict[str, Any]) -> None:
     """Call the function of a request, then exit with its status."""
-    follow_parent()
+    die_with_server()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     nothing = os.open(os.devnull, os.O_RDONLY)
@@ -99,14 +98,14 @@ def be_child(request: dict[str, Any]) -> None:
         os._exit(status)
 
 
-def follow_parent() -> None:
+def die_with_server() -> None:
     """Die when the server dies; if the system runs out of memory, die before other programs."""
     parent = os.getppid()
+    follow_parent(signal.SIGKILL)
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         Path("/proc/self/oom_score_adj").write_text("1000")
     if os.getppid() != parent:
-        os._exit(1)  # the server died before prctl
+        os._exit(1)  # the server died first
 
 
 if __name__ == "__main__":
