@@ -15,6 +15,10 @@ import sys
 if not __package__:  # run as a file, from any folder
     import _project  # noqa: F401
 
+    from configuration import heap
+
+    heap.restart()  # as train.py does, which it measures
+
 from importlib import import_module
 
 from rich.console import Console

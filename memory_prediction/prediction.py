@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from config import Config, TrainConfig, override
+from configuration.heap import joins_freed
 from generation.sampling import rows_at_a_time
 from memory_prediction.dry_run import PARTS, Breakdown, Breakdowns, DataDecides, dry_run
 from memory_prediction.free_memory import free_bytes
@@ -22,14 +23,14 @@ LIBRARIES_PER_THREAD = 3 * MB  # the same, of each further thread
 LIBRARIES_PER_BLOCK = 24 * 1024  # ends of pages, and what autograd writes down
 LIBRARIES_PER_PRODUCT = 0.68 * MB  # of bfloat16 matrices, equal shapes once: oneDNN compiles a program for each
 IMPORTED = dict.fromkeys(("lion", "soap", "schedule_free"), 19 * MB)  # optimizer -> code of pytorch_optimizer
-# what torch.compile imports and keeps in this process, and how much more it may be: the compilers of C++ are others
-COMPILER, COMPILER_PER_LAYER, COMPILER_SPARE = 90 * MB, 6 * MB, 30 * MB
-FUSED = 0.6  # x the tensors: the least that a compiled model makes, in which most intermediate ones are fused away
-# x the tensors: the most that the fast allocator holds, with gaps between them that fit no other tensor; the second if
-# activations or logits are computed again for the gradient, the third if attention is computed step by step, in many
-# tensors of one size; chosen by hand on drawn runs, of which a few exceed them. Logits in chunks leave gaps too
-FAST_ALLOCATOR, FAST_ALLOCATOR_AGAIN, FAST_ALLOCATOR_EAGER = 2.3, 3.25, 3.75
-GAPS_OF_CHUNKS = 1.5  # x all logits of a batch
+# what torch.compile imports and keeps in a process, and how much more or less it may be; the C++ compilers are others.
+# It keeps most when it compiles a model for the first time; each chunk of logits is in its graph once more
+COMPILER, COMPILER_PER_LAYER, COMPILER_SPARE, COMPILER_PER_CHUNK = 90 * MB, 6 * MB, 45 * MB, 10 * MB
+FUSED = 0.5  # x the tensors: the least that a compiled model makes, in which most intermediate ones are fused away
+# x the tensors: the most that the fast allocator holds, with gaps between them that fit no other tensor; and what
+# logits in chunks leave besides, x all logits of a batch. Drawn runs held at most 1.6 x, those with chunks 1.9 x
+FAST_ALLOCATOR, GAPS_OF_CHUNKS = 1.75, 0.75
+APART = 2.5  # x these gaps, in a process that does not join freed memory: see configuration/heap.py
 WORKSPACE = {"cuda": 64 * MB}  # cuBLAS on Hopper: half for the thread of the forward, half for that of the backward
 DEEP = 6  # layers; a deeper model is predicted from two shallow ones
 
@@ -80,7 +81,7 @@ class Prediction:
     def least_bytes(self) -> int:
         """The least that a process grows by, whatever the compiler saves."""
         saved = (1 - FUSED) * self.peak_bytes if self.train.compile else 0
-        return self.low_bytes - round(saved)
+        return self.low_bytes - self._compiler_spare - round(saved)
 
     @property
     def imported_bytes(self) -> int:
@@ -92,18 +93,24 @@ class Prediction:
         """The most that a process grows by, with the fast allocator."""
         if self.device != "cpu":
             return self.low_bytes
-        spare = COMPILER_SPARE if self.train.compile else 0
-        return self.low_bytes + self._gap_bytes() + spare
+        chunks = COMPILER_PER_CHUNK * self._num_chunks if self.train.compile else 0
+        return self.low_bytes + self._compiler_spare + chunks + self._gap_bytes()
+
+    @property
+    def _compiler_spare(self) -> int:
+        return COMPILER_SPARE if self.train.compile and self.device == "cpu" else 0
+
+    @property
+    def _num_chunks(self) -> int:
+        """The pieces in which the logits of a batch are computed; 0 = all at once."""
+        return math.ceil(self.cfg.model.max_seq_len / self.train.loss_chunk) if self.train.loss_chunk else 0
 
     def _gap_bytes(self) -> int:
         """The most that the fast allocator holds besides tensors."""
-        model, chunked = self.cfg.model, self.train.loss_chunk is not None
-        layers = [model.by_kind[kind] for kind in model.layers]
-        eager = any(layer.mixer == "attention" and not layer.attention.is_fused for layer in layers)
-        again = chunked or self.train.checkpoint_activations
-        factor = FAST_ALLOCATOR_EAGER if eager else FAST_ALLOCATOR_AGAIN if again else FAST_ALLOCATOR
-        logits = 4 * self.train.batch_size * model.max_seq_len * model.padded_vocab_size if chunked else 0
-        return round((factor - 1) * self.peak_bytes + GAPS_OF_CHUNKS * logits)
+        model = self.cfg.model
+        logits = 4 * self.train.batch_size * model.max_seq_len * model.padded_vocab_size if self._num_chunks else 0
+        gaps = (FAST_ALLOCATOR - 1) * self.peak_bytes + GAPS_OF_CHUNKS * logits
+        return round(gaps if joins_freed() else APART * gaps)
 
     def bytes_with(self, allocator: str) -> int:
         """The most that a process grows by, with the "fast" or the "tight" allocator."""
