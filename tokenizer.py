@@ -42,7 +42,7 @@ Kind = Literal["char", "byte", "bpe", "unigram", "hf_bpe"]
 BUILT_FOLDER = Path(__file__).parent / "tokenizers"
 BUILT_SIZES = (128, 256, 512, 1024, 2048, 4096)
 BUILT_SEED, BUILT_STORIES = 0, 20_000
-MAX_TRAIN_BYTES = 100_000_000  # at most, of text that a vocabulary is learned from
+MAX_TRAIN_BYTES = 32_000_000  # at most, of text that a vocabulary is learned from
 
 TOKENIZERS = {kind.kind: kind for kind in (
     CharTokenizer, ByteTokenizer, BPETokenizer, UnigramTokenizer, HuggingFaceBPETokenizer)}
