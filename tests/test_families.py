@@ -243,7 +243,7 @@ def test_older_fields_are_read():
     ("smollm3", {"no_rope_layers": [1]}, "no_rope_layers has 1 layers, and num_hidden_layers=36"),
     ("mpt", {"n_heads": 12}, "n_heads=12 is not a power of two"),
     ("mpt", {"attn_config": {"clip_qkv": 8.0}}, "attn_config has clip_qkv=8.0"),
-    ("opt", {"word_embed_proj_dim": 512}, "word_embed_proj_dim=512 is not hidden_size=768"),
+    ("opt", {"word_embed_proj_dim": 512}, "word_embed_proj_dim=512 is not 768, as the other fields say"),
     ("falcon", {"alibi": True}, "alibi=True"),
     ("falcon", {"num_ln_in_parallel_attn": 2}, "num_ln_in_parallel_attn=2 needs new_decoder_architecture=True"),
     ("gemma3_text", {"rope_scaling": {"rope_type": "dynamic", "factor": 8.0}}, "rope_type='dynamic' is not known"),
