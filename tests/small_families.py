@@ -16,6 +16,7 @@ WITHOUT_PRESET = {name: family for name, family in FAMILIES.items() if not famil
 FORMS = {"defaults": ("apertus", {"hidden_act": "relu2"}),
          "head-norms": ("stablelm", {"qk_layernorm": True}),
          "fixed-ntk": ("hunyuan_v1_dense", {"rope_scaling": {"type": "dynamic", "alpha": 50.0, "factor": 1.0}}),
+         "partial": ("phi3", {"partial_rotary_factor": 0.75, "sliding_window": 2047}),
          "thetas": ("granite_swa", {"layer_rope_theta": [0, 50, 10_000, 50] * 6})}
 
 
