@@ -57,13 +57,15 @@ def choose_family(cfg: ModelConfig, origin: str | None, name: str) -> Family:
     Raises ValueError with the flags in the way of the nearest one.
     """
     names = [origin] * (origin in FAMILIES) + [kind for kind in FAMILIES if kind != origin]
-    found = {kind: FAMILIES[kind].misfits(cfg) for kind in names}
-    broken = {kind for kind, said in found.items() if said and not said[0].startswith("model.")}
+    found: dict[str, list[str]] = {}
+    for kind in names:
+        found[kind] = FAMILIES[kind].misfits(cfg)
+        if not found[kind]:
+            return FAMILIES[kind]
+    broken = {kind for kind, said in found.items() if not said[0].startswith("model.")}
     nearest = min(found, key=lambda kind: (kind in broken, len(found[kind])))
-    if found[nearest]:
-        raise ValueError(f"{name} is a model that no family in families/ can express; the nearest is {nearest}: "
-                         f"{'; '.join(found[nearest])}")
-    return FAMILIES[nearest]
+    raise ValueError(f"{name} is a model that no family in families/ can express; the nearest is {nearest}: "
+                     f"{'; '.join(found[nearest])}")
 
 
 def their_config(family: Family, cfg: ModelConfig, tokenizer: Tokenizer) -> dict[str, Any]:

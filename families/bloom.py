@@ -2,7 +2,7 @@
 
 from families.family import EVERY_BIAS, About, Family
 from families.fields import Field, tied, vocabulary
-from families.weights import HEAD, QKV, FusedByHead, WeightMap, renamed
+from families.weights import HEAD, QKV, Fused, WeightMap, renamed
 
 FAMILY = Family(
     model_type="bloom", architecture="BloomForCausalLM",
@@ -17,7 +17,7 @@ FAMILY = Family(
               "skip_bias_add_qkv", "unk_token_id", "n_inner", "attention_softmax_in_fp32"),
     weights=WeightMap(
         "transformer.h.",
-        (FusedByHead(QKV, "self_attention.query_key_value"), *renamed({
+        (Fused(QKV, "self_attention.query_key_value", parts="kv_heads"), *renamed({
             "mixer.branch.out": "self_attention.dense", "mlp.branch.up": "mlp.dense_h_to_4h",
             "mlp.branch.out": "mlp.dense_4h_to_h", "mixer.norm": "input_layernorm",
             "mlp.norm": "post_attention_layernorm"})),

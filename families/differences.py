@@ -49,6 +49,10 @@ def _outside(cfg: ModelConfig) -> dict[str, Any]:
 def effective(cfg: ModelConfig, layer: LayerConfig) -> dict[str, Any]:
     """The flags of a layer that act, with what follows from others spelled out."""
     found = flat(layer)
+    own = layer.attention
+    found |= {f"attention.qk_norm_{name}": value if given is None else given for name, given, value in (
+        ("kind", own.qk_norm_kind, layer.norm), ("affine", own.qk_norm_affine, layer.norm_affine),
+        ("bias", own.qk_norm_bias, layer.norm_bias))}
     found |= {"vocab_size": cfg.padded_vocab_size, "hidden_dim": layer.hidden_width, "attention.head_dim":
               layer.head_width, "attention.num_kv_heads": layer.attention.kv_heads, "attention.scale": scale_of(layer),
               "embed_scale": cfg.dim**0.5 if cfg.embed_scale == "sqrt_dim" else cfg.embed_scale}

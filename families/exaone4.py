@@ -11,7 +11,8 @@ FAMILY = Family(
     model_type="exaone4", architecture="Exaone4ForCausalLM",
     fixed={"mlp": "glu", "norm": "rms", "residual": "branch_post", "qk_norm": "head"},
     fields=(*llama_sizes(vocab=102400, hidden_dim=16384, kv=32), unusual_head_dim(), activation("hidden_act", "silu"),
-            Field("rms_norm_eps", "norm_eps", 1e-5), tied(False), Rope(), Windows(4096, every=4, nope=True)),
+            Field("rms_norm_eps", "norm_eps", 1e-5), tied(False), Rope(),
+            Windows(4096, pattern="sssf", counted=True, nope=True)),
     weights=llama_weights(BRANCH_POST),
     about={
         "exaone4": About("only branches are normalised; windows with, global layers without positions", 2025,

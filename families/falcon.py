@@ -7,7 +7,7 @@ from config import ModelConfig
 from families.family import About, Family
 from families.fields import Field, Theirs, activation, hidden, tied, vocabulary
 from families.layers import Rope
-from families.weights import HEAD, QKV, FusedByGroup, WeightMap, renamed
+from families.weights import HEAD, QKV, Fused, WeightMap, renamed
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ FAMILY = Family(
     only={"multi_query": True, "parallel_attn": True},
     weights=WeightMap(
         "transformer.h.",
-        (FusedByGroup(QKV, "self_attention.query_key_value"), *renamed({
+        (Fused(QKV, "self_attention.query_key_value", parts="kv_heads"), *renamed({
             "mixer.branch.out": "self_attention.dense", "mlp.branch.up": "mlp.dense_h_to_4h",
             "mlp.branch.out": "mlp.dense_4h_to_h", "norm": "input_layernorm", "mixer.norm": "ln_attn",
             "mlp.norm": "ln_mlp"})),

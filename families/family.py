@@ -26,7 +26,8 @@ HARMLESS = {
     "return_dict_in_generate", "problem_type", "id2label", "label2id", "num_labels", "finetuning_task",
     "task_specific_params", "chunk_size_feed_forward", "attn_implementation", "_attn_implementation",
     "_attn_implementation_autoset", "pretraining_tp", "gradient_checkpointing", "layerdrop", "tokenizer_class",
-    "unsloth_version", "unsloth_fixed",
+    "unsloth_version", "unsloth_fixed", "summary_type", "summary_use_proj", "summary_activation",
+    "summary_proj_to_labels", "summary_first_dropout", "classifier_dropout",
 }
 MISTAKES = (TypeError, ValueError, LookupError, ArithmeticError, AttributeError)  # what wrong types make a part raise
 
@@ -62,6 +63,7 @@ class Family:
     fixed: Mapping[str, Any] = field(default_factory=dict)  # flags that all its models have
     only: Mapping[str, Any] = field(default_factory=dict)  # fields that may have one value besides None and False
     harmless: tuple[str, ...] = ()  # further fields that change nothing
+    aliases: Mapping[str, str] = field(default_factory=dict)  # other names of fields -> the one in `fields`
     presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # name -> flags of the model
     about: Mapping[str, About] = field(default_factory=dict)  # of each preset
     training: Mapping[str, Any] = field(default_factory=lambda: ADAMW | {"lr": 3e-4})
@@ -78,6 +80,7 @@ class Family:
 
         Raises ValueError if it has a field that is not known here and may change what the model computes.
         """
+        theirs = self._by_one_name(theirs)
         self._require_known(theirs)
         full = {name: value for part in self.fields for name, value in part.defaults.items()} | dict(theirs)
         flags: dict[str, Any] = {}
@@ -107,6 +110,15 @@ class Family:
         except MISTAKES as error:
             return [str(error)]
         return [f"model.{flag}={ours}, and a {self.architecture} has {theirs}" for flag, ours, theirs in found]
+
+    def _by_one_name(self, theirs: Theirs) -> Theirs:
+        """The fields without their other names. Raises ValueError if two names of one have different values."""
+        found = dict(theirs)
+        for alias, name in self.aliases.items():
+            if alias in found and found.setdefault(name, found[alias]) != found.pop(alias):
+                raise ValueError(f"config.json has {alias}={_short(theirs[alias])} and {name}={_short(found[name])}, "
+                                 "which are one field")
+        return found
 
     def _require_known(self, theirs: Theirs) -> None:
         known = {name for part in self.fields for name in part.names} | HARMLESS | {*self.harmless, *self.only}
@@ -159,10 +171,12 @@ def _require_few(flags: Mapping[str, Any]) -> None:
 
 
 def _settled(cfg: ModelConfig) -> ModelConfig:
-    """Without a scale of the scores that is the default of its head width."""
-    given = cfg.attention.scale
-    plain = override(cfg, {"attention.scale": None}) if given is not None else cfg
-    return plain if given is None or isclose(given, scale_of(plain), rel_tol=1e-12) else cfg
+    """Without a scale of the scores that is the default of its head width; an MLP of no given width has 4 x dim."""
+    changes = {"hidden_dim": 4 * cfg.dim} if cfg.hidden_dim is None and cfg.mlp == "mlp" else {}
+    if cfg.attention.scale is not None:
+        plain = override(cfg, {"attention.scale": None})
+        changes |= {"attention.scale": None} if isclose(cfg.attention.scale, scale_of(plain), rel_tol=1e-12) else {}
+    return override(cfg, changes) if changes else cfg
 
 
 def _said(part: Part, theirs: Theirs, error: Exception) -> str:

@@ -61,19 +61,48 @@ class Field:
         return {} if value is OMIT else {self.name: value}
 
 
+@dataclass(frozen=True)
+class Implied:
+    """One field that says again what others say, and must: `wanted` gives its value from their other fields."""
+
+    name: str
+    wanted: Callable[[Theirs], Any]
+    from_config: Callable[[ModelConfig], Any]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (self.name,)
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        return {}
+
+    def read(self, theirs: Theirs) -> dict[str, Any]:
+        wanted = self.wanted(theirs)
+        if theirs.get(self.name) not in (None, wanted):
+            raise ValueError(f"{self.name}={theirs[self.name]} is not {wanted}, as the other fields say: that is not "
+                             "known here")
+        return {}
+
+    def write(self, cfg: ModelConfig) -> dict[str, Any]:
+        return {self.name: self.from_config(cfg)}
+
+
 # ---- fields that many families have ----
 
 
-def activation(name: str, default: str, *, tanh: str = "gelu_pytorch_tanh", gelu: str = "gelu") -> Field:
-    """The word of the MLP's nonlinearity; `tanh` is their word for gelu_tanh, `gelu` what their gelu means."""
-    words = {ours: theirs for theirs, ours in reversed(ACTIVATIONS.items())} | {"gelu_tanh": tanh}
+def activation(
+    name: str, default: str, *, tanh: str = "gelu_pytorch_tanh", words: Mapping[str, str] = ACTIVATIONS,
+) -> Field:
+    """The word of the MLP's nonlinearity, of `words`: theirs -> ours; `tanh` is the one to write for gelu_tanh."""
+    written = {ours: theirs for theirs, ours in reversed(words.items())} | {"gelu_tanh": tanh}
 
     def convert(word: str) -> str:
-        if word not in ACTIVATIONS:
-            raise ValueError(f"{name}={word!r} is not known here: use one of {', '.join(ACTIVATIONS)}")
-        return gelu if word == "gelu" else ACTIVATIONS[word]
+        if word not in words:
+            raise ValueError(f"{name}={word!r} is not known here: use one of {', '.join(words)}")
+        return words[word]
 
-    return Field(name, "activation", default, convert, lambda cfg: words[cfg.activation])
+    return Field(name, "activation", default, convert, lambda cfg: written.get(cfg.activation, OMIT))
 
 
 def vocabulary(default: int) -> Field:
@@ -107,6 +136,12 @@ def unusual_head_dim() -> Field:
     return Field("head_dim", "attention.head_dim", None, from_config=write)
 
 
+def implied_head_dim() -> Implied:
+    """head_dim of a family that computes only with dim / num_heads."""
+    return Implied("head_dim", lambda theirs: theirs["hidden_size"] // theirs["num_attention_heads"],
+                   lambda cfg: cfg.dim // cfg.attention.num_heads)
+
+
 def power(name: str, default: float) -> Field:
     """A number n for which the scores are multiplied by n ** -0.5."""
     def write(cfg: ModelConfig) -> float:
@@ -121,18 +156,23 @@ def scale_of(cfg: ModelConfig) -> float:
     return cfg.head_width**-0.5 if cfg.attention.scale is None else cfg.attention.scale
 
 
-def llama_sizes(*, vocab: int = 32000, dim: int = 4096, hidden_dim: int = 11008, layers: int = 32, heads: int = 32,
-                kv: int | None = None, context: int = 2048) -> tuple[Field, ...]:
-    """The sizes, as Llama and most later families call them, with the defaults of a family."""
+def llama_sizes(
+    *, vocab: int = 32000, dim: int = 4096, hidden_dim: int = 11008, layers: int = 32, heads: int = 32,
+    kv: int | None = None, context: int = 2048, dropout: float = 0.0, grouped: bool = True,
+) -> tuple[Field, ...]:
+    """The sizes, as Llama and most later families call them, with the defaults of a family.
+
+    Without `grouped`, each query head has a key/value head of its own.
+    """
     return (vocabulary(vocab), Field("hidden_size", "dim", dim), hidden("intermediate_size", hidden_dim),
             Field("num_hidden_layers", "num_layers", layers),
-            Field("num_attention_heads", "attention.num_heads", heads), kv_heads(kv),
+            Field("num_attention_heads", "attention.num_heads", heads), *([kv_heads(kv)] if grouped else []),
             Field("max_position_embeddings", "max_seq_len", context),
-            Field("attention_dropout", "attention.dropout", 0.0))
+            Field("attention_dropout", "attention.dropout", dropout))
 
 
-def switch(name: str, flag: str, default: bool, *, on: str, off: str) -> Field:
-    """A field that is true for one word of a choice and false for another; other words have none."""
+def switch(name: str, flag: str, default: bool, *, on: Any, off: Any) -> Field:
+    """A field that is true for one value of a flag and false for another; other values have none."""
     return Field(name, flag, default, lambda given: on if given else off,
                  lambda cfg: {on: True, off: False}.get(get(cfg, flag), OMIT))
 

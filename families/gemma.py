@@ -1,7 +1,7 @@
 """Gemma, Gemma Team 2024, arXiv:2403.08295: GeGLU, a scale of 1 + w in norms, large heads."""
 
 from families.family import About, Family
-from families.fields import ATTENTION_BIASES, Field, activation, head_dim, llama_sizes, tied
+from families.fields import ACTIVATIONS, ATTENTION_BIASES, Field, activation, head_dim, llama_sizes, tied
 from families.gemma2 import GEMMA
 from families.layers import Rope
 from families.llama import EPS
@@ -11,8 +11,8 @@ FAMILY = Family(
     model_type="gemma", architecture="GemmaForCausalLM",
     fixed=GEMMA,
     fields=(*llama_sizes(vocab=256000, dim=3072, hidden_dim=24576, layers=28, heads=16, kv=16, context=8192),
-            head_dim(256), activation("hidden_act", "gelu_pytorch_tanh", gelu="gelu_tanh"), EPS, tied(True), Rope(),
-            Field("attention_bias", ATTENTION_BIASES, False)),
+            head_dim(256), EPS, tied(True), Rope(), Field("attention_bias", ATTENTION_BIASES, False),
+            activation("hidden_act", "gelu_pytorch_tanh", words=ACTIVATIONS | {"gelu": "gelu_tanh"})),
     harmless=("hidden_activation",),
     weights=llama_weights(),
     about={"gemma": About("GeGLU eight times as wide, norms scale by 1 + w, wide heads", 2024, "arXiv:2403.08295")},

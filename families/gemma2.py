@@ -15,7 +15,7 @@ FAMILY = Family(
     fixed=GEMMA | {"residual": "sandwich"},
     fields=(*llama_sizes(vocab=256000, dim=2304, hidden_dim=9216, layers=26, heads=8, kv=4, context=8192),
             head_dim(256), activation("hidden_activation", "gelu_pytorch_tanh"), EPS, tied(True), Rope(),
-            Windows(4096, every=2), power("query_pre_attn_scalar", 256),
+            Windows(4096, pattern="sf"), power("query_pre_attn_scalar", 256),
             Field("attn_logit_softcapping", "attention.softcap", 50.0),
             Field("final_logit_softcapping", "logit_softcap", 30.0),
             Field("attention_bias", ATTENTION_BIASES, False)),

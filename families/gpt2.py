@@ -23,8 +23,7 @@ FAMILY = Family(
         Field("attn_pdrop", "attention.dropout", 0.1), tied(True),
     ),
     only={"scale_attn_weights": True},
-    harmless=("n_ctx", "summary_type", "summary_use_proj", "summary_activation", "summary_proj_to_labels",
-              "summary_first_dropout", "reorder_and_upcast_attn"),
+    harmless=("n_ctx", "reorder_and_upcast_attn"),
     weights=WeightMap(
         "transformer.h.",
         (Fused(QKV, "attn.c_attn", transposed=True), Transposed("mixer.branch.out", "attn.c_proj"),

@@ -35,8 +35,7 @@ FAMILY = Family(
         Field("attn_pdrop", "attention.dropout", 0.0), tied(False), RotaryDim(),
     ),
     only={"scale_attn_weights": True, "rotary": True},
-    harmless=("n_ctx", "summary_type", "summary_use_proj", "summary_activation", "summary_proj_to_labels",
-              "summary_first_dropout"),
+    harmless=("n_ctx",),
     weights=WeightMap(
         "transformer.h.",
         renamed(dict(zip(QKV, ("attn.q_proj", "attn.k_proj", "attn.v_proj"), strict=True)) | {

@@ -6,14 +6,17 @@ from families.layers import Rope
 from families.llama import EPS, SWIGLU
 from families.weights import llama_weights
 
+FACTORS = (
+    Field("attention_bias", ATTENTION_BIASES, False), Field("mlp_bias", "mlp_bias", False),
+    Field("attention_multiplier", "attention.scale", 1.0, from_config=scale_of),
+    Field("embedding_multiplier", "embed_scale", 1.0), Field("residual_multiplier", "residual_scale", 1.0),
+    Field("logits_scaling", "logit_scale", 1.0, lambda number: 1 / number, lambda cfg: 1 / cfg.logit_scale),
+)
+
 FAMILY = Family(
     model_type="granite", architecture="GraniteForCausalLM",
     fixed={"mlp": "glu", "norm": "rms"},
-    fields=(*llama_sizes(), unusual_head_dim(), activation("hidden_act", "silu"), EPS, tied(False), Rope(),
-            Field("attention_bias", ATTENTION_BIASES, False), Field("mlp_bias", "mlp_bias", False),
-            Field("attention_multiplier", "attention.scale", 1.0, from_config=scale_of),
-            Field("embedding_multiplier", "embed_scale", 1.0), Field("residual_multiplier", "residual_scale", 1.0),
-            Field("logits_scaling", "logit_scale", 1.0, lambda number: 1 / number, lambda cfg: 1 / cfg.logit_scale)),
+    fields=(*llama_sizes(), unusual_head_dim(), activation("hidden_act", "silu"), EPS, tied(False), Rope(), *FACTORS),
     weights=llama_weights(),
     about={"granite": About("Llama with factors on embedding, scores, branches and logits", 2024, "IBM's report")},
     presets={

@@ -1,9 +1,10 @@
-"""The fields of config.json on positions and windows, in which layers may differ."""
+"""The fields of config.json in which layers may differ, such as those on positions and windows."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from config import ModelConfig, get
+from config import LayerConfig, ModelConfig, get
 from configuration.model_rules import PLAIN_MODEL
 from families.fields import PerLayer, Theirs
 
@@ -22,12 +23,14 @@ SCALED: dict[str, dict[str, tuple[str, bool]]] = {
 class Rope:
     """rope_parameters, or the older rope_theta, rope_scaling and partial_rotary_factor.
 
-    `fraction` is None for a family that rotates whole heads; `absent` is what the absence of all of them means.
+    `fraction` is None for a family that rotates whole heads; `absent` is what the absence of all of them means; `types`
+    are the kinds of scaling that their class knows.
     """
 
     theta: float = 10_000.0
     fraction: float | None = None
     absent: tuple[tuple[str, Any], ...] = ()
+    types: tuple[str, ...] = tuple(SCALED)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -47,6 +50,8 @@ class Rope:
         rest = {name: value for name, value in given.items() if value is not None}
         kind = rest.pop("rope_type", rest.pop("type", "default"))
         rest.pop("type", None)
+        if kind not in ("default", *self.types):
+            raise ValueError(f"rope_type={kind!r} is not known here: only {', '.join(('default', *self.types))}")
         flags = {"rope.theta": rest.pop("rope_theta", self.theta)} | _scaling(kind, rest)
         if self.fraction is not None:
             flags["rope.fraction"] = rest.pop("partial_rotary_factor", self.fraction)
@@ -67,11 +72,9 @@ class Rope:
 
 
 def _scaling(kind: str, rest: dict[str, Any]) -> dict[str, Any]:
-    """Our flags of a rope_type; takes its fields out of `rest`. Raises ValueError for one that is not known here."""
+    """Our flags of a rope_type; takes its fields out of `rest`. Raises ValueError if one is missing."""
     if kind == "default":
         return {}
-    if kind not in SCALED:
-        raise ValueError(f"rope_type={kind!r} is not known here: only default, {', '.join(SCALED)} are")
     fields = SCALED[kind]
     if missing := [name for name in ("factor", *fields) if name not in rest and not fields.get(name, ("", False))[1]]:
         raise ValueError(f"rope_parameters of rope_type={kind} has no {missing[0]}")
@@ -84,21 +87,23 @@ def _scaling(kind: str, rest: dict[str, Any]) -> dict[str, Any]:
 class Windows:
     """layer_types: which layers have the window of sliding_window.
 
-    `every`: without layer_types, each layer of this number is a full one (None = all are). `switched`: the window acts
-    only with use_sliding_window, and then without layer_types from max_window_layers on. `nope`: full layers have no
-    positions, if others have a window; `nope_alone`: also if none has.
+    `pattern`: without layer_types, which layers are full (f) and which have the window (s), repeated over the depth;
+    `counted`: sliding_window_pattern may give another, a number n for n - 1 layers with the window and a full one.
+    `switched`: the window acts only with use_sliding_window, and then without layer_types from max_window_layers on.
+    `nope`: full layers have no positions, if others have a window; `nope_alone`: also if none has.
     """
 
     window: int | None = 4096
-    every: int | None = None
+    pattern: str = "f"
+    counted: bool = False
     switched: bool = False
     nope: bool = False
     nope_alone: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:
-        return ("layer_types", "sliding_window", *(("use_sliding_window", "max_window_layers") if self.switched else
-                                                   ("sliding_window_pattern",)))
+        switch = ("use_sliding_window", "max_window_layers") if self.switched else ()
+        return ("layer_types", "sliding_window", *switch, *(("sliding_window_pattern",) if self.counted else ()))
 
     @property
     def defaults(self) -> dict[str, Any]:
@@ -125,8 +130,9 @@ class Windows:
         """Whether a layer has the window, if layer_types does not say so."""
         if self.switched:
             return layer >= theirs.get("max_window_layers", 28)
-        every = theirs.get("sliding_window_pattern") or self.every
-        return every is not None and (layer + 1) % every != 0
+        every = theirs.get("sliding_window_pattern")
+        pattern = "s" * (every - 1) + "f" if every else self.pattern
+        return pattern[layer % len(pattern)] == "s"
 
     def write(self, cfg: ModelConfig) -> dict[str, Any]:
         windows = [cfg.at(i).attention.window for i in range(cfg.num_layers)]
@@ -170,3 +176,35 @@ class RopeByType(Rope):
                    for kind, theta in ((SLIDING, self.local_theta), (FULL, self.theta))}
         written |= {FULL if layer.attention.window is None else SLIDING: self.parameters(layer) for layer in layers}
         return self.windows.write(cfg) | {"rope_parameters": written}
+
+
+@dataclass(frozen=True)
+class EachLayer:
+    """One field that lists a value for each layer; without it no flag is set.
+
+    `flags` gives the flags of a value, always the same ones; `value` the value of a layer.
+    """
+
+    name: str
+    flags: Callable[[Any], dict[str, Any]]
+    value: Callable[[LayerConfig], Any]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (self.name,)
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        return {}
+
+    def read(self, theirs: Theirs) -> dict[str, Any]:
+        values, number = theirs.get(self.name), theirs["num_hidden_layers"]
+        if values is None:
+            return {}
+        if len(values) != number:
+            raise ValueError(f"{self.name} has {len(values)} layers, and num_hidden_layers={number}")
+        layers = [self.flags(value) for value in values]
+        return {flag: PerLayer(flags[flag] for flags in layers) for flag in layers[0]}
+
+    def write(self, cfg: ModelConfig) -> dict[str, Any]:
+        return {self.name: [self.value(cfg.at(i)) for i in range(cfg.num_layers)]}

@@ -6,7 +6,7 @@ Both branches read the stream, each through a norm of its own; a quarter of each
 from families.family import EVERY_BIAS, About, Family
 from families.fields import ATTENTION_BIASES, Field, Theirs, activation, hidden, switch, tied, vocabulary
 from families.layers import Rope
-from families.weights import HEAD, QKV, FusedByHead, WeightMap, renamed
+from families.weights import HEAD, QKV, Fused, WeightMap, renamed
 
 
 class NeoXRope(Rope):
@@ -40,7 +40,7 @@ FAMILY = Family(
     harmless=("classifier_dropout", "is_decoder"),
     weights=WeightMap(
         "gpt_neox.layers.",
-        (FusedByHead(QKV, "attention.query_key_value"), *renamed({
+        (Fused(QKV, "attention.query_key_value", parts="kv_heads"), *renamed({
             "mixer.branch.out": "attention.dense", "mlp.branch.up": "mlp.dense_h_to_4h",
             "mlp.branch.out": "mlp.dense_4h_to_h", "mixer.norm": "input_layernorm",
             "mlp.norm": "post_attention_layernorm"})),

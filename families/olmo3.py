@@ -10,7 +10,7 @@ FAMILY = Family(
     model_type="olmo3", architecture="Olmo3ForCausalLM", fixed=OLMO2.fixed,
     fields=(*llama_sizes(vocab=50304), unusual_head_dim(), activation("hidden_act", "silu"), tied(False),
             Field("rms_norm_eps", "norm_eps", 1e-5), Field("attention_bias", ATTENTION_BIASES, False),
-            RopeByType(theta=500_000.0, local_theta=500_000.0, windows=Windows(4096, every=4))),
+            RopeByType(theta=500_000.0, local_theta=500_000.0, windows=Windows(4096, pattern="sssf"))),
     weights=OLMO2.weights,
     about={"olmo3": About("olmo2 with a window in three of four layers", 2025, "arXiv:2512.13961")},
     presets={

@@ -1,30 +1,8 @@
 """OPT, Zhang et al. 2022, arXiv:2205.01068: GPT-2 with relu; its learned positions begin at row 2 of their table."""
 
-from dataclasses import dataclass
-from typing import Any
-
-from config import ModelConfig
 from families.family import EVERY_BIAS, About, Family
-from families.fields import ATTENTION_BIASES, Field, Theirs, activation, hidden, tied, vocabulary
+from families.fields import ATTENTION_BIASES, Field, Implied, activation, hidden, tied, vocabulary
 from families.weights import HEAD, QKV, Rows, WeightMap, renamed
-
-
-@dataclass(frozen=True)
-class EmbeddingWidth:
-    """word_embed_proj_dim, which is the width of the model: a narrower embedding is not known here."""
-
-    names = ("word_embed_proj_dim",)
-    defaults = {}
-
-    def read(self, theirs: Theirs) -> dict[str, Any]:
-        width, dim = theirs.get("word_embed_proj_dim"), theirs["hidden_size"]
-        if width not in (None, dim):
-            raise ValueError(f"word_embed_proj_dim={width} is not hidden_size={dim}, which is not known here")
-        return {}
-
-    def write(self, cfg: ModelConfig) -> dict[str, Any]:
-        return {"word_embed_proj_dim": cfg.dim}
-
 
 FAMILY = Family(
     model_type="opt", architecture="OPTForCausalLM",
@@ -34,7 +12,8 @@ FAMILY = Family(
         hidden("ffn_dim", 3072), Field("max_position_embeddings", "max_seq_len", 2048),
         Field("num_attention_heads", "attention.num_heads", 12), activation("activation_function", "relu"),
         Field("dropout", "residual_dropout", 0.1), Field("attention_dropout", "attention.dropout", 0.0), tied(True),
-        Field("enable_bias", (*ATTENTION_BIASES, "mlp_bias"), True), EmbeddingWidth(),
+        Field("enable_bias", (*ATTENTION_BIASES, "mlp_bias"), True),
+        Implied("word_embed_proj_dim", lambda theirs: theirs["hidden_size"], lambda cfg: cfg.dim),
     ),
     only={"do_layer_norm_before": True, "layer_norm_elementwise_affine": True},
     harmless=("activation_dropout", "prefix"),

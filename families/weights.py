@@ -7,7 +7,7 @@ needs no import of it.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from einops import pack, rearrange, unpack
 
@@ -15,7 +15,7 @@ from config import ModelConfig
 
 # of the names of parameters: ours, theirs
 ENDS = (("weight", "weight"), ("scale", "weight"), ("bias", "bias"), *((name, name) for name in (
-    "alpha_p", "alpha_n", "lambda_q1", "lambda_k1", "lambda_q2", "lambda_k2")))
+    "alpha_p", "alpha_n", "lambda_q1", "lambda_k1", "lambda_q2", "lambda_k2", "sinks")))
 HEAD = "head.unembed"
 Tensors = Mapping[str, Any]
 
@@ -87,52 +87,34 @@ class OnePerHead(Same):
 
 @dataclass(frozen=True)
 class Fused:
-    """Several modules of ours below one another in one of theirs, each of any height."""
+    """Several modules of ours below one another in one of theirs, each of any height.
+
+    With `parts`, theirs is a row of so many parts, each with a share of all modules: parts="kv_heads" has the queries
+    that share a key below one another, then this key and its value, then those of the next key.
+    """
 
     ours: tuple[str, ...]
     theirs: str
     transposed: bool = False
+    parts: int | Literal["kv_heads"] = 1
     by_rows: ClassVar[bool] = False
 
     @property
     def modules(self) -> tuple[str, ...]:
         return self.ours
 
+    def number(self, cfg: ModelConfig) -> int:
+        return cfg.attention.kv_heads if self.parts == "kv_heads" else self.parts
+
     def split(self, theirs: Any, shapes: Sequence, cfg: ModelConfig) -> list[Any]:
-        theirs = theirs.t() if self.transposed else theirs
-        return unpack(theirs, [shape[:1] for shape in shapes], "* d"[:2 * theirs.dim() - 1])
+        parts = rearrange(theirs.t() if self.transposed else theirs, "(n h) ... -> n h ...", n=self.number(cfg))
+        shares = unpack(parts, [[shape[0] // len(parts)] for shape in shapes], "n * d"[:2 * parts.dim() - 1])
+        return [rearrange(share, "n h ... -> (n h) ...") for share in shares]
 
     def join(self, ours: Sequence[Any], cfg: ModelConfig) -> Any:
-        joined = pack(list(ours), "* d"[:2 * ours[0].dim() - 1])[0]
+        shares = [rearrange(module, "(n h) ... -> n h ...", n=self.number(cfg)) for module in ours]
+        joined = rearrange(pack(shares, "n * d"[:2 * shares[0].dim() - 1])[0], "n h ... -> (n h) ...")
         return joined.t() if self.transposed else joined
-
-
-@dataclass(frozen=True)
-class FusedByHead(Fused):
-    """Queries, keys and values of a head below one another, then those of the next head (GPT-NeoX, BLOOM)."""
-
-    def split(self, theirs: Any, shapes: Sequence, cfg: ModelConfig) -> list[Any]:
-        return list(rearrange(theirs, "(h n p) ... -> n (h p) ...", n=len(self.ours), h=cfg.attention.num_heads))
-
-    def join(self, ours: Sequence[Any], cfg: ModelConfig) -> Any:
-        return rearrange(list(ours), "n (h p) ... -> (h n p) ...", h=cfg.attention.num_heads)
-
-
-@dataclass(frozen=True)
-class FusedByGroup(Fused):
-    """The queries that share a key below one another, then this key and its value, then those of the next (Falcon)."""
-
-    def split(self, theirs: Any, shapes: Sequence, cfg: ModelConfig) -> list[Any]:
-        groups = self.by_group(theirs, cfg)
-        parts = groups[:, :-2], groups[:, -2:-1], groups[:, -1:]
-        return [rearrange(part, "g n p ... -> (g n p) ...") for part in parts]
-
-    def by_group(self, part: Any, cfg: ModelConfig) -> Any:
-        return rearrange(part, "(g n p) ... -> g n p ...", g=cfg.attention.kv_heads, p=cfg.head_width)
-
-    def join(self, ours: Sequence[Any], cfg: ModelConfig) -> Any:
-        groups = [self.by_group(part, cfg) for part in ours]
-        return rearrange(pack(groups, "g * p d"[:2 * groups[0].dim() - 1])[0], "g n p ... -> (g n p) ...")
 
 
 Rule = Same | Fused

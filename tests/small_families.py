@@ -4,27 +4,40 @@ import transformers
 from helpers import randomise
 from torch import nn
 
-from config import ModelConfig, override
+from config import Config, ModelConfig, override, replace
 from families import FAMILIES
 from families.family import Family
 from presets import load_preset, tiny
 
 VOCAB = 61
 FAMILY_OF = {preset: family for family in FAMILIES.values() for preset in family.presets}
-# forms that no preset has, with the family they are of
-WITHOUT_PRESET = {"defaults": {"mlp": "mlp", "activation": "relu2", "norm": "rms", "qk_norm": "head"},
-                  "head-norms": {"norm": "layer", "norm_eps": 1e-5, "norm_bias": True, "qk_norm": "each_head",
-                                 "attention.qk_norm_bias": False, "rope.fraction": 0.25}}
-FORM_OF = {"defaults": "apertus", "head-norms": "stablelm"}
+WITHOUT_PRESET = {name: family for name, family in FAMILIES.items() if not family.presets}
+# forms that no preset and no default has: fields of config.json, with the family they are of
+FORMS = {"defaults": ("apertus", {"hidden_act": "relu2"}),
+         "head-norms": ("stablelm", {"qk_layernorm": True}),
+         "fixed-ntk": ("hunyuan_v1_dense", {"rope_scaling": {"type": "dynamic", "alpha": 50.0, "factor": 1.0}}),
+         "partial": ("phi3", {"partial_rotary_factor": 0.75, "sliding_window": 2047}),
+         "thetas": ("granite_swa", {"layer_rope_theta": [0, 50, 10_000, 50] * 6})}
 
 
-def toy(preset: str, *, vocab_size: int = VOCAB) -> ModelConfig:
-    """A preset at toy size, with a layer more than a pattern has, and without dropout."""
-    if preset in WITHOUT_PRESET:
-        cfg = override(load_preset("llama2"), {"model": WITHOUT_PRESET[preset]})
-    else:
-        cfg = load_preset(preset)
-    cfg = tiny(cfg, vocab_size=vocab_size, max_seq_len=32).model
+def toy(name: str, *, vocab_size: int = VOCAB) -> ModelConfig:
+    """A preset, or a family's defaults, at toy size: a layer more than a pattern has, and no dropout."""
+    if name in FAMILY_OF:
+        return shrunk(load_preset(name), vocab_size)
+    family, cfg = family_of(name), full_size(name)
+    kv_heads = min(cfg.attention.kv_heads, 2 if cfg.attention.num_kv_heads else 4)
+    cfg = override(shrunk(replace(Config(), model=cfg), vocab_size), {
+        "dim": 64, "attention.num_heads": 4, "attention.num_kv_heads": kv_heads})
+    return family.read(family.write(cfg))  # of the sizes, those that it can have
+
+
+def full_size(name: str) -> ModelConfig:
+    """A preset, or the defaults of a family or of a form of it."""
+    return load_preset(name).model if name in FAMILY_OF else family_of(name).read(FORMS.get(name, ("", {}))[1])
+
+
+def shrunk(full: Config, vocab_size: int) -> ModelConfig:
+    cfg = tiny(full, vocab_size=vocab_size, max_seq_len=32).model
     off = dict.fromkeys(("embed_dropout", "attention.dropout", "residual_dropout", "mlp_dropout"), 0.0)
     off |= {} if cfg.attention.scale is None else {"attention.scale": 1 / 3}  # that of narrower heads
     off |= {} if cfg.attention.clip is None else {"attention.clip": 0.4}  # below the largest values
@@ -32,12 +45,12 @@ def toy(preset: str, *, vocab_size: int = VOCAB) -> ModelConfig:
     return override(cfg, off | {"num_layers": len(cfg.layers) + 1})
 
 
-ALL = [*FAMILY_OF, *WITHOUT_PRESET]
-TOYS = list({toy(preset): preset for preset in reversed(ALL)}.values())[::-1]  # those of several sizes are equal
+def family_of(name: str) -> Family:
+    return FAMILY_OF.get(name) or FAMILIES[FORMS[name][0] if name in FORMS else name]
 
 
-def family_of(preset: str) -> Family:
-    return FAMILY_OF.get(preset) or FAMILIES[FORM_OF[preset]]
+SOME_OF_PRESETS = list({toy(preset): preset for preset in reversed(FAMILY_OF)}.values())[::-1]  # sizes do not matter
+TOYS = [*SOME_OF_PRESETS, *FORMS, *WITHOUT_PRESET]
 
 
 def build_theirs(config: dict) -> nn.Module:
