@@ -28,8 +28,8 @@ IMPORTED = dict.fromkeys(("lion", "soap", "schedule_free"), 19 * MB)  # optimize
 COMPILER, COMPILER_PER_LAYER, COMPILER_SPARE, COMPILER_PER_CHUNK = 90 * MB, 6 * MB, 45 * MB, 10 * MB
 FUSED = 0.5  # x the tensors: the least that a compiled model makes, in which most intermediate ones are fused away
 # x the tensors: the most that the fast allocator holds, with gaps between them that fit no other tensor; and what
-# logits in chunks leave besides, x all logits of a batch. Drawn runs held at most 1.6 x, those with chunks 1.9 x
-FAST_ALLOCATOR, GAPS_OF_CHUNKS = 1.75, 0.75
+# logits in chunks leave besides, x all logits of a batch. Drawn runs held at most 1.9 x
+FAST_ALLOCATOR, GAPS_OF_CHUNKS = 1.9, 0.75
 APART = 2.5  # x these gaps, in a process that does not join freed memory: see configuration/heap.py
 WORKSPACE = {"cuda": 64 * MB}  # cuBLAS on Hopper: half for the thread of the forward, half for that of the backward
 DEEP = 6  # layers; a deeper model is predicted from two shallow ones

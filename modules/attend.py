@@ -28,11 +28,27 @@ class SDPA(LoggingModule):
     def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Mask, bias: Tensor | None) -> Tensor:
         if bias is not None:
             mask = Mask(causal=False, allowed=mask.apply(bias.type_as(q)))
+        if not takes_fewer_keys(q, mask):
+            k, v = for_each_query_head(q, k, v)
         return nn.functional.scaled_dot_product_attention(
             q, k, v, attn_mask=mask.allowed, is_causal=mask.causal, scale=self.scale,
             dropout_p=self.dropout if self.training else 0.0,
             enable_gqa=q.shape[1] != k.shape[1],
         )
+
+
+def takes_fewer_keys(q: Tensor, mask: Mask) -> bool:
+    """Whether a fused kernel takes fewer key than query heads. On CUDA only that for bfloat16 without a mask does.
+
+    For the others torch would store all scores.
+    """
+    return q.device.type != "cuda" or q.dtype != torch.float32 and mask.allowed is None
+
+
+def for_each_query_head(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """Repeat the keys and values for the query heads that share them. Shape: (b, g, s, p) -> (b, h, s, p), twice."""
+    shared = q.shape[1] // k.shape[1]
+    return (k, v) if shared == 1 else tuple(repeat(x, "b g s p -> b (g shared) s p", shared=shared) for x in (k, v))
 
 
 class EagerAttention(LoggingModule):
@@ -61,9 +77,7 @@ class EagerAttention(LoggingModule):
 
     @log_io("b h t p, b g s p, b g s p, ... t s, ... t s -> b h t p")
     def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Mask, bias: Tensor | None) -> Tensor:
-        shared = q.shape[1] // k.shape[1]  # query heads for each key head
-        if shared > 1:
-            k, v = (repeat(x, "b g s p -> b (g shared) s p", shared=shared) for x in (k, v))
+        k, v = for_each_query_head(q, k, v)
         scores = self.scores(q, k)
         if bias is not None:
             scores = scores + bias

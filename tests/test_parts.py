@@ -6,11 +6,12 @@ import pytest
 import torch
 from helpers import assert_close, randomise, small_config, small_model, small_tokens
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 
 from config import RopeConfig
 from model import Model
-from modules.attend import DifferentialAttention, EagerAttention, SinkAttention
+from modules.attend import SDPA, DifferentialAttention, EagerAttention, SinkAttention
 from modules.masks import Mask
 from modules.mixers.attention import OutputGate
 from modules.mlp import XIELU, ClampedGLU
@@ -377,3 +378,17 @@ def test_norms_within_branches_stand_before_the_output_projections():
     assert_close(mlp(x), mlp.out(mlp.inner_norm(mlp.act(mlp.gate(x)) * mlp.up(x))), "same")
     y = torch.randn(2, 5, 24)
     assert_close(mixer.join(y, x), mixer.out(mixer.inner_norm(y)), "same")
+
+
+@pytest.mark.parametrize(("device", "dtype", "masked", "fewer"), [
+    ("cuda", torch.float32, False, False), ("cuda", torch.bfloat16, False, True), ("cuda", torch.bfloat16, True, False),
+    ("cpu", torch.float32, True, True)])
+def test_keys_are_repeated_where_no_fused_kernel_takes_fewer(device, dtype, masked, fewer, monkeypatch):
+    """Else torch stores all scores; which kernel it chooses on CUDA can be seen with a GPU alone."""
+    calls = []
+    monkeypatch.setattr(F, "scaled_dot_product_attention", lambda q, k, v, **_: calls.append(k.shape[1]) or q)
+    with FakeTensorMode():
+        q, k = (torch.empty(2, heads, 7, 8, device=device, dtype=dtype) for heads in (4, 2))
+        mask = Mask(causal=not masked, allowed=torch.ones(7, 7, dtype=torch.bool, device=device) if masked else None)
+        SDPA(scale=1.0)(q, k, k, mask, None)
+    assert calls == [2 if fewer else 4]
