@@ -110,9 +110,11 @@ def build_of_plain(kind: type[T], tree: Mapping[str, Any]) -> T:
 
 
 def _require_plain(name: str, value: Any, hint: Any) -> None:
-    """Raise ValueError for what a flag's type takes and should not: true as a number, 65 bits, half a character."""
+    """Raise ValueError for what a flag's type takes and should not: true as a number, yes as true, 65 bits."""
     if isinstance(value, bool) and _is_number(hint):
         raise ValueError(f"{name}={value} is wrong: use a number")
+    if hint in (bool, bool | None) and str(value).lower() not in ("true", "false", "none"):
+        raise ValueError(f"{name}={shortened(value)} is wrong: use true or false")
     if isinstance(value, int) and not -(2**63) <= value < 2**63:
         raise ValueError(f"{name}={shortened(value)} has more than 64 bits")
     if isinstance(value, str) and not value.isascii():

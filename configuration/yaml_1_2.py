@@ -36,6 +36,13 @@ class Loader(yaml.SafeLoader):
             raise ValueError(f"it holds more than {MAX_VALUES:,} values")
         return self.construct_document(node)
 
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[str, Any]:
+        found = super().construct_mapping(node, deep)
+        for key in found:
+            if not isinstance(key, str):
+                raise ValueError(f"the key {key!r} is not a word")
+        return found
+
 
 for _name, (_pattern, _first, _convert) in SCALARS.items():
     Loader.add_implicit_resolver(TAG + _name, re.compile(f"^(?:{_pattern})$"), [*_first, *([""] * (_name == "null"))])

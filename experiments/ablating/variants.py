@@ -6,13 +6,13 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
-
-import yaml
 
 from config import Config, flat, get, override, replace, to_dict
 from configuration.command_line import spell_value
 from configuration.mistakes import unknown
+from configuration.yaml_1_2 import parse_yaml
 from experiments.ablating.ablation_options import AblationOptions
 
 BASE = "base"
@@ -61,8 +61,8 @@ def read_values(word: str, base: Config) -> tuple[str, list[Any]]:
     if flag in REFUSED:
         raise ValueError(f"{flag} cannot be varied: {REFUSED[flag]}")
     try:
-        values = yaml.safe_load(f"[{text}]")
-    except yaml.YAMLError:
+        values = parse_yaml(f"[{text}]", Path(flag))
+    except ValueError:
         raise ValueError(f"{word}: expected values with commas between them, lists in brackets") from None
     values = [None if value == "None" else value for value in values]
     if isinstance(known[flag], tuple):

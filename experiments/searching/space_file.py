@@ -18,10 +18,10 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from config import load_config, override
+from configuration.yaml_1_2 import read_yaml
 from experiments.searching.space import Chance, Choice, Range, Space, plain_flags
 from presets import PRESETS, load_preset
 
@@ -34,21 +34,21 @@ def load_space(path: str | Path) -> Space:
     Raises ValueError naming the file, the flag and what is wrong.
     """
     path = Path(path)
-    try:
-        if path.suffix == ".py":
-            declared = runpy.run_path(str(path)).get("SPACE")
-        else:
-            declared = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ValueError(f"space={path} cannot be read: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"space={path} is not YAML: {' '.join(str(error).split())}") from None
-    except Exception as error:  # whatever a program may raise
-        raise ValueError(f"space={path} ends in {type(error).__name__}: {error}") from error
+    declared = run_program(path) if path.suffix == ".py" else read_yaml(path)
     try:
         return make_space(declared)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
+
+
+def run_program(path: Path) -> Any:
+    """The SPACE that a program defines. Raises ValueError."""
+    try:
+        return runpy.run_path(str(path)).get("SPACE")
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from None
+    except Exception as error:  # whatever a program may raise
+        raise ValueError(f"{path} ends in {type(error).__name__}: {error}") from error
 
 
 def make_space(declared: Any) -> Space:
@@ -60,6 +60,10 @@ def make_space(declared: Any) -> Space:
     settings, name = declared.get("set") or {}, declared.get("base", "default")
     if not isinstance(settings, dict):
         raise ValueError("expected a mapping with set: {flag: value}")
+    if not isinstance(name, str):
+        raise ValueError("expected base: the name of a preset or a file; flags belong to set: {flag: value}")
+    if not isinstance(declared.get("forbid") or [], list):
+        raise ValueError("expected a list with forbid: [{flag: value}]")
     base = override(load_preset(name) if name in PRESETS else load_config(Path(name)), settings)
     flags = set(plain_flags(base))
     parameters, when = {}, {}
@@ -70,6 +74,8 @@ def make_space(declared: Any) -> Space:
         if isinstance(spec, dict) and "when" in spec:
             when[flag] = read_condition(f"search: {flag}: when", spec["when"], set(declared["search"]) - {flag})
     forbidden = [read_condition("forbid", one, flags) for one in declared.get("forbid") or []]
+    for flag, condition in when.items():
+        require_possible(f"search: {flag}: when", condition, parameters)
     space = Space(base, parents_first(parameters, when), when, forbidden, declared)
     require_usable(space)
     return space
@@ -126,6 +132,15 @@ def read_condition(where: str, given: Any, flags: set[str]) -> dict[str, list]:
     if unknown := sorted(set(given) - flags):
         raise ValueError(f"{where}: {unknown[0]} is not a flag{' that is searched' if 'when' in where else ''}")
     return {flag: value if isinstance(value, list) else [value] for flag, value in given.items()}
+
+
+def require_possible(where: str, condition: Mapping[str, list], parameters: Mapping[str, Choice | Range]) -> None:
+    """Raise ValueError if a condition names a value that is never searched, or none."""
+    for flag, values in condition.items():
+        wrong = [value for value in values if not parameters[flag].contains(value)]
+        if wrong or not values:
+            named = wrong[0] if wrong else "one of no values"
+            raise ValueError(f"{where}: {flag} is never {named}: use a value of its search")
 
 
 def require_usable(space: Space) -> None:
