@@ -20,10 +20,10 @@ from configuration.tree import build, diff, flat, get, override, replace, to_dic
 from configuration.units import parse_bytes, parse_seconds
 
 __all__ = [
-    "CHECKED", "AlibiConfig", "AttentionConfig", "ClampedGluConfig", "Config", "DataConfig", "LayerConfig", "ModelConfig", "NgptConfig",
-    "RopeConfig", "SampleConfig", "SinusoidalConfig", "T5Config", "TokenizerConfig", "TrainConfig", "diff", "flags", "flat", "from_dict", "get",
-    "load_config", "override",
-    "parse_bytes", "parse_seconds", "replace", "rotated_channels", "save_config", "to_dict",
+    "CHECKED", "AlibiConfig", "AttentionConfig", "ClampedGluConfig", "Config", "DataConfig", "LayerConfig",
+    "ModelConfig", "NgptConfig", "RopeConfig", "SampleConfig", "SinusoidalConfig", "T5Config", "TokenizerConfig",
+    "TrainConfig", "diff", "flags", "flat", "from_dict", "get", "load_config", "override", "parse_bytes",
+    "parse_seconds", "replace", "rotated_channels", "save_config", "to_dict",
 ]
 
 Mixer = Literal["attention", "none"]
