@@ -22,11 +22,6 @@ QUIET = Console(quiet=True)
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def pytest_collection_modifyitems(items):
-    """The long tests first, so that no process is left with one at the end."""
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
-
-
 @pytest.fixture(scope="session")
 def one_thread():
     """torch, on one thread."""

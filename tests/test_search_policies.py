@@ -204,7 +204,7 @@ def test_the_command_line_has_the_searchs_options_and_the_bases_flags(tmp_path):
 
 
 @pytest.mark.parametrize(("words", "said"), [
-    (["--space", "none.yaml"], "error: space=none.yaml cannot be read: No such file or directory"),
+    (["--space", "none.yaml"], "error: space=none.yaml is missing"),
     (["--ram-limit", "2x"], "error: ram_limit=2x is no size: use e.g. 800MB or 2GB"),
     (["--train.lr", "0.5"],
      "error: train.lr is searched by the space: leave the flag out, or take it out of the space"),

@@ -34,7 +34,10 @@ def load_space(path: str | Path) -> Space:
     Raises ValueError naming the file, the flag and what is wrong.
     """
     path = Path(path)
-    declared = run_program(path) if path.suffix == ".py" else read_yaml(path)
+    try:
+        declared = run_program(path) if path.suffix == ".py" else read_yaml(path)
+    except ValueError as error:
+        raise ValueError(f"space={error}") from error.__cause__
     try:
         return make_space(declared)
     except ValueError as error:
