@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from config import ModelConfig, SampleConfig
 from model import Cache, Model
 
+SMALLEST = 1e-30  # float32 makes 0 of much smaller numbers
 TOKENS_AT_A_TIME = 2**15  # of all texts in a batch, if each is as long as the context
 
 
@@ -165,10 +166,10 @@ def distribution(logits: Tensor, cfg: SampleConfig, seen: Sequence[Sequence[int]
         for row, tokens in enumerate(seen):
             there[row, torch.as_tensor(tokens)] = True
         weaker = torch.where(logits > 0, logits / cfg.repetition_penalty, logits * cfg.repetition_penalty)
-        logits = logits.where(~there, weaker)
+        logits = logits.where(~there, weaker.nan_to_num())  # finite with a tiny and with a huge penalty
     if cfg.temperature == 0:
         return nn.functional.one_hot(logits.argmax(-1), logits.shape[-1]).float()
-    temperature = max(cfg.temperature, 1e-30)  # float32 has no smaller one
+    temperature = max(cfg.temperature, SMALLEST)
     p = ((logits - logits.amax(-1, keepdim=True)) / temperature).softmax(-1)  # no inf - inf at a tiny one
     if cfg.top_k is not None:
         likeliest, ids = p.topk(min(cfg.top_k, p.shape[-1]))
@@ -176,7 +177,7 @@ def distribution(logits: Tensor, cfg: SampleConfig, seen: Sequence[Sequence[int]
     if cfg.top_p is not None:
         falling, ids = p.sort(descending=True, stable=True)
         likelier = falling.cumsum(-1) - falling  # the sum of the tokens before each
-        kept = falling.where(likelier < cfg.top_p * p.sum(-1, keepdim=True), 0)
+        kept = falling.where(likelier < max(cfg.top_p, SMALLEST) * p.sum(-1, keepdim=True), 0)
         p = torch.zeros_like(p).scatter(-1, ids, kept)
     if cfg.min_p is not None:
         p = p.where(p >= cfg.min_p * p.amax(-1, keepdim=True), 0)

@@ -198,6 +198,15 @@ def test_top_k_keeps_k_of_equals():
     assert (distribution(torch.zeros(1, 10), sample_config(top_k=3), [[]]) > 0).sum() == 3
 
 
+@pytest.mark.parametrize("flags", [
+    {"top_p": 1e-300}, {"min_p": 1e-300}, {"temperature": 1e-300}, {"temperature": 1e300},
+    {"repetition_penalty": 1e-300}, {"repetition_penalty": 1e300}, {"repetition_penalty": 1e-300, "top_p": 1e-300}])
+def test_no_number_leaves_nothing_to_draw(flags):
+    logits = torch.tensor([[2.0, 1.0, 0.0, -1.0]])
+    p = distribution(logits, sample_config(**flags), [[0, 1, 2, 3]])
+    assert p.isfinite().all() and p.sum().item() == pytest.approx(1)
+
+
 def test_the_repetition_penalty_weakens_tokens_of_either_sign_once():
     logits = torch.tensor([[1.0, -1.0, 2.0, -2.0], [1.0, -1.0, 2.0, -2.0]])
     p = distribution(logits, sample_config(repetition_penalty=2.0), [[0, 1, 1], [3]])
