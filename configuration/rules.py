@@ -14,6 +14,9 @@ from configuration.checks import (
 )
 from configuration.units import parse_seconds
 
+# of float32, which has no product of much larger ones
+LARGEST = {"lr": 1e30} | dict.fromkeys(("embed_lr_mult", "head_lr_mult", "vector_lr_mult"), 1e6)
+
 
 def _has_tales(cfg: Any) -> bool:
     return "tales" in cfg.name + cfg.val_name
@@ -98,6 +101,9 @@ def check_train(cfg: Any) -> None:
                      "head_lr_mult", "vector_lr_mult", "adam_eps", "grad_clip", "step_size", "step_gamma",
                      "precondition_every", "ramp_tokens", "num_cycles", "cycle_growth", "log_every", "eval_every",
                      "eval_tokens", "sample_every", "checkpoint_every", "keep_checkpoints", "loss_chunk")
+    for name, largest in LARGEST.items():
+        if getattr(cfg, name) > largest:
+            raise ValueError(f"{name}={getattr(cfg, name)} is larger than {largest:g}")
     require_between(cfg, "beta1", "beta2", "momentum", "min_lr_ratio", "decay_fraction", "flat_fraction")
     require_between(cfg, "ema_decay", open_ends=True)
     require_not_negative(cfg, "warmup_steps", "warmup_tokens", "weight_decay", "graded_stories", "final_eval_share")

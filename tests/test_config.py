@@ -123,6 +123,8 @@ def test_every_flag_has_a_comment_that_help_shows(help_text, flag):
     ({"tokenizer.kind": "byte", "tokenizer.vocab_size": 9}, "vocab_size=9 would change nothing"),
     ({"tokenizer.path": "tales_512", "tokenizer.vocab_size": 9}, "path='tales_512'"),
     ({"train.steps": 0}, "train.steps=0 must be above 0"),
+    ({"train.lr": 1e308}, "train.lr=1e+308 is larger than 1e+30"),
+    ({"train.embed_lr_mult": 1e9}, "train.embed_lr_mult=1000000000.0 is larger than 1e+06"),
     ({"train.beta1": 1.1}, "train.beta1=1.1 must lie between 0 and 1"),
     ({"train.warmup_steps": -1}, "train.warmup_steps=-1 is below 0"),
     ({"train.name": "a/b"}, "train.name='a/b' is not a folder name"),
