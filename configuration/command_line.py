@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import os
 import re
 import signal
 import sys
@@ -67,6 +68,22 @@ def parse_command(
                          f"{nearest(words[0], list(commands))}")
     later = {name: _later(command) for name, command in commands.items()}
     return _parse(words, partial(tyro.extras.subcommand_cli_from_dict, later, prog=prog, description=description))
+
+
+def run_command(
+    words: Sequence[str], commands: Mapping[str, Callable[..., None]], prog: str, description: str,
+) -> None:
+    """Run the command that the first word names; a user's mistake prints its sentence and exits 2, Ctrl-C exits 130."""
+    try:
+        parse_command(words, commands, prog, description)()
+        sys.stdout.flush()
+    except BrokenPipeError:  # `| head` closed the pipe; the rest must not be written at exit either
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from None
+    except (ValueError, OSError) as error:
+        fail(error)
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
 
 
 def require_utf8(words: Sequence[str]) -> None:

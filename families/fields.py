@@ -32,18 +32,28 @@ def same(value: Any) -> Any:
 
 
 @dataclass(frozen=True)
-class Field:
-    """One field that stands for one flag, or for several that are equal. `default` is what its absence means."""
+class OneField:
+    """A part of the table with one field, whose absence sets no flag."""
 
     name: str
-    flags: str | tuple[str, ...]
-    default: Any
-    convert: Callable[[Any], Any] = same
-    from_config: Callable[[ModelConfig], Any] | None = None  # None = the first flag, as it is
 
     @property
     def names(self) -> tuple[str, ...]:
         return (self.name,)
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        return {}
+
+
+@dataclass(frozen=True)
+class Field(OneField):
+    """One field that stands for one flag, or for several that are equal. `default` is what its absence means."""
+
+    flags: str | tuple[str, ...]
+    default: Any
+    convert: Callable[[Any], Any] = same
+    from_config: Callable[[ModelConfig], Any] | None = None  # None = the first flag, as it is
 
     @property
     def defaults(self) -> dict[str, Any]:
@@ -62,20 +72,11 @@ class Field:
 
 
 @dataclass(frozen=True)
-class Implied:
+class Implied(OneField):
     """One field that says again what others say, and must: `wanted` gives its value from their other fields."""
 
-    name: str
     wanted: Callable[[Theirs], Any]
     from_config: Callable[[ModelConfig], Any]
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return (self.name,)
-
-    @property
-    def defaults(self) -> dict[str, Any]:
-        return {}
 
     def read(self, theirs: Theirs) -> dict[str, Any]:
         wanted = self.wanted(theirs)

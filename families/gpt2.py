@@ -12,26 +12,25 @@ def _size(dim: int, num_layers: int, num_heads: int) -> dict:
             "attention.dropout": 0.1, "residual_dropout": 0.1}
 
 
+SIZES = (Field("n_embd", "dim", 768), Field("n_layer", "num_layers", 12), Field("n_head", "attention.num_heads", 12))
+FIELDS = (vocabulary(50257), Field("n_positions", "max_seq_len", 1024), *SIZES, hidden("n_inner", None))
+# LayerNorm's epsilon, and what is dropped
+NUMBERS = (Field("layer_norm_epsilon", "norm_eps", 1e-5), Field("resid_pdrop", "residual_dropout", 0.1),
+           Field("embd_pdrop", "embed_dropout", 0.1), Field("attn_pdrop", "attention.dropout", 0.1), tied(True))
+NORMS = renamed({"mixer.norm": "ln_1", "mlp.norm": "ln_2"})
+IN_A_LAYER = (Fused(QKV, "attn.c_attn", transposed=True), Transposed("mixer.branch.out", "attn.c_proj"),
+              Transposed("mlp.branch.up", "mlp.c_fc"), Transposed("mlp.branch.out", "mlp.c_proj"), *NORMS)
+OUTSIDE = renamed({"embed.tokens": "transformer.wte", "embed.position.table": "transformer.wpe",
+                   "norm": "transformer.ln_f", HEAD: "lm_head"})
+
 FAMILY = Family(
     model_type="gpt2", architecture="GPT2LMHeadModel",
     fixed=EVERY_BIAS | {"position": "learned"},
-    fields=(
-        vocabulary(50257), Field("n_positions", "max_seq_len", 1024), Field("n_embd", "dim", 768),
-        Field("n_layer", "num_layers", 12), Field("n_head", "attention.num_heads", 12), hidden("n_inner", None),
-        activation("activation_function", "gelu_new", tanh="gelu_new"), Field("layer_norm_epsilon", "norm_eps", 1e-5),
-        Field("resid_pdrop", "residual_dropout", 0.1), Field("embd_pdrop", "embed_dropout", 0.1),
-        Field("attn_pdrop", "attention.dropout", 0.1), tied(True),
-    ),
+    fields=(*FIELDS, activation("activation_function", "gelu_new", tanh="gelu_new"), *NUMBERS),
     only={"scale_attn_weights": True},
     harmless=("n_ctx", "reorder_and_upcast_attn"),
-    weights=WeightMap(
-        "transformer.h.",
-        (Fused(QKV, "attn.c_attn", transposed=True), Transposed("mixer.branch.out", "attn.c_proj"),
-         Transposed("mlp.branch.up", "mlp.c_fc"), Transposed("mlp.branch.out", "mlp.c_proj"),
-         *renamed({"mixer.norm": "ln_1", "mlp.norm": "ln_2"})),
-        renamed({"embed.tokens": "transformer.wte", "embed.position.table": "transformer.wpe",
-                 "norm": "transformer.ln_f", HEAD: "lm_head"}),
-        prefix="transformer.", buffers=(".attn.bias", ".attn.masked_bias")),
+    weights=WeightMap("transformer.h.", IN_A_LAYER, OUTSIDE, prefix="transformer.",
+                      buffers=(".attn.bias", ".attn.masked_bias")),
     about={
         "gpt2": About("learned positions, LayerNorm, biases everywhere", 2019, "Radford et al."),
         "gpt2-medium": About("gpt2 at 24 layers", 2019, "Radford et al."),

@@ -6,7 +6,7 @@ from typing import Any
 
 from config import LayerConfig, ModelConfig, get
 from configuration.model_rules import PLAIN_MODEL
-from families.fields import PerLayer, Theirs
+from families.fields import OneField, PerLayer, Theirs
 
 SLIDING, FULL = "sliding_attention", "full_attention"
 # the fields of each rope_type besides its factor, and whether it can do without
@@ -179,23 +179,14 @@ class RopeByType(Rope):
 
 
 @dataclass(frozen=True)
-class EachLayer:
+class EachLayer(OneField):
     """One field that lists a value for each layer; without it no flag is set.
 
     `flags` gives the flags of a value, always the same ones; `value` the value of a layer.
     """
 
-    name: str
     flags: Callable[[Any], dict[str, Any]]
     value: Callable[[LayerConfig], Any]
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return (self.name,)
-
-    @property
-    def defaults(self) -> dict[str, Any]:
-        return {}
 
     def read(self, theirs: Theirs) -> dict[str, Any]:
         values, number = theirs.get(self.name), theirs["num_hidden_layers"]

@@ -93,24 +93,13 @@ class Prediction:
         """The most that a process grows by, with the fast allocator."""
         if self.device != "cpu":
             return self.low_bytes
-        chunks = COMPILER_PER_CHUNK * self._num_chunks if self.train.compile else 0
-        return self.low_bytes + self._compiler_spare + chunks + self._gap_bytes()
+        chunks = COMPILER_PER_CHUNK * num_chunks(self.cfg) if self.train.compile else 0
+        gaps = gap_bytes(self.cfg, self.peak_bytes)
+        return self.low_bytes + self._compiler_spare + chunks + round(gaps if joins_freed() else APART * gaps)
 
     @property
     def _compiler_spare(self) -> int:
         return COMPILER_SPARE if self.train.compile and self.device == "cpu" else 0
-
-    @property
-    def _num_chunks(self) -> int:
-        """The pieces in which the logits of a batch are computed; 0 = all at once."""
-        return math.ceil(self.cfg.model.max_seq_len / self.train.loss_chunk) if self.train.loss_chunk else 0
-
-    def _gap_bytes(self) -> int:
-        """The most that the fast allocator holds besides tensors."""
-        model = self.cfg.model
-        logits = 4 * self.train.batch_size * model.max_seq_len * model.padded_vocab_size if self._num_chunks else 0
-        gaps = (FAST_ALLOCATOR - 1) * self.peak_bytes + GAPS_OF_CHUNKS * logits
-        return round(gaps if joins_freed() else APART * gaps)
 
     def bytes_with(self, allocator: str) -> int:
         """The most that a process grows by, with the "fast" or the "tight" allocator."""
@@ -137,6 +126,17 @@ class Prediction:
         """The phase, module and operation of the peak, in words."""
         phase, module = self.where
         return f"{phase}{f' of {module}' if module else ''} ({self.peak.operation})"
+
+
+def num_chunks(cfg: Config) -> int:
+    """The pieces in which the logits of a batch are computed; 0 = all at once."""
+    return math.ceil(cfg.model.max_seq_len / cfg.train.loss_chunk) if cfg.train.loss_chunk else 0
+
+
+def gap_bytes(cfg: Config, peak_bytes: int) -> float:
+    """The most that the fast allocator holds besides tensors, if freed memory joins."""
+    logits = 4 * cfg.train.batch_size * cfg.model.max_seq_len * cfg.model.padded_vocab_size if num_chunks(cfg) else 0
+    return (FAST_ALLOCATOR - 1) * peak_bytes + GAPS_OF_CHUNKS * logits
 
 
 def predict(cfg: Config, *, device: str = "cpu", threads: int | None = None) -> Prediction:

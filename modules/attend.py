@@ -28,8 +28,7 @@ class SDPA(LoggingModule):
     def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Mask, bias: Tensor | None) -> Tensor:
         if bias is not None:
             mask = Mask(causal=False, allowed=mask.apply(bias.type_as(q)))
-        if not takes_fewer_keys(q, mask):
-            k, v = for_each_query_head(q, k, v)
+        k, v = for_fused_kernel(q, k, v, mask)
         return nn.functional.scaled_dot_product_attention(
             q, k, v, attn_mask=mask.allowed, is_causal=mask.causal, scale=self.scale,
             dropout_p=self.dropout if self.training else 0.0,
@@ -37,12 +36,15 @@ class SDPA(LoggingModule):
         )
 
 
-def takes_fewer_keys(q: Tensor, mask: Mask) -> bool:
-    """Whether a fused kernel takes fewer key than query heads. On CUDA only that for bfloat16 without a mask does.
+def for_fused_kernel(q: Tensor, k: Tensor, v: Tensor, mask: Mask) -> tuple[Tensor, Tensor]:
+    """Keys and values as a fused kernel takes them. Shape: (b, g, s, p), or (b, h, s, p) where they are repeated.
 
-    For the others torch would store all scores.
+    On CUDA only the kernel for half precision without a mask takes fewer key than query heads. For the others torch
+    would store all scores.
     """
-    return q.device.type != "cuda" or q.dtype != torch.float32 and mask.allowed is None
+    if q.device.type != "cuda" or q.dtype != torch.float32 and mask.allowed is None:
+        return k, v
+    return for_each_query_head(q, k, v)
 
 
 def for_each_query_head(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:

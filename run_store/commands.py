@@ -1,6 +1,5 @@
 """Saved runs: list them, show one, remove some, prune checkpoints and leftovers, import and export models."""
 
-import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -14,7 +13,7 @@ from typing import Annotated, Literal, get_args
 import tyro
 
 from configuration.columns import print_columns
-from configuration.command_line import fail, literal, parse_command, printable
+from configuration.command_line import literal, printable, run_command
 from run_store.details import describe_run
 from run_store.listing import MODELS, RunSummary, is_run, list_names, run_folders, summarize_run
 from run_store.lock import locked
@@ -207,15 +206,6 @@ def one_run(name: str) -> Path:
 
 
 def main(more: Mapping[str, Callable[..., None]] | None = None) -> None:
-    """Run a subcommand, or one of `more`; a user's mistake prints its sentence and exits 2, Ctrl-C exits 130."""
-    try:
-        parse_command(sys.argv[1:], {"list": list_runs, "show": show, "rm": rm, "prune": prune} | dict(more or {}),
-                      "runs.py", __doc__)()
-        sys.stdout.flush()
-    except BrokenPipeError:  # `| head` closed the pipe; the rest must not be written at exit either
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(1) from None
-    except (ValueError, OSError) as error:
-        fail(error)
-    except KeyboardInterrupt:
-        raise SystemExit(130) from None
+    """Run the subcommand of the command line, or one of `more`."""
+    commands = {"list": list_runs, "show": show, "rm": rm, "prune": prune} | dict(more or {})
+    run_command(sys.argv[1:], commands, "runs.py", __doc__)

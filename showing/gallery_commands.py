@@ -3,7 +3,6 @@
 Without a command it is listed. `python train.py NAME --scale 1M` trains one at a size for a CPU.
 """
 
-import os
 import sys
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -12,7 +11,7 @@ import tyro
 
 from config import Config, diff, flat
 from configuration.columns import print_columns
-from configuration.command_line import fail, parse_command, spell_value
+from configuration.command_line import run_command, spell_value
 from families.sizing import read_scale
 from presets import ABOUT, PRESETS, at_scale, load_preset
 
@@ -21,18 +20,9 @@ MISSING = "-"  # of a flag that a configuration does not have: one of a kind of 
 
 
 def main() -> None:
-    """Run a command; a user's mistake prints its sentence and exits with 2, Ctrl-C with 130."""
-    words = sys.argv[1:] or ["list"]
-    try:
-        parse_command(words, {"list": list_presets, "diff": diff_presets, "show": show}, "presets.py", __doc__)()
-        sys.stdout.flush()
-    except BrokenPipeError:  # `| head` closed the pipe; the rest must not be written at exit either
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(1) from None
-    except (ValueError, OSError) as error:
-        fail(error)
-    except KeyboardInterrupt:
-        raise SystemExit(130) from None
+    """Run the subcommand of the command line; without one the gallery is listed."""
+    commands = {"list": list_presets, "diff": diff_presets, "show": show}
+    run_command(sys.argv[1:] or ["list"], commands, "presets.py", __doc__)
 
 
 def list_presets(*, scale: str | None = None) -> None:

@@ -58,7 +58,7 @@ CASES: dict[str, dict[str, Any]] = {
     "schedule-free": {"train.optimizer": "schedule_free", "train.schedule": "constant", "model.dim": 320},
     "wide and short, two norms": {"model.residual": "parallel_each", "model.dim": 768, "model.num_layers": 4,
                                   "model.max_seq_len": 64, "model.vocab_size": 8192,
-                       "train.batch_size": 4},
+                                  "train.batch_size": 4},
 }
 CHOICES: dict[str, tuple[Any, ...]] = {
     "model.dim": (32, 64, 96, 128, 192, 256, 384, 512), "model.num_layers": (1, 2, 3, 4, 6, 8, 12, 16),

@@ -25,8 +25,8 @@ class Worker:
     def __init__(self, program: str, *words: str, threads: int, log: Path):
         self._command = [sys.executable, "-m", program, *words]
         self._environment = with_joined() | {"OMP_NUM_THREADS": str(threads), "OPENBLAS_NUM_THREADS": "1",
-                                          "SHAPESHIFTER_MODELS": str(runs.MODELS),
-                                          "PYTHONPATH": os.pathsep.join([str(runs.ROOT), *sys.path])}
+                                             "SHAPESHIFTER_MODELS": str(runs.MODELS),
+                                             "PYTHONPATH": os.pathsep.join([str(runs.ROOT), *sys.path])}
         self.log, self._process, self._rest = log, None, b""
 
     def ask(self, request: dict[str, Any]) -> None:
