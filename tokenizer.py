@@ -22,7 +22,7 @@ from rich.console import Console
 
 import tales
 from configuration.checks import require_folder_name
-from configuration.command_line import fail, parse_command
+from configuration.command_line import run_command
 from tokenization import foreign
 from tokenization.base import Tokenizer, consumed, require_unicode, sample_evenly
 from tokenization.documents import documents_in
@@ -226,14 +226,8 @@ def build(out: Path = BUILT_FOLDER) -> None:
 
 
 def main() -> None:
-    """Run a subcommand; a user's mistake prints its sentence and exits 2, Ctrl-C exits 130."""
-    try:
-        parse_command(sys.argv[1:], {"train": train, "grow": grow, "show": show, "build": build},
-                      "tokenizer.py", __doc__)()
-    except (ValueError, OSError) as error:
-        fail(error)
-    except KeyboardInterrupt:
-        raise SystemExit(130) from None
+    """Run the subcommand of the command line."""
+    run_command(sys.argv[1:], {"train": train, "grow": grow, "show": show, "build": build}, "tokenizer.py", __doc__)
 
 
 if __name__ == "__main__":
