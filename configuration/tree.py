@@ -1,9 +1,9 @@
 """A configuration as a tree of flags: read, compare and change it by dotted names."""
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from functools import cache, reduce
-from types import NoneType
 from typing import Any, TypeVar, get_args, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from configuration.mistakes import explain, shortened
 
 T = TypeVar("T")
+FLOAT32_MAX = 3.4e38
 LEAVES = (str, int, float, tuple, list, type(None))  # are neither groups nor mappings; to ask those takes longer
 
 
@@ -95,7 +96,10 @@ def build(kind: type[T], tree: Mapping[str, Any]) -> T:
     """
     hints = _hints(kind)
     for name, value in flat(tree).items():
-        if type(value) not in (float, NoneType):  # of which any is plain
+        if type(value) is float:
+            if FLOAT32_MAX < abs(value) < math.inf:
+                raise ValueError(f"{name}={value} is larger than {FLOAT32_MAX:g}, float32's largest number")
+        elif value is not None:
             for one in value if isinstance(value, tuple | list) else (value,):
                 _require_plain(name, one, hints.get(name))
     return build_of_plain(kind, tree)
