@@ -14,8 +14,8 @@ from configuration.checks import (
 )
 from configuration.units import parse_seconds
 
-# of float32, which has no product of much larger ones
-LARGEST = {"lr": 1e30} | dict.fromkeys(("embed_lr_mult", "head_lr_mult", "vector_lr_mult"), 1e6)
+# float32 has no product of much larger rates; a step reads all its batches before its first forward pass
+LARGEST = {"lr": 1e30, "embed_lr_mult": 1e6, "head_lr_mult": 1e6, "vector_lr_mult": 1e6, "accumulation": 100_000}
 
 
 def _has_tales(cfg: Any) -> bool:
@@ -47,6 +47,9 @@ def check_data(cfg: Any) -> None:
         object.__setattr__(cfg, "separator", cfg.separator.replace("\\n", "\n").replace("\\t", "\t"))
     if not cfg.name:
         raise ValueError("name=() names no text: give a file, a Hub dataset, or tales")
+    for flag in ("name", "val_name"):
+        if not all(map(str.strip, getattr(cfg, flag))):
+            raise ValueError(f"{flag}={words_of(getattr(cfg, flag))!r} has an empty name: leave it out")
     for name in (*cfg.name, *cfg.val_name):
         if (cfg.name + cfg.val_name).count(name) > 1:
             raise ValueError(f"name={words_of(cfg.name + cfg.val_name)} has {name} twice: leave one out")

@@ -86,11 +86,13 @@ def _run_all_phases(cfg: Config, rows: int, num_texts: int, log: StorageLog) -> 
         for name, parameter in model.named_parameters():
             parameter.register_post_accumulate_grad_hook(_noting(gradients, log, group(name)))
         batches = [some_batch(cfg, rows) for _ in range(min(2, train.accumulation))]
+        waiting = torch.empty(train.accumulation - len(batches), 2, *batches[0].x.shape, dtype=torch.long)
         log.position.phase = "step"
         last = num_steps(cfg)
         for number in range(1, last):
             fill_states(state, number)
         state.step(batches, number=last, lr=0.0, noise=[])
+        del waiting
         log.position.phase = "evaluation"
         state.optimizer.eval()
         with state.precision:

@@ -11,6 +11,7 @@ import random
 import signal
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
@@ -64,8 +65,6 @@ def run_alone(words: list[str], place: Path) -> tuple[int, str, float]:
     pid = os.fork()
     if not pid:
         sys.stderr, sys.stdout = open(errors, "w", encoding="utf-8"), open(os.devnull, "w")  # noqa: SIM115
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        signal.setitimer(signal.ITIMER_REAL, SECONDS)
         status = 70
         with contextlib.suppress(SystemExit):
             try:
@@ -77,7 +76,10 @@ def run_alone(words: list[str], place: Path) -> tuple[int, str, float]:
                 print(f"Traceback: {error!r}", file=sys.stderr)
         sys.stderr.flush()
         os._exit(status)
+    too_long = threading.Timer(1.1 * SECONDS, os.kill, (pid, signal.SIGKILL))
+    too_long.start()
     status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    too_long.cancel()
     return status, errors.read_text(errors="replace"), time.monotonic() - began
 
 

@@ -127,6 +127,7 @@ def test_every_flag_has_a_comment_that_help_shows(help_text, flag):
     ({"train.lr": 1e308}, "train.lr=1e+308 is larger than 3.4e+38, float32's largest number"),
     ({"model.attention.clip": 1e308}, "model.attention.clip=1e+308 is larger than 3.4e+38"),
     ({"model.kinds": {"a": {"attention.clip": 1e39}}, "model.layers": ("a",)}, "is larger than 3.4e+38"),
+    ({"train.accumulation": 10**9}, "train.accumulation=1000000000 is larger than 100000"),
     ({"train.embed_lr_mult": 1e9}, "train.embed_lr_mult=1000000000.0 is larger than 1e+06"),
     ({"train.beta1": 1.1}, "train.beta1=1.1 must lie between 0 and 1"),
     ({"train.warmup_steps": -1}, "train.warmup_steps=-1 is below 0"),

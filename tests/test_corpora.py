@@ -565,6 +565,8 @@ def test_validation_files_leave_all_the_rest_for_training(tmp_path, load):
     ({"name": ("a", "b"), "weights": (1.0, 0.0)}, "data.weights=1.0 0.0 must all be above 0"),
     ({"name": ("a", "a")}, "data.name=a a has a twice"),
     ({"name": "a", "val_name": "a"}, "data.name=a a has a twice"),
+    ({"name": ("a", " ")}, "data.name='a  ' has an empty name: leave it out"),
+    ({"name": "a", "val_name": ""}, "data.val_name='' has an empty name: leave it out"),
     ({"name": ()}, r"data.name=\(\) names no text"),
     ({"val_name": "b", "val_ratio": 0.2}, "data.val_ratio=0.2 would change nothing"),
     ({"name": "a", "num_stories": 9}, "data.num_stories=9 would change nothing: it acts only when a text is tales"),

@@ -91,6 +91,11 @@ def test_the_optimizer_and_the_average_are_told_from_the_rest():
     assert predict(configured({"train.optimizer": "sgd", "train.momentum": 0.0})).by_part["optimizer"] < 0.02 * weights
 
 
+def test_the_batches_that_wait_for_their_pass_count():
+    few, many = (predict(configured({"train.accumulation": passes})) for passes in (3, 5_003))
+    assert many.peak_bytes - few.peak_bytes == 5_000 * 2 * 8 * few.train.batch_size * 64  # inputs and targets, int64
+
+
 def test_the_compiler_counts():
     plain, compiled = predict(configured()), predict(configured({"train.compile": True}))
     assert compiled.peak_bytes == plain.peak_bytes and compiled.low_bytes > plain.low_bytes + 60 * MB
