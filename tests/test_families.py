@@ -102,12 +102,26 @@ def test_weights_return_as_they_came(preset):
         torch.testing.assert_close(back[name], saved[name], rtol=0, atol=0)
 
 
-def test_a_cache_changes_no_logit():
-    _, theirs, ours = pair("gemma2")
-    cache = ours.make_cache(T)
+@pytest.mark.parametrize("preset", TOYS)
+def test_cached_ragged_and_packed_rows_are_equal_too(preset):
+    _, theirs, ours = pair(preset)
+    one, (other, last) = text()[:1], text()[1:].split((T - 6, 6), dim=1)  # as long as both of a row of the next
     with torch.no_grad():
-        logits = torch.cat([ours(piece, cache=cache) for piece in text().split(4, dim=1)], dim=1)
-        assert_close(logits, theirs(text()).logits, "parity")
+        first, second, third = (theirs(row).logits for row in (one, other, torch.cat((other, last), dim=1)))
+        cache = ours.make_cache(T)
+        pieces = [ours(piece, cache=cache) for piece in one.split((7, 1, 1, 10), dim=1)]
+        assert_close(torch.cat(pieces, dim=1), first, "parity")
+
+        padded, starts = torch.cat((one, nn.functional.pad(other, (6, 0)))), torch.tensor([[0], [6]])
+        cache = ours.make_cache(T + 6)
+        ragged = ours(padded, positions=torch.arange(T) - starts, cache=cache)
+        after = ours(last.expand(2, -1), positions=torch.arange(T, T + 6) - starts, cache=cache)
+        assert_close(ragged[:1], first, "parity")
+        assert_close(ragged[1:, 6:], second, "parity")
+        assert_close(after[1:], third[:, -6:], "parity")
+
+        packed = ours(torch.cat((other, last), dim=1), documents=torch.arange(T)[None] // (T - 6))
+        assert_close(packed, torch.cat((second, theirs(last).logits), dim=1), "parity")
 
 
 # another value of each flag that leaves the weights as they are; of several the first that is legal
