@@ -9,7 +9,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 
-from config import RopeConfig
+from config import RopeConfig, override
 from model import Model
 from modules.attend import SDPA, DifferentialAttention, EagerAttention, SinkAttention
 from modules.masks import Mask
@@ -20,6 +20,7 @@ from modules.position import T5Bias
 from modules.qk_norm import EachHeadNorm
 from modules.rope import RoPE
 from modules.stream import Context, Stream
+from presets import load_preset, tiny
 
 CAUSAL = Mask(causal=True, allowed=None)
 
@@ -347,6 +348,52 @@ def test_the_matrices_of_ngpt_have_vectors_of_length_one_at_the_start_and_after_
         model.after_step()
     scales = [part.value() for part in Model(small_config(**NGPT)).modules() if isinstance(part, Rescaled)]
     assert {round(x.mean().item(), 4) for x in scales} == {0.05, 1.0, round(24**0.5, 4)}
+
+
+# ---- Grok-1 ----
+
+
+def of_grok(model: nn.Module, tokens: torch.Tensor) -> torch.Tensor:
+    """The logits as xai-org/grok-1 computes them, without its experts: one sequence."""
+    def norm(x, scale):
+        return x / (x.square().mean(-1, keepdim=True) + 1e-5).sqrt() * scale
+
+    def rotate(x):  # (heads, t, p): channel i with channel i + p/2
+        angles = torch.arange(len(tokens))[:, None] / 10_000 ** (torch.arange(0, x.shape[-1], 2) / x.shape[-1])
+        a, b = x.chunk(2, dim=-1)
+        return torch.cat((a * angles.cos() - b * angles.sin(), b * angles.cos() + a * angles.sin()), dim=-1)
+
+    h = model.embed.tokens.weight[tokens] * model.cfg.dim**0.5
+    for block in model.blocks:
+        mixer, mlp, width = block.mixer, block.mlp, model.cfg.attention.head_dim
+        x = norm(h, mixer.norm.scale)
+        q, k, v = (linear(x).unflatten(-1, (-1, width)).transpose(0, 1)
+                   for linear in (mixer.branch.q, mixer.branch.k, mixer.branch.v))
+        k, v = (x.repeat_interleave(len(q) // len(x), dim=0) for x in (k, v))
+        scores = 30 * (rotate(q) @ rotate(k).mT * 0.08838834764831845 / 30).tanh()
+        future = torch.ones(len(tokens), len(tokens)).triu(1).bool()
+        y = (scores.masked_fill(future, -math.inf).softmax(-1) @ v).transpose(0, 1).flatten(1)
+        h = h + norm(mixer.branch.out(y), mixer.post_norm.scale)
+        x = norm(h, mlp.norm.scale)
+        x = F.gelu(mlp.branch.gate(x), approximate="tanh") * mlp.branch.up(x)
+        h = h + norm(mlp.branch.out(x), mlp.post_norm.scale)
+    return norm(h, model.norm.scale) @ model.embed.tokens.weight.T * 0.5773502691896257
+
+
+def test_grok_is_its_formulas():
+    cfg = tiny(load_preset("grok1"), vocab_size=61, max_seq_len=32).model
+    model, tokens = randomise(Model(cfg)), small_tokens(b=1)
+    for block in model.blocks:
+        block.mixer.branch.q.weight.data *= 20  # scores that the cap bends
+    found, expected = model(tokens)[0], of_grok(model, tokens[0])
+    assert_close(found, expected, "parity")
+    gradients = [torch.autograd.grad(y.square().mean(), list(model.parameters())) for y in (found, expected)]
+    assert_close(*gradients, "parity_grad")
+    for changes in ({"attention.softcap": 3.0}, {"attention.scale": 1.0}, {"logit_scale": 1.0}, {"embed_scale": 1.0},
+                    {"residual": "branch_post"}, {"activation": "silu"}, {"rope.theta": 99.0}, {"norm_eps": 0.1}):
+        other = Model(override(cfg, changes))
+        other.load_state_dict(model.state_dict(), strict=False)
+        assert not torch.allclose(other(tokens)[0], expected, atol=1e-3), changes
 
 
 # ---- wirings ----
