@@ -14,20 +14,28 @@ from pydantic import BeforeValidator
 
 from configuration import model_rules, rules
 from configuration.checked import CHECKED, flags
-from configuration.checks import require_between, require_positive, rotated_channels
+from configuration.checks import (
+    check_experts,
+    require_between,
+    require_not_negative,
+    require_positive,
+    rotated_channels,
+)
 from configuration.storage import load, save_config
 from configuration.tree import build, diff, flat, get, override, replace, to_dict
 from configuration.units import parse_bytes, parse_seconds
 
 __all__ = [
     "CHECKED", "AlibiConfig", "AttentionConfig", "ClampedGluConfig", "Config", "DataConfig", "LayerConfig",
-    "ModelConfig", "NgptConfig", "RopeConfig", "SampleConfig", "SinusoidalConfig", "T5Config", "TokenizerConfig",
+    "ModelConfig", "MoeConfig", "NgptConfig", "RopeConfig", "SampleConfig", "SinusoidalConfig", "T5Config", "TokenizerConfig",
     "TrainConfig", "diff", "flags", "flat", "from_dict", "get", "load_config", "override", "parse_bytes",
     "parse_seconds", "replace", "rotated_channels", "save_config", "to_dict",
 ]
 
 Mixer = Literal["attention", "none"]
-Mlp = Literal["mlp", "glu", "clamped_glu", "scaled_glu", "none"]
+Mlp = Literal["mlp", "glu", "clamped_glu", "scaled_glu", "moe", "none"]
+Expert = Literal["mlp", "glu", "clamped_glu"]
+ExpertScores = Literal["softmax", "sigmoid"]
 GATED = ("glu", "clamped_glu", "scaled_glu")  # of Mlp, those with a third matrix
 Activation = Literal["relu", "relu2", "gelu", "gelu_tanh", "quick_gelu", "silu", "mish", "xielu", "none"]
 Norm = Literal["rms", "layer", "cosine", "l2", "dyt", "none"]
@@ -177,6 +185,33 @@ class ClampedGluConfig:
 
 
 @flags
+class MoeConfig:
+    """The numbers of mlp=moe. Each expert is as wide as hidden_dim."""
+
+    expert: Expert = "glu"  # what the experts are
+    num_experts: int = 8  # MLPs of a layer, of which each token goes through a few (e)
+    top_k: int = 2  # experts of each token (k)
+    scores: ExpertScores = "softmax"  # how the router scores experts: a softmax over all, or a sigmoid of each as in DeepSeek-V3
+    renormalise: bool = True  # divide the scores of the chosen experts by their sum, as Mixtral does and OLMoE does not
+    scale: float = 1.0  # factor on them
+    weigh_inputs: bool = False  # multiply what an expert reads, not what it gives, as in Llama 4
+    num_groups: int = 1  # groups of experts; a token chooses in the best of them. arXiv:2405.04434
+    top_groups: int = 1  # number of these
+    router_bias: bool = False  # bias of the router's scores, as in gpt-oss
+    shared_dim: int | None = None  # width of an MLP that every token goes through besides; None = there is none. arXiv:2401.06066
+    shared_gate: bool = False  # multiply what it gives by a sigmoid of the token, as in Qwen2-MoE
+    balance_loss: float = 0.0  # coefficient of a loss that is 1 if all experts have the same load. arXiv:2101.03961
+    router_z_loss: float = 0.0  # coefficient of mean(logsumexp(scores)^2), which keeps the router's numbers small. arXiv:2202.08906
+    balance_bias: bool = False  # a number for each expert, added to its score for the choice, that rises while it has too few tokens: balance without a loss. arXiv:2408.15664
+    bias_rate: float = 0.001  # how far it moves after each step
+
+    def __post_init__(self):
+        require_positive(self, "num_experts", "top_k", "scale", "num_groups", "top_groups", "shared_dim")
+        require_not_negative(self, "balance_loss", "router_z_loss", "bias_rate")
+        check_experts(self)
+
+
+@flags
 class NgptConfig:
     """The numbers of residual=ngpt."""
 
@@ -200,7 +235,7 @@ class ModelConfig:
     max_seq_len: int = 256  # length of the context in tokens (t)
 
     mixer: Mixer = "attention"  # how information moves between positions
-    mlp: Mlp = "mlp"  # mlp: two matrices; glu: three, gated; clamped_glu: gated and limited, with activation=quick_gelu that of gpt-oss; scaled_glu: with a learned scale for each hidden unit (nGPT); none
+    mlp: Mlp = "mlp"  # mlp: two matrices; glu: three, gated; clamped_glu: gated and limited, with activation=quick_gelu that of gpt-oss; scaled_glu: with a learned scale for each hidden unit (nGPT); moe: a mixture of experts; none
     activation: Activation = "relu2"  # nonlinearity of the MLP; glu + silu = SwiGLU. relu2: arXiv:2109.08668; xielu: arXiv:2411.13010
     norm: Norm = "rms"  # rms arXiv:1910.07467, layer arXiv:1607.06450, cosine arXiv:1910.05895, l2 (unit length), dyt arXiv:2503.10622
     residual: Residual = "pre"  # position of the norms, and how branches join the residual stream; parallel: one norm for all branches, parallel_each: one for each; ngpt: steps on the sphere, arXiv:2410.01131; none = no skip connections
@@ -215,7 +250,8 @@ class ModelConfig:
     attention: AttentionConfig = field(default_factory=AttentionConfig)  # mixer=attention
     rope: RopeConfig = field(default_factory=RopeConfig)  # position=rope
     alibi: AlibiConfig = field(default_factory=AlibiConfig)  # position=alibi
-    clamped_glu: ClampedGluConfig = field(default_factory=ClampedGluConfig)  # mlp=clamped_glu
+    clamped_glu: ClampedGluConfig = field(default_factory=ClampedGluConfig)  # mlp=clamped_glu, or experts of that kind
+    moe: MoeConfig = field(default_factory=MoeConfig)  # mlp=moe
     ngpt: NgptConfig = field(default_factory=NgptConfig)  # residual=ngpt
     t5: T5Config = field(default_factory=T5Config)  # position=t5
     sinusoidal: SinusoidalConfig = field(default_factory=SinusoidalConfig)  # position=sinusoidal
@@ -256,7 +292,8 @@ class ModelConfig:
     def hidden_width(self) -> int:
         if self.hidden_dim is not None:
             return self.hidden_dim
-        width = self.dim * self.hidden_mult * (2 / 3 if self.mlp in GATED else 1)
+        gated = (self.moe.expert if self.mlp == "moe" else self.mlp) in GATED
+        width = self.dim * self.hidden_mult * (2 / 3 if gated else 1)
         return _round_up(round(width), self.hidden_multiple_of)
 
     @property
@@ -392,6 +429,7 @@ class TrainConfig:
     checkpoint_every: int = 250  # steps between checkpoints; the last step always has one
     keep_checkpoints: int = 2  # number of newest checkpoints to keep; the best one is kept besides
     log_grad_norms: bool = False  # add columns to the log: the norm of the gradient in each layer
+    log_expert_load: bool = False  # add columns to the log: the load of each expert, 1 = the mean of its layer; the largest is always there
     log_noise_scale: bool = False  # add columns to the log: the batch size in tokens at which gradient noise equals the signal. arXiv:1812.06162
     graded_stories: int = 100  # tales: stories to sample at temperature 0.8 and grade at the end; 0 = none
     trackers: tuple[Tracker, ...] = ()  # write the log also to: tensorboard (in the run's folder), wandb (without a network: WANDB_MODE=offline)

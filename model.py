@@ -25,7 +25,7 @@ from modules.head import Head
 from modules.init import draw_matrices, normalise_matrices
 from modules.norm import norm_maker
 from modules.pointer import Pointer
-from modules.sizes import axis_sizes
+from modules.sizes import axis_sizes, idle_parameters
 from modules.stream import Context, Stream, make_context
 from tools import LoggingModule, log_io
 
@@ -149,6 +149,12 @@ class Model(LoggingModule):
     def num_parameters(self) -> int:
         """All parameters, shared ones once."""
         return sum(p.numel() for p in self.parameters())
+
+
+def spell_parameters(model: Model) -> str:
+    """e.g. "46,702,792,704 parameters, 12,879,921,152 of them active for a token"."""
+    total, idle = model.num_parameters(), idle_parameters(model)
+    return f"{total:,} parameters" + (f", {total - idle:,} of them active for a token" if idle else "")
 
 
 class Cache:

@@ -4,6 +4,7 @@ import contextlib
 import os
 import random
 from collections.abc import Callable, Iterator
+from copy import copy
 
 import numpy as np
 import torch
@@ -32,6 +33,12 @@ class LoggingModule(nn.Module):
 
     Each switch acts on the module and, if `recursive`, on all modules in it. `trace` records calls instead.
     """
+
+    def __repr__(self) -> str:
+        """The architecture, without the parts that do nothing."""
+        shown = copy(self)
+        shown._modules = {name: part for name, part in self._modules.items() if type(part) is not nn.Identity}
+        return super(LoggingModule, shown).__repr__()
 
     def enable_logging(self, recursive: bool = True) -> None:
         """Print each call with its arguments and results."""

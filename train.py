@@ -145,7 +145,7 @@ def take_step(session: Session, coming: Iterator[Batch]) -> None:
         progress.recent_losses.append(step.loss)
         for name, loss in step.parts.items():
             progress.recent_parts.setdefault(name, []).append(loss)
-        progress.last_step = {"lr": lr, "grad_norm": step.grad_norm} | state.watch.columns([])
+        progress.last_step = {"lr": lr, "grad_norm": step.grad_norm} | state.watch.columns([]) | step.loads
 
 
 def examine(session: Session, events: Events) -> Results:

@@ -21,12 +21,15 @@ def attends(layer: Any) -> bool:
 def has_part(layer: Any, group: str) -> bool:
     """Whether a layer has the part that a group of flags belongs to: one of its choices is the group's name."""
     choices = {field.name: getattr(layer, field.name) for field in fields(layer)}
+    if layer.mlp == "moe":
+        choices["expert"] = layer.moe.expert
     return any(word == group and (flag != "position" or attends(layer)) for flag, word in choices.items())
 
 
 # when a group acts, in words
 CONDITIONS = {"attention": "a mixer is attention", "rope": "position is rope", "alibi": "position is alibi",
-              "t5": "position is t5", "ngpt": "residual is ngpt", "sinusoidal": "position is sinusoidal"}
+              "t5": "position is t5", "ngpt": "residual is ngpt", "sinusoidal": "position is sinusoidal",
+              "clamped_glu": "mlp or moe.expert is clamped_glu"}
 
 
 def _qk_norm_has_bias(layer: Any) -> bool:
@@ -83,6 +86,9 @@ LAYER_ACTS: dict[tuple[str, ...], Acts] = {
                               "before a branch",
                               lambda c: c.residual in ("pre", "parallel", "parallel_each") and c.norm != "none"
                               and c.num_layers > 1 and has_branches(c)),
+    ("moe.shared_gate",): ("moe.shared_dim is given", lambda c: c.moe.shared_dim is not None),
+    ("moe.bias_rate",): ("moe.balance_bias is on", lambda c: c.moe.balance_bias),
+    ("moe.top_groups",): ("moe.num_groups is above 1", lambda c: c.moe.num_groups > 1),
     ("inner_norm",): ("a layer has a mixer or an MLP", has_branches),
 }
 # flags of the whole model -> when they act

@@ -98,3 +98,18 @@ def default_of(cfg: Any, name: str) -> Any:
 def _defaults(kind: type) -> dict[str, Any]:
     """The defaults of a dataclass."""
     return {field.name: field.default for field in fields(kind)}
+
+
+def check_experts(cfg: Any) -> None:
+    """Raise ValueError if a mixture of experts is impossible."""
+    size = cfg.num_experts // cfg.num_groups
+    if cfg.num_experts % cfg.num_groups:
+        raise ValueError(f"num_groups={cfg.num_groups} does not divide num_experts={cfg.num_experts}")
+    if cfg.top_groups > cfg.num_groups:
+        raise ValueError(f"top_groups={cfg.top_groups} is more than num_groups={cfg.num_groups}")
+    if cfg.num_groups > 1 and cfg.scores == "sigmoid" and size < 2:
+        raise ValueError(f"num_groups={cfg.num_groups} leaves one expert in a group: scores=sigmoid ranks groups by "
+                         "their best two")
+    within = size * cfg.top_groups if cfg.num_groups > 1 else cfg.num_experts
+    if cfg.top_k > within:
+        raise ValueError(f"top_k={cfg.top_k} is more than the {within} experts that a token can choose from")

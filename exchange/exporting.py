@@ -16,6 +16,7 @@ from exchange.reference import sentence
 from exchange.weights import their_weights
 from families import FAMILIES
 from families.family import Family
+from model import spell_parameters
 from run_store.unfinished import private_folder, publish
 from runs import Run
 from tokenization.as_json import describe, to_backend
@@ -47,7 +48,7 @@ def export_run(run: Run, folder: Path, *, checkpoint: str = "best", ema: bool = 
             publish(unfinished, folder)
         except FileExistsError:
             raise ValueError(f"{folder} is there already: give another folder") from None
-    return [f"{folder} is a {family.architecture} of {model.num_parameters():,} parameters; {compared}",
+    return [f"{folder} is a {family.architecture} of {spell_parameters(model)}; {compared}",
             "its tokenizer gives the ids of the run's"]
 
 

@@ -10,6 +10,7 @@ from configuration.reading import read_json
 from exchange.folder import SavedTensors, read_model_type
 from exchange.reference import sentence
 from exchange.weights import load_model
+from model import spell_parameters
 from run_store.facts import DataFacts
 from runs import NameTaken, Run, require_free
 from tokenizer import Tokenizer, load_tokenizer
@@ -39,7 +40,7 @@ def import_folder(folder: Path, name: str, *, tokenizer: str | None = None, chec
         path=str(path / "tokenizer")), train=TrainConfig(name=name))
     facts = describe(folder, family.model_type, saved, adds_bos=adds_bos(folder))
     run = Run.create(name, config, words, facts, model)
-    return [f"{folder} is a {family.architecture} of {model.num_parameters():,} parameters; {compared}",
+    return [f"{folder} is a {family.architecture} of {spell_parameters(model)}; {compared}",
             f"it is in {run.path}: python inference.py {name} \"Once upon\""]
 
 

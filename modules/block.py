@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from config import LayerConfig, ModelConfig
 from modules.mixers import MIXERS
-from modules.mlp import MLPS
+from modules.mlps import MLPS
 from modules.norm import Rescaled, branch_norm_maker, unit
 from modules.stream import Carrying, Context, Stream
 from tools import LoggingModule, log_io

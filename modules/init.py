@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from config import ModelConfig
+from modules.mlps.grouped import StackedLinear
 
 OUT_STD = {"same": lambda std, cfg: std, "depth": lambda std, cfg: std * (2 * cfg.num_layers) ** -0.5,
            "zero": lambda std, cfg: 0.0}
@@ -14,7 +15,7 @@ def draw_matrices(model: nn.Module, cfg: ModelConfig) -> None:
     for path, module in model.named_modules():
         if isinstance(module, nn.Embedding):
             nn.init.normal_(module.weight, std=cfg.init_std)
-        if isinstance(module, nn.Linear):
+        if isinstance(module, nn.Linear | StackedLinear):
             nn.init.normal_(module.weight, std=_std(path, module, cfg))
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
@@ -29,12 +30,12 @@ def normalise_matrices(model: nn.Module) -> None:
     Loshchilov et al. 2024, arXiv:2410.01131 (nGPT).
     """
     for path, module in model.named_modules():
-        if isinstance(module, nn.Linear | nn.Embedding):
-            axis = 0 if path.split(".")[-1] == "out" else 1
+        if isinstance(module, nn.Linear | StackedLinear | nn.Embedding):
+            axis = -2 if path.split(".")[-1] == "out" else -1
             module.weight.copy_(nn.functional.normalize(module.weight, dim=axis))
 
 
-def _std(path: str, linear: nn.Linear, cfg: ModelConfig) -> float:
+def _std(path: str, linear: nn.Linear | StackedLinear, cfg: ModelConfig) -> float:
     if path == "head.unembed" and cfg.head_zero_init:
         return 0.0
     inputs, outputs = linear.in_features, linear.out_features

@@ -1,6 +1,13 @@
-"""The sizes of axes, for traces."""
+"""The sizes of axes, for traces, and of models."""
+
+from torch import nn
 
 from config import ModelConfig
+
+
+def idle_parameters(module: nn.Module) -> int:
+    """The parameters that a token does not use: those of the experts that it is not sent to."""
+    return sum(part.num_idle() for part in module.modules() if hasattr(part, "num_idle"))
 
 
 def axis_sizes(cfg: ModelConfig) -> dict[str, int | tuple[int, ...]]:
@@ -9,10 +16,13 @@ def axis_sizes(cfg: ModelConfig) -> dict[str, int | tuple[int, ...]]:
     A letter that no layer uses is left out; one whose size differs between kinds of layers has all of them.
     """
     layers = [cfg.at(i) for i in range(len(cfg.layers))]
+    routed = [layer for layer in layers if layer.mlp == "moe"]
     attending = [layer for layer in layers if layer.mixer == "attention"]
     sizes = {
         "d": {cfg.dim}, "v": {cfg.padded_vocab_size}, "c": {cfg.pointer_dim} if cfg.pointer else set(),
-        "f": {layer.hidden_width for layer in layers if layer.mlp != "none"},
+        "f": {layer.hidden_width for layer in layers if layer.mlp != "none"} | {
+            layer.moe.shared_dim for layer in routed if layer.moe.shared_dim},
+        "e": {layer.moe.num_experts for layer in routed}, "k": {layer.moe.top_k for layer in routed},
         "h": {layer.attention.num_heads for layer in attending}, "g": {layer.attention.kv_heads for layer in attending},
         "p": {layer.head_width for layer in attending},
     }

@@ -10,12 +10,14 @@ from configuration.command_line import spell_value
 from configuration.model_rules import IN_EMBEDDING, PLAIN_MODEL
 from model import Model
 from modules.block import Block, ParallelBlock
+from modules.sizes import idle_parameters
 from tools import unfilled
 
 VOCAB_SIZE = 4096  # if the tokenizer decides
 BYTES = 2  # of a number in bfloat16
 UNITS = {"B": 1e9, "M": 1e6, "k": 1e3}
-SIZES = ("attention.num_heads", "attention.num_kv_heads", "attention.head_dim", "norm_eps")  # not among marks
+SIZES = ("attention.num_heads", "attention.num_kv_heads", "attention.head_dim", "norm_eps", "moe.num_experts",
+         "moe.top_k")  # not among marks
 
 
 def whole(cfg: Config) -> ModelConfig:
@@ -30,12 +32,20 @@ def one_pattern(cfg: ModelConfig) -> Model:
         return Model(override(cfg, {"num_layers": len(cfg.layers)}))
 
 
-def num_parameters(cfg: Config) -> int:
-    """All parameters, shared ones once."""
+def num_parameters(cfg: Config) -> tuple[int, int]:
+    """All parameters, shared ones once; and those that one token uses."""
     model = one_pattern(whole(cfg))
-    in_blocks = [sum(parameter.numel() for parameter in block.parameters()) for block in model.blocks]
-    layers = sum(in_blocks[i % len(in_blocks)] for i in range(cfg.model.num_layers))
-    return model.num_parameters() - sum(in_blocks) + layers
+    blocks = [(sum(parameter.numel() for parameter in block.parameters()), idle_parameters(block))
+              for block in model.blocks]
+    more = [blocks[i % len(blocks)] for i in range(len(blocks), cfg.model.num_layers)]
+    total = model.num_parameters() + sum(number for number, _ in more)
+    return total, total - sum(idle for _, idle in blocks + more)
+
+
+def spell_parameters(cfg: Config) -> str:
+    """e.g. "46.7B, 12.9B active"."""
+    total, active = map(spell_count, num_parameters(cfg))
+    return total if total == active else f"{total}, {active} active"
 
 
 def cache_bytes(cfg: ModelConfig) -> tuple[int, int]:
@@ -71,7 +81,9 @@ def picture(cfg: Config) -> str:
     """The sizes, and the way from the tokens to the logits."""
     model = whole(cfg)
     growth, windows = cache_bytes(model)
-    sizes = [f"{num_parameters(cfg):,} parameters", f"a context of {model.max_seq_len:,} tokens",
+    total, active = num_parameters(cfg)
+    sizes = [f"{total:,} parameters", *([f"{active:,} active for a token"] if active < total else []),
+             f"a context of {model.max_seq_len:,} tokens",
              f"a cache of {growth:,} bytes a token in bfloat16{f' and {windows:,} for windows' if windows else ''}"]
     matrix = f"{model.padded_vocab_size:,} x {model.dim:,}"
     learned = [f"{model.position} positions"] if model.position in IN_EMBEDDING else []
@@ -132,7 +144,10 @@ def formula(part: object) -> str:
 def details(cfg: LayerConfig, branch: str, word: str) -> list[str]:
     """The numbers of a branch, and its flags that are not plain."""
     if branch == "mlp":
-        return [f"{cfg.hidden_width:,} wide", cfg.activation, *marks(cfg, "mlp_"), *branch_marks(cfg)]
+        own = cfg.moe
+        experts = [f"{own.top_k} of {own.num_experts} experts"] if word == "moe" else []
+        return [*experts, f"{cfg.hidden_width:,} wide", cfg.activation, *marks(cfg, "mlp_"), *marks(cfg, f"{word}."),
+                *branch_marks(cfg)]
     if word != "attention":
         return marks(cfg, f"{word}.")
     own = cfg.attention

@@ -42,7 +42,7 @@ def list_presets(*, scale: str | None = None) -> None:
     for name in PRESETS:
         about, cfg = ABOUT[name], sized(name, scale, skip=True)
         if cfg is not None:
-            count = gallery.spell_count(gallery.num_parameters(cfg))
+            count = gallery.spell_parameters(cfg)
             year = str(about.year or MISSING)
             rows.append((name, count, gallery.spell_cache(cfg.model), year, about.paper, about.apart))
     print_columns(("preset", "parameters", "cache a token", "year", "paper", "what sets it apart"), rows,

@@ -44,11 +44,14 @@ def loss_of(
 
 
 def randomise(model: nn.Module, *, std: float = 0.2, seed: int = 0) -> nn.Module:
-    """Draw every parameter anew: zeros and ones of the init would hide mistakes."""
-    generator = torch.Generator().manual_seed(seed)
+    """Draw every parameter and the biases of routers anew: zeros and ones of the init would hide mistakes."""
+    generator, saved = torch.Generator().manual_seed(seed), model.state_dict()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.normal_(std=std, generator=generator)
+        for name, buffer in model.named_buffers():
+            if name in saved and name.endswith(("balance", "bias")):  # others are constants
+                buffer.normal_(std=std, generator=generator)
     return model
 
 

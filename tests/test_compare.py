@@ -94,8 +94,9 @@ def expected(run: Run) -> dict[str, float]:
     bits, top_1, top_5 = predicted(run, held_out())
     written = [tales.grade(line["text"]).passed for line in json.loads((run.path / "grades.json").read_text())]
     weights = load_file(run.checkpoint("last").path / "model.safetensors")
+    parameters = sum(tensor.numel() for tensor in weights.values())
     return {
-        "parameters": sum(tensor.numel() for tensor in weights.values()), "steps": 12, "tokens": columns["tokens"][-1],
+        "parameters": parameters, "active_parameters": parameters, "steps": 12, "tokens": columns["tokens"][-1],
         "flops": columns["flops"][-1], "seconds": columns["seconds"][-1], "val_loss": columns["val_loss"][-1],
         "best_val_loss": min(columns["val_loss"]), "perplexity": math.exp(columns["val_loss"][-1]),
         "bits_per_byte": columns["bits_per_byte"][-1], "best_bits_per_byte": min(columns["bits_per_byte"]),

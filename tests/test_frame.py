@@ -10,7 +10,6 @@ import torch
 from helpers import SMALL, assert_close, randomise, small_tokens
 from parts.cross_attention import CrossAttention, Translate
 from parts.hyper_connections import HyperConfig, HyperConnections
-from parts.moe import MoE, MoEConfig
 from pydantic import Field
 
 import objective
@@ -21,7 +20,7 @@ from memory_prediction.prediction import predict
 from model import Model
 from modules import block
 from modules.mixers import MIXERS
-from modules.mlp import MLPS
+from modules.mlps import MLPS
 from objective import Losses
 from optim import parameter_groups
 from tools import trace
@@ -31,9 +30,7 @@ from training.step import TrainState
 @flags
 class MoreModel(ModelConfig):
     cross: Literal["none", "attention"] = "none"
-    mlp: Literal["mlp", "glu", "scaled_glu", "none", "moe"] = "mlp"
     residual: Literal["pre", "ngpt", "hyper"] = "pre"
-    moe: MoEConfig = Field(default_factory=MoEConfig)
     hyper: HyperConfig = Field(default_factory=HyperConfig)
 
     def __post_init__(self):
@@ -58,8 +55,9 @@ class More(Config):
 
 
 PARTS = {
-    "moe": {"model.mlp": "moe"},
-    "moe in some layers": {"model.layers": ("base", "experts"), "model.kinds": {"experts": {"mlp": "moe"}}},
+    "moe": {"model.mlp": "moe", "model.moe.balance_loss": 0.01},
+    "moe in some layers": {"model.layers": ("base", "experts"), "model.kinds": {"experts": {
+        "mlp": "moe", "moe.balance_loss": 0.01, "moe.balance_bias": True}}},
     "sharing": {"model.position": "t5", "model.attention.value_residual": "learned", "model.num_layers": 4,
                 "model.layers": ("base", "borrow"), "model.kinds": {"borrow": {"attention.share_kv": True}}},
     "differential": {"model.attention.differential": True},
@@ -74,7 +72,6 @@ each_part = pytest.mark.parametrize("name", PARTS)
 @pytest.fixture(autouse=True)
 def menus(monkeypatch):
     """The words of the new parts."""
-    monkeypatch.setitem(MLPS, "moe", MoE)
     monkeypatch.setitem(block.RESIDUALS, "hyper", HyperConnections)
     monkeypatch.setitem(objective.OBJECTIVES, "translate", Translate)
     cross = {"none": None, "attention": CrossAttention}

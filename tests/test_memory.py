@@ -20,7 +20,7 @@ from memory_prediction.prediction import predict
 from memory_prediction.process import peak_rss_bytes, reset_peak_rss, rss_bytes
 from memory_prediction.suggestions import Room, cheaper, in_words, largest
 from model import Model
-from modules.mlp import MLPS
+from modules.mlps import MLPS
 from presets import load_preset
 from tools import LoggingModule, log_io
 from training.step import TrainState

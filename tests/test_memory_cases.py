@@ -23,8 +23,8 @@ def settings(name):
         yield from value if isinstance(value, tuple) else (value,)
 
 
-def test_thirty_configurations_are_measured():
-    assert len(named_cases()) == 30
+def test_thirty_one_configurations_are_measured():
+    assert len(named_cases()) == 31
 
 
 @pytest.mark.parametrize("name", MENUS)

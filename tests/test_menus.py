@@ -9,7 +9,8 @@ import config
 from modules.block import RESIDUALS
 from modules.init import OUT_STD
 from modules.mixers import MIXERS
-from modules.mlp import ACTIVATIONS, MLPS
+from modules.mlps import MLPS
+from modules.mlps.dense import ACTIVATIONS
 from modules.norm import NORMS
 from modules.position import POSITIONS
 from modules.rope import ROTARY, SCALINGS

@@ -17,7 +17,8 @@ from modules import masks
 from modules.attend import EagerAttention
 from modules.head import Head
 from modules.masks import Documents, in_window, make_mask
-from modules.mlp import ACTIVATIONS, GLU, MLP, MLPS
+from modules.mlps import MLPS
+from modules.mlps.dense import ACTIVATIONS, GLU, MLP
 from modules.norm import NORMS, CosineNorm, DyT, LayerNorm, RMSNorm, norm_maker
 from modules.pointer import first_places
 from modules.position import ALiBi, LearnedPosition, SinusoidalPosition, alibi_slopes

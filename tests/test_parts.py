@@ -14,7 +14,7 @@ from model import Model
 from modules.attend import SDPA, DifferentialAttention, EagerAttention, SinkAttention
 from modules.masks import Mask
 from modules.mixers.attention import OutputGate
-from modules.mlp import XIELU, ClampedGLU
+from modules.mlps.dense import XIELU, ClampedGLU
 from modules.norm import L2Norm, LayerNorm, Rescaled, RMSNorm
 from modules.position import T5Bias
 from modules.qk_norm import EachHeadNorm

@@ -144,7 +144,8 @@ def run(*words: str) -> subprocess.CompletedProcess:
 @pytest.mark.parametrize("preset", ["gpt2", "gemma3", "tales", "phi", "ladder-01-bigram"])
 def test_parameters_are_counted_from_one_pattern_of_layers(preset):
     cfg = load_preset(preset)
-    assert gallery.num_parameters(cfg) == figures.num_parameters(gallery.whole(cfg))
+    whole = gallery.whole(cfg)
+    assert gallery.num_parameters(cfg) == (figures.num_parameters(whole), figures.num_active_parameters(whole))
 
 
 def test_the_program_lists_a_line_for_each_preset():

@@ -67,8 +67,8 @@ class AxisGuesser:
         first = None
         if b is not None and shape[0] == b and (len(shape) > 2 or shape[1:] == (t,)):
             first = "b"
-        elif len(shape) == 2 and 1 not in (b, t) and shape[0] == product([b, t]):
-            first = "b*t"
+        elif len(shape) == 2 and 1 not in (b, t):
+            first = self._rows(shape[0], b, t)
         moving = ("t", "s") if s not in (None, t) else ("t",)
         moving = moving if first == "b" else ()
         labels = [first, *(self._guess_axis(size, letters, moving, hidden) for size in shape[1:])]
@@ -77,6 +77,12 @@ class AxisGuesser:
         if len(shape) == 4 and shape[1] == 1 and labels[1] is None and labels[3] and labels[3] not in MOVING:
             labels[1] = self._single(letters, hidden)
         return tuple(labels)
+
+    def _rows(self, size: Size, b: Size | None, t: Size | None) -> str | None:
+        """The name of an axis of all tokens, or of all experts of all tokens."""
+        if size == product([b, t]):
+            return "b*t"
+        return "b*t*k" if any(size == product([b, t, k]) for k in self.sizes.get("k", ())) else None
 
     def _single(self, letters: dict[str, Size], hidden: Letters) -> str | None:
         """The name of an axis of size 1 in the place of heads, before time and a width: "g" if there is one of g."""

@@ -163,7 +163,7 @@ class CountFlops(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func._op(*args, **kwargs) if kwargs else func._op(*args)
         if id(func) not in WITHOUT_FLOPS:
-            formula = FLOPS.get(func._overloadpacket)
+            formula = FLOPS.get(func._overloadpacket) or flop_registry.get(func._overloadpacket)  # parts add theirs
             if formula is None:
                 WITHOUT_FLOPS.add(id(func))
             else:

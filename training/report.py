@@ -23,7 +23,7 @@ from config import Config, SampleConfig, replace
 from configuration import BUSY, load_per_processor
 from configuration.command_line import print_line, printable, warn
 from inference import OPENINGS, continue_prompts, prompts_or_opening
-from model import Model
+from model import Model, spell_parameters
 from optimizing.schedules import schedule_warnings
 from run_store.atomic_files import write_bytes, write_text
 from run_store.checkpoint import Progress
@@ -62,7 +62,7 @@ def announce(console: Console, run: Run, model: Model, setup: Setup, progress: P
     epochs = schedule.passes_before(steps) * schedule.cfg.batch_size / batches.rows_per_epoch
     threads = torch.get_num_threads()
     place = f"cpu, {threads} thread{'s' * (threads > 1)}" if device.type == "cpu" else device.type
-    console.print(f"[bold]{escape(printable(run.name))}[/]: {model.num_parameters():,} parameters, {steps:,} steps of "
+    console.print(f"[bold]{escape(printable(run.name))}[/]: {spell_parameters(model)}, {steps:,} steps of "
                   f"{spelled} tokens ({epochs:.2g} passes over {batches.num_tokens:,}), "
                   f"{place}, in {escape(printable(str(shown(run.path))))}", highlight=False, soft_wrap=True)
     if progress.step:

@@ -93,6 +93,8 @@ def prepare_run(
     if run is not None and "imported" in run.data:
         raise ValueError(f"{run.name} was imported, without the state of its training: train a new run on a text of "
                          f"yours with --init-from {run.name}")
+    if cfg.train.log_expert_load and "moe" not in {layer.mlp for layer in cfg.model.by_kind.values()}:
+        raise ValueError("train.log_expert_load=True would change nothing: no layer has model.mlp=moe")
     corpus = load_corpus(cfg.data)
     if run is None:
         tokenizer = choose_tokenizer(cfg.tokenizer, cfg.data, corpus)

@@ -55,7 +55,7 @@ class Row:
 
     def cells(self) -> tuple[str, ...]:
         names = ", ".join(f"`{name}`" for name in self.names)
-        counts = (f"{num_parameters(self.cfg):,}", f"{block_parameters(self.cfg.model):,}")
+        counts = (f"{num_parameters(self.cfg)[0]:,}", f"{block_parameters(self.cfg.model):,}")
         bits = (f"{self.bits_per_byte:.3f}", f"{self.bits_per_byte / self.floor:.2f}")
         bits = bits if math.isfinite(self.bits_per_byte) else ("diverged", "")
         growth, windows = cache_bytes(self.cfg.model)

@@ -1,4 +1,4 @@
-"""The configurations of the benchmark memory: thirty that span the menus, and any number drawn at random."""
+"""The configurations of the benchmark memory: some that span the menus, and any number drawn at random."""
 
 import random
 from collections.abc import Iterator
@@ -52,6 +52,8 @@ CASES: dict[str, dict[str, Any]] = {
                                          "model.mlp": "clamped_glu", "model.activation": "quick_gelu"},
     "lion, average, t5": {"train.optimizer": "lion", "train.ema_decay": 0.999, "model.dim": 256, "model.num_layers": 6,
                           "model.position": "t5"},
+    "experts": {"model.mlp": "moe", "model.dim": 192, "model.hidden_dim": 192, "model.moe.num_experts": 16,
+                "model.moe.shared_dim": 96, "model.moe.balance_loss": 0.01, "model.moe.balance_bias": True},
     "soap": {"train.optimizer": "soap", "model.dim": 256, "model.num_layers": 4},
     "ngpt": {"preset": "ngpt", "model.dim": 256, "model.num_layers": 6, "model.attention.num_heads": 8,
              "model.hidden_dim": 1024, "model.max_seq_len": 256, "train.batch_size": 8},
@@ -91,7 +93,7 @@ RUN_CHOICES: dict[str, tuple[Any, ...]] = CHOICES | {
 
 
 def named_cases() -> dict[str, Config]:
-    """The thirty configurations, by name."""
+    """The configurations that are measured, by name."""
     return {name: override(load_preset(case.get("preset", "tales")),
                            BASE | {flag: value for flag, value in case.items() if flag != "preset"})
             for name, case in CASES.items()}

@@ -6,6 +6,7 @@ import pandas as pd
 
 from config import ModelConfig
 from model import Model
+from modules.sizes import idle_parameters
 from tools import unfilled
 
 
@@ -19,3 +20,11 @@ def num_parameters(cfg: ModelConfig) -> int:
     """The parameters of a model, shared ones counted once."""
     with unfilled():
         return Model(cfg).num_parameters()
+
+
+@cache
+def num_active_parameters(cfg: ModelConfig) -> int:
+    """The parameters that one token uses."""
+    with unfilled():
+        model = Model(cfg)
+        return model.num_parameters() - idle_parameters(model)

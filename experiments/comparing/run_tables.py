@@ -9,7 +9,7 @@ from matplotlib.ticker import EngFormatter
 
 from configuration.command_line import spell_bytes
 from configuration.reading import read_as
-from experiments.common.figures import last_value, num_parameters
+from experiments.common.figures import last_value, num_active_parameters, num_parameters
 from experiments.common.intervals import mean_interval
 from experiments.comparing.differences import PER_TOKEN, tokenizers
 from experiments.comparing.grades import grade_run
@@ -23,6 +23,7 @@ whole, loss, percent, digits = "{:,.0f}".format, "{:.4f}".format, "{:.1%}".forma
 
 HEADINGS: dict[str, tuple[str, Callable[[float], str]]] = {  # column -> its heading, its format
     "parameters": ("parameters", whole),
+    "active_parameters": ("active for a token", whole),
     "steps": ("steps", whole),
     "tokens": ("tokens", whole),
     "flops": ("FLOPs", EngFormatter(places=1, sep="")),
@@ -40,7 +41,8 @@ HEADINGS: dict[str, tuple[str, Callable[[float], str]]] = {  # column -> its hea
     "tokens_per_second": ("tokens/s", whole),
     "peak_bytes": ("peak memory", spell_bytes),
 }
-PLAIN = ("parameters", "steps", "tokens", "flops", "seconds", "tokens_per_second", "peak_bytes")  # no interval
+PLAIN = ("parameters", "active_parameters", "steps", "tokens", "flops", "seconds", "tokens_per_second",
+         "peak_bytes")  # no interval
 
 
 def run_table(
@@ -82,7 +84,8 @@ def of_log(table: pd.DataFrame) -> dict[str, float]:
 
 def of_run(run: Run, bits_per_byte: float | None) -> dict[str, float]:
     """The figures that the rest of its folder gives."""
-    found, floor = {"parameters": num_parameters(run.config.model)}, run.data["floor_bits_per_byte"]
+    model, floor = run.config.model, run.data["floor_bits_per_byte"]
+    found = {"parameters": num_parameters(model), "active_parameters": num_active_parameters(model)}
     if floor is not None and bits_per_byte is not None:
         found["bits_over_floor"] = bits_per_byte - floor
     if peak := peak_bytes(run.path):
@@ -93,9 +96,12 @@ def of_run(run: Run, bits_per_byte: float | None) -> dict[str, float]:
 def line_table(runs: pd.DataFrame, lines: Sequence[Line]) -> pd.DataFrame:
     """`run_table` formatted: a row for each line, the mean over its runs ± half its 95 % interval.
 
-    Columns that no line has are left out, and losses per token if tokenizers differ.
+    Columns that no line has are left out, and losses per token if tokenizers differ; also the parameters that a token
+    uses, if these are all.
     """
     hidden = {name for name in HEADINGS if len(tokenizers(lines)) > 1 and name.removeprefix("best_") in PER_TOKEN}
+    if runs["active_parameters"].equals(runs["parameters"]):
+        hidden.add("active_parameters")
     kept = [name for name in HEADINGS if name not in hidden and runs[name].notna().any()]
     rows = {}
     for line in lines:

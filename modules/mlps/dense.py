@@ -1,6 +1,7 @@
 """The part that acts on each position separately: the `mlp` and `activation` flags."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -67,19 +68,21 @@ ACTIVATIONS = {
 class MLP(LoggingModule):
     """out(act(up(x))): two matrices with a nonlinearity between them. Vaswani et al. 2017.
 
+    `linear` makes the maps: those of a mixture of experts have a matrix for each expert, and `groups` says which rows
+    are whose; nn.Linear takes none.
     Shape: (b, t, d) -> (b, t, d), through (b, t, f).
     """
 
     def __init__(
         self, dim: int, *, hidden_dim: int, activation: str = "gelu", bias: bool = False,
-        dropout: float = 0.0, inner_norm: nn.Module | None = None,
+        dropout: float = 0.0, inner_norm: nn.Module | None = None, linear: Callable[..., nn.Module] = nn.Linear,
     ):
         super().__init__()
-        self.up = nn.Linear(dim, hidden_dim, bias=bias)
+        self.up = linear(dim, hidden_dim, bias=bias)
         self.act = ACTIVATIONS[activation]()
         self.inner_norm = nn.Identity() if inner_norm is None else inner_norm
         self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
-        self.out = nn.Linear(hidden_dim, dim, bias=bias)
+        self.out = linear(hidden_dim, dim, bias=bias)
 
     @classmethod
     def from_config(cls, cfg: LayerConfig) -> "MLP":
@@ -92,13 +95,13 @@ class MLP(LoggingModule):
                 "dropout": cfg.mlp_dropout,
                 "inner_norm": norm_maker(cfg)(cfg.hidden_width) if cfg.inner_norm else None}
 
-    @log_io("b t d -> b t f")
-    def hidden(self, x: Tensor) -> Tensor:
-        return self.act(self.up(x))
+    @log_io("... d -> ... f")
+    def hidden(self, x: Tensor, *groups: Tensor) -> Tensor:
+        return self.act(self.up(x, *groups))
 
-    @log_io("b t d -> b t d")
-    def forward(self, x: Tensor) -> Tensor:
-        return self.out(self.dropout(self.inner_norm(self.hidden(x))))
+    @log_io("... d -> ... d")
+    def forward(self, x: Tensor, *groups: Tensor) -> Tensor:
+        return self.out(self.dropout(self.inner_norm(self.hidden(x, *groups))), *groups)
 
 
 class GLU(MLP):
@@ -110,15 +113,15 @@ class GLU(MLP):
 
     def __init__(
         self, dim: int, *, hidden_dim: int, activation: str = "silu", bias: bool = False,
-        dropout: float = 0.0, inner_norm: nn.Module | None = None,
+        dropout: float = 0.0, inner_norm: nn.Module | None = None, linear: Callable[..., nn.Module] = nn.Linear,
     ):
         super().__init__(dim, hidden_dim=hidden_dim, activation=activation, bias=bias,
-                         dropout=dropout, inner_norm=inner_norm)
-        self.gate = nn.Linear(dim, hidden_dim, bias=bias)
+                         dropout=dropout, inner_norm=inner_norm, linear=linear)
+        self.gate = linear(dim, hidden_dim, bias=bias)
 
-    @log_io("b t d -> b t f")
-    def hidden(self, x: Tensor) -> Tensor:
-        return self.act(self.gate(x)) * self.up(x)
+    @log_io("... d -> ... f")
+    def hidden(self, x: Tensor, *groups: Tensor) -> Tensor:
+        return self.act(self.gate(x, *groups)) * self.up(x, *groups)
 
 
 class ClampedGLU(GLU):
@@ -136,9 +139,9 @@ class ClampedGLU(GLU):
     def options_of(cls, cfg: LayerConfig) -> dict[str, Any]:
         return super().options_of(cfg) | {"limit": cfg.clamped_glu.limit, "offset": cfg.clamped_glu.offset}
 
-    @log_io("b t d -> b t f")
-    def hidden(self, x: Tensor) -> Tensor:
-        gate, up = self.gate(x).clamp(max=self.limit), self.up(x).clamp(-self.limit, self.limit)
+    @log_io("... d -> ... f")
+    def hidden(self, x: Tensor, *groups: Tensor) -> Tensor:
+        gate, up = self.gate(x, *groups).clamp(max=self.limit), self.up(x, *groups).clamp(-self.limit, self.limit)
         return self.act(gate) * (up + self.offset)
 
 
@@ -154,9 +157,9 @@ class ScaledGLU(GLU):
         self.up_scale = Rescaled(hidden_dim, start=1.0, stored=dim**-0.5)
         self.gate_scale = Rescaled(hidden_dim, start=dim**0.5, stored=dim**-0.5)
 
-    @log_io("b t d -> b t f")
+    @log_io("... d -> ... f")
     def hidden(self, x: Tensor) -> Tensor:
         return self.act(self.gate_scale(self.gate(x))) * self.up_scale(self.up(x))
 
 
-MLPS = {"mlp": MLP, "glu": GLU, "clamped_glu": ClampedGLU, "scaled_glu": ScaledGLU, "none": None}
+DENSE = {"mlp": MLP, "glu": GLU, "clamped_glu": ClampedGLU}  # of which there can be experts
