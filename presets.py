@@ -180,12 +180,13 @@ def at_scale(cfg: Config, size: str) -> Config:
 
 
 def block_parameters(cfg: ModelConfig) -> int:
-    """The parameters of a model's blocks, of which none is made."""
-    from model import Model  # torch takes a second, and only --scale needs it
+    """The parameters of a model's blocks that a token uses; no block is made."""
+    from model import Model, idle_parameters  # torch takes a second, and only --scale needs it
     from tools import unfilled
 
     with unfilled():
-        return sum(parameter.numel() for parameter in Model(override(cfg, {"vocab_size": 1})).blocks.parameters())
+        blocks = Model(override(cfg, {"vocab_size": 1})).blocks
+    return sum(parameter.numel() for parameter in blocks.parameters()) - idle_parameters(blocks)
 
 
 def parse_command_line(

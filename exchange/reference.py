@@ -36,14 +36,30 @@ def build(family: Family, theirs: Mapping[str, Any], weights: Mapping[str, Tenso
     try:
         config = known.from_dict(fields | {"dtype": "float32", "torch_dtype": None, "use_cache": False})
         model = kind._from_config(config, attn_implementation="eager", dtype=torch.float32)
-        found = model.load_state_dict({name: tensor.float() for name, tensor in weights.items()}, strict=False)
+        found = load(model, {name: tensor.float() for name, tensor in weights.items()})
         model.tie_weights()
     except Exception as error:  # of their many classes
         raise ValueError(f"transformers refuses the model: {' '.join(str(error).split())[:200]}") from None
-    lacking = [name for name in found.missing_keys if name in dict(model.named_parameters())]
-    if lacking or found.unexpected_keys:
-        raise ValueError(f"transformers has other weights: {', '.join([*lacking, *found.unexpected_keys][:3])}")
+    lacking = [name for name in found["missing_keys"] if name in dict(model.named_parameters())]
+    if lacking or found["unexpected_keys"]:
+        raise ValueError(f"transformers has other weights: {', '.join([*lacking, *found['unexpected_keys']][:3])}")
     return model.eval()
+
+
+def load(model: torch.nn.Module, weights: dict[str, Tensor]) -> dict[str, list[str]]:
+    """Put weights into their model; those of files whose names are others, such as experts, as their library does.
+
+    The result has "missing_keys" and "unexpected_keys".
+    """
+    if weights.keys() <= model.state_dict().keys() or not any(".experts." in name for name in weights):
+        return model.load_state_dict(weights, strict=False)._asdict()
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    filled, found = type(model).from_pretrained(None, config=model.config, state_dict=weights, dtype=torch.float32,
+                                                attn_implementation="eager", output_loading_info=True)
+    model.load_state_dict(filled.state_dict())
+    return found
 
 
 @torch.no_grad()

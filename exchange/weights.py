@@ -8,7 +8,7 @@ from torch import Tensor
 from config import ModelConfig
 from exchange.folder import RenamedTensors, require_finite
 from families.family import Family
-from families.weights import HEAD
+from families.weights import HEAD, weights_of
 from model import Model
 from tools import unfilled
 
@@ -27,7 +27,7 @@ def load_model(family: Family, cfg: ModelConfig, tensors: RenamedTensors) -> Mod
         if name in saved and not math.isclose(float(saved[name]), value, rel_tol=0.01):  # bfloat16 rounds it
             raise ValueError(f"{name} is {float(saved[name]):g}, and only {value:g} is known here")
     model = Model(cfg)
-    own = dict(model.named_parameters())
+    own = weights_of(model)
     with torch.no_grad():
         for name, tensor in family.weights.to_ours(cfg, own, tensors):
             own[name].copy_(require_finite(name, tensor))
@@ -54,7 +54,7 @@ def expected_shapes(family: Family, cfg: ModelConfig) -> dict[str, tuple[int, ..
     try:
         with unfilled():
             model = Model(cfg)
-            theirs = family.weights.to_theirs(cfg, dict(model.named_parameters()))
+            theirs = family.weights.to_theirs(cfg, weights_of(model))
     except RuntimeError as error:
         raise ValueError(f"config.json describes a model that cannot be made: {str(error).splitlines()[0]}") from None
     return {name: tuple(tensor.shape) for name, tensor in theirs.items()}
@@ -77,7 +77,7 @@ def head_name(family: Family) -> str:
 def their_weights(family: Family, cfg: ModelConfig, model: Model) -> dict[str, Tensor]:
     """The tensors to save, tied ones once."""
     with torch.no_grad():
-        found = family.weights.to_theirs(cfg, dict(model.named_parameters()))
+        found = family.weights.to_theirs(cfg, weights_of(model))
         buffers = {name: torch.tensor(value) for name, value in family.weights.constant_buffers(found).items()}
         return {name: tensor.detach().float().contiguous() for name, tensor in (found | buffers).items()}
 

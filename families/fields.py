@@ -158,14 +158,16 @@ def scale_of(cfg: ModelConfig) -> float:
 
 
 def llama_sizes(
-    *, vocab: int = 32000, dim: int = 4096, hidden_dim: int = 11008, layers: int = 32, heads: int = 32,
+    *, vocab: int = 32000, dim: int = 4096, hidden_dim: int | None = 11008, layers: int = 32, heads: int = 32,
     kv: int | None = None, context: int = 2048, dropout: float = 0.0, grouped: bool = True,
 ) -> tuple[Field, ...]:
     """The sizes, as Llama and most later families call them, with the defaults of a family.
 
-    Without `grouped`, each query head has a key/value head of its own.
+    Without `grouped`, each query head has a key/value head of its own. Another part reads the width of the MLP if
+    hidden_dim is None.
     """
-    return (vocabulary(vocab), Field("hidden_size", "dim", dim), hidden("intermediate_size", hidden_dim),
+    return (vocabulary(vocab), Field("hidden_size", "dim", dim),
+            *([hidden("intermediate_size", hidden_dim)] if hidden_dim else []),
             Field("num_hidden_layers", "num_layers", layers),
             Field("num_attention_heads", "attention.num_heads", heads), *([kv_heads(kv)] if grouped else []),
             Field("max_position_embeddings", "max_seq_len", context),

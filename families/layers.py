@@ -144,6 +144,25 @@ class Windows:
 
 
 @dataclass(frozen=True)
+class OneWindow:
+    """sliding_window of all layers, if use_sliding_window."""
+
+    window: int = 4096
+    names: tuple[str, ...] = ("use_sliding_window", "sliding_window")
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        return {"sliding_window": self.window}
+
+    def read(self, theirs: Theirs) -> dict[str, Any]:
+        return {"attention.window": theirs["sliding_window"] if theirs.get("use_sliding_window") else None}
+
+    def write(self, cfg: ModelConfig) -> dict[str, Any]:
+        window = cfg.attention.window
+        return {"use_sliding_window": window is not None, "sliding_window": window or self.window}
+
+
+@dataclass(frozen=True)
 class RopeByType(Rope):
     """Windows, and rope_parameters of sliding and of full layers, or the older rope_local_base_freq and rope_theta."""
 

@@ -41,7 +41,9 @@ def tiny(cfg: Config, *, vocab_size: int = 61, max_seq_len: int = 32) -> Config:
              "max_seq_len": max_seq_len}
     small |= changed(cfg.model, {
         "hidden_dim": lambda _: 80, "attention.head_dim": lambda _: 16, "attention.window": lambda _: 5,
-        "attention.num_kv_heads": lambda _: kv_heads})
+        "attention.num_kv_heads": lambda _: kv_heads, "moe.num_experts": lambda number: min(number, 8),
+        "moe.top_k": lambda number: min(number, 3), "moe.num_groups": lambda number: min(number, 4),
+        "moe.top_groups": lambda number: min(number, 2), "moe.shared_dim": lambda _: 56})
     if attends(cfg.model):
         small["attention.num_heads"] = kv_heads * min(attention.num_heads // attention.kv_heads, 2)
     return override(cfg, {"model": small})
@@ -57,7 +59,7 @@ def read_scale(size: str) -> float:
 def scaled(cfg: Config, target: float, count: Callable[[ModelConfig], int]) -> Config:
     """The same architecture with about `target` parameters in its blocks, to train on a small machine.
 
-    `count` gives the parameters of a model's blocks. The embedding and the head are not counted: the vocabulary is the
+    `count` gives the parameters of a model's blocks; of experts those that a token uses. The embedding and the head are not counted: the vocabulary is the
     tokenizer's. Kept are all choices, whole patterns of layers, the query heads for each key/value head, and the widths
     of the MLP and of all heads relative to the model's. The context and its windows are shorter, and AdamW's learning
     rate is GPT-2's, higher for narrower models.

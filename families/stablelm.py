@@ -3,7 +3,7 @@
 from families.family import About, Family
 from families.fields import QKV_BIASES, Field, activation, llama_sizes, switch, tied, unusual_head_dim
 from families.layers import Rope
-from families.weights import PRE, OnePerHead, llama_weights
+from families.weights import PRE, Numbered, llama_weights
 
 FAMILY = Family(
     model_type="stablelm", architecture="StableLmForCausalLM",
@@ -14,9 +14,9 @@ FAMILY = Family(
             switch("use_parallel_residual", "residual", False, on="parallel", off="pre"),
             switch("qk_layernorm", "qk_norm", False, on="each_head", off="none"),
             Field("hidden_dropout", "residual_dropout", 0.0)),
-    weights=llama_weights(PRE | {"norm": "input_layernorm"}, OnePerHead(
-        "mixer.branch.q_norm", "self_attn.q_layernorm.norms"), OnePerHead(
-        "mixer.branch.k_norm", "self_attn.k_layernorm.norms")),
+    weights=llama_weights(PRE | {"norm": "input_layernorm"}, Numbered(
+        "mixer.branch.q_norm", "self_attn.q_layernorm.norms.{}"), Numbered(
+        "mixer.branch.k_norm", "self_attn.k_layernorm.norms.{}")),
     about={
         "stablelm": About("a gated MLP, LayerNorm, a quarter of each head rotated, QKV biases", 2024,
                           "arXiv:2402.17834"),

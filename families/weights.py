@@ -14,8 +14,10 @@ from einops import pack, rearrange, unpack
 from config import ModelConfig
 
 # of the names of parameters: ours, theirs
-ENDS = (("weight", "weight"), ("scale", "weight"), ("bias", "bias"), *((name, name) for name in (
-    "alpha_p", "alpha_n", "lambda_q1", "lambda_k1", "lambda_q2", "lambda_k2", "sinks")))
+ENDS = (
+    ("weight", "weight"), ("scale", "weight"), ("bias", "bias"), *((name, name) for name in (
+        "alpha_p", "alpha_n", "lambda_q1", "lambda_k1", "lambda_q2", "lambda_k2", "sinks")),
+    ("balance", "e_score_correction_bias"))
 HEAD = "head.unembed"
 Tensors = Mapping[str, Any]
 
@@ -31,6 +33,10 @@ class Same:
     @property
     def modules(self) -> tuple[str, ...]:
         return (self.ours,)
+
+    def names(self, prefix: str, end: str, shape: Sequence[int]) -> list[str]:
+        """The names of theirs; `shape` is that of ours."""
+        return [f"{prefix}{self.theirs}.{end}"]
 
     def split(self, theirs: Any, shapes: Sequence, cfg: ModelConfig) -> list[Any]:
         return [theirs]
@@ -76,13 +82,27 @@ class Rows(Same):
 
 
 @dataclass(frozen=True)
-class OnePerHead(Same):
-    """Each row of ours, that of a head, is a module of theirs with a number."""
+class Numbered(Same):
+    """Each row of ours, that of a head or an expert, is a module of theirs with a number, for which theirs has {}."""
 
     by_rows = True
 
-    def their_modules(self, shape: Sequence[int]) -> list[str]:
-        return [f"{self.theirs}.{head}" for head in range(shape[0])]
+    def names(self, prefix: str, end: str, shape: Sequence[int]) -> list[str]:
+        return [f"{prefix}{self.theirs.format(number)}.{end}" for number in range(shape[0])]
+
+
+@dataclass(frozen=True)
+class Transposing(Same):
+    """Their stack of matrices is a parameter, with inputs in its rows; a bias is another one, `theirs`_bias."""
+
+    def names(self, prefix: str, end: str, shape: Sequence[int]) -> list[str]:
+        return [prefix + self.theirs + ("_bias" if end == "bias" else "")]
+
+    def split(self, theirs: Any, shapes: Sequence, cfg: ModelConfig) -> list[Any]:
+        return [theirs.mT if theirs.dim() == 3 else theirs]
+
+    def join(self, ours: Sequence[Any], cfg: ModelConfig) -> Any:
+        return ours[0].mT if ours[0].dim() == 3 else ours[0]
 
 
 @dataclass(frozen=True)
@@ -103,6 +123,9 @@ class Fused:
     def modules(self) -> tuple[str, ...]:
         return self.ours
 
+    def names(self, prefix: str, end: str, shape: Sequence[int]) -> list[str]:
+        return [f"{prefix}{self.theirs}.{end}"]
+
     def number(self, cfg: ModelConfig) -> int:
         return cfg.attention.kv_heads if self.parts == "kv_heads" else self.parts
 
@@ -115,6 +138,24 @@ class Fused:
         shares = [rearrange(module, "(n h) ... -> n h ...", n=self.number(cfg)) for module in ours]
         joined = rearrange(pack(shares, "n * d"[:2 * shares[0].dim() - 1])[0], "n h ... -> (n h) ...")
         return joined.t() if self.transposed else joined
+
+
+@dataclass(frozen=True)
+class Alternating(Transposing):
+    """Two stacks of ours are one of theirs, their outputs in turns (gpt-oss)."""
+
+    ours: tuple[str, ...]
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        return self.ours
+
+    def split(self, theirs: Any, shapes: Sequence, cfg: ModelConfig) -> list[Any]:
+        return [super(Alternating, self).split(theirs[..., start::2], shapes, cfg)[0] for start in (0, 1)]
+
+    def join(self, ours: Sequence[Any], cfg: ModelConfig) -> Any:
+        turns = [super(Alternating, self).join([stack], cfg) for stack in ours]
+        return rearrange(turns, "two ... f -> ... (f two)")
 
 
 Rule = Same | Fused
@@ -150,8 +191,7 @@ class WeightMap:
                 names = [f"{ours}{module}.{our_end}" for module in rule.modules]
                 if all(name in own for name in names):
                     left -= set(names)
-                    modules = rule.their_modules(own[names[0]].shape) if rule.by_rows else [rule.theirs]
-                    yield Pair(names, [f"{theirs}{module}.{their_end}" for module in modules], rule)
+                    yield Pair(names, rule.names(theirs, their_end, own[names[0]].shape), rule)
         if left:
             raise ValueError(f"{', '.join(sorted(left)[:3])} has no place in the weights of this family")
 
@@ -167,7 +207,7 @@ class WeightMap:
         """Each of our tensors from theirs, one pair at a time; `own` gives the shapes."""
         for pair in self.pairs(cfg, own):
             tensors = [theirs[name] for name in pair.theirs]
-            whole = rearrange(tensors, "h p -> h p") if pair.rule.by_rows else tensors[0]
+            whole = rearrange(tensors, "row ... -> row ...") if pair.rule.by_rows else tensors[0]
             parts = pair.rule.split(whole, [own[name].shape for name in pair.ours], cfg)
             yield from zip(pair.ours, parts, strict=True)
 
@@ -191,6 +231,12 @@ class WeightMap:
             full = f"{self.head}.{end}" if self.saved_head and module == self.saved_head else name
             found[self.prefix + full if bare and not full.startswith(self.head) else full] = name
         return found
+
+
+def weights_of(model: Any) -> dict[str, Any]:
+    """All that is saved of a model of ours, or of theirs, tied weights once."""
+    saved = model.state_dict()
+    return dict(model.named_parameters()) | {name: buffer for name, buffer in model.named_buffers() if name in saved}
 
 
 LINEARS = {"mixer.branch.q": "self_attn.q_proj", "mixer.branch.k": "self_attn.k_proj",

@@ -3,10 +3,12 @@
 import transformers
 from helpers import randomise
 from torch import nn
+from transformers.core_model_loading import revert_weight_conversion
 
 from config import Config, ModelConfig, override, replace
 from families import FAMILIES
 from families.family import Family
+from families.weights import weights_of
 from presets import load_preset, tiny
 
 VOCAB = 61
@@ -41,7 +43,10 @@ def shrunk(full: Config, vocab_size: int) -> ModelConfig:
     off = dict.fromkeys(("embed_dropout", "attention.dropout", "residual_dropout", "mlp_dropout"), 0.0)
     off |= {} if cfg.attention.scale is None else {"attention.scale": 1 / 3}  # that of narrower heads
     off |= {} if cfg.attention.clip is None else {"attention.clip": 0.4}  # below the largest values
-    off |= {"rope.original_len": 8, "rope.theta": 50.0} if cfg.rope.scaling == "llama3" else {}  # shorter than a text
+    off |= {"llama3": {"rope.original_len": 8, "rope.theta": 50.0},  # shorter than a text
+            "yarn": {"rope.original_len": 30, "rope.theta": 100.0, "rope.beta_fast": 8.0, "rope.beta_slow": 0.5},
+            }.get(cfg.rope.scaling, {})
+    off |= dict.fromkeys(("moe.balance_loss", "moe.router_z_loss"), 0.0)  # theirs have none of these
     return override(cfg, off | {"num_layers": len(cfg.layers) + 1})
 
 
@@ -51,6 +56,16 @@ def family_of(name: str) -> Family:
 
 SOME_OF_PRESETS = list({toy(preset): preset for preset in reversed(FAMILY_OF)}.values())[::-1]  # sizes do not matter
 TOYS = [*SOME_OF_PRESETS, *FORMS, *WITHOUT_PRESET]
+
+
+def tensors_of(theirs: nn.Module, values: dict | None = None) -> dict:
+    """Their weights, or other values of them such as gradients, under the names that they have in files."""
+    found = values or weights_of(theirs)
+    named = {name: value for name, value in found.items() if name in dict(theirs.named_parameters())
+             or name.endswith("e_score_correction_bias")}
+    if not any("experts" in name for name in named):
+        return named
+    return revert_weight_conversion(theirs, named)
 
 
 def build_theirs(config: dict) -> nn.Module:

@@ -89,7 +89,7 @@ VARIANTS |= {
              "unit_weights": True, "attention.num_kv_heads": 2},
     "experts in groups": {"mlp": "moe", "moe.scores": "sigmoid", "moe.num_experts": 8, "moe.num_groups": 4,
                           "moe.top_groups": 2, "moe.top_k": 3, "moe.balance_bias": True, "moe.scale": 2.5,
-                          "moe.shared_dim": 10, "moe.shared_gate": True, "residual": "parallel"},
+                          "moe.shared_dim": 10, "moe.shared_gate": True, "residual": "parallel", "inner_norm": True},
     "experts after a dense layer": {"layers": ("base", "routed"), "num_layers": 3, "kinds": {"routed": {
         "mlp": "moe", "moe.expert": "mlp", "moe.renormalise": False, "hidden_dim": 10, "moe.num_experts": 5}},
         "inner_norm": True},

@@ -20,6 +20,7 @@ from families.differences import NO_MATTER, differences
 from families.family import Family, Part
 from families.fields import Field, Implied
 from families.layers import Rope, Windows
+from families.weights import weights_of
 from model import Model
 from presets import PRESETS
 from tools import unfilled
@@ -33,6 +34,7 @@ from small_families import (  # noqa: E402
     build_theirs,
     family_of,
     full_size,
+    tensors_of,
     toy,
 )
 
@@ -45,13 +47,13 @@ def pair(preset: str) -> tuple[ModelConfig, nn.Module, Model]:
     cfg, family = toy(preset), family_of(preset)
     theirs = build_theirs(family.write(cfg) | {"pad_token_id": None, "bos_token_id": 0, "eos_token_id": 0})
     assert type(theirs).__name__ == family.architecture
-    return cfg, theirs, ours_with(family, cfg, dict(theirs.named_parameters()))
+    return cfg, theirs, ours_with(family, cfg, tensors_of(theirs))
 
 
 def ours_with(family: Family, cfg: ModelConfig, theirs: dict[str, Tensor]) -> Model:
     """Our model with their weights; each of its parameters has one, and none is left over."""
     model = Model(cfg)
-    own = dict(model.named_parameters())
+    own = weights_of(model)
     weights = dict(family.weights.to_ours(cfg, own, theirs))
     assert weights.keys() == own.keys()
     assert {name for pair in family.weights.pairs(cfg, own) for name in pair.theirs} == theirs.keys()
@@ -85,7 +87,7 @@ def test_gradients_are_equal(preset):
     loss_of(ours, tokens[:, :-1], tokens[:, 1:]).backward()
     theirs.zero_grad()
     theirs(tokens, labels=tokens).loss.backward()
-    gradients = {name: parameter.grad for name, parameter in theirs.named_parameters()}
+    gradients = tensors_of(theirs, {name: parameter.grad for name, parameter in theirs.named_parameters()})
     own = dict(ours.named_parameters())
     expected = dict(family_of(preset).weights.to_ours(cfg, own, gradients))
     assert_close({name: parameter.grad for name, parameter in own.items()}, expected, "parity_grad")
@@ -94,8 +96,8 @@ def test_gradients_are_equal(preset):
 @pytest.mark.parametrize("preset", TOYS)
 def test_weights_return_as_they_came(preset):
     cfg, theirs, ours = pair(preset)
-    back = family_of(preset).weights.to_theirs(cfg, dict(ours.named_parameters()))
-    saved = dict(theirs.named_parameters())
+    back = family_of(preset).weights.to_theirs(cfg, weights_of(ours))
+    saved = tensors_of(theirs)
     assert back.keys() == saved.keys()
     skipped = {name for name in saved if "embed_positions" in name}  # has rows that no token reads
     for name in saved.keys() - skipped:
@@ -134,6 +136,9 @@ OTHERS = {
     "rope.scaling": ("linear", "ntk"), "rope.factor": (5.0,),
     "attention.clip": (0.7, None), "attention.qk_norm_bias": (True,), "attention.sinks": (False,),
     "attention.qk_norm_after_rope": (True, False),
+    "rope.truncate": (True, False), "moe.renormalise": (True, False), "moe.scale": (1.1,), "moe.top_k": (1,),
+    "moe.scores": ("sigmoid", "softmax"), "moe.weigh_inputs": (True, False), "moe.num_groups": (2, 1),
+    "moe.top_groups": (1,), "clamped_glu.limit": (0.05,), "clamped_glu.offset": (0.7,),
     "embed_norm": (False,), "final_norm": (False, True), "pointer": (False,),
 }
 
@@ -184,7 +189,8 @@ def test_a_wrong_flag_breaks_the_equality(preset):
 # flags of presets that say how many weights there are, or nothing about the logits
 IN_WEIGHTS = {"dim", "num_layers", "hidden_dim", "vocab_size", "max_seq_len", "attention.num_heads",
               "attention.num_kv_heads", "attention.head_dim", "tie_embeddings", "mlp", "mlp_bias", "norm_bias",
-              "head_bias", "norm_affine", "kinds", "layers", "rope.original_len"}
+              "head_bias", "norm_affine", "kinds", "layers", "rope.original_len", "moe.expert", "moe.num_experts",
+              "moe.shared_dim", "moe.shared_gate", "moe.router_bias", "moe.balance_bias"}
 
 
 @pytest.mark.parametrize("preset", TOYS)
@@ -222,7 +228,7 @@ def test_other_values_of_the_fields_of_a_config_json_are_equal_too(preset):
     cfg = family.read(theirs.config.to_dict())
     assert not family.misfits(cfg)
     with torch.no_grad():
-        logits = ours_with(family, cfg, dict(theirs.named_parameters()))(text())
+        logits = ours_with(family, cfg, tensors_of(theirs))(text())
         assert_close(logits, theirs(text()).logits, "parity")
 
 

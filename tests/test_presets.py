@@ -45,7 +45,7 @@ def test_a_scaled_preset_has_the_parameters_and_the_proportions(preset):
     changed = {name for name, value in flat(model).items() if value != flat(whole.model)[name]}
     assert {re.sub(r"^kinds\.[\w-]+\.", "", name) for name in changed} <= SIZES
     assert model.num_layers % len(model.layers) == 0
-    assert model.hidden_width / model.dim == pytest.approx(whole.model.hidden_width / whole.model.dim, rel=0.05)
+    assert model.hidden_width / model.dim == pytest.approx(whole.model.hidden_width / whole.model.dim, rel=0.07)
     assert 12 <= model.head_width <= 48 and model.max_seq_len == min(256, whole.model.max_seq_len)
     if model.attention.kv_heads > 1 or heads_to_a_group(whole.model) < 20:  # falcon's 71 heads do not fit
         assert heads_to_a_group(model) == heads_to_a_group(whole.model)
@@ -80,7 +80,7 @@ def test_a_mixer_without_heads_is_scaled_too():
     assert block_parameters(at_scale(cfg, "1M").model) == pytest.approx(1e6, rel=0.15)
 
 
-@pytest.mark.parametrize("preset", ["gemma3", "falcon", "bloom"])
+@pytest.mark.parametrize("preset", ["gemma3", "falcon", "bloom", "qwen3-moe"])
 def test_a_scaled_preset_trains(preset):
     cfg = override(at_scale(load_preset(preset), "1M"), {"model.vocab_size": 61, "train.precision": "float32"})
     torch.manual_seed(0)

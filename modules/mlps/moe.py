@@ -7,7 +7,7 @@ import torch
 from einops import rearrange, reduce
 from torch import Tensor, nn
 
-from config import LayerConfig, MoeConfig
+from config import LayerConfig, MoeConfig, override
 from modules.mlps.dense import DENSE, MLP
 from modules.mlps.grouped import StackedLinear
 from modules.precision import Float32Buffers, widen
@@ -154,8 +154,8 @@ class MoE(Carrying):
         kind, stack = DENSE[cfg.moe.expert], partial(StackedLinear, num_groups=cfg.moe.num_experts)
         shared = None
         if cfg.moe.shared_dim:
-            shared = SharedExpert(kind(cfg.dim, **kind.options_of(cfg) | {"hidden_dim": cfg.moe.shared_dim}), cfg.dim,
-                                  gated=cfg.moe.shared_gate)
+            mlp = kind.from_config(override(cfg, {"hidden_dim": cfg.moe.shared_dim}))
+            shared = SharedExpert(mlp, cfg.dim, gated=cfg.moe.shared_gate)
         layers = [cfg.model.at(i) for i in range(cfg.model.num_layers)]
         return cls(Router(cfg.dim, cfg.moe), kind(cfg.dim, **kind.options_of(cfg), linear=stack), shared=shared,
                    weigh_inputs=cfg.moe.weigh_inputs, num_layers=sum(layer.mlp == "moe" for layer in layers))
