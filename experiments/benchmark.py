@@ -7,6 +7,7 @@
     memory           predicted memory compared with what a fresh process took
     loader           how much of a training step waits for its batch
     tracing          what a forward costs while it is traced, and what a marked method costs while it is not
+    experts          training steps of mixtures of experts compared with a dense model of the same active size
     gallery          the presets at one scale on tales: bits per byte, speed compared with gpt2, cache
 """
 
@@ -31,7 +32,8 @@ BENCHMARKS = {  # name -> its flags, and the module whose `run` measures
     "tokens-to-loss": (options.TokensToLoss, "tokens_to_loss"), "tracing": (options.Tracing, "tracing_cost"),
     "optimizer-steps": (options.OptimizerSteps, "optimizer_steps"), "memory": (options.Memory, "memory_accuracy"),
     "tokenizer": (options.Tokenizers, "tokenizer_speed"), "encode": (options.Encode, "encoding"),
-    "loader": (options.Loader, "loader_wait"), "gallery": (options.Gallery, "gallery_table")}
+    "loader": (options.Loader, "loader_wait"), "experts": (options.Experts, "experts_speed"),
+    "gallery": (options.Gallery, "gallery_table")}
 WIDTH = 120  # of a table in a file
 
 

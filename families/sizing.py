@@ -59,10 +59,10 @@ def read_scale(size: str) -> float:
 def scaled(cfg: Config, target: float, count: Callable[[ModelConfig], int]) -> Config:
     """The same architecture with about `target` parameters in its blocks, to train on a small machine.
 
-    `count` gives the parameters of a model's blocks; of experts those that a token uses. The embedding and the head are not counted: the vocabulary is the
-    tokenizer's. Kept are all choices, whole patterns of layers, the query heads for each key/value head, and the widths
-    of the MLP and of all heads relative to the model's. The context and its windows are shorter, and AdamW's learning
-    rate is GPT-2's, higher for narrower models.
+    `count` gives the parameters of a model's blocks; of experts those that a token uses. The embedding and the head
+    are not counted: the vocabulary is the tokenizer's. Kept are all choices, whole patterns of layers, the query heads
+    for each key/value head, and the widths of the MLP and of all heads relative to the model's. The context and its
+    windows are shorter, and AdamW's learning rate is GPT-2's, higher for narrower models.
     Raises ValueError if no size is within 15 % of the target.
     """
     model, period = cfg.model, len(cfg.model.layers)

@@ -125,3 +125,22 @@ class Gallery:
     eval_tokens: int = 100_000  # held-out tokens, at most
     page: str = "docs/gallery.md"  # relative to the project's folder
     device: str = "auto"  # auto = cuda, else mps, else cpu
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experts:
+    """Time training steps on tales of mixtures of experts and of a dense model with as many active parameters.
+
+    The dense model's MLP is as wide as the experts of a token together. All take turns in one process, and the fastest
+    steps count, on a CPU in processor time. A mixture of 16 experts must reach 0.6 of the dense model's tokens/s.
+    """
+
+    experts: tuple[int, ...] = (4, 16, 64)  # numbers of experts to measure
+    top_k: int = 2  # experts of a token
+    dim: int = 320
+    num_layers: int = 7
+    hidden_dim: int = 512  # of an expert; with the others 10M active parameters in the blocks
+    precision: str = "auto"  # as train.precision
+    optimizer: str = "adamw"  # as train.optimizer; a step of muon takes as much longer as there are more matrices
+    rounds: int = 8
+    device: str = "auto"  # auto = cuda, else mps, else cpu

@@ -29,7 +29,10 @@ def grouped_mm(x: Tensor, weight: Tensor, ends: Tensor) -> Tensor:
     out = x.new_empty(len(x), weight.shape[2])
     for number, rows in _groups(ends):
         window = _window(rows, x)
-        out[rows] = (x[window] @ weight[number])[rows.start - window.start:][:rows.stop - rows.start]
+        if window.start == rows.start:  # what is too much belongs to later groups, which are still to come
+            torch.mm(x[window], weight[number], out=out[window])
+        else:
+            out[rows] = x[window].mm(weight[number])[rows.start - window.start:][:rows.stop - rows.start]
     return out
 
 
@@ -43,9 +46,10 @@ def grouped_outer(x: Tensor, y: Tensor, ends: Tensor) -> Tensor:
         return nn.functional.grouped_mm(x.contiguous().mT, y.contiguous(), offs=ends)
     out = x.new_zeros(len(ends), x.shape[1], y.shape[1])
     for number, rows in _groups(ends):
-        window = _window(rows, x)
-        own = torch.zeros_like(y[window])
-        own[rows.start - window.start:][:rows.stop - rows.start] = y[rows]
+        window, own = _window(rows, x), y[rows]
+        if window != rows:
+            own = y[window].clone()
+            own[:rows.start - window.start] = own[rows.stop - window.start:] = 0
         torch.mm(x[window].mT, own, out=out[number])
     return out
 
