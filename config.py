@@ -27,12 +27,12 @@ from configuration.units import parse_bytes, parse_seconds
 
 __all__ = [
     "CHECKED", "AlibiConfig", "AttentionConfig", "ClampedGluConfig", "Config", "DataConfig", "LayerConfig",
-    "ModelConfig", "MoeConfig", "NgptConfig", "RopeConfig", "SampleConfig", "SinusoidalConfig", "T5Config", "TokenizerConfig",
+    "LatentConfig", "ModelConfig", "MoeConfig", "NgptConfig", "RopeConfig", "SampleConfig", "SinusoidalConfig", "T5Config", "TokenizerConfig",
     "TrainConfig", "diff", "flags", "flat", "from_dict", "get", "load_config", "override", "parse_bytes",
     "parse_seconds", "replace", "rotated_channels", "save_config", "to_dict",
 ]
 
-Mixer = Literal["attention", "none"]
+Mixer = Literal["attention", "latent", "none"]
 Mlp = Literal["mlp", "glu", "clamped_glu", "scaled_glu", "moe", "none"]
 Expert = Literal["mlp", "glu", "clamped_glu"]
 ExpertScores = Literal["softmax", "sigmoid"]
@@ -63,7 +63,7 @@ Tracker = Literal["tensorboard", "wandb"]
 
 @flags
 class AttentionConfig:
-    """The numbers of mixer=attention."""
+    """The numbers of mixer=attention; mixer=latent has some of them."""
 
     num_heads: int = 4  # query heads (h)
     num_kv_heads: int | None = None  # key/value heads (g); None = num_heads, 1 = MQA. arXiv:2305.13245
@@ -100,6 +100,26 @@ class AttentionConfig:
     def __post_init__(self):
         require_positive(self, "num_heads", "num_kv_heads", "head_dim", "window", "softcap", "scale", "clip")
         require_between(self, "dropout")
+
+
+@flags
+class LatentConfig:
+    """The numbers of mixer=latent, besides those of attention."""
+
+    kv_rank: int = 64  # numbers of the vector of a token from which its keys and values come (r); with rope_dim all that is cached
+    q_rank: int | None = None  # numbers of the vector from which its queries come; None = they come from the stream
+    nope_dim: int = 32  # width of the part of a query and key that has no position
+    rope_dim: int = 16  # width of the part that has one; a token has one such key, which all heads share
+    v_dim: int = 32  # width of a head's values
+    bias: bool = False  # biases of the projections to these vectors
+    norm_eps: float = 1e-6  # of the norms of these vectors
+
+    @property
+    def head_dim(self) -> int:
+        return self.nope_dim + self.rope_dim
+
+    def __post_init__(self):
+        require_positive(self, "kv_rank", "q_rank", "nope_dim", "rope_dim", "v_dim", "norm_eps")
 
 
 @flags
@@ -247,7 +267,8 @@ class ModelConfig:
     layers: tuple[str, ...] = ("base",)  # the kind of each layer, repeated over the depth: base, a name in kinds, or a mixer
     kinds: dict[str, dict[str, Any]] = field(default_factory=dict)  # kind -> the flags in which it differs from the model: {"local": {"attention.window": 512}}
 
-    attention: AttentionConfig = field(default_factory=AttentionConfig)  # mixer=attention
+    attention: AttentionConfig = field(default_factory=AttentionConfig)  # mixer=attention or latent
+    latent: LatentConfig = field(default_factory=LatentConfig)  # mixer=latent: multi-head latent attention. arXiv:2405.04434
     rope: RopeConfig = field(default_factory=RopeConfig)  # position=rope
     alibi: AlibiConfig = field(default_factory=AlibiConfig)  # position=alibi
     clamped_glu: ClampedGluConfig = field(default_factory=ClampedGluConfig)  # mlp=clamped_glu, or experts of that kind

@@ -18,16 +18,23 @@ def attends(layer: Any) -> bool:
     return layer.mixer == "attention"
 
 
+def has_heads(layer: Any) -> bool:
+    """Whether a layer's mixer has heads that attend, which some flags of attention and rope concern."""
+    return layer.mixer in ("attention", "latent")
+
+
 def has_part(layer: Any, group: str) -> bool:
     """Whether a layer has the part that a group of flags belongs to: one of its choices is the group's name."""
     choices = {field.name: getattr(layer, field.name) for field in fields(layer)}
     if layer.mlp == "moe":
         choices["expert"] = layer.moe.expert
+    if group == "attention" or group == layer.position == "rope":
+        return has_heads(layer)
     return any(word == group and (flag != "position" or attends(layer)) for flag, word in choices.items())
 
 
 # when a group acts, in words
-CONDITIONS = {"attention": "a mixer is attention", "rope": "position is rope", "alibi": "position is alibi",
+CONDITIONS = {"attention": "a mixer is attention or latent", "rope": "position is rope", "alibi": "position is alibi",
               "t5": "position is t5", "ngpt": "residual is ngpt", "sinusoidal": "position is sinusoidal",
               "clamped_glu": "mlp or moe.expert is clamped_glu"}
 
@@ -56,21 +63,25 @@ LAYER_ACTS: dict[tuple[str, ...], Acts] = {
     ("norm_affine", "inner_norm"): ("norm is not none", lambda c: c.norm != "none"),
     ("qk_norm",): ("norm or attention.qk_norm_kind is not none, or qk_norm is unit", lambda c: attends(c) and (
         c.qk_norm == "unit" or (c.attention.qk_norm_kind or c.norm) != "none")),
-    ("attention.qk_norm_kind", "attention.qk_norm_affine"): ("qk_norm is neither none nor unit",
-                                                             lambda c: c.qk_norm not in ("none", "unit")),
+    ("attention.qk_norm_kind", "attention.qk_norm_affine"): (
+        "a mixer is attention, and qk_norm is neither none nor unit",
+        lambda c: attends(c) and c.qk_norm not in ("none", "unit")),
     ("attention.qk_norm_bias",): ("qk_norm is neither none nor unit, and its kind is rms, layer or dyt with a scale",
-                                  lambda c: c.qk_norm not in ("none", "unit") and _qk_norm_has_bias(c)),
+                                  lambda c: attends(c) and c.qk_norm not in ("none", "unit") and _qk_norm_has_bias(c)),
     ("attention.qk_norm_after_rope",): (
         "position is rope and qk_norm is unit, or head or each_head with a learned scale or of kind layer or dyt",
-        lambda c: has_part(c, "rope") and (c.qk_norm == "unit" or c.qk_norm in ("head", "each_head")
+        lambda c: attends(c) and has_part(c, "rope") and (c.qk_norm == "unit" or c.qk_norm in ("head", "each_head")
                                            and _qk_norm_sees_turns(c))),
     ("norm_eps",): ("norm is neither dyt nor none", lambda c: c.norm not in ("dyt", "none")),
     ("norm_bias",): ("norm is neither cosine nor none, and norm_affine is on",
                      lambda c: c.norm not in ("cosine", "none") and c.norm_affine),
     ("norm_unit_offset",): ("norm is none of cosine, dyt and none, and norm_affine is on",
                             lambda c: c.norm not in ("cosine", "dyt", "none") and c.norm_affine),
-    ("position",): ("a mixer is attention, or position is learned or sinusoidal",
-                    lambda c: attends(c) or c.position in IN_EMBEDDING),
+    ("position",): ("a mixer is attention, or latent with position=rope, or position is learned or sinusoidal",
+                    lambda c: attends(c) or has_part(c, "rope") or c.position in IN_EMBEDDING),
+    tuple(f"attention.{name}" for name in (
+        "num_kv_heads", "head_dim", "q_bias", "k_bias", "v_bias", "clip", "gate", "differential", "value_residual",
+        "share_kv")): ("a mixer is attention", attends),
     ("rope.original_len",): ("rope.scaling is llama3 or yarn", lambda c: c.rope.scaling in ("llama3", "yarn")),
     ("rope.low_freq_factor", "rope.high_freq_factor"): ("rope.scaling is llama3",
                                                         lambda c: c.rope.scaling == "llama3"),

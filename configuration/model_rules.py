@@ -38,6 +38,8 @@ PLAIN_MODEL: dict[str, Any] = {
     "attention.differential": False, "attention.value_residual": "none", "attention.share_kv": False,
     "alibi.scale": 1.0, "t5.num_buckets": 32, "t5.max_distance": 128, "t5.shared": True, "sinusoidal.theta": 10_000.0,
     "clamped_glu.limit": 7.0, "clamped_glu.offset": 1.0, "ngpt.alpha": 0.05,
+    "latent.kv_rank": 64, "latent.q_rank": None, "latent.nope_dim": 32, "latent.rope_dim": 16, "latent.v_dim": 32,
+    "latent.bias": False, "latent.norm_eps": 1e-6,
     "moe.expert": "glu", "moe.num_experts": 8, "moe.top_k": 2, "moe.scores": "softmax", "moe.renormalise": True,
     "moe.scale": 1.0, "moe.weigh_inputs": False, "moe.num_groups": 1, "moe.top_groups": 1, "moe.router_bias": False,
     "moe.shared_dim": None, "moe.shared_gate": False, "moe.balance_loss": 0.0, "moe.router_z_loss": 0.0,
@@ -112,7 +114,7 @@ def check_shapes(cfg: Any) -> None:
         raise ValueError(f"attention.differential=True and attention.dropout={cfg.attention.dropout}: both halves of "
                          "the values would lose other weights; leave one of them off")
     if has_part(cfg, "rope"):
-        rotated_channels(cfg.head_width, cfg.rope.fraction)
+        rotated_channels(cfg.latent.rope_dim if cfg.mixer == "latent" else cfg.head_width, cfg.rope.fraction)
 
 
 def resolve_kinds(cfg: Any, layer_kind: type) -> dict[str, Any]:

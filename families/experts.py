@@ -13,7 +13,8 @@ TRAINING = ("output_router_logits",)  # fields that change no logit
 
 def experts(num: str, number: int, top_k: int, *, chosen: str = "num_experts_per_tok") -> tuple[Field, ...]:
     """The number of experts and of those of a token, with the defaults of a family."""
-    return Field(num, "moe.num_experts", number), Field(chosen, "moe.top_k", top_k)
+    return Field(num, "moe.num_experts", number), Field(
+        chosen, "moe.top_k", top_k, lambda given: top_k if given is None else given)
 
 
 def renormalised(default: bool) -> Field:

@@ -172,7 +172,8 @@ def _require_few(flags: Mapping[str, Any]) -> None:
 
 def _settled(cfg: ModelConfig) -> ModelConfig:
     """Without a scale of the scores that is the default of its head width; an MLP of no given width has 4 x dim."""
-    changes = {"hidden_dim": 4 * cfg.dim} if cfg.hidden_dim is None and cfg.mlp == "mlp" else {}
+    unknown = any(layer.hidden_dim is None and layer.mlp == "mlp" for layer in map(cfg.at, range(cfg.num_layers)))
+    changes = {"hidden_dim": 4 * cfg.dim} if unknown else {}
     if cfg.attention.scale is not None:
         plain = override(cfg, {"attention.scale": None})
         changes |= {"attention.scale": None} if isclose(cfg.attention.scale, scale_of(plain), rel_tol=1e-12) else {}

@@ -4,7 +4,9 @@
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import groupby
 from typing import Any, NamedTuple
 
 from config import Config, ModelConfig, flat, override
@@ -16,6 +18,8 @@ ASPECT = 64  # dim / num_layers, as in GPT-2
 CONTEXT = 256  # tokens, at a million parameters
 LR, LR_TARGET = 6e-4, 85e6  # GPT-2's learning rate, and the parameters of its blocks
 
+
+LATENT_HEAD = 32  # the width of a head without position, whose proportions in published models are those of 128
 
 Widths = tuple[int, int, int]  # dim, num_heads, head_dim
 
@@ -35,18 +39,35 @@ class Shape(NamedTuple):
 
 def tiny(cfg: Config, *, vocab_size: int = 61, max_seq_len: int = 32) -> Config:
     """The same architecture at toy size, for tests and traces: every choice is kept, widths and depth are reduced."""
-    attention = cfg.model.attention
+    attention, layers = cfg.model.attention, cfg.model.layers
     kv_heads = 1 if attention.kv_heads == 1 else 2
-    small = {"dim": 48, "num_layers": max(2, len(cfg.model.layers)), "vocab_size": vocab_size,
+    if is_whole(cfg.model):
+        layers = shortened(layers, 5)
+    small = {"dim": 48, "layers": layers, "num_layers": max(2, len(layers)), "vocab_size": vocab_size,
              "max_seq_len": max_seq_len}
     small |= changed(cfg.model, {
         "hidden_dim": lambda _: 80, "attention.head_dim": lambda _: 16, "attention.window": lambda _: 5,
         "attention.num_kv_heads": lambda _: kv_heads, "moe.num_experts": lambda number: min(number, 8),
         "moe.top_k": lambda number: min(number, 3), "moe.num_groups": lambda number: min(number, 4),
-        "moe.top_groups": lambda number: min(number, 2), "moe.shared_dim": lambda _: 56})
+        "moe.top_groups": lambda number: min(number, 2), "moe.shared_dim": lambda _: 160})
     if attends(cfg.model):
         small["attention.num_heads"] = kv_heads * min(attention.num_heads // attention.kv_heads, 2)
+    elif is_latent(cfg.model):
+        sizes = {"kv_rank": 20, "q_rank": 28, "nope_dim": 16, "rope_dim": 8, "v_dim": 12}
+        small |= {"attention.num_heads": 3} | changed(cfg.model, {
+            f"latent.{name}": lambda _, size=size: size for name, size in sizes.items()})
     return override(cfg, {"model": small})
+
+
+def is_whole(model: ModelConfig) -> bool:
+    """Whether the kinds of layers have no pattern that repeats, but are said one by one."""
+    return len(set(model.layers)) > 1 and len(model.layers) == model.num_layers
+
+
+def shortened(layers: Sequence[str], number: int) -> tuple[str, ...]:
+    """About so many layers, the runs of each kind as long relative to each other, of 1 at least."""
+    runs = [(kind, len(list(same))) for kind, same in groupby(layers)]
+    return tuple(kind for kind, length in runs for _ in range(max(1, round(length * number / len(layers)))))
 
 
 def read_scale(size: str) -> float:
@@ -65,13 +86,20 @@ def scaled(cfg: Config, target: float, count: Callable[[ModelConfig], int]) -> C
     windows are shorter, and AdamW's learning rate is GPT-2's, higher for narrower models.
     Raises ValueError if no size is within 15 % of the target.
     """
+    if is_whole(cfg.model):
+        layers = shortened(cfg.model.layers, max(4, round(4 * (target / 1e6) ** (1 / 3))))
+        cfg = override(cfg, {"model.layers": layers, "model.num_layers": len(layers)})
     model, period = cfg.model, len(cfg.model.layers)
 
     def parameters(shape: Shape) -> int:
         pattern = override(model, shaped(model, shape._replace(num_layers=period), target))
         return count(pattern) * shape.num_layers // period
 
-    best = nearest_shape(model, target, fit_density(model, lambda widths: parameters(Shape(period, *widths)) / period))
+    if is_whole(model):
+        best = nearest_width(model, target, parameters)
+    else:
+        density = fit_density(model, lambda widths: parameters(Shape(period, *widths)) / period)
+        best = nearest_shape(model, target, density)
     if abs(parameters(best) / target - 1) > MOST_OFF:
         raise ValueError(f"no such model has {target:,.0f} parameters: the nearest has {parameters(best):,}")
     rate = {"train.lr": float(f"{LR * (LR_TARGET / target) ** (1 / 3):.0e}")} if cfg.train.optimizer == "adamw" else {}
@@ -97,6 +125,15 @@ def nearest_shape(model: ModelConfig, target: float, density: Callable[[float], 
     return min(shapes(model, target, density(own_share), depth), key=rank)
 
 
+def nearest_width(model: ModelConfig, target: float, parameters: Callable[[Shape], int]) -> Shape:
+    """The shape with all layers of the model whose parameters are nearest to the target."""
+    def of_width(eights: int) -> Shape:
+        return Shape(model.num_layers, 8 * eights, *own_widths(model)[1:])
+
+    above = bisect_left(range(2000), target, lo=2, key=lambda eights: parameters(of_width(eights)))
+    return min(map(of_width, (above - 1, above)), key=lambda shape: abs(parameters(shape) - target))
+
+
 def fit_density(model: ModelConfig, count: Callable[[Widths], float]) -> Callable[[float], float]:
     """The parameters of a layer for each square of the width: linear in the width of all heads, see head_share.
 
@@ -111,7 +148,7 @@ def fit_density(model: ModelConfig, count: Callable[[Widths], float]) -> Callabl
 def shapes(model: ModelConfig, target: float, density: float, depth: float) -> Iterator[Shape]:
     """Shapes of about `target` parameters and about `depth` layers, in whole patterns."""
     period = len(model.layers)
-    for number in range(1 if period > 1 else 2, 4 + int(depth / period)):
+    for number in [1] if is_whole(model) else range(1 if period > 1 else 2, 4 + int(depth / period)):
         for three in widths(model, (target / (density * number * period)) ** 0.5):
             yield Shape(number * period, *three)
 
@@ -162,7 +199,8 @@ def shaped(model: ModelConfig, shape: Shape, target: float) -> dict[str, Any]:
     longer = context / model.max_seq_len
     narrower = shape.head_dim / model.head_width
     rules: dict[str, Callable[[Any], Any]] = {
-        "hidden_dim": lambda width: max(8, 8 * round(width * shape.dim / model.dim / 8)),
+        **dict.fromkeys(("hidden_dim", "moe.shared_dim"), lambda width: max(8, 8 * round(
+            width * shape.dim / model.dim / 8))),
         "attention.window": lambda window: round(context * min(max(window / model.max_seq_len, 1 / 8), 1 / 2)),
     }
     if attends(model):
@@ -171,6 +209,14 @@ def shaped(model: ModelConfig, shape: Shape, target: float) -> dict[str, Any]:
                   "attention.num_kv_heads": lambda number: max(1, round(number * fewer)),
                   "attention.head_dim": lambda width: round(width * narrower),
                   "attention.scale": lambda scale: power_of(scale, model.head_width, shape.head_dim)}
+    if is_latent(model):
+        smaller, narrow = shape.dim / model.dim, LATENT_HEAD / 128
+        rules |= {f"latent.{name}": lambda rank: max(8, 8 * round(rank * smaller / 8))
+                  for name in ("kv_rank", "q_rank")}
+        rules |= {f"latent.{name}": lambda width: max(2, 2 * round(width * narrow / 2))
+                  for name in ("nope_dim", "rope_dim", "v_dim")}
+        rules |= {"attention.num_heads": lambda number: max(1, round(number * smaller / narrow)),
+                  "attention.scale": lambda scale: scale * narrow**-0.5}
     if any(layer.rope.scaling in ("llama3", "yarn") for layer in model.by_kind.values()):
         rules["rope.original_len"] = lambda tokens: max(1, round(tokens * longer))
     sizes = {"dim": shape.dim, "num_layers": shape.num_layers, "vocab_size": None, "max_seq_len": context}
@@ -190,6 +236,11 @@ def changed(model: ModelConfig, rules: Mapping[str, Callable[[Any], Any]]) -> di
         if flag in rules and value is not None:
             found[name] = rules[flag](value)
     return found
+
+
+def is_latent(model: ModelConfig) -> bool:
+    """Whether a layer's mixer is latent attention."""
+    return any(layer.mixer == "latent" for layer in model.by_kind.values())
 
 
 def attends(model: ModelConfig) -> bool:

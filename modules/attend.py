@@ -154,7 +154,8 @@ def make_attend(cfg: LayerConfig) -> nn.Module:
 def make_kernel(cfg: LayerConfig) -> nn.Module:
     """One fused call; what it cannot do is done step by step."""
     own = cfg.attention
-    scale = cfg.head_width**-0.5 if own.scale is None else own.scale
+    width = cfg.latent.head_dim if cfg.mixer == "latent" else cfg.head_width
+    scale = width**-0.5 if own.scale is None else own.scale
     if own.sinks:
         return SinkAttention(own.num_heads, scale=scale, dropout=own.dropout, softcap=own.softcap)
     if own.is_fused:

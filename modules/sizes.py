@@ -17,13 +17,16 @@ def axis_sizes(cfg: ModelConfig) -> dict[str, int | tuple[int, ...]]:
     """
     layers = [cfg.at(i) for i in range(len(cfg.layers))]
     routed = [layer for layer in layers if layer.mlp == "moe"]
+    latent = [layer for layer in layers if layer.mixer == "latent"]
     attending = [layer for layer in layers if layer.mixer == "attention"]
     sizes = {
         "d": {cfg.dim}, "v": {cfg.padded_vocab_size}, "c": {cfg.pointer_dim} if cfg.pointer else set(),
         "f": {layer.hidden_width for layer in layers if layer.mlp != "none"} | {
             layer.moe.shared_dim for layer in routed if layer.moe.shared_dim},
         "e": {layer.moe.num_experts for layer in routed}, "k": {layer.moe.top_k for layer in routed},
-        "h": {layer.attention.num_heads for layer in attending}, "g": {layer.attention.kv_heads for layer in attending},
+        "h": {layer.attention.num_heads for layer in attending + latent},
+        "r": {layer.latent.kv_rank for layer in latent},
+        "g": {layer.attention.kv_heads for layer in attending},
         "p": {layer.head_width for layer in attending},
     }
     several = {letter: tuple(sorted(found)) for letter, found in sizes.items() if found}

@@ -6,6 +6,7 @@ from inspect import getdoc
 from itertools import groupby
 
 from config import Config, LayerConfig, ModelConfig, flat, override
+from configuration.acting import has_heads
 from configuration.command_line import spell_value
 from configuration.model_rules import IN_EMBEDDING, PLAIN_MODEL
 from model import Model
@@ -53,11 +54,18 @@ def cache_bytes(cfg: ModelConfig) -> tuple[int, int]:
 
     Keys and values, and the keys of the pointer.
     """
-    layers = [cfg.at(i) for i in range(cfg.num_layers) if cfg.at(i).mixer == "attention"]
-    sizes = [(2 * BYTES * layer.attention.kv_heads * layer.head_width, layer.attention.window) for layer in layers]
+    layers = [cfg.at(i) for i in range(cfg.num_layers) if has_heads(cfg.at(i))]
+    sizes = [(BYTES * cached_numbers(layer), layer.attention.window) for layer in layers]
     pointer = BYTES * cfg.pointer_dim if cfg.pointer else 0
     return (pointer + sum(size for size, window in sizes if window is None),
             sum(size * min(window, cfg.max_seq_len) for size, window in sizes if window is not None))
+
+
+def cached_numbers(layer: LayerConfig) -> int:
+    """What a layer keeps of each token: keys and values, or a latent vector and a rotated key."""
+    if layer.mixer == "latent":
+        return layer.latent.kv_rank + layer.latent.rope_dim
+    return 2 * layer.attention.kv_heads * layer.head_width
 
 
 def spell_cache(cfg: ModelConfig) -> str:
@@ -148,14 +156,15 @@ def details(cfg: LayerConfig, branch: str, word: str) -> list[str]:
         experts = [f"{own.top_k} of {own.num_experts} experts"] if word == "moe" else []
         return [*experts, f"{cfg.hidden_width:,} wide", cfg.activation, *marks(cfg, "mlp_"), *marks(cfg, f"{word}."),
                 *branch_marks(cfg)]
-    if word != "attention":
+    if not has_heads(cfg):
         return marks(cfg, f"{word}.")
-    own = cfg.attention
-    heads = [f"{own.num_heads} head{'s' * (own.num_heads > 1)} of {cfg.head_width}"]
-    heads += [f"{own.kv_heads} for keys and values"] if own.kv_heads != own.num_heads else []
+    own, latent = cfg.attention, word == "latent"
+    heads = [f"{own.num_heads} head{'s' * (own.num_heads > 1)} of {cfg.latent.head_dim if latent else cfg.head_width}"]
+    heads += [f"{own.kv_heads} for keys and values"] if own.kv_heads != own.num_heads and not latent else []
+    heads += marks(cfg, "latent.") if latent else []
     word = "no positions" if cfg.position == "none" else cfg.position
     positions = [] if cfg.position in IN_EMBEDDING else [" ".join([word, *marks(cfg, f"{cfg.position}.")])]
-    qk_norm = [f"qk_norm={cfg.qk_norm}"] if cfg.qk_norm != "none" else []
+    qk_norm = [f"qk_norm={cfg.qk_norm}"] if cfg.qk_norm != "none" and not latent else []
     return [*heads, *positions, *qk_norm, *marks(cfg, "attention."), *branch_marks(cfg)]
 
 

@@ -8,6 +8,7 @@ from transformers.core_model_loading import revert_weight_conversion
 from config import Config, ModelConfig, override, replace
 from families import FAMILIES
 from families.family import Family
+from families.sizing import is_whole
 from families.weights import weights_of
 from presets import load_preset, tiny
 
@@ -47,7 +48,7 @@ def shrunk(full: Config, vocab_size: int) -> ModelConfig:
             "yarn": {"rope.original_len": 30, "rope.theta": 100.0, "rope.beta_fast": 8.0, "rope.beta_slow": 0.5},
             }.get(cfg.rope.scaling, {})
     off |= dict.fromkeys(("moe.balance_loss", "moe.router_z_loss"), 0.0)  # theirs have none of these
-    return override(cfg, off | {"num_layers": len(cfg.layers) + 1})
+    return override(cfg, off | {"num_layers": len(cfg.layers) + (not is_whole(full.model))})
 
 
 def family_of(name: str) -> Family:

@@ -96,6 +96,13 @@ VARIANTS |= {
     "one clamped expert, its input weighted": {"mlp": "moe", "moe.expert": "clamped_glu", "clamped_glu.limit": 0.5,
                                                "moe.scores": "sigmoid", "moe.top_k": 1, "moe.renormalise": False,
                                                "moe.weigh_inputs": True, "moe.router_bias": True, "mlp_bias": True},
+    "latent, compressed queries, window": {
+        "mixer": "latent", "latent.q_rank": 10, "latent.kv_rank": 14, "latent.nope_dim": 6, "latent.rope_dim": 4,
+        "latent.v_dim": 5, "latent.bias": True, "attention.window": 5, "rope.layout": "interleaved",
+        "inner_norm": True, "attention.out_bias": True},
+    "latent without positions, eager, with sinks": {
+        "mixer": "latent", "position": "none", "attention.backend": "eager", "attention.softcap": 2.0,
+        "attention.sinks": True},
     "norms scaled by depth": {"depth_scaled_norms": True, "layers": ("base", "none")},
     "norms within branches": {"inner_norm": True, "mlp": "glu"},
     "alibi, flatter": {"position": "alibi", "alibi.scale": 0.25},
@@ -324,8 +331,11 @@ def test_the_fused_kernel_equals_the_explicit_one(flags):
 YARN = {"rope.scaling": "yarn", "rope.factor": 4.0, "rope.original_len": 30, "rope.theta": 100.0,
         "rope.beta_fast": 8.0, "rope.beta_slow": 0.5, "attention.head_dim": 16}
 LLAMA3 = {"rope.scaling": "llama3", "rope.factor": 4.0, "rope.original_len": 30, "rope.theta": 100.0}
-MOE = {"mlp": "moe"}
+MOE, LATENT = {"mlp": "moe"}, {"mixer": "latent"}
 OTHER: dict[str, tuple[Any, dict[str, Any]]] = {
+    "latent.kv_rank": (20, LATENT), "latent.q_rank": (10, LATENT), "latent.nope_dim": (10, LATENT),
+    "latent.rope_dim": (8, LATENT), "latent.v_dim": (10, LATENT), "latent.bias": (True, LATENT),
+    "latent.norm_eps": (0.1, LATENT),
     "moe.expert": ("mlp", MOE), "moe.num_experts": (5, MOE), "moe.top_k": (3, MOE), "moe.scores": ("sigmoid", MOE),
     "moe.renormalise": (False, MOE), "moe.scale": (2.0, MOE), "moe.weigh_inputs": (True, MOE),
     "moe.num_groups": (4, MOE), "moe.top_groups": (2, MOE | {"moe.num_groups": 4}), "moe.router_bias": (True, MOE),

@@ -23,8 +23,8 @@ def settings(name):
         yield from value if isinstance(value, tuple) else (value,)
 
 
-def test_thirty_one_configurations_are_measured():
-    assert len(named_cases()) == 31
+def test_thirty_two_configurations_are_measured():
+    assert len(named_cases()) == 32
 
 
 @pytest.mark.parametrize("name", MENUS)

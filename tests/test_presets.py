@@ -26,8 +26,9 @@ from training.step import TrainState
 ROOT = Path(__file__).resolve().parent.parent
 EMPTY = tuple(f"ladder-0{rung}" for rung in range(1, 5))  # rungs without a mixer and an MLP
 SCALABLE = [name for name in PRESETS if not name.startswith(EMPTY)]
-SIZES = {"dim", "num_layers", "hidden_dim", "vocab_size", "max_seq_len", "rope.original_len"} | {
-    f"attention.{name}" for name in ("num_heads", "num_kv_heads", "head_dim", "window", "scale")}
+SIZES = {"dim", "num_layers", "hidden_dim", "vocab_size", "max_seq_len", "rope.original_len", "moe.shared_dim"} | {
+    f"attention.{name}" for name in ("num_heads", "num_kv_heads", "head_dim", "window", "scale")} | {
+    f"latent.{name}" for name in ("kv_rank", "q_rank", "nope_dim", "rope_dim", "v_dim")}
 
 
 def heads_to_a_group(cfg: ModelConfig) -> float:
@@ -43,10 +44,14 @@ def test_a_scaled_preset_has_the_parameters_and_the_proportions(preset):
     model = cfg.model
     assert block_parameters(model) == pytest.approx(1e6, rel=0.15)
     changed = {name for name, value in flat(model).items() if value != flat(whole.model)[name]}
+    if len(whole.model.layers) == whole.model.num_layers:  # said one by one: fewer of each kind
+        assert set(model.layers) == set(whole.model.layers)
+        changed -= {"layers"}
     assert {re.sub(r"^kinds\.[\w-]+\.", "", name) for name in changed} <= SIZES
     assert model.num_layers % len(model.layers) == 0
     assert model.hidden_width / model.dim == pytest.approx(whole.model.hidden_width / whole.model.dim, rel=0.07)
-    assert 12 <= model.head_width <= 48 and model.max_seq_len == min(256, whole.model.max_seq_len)
+    width = model.latent.nope_dim if "latent" in {layer.mixer for layer in model.by_kind.values()} else model.head_width
+    assert 12 <= width <= 48 and model.max_seq_len == min(256, whole.model.max_seq_len)
     if model.attention.kv_heads > 1 or heads_to_a_group(whole.model) < 20:  # falcon's 71 heads do not fit
         assert heads_to_a_group(model) == heads_to_a_group(whole.model)
     windows = {layer.attention.window for layer in model.by_kind.values()} - {None}

@@ -54,6 +54,8 @@ CASES: dict[str, dict[str, Any]] = {
                           "model.position": "t5"},
     "experts": {"model.mlp": "moe", "model.dim": 192, "model.hidden_dim": 192, "model.moe.num_experts": 16,
                 "model.moe.shared_dim": 96, "model.moe.balance_loss": 0.01, "model.moe.balance_bias": True},
+    "latent": {"model.mixer": "latent", "model.dim": 256, "model.num_layers": 6, "model.latent.q_rank": 96,
+               "model.latent.kv_rank": 64, "model.attention.num_heads": 8, "model.max_seq_len": 512},
     "soap": {"train.optimizer": "soap", "model.dim": 256, "model.num_layers": 4},
     "ngpt": {"preset": "ngpt", "model.dim": 256, "model.num_layers": 6, "model.attention.num_heads": 8,
              "model.hidden_dim": 1024, "model.max_seq_len": 256, "train.batch_size": 8},

@@ -15,6 +15,7 @@ these rows of the batch, without their first n tokens, which are padding in all 
 from config import LayerConfig
 from configuration.sharing import shares
 from modules.mixers.attention import Attention
+from modules.mixers.latent import LatentAttention
 from modules.mixers.sharing import SharingAttention
 
 
@@ -26,4 +27,4 @@ class AttentionByFlags:
         return (SharingAttention if shares(cfg) else Attention).from_config(cfg)
 
 
-MIXERS = {"attention": AttentionByFlags, "none": None}
+MIXERS = {"attention": AttentionByFlags, "latent": LatentAttention, "none": None}

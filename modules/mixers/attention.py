@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from config import LayerConfig
 from modules.attend import make_attend
-from modules.masks import make_mask
+from modules.masks import Mask, make_mask
 from modules.norm import norm_maker
 from modules.position import BIASES
 from modules.qk_norm import qk_norm_maker
@@ -148,12 +148,15 @@ class Attention(LoggingModule):
     def look_at(self, q: Tensor, keys: Keys, bias: Tensor | None, context: Context) -> Tensor:
         """The attention output of each query to keys (b, g, s, p) with values and positions. Shape: -> (b, t, h p)."""
         k, v, k_positions = keys
-        if context.documents is None:
-            mask = make_mask(context.positions, k_positions, window=self.window, fresh=q.shape[2] == k.shape[2],
-                             causal=context.causal)
-        else:
-            mask = context.documents.mask(self.window)
+        mask = what_is_seen(context, k_positions, window=self.window, fresh=q.shape[2] == k.shape[2])
         return rearrange(self.attend(q, k, v, mask, bias), "b h t p -> b t (h p)")
+
+
+def what_is_seen(context: Context, k_positions: Tensor, *, window: int | None, fresh: bool) -> Mask:
+    """The keys that each query sees; `fresh`: none of them is cached."""
+    if context.documents is not None:
+        return context.documents.mask(window)
+    return make_mask(context.positions, k_positions, window=window, fresh=fresh, causal=context.causal)
 
 
 def options_of(cfg: LayerConfig) -> dict[str, Any]:

@@ -1,0 +1,108 @@
+"""Attention whose keys and values come from one short vector of each token, which is all that the cache holds."""
+
+from collections.abc import Callable
+
+import torch
+from einops import einsum, rearrange, repeat
+from torch import Tensor, nn
+
+from config import LatentConfig, LayerConfig
+from modules.attend import make_kernel
+from modules.mixers.attention import KVCache, what_is_seen
+from modules.norm import RMSNorm, norm_maker
+from modules.rope import ROTARY
+from modules.stream import Context
+from tools import LoggingModule, log_io
+
+
+class LowRank(LoggingModule):
+    """up(norm(down(x))): a map through a latent vector of `q_rank` numbers. Shape: (b, t, d) -> (b, t, out_dim)."""
+
+    def __init__(self, dim: int, out_dim: int, latent: LatentConfig):
+        super().__init__()
+        self.down = nn.Linear(dim, latent.q_rank, bias=latent.bias)
+        self.norm = RMSNorm(latent.q_rank, eps=latent.norm_eps)
+        self.up = nn.Linear(latent.q_rank, out_dim, bias=False)
+
+    @log_io("b t d -> b t _")
+    def forward(self, x: Tensor) -> Tensor:
+        return self.up(self.norm(self.down(x)))
+
+
+class LatentAttention(LoggingModule):
+    """Multi-head latent attention. DeepSeek-AI 2024, arXiv:2405.04434, equations 9 to 19.
+
+    A token has a latent vector of `kv_rank` numbers, from which the keys and values of all heads come, and a key of
+    `rope_dim` numbers with its position that all heads share. A query has `nope_dim` numbers for the first kind of key
+    and `rope_dim` for the second; with `q_rank` it comes from a latent vector too.
+
+    With a cache, the maps from the latent vector are applied to the query and to the output in place of every token
+    (the absorbed form): the heads then share one key, the latent vector and the rotated part.
+    Shape: x (b, t, d) -> (b, t, d).
+    """
+
+    def __init__(
+        self, dim: int, latent: LatentConfig, *, num_heads: int, out_bias: bool, rotary: nn.Module | None,
+        attend: Callable[[], nn.Module], window: int | None, inner_norm: nn.Module | None,
+    ):
+        super().__init__()
+        self.sizes, self.num_heads, self.window = latent, num_heads, window
+        q_dim = num_heads * latent.head_dim
+        self.q = LowRank(dim, q_dim, latent) if latent.q_rank else nn.Linear(dim, q_dim, bias=False)
+        self.kv_down = nn.Linear(dim, latent.kv_rank + latent.rope_dim, bias=latent.bias)
+        self.kv_norm = RMSNorm(latent.kv_rank, eps=latent.norm_eps)
+        self.kv_up = nn.Linear(latent.kv_rank, num_heads * (latent.nope_dim + latent.v_dim), bias=False)
+        self.rotary, self.attend = rotary, attend()
+        self.inner_norm = nn.Identity() if inner_norm is None else inner_norm
+        self.out = nn.Linear(num_heads * latent.v_dim, dim, bias=out_bias)
+
+    @classmethod
+    def from_config(cls, cfg: LayerConfig) -> "LatentAttention":
+        own, latent = cfg.attention, cfg.latent
+        return cls(cfg.dim, latent, num_heads=own.num_heads, out_bias=own.out_bias, window=own.window,
+                   rotary=ROTARY[cfg.rope.layout](latent.rope_dim, cfg.rope) if cfg.position == "rope" else None,
+                   attend=lambda: make_kernel(cfg),
+                   inner_norm=norm_maker(cfg)(own.num_heads * latent.v_dim) if cfg.inner_norm else None)
+
+    def make_cache(self, max_len: int) -> KVCache:
+        return KVCache(max_len)
+
+    @log_io("b t d, ... t -> b h t _, b h t _, b one t r, b one t _")
+    def project(self, x: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Both parts of the queries, the latent vectors, and the keys that have a position."""
+        sizes = self.sizes
+        q = rearrange(self.q(x), "b t (h p) -> b h t p", h=self.num_heads)
+        q, q_turned = q.split((sizes.nope_dim, sizes.rope_dim), dim=-1)
+        latent, k_turned = self.kv_down(x).split((sizes.kv_rank, sizes.rope_dim), dim=-1)
+        latent, k_turned = (rearrange(part, "b t r -> b 1 t r") for part in (self.kv_norm(latent), k_turned))
+        if self.rotary is not None:
+            angles = self.rotary.angles(positions)
+            q_turned, k_turned = self.rotary(q_turned, angles), self.rotary(k_turned, angles)
+        return q, q_turned, latent, k_turned
+
+    @log_io("b t d -> b t d")
+    def forward(self, x: Tensor, context: Context, cache: KVCache | None = None) -> Tensor:
+        q, q_turned, latent, k_turned = self.project(x, context.positions)
+        if cache is None:
+            mask = what_is_seen(context, context.positions, window=self.window, fresh=True)
+            y = self.attend(*self.expand(q, q_turned, latent, k_turned), mask, None)
+        else:
+            latent, k_turned, positions = cache.append(latent, k_turned, context.positions)
+            mask = what_is_seen(context, positions, window=self.window, fresh=q.shape[2] == latent.shape[2])
+            k_up, v_up = self.maps()
+            q = torch.cat((einsum(q, k_up, "b h t p, h p r -> b h t r"), q_turned), dim=-1)
+            y = self.attend(q, torch.cat((latent, k_turned), dim=-1), latent, mask, None)  # (b, h, t, r)
+            y = einsum(y, v_up, "b h t r, h p r -> b h t p")
+        return self.out(self.inner_norm(rearrange(y, "b h t p -> b t (h p)")))
+
+    def expand(self, q: Tensor, q_turned: Tensor, latent: Tensor, k_turned: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values of each head. Shape: (b, h, t, nope_dim + rope_dim), the same, (b, h, t, v_dim)."""
+        up = rearrange(self.kv_up(latent), "b 1 t (h p) -> b h t p", h=self.num_heads)
+        k, v = up.split((self.sizes.nope_dim, self.sizes.v_dim), dim=-1)
+        shared = repeat(k_turned, "b 1 t p -> b h t p", h=self.num_heads)
+        return torch.cat((q, q_turned), dim=-1), torch.cat((k, shared), dim=-1), v
+
+    def maps(self) -> tuple[Tensor, Tensor]:
+        """From a latent vector to the keys and to the values of each head. Shape: (h, p, r), twice."""
+        whole = rearrange(self.kv_up.weight, "(h p) r -> h p r", h=self.num_heads)
+        return whole.split((self.sizes.nope_dim, self.sizes.v_dim), dim=1)
