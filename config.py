@@ -34,6 +34,7 @@ __all__ = [
 
 Mixer = Literal["attention", "latent", "none"]
 Mlp = Literal["mlp", "glu", "clamped_glu", "scaled_glu", "moe", "none"]
+Branch = Literal["mixer", "mlp"]
 Expert = Literal["mlp", "glu", "clamped_glu"]
 ExpertScores = Literal["softmax", "sigmoid"]
 GATED = ("glu", "clamped_glu", "scaled_glu")  # of Mlp, those with a third matrix
@@ -85,6 +86,7 @@ class AttentionConfig:
     sinks: bool = False  # a learned score for each head that takes attention and gives nothing, as in gpt-oss. arXiv:2309.17453
     differential: bool = False  # pairs of heads: the attention of one less a learned share of the other's. arXiv:2410.05258
     value_residual: ValueResidual = "none"  # mix the values with those of the first layer: half of each (fixed), or by two learned numbers. arXiv:2410.17897
+    exclusive: bool = False  # take from a head's output what points along its own position's value, as far as it learns to (XSA). arXiv:2603.09078
     share_kv: bool = False  # use the keys and values of the last layer before that has its own and the same window: neither projections nor a cache. arXiv:2405.12981; by kinds, as in Gemma 3n
     backend: AttentionBackend = "sdpa"  # sdpa: one fused call; eager: scores computed step by step, for reading and tracing
 
@@ -294,6 +296,11 @@ class ModelConfig:
     logit_scale: float = 1.0  # factor on the logits, before the softcap (Grok-1 0.577)
     token_scale: bool = False  # a learned factor on the logit of each token, as in nGPT
     residual_scale: float = 1.0  # factor on each branch as it joins the stream (Granite)
+    layer_scale: float | None = None  # start of a learned factor on each channel of what a branch adds (LayerScale); None = off. arXiv:2103.17239
+    drop_branch: float = 0.0  # probability of leaving out a branch for a row, in the last layer; less in earlier ones (stochastic depth). arXiv:1603.09382
+    canon: tuple[Branch, ...] = ()  # branches before which a short causal convolution adds earlier tokens (Canon layers): mixer is A, mlp is C. Allen-Zhu 2025, Physics of Language Models 4.1
+    canon_len: int = 4  # tokens of it
+    skip_to_embedding: bool = False  # before each layer x becomes a x + b x_0, with the embedding x_0 and two learned numbers of the layer, 1 and 0 at first, as in nanochat
     embed_dropout: float = 0.0  # probability of dropping a channel of the embedding
     residual_dropout: float = 0.0  # probability of dropping a channel of a branch as it joins the stream
     mlp_dropout: float = 0.0  # probability of dropping a hidden unit of the MLP

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from config import ModelConfig, diff, override
-from modules.block import RESIDUALS, Caches, make_block
+from modules.block import Caches, make_block
 from modules.embed import Embed
 from modules.head import Head
 from modules.init import draw_matrices, normalise_matrices
@@ -27,6 +27,7 @@ from modules.norm import norm_maker
 from modules.pointer import Pointer
 from modules.sizes import axis_sizes, idle_parameters
 from modules.stream import Context, Stream, make_context
+from modules.wiring import RESIDUALS
 from tools import LoggingModule, log_io
 
 

@@ -81,7 +81,7 @@ LAYER_ACTS: dict[tuple[str, ...], Acts] = {
                     lambda c: attends(c) or has_part(c, "rope") or c.position in IN_EMBEDDING),
     tuple(f"attention.{name}" for name in (
         "num_kv_heads", "head_dim", "q_bias", "k_bias", "v_bias", "clip", "gate", "differential", "value_residual",
-        "share_kv")): ("a mixer is attention", attends),
+        "exclusive", "share_kv")): ("a mixer is attention", attends),
     ("rope.original_len",): ("rope.scaling is llama3 or yarn", lambda c: c.rope.scaling in ("llama3", "yarn")),
     ("rope.low_freq_factor", "rope.high_freq_factor"): ("rope.scaling is llama3",
                                                         lambda c: c.rope.scaling == "llama3"),
@@ -90,13 +90,17 @@ LAYER_ACTS: dict[tuple[str, ...], Acts] = {
     ("activation", "mlp_bias", "mlp_dropout", "hidden_dim"): ("mlp is not none", lambda c: c.mlp != "none"),
     ("hidden_mult", "hidden_multiple_of"): ("mlp is not none and hidden_dim is not given",
                                             lambda c: c.mlp != "none" and c.hidden_dim is None),
-    ("residual", "residual_scale", "residual_dropout"): ("a layer has a mixer or an MLP", has_branches),
+    ("residual", "residual_scale", "residual_dropout", "layer_scale", "drop_branch"): (
+        "a layer has a mixer or an MLP", has_branches),
     ("residual",): ("norm is not none, or residual is parallel, ngpt or none",
                     lambda c: c.norm != "none" or c.residual in ("parallel", "ngpt", "none")),
     ("depth_scaled_norms",): ("residual is pre, parallel or parallel_each, and a layer after the first has a norm "
                               "before a branch",
                               lambda c: c.residual in ("pre", "parallel", "parallel_each") and c.norm != "none"
                               and c.num_layers > 1 and has_branches(c)),
+    ("canon",): ("a layer has the branches that it names",
+                 lambda c: all(getattr(c, name) != "none" for name in c.canon)),
+    ("canon_len",): ("canon is given", lambda c: bool(c.canon)),
     ("moe.shared_gate",): ("moe.shared_dim is given", lambda c: c.moe.shared_dim is not None),
     ("moe.bias_rate",): ("moe.balance_bias is on", lambda c: c.moe.balance_bias),
     ("moe.top_groups",): ("moe.num_groups is above 1", lambda c: c.moe.num_groups > 1),

@@ -36,6 +36,7 @@ PLAIN_MODEL: dict[str, Any] = {
     "attention.qk_norm_kind": None, "attention.qk_norm_affine": None, "attention.qk_norm_bias": None,
     "attention.qk_norm_after_rope": False, "attention.clip": None, "attention.gate": "none", "attention.sinks": False,
     "attention.differential": False, "attention.value_residual": "none", "attention.share_kv": False,
+    "attention.exclusive": False,
     "alibi.scale": 1.0, "t5.num_buckets": 32, "t5.max_distance": 128, "t5.shared": True, "sinusoidal.theta": 10_000.0,
     "clamped_glu.limit": 7.0, "clamped_glu.offset": 1.0, "ngpt.alpha": 0.05,
     "latent.kv_rank": 64, "latent.q_rank": None, "latent.nope_dim": 32, "latent.rope_dim": 16, "latent.v_dim": 32,
@@ -49,7 +50,8 @@ PLAIN_MODEL: dict[str, Any] = {
     "rope.beta_slow": 1.0, "rope.truncate": True, "rope.attention_factor": None,
     "pointer": False, "pointer_dim": 64,
     "tie_embeddings": False, "embed_scale": 1.0, "logit_softcap": None, "logit_scale": 1.0, "token_scale": False,
-    "residual_scale": 1.0,
+    "residual_scale": 1.0, "layer_scale": None, "drop_branch": 0.0, "canon": (), "canon_len": 4,
+    "skip_to_embedding": False,
     "embed_dropout": 0.0, "residual_dropout": 0.0, "mlp_dropout": 0.0,
     "init": "normal", "init_std": 0.02, "out_init": "same", "head_zero_init": False, "unit_weights": False,
     "z_loss": 0.0,
@@ -61,7 +63,7 @@ NEUTRAL_MODEL = PLAIN_MODEL | {"attention.backend": "sdpa", "attention.num_heads
 WHOLE_MODEL = {"dim", "num_layers", "vocab_size", "vocab_multiple_of", "max_seq_len", "layers", "kinds", "head_bias",
                "final_norm", "embed_norm", "pointer", "pointer_dim", "tie_embeddings", "embed_scale", "logit_softcap",
                "logit_scale", "token_scale", "embed_dropout", "init", "init_std", "out_init", "head_zero_init",
-               "unit_weights", "z_loss"}
+               "unit_weights", "z_loss", "skip_to_embedding"}
 ALSO_WHOLE_MODEL = {"norm", "norm_eps", "norm_affine", "norm_bias", "norm_unit_offset", "residual"}  # the final norm's
 
 
@@ -92,7 +94,12 @@ def check_model(cfg: Any, layer_kind: type) -> None:
 def check_layer(cfg: Any) -> None:
     """Raise ValueError if a flag of a layer is impossible."""
     require_positive(cfg, "dim", "hidden_dim", "hidden_mult", "hidden_multiple_of", "norm_eps")
-    require_between(cfg, "residual_dropout", "mlp_dropout")
+    require_between(cfg, "residual_dropout", "mlp_dropout", "drop_branch")
+    require_positive(cfg, "layer_scale")
+    if cfg.canon_len < 2:
+        raise ValueError(f"canon_len={cfg.canon_len} has no earlier token: use 2 or more")
+    if len(set(cfg.canon)) < len(cfg.canon):
+        raise ValueError(f"canon={words_of(cfg.canon)} names a branch twice: name each once")
     if cfg.residual in ("none", "ngpt") and cfg.out_init == "zero":
         raise ValueError(f"residual={cfg.residual!r} with out_init='zero' keeps only zeros of a branch and never "
                          "learns: use out_init='same' or 'depth'")
@@ -113,6 +120,9 @@ def check_shapes(cfg: Any) -> None:
     if cfg.attention.differential and cfg.attention.dropout:
         raise ValueError(f"attention.differential=True and attention.dropout={cfg.attention.dropout}: both halves of "
                          "the values would lose other weights; leave one of them off")
+    if cfg.attention.differential and cfg.attention.exclusive:
+        raise ValueError("attention.differential=True and attention.exclusive=True: a pair of heads has no value of "
+                         "its own; leave one of them off")
     if has_part(cfg, "rope"):
         rotated_channels(cfg.latent.rope_dim if cfg.mixer == "latent" else cfg.head_width, cfg.rope.fraction)
 

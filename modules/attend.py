@@ -1,6 +1,8 @@
 """How queries, keys and values become outputs: scores, their softmax, and the mean of the values."""
 
 import math
+from functools import cache
+from typing import Any
 
 import torch
 from einops import rearrange, repeat
@@ -108,6 +110,29 @@ class SinkAttention(EagerAttention):
         return self.dropout(weights.type_as(scores))
 
 
+class Exclusive(LoggingModule):
+    """y - tanh(alpha) (y . u) u, u = v / |v|: the output of a head without a share of what its own position says.
+
+    XSA, arXiv:2603.09078. alpha is learned for each head and starts at 0, where nothing is taken away.
+    Shape: y (b, h, t, p), v (b, g, t, p), the values of the same positions -> (b, h, t, p).
+    """
+
+    def __init__(self, num_heads: int):
+        super().__init__()
+        self.alpha = nn.Parameter(torch.empty(num_heads))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        nn.init.zeros_(self.alpha)
+
+    @log_io("b h t p, b g t p -> b h t p")
+    def forward(self, y: Tensor, v: Tensor) -> Tensor:
+        own = nn.functional.normalize(widen(v), dim=-1)
+        own, _ = for_each_query_head(y, own, own)
+        along = (widen(y) * own).sum(-1, keepdim=True) * own
+        return (widen(y) - self.alpha.tanh().view(-1, 1, 1) * along).type_as(y)
+
+
 class DifferentialAttention(LoggingModule):
     """Heads in pairs: the weights of one less lambda times those of the other, over the values of both.
 
@@ -154,10 +179,20 @@ def make_attend(cfg: LayerConfig) -> nn.Module:
 def make_kernel(cfg: LayerConfig) -> nn.Module:
     """One fused call; what it cannot do is done step by step."""
     own = cfg.attention
-    width = cfg.latent.head_dim if cfg.mixer == "latent" else cfg.head_width
+    width, as_named = (cfg.latent.head_dim, of_any_widths) if cfg.mixer == "latent" else (cfg.head_width, lambda x: x)
     scale = width**-0.5 if own.scale is None else own.scale
     if own.sinks:
-        return SinkAttention(own.num_heads, scale=scale, dropout=own.dropout, softcap=own.softcap)
+        return as_named(SinkAttention)(own.num_heads, scale=scale, dropout=own.dropout, softcap=own.softcap)
     if own.is_fused:
-        return SDPA(scale=scale, dropout=own.dropout)
-    return EagerAttention(scale=scale, dropout=own.dropout, softcap=own.softcap)
+        return as_named(SDPA)(scale=scale, dropout=own.dropout)
+    return as_named(EagerAttention)(scale=scale, dropout=own.dropout, softcap=own.softcap)
+
+
+@cache
+def of_any_widths(kernel: type[nn.Module]) -> type[nn.Module]:
+    """The same kernel for values that are not as wide as keys: its trace names no widths."""
+    @log_io("b h t _, b g s _, b g s _, ... t s, ... t s -> b h t _")
+    def forward(self, *args: Any) -> Tensor:
+        return kernel.forward(self, *args)
+
+    return type(kernel.__name__, (kernel,), {"forward": forward, "__doc__": kernel.__doc__})

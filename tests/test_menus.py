@@ -6,7 +6,6 @@ from typing import get_args, get_type_hints
 import pytest
 
 import config
-from modules.block import RESIDUALS
 from modules.init import OUT_STD
 from modules.mixers import MIXERS
 from modules.mlps import MLPS
@@ -14,6 +13,7 @@ from modules.mlps.dense import ACTIVATIONS
 from modules.norm import NORMS
 from modules.position import POSITIONS
 from modules.rope import ROTARY, SCALINGS
+from modules.wiring import RESIDUALS
 from objective import OBJECTIVES
 from optim import OPTIMIZERS
 from optimizing.schedules import SCHEDULES

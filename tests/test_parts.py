@@ -19,6 +19,7 @@ from modules.norm import L2Norm, LayerNorm, Rescaled, RMSNorm
 from modules.position import T5Bias
 from modules.qk_norm import EachHeadNorm
 from modules.rope import RoPE
+from modules.short_conv import ShortConv
 from modules.stream import Context, Stream
 from presets import load_preset, tiny
 
@@ -348,6 +349,82 @@ def test_the_matrices_of_ngpt_have_vectors_of_length_one_at_the_start_and_after_
         model.after_step()
     scales = [part.value() for part in Model(small_config(**NGPT)).modules() if isinstance(part, Rescaled)]
     assert {round(x.mean().item(), 4) for x in scales} == {0.05, 1.0, round(24**0.5, 4)}
+
+
+# ---- exclusive attention ----
+
+
+def test_exclusive_attention_takes_a_share_of_what_points_along_its_own_value():
+    flags = {"attention.exclusive": True, "attention.num_kv_heads": 2, "attention.window": 5}
+    model, plain, x = small_model(**flags), small_model(**flags | {"attention.exclusive": False}), torch.randn(2, 9, 24)
+    layer, other = model.blocks[0].mixer.branch, plain.blocks[0].mixer.branch
+    other.load_state_dict(layer.state_dict(), strict=False)
+    layer.out = other.out = nn.Identity()
+    context = model.read(small_tokens(t=9)).context
+    y, v = other(x, context).unflatten(-1, (4, 6)), layer.v(x).unflatten(-1, (2, 6)).repeat_interleave(2, dim=2)
+    own = v / v.norm(dim=-1, keepdim=True)
+    expected = y - layer.exclusive.alpha.tanh()[:, None] * (y * own).sum(-1, keepdim=True) * own
+    assert_close(layer(x, context), expected.flatten(2), "same")
+    assert Model(small_config(**flags)).blocks[0].mixer.branch.exclusive.alpha.abs().max() == 0
+
+
+# ---- how branches join ----
+
+
+def test_a_layer_scale_is_a_factor_on_each_channel_of_what_a_branch_adds():
+    model = small_model(layer_scale=0.1, residual_scale=0.5)
+    block, x = model.blocks[0], torch.randn(2, 5, 24)
+    context = model.read(small_tokens(t=5)).context
+    x_1 = x + 0.5 * block.mixer.channels.factor * block.mixer.branch(block.mixer.norm(x), context)
+    expected = x_1 + 0.5 * block.mlp.channels.factor * block.mlp.branch(block.mlp.norm(x_1))
+    assert_close(block(Stream(x), context).x, expected, "same")
+    assert_close(Model(small_config(layer_scale=0.1)).blocks[0].mlp.channels.factor, torch.full((24,), 0.1), "rounding")
+
+
+def test_stochastic_depth_leaves_out_branches_of_rows_more_often_in_later_layers():
+    model = small_model(drop_branch=0.6, num_layers=3)
+    assert [block.mlp.drop_branch.probability for block in model.blocks] == pytest.approx([0.2, 0.4, 0.6])
+    part, y = model.blocks[2].mlp.drop_branch, torch.ones(1000, 2, 3)
+    assert_close(part(y), y, "rounding")
+    dropped = part.train()(y)
+    assert_close(dropped.unique(), torch.tensor([0.0, 2.5]), "rounding")
+    assert (dropped == dropped[:, :1, :1]).all() and dropped.mean().item() == pytest.approx(1, abs=0.15)
+
+
+@pytest.mark.parametrize("residual", ["pre", "parallel", "sandwich"])
+def test_a_layer_may_begin_with_a_share_of_the_embedding(residual):
+    model = small_model(skip_to_embedding=True, residual=residual, num_layers=3)
+    plain = small_model(residual=residual, num_layers=3)
+    plain.load_state_dict(model.state_dict(), strict=False)
+    tokens = small_tokens()
+    embedded = x = model.embed(tokens, torch.arange(13))
+    context = model.read(tokens).context
+    for block, other in zip(model.blocks, plain.blocks, strict=True):
+        x = other(Stream(block["enter"].own * x + block["enter"].embedded * embedded), context).x
+    assert_close(model(tokens), model.head(model.norm(x)), "same")
+    first = Model(small_config(skip_to_embedding=True)).blocks[1]["enter"]
+    assert (first.own.item(), first.embedded.item()) == (1, 0)
+
+
+# ---- Canon layers ----
+
+
+def test_a_canon_layer_adds_earlier_tokens_by_weights_of_each_channel():
+    conv, x = ShortConv(6, length=4), torch.randn(2, 7, 6)
+    y = conv(x, Context(torch.arange(7)))
+    for t in range(7):
+        expected = x[:, t] + sum(conv.weight[i] * x[:, t - i] for i in range(4) if t >= i)
+        assert_close(y[:, t], expected, "same")
+    assert conv.weight.abs().max() <= 0.5
+
+
+def test_canon_layers_stand_behind_the_norms_of_their_branches():
+    model = small_model(canon=("mixer", "mlp"))
+    block, x = model.blocks[0], torch.randn(2, 5, 24)
+    context = model.read(small_tokens(t=5)).context
+    mixer, mlp = block.mixer.branch, block.mlp.branch
+    x_1 = x + mixer.part(mixer.conv(block.mixer.norm(x), context), context)
+    assert_close(block(Stream(x), context).x, x_1 + mlp.part(mlp.conv(block.mlp.norm(x_1), context)), "same")
 
 
 # ---- Grok-1 ----

@@ -8,7 +8,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from config import LayerConfig
-from modules.attend import make_attend
+from modules.attend import Exclusive, make_attend
 from modules.masks import Mask, make_mask
 from modules.norm import norm_maker
 from modules.position import BIASES
@@ -89,7 +89,7 @@ class Attention(LoggingModule):
         qk_norm: Callable[..., tuple[nn.Module, nn.Module]], norm_after_rope: bool,
         rotary: nn.Module | None, distance_bias: nn.Module | None,
         attend: Callable[[], nn.Module], window: int | None, clip: float | None, gate: Callable[[], nn.Module] | None,
-        inner_norm: nn.Module | None, own_kv: bool = True,
+        inner_norm: nn.Module | None, exclusive: bool, own_kv: bool = True,
     ):
         super().__init__()
         self.head_dim, self.window = head_dim, window
@@ -105,6 +105,7 @@ class Attention(LoggingModule):
                 self.q_post_norm, self.k_post_norm, self.q_norm, self.k_norm)
         self.clip = nn.Identity() if clip is None else nn.Hardtanh(-clip, clip)
         self.rotary, self.distance_bias, self.attend = rotary, distance_bias, attend()
+        self.exclusive = Exclusive(num_heads) if exclusive else None
         self.gate, self.inner_norm = gate and gate(), nn.Identity() if inner_norm is None else inner_norm
         self.out = nn.Linear(num_heads * head_dim, dim, bias=out_bias)
 
@@ -149,7 +150,9 @@ class Attention(LoggingModule):
         """The attention output of each query to keys (b, g, s, p) with values and positions. Shape: -> (b, t, h p)."""
         k, v, k_positions = keys
         mask = what_is_seen(context, k_positions, window=self.window, fresh=q.shape[2] == k.shape[2])
-        return rearrange(self.attend(q, k, v, mask, bias), "b h t p -> b t (h p)")
+        y = self.attend(q, k, v, mask, bias)
+        y = y if self.exclusive is None else self.exclusive(y, v[:, :, v.shape[2] - q.shape[2]:])
+        return rearrange(y, "b h t p -> b t (h p)")
 
 
 def what_is_seen(context: Context, k_positions: Tensor, *, window: int | None, fresh: bool) -> Mask:
@@ -169,6 +172,7 @@ def options_of(cfg: LayerConfig) -> dict[str, Any]:
         "qk_norm": qk_norm_maker(cfg), "norm_after_rope": own.qk_norm_after_rope,
         "rotary": ROTARY[rope.layout](p, rope) if cfg.position == "rope" else None,
         "distance_bias": BIASES[cfg.position].from_config(cfg) if cfg.position in BIASES else None,
+        "exclusive": own.exclusive,
         "attend": partial(make_attend, cfg), "clip": own.clip, "gate": None if own.gate == "none" else gate,
         "inner_norm": norm_maker(cfg)(own.num_heads * p) if cfg.inner_norm else None,
     }

@@ -8,9 +8,9 @@ from einops import einsum, repeat
 from torch import Tensor, nn
 
 from config import LayerConfig, ModelConfig, flags
-from modules.block import PreNorm, Wiring
 from modules.norm import norm_maker
 from modules.stream import Context, Stream
+from modules.wiring import PreNorm, Wiring
 from tools import log_io
 
 

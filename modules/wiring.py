@@ -1,0 +1,215 @@
+"""How a branch joins the residual stream: the `residual` flag, and what scales and drops it on its way."""
+
+from collections.abc import Callable
+from functools import partial
+from inspect import signature
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from config import LayerConfig, ModelConfig
+from modules.norm import Rescaled, branch_norm_maker, unit
+from modules.stream import Carrying, Context, Stream
+from tools import LoggingModule, log_io
+
+# ---- how a branch is called, by the arguments that it takes: see Wiring ----
+
+
+def _alone(part: nn.Module, x: Tensor, stream: Stream, context: Context, cache: Any) -> tuple[Tensor, Stream]:
+    return part(x), stream
+
+
+def _in_context(part: nn.Module, x: Tensor, stream: Stream, context: Context, cache: Any) -> tuple[Tensor, Stream]:
+    return part(x, context, cache), stream
+
+
+def _carrying(part: nn.Module, x: Tensor, stream: Stream, context: Context, cache: Any) -> tuple[Tensor, Stream]:
+    return part(x, context, cache, stream)
+
+
+def way_to_call(part: nn.Module) -> Callable:
+    """How to call a part: with x alone, also with context and cache, or also with the stream (Carrying)."""
+    if isinstance(part, Carrying):
+        return _carrying
+    return _in_context if "context" in signature(part.forward).parameters else _alone
+
+
+# ---- how what a branch adds is scaled and dropped ----
+
+
+class ChannelScale(LoggingModule):
+    """A learned factor on each channel (LayerScale). Touvron et al. 2021, arXiv:2103.17239.
+
+    Shape: (..., d) -> (..., d).
+    """
+
+    def __init__(self, dim: int, *, start: float):
+        super().__init__()
+        self.start, self.factor = start, nn.Parameter(torch.empty(dim))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        nn.init.constant_(self.factor, self.start)
+
+    @log_io("... d -> ... d")
+    def forward(self, y: Tensor) -> Tensor:
+        return y * self.factor.type_as(y)
+
+
+class StochasticDepth(LoggingModule):
+    """In training, zero for a row with this probability; the others are scaled up. Huang et al. 2016, arXiv:1603.09382.
+
+    Shape: (b, t, d) -> (b, t, d).
+    """
+
+    def __init__(self, probability: float):
+        super().__init__()
+        self.probability = probability
+
+    @log_io("b t d -> b t d")
+    def forward(self, y: Tensor) -> Tensor:
+        if not self.training:
+            return y
+        kept = torch.rand(len(y), 1, 1, device=y.device) >= self.probability
+        return y * kept / (1 - self.probability)
+
+
+def joining(cfg: LayerConfig) -> dict[str, Any]:
+    """What the flags of a layer say of how each of its branches joins the stream."""
+    channels = None if cfg.layer_scale is None else ChannelScale(cfg.dim, start=cfg.layer_scale)
+    return {"dropout": cfg.residual_dropout, "scale": cfg.residual_scale, "channels": channels,
+            "drop_branch": cfg.drop_branch * (cfg.index + 1) / cfg.model.num_layers}
+
+
+# ---- wirings ----
+
+
+class Wiring(LoggingModule):
+    """f(x), what a branch adds to the stream: the base class of wirings.
+
+    The branch f is a part with `forward(x)` or `forward(x, context, cache)`, or a Carrying part, which also gets the
+    stream.
+    Shape: stream.x (b, t, d) -> (b, t, d).
+    """
+
+    norms: tuple[str, ...] = ()  # names of the norms of a wiring
+
+    def __init__(
+        self, branch: nn.Module, make_norm: Callable[[], nn.Module], *, dropout: float = 0.0, scale: float = 1.0,
+        channels: nn.Module | None = None, drop_branch: float = 0.0,
+    ):
+        super().__init__()
+        self.channels = nn.Identity() if channels is None else channels
+        for name in self.norms:
+            setattr(self, name, make_norm())
+        self.branch = branch
+        self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
+        self.drop_branch = StochasticDepth(drop_branch) if drop_branch else nn.Identity()
+        self.scale, self.call = scale, way_to_call(branch)
+
+    @classmethod
+    def from_config(cls, cfg: LayerConfig, branch: nn.Module) -> "Wiring":
+        return cls(branch, partial(branch_norm_maker(cfg), cfg.dim), **joining(cfg))
+
+    @classmethod
+    def begin(cls, x: Tensor, cfg: ModelConfig) -> Tensor:
+        """The stream before the first block, from the embedding (b, t, d)."""
+        return x
+
+    @classmethod
+    def end(cls, x: Tensor) -> Tensor:
+        """What the head reads, (b, t, d), from the stream after a block."""
+        return x
+
+    def scale_and_drop(self, y: Tensor) -> Tensor:
+        y = self.drop_branch(self.dropout(self.channels(y)))
+        return y if self.scale == 1.0 else y * self.scale
+
+    @log_io("b t d -> b t d")
+    def forward(self, stream: Stream, context: Context, cache: Any = None) -> Stream:
+        y, stream = self.call(self.branch, stream.x, stream, context, cache)
+        return stream.with_x(self.scale_and_drop(y))
+
+
+class PreNorm(Wiring):
+    """x + f(norm(x)): the stream itself is never normalised. Xiong et al. 2020, arXiv:2002.04745."""
+
+    norms = ("norm",)
+
+    @log_io("b t d -> b t d")
+    def forward(self, stream: Stream, context: Context, cache: Any = None) -> Stream:
+        y, stream = self.call(self.branch, self.norm(stream.x), stream, context, cache)
+        return stream.with_x(stream.x + self.scale_and_drop(y))
+
+
+class PostNorm(PreNorm):
+    """norm(x + f(x)): the stream is normalised after every branch. Vaswani et al. 2017."""
+
+    @log_io("b t d -> b t d")
+    def forward(self, stream: Stream, context: Context, cache: Any = None) -> Stream:
+        y, stream = self.call(self.branch, stream.x, stream, context, cache)
+        return stream.with_x(self.norm(stream.x + self.scale_and_drop(y)))
+
+
+class BranchPostNorm(PreNorm):
+    """x + norm(f(x)): only what a branch adds is normalised. OLMo 2, arXiv:2501.00656."""
+
+    @log_io("b t d -> b t d")
+    def forward(self, stream: Stream, context: Context, cache: Any = None) -> Stream:
+        y, stream = self.call(self.branch, stream.x, stream, context, cache)
+        return stream.with_x(stream.x + self.scale_and_drop(self.norm(y)))
+
+
+class SandwichNorm(PreNorm):
+    """x + norm2(f(norm1(x))): a norm on both sides of a branch. Gemma 2, Grok-1, arXiv:2105.13290."""
+
+    norms = ("norm", "post_norm")
+
+    @log_io("b t d -> b t d")
+    def forward(self, stream: Stream, context: Context, cache: Any = None) -> Stream:
+        y, stream = self.call(self.branch, self.norm(stream.x), stream, context, cache)
+        return stream.with_x(stream.x + self.scale_and_drop(self.post_norm(y)))
+
+
+class NoSkip(PreNorm):
+    """f(norm(x)): no skip connection."""
+
+    @log_io("b t d -> b t d")
+    def forward(self, stream: Stream, context: Context, cache: Any = None) -> Stream:
+        y, stream = self.call(self.branch, self.norm(stream.x), stream, context, cache)
+        return stream.with_x(self.scale_and_drop(y))
+
+
+class SphereStep(Wiring):
+    """unit(x + alpha (unit(f(x)) - x)): the stream has length 1 and moves towards what a branch gives, alpha learned.
+
+    Loshchilov et al. 2024, arXiv:2410.01131 (nGPT), equations 10 and 11.
+    """
+
+    def __init__(self, branch: nn.Module, dim: int, *, alpha: float, **options: Any):
+        super().__init__(branch, nn.Identity, **options)
+        self.alpha = Rescaled(dim, start=alpha, stored=dim**-0.5)
+
+    @classmethod
+    def from_config(cls, cfg: LayerConfig, branch: nn.Module) -> "SphereStep":
+        return cls(branch, cfg.dim, alpha=cfg.ngpt.alpha, **joining(cfg))
+
+    @log_io("b t d -> b t d")
+    def forward(self, stream: Stream, context: Context, cache: Any = None) -> Stream:
+        y, stream = self.call(self.branch, stream.x, stream, context, cache)
+        step = self.scale_and_drop(unit(y)) - stream.x
+        return stream.with_x(unit(stream.x + self.alpha.value().abs() * step))
+
+
+# parallel, parallel_each: a layer with one branch is a PreNorm; with several branches it is a ParallelBlock
+RESIDUALS = {
+    "pre": PreNorm,
+    "post": PostNorm,
+    "sandwich": SandwichNorm,
+    "branch_post": BranchPostNorm,
+    "parallel": PreNorm,
+    "parallel_each": PreNorm,
+    "ngpt": SphereStep,
+    "none": NoSkip,
+}
