@@ -51,7 +51,8 @@ def load(model: torch.nn.Module, weights: dict[str, Tensor]) -> dict[str, list[s
 
     The result has "missing_keys" and "unexpected_keys".
     """
-    if weights.keys() <= model.state_dict().keys() or not any(".experts." in name for name in weights):
+    names = model.state_dict().keys()
+    if weights.keys() <= names or not any(".experts." in name for name in names):
         return model.load_state_dict(weights, strict=False)._asdict()
     from transformers.utils import logging
 

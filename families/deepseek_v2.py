@@ -3,8 +3,8 @@
 from typing import Any
 
 from config import ModelConfig
-from families.deepseek_v3 import LATENT, FirstDense, LatentRope, SharedExperts, latent_weights
-from families.experts import TRAINING, experts
+from families.deepseek_v3 import LATENT, LatentRope, latent_weights
+from families.experts import TRAINING, FirstDense, SharedExperts, experts
 from families.family import About, Family
 from families.fields import Field, Theirs, activation, llama_sizes, tied
 from families.llama import EPS

@@ -5,7 +5,16 @@ from math import log
 from typing import Any
 
 from config import ModelConfig
-from families.experts import TRAINING, SparseLayers, expert_weights, experts, renormalised, shared_expert
+from families.experts import (
+    TRAINING,
+    FirstDense,
+    SharedExperts,
+    expert_weights,
+    experts,
+    renormalised,
+    routed,
+    shared_expert,
+)
 from families.family import About, Family
 from families.fields import Field, Implied, Theirs, activation, llama_sizes, scale_of, switch, tied
 from families.layers import Rope
@@ -62,46 +71,6 @@ def magnified(factor: float, share: float) -> float:
     return 0.1 * share * log(factor) + 1
 
 
-@dataclass(frozen=True)
-class FirstDense(SparseLayers):
-    """The first first_k_dense_replace layers have no experts."""
-
-    first: int = 3
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return self.dense_name, self.expert_name, "first_k_dense_replace"
-
-    @property
-    def defaults(self) -> dict[str, Any]:
-        return super().defaults | {"first_k_dense_replace": self.first}
-
-    def sparse(self, theirs: Theirs, layer: int) -> bool:
-        return layer >= theirs["first_k_dense_replace"]
-
-    def pattern(self, sparse: list[bool]) -> dict[str, Any]:
-        return {"first_k_dense_replace": sparse.index(True) if True in sparse else len(sparse)}
-
-
-@dataclass(frozen=True)
-class SharedExperts:
-    """n_shared_experts, each as wide as one of the others, are one of that width together."""
-
-    number: int
-    names: tuple[str, ...] = ("n_shared_experts",)
-
-    @property
-    def defaults(self) -> dict[str, Any]:
-        return {"n_shared_experts": self.number}
-
-    def read(self, theirs: Theirs) -> dict[str, Any]:
-        return {"moe.shared_dim": theirs["n_shared_experts"] * theirs["moe_intermediate_size"]}
-
-    def write(self, cfg: ModelConfig) -> dict[str, Any]:
-        own = next((layer for layer in cfg.by_kind.values() if layer.mlp == "moe"), cfg.by_kind[cfg.layers[0]])
-        return {"n_shared_experts": (own.moe.shared_dim or 0) // own.hidden_width}
-
-
 def latent_weights(*rules: Rule, **options: Any) -> WeightMap:
     """The names of latent attention, experts, and an expert of all tokens."""
     names = {"q.down": "q_a_proj", "q.norm": "q_a_layernorm", "q.up": "q_b_proj", "kv_down": "kv_a_proj_with_mqa",
@@ -116,9 +85,7 @@ FAMILY = Family(
     fields=(*llama_sizes(vocab=129280, dim=7168, hidden_dim=None, layers=61, heads=128, context=4096, grouped=False),
             *LATENT, activation("hidden_act", "silu"), EPS, tied(False), LatentRope(),
             switch("rope_interleave", "rope.layout", True, on="interleaved", off="half"), FirstDense(18432, 2048),
-            *experts("n_routed_experts", 256, 8), SharedExperts(1), Field("n_group", "moe.num_groups", 8),
-            Field("topk_group", "moe.top_groups", 4), Field("routed_scaling_factor", "moe.scale", 2.5),
-            renormalised(True)),
+            *experts("n_routed_experts", 256, 8), SharedExperts(1), *routed(8, 4, 2.5), renormalised(True)),
     only={"scoring_func": "sigmoid", "topk_method": "noaux_tc", "moe_layer_freq": 1},
     harmless=(*TRAINING, "num_nextn_predict_layers", "num_mtp_layers", "ep_size", "aux_loss_alpha", "seq_aux"),
     aliases={"num_local_experts": "n_routed_experts"},

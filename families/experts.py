@@ -21,6 +21,12 @@ def renormalised(default: bool) -> Field:
     return Field("norm_topk_prob", "moe.renormalise", default)
 
 
+def routed(groups: int, top_groups: int, scale: float) -> tuple[Field, ...]:
+    """The groups of experts and the factor on scores, by the names of DeepSeek-V3, with the defaults of a family."""
+    return (Field("n_group", "moe.num_groups", groups), Field("topk_group", "moe.top_groups", top_groups),
+            Field("routed_scaling_factor", "moe.scale", scale))
+
+
 @dataclass(frozen=True)
 class BalanceLoss:
     """router_aux_loss_coef, of a loss that is top_k if the load is equal, where ours is 1."""
@@ -81,6 +87,46 @@ class SparseLayers:
 
     def pattern(self, sparse: list[bool]) -> dict[str, Any]:
         return {"decoder_sparse_step": 1, "mlp_only_layers": [i for i, there in enumerate(sparse) if not there]}
+
+
+@dataclass(frozen=True)
+class FirstDense(SparseLayers):
+    """The first first_k_dense_replace layers have no experts."""
+
+    first: int = 3
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self.dense_name, self.expert_name, "first_k_dense_replace"
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        return super().defaults | {"first_k_dense_replace": self.first}
+
+    def sparse(self, theirs: Theirs, layer: int) -> bool:
+        return layer >= theirs["first_k_dense_replace"]
+
+    def pattern(self, sparse: list[bool]) -> dict[str, Any]:
+        return {"first_k_dense_replace": sparse.index(True) if True in sparse else len(sparse)}
+
+
+@dataclass(frozen=True)
+class SharedExperts:
+    """n_shared_experts, each as wide as one of the others, are one of that width together."""
+
+    number: int
+    names: tuple[str, ...] = ("n_shared_experts",)
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        return {"n_shared_experts": self.number}
+
+    def read(self, theirs: Theirs) -> dict[str, Any]:
+        return {"moe.shared_dim": theirs["n_shared_experts"] * theirs["moe_intermediate_size"]}
+
+    def write(self, cfg: ModelConfig) -> dict[str, Any]:
+        own = next((layer for layer in cfg.by_kind.values() if layer.mlp == "moe"), cfg.by_kind[cfg.layers[0]])
+        return {"n_shared_experts": (own.moe.shared_dim or 0) // own.hidden_width}
 
 
 GLU = {"gate": "gate_proj", "up": "up_proj", "out": "down_proj"}

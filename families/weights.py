@@ -158,6 +158,23 @@ class Alternating(Transposing):
         return rearrange(turns, "two ... f -> ... (f two)")
 
 
+@dataclass(frozen=True)
+class StackedRows(Same):
+    """Several stacks of ours are one of theirs, the outputs of a matrix of each below one another."""
+
+    ours: tuple[str, ...]
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        return self.ours
+
+    def split(self, theirs: Any, shapes: Sequence, cfg: ModelConfig) -> list[Any]:
+        return list(theirs.split([shape[1] for shape in shapes], 1))
+
+    def join(self, ours: Sequence[Any], cfg: ModelConfig) -> Any:
+        return pack(ours, "e * d")[0]
+
+
 Rule = Same | Fused
 
 
