@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from modules.masks import Mask, make_mask
-from modules.mixers.attention import KVCache
+from modules.mixers.kv_cache import KVCache
 from modules.precision import widen
 from modules.stream import Context
 from tools import LoggingModule, log_io

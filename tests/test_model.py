@@ -515,6 +515,22 @@ def test_learned_positions_end():
 PAST = "^max_seq_len=16: a text of 17 tokens has no learned positions past it"
 
 
+WINDOWS = {"attention": {"attention.num_kv_heads": 2}, "latent": {"mixer": "latent"}}
+
+
+@pytest.mark.parametrize("mixer", WINDOWS)
+@pytest.mark.parametrize("pieces", [(20, *[1] * 12, 7, *[1] * 9), (3, 30, 1, 1, 13), (1,) * 48], ids=str)
+def test_the_cache_of_a_window_has_a_quarter_more_tokens_than_it_and_no_more(mixer, pieces):
+    model = small_model(max_seq_len=64, **{"attention.window": 8} | WINDOWS[mixer])
+    tokens, cache = small_tokens(t=48), model.make_cache(48)
+    with torch.no_grad():
+        logits = torch.cat([model(piece, cache=cache) for piece in tokens.split(pieces, dim=1)], dim=1)
+        assert_close(logits, model(tokens), "same")
+        with pytest.raises(ValueError, match="the cache holds 48 tokens, not 49"):
+            model(tokens[:, :1], cache=cache)
+    assert {layer["mixer"].keys.shape[2] for layer in cache.layers} == {10}
+
+
 @pytest.mark.parametrize("compiled", [False, True])
 def test_learned_positions_end_also_where_they_are_given(compiled):
     torch._dynamo.reset()

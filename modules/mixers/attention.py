@@ -10,47 +10,13 @@ from torch import Tensor, nn
 from config import LayerConfig
 from modules.attend import Exclusive, make_attend
 from modules.masks import Mask, make_mask
+from modules.mixers.kv_cache import Keys, KVCache, make_kv_cache
 from modules.norm import norm_maker
 from modules.position import BIASES
 from modules.qk_norm import qk_norm_maker
 from modules.rope import ROTARY
 from modules.stream import Context
 from tools import LoggingModule, log_io
-
-Keys = tuple[Tensor, Tensor, Tensor]  # keys and values (b, g, s, p), and their positions (s,) or (b, s)
-
-
-class KVCache:
-    """Keys, values and positions of the tokens of a layer so far, up to `max_len`.
-
-    Shape: keys and values (b, g, s, p), each with its own p; positions (s,) or (b, s).
-    """
-
-    def __init__(self, max_len: int):
-        self.max_len, self.length = max_len, 0
-        self.keys = self.values = self.positions = None
-
-    def append(self, k: Tensor, v: Tensor, positions: Tensor) -> Keys:
-        """Append t tokens; return all s so far. Raises ValueError if the cache is full."""
-        start, stop = self.length, self.length + k.shape[2]
-        if stop > self.max_len:
-            raise ValueError(f"the cache holds {self.max_len} tokens, not {stop}")
-        if self.keys is None:
-            self.keys, self.values = (x.new_empty(*x.shape[:2], self.max_len, x.shape[3]) for x in (k, v))
-            self.positions = positions.new_empty(*positions.shape[:-1], self.max_len)
-        self.keys[:, :, start:stop], self.values[:, :, start:stop] = k, v
-        self.positions[..., start:stop] = positions
-        self.length = stop
-        return self.keys[:, :, :stop], self.values[:, :, :stop], self.positions[..., :stop]
-
-    def keep_rows(self, rows: list[int], *, padding: int) -> None:
-        """Keep these rows, without their first `padding` tokens, which are padding in all of them."""
-        self.length -= padding
-        self.keys, self.values = (x[rows].roll(-padding, dims=2) for x in (self.keys, self.values))
-        if self.positions.dim() == 2:
-            positions = self.positions[rows].roll(-padding, dims=1)
-            unpadded = (positions[:, : self.length] >= 0).all()
-            self.positions = positions[0] if unpadded else positions
 
 
 def with_cached(k: Tensor, v: Tensor, positions: Tensor, cache: KVCache | None) -> Keys:
@@ -114,7 +80,7 @@ class Attention(LoggingModule):
         return cls(cfg.dim, **options_of(cfg))
 
     def make_cache(self, max_len: int) -> KVCache:
-        return KVCache(max_len)
+        return make_kv_cache(max_len, self.window)
 
     @log_io("b t d, ... t -> b h t p, b g t p, b g t p")
     def project(self, x: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:

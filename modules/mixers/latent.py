@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from config import LatentConfig, LayerConfig
 from modules.attend import make_kernel
-from modules.mixers.attention import KVCache, what_is_seen
+from modules.mixers.attention import what_is_seen
+from modules.mixers.kv_cache import KVCache, make_kv_cache
 from modules.norm import RMSNorm, norm_maker
 from modules.rope import ROTARY
 from modules.stream import Context
@@ -65,7 +66,7 @@ class LatentAttention(LoggingModule):
                    inner_norm=norm_maker(cfg)(own.num_heads * latent.v_dim) if cfg.inner_norm else None)
 
     def make_cache(self, max_len: int) -> KVCache:
-        return KVCache(max_len)
+        return make_kv_cache(max_len, self.window)
 
     @log_io("b t d, ... t -> b h t _, b h t _, b one t r, b one t _")
     def project(self, x: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

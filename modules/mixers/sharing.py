@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from config import LayerConfig
 from configuration.sharing import gives, takes
-from modules.mixers.attention import Attention, Keys, KVCache, options_of, with_cached
+from modules.mixers.attention import Attention, options_of, with_cached
+from modules.mixers.kv_cache import Keys, KVCache
 from modules.norm import fill
 from modules.precision import Float32Buffers, constants
 from modules.stream import Carrying, Context, Stream

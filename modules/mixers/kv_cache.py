@@ -1,0 +1,102 @@
+"""What attention keeps of the tokens so far: keys, values and positions, of all tokens or of a window."""
+
+import torch
+from torch import Tensor
+
+Keys = tuple[Tensor, Tensor, Tensor]  # keys and values (b, g, s, p), and their positions (s,) or (b, s)
+
+
+class KVCache:
+    """Keys, values and positions of the tokens of a layer so far, up to `max_len`.
+
+    Shape: keys and values (b, g, s, p), each with its own p; positions (s,) or (b, s).
+    """
+
+    def __init__(self, max_len: int):
+        self.max_len, self.length = max_len, 0
+        self.keys = self.values = self.positions = None
+
+    def allocate(self, k: Tensor, v: Tensor, positions: Tensor) -> None:
+        """Make room for `max_len` tokens like these."""
+        self.keys, self.values = (x.new_empty(*x.shape[:2], self.max_len, x.shape[3]) for x in (k, v))
+        self.positions = positions.new_empty(*positions.shape[:-1], self.max_len)
+
+    def write(self, place: slice, k: Tensor, v: Tensor, positions: Tensor) -> None:
+        if positions.dim() > self.positions.dim():
+            self.positions = self.positions.repeat(len(positions), 1)
+        self.keys[:, :, place], self.values[:, :, place], self.positions[..., place] = k, v, positions
+
+    def at(self, place: slice) -> Keys:
+        return self.keys[:, :, place], self.values[:, :, place], self.positions[..., place]
+
+    def append(self, k: Tensor, v: Tensor, positions: Tensor) -> Keys:
+        """Append t tokens; return all s so far. Raises ValueError if the cache is full."""
+        start, stop = self.length, self.length + k.shape[2]
+        if stop > self.max_len:
+            raise ValueError(f"the cache holds {self.max_len} tokens, not {stop}")
+        if self.keys is None:
+            self.allocate(k, v, positions)
+        self.write(slice(start, stop), k, v, positions)
+        self.length = stop
+        return self.at(slice(stop))
+
+    def keep_rows(self, rows: list[int], *, padding: int) -> None:
+        """Keep these rows, without their first `padding` tokens, which are padding in all of them."""
+        self.length -= padding
+        self.keys, self.values = (x[rows].roll(-padding, dims=2) for x in (self.keys, self.values))
+        if self.positions.dim() == 2:
+            positions = self.positions[rows].roll(-padding, dims=1)
+            kept = positions[:, : self.length]
+            alike = (kept >= 0).all() and (kept == kept[:1]).all()
+            self.positions = positions[0] if alike else positions
+
+
+class WindowCache(KVCache):
+    """Of a layer with a window: the tokens that the next ones can see, and as many more as save moving them each time.
+
+    Its size follows the window and not the text: `max_len` is the length of a text, and room is for a quarter more
+    tokens than the window has.
+    """
+
+    def __init__(self, max_len: int, window: int):
+        super().__init__(room_of(window))
+        self.text_len, self.reach, self.seen = max_len, window - 1, 0
+
+    def append(self, k: Tensor, v: Tensor, positions: Tensor) -> Keys:
+        """Append t tokens; return them, and those before them that the first one sees.
+
+        Raises ValueError if the text is longer than was said.
+        """
+        self.seen += k.shape[2]
+        if self.seen > self.text_len:
+            raise ValueError(f"the cache holds {self.text_len} tokens, not {self.seen}")
+        if self.keys is None:
+            self.allocate(k, v, positions)
+        start, stop = max(0, self.length - self.reach), self.length + k.shape[2]
+        if stop <= self.max_len:
+            self.write(slice(self.length, stop), k, v, positions)
+            self.length = stop
+            return self.at(slice(start, stop))
+        old = self.at(slice(start, self.length))
+        rows = torch.broadcast_shapes(positions.shape[:-1], old[2].shape[:-1])
+        places = [places.expand(*rows, -1) for places in (old[2], positions)]
+        k, v, positions = torch.cat((old[0], k), 2), torch.cat((old[1], v), 2), torch.cat(places, -1)
+        self.length = min(self.reach, k.shape[2])
+        last = slice(k.shape[2] - self.length, None)
+        self.write(slice(self.length), k[:, :, last], v[:, :, last], positions[..., last])
+        return k, v, positions
+
+    def keep_rows(self, rows: list[int], *, padding: int) -> None:
+        left = max(0, padding - (self.seen - self.length))  # of the padding, what has not gone yet
+        self.seen -= padding
+        super().keep_rows(rows, padding=left)
+
+
+def room_of(window: int) -> int:
+    """The tokens that the cache of a window has room for."""
+    return window + window // 4
+
+
+def make_kv_cache(max_len: int, window: int | None) -> KVCache:
+    """A cache for a text of `max_len` tokens."""
+    return KVCache(max_len) if window is None or room_of(window) >= max_len else WindowCache(max_len, window)
