@@ -39,18 +39,25 @@ class ShortConv(LoggingModule):
 
     @log_io("b t d -> b t d")
     def forward(self, x: Tensor, context: Context, cache: ConvCache | None = None) -> Tensor:
-        if context.positions.dim() == 2:
-            x = x.where(context.positions.unsqueeze(-1) >= 0, 0.0)
-        before = None if cache is None else cache.inputs
-        before = x.new_zeros(len(x), self.length - 1, x.shape[-1]) if before is None else before
-        seen = torch.cat((before, x), dim=1)  # (b, length - 1 + t, d)
+        x = without_padding(x, context.positions)
+        seen = self.with_earlier(x, cache)
+        return x + (self.over(seen) if context.documents is None else self.within(seen, context.documents.ids))
+
+    def with_earlier(self, x: Tensor, cache: ConvCache | None) -> Tensor:
+        """The input after the last ones of the cache, or after zeros. Shape: (b, t, d) -> (b, length - 1 + t, d)."""
+        if cache is None or cache.inputs is None:
+            seen = nn.functional.pad(x, (0, 0, self.length - 1, 0))
+        else:
+            seen = torch.cat((cache.inputs, x), dim=1)
         if cache is not None:
-            cache.inputs = seen[:, seen.shape[1] - self.length + 1:]
-        if context.documents is not None:
-            return x + self.within(seen, context.documents.ids)
-        y = nn.functional.conv1d(rearrange(seen, "b t d -> b d t"), self.weight.type_as(x).flip(0).mT.unsqueeze(1),
-                                 groups=x.shape[-1])
-        return x + rearrange(y, "b d t -> b t d")
+            cache.inputs = seen[:, seen.shape[1] - self.length + 1:].clone()  # a view would keep the whole prompt
+        return seen
+
+    def over(self, seen: Tensor) -> Tensor:
+        """The convolution. Shape: (b, length - 1 + t, d) -> (b, t, d)."""
+        kernels = rearrange(self.weight.flip(0), "i d -> d 1 i").type_as(seen)
+        y = nn.functional.conv1d(rearrange(seen, "b t d -> b d t"), kernels, groups=seen.shape[-1])
+        return rearrange(y, "b d t -> b t d")
 
     def within(self, seen: Tensor, ids: Tensor) -> Tensor:
         """The convolution over tokens of the same document. Shape: (b, length - 1 + t, d), (b, t) -> (b, t, d)."""
@@ -61,6 +68,11 @@ class ShortConv(LoggingModule):
             same = ids[:, start:start + t] == ids[:, self.length - 1:]
             y = y + self.weight[back].type_as(seen) * seen[:, start:start + t].where(same.unsqueeze(-1), 0.0)
         return y
+
+
+def without_padding(x: Tensor, positions: Tensor) -> Tensor:
+    """Zeros at the padding of shorter texts, whose positions (b, t) are negative."""
+    return x if positions.dim() == 1 else x.where(positions.unsqueeze(-1) >= 0, 0.0)
 
 
 class BranchCache(NamedTuple):

@@ -29,6 +29,9 @@ from runs import Run  # noqa: E402
 from tokenizer import built_tokenizer, load_tokenizer, train_tokenizer  # noqa: E402
 from training.transfer import find_source, load_weights  # noqa: E402
 
+# every second toy, and all with experts, whose files have other names: test_families.py has all weights, both ways
+SOME = [name for number, name in enumerate(TOYS) if number % 2 == 0 or "moe" in {
+    layer.mlp for layer in toy(name).by_kind.values()}]
 PROMPTS = ("Once", "The ", "a b c")
 NEW_TOKENS = 12
 SIZES = {"unigram": 34, "hf_bpe": 270}  # of tokenizers
@@ -62,7 +65,7 @@ def folders(tmp_path_factory, backend):
     """A folder of each family as `save_pretrained` writes it, every second one in shards."""
     place, words = tmp_path_factory.mktemp("hub"), transformers.PreTrainedTokenizerFast(
         tokenizer_object=backend, eos_token="<|endoftext|>")
-    for number, preset in enumerate(TOYS):
+    for number, preset in enumerate(SOME):
         cfg = toy(preset, vocab_size=backend.get_vocab_size() + 3)
         ends = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": None}
         build_theirs(family_of(preset).write(cfg) | ends).save_pretrained(
@@ -105,7 +108,7 @@ def small_run(name: str, tokenizer, **flags) -> Run:
 
 
 def test_each_family_comes_in_and_goes_out_with_equal_logits_and_text(folders, models, command, tmp_path):
-    for preset in TOYS:
+    for preset in SOME:
         status, out, error = command("import", folders / preset, preset)
         assert status == 0 and "logits equal those of transformers to" in out, error
         status, out, error = command("export", preset, tmp_path / preset)
@@ -113,11 +116,11 @@ def test_each_family_comes_in_and_goes_out_with_equal_logits_and_text(folders, m
     small_run("ours", built_tokenizer(1024))  # the defaults of config.py
     status, out, error = command("export", "ours", tmp_path / "ours")
     assert status == 0 and "is a ApertusForCausalLM" in out, error
-    exported = [str(tmp_path / name) for name in (*TOYS, "ours")]
+    exported = [str(tmp_path / name) for name in (*SOME, "ours")]
     done = subprocess.run([sys.executable, "-c", LOAD], input=json.dumps([PROMPTS, exported, NEW_TOKENS]), text=True,
                           capture_output=True, env=os.environ | {"HF_HUB_OFFLINE": "1"})
     assert done.returncode == 0, done.stderr
-    for preset, found in zip((*TOYS, "ours"), json.loads(done.stdout).values(), strict=True):
+    for preset, found in zip((*SOME, "ours"), json.loads(done.stdout).values(), strict=True):
         run = Run(preset)
         assert [run.tokenizer().decode(ids) for ids in found["new"]] == greedy(run), preset
         with torch.no_grad():

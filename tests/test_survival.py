@@ -182,7 +182,7 @@ def test_a_run_killed_three_times_is_the_run_left_alone(start, go, folder, tmp_p
 
 @pytest.mark.slow
 def test_a_run_killed_twenty_times_is_the_run_left_alone(go, folder):
-    changes, drawn = OFTEN | {"train.steps": 430}, random.Random(1)
+    changes, drawn = OFTEN | {"train.steps": 560}, random.Random(1)
     cfg = small_run_config(folder, changes)
     for number in range(20):
         kill_somewhere(begin_or_go_on(cfg), 20 * number + drawn.randint(1, 15), drawn, in_a_save=number % 2 == 1)
