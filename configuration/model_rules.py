@@ -96,6 +96,8 @@ def check_layer(cfg: Any) -> None:
     require_positive(cfg, "dim", "hidden_dim", "hidden_mult", "hidden_multiple_of", "norm_eps")
     require_between(cfg, "residual_dropout", "mlp_dropout", "drop_branch")
     require_positive(cfg, "layer_scale")
+    if cfg.drop_branch == 1:
+        raise ValueError("drop_branch=1.0 leaves out every branch of the last layer: use less than 1")
     if cfg.canon_len < 2:
         raise ValueError(f"canon_len={cfg.canon_len} has no earlier token: use 2 or more")
     if len(set(cfg.canon)) < len(cfg.canon):

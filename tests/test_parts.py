@@ -287,6 +287,11 @@ def test_layers_that_share_keys_use_those_of_the_last_layer_with_the_same_window
     ({"attention.differential": True, "attention.num_kv_heads": 1}, "attention.num_kv_heads=1 must be even"),
     ({"unit_weights": True, "out_init": "zero"}, "would divide by zero"),
     ({"residual": "ngpt", "out_init": "zero"}, "never learns"),
+    ({"drop_branch": 1.0}, "drop_branch=1.0 leaves out every branch of the last layer"),
+    ({"canon": ("mlp", "mlp")}, "canon=mlp mlp names a branch twice"),
+    ({"canon": ("mixer",), "canon_len": 1}, "canon_len=1 has no earlier token"),
+    ({"canon": ("mixer",), "mixer": "none"}, "canon=.* would change nothing"),
+    ({"attention.exclusive": True, "attention.differential": True}, "a pair of heads has no value of its own"),
     ({"attention.differential": True, "attention.dropout": 0.1}, "leave one of them off"),
     ({"layers": ("base", "x"), "kinds": {"x": {"attention.share_kv": True, "attention.window": 3}}}, "change nothing"),
 ], ids=str)
