@@ -27,8 +27,8 @@ from configuration.units import parse_bytes, parse_seconds
 
 __all__ = [
     "CHECKED", "AlibiConfig", "AttentionConfig", "ClampedGluConfig", "Config", "DataConfig", "LayerConfig",
-    "LatentConfig", "ModelConfig", "MoeConfig", "NgptConfig", "RopeConfig", "SampleConfig", "SinusoidalConfig", "T5Config", "TokenizerConfig",
-    "TrainConfig", "diff", "flags", "flat", "from_dict", "get", "load_config", "override", "parse_bytes",
+    "LatentConfig", "ModelConfig", "MoeConfig", "NgptConfig", "RopeConfig", "SampleConfig", "SinusoidalConfig",
+    "T5Config", "TokenizerConfig", "TrainConfig", "diff", "flags", "flat", "from_dict", "get", "load_config", "override", "parse_bytes",
     "parse_seconds", "replace", "rotated_channels", "save_config", "to_dict",
 ]
 

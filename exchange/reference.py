@@ -35,8 +35,7 @@ def build(family: Family, theirs: Mapping[str, Any], weights: Mapping[str, Tenso
     fields = {name: value for name, value in theirs.items() if name not in CHOICES and not name.startswith("_")}
     try:
         config = known.from_dict(fields | {"dtype": "float32", "torch_dtype": None, "use_cache": False})
-        model = kind._from_config(config, attn_implementation="eager", dtype=torch.float32)
-        found = load(model, {name: tensor.float() for name, tensor in weights.items()})
+        model, found = load(kind, config, {name: tensor.float() for name, tensor in weights.items()})
         model.tie_weights()
     except Exception as error:  # of their many classes
         raise ValueError(f"transformers refuses the model: {' '.join(str(error).split())[:200]}") from None
@@ -46,21 +45,20 @@ def build(family: Family, theirs: Mapping[str, Any], weights: Mapping[str, Tenso
     return model.eval()
 
 
-def load(model: torch.nn.Module, weights: dict[str, Tensor]) -> dict[str, list[str]]:
-    """Put weights into their model; those of files whose names are others, such as experts, as their library does.
+def load(kind: Any, config: Any, weights: dict[str, Tensor]) -> tuple[torch.nn.Module, dict[str, Any]]:
+    """Their model with weights, and its "missing_keys" and "unexpected_keys".
 
-    The result has "missing_keys" and "unexpected_keys".
+    Those of files have other names than the model's if it has experts: then their library converts them.
     """
+    options = {"attn_implementation": "eager", "dtype": torch.float32}
+    model = kind._from_config(config, **options)
     names = model.state_dict().keys()
     if weights.keys() <= names or not any(".experts." in name for name in names):
-        return model.load_state_dict(weights, strict=False)._asdict()
+        return model, model.load_state_dict(weights, strict=False)._asdict()
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    filled, found = type(model).from_pretrained(None, config=model.config, state_dict=weights, dtype=torch.float32,
-                                                attn_implementation="eager", output_loading_info=True)
-    model.load_state_dict(filled.state_dict())
-    return found
+    return kind.from_pretrained(None, config=config, state_dict=weights, output_loading_info=True, **options)
 
 
 @torch.no_grad()

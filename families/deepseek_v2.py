@@ -4,7 +4,7 @@ from typing import Any
 
 from config import ModelConfig
 from families.deepseek_v3 import LATENT, LatentRope, latent_weights
-from families.experts import TRAINING, FirstDense, SharedExperts, experts
+from families.experts import TRAINING, FirstDense, SharedExperts, expert_layer, experts
 from families.family import About, Family
 from families.fields import Field, Theirs, activation, llama_sizes, tied
 from families.llama import EPS
@@ -24,7 +24,7 @@ class Groups:
         return {"moe.num_groups": theirs["n_group"], "moe.top_groups": theirs["topk_group"]}
 
     def write(self, cfg: ModelConfig) -> dict[str, Any]:
-        own = next((layer.moe for layer in cfg.by_kind.values() if layer.mlp == "moe"), cfg.moe)
+        own = expert_layer(cfg).moe
         return {"topk_method": "greedy" if own.num_groups == 1 else "group_limited_greedy", "n_group": own.num_groups,
                 "topk_group": own.top_groups}
 

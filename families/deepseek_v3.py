@@ -19,7 +19,7 @@ from families.family import About, Family
 from families.fields import Field, Implied, Theirs, activation, llama_sizes, scale_of, switch, tied
 from families.layers import Rope
 from families.llama import EPS
-from families.weights import Rule, Same, WeightMap
+from families.weights import Same, WeightMap
 
 LATENT = (
     Field("kv_lora_rank", "latent.kv_rank", 512), Field("q_lora_rank", "latent.q_rank", 1536),
@@ -71,7 +71,7 @@ def magnified(factor: float, share: float) -> float:
     return 0.1 * share * log(factor) + 1
 
 
-def latent_weights(*rules: Rule, **options: Any) -> WeightMap:
+def latent_weights(*rules: Same, **options: Any) -> WeightMap:
     """The names of latent attention, experts, and an expert of all tokens."""
     names = {"q.down": "q_a_proj", "q.norm": "q_a_layernorm", "q.up": "q_b_proj", "kv_down": "kv_a_proj_with_mqa",
              "kv_norm": "kv_a_layernorm", "kv_up": "kv_b_proj"}

@@ -4,17 +4,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from config import ModelConfig
+from config import LayerConfig, ModelConfig
 from families.fields import Field, PerLayer, Theirs
-from families.weights import PRE, Numbered, Rule, Same, WeightMap, llama_weights, renamed
+from families.weights import PRE, Numbered, Same, WeightMap, llama_weights, renamed
 
 TRAINING = ("output_router_logits",)  # fields that change no logit
 
 
-def experts(num: str, number: int, top_k: int, *, chosen: str = "num_experts_per_tok") -> tuple[Field, ...]:
+def experts(num: str, number: int, top_k: int) -> tuple[Field, ...]:
     """The number of experts and of those of a token, with the defaults of a family."""
     return Field(num, "moe.num_experts", number), Field(
-        chosen, "moe.top_k", top_k, lambda given: top_k if given is None else given)
+        "num_experts_per_tok", "moe.top_k", top_k, lambda given: top_k if given is None else given)
 
 
 def renormalised(default: bool) -> Field:
@@ -25,6 +25,11 @@ def routed(groups: int, top_groups: int, scale: float) -> tuple[Field, ...]:
     """The groups of experts and the factor on scores, by the names of DeepSeek-V3, with the defaults of a family."""
     return (Field("n_group", "moe.num_groups", groups), Field("topk_group", "moe.top_groups", top_groups),
             Field("routed_scaling_factor", "moe.scale", scale))
+
+
+def expert_layer(cfg: ModelConfig) -> LayerConfig:
+    """The flags of the layers with experts, or of the first layer if none has any."""
+    return next((layer for layer in cfg.by_kind.values() if layer.mlp == "moe"), cfg.at(0))
 
 
 @dataclass(frozen=True)
@@ -46,7 +51,7 @@ class BalanceLoss:
         return {"moe.balance_loss": theirs[self.name] * theirs["num_experts_per_tok"]}
 
     def write(self, cfg: ModelConfig) -> dict[str, Any]:
-        own = next((layer.moe for layer in cfg.by_kind.values() if layer.mlp == "moe"), cfg.moe)
+        own = expert_layer(cfg).moe
         return {self.name: own.balance_loss / own.top_k}
 
 
@@ -125,7 +130,7 @@ class SharedExperts:
         return {"moe.shared_dim": theirs["n_shared_experts"] * theirs["moe_intermediate_size"]}
 
     def write(self, cfg: ModelConfig) -> dict[str, Any]:
-        own = next((layer for layer in cfg.by_kind.values() if layer.mlp == "moe"), cfg.by_kind[cfg.layers[0]])
+        own = expert_layer(cfg)
         return {"n_shared_experts": (own.moe.shared_dim or 0) // own.hidden_width}
 
 
@@ -133,7 +138,7 @@ GLU = {"gate": "gate_proj", "up": "up_proj", "out": "down_proj"}
 
 
 def expert_weights(
-    *rules: Rule, norms: Mapping[str, str] = PRE, room: str = "mlp", names: Mapping[str, str] = GLU,
+    *rules: Same, norms: Mapping[str, str] = PRE, room: str = "mlp", names: Mapping[str, str] = GLU,
 ) -> WeightMap:
     """The names of Llama, with a router `gate` and a module of each expert for each of its matrices."""
     stacks = [Numbered(f"mlp.branch.experts.{ours}", f"{room}.experts.{{}}.{theirs}") for ours, theirs in names.items()]

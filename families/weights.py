@@ -24,15 +24,15 @@ Tensors = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Same:
-    """One module of ours is one of theirs."""
+    """One module of ours is one of theirs; the rules below are for several of ours, or for other shapes."""
 
-    ours: str
+    ours: str | tuple[str, ...]
     theirs: str
     by_rows: ClassVar[bool] = False  # whether each row of ours is a module of theirs
 
     @property
     def modules(self) -> tuple[str, ...]:
-        return (self.ours,)
+        return (self.ours,) if isinstance(self.ours, str) else self.ours
 
     def names(self, prefix: str, end: str, shape: Sequence[int]) -> list[str]:
         """The names of theirs; `shape` is that of ours."""
@@ -106,25 +106,15 @@ class Transposing(Same):
 
 
 @dataclass(frozen=True)
-class Fused:
+class Fused(Same):
     """Several modules of ours below one another in one of theirs, each of any height.
 
     With `parts`, theirs is a row of so many parts, each with a share of all modules: parts="kv_heads" has the queries
     that share a key below one another, then this key and its value, then those of the next key.
     """
 
-    ours: tuple[str, ...]
-    theirs: str
     transposed: bool = False
     parts: int | Literal["kv_heads"] = 1
-    by_rows: ClassVar[bool] = False
-
-    @property
-    def modules(self) -> tuple[str, ...]:
-        return self.ours
-
-    def names(self, prefix: str, end: str, shape: Sequence[int]) -> list[str]:
-        return [f"{prefix}{self.theirs}.{end}"]
 
     def number(self, cfg: ModelConfig) -> int:
         return cfg.attention.kv_heads if self.parts == "kv_heads" else self.parts
@@ -144,12 +134,6 @@ class Fused:
 class Alternating(Transposing):
     """Two stacks of ours are one of theirs, their outputs in turns (gpt-oss)."""
 
-    ours: tuple[str, ...]
-
-    @property
-    def modules(self) -> tuple[str, ...]:
-        return self.ours
-
     def split(self, theirs: Any, shapes: Sequence, cfg: ModelConfig) -> list[Any]:
         return [super(Alternating, self).split(theirs[..., start::2], shapes, cfg)[0] for start in (0, 1)]
 
@@ -162,12 +146,6 @@ class Alternating(Transposing):
 class StackedRows(Same):
     """Several stacks of ours are one of theirs, the outputs of a matrix of each below one another."""
 
-    ours: tuple[str, ...]
-
-    @property
-    def modules(self) -> tuple[str, ...]:
-        return self.ours
-
     def split(self, theirs: Any, shapes: Sequence, cfg: ModelConfig) -> list[Any]:
         return list(theirs.split([shape[1] for shape in shapes], 1))
 
@@ -175,15 +153,12 @@ class StackedRows(Same):
         return pack(ours, "e * d")[0]
 
 
-Rule = Same | Fused
-
-
 class Pair(NamedTuple):
     """Parameters of ours, and the one of theirs that holds them, or those that hold the rows of one of ours."""
 
     ours: list[str]
     theirs: list[str]
-    rule: Rule
+    rule: Same
 
 
 @dataclass(frozen=True)
@@ -191,8 +166,8 @@ class WeightMap:
     """The rules of a family: those of each layer, and those of the whole model."""
 
     layer: str  # what stands before a layer's number in their names
-    rules: tuple[Rule, ...]
-    whole: tuple[Rule, ...]
+    rules: tuple[Same, ...]
+    whole: tuple[Same, ...]
     prefix: str = "model."  # their names may lack it: those of a model without its head
     head: str = "lm_head"
     buffers: tuple[str, ...] = (".rotary_emb.inv_freq",)  # ends of names that are saved and are not weights
@@ -268,7 +243,7 @@ def renamed(names: Mapping[str, str]) -> tuple[Same, ...]:
     return tuple(Same(ours, theirs) for ours, theirs in names.items())
 
 
-def llama_weights(norms: Mapping[str, str] = PRE, *rules: Rule) -> WeightMap:
+def llama_weights(norms: Mapping[str, str] = PRE, *rules: Same) -> WeightMap:
     """The names of Llama, which most later families have. `norms` are a layer's; `rules` replace those of a module."""
     replaced = {module for rule in rules for module in rule.modules}
     names = {ours: theirs for ours, theirs in (LINEARS | norms).items() if ours not in replaced}

@@ -34,6 +34,9 @@ class ShortConv(LoggingModule):
         self.length, self.weight = length, nn.Parameter(torch.empty(length, dim))
         self.reset_parameters()
 
+    def extra_repr(self) -> str:
+        return f"length={self.length}"
+
     def reset_parameters(self) -> None:
         nn.init.uniform_(self.weight, -self.length**-0.5, self.length**-0.5)
 

@@ -67,6 +67,9 @@ class StochasticDepth(LoggingModule):
         super().__init__()
         self.probability = probability
 
+    def extra_repr(self) -> str:
+        return f"p={self.probability:.3g}"
+
     @log_io("b t d -> b t d")
     def forward(self, y: Tensor) -> Tensor:
         if not self.training:

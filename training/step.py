@@ -10,7 +10,7 @@ from torch import nn
 from config import TrainConfig
 from data import Batch
 from model import Model
-from modules.mlps.moe import loads
+from modules.mlps.moe import loads, routers
 from objective import Losses, make_objective
 from optim import MovingAverage, make_optimizer
 from tools import trace
@@ -45,7 +45,8 @@ class TrainState:
         self.optimizer = make_optimizer(model, cfg)
         self.average = MovingAverage(model, cfg.ema_decay) if cfg.ema_decay else None
         self.averaged = make_objective(self.average.model, cfg) if self.average else None
-        self.watch, self.log_expert_load = GradientWatch(cfg), cfg.log_expert_load
+        self.watch = GradientWatch(cfg)
+        self.routers, self.log_expert_load = routers(model), cfg.log_expert_load
         self.device = next(model.parameters()).device
         self.forward = torch.compile(self.objective) if cfg.compile else self.objective
         self.precision = torch.autocast(self.device.type, torch.bfloat16, enabled=cfg.precision == "bfloat16")
@@ -77,7 +78,7 @@ class TrainState:
         self.model.after_step()
         if self.average:
             self.average.update(self.model, number)
-        return Step(loss, parts, grad_norm, num_targets, loads(self.model, each=self.log_expert_load))
+        return Step(loss, parts, grad_norm, num_targets, loads(self.routers, each=self.log_expert_load))
 
     def backward(self, batch: Batch, passes_of_its_size: float) -> Losses:
         """Compute the losses of a batch and add its gradient, so that each target of the step weighs the same."""

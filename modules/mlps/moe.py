@@ -1,5 +1,6 @@
 """Mixtures of experts: each token goes through a few of many MLPs, which a router chooses for it."""
 
+from collections.abc import Mapping
 from functools import partial
 from typing import NamedTuple
 
@@ -47,6 +48,9 @@ class Router(Float32Buffers):
         self.counts = nn.Buffer(torch.empty(cfg.num_experts), persistent=False)  # tokens of each expert in this step
         self.load = nn.Buffer(torch.empty(cfg.num_experts), persistent=False)  # in the last step; 1 = an equal share
         self.reset_parameters()
+
+    def extra_repr(self) -> str:
+        return f"top_k={self.cfg.top_k}, scores={self.cfg.scores}"
 
     def reset_parameters(self) -> None:
         for state in (self.balance, self.counts, self.load):
@@ -102,16 +106,20 @@ class Router(Float32Buffers):
         self.counts.zero_()
 
 
-def loads(model: nn.Module, *, each: bool) -> dict[str, float]:
+def routers(model: nn.Module) -> dict[str, Router]:
+    """The router of each layer that has one, by the layer's name."""
+    return {path.partition(".mlp.")[0]: part for path, part in model.named_modules() if isinstance(part, Router)}
+
+
+def loads(routers: Mapping[str, Router], *, each: bool) -> dict[str, float]:
     """The load of experts in the last step as columns of a log; 1 = the mean of a layer. No columns without experts.
 
     max_load is that of the busiest expert of all layers, starved_experts the number of those without a token, and
     load.blocks.<i>.<expert> is that of each expert.
     """
-    found = {path.partition(".mlp.")[0]: part.load.tolist() for path, part in model.named_modules()
-             if isinstance(part, Router)}
-    if not found:
+    if not routers:
         return {}
+    found = {path: router.load.tolist() for path, router in routers.items()}
     line = {"max_load": max(map(max, found.values())),
             "starved_experts": sum(load == 0 for layer in found.values() for load in layer)}
     return line | ({f"load.{path}.{number}": load for path, layer in found.items() for number, load in enumerate(layer)}
@@ -156,7 +164,7 @@ class MoE(Carrying):
         if cfg.moe.shared_dim:
             mlp = kind.from_config(override(cfg, {"hidden_dim": cfg.moe.shared_dim}))
             shared = SharedExpert(mlp, cfg.dim, gated=cfg.moe.shared_gate)
-        layers = [cfg.model.at(i) for i in range(cfg.model.num_layers)]
+        layers = [cfg.model.by_kind[cfg.model.kind_at(i)] for i in range(cfg.model.num_layers)]
         return cls(Router(cfg.dim, cfg.moe), kind(cfg.dim, **kind.options_of(cfg), linear=stack), shared=shared,
                    weigh_inputs=cfg.moe.weigh_inputs, num_layers=sum(layer.mlp == "moe" for layer in layers))
 
