@@ -70,6 +70,10 @@ class AttentionConfig:
     num_kv_heads: int | None = None  # key/value heads (g); None = num_heads, 1 = MQA. arXiv:2305.13245
     head_dim: int | None = None  # width of a head (p); None = dim / num_heads
     window: int | None = None  # tokens each query attends to, itself included; None = all previous ones
+    dilation: int = 1  # distance between the tokens of a window, which reaches as many times farther back. arXiv:2004.05150
+    chunk: int | None = None  # cut the text into chunks of this many tokens; a query attends within its own (block-local, as in Llama 4); None = off
+    stride: int | None = None  # beside a window or chunk, attend to every stride-th token before, counted from the query; None = off. arXiv:1904.10509
+    global_tokens: int = 0  # beside a window or chunk, the first tokens of a text, to which all attend and which attend to all. arXiv:2004.05150, 2309.17453
     softcap: float | None = None  # c * tanh(scores / c), as in Gemma 2 and Grok-1; None = off
     scale: float | None = None  # factor on q.k; None = head_dim ** -0.5
     dropout: float = 0.0  # probability of dropping an attention weight
@@ -87,7 +91,7 @@ class AttentionConfig:
     differential: bool = False  # pairs of heads: the attention of one less a learned share of the other's. arXiv:2410.05258
     value_residual: ValueResidual = "none"  # mix the values with those of the first layer: half of each (fixed), or by two learned numbers. arXiv:2410.17897
     exclusive: bool = False  # take from a head's output what points along its own position's value, as far as it learns to (XSA). arXiv:2603.09078
-    share_kv: bool = False  # use the keys and values of the last layer before that has its own and the same window: neither projections nor a cache. arXiv:2405.12981; by kinds, as in Gemma 3n
+    share_kv: bool = False  # use the keys and values of the last layer before that has its own and sees the same tokens: neither projections nor a cache. arXiv:2405.12981; by kinds, as in Gemma 3n
     backend: AttentionBackend = "sdpa"  # sdpa: one fused call; eager: scores computed step by step, for reading and tracing
 
     @property
@@ -95,13 +99,22 @@ class AttentionConfig:
         return self.num_heads if self.num_kv_heads is None else self.num_kv_heads
 
     @property
+    def pattern(self) -> tuple[int | None, ...]:
+        """The flags that say which tokens a query sees."""
+        return self.window, self.dilation, self.chunk, self.stride, self.global_tokens
+
+    @property
     def is_fused(self) -> bool:
         """Whether one fused call attends; what it cannot do is done step by step."""
         return self.backend == "sdpa" and self.softcap is None and not self.sinks
 
     def __post_init__(self):
-        require_positive(self, "num_heads", "num_kv_heads", "head_dim", "window", "softcap", "scale", "clip")
+        require_positive(self, "num_heads", "num_kv_heads", "head_dim", "window", "dilation", "chunk", "stride",
+                         "softcap", "scale", "clip")
+        require_not_negative(self, "global_tokens")
         require_between(self, "dropout")
+        if self.stride == 1:
+            raise ValueError("stride=1 is every token: leave it out, and the window or chunk too")
 
 
 @flags

@@ -76,7 +76,7 @@ class Model(LoggingModule):
         self.pointer = Pointer(cfg.dim, key_dim=cfg.pointer_dim, vocab_size=cfg.padded_vocab_size,
                                norm=norm_maker(cfg)(cfg.dim)) if cfg.pointer else None
         self.wiring = RESIDUALS[cfg.residual]
-        self.windows = {part.window for part in self.modules() if hasattr(part, "window")}
+        self.patterns = {part.pattern for part in self.modules() if hasattr(part, "pattern")}
         self.draw_weights()
 
     @log_io("b t -> b t v")
@@ -96,7 +96,7 @@ class Model(LoggingModule):
         """Embed the tokens and run all layers, for `predict`."""
         num_cached = None if cache is None else cache.length
         context = make_context(tokens, documents=documents, positions=positions, source=source, num_cached=num_cached,
-                               windows=self.windows, causal=self.causal)
+                               patterns=self.patterns, causal=self.causal)
         stream, first = Stream(self.wiring.begin(self.embed(tokens, context.positions), self.cfg)), None
         layers = [None] * len(self.blocks) if cache is None else cache.layers
         for block, caches in zip(self.blocks, layers, strict=True):

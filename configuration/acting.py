@@ -82,6 +82,10 @@ LAYER_ACTS: dict[tuple[str, ...], Acts] = {
     tuple(f"attention.{name}" for name in (
         "num_kv_heads", "head_dim", "q_bias", "k_bias", "v_bias", "clip", "gate", "differential", "value_residual",
         "exclusive", "share_kv")): ("a mixer is attention", attends),
+    ("attention.dilation",): ("attention.window is above 1", lambda c: (c.attention.window or 0) > 1),
+    ("attention.stride", "attention.global_tokens"): (
+        "attention.window or attention.chunk is given",
+        lambda c: c.attention.window is not None or c.attention.chunk is not None),
     ("rope.original_len",): ("rope.scaling is llama3 or yarn", lambda c: c.rope.scaling in ("llama3", "yarn")),
     ("rope.low_freq_factor", "rope.high_freq_factor"): ("rope.scaling is llama3",
                                                         lambda c: c.rope.scaling == "llama3"),

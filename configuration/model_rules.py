@@ -31,6 +31,7 @@ PLAIN_MODEL: dict[str, Any] = {
     "depth_scaled_norms": False, "residual": "pre", "inner_norm": False, "final_norm": True, "embed_norm": False,
     "qk_norm": "none", "position": "rope",
     "attention.num_kv_heads": None, "attention.head_dim": None, "attention.window": None,
+    "attention.dilation": 1, "attention.chunk": None, "attention.stride": None, "attention.global_tokens": 0,
     "attention.softcap": None, "attention.scale": None, "attention.dropout": 0.0, "attention.q_bias": False,
     "attention.k_bias": False, "attention.v_bias": False, "attention.out_bias": False,
     "attention.qk_norm_kind": None, "attention.qk_norm_affine": None, "attention.qk_norm_bias": None,

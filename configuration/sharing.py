@@ -19,12 +19,12 @@ def values_from(layer: Any) -> int | None:
 
 
 def keys_from(layer: Any) -> int | None:
-    """The last layer before with keys of its own and the same window, if this one uses them; None = it has its own."""
+    """The last layer before with keys of its own that sees the same tokens, if this one uses them; None = none."""
     if not attends(layer) or not layer.attention.share_kv:
         return None
     source = None
     for i, other in _before(layer):
-        alike = attends(other) and other.attention.window == layer.attention.window
+        alike = attends(other) and other.attention.pattern == layer.attention.pattern
         if alike and (source is None or not other.attention.share_kv):
             source = i
     return source

@@ -6,7 +6,7 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor, nn
 
-from modules.masks import Mask, make_mask
+from modules.masks import ALL, Mask, make_mask
 from modules.mixers.kv_cache import KVCache
 from modules.precision import widen
 from modules.stream import Context
@@ -32,7 +32,7 @@ class Pointer(LoggingModule):
     last of the s, or all.
     """
 
-    window = None  # it sees all previous tokens
+    pattern = ALL  # it sees all previous tokens
 
     def __init__(self, dim: int, *, key_dim: int, vocab_size: int, norm: nn.Module):
         super().__init__()
@@ -68,9 +68,9 @@ class Pointer(LoggingModule):
             kept = cache.append(k.unsqueeze(1), tokens[:, None, :, None], positions)
             k, tokens, k_positions = kept[0].squeeze(1), kept[1][:, 0, :, 0], kept[2]
         if context.documents is None:
-            mask = make_mask(positions[..., s - t :], k_positions, window=None, fresh=fresh)
+            mask = make_mask(positions[..., s - t :], k_positions, pattern=ALL, fresh=fresh)
         else:
-            mask = Mask(causal=False, allowed=context.documents.masks[None][..., s - t : s, :s])
+            mask = Mask(causal=False, allowed=context.documents.masks[ALL][..., s - t : s, :s])
         with full_precision(logits.device.type):
             return self.mix(logits, self.weights(q, k, mask), gate, tokens)
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from modules.masks import Documents
+from modules.masks import Documents, Pattern
 from tools import LoggingModule
 
 
@@ -21,7 +21,7 @@ class Context(NamedTuple):
 
 def make_context(
     tokens: Tensor, *, documents: Tensor | None, positions: Tensor | None, source: Tensor | None,
-    num_cached: int | None, windows: Iterable[int | None], causal: bool,
+    num_cached: int | None, patterns: Iterable[Pattern], causal: bool,
 ) -> Context:
     """The context of tokens (b, t) that follow `num_cached` others; None = there is no cache.
 
@@ -29,7 +29,7 @@ def make_context(
     """
     if documents is not None and num_cached is not None:
         raise ValueError("documents and a cache do not go together: to continue a document, give it its own row")
-    packed = None if documents is None else Documents.of(documents, windows, causal=causal)
+    packed = None if documents is None else Documents.of(documents, patterns, causal=causal)
     if positions is None and packed is not None:
         positions = packed.positions()
     elif positions is None:

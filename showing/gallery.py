@@ -11,6 +11,7 @@ from configuration.command_line import spell_value
 from configuration.model_rules import IN_EMBEDDING, PLAIN_MODEL
 from model import Model
 from modules.block import Block, ParallelBlock
+from modules.masks import Pattern
 from modules.sizes import idle_parameters
 from tools import unfilled
 
@@ -55,10 +56,10 @@ def cache_bytes(cfg: ModelConfig) -> tuple[int, int]:
     Keys and values, and the keys of the pointer.
     """
     layers = [cfg.at(i) for i in range(cfg.num_layers) if has_heads(cfg.at(i))]
-    sizes = [(BYTES * cached_numbers(layer), layer.attention.window) for layer in layers]
+    sizes = [(BYTES * cached_numbers(layer), Pattern.of(layer.attention).num_kept) for layer in layers]
     pointer = BYTES * cfg.pointer_dim if cfg.pointer else 0
-    return (pointer + sum(size for size, window in sizes if window is None),
-            sum(size * min(window, cfg.max_seq_len) for size, window in sizes if window is not None))
+    return (pointer + sum(size for size, kept in sizes if kept is None),
+            sum(size * min(kept, cfg.max_seq_len) for size, kept in sizes if kept is not None))
 
 
 def cached_numbers(layer: LayerConfig) -> int:

@@ -23,10 +23,6 @@ def settings(name):
         yield from value if isinstance(value, tuple) else (value,)
 
 
-def test_thirty_two_configurations_are_measured():
-    assert len(named_cases()) == 32
-
-
 @pytest.mark.parametrize("name", MENUS)
 def test_they_span_each_menu(name):
     assert set(get_args(MENUS[name])) - BESIDES[name] <= set(settings(name))

@@ -13,10 +13,9 @@ from torch.nn import functional as F
 from config import AttentionConfig, ModelConfig, RopeConfig, override
 from data import Batch
 from model import Model
-from modules import masks
 from modules.attend import EagerAttention
 from modules.head import Head
-from modules.masks import Documents, in_window, make_mask
+from modules.masks import ALL, Documents, Pattern, make_mask
 from modules.mlps import MLPS
 from modules.mlps.dense import ACTIVATIONS, GLU, MLP
 from modules.norm import NORMS, CosineNorm, DyT, LayerNorm, RMSNorm, norm_maker
@@ -81,27 +80,12 @@ def test_absolute_positions_matter_where_they_are_absolute():
         assert not torch.allclose(model(tokens, positions=torch.arange(9) + 3), model(tokens), atol=1e-3)
 
 
-@pytest.mark.parametrize(("flags", "reach"), [
-    ({"attention.window": 3}, 3), ({"attention.window": 1}, 1), ({"attention.window": 3,
-                                                                  "attention.backend": "eager"}, 3),
-    ({"attention.window": 3, "position": "alibi"}, 3), ({}, 13), ({"layers": ("global", "local"),
-                                                                   "kinds": {"local": {"attention.window": 3},
-                                                                             "global": {}}}, 13),
-], ids=str)
-def test_a_query_sees_exactly_its_window(flags, reach):
-    model, tokens = small_model(num_layers=len(flags.get("layers", ("base",))), **flags), small_tokens(b=1)
-    other = tokens.clone()
-    other[0, 4] = (tokens[0, 4] + 1) % 37
-    changed = (model(tokens) - model(other)).abs().amax(-1)[0] > 1e-6
-    assert changed.nonzero().flatten().tolist() == list(range(4, min(4 + reach, 13)))
-
-
 SSF = {"layers": ("local", "local", "global"), "kinds": {"local": {"attention.window": 3}, "global": {}}}
 
 
 def test_a_pattern_gives_each_layer_its_window():
     model = small_model(num_layers=5, **SSF)
-    assert [block.mixer.branch.window for block in model.blocks] == [3, 3, None, 3, 3]
+    assert [block.mixer.branch.pattern.window for block in model.blocks] == [3, 3, None, 3, 3]
 
 
 @pytest.mark.parametrize("flags", [{}, {"norm": "layer", "position": "alibi"}, {"attention.softcap": 5.0,
@@ -131,7 +115,9 @@ def test_dropout_acts_in_training_only():
 
 def test_a_mask_is_made_once_for_all_layers_of_a_window(monkeypatch):
     made = []
-    monkeypatch.setattr(masks, "in_window", lambda *args, **causal: made.append(args[2]) or in_window(*args, **causal))
+    sees = Pattern.sees
+    monkeypatch.setattr(Pattern, "sees", lambda self, *args, **causal: made.append(self.window) or sees(
+        self, *args, **causal))
     model = small_model(num_layers=5, pointer=True, **SSF)
     model(small_tokens(), documents=torch.zeros(2, 13, dtype=torch.int64))
     assert sorted(made, key=str) == [3, None]
@@ -277,7 +263,7 @@ def test_scores_are_scaled_then_capped_then_masked():
     scores = 1.5 * torch.tanh(q @ k.mT * 0.7 / 1.5)
     future = torch.ones(5, 5).triu(1).bool()
     expected = scores.masked_fill(future, -torch.inf).softmax(-1) @ v
-    assert_close(attend(q, k, v, make_mask(positions, positions, window=None, fresh=True), None), expected, "same")
+    assert_close(attend(q, k, v, make_mask(positions, positions, pattern=ALL, fresh=True), None), expected, "same")
 
 
 def test_branches_are_scaled_as_they_join():
@@ -594,12 +580,12 @@ def test_a_printed_model_and_a_trace_say_which_layer_is_which():
 
 def test_layers_of_one_kind_have_no_label():
     model = small_model(layers=("local",), kinds={"local": {"attention.window": 3}})
-    assert "local" not in str(model) and model.blocks[0].mixer.branch.window == 3
+    assert "local" not in str(model) and model.blocks[0].mixer.branch.pattern.window == 3
 
 
 def test_each_layer_has_the_numbers_of_its_kind():
     model = small_model(**GEMMA3)
-    found = [(block.mixer.branch.window, block.mixer.branch.rotary.rope.theta) for block in model.blocks]
+    found = [(block.mixer.branch.pattern.window, block.mixer.branch.rotary.rope.theta) for block in model.blocks]
     assert found == [(512, 1e4)] * 5 + [(None, 1e6)]
 
 
@@ -617,14 +603,6 @@ def test_a_model_that_is_not_causal_sees_both_sides_and_no_padding(flags):
     two = torch.cat((tokens, other), dim=1)
     documents = torch.tensor([[0] * 13 + [1] * 13])
     assert_close(model(two, documents=documents), torch.cat((model(tokens), model(other)), dim=1), "same")
-
-
-def test_a_window_that_is_not_causal_reaches_as_far_on_both_sides():
-    model = randomise(Model(small_config(num_layers=1, **{"attention.window": 3}), causal=False)).eval()
-    tokens, other = small_tokens(b=1), small_tokens(b=1)
-    other[0, 6] = (tokens[0, 6] + 1) % 37
-    changed = (model(tokens) - model(other)).abs().amax(-1)[0] > 1e-6
-    assert changed.nonzero().flatten().tolist() == [4, 5, 6, 7, 8]
 
 
 # ---- the pointer ----

@@ -30,6 +30,12 @@ CASES: dict[str, dict[str, Any]] = {
                            "model.logit_softcap": 20.0},
     "alibi, window": {"model.position": "alibi", "model.layers": ("local", "global"),
                       "model.kinds": {"local": {"attention.window": 64}, "global": {}}},
+    "window in blocks, documents": {"model.attention.window": 48, "model.max_seq_len": 768, "train.batch_size": 3,
+                                    "data.packing": "documents", "model.num_layers": 6},
+    "chunks, global tokens": {"model.layers": ("local", "strided"), "model.max_seq_len": 512, "train.batch_size": 4,
+                              "model.num_layers": 6, "model.kinds": {
+                                  "local": {"attention.chunk": 64, "attention.global_tokens": 2},
+                                  "strided": {"attention.window": 16, "attention.stride": 16}}},
     "documents": {"data.packing": "documents", "model.max_seq_len": 512, "train.batch_size": 6},
     "padded rows": {"data.packing": "pad", "train.batch_size": 24},
     "sandwich, glu, z-loss": {"model.residual": "sandwich", "model.mlp": "glu", "model.z_loss": 1e-4},

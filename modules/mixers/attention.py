@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from config import LayerConfig
 from modules.attend import Exclusive, make_attend
-from modules.masks import Mask, make_mask
+from modules.masks import Mask, Pattern, make_mask
+from modules.mixers.blocked import Bias, attend_in_blocks, block_of
 from modules.mixers.kv_cache import Keys, KVCache, make_kv_cache
 from modules.norm import norm_maker
 from modules.position import BIASES
@@ -49,16 +50,18 @@ class Attention(LoggingModule):
     Shape: x (b, t, d), positions (t,) or (b, t) -> (b, t, d).
     """
 
+    in_blocks = True  # whether what is added to the scores is the same in each block of the text
+
     def __init__(
         self, dim: int, *, num_heads: int, num_kv_heads: int, head_dim: int,
         q_bias: bool, k_bias: bool, v_bias: bool, out_bias: bool,
         qk_norm: Callable[..., tuple[nn.Module, nn.Module]], norm_after_rope: bool,
         rotary: nn.Module | None, distance_bias: nn.Module | None,
-        attend: Callable[[], nn.Module], window: int | None, clip: float | None, gate: Callable[[], nn.Module] | None,
+        attend: Callable[[], nn.Module], pattern: Pattern, clip: float | None, gate: Callable[[], nn.Module] | None,
         inner_norm: nn.Module | None, exclusive: bool, own_kv: bool = True,
     ):
         super().__init__()
-        self.head_dim, self.window = head_dim, window
+        self.head_dim, self.pattern = head_dim, pattern
         self.q = nn.Linear(dim, num_heads * head_dim, bias=q_bias)
         self.k, self.v = (nn.Linear(dim, num_kv_heads * head_dim, bias=bias) if own_kv else None
                           for bias in (k_bias, v_bias))
@@ -80,7 +83,7 @@ class Attention(LoggingModule):
         return cls(cfg.dim, **options_of(cfg))
 
     def make_cache(self, max_len: int) -> KVCache:
-        return make_kv_cache(max_len, self.window)
+        return make_kv_cache(max_len, self.pattern)
 
     @log_io("b t d, ... t -> b h t p, b g t p, b g t p")
     def project(self, x: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -108,24 +111,27 @@ class Attention(LoggingModule):
 
         Shape: q (b, h, t, p), k and v (b, g, t, p) -> (b, t, h p).
         """
-        keys = with_cached(k, v, context.positions, cache)
-        bias = None if self.distance_bias is None else self.distance_bias(context.positions, keys[2])
-        return self.look_at(q, keys, bias, context)
+        return self.look_at(q, with_cached(k, v, context.positions, cache), self.distance_bias, context)
 
-    def look_at(self, q: Tensor, keys: Keys, bias: Tensor | None, context: Context) -> Tensor:
+    def look_at(self, q: Tensor, keys: Keys, bias_of: Bias | None, context: Context) -> Tensor:
         """The attention output of each query to keys (b, g, s, p) with values and positions. Shape: -> (b, t, h p)."""
         k, v, k_positions = keys
-        mask = what_is_seen(context, k_positions, window=self.window, fresh=q.shape[2] == k.shape[2])
-        y = self.attend(q, k, v, mask, bias)
+        fresh = q.shape[2] == k.shape[2]
+        size = block_of(self.pattern, context, q.shape[2]) if fresh and self.in_blocks else None
+        if size is None:
+            mask = what_is_seen(context, k_positions, pattern=self.pattern, fresh=fresh)
+            y = self.attend(q, k, v, mask, bias_of and bias_of(context.positions, k_positions))
+        else:
+            y = attend_in_blocks(self.attend, q, k, v, self.pattern, context, size=size, bias_of=bias_of)
         y = y if self.exclusive is None else self.exclusive(y, v[:, :, v.shape[2] - q.shape[2]:])
         return rearrange(y, "b h t p -> b t (h p)")
 
 
-def what_is_seen(context: Context, k_positions: Tensor, *, window: int | None, fresh: bool) -> Mask:
+def what_is_seen(context: Context, k_positions: Tensor, *, pattern: Pattern, fresh: bool) -> Mask:
     """The keys that each query sees; `fresh`: none of them is cached."""
     if context.documents is not None:
-        return context.documents.mask(window)
-    return make_mask(context.positions, k_positions, window=window, fresh=fresh, causal=context.causal)
+        return context.documents.mask(pattern, causal=context.causal)
+    return make_mask(context.positions, k_positions, pattern=pattern, fresh=fresh, causal=context.causal)
 
 
 def options_of(cfg: LayerConfig) -> dict[str, Any]:
@@ -133,7 +139,7 @@ def options_of(cfg: LayerConfig) -> dict[str, Any]:
     own, rope, p = cfg.attention, cfg.rope, cfg.head_width
     gate = partial(OutputGate, cfg.dim, num_heads=own.num_heads, head_dim=p, kind=own.gate)
     return {
-        "num_heads": own.num_heads, "num_kv_heads": own.kv_heads, "head_dim": p, "window": own.window,
+        "num_heads": own.num_heads, "num_kv_heads": own.kv_heads, "head_dim": p, "pattern": Pattern.of(own),
         "q_bias": own.q_bias, "k_bias": own.k_bias, "v_bias": own.v_bias, "out_bias": own.out_bias,
         "qk_norm": qk_norm_maker(cfg), "norm_after_rope": own.qk_norm_after_rope,
         "rotary": ROTARY[rope.layout](p, rope) if cfg.position == "rope" else None,

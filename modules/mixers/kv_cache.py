@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from modules.masks import Pattern
+
 Keys = tuple[Tensor, Tensor, Tensor]  # keys and values (b, g, s, p), and their positions (s,) or (b, s)
 
 
@@ -92,11 +94,63 @@ class WindowCache(KVCache):
         super().keep_rows(rows, padding=left)
 
 
+class AnchoredCache(WindowCache):
+    """Of a layer with a window and global tokens: those, the first of each text, and the tokens of a WindowCache.
+
+    Rows that begin with padding have their first tokens in other places than the rest, which are then all kept.
+    """
+
+    def __init__(self, max_len: int, window: int, num_global: int):
+        super().__init__(max_len, window)
+        self.num_global = num_global
+        self.max_len += num_global
+
+    def append(self, k: Tensor, v: Tensor, positions: Tensor) -> Keys:
+        """Append t tokens; return them and all that are kept. Raises ValueError if the text is longer than was said."""
+        self.seen += k.shape[2]
+        if self.seen > self.text_len:
+            raise ValueError(f"the cache holds {self.text_len} tokens, not {self.seen}")
+        if self.keys is not None:
+            old = self.keys, self.values, self.positions
+            rows = torch.broadcast_shapes(positions.shape[:-1], old[2].shape[:-1])
+            places = [places.expand(*rows, -1) for places in (old[2], positions)]
+            k, v, positions = torch.cat((old[0], k), 2), torch.cat((old[1], v), 2), torch.cat(places, -1)
+        self.keys, self.values, self.positions = k, v, positions
+        self.forget()
+        return k, v, positions
+
+    def forget(self) -> None:
+        """Drop what no later token of any row can see, if there is more than there was room for."""
+        if self.keys.shape[2] <= self.max_len:
+            return
+        newest = self.positions.max(-1, keepdim=True).values
+        wanted = (self.positions >= 0) & (self.positions < self.num_global) | (self.positions > newest - self.reach)
+        self.keep_columns(wanted & (self.positions >= 0))
+
+    def keep_columns(self, wanted: Tensor) -> None:
+        """Drop the tokens that no row wants. Shape: (s,) or (b, s)."""
+        columns = wanted.reshape(-1, wanted.shape[-1]).any(0).nonzero()[:, 0]
+        self.keys, self.values = (x[:, :, columns] for x in (self.keys, self.values))
+        self.positions = self.positions[..., columns]
+
+    def keep_rows(self, rows: list[int], *, padding: int) -> None:
+        self.seen -= padding
+        self.keys, self.values = self.keys[rows], self.values[rows]
+        if self.positions.dim() == 2:
+            self.positions = self.positions[rows]
+            self.keep_columns(self.positions >= 0)
+
+
 def room_of(window: int) -> int:
     """The tokens that the cache of a window has room for."""
     return window + window // 4
 
 
-def make_kv_cache(max_len: int, window: int | None) -> KVCache:
+def make_kv_cache(max_len: int, pattern: Pattern) -> KVCache:
     """A cache for a text of `max_len` tokens."""
-    return KVCache(max_len) if window is None or room_of(window) >= max_len else WindowCache(max_len, window)
+    kept = pattern.num_kept
+    if kept is None or room_of(pattern.near) + pattern.global_tokens >= max_len:
+        return KVCache(max_len)
+    if pattern.global_tokens:
+        return AnchoredCache(max_len, pattern.near, pattern.global_tokens)
+    return WindowCache(max_len, pattern.near)

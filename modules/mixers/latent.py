@@ -8,7 +8,9 @@ from torch import Tensor, nn
 
 from config import LatentConfig, LayerConfig
 from modules.attend import make_kernel
+from modules.masks import Pattern
 from modules.mixers.attention import what_is_seen
+from modules.mixers.blocked import attend_in_blocks, block_of
 from modules.mixers.kv_cache import KVCache, make_kv_cache
 from modules.norm import RMSNorm, norm_maker
 from modules.rope import ROTARY
@@ -44,10 +46,10 @@ class LatentAttention(LoggingModule):
 
     def __init__(
         self, dim: int, latent: LatentConfig, *, num_heads: int, out_bias: bool, rotary: nn.Module | None,
-        attend: Callable[[], nn.Module], window: int | None, inner_norm: nn.Module | None,
+        attend: Callable[[], nn.Module], pattern: Pattern, inner_norm: nn.Module | None,
     ):
         super().__init__()
-        self.sizes, self.num_heads, self.window = latent, num_heads, window
+        self.sizes, self.num_heads, self.pattern = latent, num_heads, pattern
         q_dim = num_heads * latent.head_dim
         self.q = LowRank(dim, q_dim, latent) if latent.q_rank else nn.Linear(dim, q_dim, bias=False)
         self.kv_down = nn.Linear(dim, latent.kv_rank + latent.rope_dim, bias=latent.bias)
@@ -60,13 +62,13 @@ class LatentAttention(LoggingModule):
     @classmethod
     def from_config(cls, cfg: LayerConfig) -> "LatentAttention":
         own, latent = cfg.attention, cfg.latent
-        return cls(cfg.dim, latent, num_heads=own.num_heads, out_bias=own.out_bias, window=own.window,
+        return cls(cfg.dim, latent, num_heads=own.num_heads, out_bias=own.out_bias, pattern=Pattern.of(own),
                    rotary=ROTARY[cfg.rope.layout](latent.rope_dim, cfg.rope) if cfg.position == "rope" else None,
                    attend=lambda: make_kernel(cfg),
                    inner_norm=norm_maker(cfg)(own.num_heads * latent.v_dim) if cfg.inner_norm else None)
 
     def make_cache(self, max_len: int) -> KVCache:
-        return make_kv_cache(max_len, self.window)
+        return make_kv_cache(max_len, self.pattern)
 
     @log_io("b t d, ... t -> b h t _, b h t _, b one t r, b one t _")
     def project(self, x: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -85,16 +87,23 @@ class LatentAttention(LoggingModule):
     def forward(self, x: Tensor, context: Context, cache: KVCache | None = None) -> Tensor:
         q, q_turned, latent, k_turned = self.project(x, context.positions)
         if cache is None:
-            mask = what_is_seen(context, context.positions, window=self.window, fresh=True)
-            y = self.attend(*self.expand(q, q_turned, latent, k_turned), mask, None)
+            y = self.attend_fresh(*self.expand(q, q_turned, latent, k_turned), context)
         else:
             latent, k_turned, positions = cache.append(latent, k_turned, context.positions)
-            mask = what_is_seen(context, positions, window=self.window, fresh=q.shape[2] == latent.shape[2])
+            mask = what_is_seen(context, positions, pattern=self.pattern, fresh=q.shape[2] == latent.shape[2])
             k_up, v_up = self.maps()
             q = torch.cat((einsum(q, k_up, "b h t p, h p r -> b h t r"), q_turned), dim=-1)
             y = self.attend(q, torch.cat((latent, k_turned), dim=-1), latent, mask, None)  # (b, h, t, r)
             y = einsum(y, v_up, "b h t r, h p r -> b h t p")
         return self.out(self.inner_norm(rearrange(y, "b h t p -> b t (h p)")))
+
+    def attend_fresh(self, q: Tensor, k: Tensor, v: Tensor, context: Context) -> Tensor:
+        """What each query gives if no token is cached. Shape: (b, h, t, _), three times -> (b, h, t, _)."""
+        size = block_of(self.pattern, context, q.shape[2])
+        if size is not None:
+            return attend_in_blocks(self.attend, q, k, v, self.pattern, context, size=size)
+        mask = what_is_seen(context, context.positions, pattern=self.pattern, fresh=True)
+        return self.attend(q, k, v, mask, None)
 
     def expand(self, q: Tensor, q_turned: Tensor, latent: Tensor, k_turned: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values of each head. Shape: (b, h, t, nope_dim + rope_dim), the same, (b, h, t, v_dim)."""

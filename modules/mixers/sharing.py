@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from config import LayerConfig
 from configuration.sharing import gives, takes
+from modules.masks import Pattern
 from modules.mixers.attention import Attention, options_of, with_cached
 from modules.mixers.kv_cache import Keys, KVCache
 from modules.norm import fill
@@ -47,6 +48,7 @@ class SharingAttention(Attention, Carrying):
     def __init__(self, dim: int, *, mix: nn.Module | None, given: Iterable[str], takes_bias: bool, **options: Any):
         super().__init__(dim, **options)
         self.mix, self.given, self.takes_bias = mix, frozenset(given), takes_bias
+        self.in_blocks = not takes_bias and "bias" not in self.given
 
     @classmethod
     def from_config(cls, cfg: LayerConfig) -> "SharingAttention":
@@ -55,7 +57,7 @@ class SharingAttention(Attention, Carrying):
         if takes(cfg, "keys"):
             return BorrowingAttention(cfg.dim, mix=None, given=(), own_kv=False, **options)
         mix = MixedValues(learned=cfg.attention.value_residual == "learned") if takes(cfg, "values") else None
-        given = names_of_keys(cfg.attention.window) if gives(cfg, "keys") else ()
+        given = names_of_keys(Pattern.of(cfg.attention)) if gives(cfg, "keys") else ()
         given += tuple(what for what in ("values", "bias") if gives(cfg, what))
         return cls(cfg.dim, mix=mix, given=given, **options)
 
@@ -63,14 +65,17 @@ class SharingAttention(Attention, Carrying):
     def forward(self, x: Tensor, context: Context, cache: KVCache | None, stream: Stream) -> tuple[Tensor, Stream]:
         q, keys, stream = self.find_keys(x, context, cache, stream)
         bias, stream = self.find_bias(context.positions, keys[2], stream)
-        return self.join(self.look_at(q, keys, bias, context), x), stream
+        bias_of = self.distance_bias if self.in_blocks else lambda *_: bias
+        return self.join(self.look_at(q, keys, bias_of, context), x), stream
 
     def find_bias(self, q_positions: Tensor, k_positions: Tensor, stream: Stream) -> tuple[Tensor | None, Stream]:
-        """What is added to the scores, (h, t, s) or (b, h, t, s); None = nothing."""
+        """What layers share and add to the scores, (h, t, s) or (b, h, t, s); None = nothing."""
+        if self.in_blocks:
+            return None, stream
         if self.takes_bias:
             return stream.carried["bias"], stream
-        bias = None if self.distance_bias is None else self.distance_bias(q_positions, k_positions)
-        return bias, stream.carry(bias=bias) if "bias" in self.given else stream
+        bias = self.distance_bias(q_positions, k_positions)
+        return bias, stream.carry(bias=bias)
 
     def find_keys(
         self, x: Tensor, context: Context, cache: KVCache | None, stream: Stream,
@@ -79,7 +84,7 @@ class SharingAttention(Attention, Carrying):
         q, k, v = self.project(x, context.positions)
         v = v if self.mix is None else self.mix(v, stream)
         keys = with_cached(k, v, context.positions, cache)
-        offered = {"values": v, **dict(zip(names_of_keys(self.window), keys, strict=True))}
+        offered = {"values": v, **dict(zip(names_of_keys(self.pattern), keys, strict=True))}
         return q, keys, stream.carry(**{name: x for name, x in offered.items() if name in self.given})
 
 
@@ -99,10 +104,10 @@ class BorrowingAttention(SharingAttention):
         return self.q_post_norm(q if self.rotary is None else self.rotary(q, self.rotary.angles(positions)))
 
     def find_keys(self, x: Tensor, context: Context, cache: None, stream: Stream) -> tuple[Tensor, Keys, Stream]:
-        keys = tuple(stream.carried[name] for name in names_of_keys(self.window))
+        keys = tuple(stream.carried[name] for name in names_of_keys(self.pattern))
         return self.queries(x, context.positions), keys, stream
 
 
-def names_of_keys(window: int | None) -> tuple[str, str, str]:
-    """What the keys, values and positions of layers with a window are called in the stream."""
-    return tuple(f"{what} of window {window}" for what in ("keys", "values", "positions"))
+def names_of_keys(pattern: Pattern) -> tuple[str, str, str]:
+    """What the keys, values and positions of layers with a pattern are called in the stream."""
+    return tuple(f"{what} of {pattern}" for what in ("keys", "values", "positions"))
