@@ -26,7 +26,7 @@ from configuration.tree import build, diff, flat, get, override, replace, to_dic
 from configuration.units import parse_bytes, parse_seconds
 
 __all__ = [
-    "CHECKED", "AlibiConfig", "AttentionConfig", "ClampedGluConfig", "Config", "DataConfig", "LayerConfig",
+    "CHECKED", "AlibiConfig", "AttentionConfig", "AttnresConfig", "ClampedGluConfig", "Config", "DataConfig", "HyperConfig", "LayerConfig",
     "LatentConfig", "ModelConfig", "MoeConfig", "NgptConfig", "RopeConfig", "SampleConfig", "SinusoidalConfig",
     "T5Config", "TokenizerConfig", "TrainConfig", "diff", "flags", "flat", "from_dict", "get", "load_config", "override", "parse_bytes",
     "parse_seconds", "replace", "rotated_channels", "save_config", "to_dict",
@@ -40,7 +40,7 @@ ExpertScores = Literal["softmax", "sigmoid"]
 GATED = ("glu", "clamped_glu", "scaled_glu")  # of Mlp, those with a third matrix
 Activation = Literal["relu", "relu2", "gelu", "gelu_tanh", "quick_gelu", "silu", "mish", "xielu", "none"]
 Norm = Literal["rms", "layer", "cosine", "l2", "dyt", "none"]
-Residual = Literal["pre", "post", "sandwich", "branch_post", "parallel", "parallel_each", "ngpt", "none"]
+Residual = Literal["pre", "post", "sandwich", "branch_post", "parallel", "parallel_each", "ngpt", "hyper", "mhc", "attnres", "none"]
 QKNorm = Literal["none", "head", "each_head", "full", "unit"]
 OutputGate = Literal["none", "head", "channel"]
 ValueResidual = Literal["none", "fixed", "learned"]
@@ -257,6 +257,29 @@ class NgptConfig:
 
 
 @flags
+class HyperConfig:
+    """The numbers of residual=hyper and mhc."""
+
+    num_streams: int = 4  # residual streams (n), each as wide as the model
+    sinkhorn_steps: int = 20  # mhc: times that rows and columns of the mixing weights are normalised
+    eps: float = 1e-6  # mhc: added to the weights and to their sums
+
+    def __post_init__(self):
+        require_positive(self, "num_streams", "sinkhorn_steps")
+        require_not_negative(self, "eps")
+
+
+@flags
+class AttnresConfig:
+    """The numbers of residual=attnres."""
+
+    block_len: int = 1  # branches whose outputs are summed before later ones attend to them; 1 = each by itself
+
+    def __post_init__(self):
+        require_positive(self, "block_len")
+
+
+@flags
 class ModelConfig:
     """The architecture: each choice is one word, and the numbers of a part form a group."""
 
@@ -273,7 +296,7 @@ class ModelConfig:
     mlp: Mlp = "mlp"  # mlp: two matrices; glu: three, gated; clamped_glu: gated and limited, with activation=quick_gelu that of gpt-oss; scaled_glu: with a learned scale for each hidden unit (nGPT); moe: a mixture of experts; none
     activation: Activation = "relu2"  # nonlinearity of the MLP; glu + silu = SwiGLU. relu2: arXiv:2109.08668; xielu: arXiv:2411.13010
     norm: Norm = "rms"  # rms arXiv:1910.07467, layer arXiv:1607.06450, cosine arXiv:1910.05895, l2 (unit length), dyt arXiv:2503.10622
-    residual: Residual = "pre"  # position of the norms, and how branches join the residual stream; parallel: one norm for all branches, parallel_each: one for each; ngpt: steps on the sphere, arXiv:2410.01131; none = no skip connections
+    residual: Residual = "pre"  # position of the norms, and how branches join the residual stream; parallel: one norm for all branches, parallel_each: one for each; ngpt: steps on the sphere, arXiv:2410.01131; hyper: several streams, arXiv:2409.19606; mhc: the same with weights that keep their size, arXiv:2512.24880; attnres: attention over what earlier branches gave, arXiv:2603.15031; none = no skip connections
     position: Position = "rope"  # learned, sinusoidal arXiv:1706.03762, rope arXiv:2104.09864, alibi arXiv:2108.12409, t5 (learned numbers for distances) arXiv:1910.10683
     qk_norm: QKNorm = "head"  # normalise queries and keys per head, per head with a scale of its own for each, over the full projection, or to unit length with one learned scale for both (nGPT). arXiv:2302.05442
     pointer: bool = False  # add attention that copies earlier tokens into the prediction: it moves information too. arXiv:1609.07843
@@ -289,6 +312,8 @@ class ModelConfig:
     clamped_glu: ClampedGluConfig = field(default_factory=ClampedGluConfig)  # mlp=clamped_glu, or experts of that kind
     moe: MoeConfig = field(default_factory=MoeConfig)  # mlp=moe
     ngpt: NgptConfig = field(default_factory=NgptConfig)  # residual=ngpt
+    hyper: HyperConfig = field(default_factory=HyperConfig)  # residual=hyper or mhc
+    attnres: AttnresConfig = field(default_factory=AttnresConfig)  # residual=attnres
     t5: T5Config = field(default_factory=T5Config)  # position=t5
     sinusoidal: SinusoidalConfig = field(default_factory=SinusoidalConfig)  # position=sinusoidal
 

@@ -25,9 +25,9 @@ from modules.head import Head
 from modules.init import draw_matrices, normalise_matrices
 from modules.norm import norm_maker
 from modules.pointer import Pointer
+from modules.residuals import RESIDUALS
 from modules.sizes import axis_sizes, idle_parameters
 from modules.stream import Context, Stream, make_context
-from modules.wiring import RESIDUALS
 from tools import LoggingModule, log_io
 
 
@@ -76,6 +76,7 @@ class Model(LoggingModule):
         self.pointer = Pointer(cfg.dim, key_dim=cfg.pointer_dim, vocab_size=cfg.padded_vocab_size,
                                norm=norm_maker(cfg)(cfg.dim)) if cfg.pointer else None
         self.wiring = RESIDUALS[cfg.residual]
+        self.exit = self.wiring.make_exit(cfg)
         self.patterns = {part.pattern for part in self.modules() if hasattr(part, "pattern")}
         self.draw_weights()
 
@@ -101,10 +102,14 @@ class Model(LoggingModule):
         layers = [None] * len(self.blocks) if cache is None else cache.layers
         for block, caches in zip(self.blocks, layers, strict=True):
             stream = self.run(block, stream, context, caches)
-            first = self.wiring.end(stream.x) if first is None else first
+            first = self.leave(stream) if first is None else first
         if cache is not None:
             cache.length += tokens.shape[1]
-        return Hidden(self.norm(self.wiring.end(stream.x)), first, tokens, context, stream.losses)
+        return Hidden(self.norm(self.leave(stream)), first, tokens, context, stream.losses)
+
+    def leave(self, stream: Stream) -> Tensor:
+        """What the head and the pointer read of the stream after a block. Shape: (b, t, d)."""
+        return stream.x if self.exit is None else self.exit(stream)
 
     def predict(self, hidden: Hidden, cache: "Cache | None" = None) -> Tensor:
         """The logits of the positions of `hidden.last`. Shape: (b, t, v) float32."""

@@ -10,6 +10,7 @@ from typing import Any
 
 from configuration.checks import Acts
 
+OTHER_STREAMS = ("hyper", "mhc", "attnres")  # of residual, those whose stream is not one sum
 IN_EMBEDDING = ("learned", "sinusoidal")  # positions that are added to the embedding, once for all layers
 
 
@@ -28,6 +29,8 @@ def has_part(layer: Any, group: str) -> bool:
     choices = {field.name: getattr(layer, field.name) for field in fields(layer)}
     if layer.mlp == "moe":
         choices["expert"] = layer.moe.expert
+    if layer.residual == "mhc":
+        choices["streams"] = "hyper"
     if group == "attention" or group == layer.position == "rope":
         return has_heads(layer)
     return any(word == group and (flag != "position" or attends(layer)) for flag, word in choices.items())
@@ -35,7 +38,8 @@ def has_part(layer: Any, group: str) -> bool:
 
 # when a group acts, in words
 CONDITIONS = {"attention": "a mixer is attention or latent", "rope": "position is rope", "alibi": "position is alibi",
-              "t5": "position is t5", "ngpt": "residual is ngpt", "sinusoidal": "position is sinusoidal",
+              "t5": "position is t5", "ngpt": "residual is ngpt", "hyper": "residual is hyper or mhc",
+              "attnres": "residual is attnres", "sinusoidal": "position is sinusoidal",
               "clamped_glu": "mlp or moe.expert is clamped_glu"}
 
 
@@ -96,12 +100,14 @@ LAYER_ACTS: dict[tuple[str, ...], Acts] = {
                                             lambda c: c.mlp != "none" and c.hidden_dim is None),
     ("residual", "residual_scale", "residual_dropout", "layer_scale", "drop_branch"): (
         "a layer has a mixer or an MLP", has_branches),
-    ("residual",): ("norm is not none, or residual is parallel, ngpt or none",
-                    lambda c: c.norm != "none" or c.residual in ("parallel", "ngpt", "none")),
-    ("depth_scaled_norms",): ("residual is pre, parallel or parallel_each, and a layer after the first has a norm "
-                              "before a branch",
-                              lambda c: c.residual in ("pre", "parallel", "parallel_each") and c.norm != "none"
-                              and c.num_layers > 1 and has_branches(c)),
+    ("residual",): ("norm is not none, or residual is none of pre, post, sandwich and branch_post",
+                    lambda c: c.norm != "none" or c.residual not in ("pre", "post", "sandwich", "branch_post",
+                                                                     "parallel_each")),
+    ("hyper.sinkhorn_steps", "hyper.eps"): ("residual is mhc", lambda c: c.residual == "mhc"),
+    ("depth_scaled_norms",): ("residual is none of post, sandwich, branch_post, ngpt and none, and a layer after the "
+                              "first has a norm before a branch",
+                              lambda c: c.residual not in ("post", "sandwich", "branch_post", "ngpt", "none")
+                              and c.norm != "none" and c.num_layers > 1 and has_branches(c)),
     ("canon",): ("a layer has the branches that it names",
                  lambda c: all(getattr(c, name) != "none" for name in c.canon)),
     ("canon_len",): ("canon is given", lambda c: bool(c.canon)),

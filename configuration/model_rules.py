@@ -5,7 +5,7 @@ from copy import copy
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-from configuration.acting import CONDITIONS, IN_EMBEDDING, LAYER_ACTS, MODEL_ACTS, attends, has_part
+from configuration.acting import CONDITIONS, IN_EMBEDDING, LAYER_ACTS, MODEL_ACTS, OTHER_STREAMS, attends, has_part
 from configuration.checks import (
     Acts,
     asks,
@@ -40,6 +40,7 @@ PLAIN_MODEL: dict[str, Any] = {
     "attention.exclusive": False,
     "alibi.scale": 1.0, "t5.num_buckets": 32, "t5.max_distance": 128, "t5.shared": True, "sinusoidal.theta": 10_000.0,
     "clamped_glu.limit": 7.0, "clamped_glu.offset": 1.0, "ngpt.alpha": 0.05,
+    "hyper.num_streams": 4, "hyper.sinkhorn_steps": 20, "hyper.eps": 1e-6, "attnres.block_len": 1,
     "latent.kv_rank": 64, "latent.q_rank": None, "latent.nope_dim": 32, "latent.rope_dim": 16, "latent.v_dim": 32,
     "latent.bias": False, "latent.norm_eps": 1e-6,
     "moe.expert": "glu", "moe.num_experts": 8, "moe.top_k": 2, "moe.scores": "softmax", "moe.renormalise": True,
@@ -182,6 +183,10 @@ def _check_kinds(cfg: Any, resolved: Mapping[str, Any]) -> None:
         if position != cfg.position and {position, cfg.position} & set(IN_EMBEDDING):
             raise ValueError(f"kinds.{kind}.position={position} does not go with position={cfg.position}: what is "
                              "added to the embedding is the same for all layers")
+        residual = resolved[kind].residual
+        if residual != cfg.residual and {residual, cfg.residual} & set(OTHER_STREAMS):
+            raise ValueError(f"kinds.{kind}.residual={residual} does not go with residual={cfg.residual}: all layers "
+                             "read and write the same streams")
         understood[kind] = frozen(nested({name: get(resolved[kind], name) for name in names}))
     object.__setattr__(cfg, "kinds", FrozenDict(understood))
 

@@ -4,6 +4,6 @@ Axes have one letter each, in einops patterns, shape comments and traces:
 
     b batch            t time (queries)    s source (keys)     d residual stream
     h query heads      g key/value heads   p head width        f MLP width
-    n recurrent state  e experts           v vocabulary        l layers
+    n residual streams e experts           v vocabulary        l layers
     c pointer width    k experts of a token  r latent vector (mixer=latent)
 """

@@ -10,9 +10,9 @@ from config import LayerConfig
 from modules.mixers import MIXERS
 from modules.mlps import MLPS
 from modules.norm import branch_norm_maker
+from modules.residuals import RESIDUALS, NoSkip, Wiring
 from modules.short_conv import Convolved, ShortConv
 from modules.stream import Context, Stream
-from modules.wiring import RESIDUALS, NoSkip, Wiring
 from tools import LoggingModule, log_io
 
 Caches = Mapping[str, Any]  # the cache of each branch of a block, by its name; None = the branch has none
@@ -98,10 +98,16 @@ def make_block(cfg: LayerConfig, *, kind: str = "") -> Block:
     enter = SkipToEmbedding(first=cfg.index == 0) if cfg.skip_to_embedding else None
     if cfg.residual in PARALLEL and len(parts) > 1:
         wiring, norm = PARALLEL[cfg.residual]
-        branches = {name: wiring.from_config(cfg, part) for name, part in parts.items()}
+        branches = _wired(wiring, parts, cfg)
         return ParallelBlock(branches, norm(cfg), kind=kind, enter=enter)
-    wiring = RESIDUALS[cfg.residual]
-    return Block({name: wiring.from_config(cfg, part) for name, part in parts.items()}, kind=kind, enter=enter)
+    return Block(_wired(RESIDUALS[cfg.residual], parts, cfg), kind=kind, enter=enter)
+
+
+def _wired(wiring: type[Wiring], parts: Mapping[str, nn.Module], cfg: LayerConfig) -> dict[str, Wiring]:
+    """Each branch in its wiring, which is told the number of the branch in the model, from 0."""
+    earlier = (cfg.model.by_kind[cfg.model.kind_at(i)] for i in range(cfg.index))
+    first = sum(getattr(layer, name) != "none" for layer in earlier for name in BRANCHES)
+    return {name: wiring.from_config(cfg, part, first + place) for place, (name, part) in enumerate(parts.items())}
 
 
 def _convolved(name: str, part: nn.Module, cfg: LayerConfig) -> nn.Module:

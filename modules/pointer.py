@@ -1,24 +1,15 @@
 """Copying earlier tokens into the prediction: the `pointer` flag."""
 
 import math
-from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
 
 from modules.masks import ALL, Mask, make_mask
 from modules.mixers.kv_cache import KVCache
-from modules.precision import widen
+from modules.precision import full_precision, widen
 from modules.stream import Context
 from tools import LoggingModule, log_io
-
-# determined once at import: torch.compile cannot trace the call
-AUTOCAST_DEVICES = frozenset(filter(torch.amp.is_autocast_available, ("cpu", "cuda", "mps", "xpu", "xla")))
-
-
-def full_precision(device_type: str):
-    """Switch autocast off, if the device has it, so that sums are in float32."""
-    return torch.autocast(device_type, enabled=False) if device_type in AUTOCAST_DEVICES else nullcontext()
 
 
 class Pointer(LoggingModule):

@@ -1,5 +1,7 @@
 """Which numbers stay exact when a model is moved to another dtype."""
 
+from contextlib import nullcontext
+
 import torch
 from torch import Tensor, nn
 
@@ -9,6 +11,15 @@ from tools import LoggingModule
 def widen(x: Tensor) -> Tensor:
     """x in float32, for statistics, angles and sums; float64 stays as it is. Shape: any."""
     return x if x.dtype == torch.float64 else x.float()
+
+
+# determined once at import: torch.compile cannot trace the call
+AUTOCAST_DEVICES = frozenset(filter(torch.amp.is_autocast_available, ("cpu", "cuda", "mps", "xpu", "xla")))
+
+
+def full_precision(device_type: str):
+    """Switch autocast off, if the device has it, so that sums are in float32."""
+    return torch.autocast(device_type, enabled=False) if device_type in AUTOCAST_DEVICES else nullcontext()
 
 
 def constants(count: int) -> nn.Buffer:

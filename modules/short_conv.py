@@ -6,8 +6,8 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from modules.residuals.wiring import way_to_call
 from modules.stream import Carrying, Context, Stream
-from modules.wiring import way_to_call
 from tools import LoggingModule, log_io
 
 

@@ -24,6 +24,7 @@ def axis_sizes(cfg: ModelConfig) -> dict[str, int | tuple[int, ...]]:
         "f": {layer.hidden_width for layer in layers if layer.mlp != "none"} | {
             layer.moe.shared_dim for layer in routed if layer.moe.shared_dim},
         "e": {layer.moe.num_experts for layer in routed}, "k": {layer.moe.top_k for layer in routed},
+        "n": {cfg.hyper.num_streams} if cfg.residual in ("hyper", "mhc") else set(),
         "h": {layer.attention.num_heads for layer in attending + latent},
         "r": {layer.latent.kv_rank for layer in latent},
         "g": {layer.attention.kv_heads for layer in attending},

@@ -9,7 +9,6 @@ import pytest
 import torch
 from helpers import SMALL, assert_close, randomise, small_tokens
 from parts.cross_attention import CrossAttention, Translate
-from parts.hyper_connections import HyperConfig, HyperConnections
 from pydantic import Field
 
 import objective
@@ -30,8 +29,6 @@ from training.step import TrainState
 @flags
 class MoreModel(ModelConfig):
     cross: Literal["none", "attention"] = "none"
-    residual: Literal["pre", "ngpt", "hyper"] = "pre"
-    hyper: HyperConfig = Field(default_factory=HyperConfig)
 
     def __post_init__(self):
         model_rules.check_model(self, MoreLayer)
@@ -63,7 +60,8 @@ PARTS = {
     "differential": {"model.attention.differential": True},
     "ngpt": {f"model.{flag}": value for flag, value in {
         "residual": "ngpt", "mlp": "scaled_glu", "qk_norm": "unit", "token_scale": True, "unit_weights": True}.items()},
-    "hyper-connections": {"model.residual": "hyper"},
+    "hyper-connections": {"model.residual": "hyper"}, "mhc": {"model.residual": "mhc"},
+    "attention over depth": {"model.residual": "attnres"},
     "encoder and decoder": {"model.cross": "attention", "train.objective": "translate"},
 }
 each_part = pytest.mark.parametrize("name", PARTS)
@@ -72,7 +70,6 @@ each_part = pytest.mark.parametrize("name", PARTS)
 @pytest.fixture(autouse=True)
 def menus(monkeypatch):
     """The words of the new parts."""
-    monkeypatch.setitem(block.RESIDUALS, "hyper", HyperConnections)
     monkeypatch.setitem(objective.OBJECTIVES, "translate", Translate)
     cross = {"none": None, "attention": CrossAttention}
     monkeypatch.setattr(block, "BRANCHES", {"mixer": MIXERS, "cross": cross, "mlp": MLPS})
@@ -127,7 +124,8 @@ def test_it_is_traced(name):
         state.objective(batch())
     said = str(t)
     part = {"moe": "MoE", "sharing": "BorrowingAttention", "ngpt": "SphereStep", "differential": "Differential",
-            "hyper": "HyperConnections", "encoder": "CrossAttention"}
+            "hyper": "HyperConnections", "mhc": "ManifoldHyperConnections", "attention": "AttentionResidual",
+            "encoder": "CrossAttention"}
     assert part[name.replace("-", " ").split()[0]] in said
     assert not [call.problem for call in t.walk() if call.problem]
 
@@ -163,14 +161,6 @@ def test_building_on_meta_and_giving_weights_equals_building_directly(name):
     later.to_empty(device="cpu").init_weights()
     assert states(direct).keys() == states(later).keys()
     assert all(torch.equal(value, states(later)[path]) for path, value in states(direct).items())
-
-
-def test_hyper_connections_begin_as_pre_norm():
-    torch.manual_seed(0)
-    hyper = Model(configured("hyper-connections").model)
-    plain = Model(override(hyper.cfg, {"residual": "pre"}))
-    plain.load_state_dict(hyper.state_dict(), strict=False)
-    assert_close(hyper(small_tokens()), plain(small_tokens()), "same")
 
 
 def test_the_flags_of_a_new_part_are_refused_without_it():

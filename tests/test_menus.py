@@ -12,8 +12,8 @@ from modules.mlps import MLPS
 from modules.mlps.dense import ACTIVATIONS
 from modules.norm import NORMS
 from modules.position import POSITIONS
+from modules.residuals import RESIDUALS
 from modules.rope import ROTARY, SCALINGS
-from modules.wiring import RESIDUALS
 from objective import OBJECTIVES
 from optim import OPTIMIZERS
 from optimizing.schedules import SCHEDULES

@@ -1,4 +1,4 @@
-"""How a branch joins the residual stream: the `residual` flag, and what scales and drops it on its way."""
+"""How a branch joins the residual stream: wirings with one stream, and what scales and drops a branch on its way."""
 
 from collections.abc import Callable
 from functools import partial
@@ -112,7 +112,7 @@ class Wiring(LoggingModule):
         self.scale, self.call = scale, way_to_call(branch)
 
     @classmethod
-    def from_config(cls, cfg: LayerConfig, branch: nn.Module) -> "Wiring":
+    def from_config(cls, cfg: LayerConfig, branch: nn.Module, number: int = 0) -> "Wiring":
         return cls(branch, partial(branch_norm_maker(cfg), cfg.dim), **joining(cfg))
 
     @classmethod
@@ -121,9 +121,9 @@ class Wiring(LoggingModule):
         return x
 
     @classmethod
-    def end(cls, x: Tensor) -> Tensor:
-        """What the head reads, (b, t, d), from the stream after a block."""
-        return x
+    def make_exit(cls, cfg: ModelConfig) -> nn.Module | None:
+        """A part that takes what the head reads, (b, t, d), from the stream after a block; None = it reads x."""
+        return None
 
     def scale_and_drop(self, y: Tensor) -> Tensor:
         y = self.drop_branch(self.dropout(self.channels(y)))
@@ -195,7 +195,7 @@ class SphereStep(Wiring):
         self.alpha = Rescaled(dim, start=alpha, stored=dim**-0.5)
 
     @classmethod
-    def from_config(cls, cfg: LayerConfig, branch: nn.Module) -> "SphereStep":
+    def from_config(cls, cfg: LayerConfig, branch: nn.Module, number: int = 0) -> "SphereStep":
         return cls(branch, cfg.dim, alpha=cfg.ngpt.alpha, **joining(cfg))
 
     @log_io("b t d -> b t d")
@@ -203,16 +203,3 @@ class SphereStep(Wiring):
         y, stream = self.call(self.branch, stream.x, stream, context, cache)
         step = self.scale_and_drop(unit(y)) - stream.x
         return stream.with_x(unit(stream.x + self.alpha.value().abs() * step))
-
-
-# parallel, parallel_each: a layer with one branch is a PreNorm; with several branches it is a ParallelBlock
-RESIDUALS = {
-    "pre": PreNorm,
-    "post": PostNorm,
-    "sandwich": SandwichNorm,
-    "branch_post": BranchPostNorm,
-    "parallel": PreNorm,
-    "parallel_each": PreNorm,
-    "ngpt": SphereStep,
-    "none": NoSkip,
-}
