@@ -163,11 +163,12 @@ class ManifoldWeights(LoggingModule):
 
     def doubly_stochastic(self, logits: Tensor) -> Tensor:
         """A matrix whose rows and columns sum to 1. Shape: (b, t, n n) -> (b, t, n, n)."""
-        mix = logits.unflatten(-1, self.logits.sizes[:1] * 2).softmax(-1) + self.eps
+        n = self.logits.sizes[0]
+        mix = rearrange(logits, "b t (m n) -> m n b t", n=n).softmax(1) + self.eps  # sums over the last axes are slow
         for step in range(self.sinkhorn_steps):
-            mix = mix / (mix.sum(-1, keepdim=True) + self.eps) if step else mix
-            mix = mix / (mix.sum(-2, keepdim=True) + self.eps)
-        return mix
+            mix = mix / (mix.sum(1, keepdim=True) + self.eps) if step else mix
+            mix = mix / (mix.sum(0, keepdim=True) + self.eps)
+        return rearrange(mix, "m n b t -> b t m n").contiguous()  # as products of matrices want it
 
 
 class WeightedStreams(LoggingModule):
