@@ -26,8 +26,8 @@ from configuration.tree import build, diff, flat, get, override, replace, to_dic
 from configuration.units import parse_bytes, parse_seconds
 
 __all__ = [
-    "CHECKED", "AlibiConfig", "AttentionConfig", "AttnresConfig", "ClampedGluConfig", "Config", "DataConfig", "HyperConfig", "LayerConfig",
-    "LatentConfig", "ModelConfig", "MoeConfig", "NgptConfig", "RopeConfig", "SampleConfig", "SinusoidalConfig",
+    "CHECKED", "AlibiConfig", "AttentionConfig", "AttnresConfig", "ClampedGluConfig", "Config", "DataConfig", "HrmConfig", "HyperConfig", "LayerConfig",
+    "LatentConfig", "LoopConfig", "ModelConfig", "MoeConfig", "NgptConfig", "RopeConfig", "SampleConfig", "SinusoidalConfig",
     "T5Config", "TokenizerConfig", "TrainConfig", "diff", "flags", "flat", "from_dict", "get", "load_config", "override", "parse_bytes",
     "parse_seconds", "replace", "rotated_channels", "save_config", "to_dict",
 ]
@@ -41,6 +41,7 @@ GATED = ("glu", "clamped_glu", "scaled_glu")  # of Mlp, those with a third matri
 Activation = Literal["relu", "relu2", "gelu", "gelu_tanh", "quick_gelu", "silu", "mish", "xielu", "none"]
 Norm = Literal["rms", "layer", "cosine", "l2", "dyt", "none"]
 Residual = Literal["pre", "post", "sandwich", "branch_post", "parallel", "parallel_each", "ngpt", "hyper", "mhc", "attnres", "none"]
+Stack = Literal["plain", "loop", "hrm", "unet"]
 QKNorm = Literal["none", "head", "each_head", "full", "unit"]
 OutputGate = Literal["none", "head", "channel"]
 ValueResidual = Literal["none", "fixed", "learned"]
@@ -280,6 +281,32 @@ class AttnresConfig:
 
 
 @flags
+class LoopConfig:
+    """The numbers of stack=loop."""
+
+    num_loops: int = 2  # passes through all layers
+    inject: bool = False  # add the embedding to the stream before each further pass
+
+    def __post_init__(self):
+        if self.num_loops < 2:
+            raise ValueError(f"num_loops={self.num_loops} is no loop: use 2 or more, or stack=plain")
+
+
+@flags
+class HrmConfig:
+    """The numbers of stack=hrm, whose first half of layers is the fast one."""
+
+    high_cycles: int = 2  # steps of the slow state
+    low_cycles: int = 3  # steps of the fast state before each of them
+    grad_cycles: int = 2  # steps of the fast state, before the last of the slow one, through which the gradient passes
+
+    def __post_init__(self):
+        require_positive(self, "high_cycles", "low_cycles", "grad_cycles")
+        if self.grad_cycles > self.low_cycles:
+            raise ValueError(f"grad_cycles={self.grad_cycles} is more than low_cycles={self.low_cycles}")
+
+
+@flags
 class ModelConfig:
     """The architecture: each choice is one word, and the numbers of a part form a group."""
 
@@ -302,6 +329,7 @@ class ModelConfig:
     pointer: bool = False  # add attention that copies earlier tokens into the prediction: it moves information too. arXiv:1609.07843
     pointer_dim: int = 64  # width of the pointer's queries and keys
 
+    stack: Stack = "plain"  # the way through the layers: each once (plain); all several times with the same weights (loop), arXiv:1807.03819; a fast and a slow half in cycles (hrm), arXiv:2506.21734; with skips from the first half to the second (unet), as in modded-nanogpt
     layers: tuple[str, ...] = ("base",)  # the kind of each layer, repeated over the depth: base, a name in kinds, or a mixer
     kinds: dict[str, dict[str, Any]] = field(default_factory=dict)  # kind -> the flags in which it differs from the model: {"local": {"attention.window": 512}}
 
@@ -313,6 +341,8 @@ class ModelConfig:
     moe: MoeConfig = field(default_factory=MoeConfig)  # mlp=moe
     ngpt: NgptConfig = field(default_factory=NgptConfig)  # residual=ngpt
     hyper: HyperConfig = field(default_factory=HyperConfig)  # residual=hyper or mhc
+    loop: LoopConfig = field(default_factory=LoopConfig)  # stack=loop
+    hrm: HrmConfig = field(default_factory=HrmConfig)  # stack=hrm
     attnres: AttnresConfig = field(default_factory=AttnresConfig)  # residual=attnres
     t5: T5Config = field(default_factory=T5Config)  # position=t5
     sinusoidal: SinusoidalConfig = field(default_factory=SinusoidalConfig)  # position=sinusoidal

@@ -12,6 +12,7 @@ if __name__ == "__main__":  # the program also shows saved runs, which stand abo
 
 from collections.abc import Iterator
 from functools import partial
+from itertools import repeat
 from typing import NamedTuple
 
 import torch
@@ -27,6 +28,7 @@ from modules.norm import norm_maker
 from modules.pointer import Pointer
 from modules.residuals import RESIDUALS
 from modules.sizes import axis_sizes, idle_parameters
+from modules.stacks import STACKS, through
 from modules.stream import Context, Stream, make_context
 from tools import LoggingModule, log_io
 
@@ -77,6 +79,7 @@ class Model(LoggingModule):
                                norm=norm_maker(cfg)(cfg.dim)) if cfg.pointer else None
         self.wiring = RESIDUALS[cfg.residual]
         self.exit = self.wiring.make_exit(cfg)
+        self.stack = STACKS[cfg.stack] and STACKS[cfg.stack].from_config(cfg)
         self.patterns = {part.pattern for part in self.modules() if hasattr(part, "pattern")}
         self.draw_weights()
 
@@ -98,14 +101,19 @@ class Model(LoggingModule):
         num_cached = None if cache is None else cache.length
         context = make_context(tokens, documents=documents, positions=positions, source=source, num_cached=num_cached,
                                patterns=self.patterns, causal=self.causal)
-        stream, first = Stream(self.wiring.begin(self.embed(tokens, context.positions), self.cfg)), None
-        layers = [None] * len(self.blocks) if cache is None else cache.layers
-        for block, caches in zip(self.blocks, layers, strict=True):
-            stream = self.run(block, stream, context, caches)
-            first = self.leave(stream) if first is None else first
+        caches, first = repeat(None) if cache is None else iter(cache.layers), []
+
+        def run(layer: int, stream: Stream) -> Stream:
+            stream = self.run(self.blocks[layer], stream, context, next(caches))
+            if not first:
+                first.append(self.leave(stream))
+            return stream
+
+        stream = Stream(self.wiring.begin(self.embed(tokens, context.positions), self.cfg))
+        stream = through(range(len(self.blocks)), stream, run) if self.stack is None else self.stack(stream, run)
         if cache is not None:
             cache.length += tokens.shape[1]
-        return Hidden(self.norm(self.leave(stream)), first, tokens, context, stream.losses)
+        return Hidden(self.norm(self.leave(stream)), first[0], tokens, context, stream.losses)
 
     def leave(self, stream: Stream) -> Tensor:
         """What the head and the pointer read of the stream after a block. Shape: (b, t, d)."""
@@ -120,7 +128,8 @@ class Model(LoggingModule):
 
     def make_cache(self, max_len: int) -> "Cache":
         """A cache for `max_len` tokens in each layer; pass it to every forward."""
-        return Cache([block.make_cache(max_len) for block in self.blocks],
+        order = range(len(self.blocks)) if self.stack is None else self.stack.order()
+        return Cache([self.blocks[layer].make_cache(max_len) for layer in order],
                      self.pointer and self.pointer.make_cache(max_len))
 
     def init_weights(self) -> None:

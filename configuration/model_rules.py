@@ -41,6 +41,8 @@ PLAIN_MODEL: dict[str, Any] = {
     "alibi.scale": 1.0, "t5.num_buckets": 32, "t5.max_distance": 128, "t5.shared": True, "sinusoidal.theta": 10_000.0,
     "clamped_glu.limit": 7.0, "clamped_glu.offset": 1.0, "ngpt.alpha": 0.05,
     "hyper.num_streams": 4, "hyper.sinkhorn_steps": 20, "hyper.eps": 1e-6, "attnres.block_len": 1,
+    "stack": "plain", "loop.num_loops": 2, "loop.inject": False,
+    "hrm.high_cycles": 2, "hrm.low_cycles": 3, "hrm.grad_cycles": 2,
     "latent.kv_rank": 64, "latent.q_rank": None, "latent.nope_dim": 32, "latent.rope_dim": 16, "latent.v_dim": 32,
     "latent.bias": False, "latent.norm_eps": 1e-6,
     "moe.expert": "glu", "moe.num_experts": 8, "moe.top_k": 2, "moe.scores": "softmax", "moe.renormalise": True,
@@ -65,7 +67,7 @@ NEUTRAL_MODEL = PLAIN_MODEL | {"attention.backend": "sdpa", "attention.num_heads
 WHOLE_MODEL = {"dim", "num_layers", "vocab_size", "vocab_multiple_of", "max_seq_len", "layers", "kinds", "head_bias",
                "final_norm", "embed_norm", "pointer", "pointer_dim", "tie_embeddings", "embed_scale", "logit_softcap",
                "logit_scale", "token_scale", "embed_dropout", "init", "init_std", "out_init", "head_zero_init",
-               "unit_weights", "z_loss", "skip_to_embedding"}
+               "unit_weights", "z_loss", "skip_to_embedding", "stack", "loop", "hrm"}
 ALSO_WHOLE_MODEL = {"norm", "norm_eps", "norm_affine", "norm_bias", "norm_unit_offset", "residual"}  # the final norm's
 
 
@@ -87,6 +89,12 @@ def check_model(cfg: Any, layer_kind: type) -> None:
     if cfg.unit_weights and (cfg.out_init == "zero" or cfg.head_zero_init):
         raise ValueError("unit_weights=True with out_init='zero' or head_zero_init=True would divide by zero: use "
                          "out_init='same' or 'depth', and head_zero_init=False")
+    if cfg.stack == "hrm" and cfg.num_layers % 2:
+        raise ValueError(f"stack=hrm has a fast and a slow half, so num_layers={cfg.num_layers} must be even")
+    if cfg.stack == "unet" and cfg.num_layers < 2:
+        raise ValueError("stack=unet has skips from one half of the layers to the other: num_layers=1 is too few")
+    if cfg.stack != "plain" and cfg.residual == "attnres":
+        raise ValueError(f"stack={cfg.stack} does not go with residual=attnres, whose layers each act once, in order")
     object.__setattr__(cfg, "by_kind", resolve_kinds(cfg, layer_kind))
     check_ignored(cfg, MODEL_ACTS, NEUTRAL_MODEL)
     check_acting(cfg)

@@ -21,13 +21,13 @@ Caches = Mapping[str, Any]  # the cache of each branch of a block, by its name; 
 class SkipToEmbedding(LoggingModule):
     """a x + b x_0: the stream and the embedding, by two learned numbers of a layer, 1 and 0 at first.
 
-    The first layer notes x_0, the stream before it. Karpathy 2025 (nanochat); Jordan et al. 2024 (modded-nanogpt).
+    The first layer to act notes x_0. Karpathy 2025 (nanochat); Jordan et al. 2024 (modded-nanogpt).
     Shape: stream.x (b, t, d) -> (b, t, d).
     """
 
-    def __init__(self, *, first: bool):
+    def __init__(self):
         super().__init__()
-        self.first, self.own, self.embedded = first, nn.Parameter(torch.empty(1)), nn.Parameter(torch.empty(1))
+        self.own, self.embedded = nn.Parameter(torch.empty(1)), nn.Parameter(torch.empty(1))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -36,7 +36,7 @@ class SkipToEmbedding(LoggingModule):
 
     @log_io
     def forward(self, stream: Stream) -> Stream:
-        stream = stream.carry(embedded=stream.x) if self.first else stream
+        stream = stream if "embedded" in stream.carried else stream.carry(embedded=stream.x)
         return stream.with_x((self.own * stream.x + self.embedded * stream.carried["embedded"]).type_as(stream.x))
 
 
@@ -95,7 +95,7 @@ def make_block(cfg: LayerConfig, *, kind: str = "") -> Block:
     """Build a layer from its flags."""
     chosen = {name: _chosen(name, getattr(cfg, name), menu) for name, menu in BRANCHES.items()}
     parts = {name: _convolved(name, part.from_config(cfg), cfg) for name, part in chosen.items() if part is not None}
-    enter = SkipToEmbedding(first=cfg.index == 0) if cfg.skip_to_embedding else None
+    enter = SkipToEmbedding() if cfg.skip_to_embedding else None
     if cfg.residual in PARALLEL and len(parts) > 1:
         wiring, norm = PARALLEL[cfg.residual]
         branches = _wired(wiring, parts, cfg)

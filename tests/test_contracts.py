@@ -25,7 +25,8 @@ from optim import GROUPS, make_optimizer, parameter_groups, roles
 from presets import PRESETS, load_preset, tiny
 
 MENUS = {"norm": config.Norm, "residual": config.Residual, "position": config.Position, "mlp": config.Mlp,
-         "activation": config.Activation, "qk_norm": config.QKNorm, "attention.backend": config.AttentionBackend,
+         "stack": config.Stack, "activation": config.Activation, "qk_norm": config.QKNorm,
+         "attention.backend": config.AttentionBackend,
          "rope.layout": config.RopeLayout, "attention.gate": config.OutputGate,
          "attention.value_residual": config.ValueResidual,
          "attention.qk_norm_kind": config.Norm, "rope.scaling": config.RopeScaling}
@@ -124,6 +125,11 @@ VARIANTS |= {
                                          "attention.window": 3, "skip_to_embedding": True, "pointer": True},
     "attention over blocks of branches": {"residual": "attnres", "attnres.block_len": 3, "num_layers": 3,
                                           "layers": ("base", "none"), "pointer": True},
+    "loops": {"stack": "loop", "loop.num_loops": 3, "loop.inject": True, "attention.value_residual": "learned",
+              "skip_to_embedding": True, "canon": ("mixer",), "pointer": True},
+    "a fast and a slow half": {"stack": "hrm", "num_layers": 4, "layers": ("base", "none"), "norm_affine": False,
+                               "final_norm": False, "hrm.low_cycles": 2, "hrm.high_cycles": 1, "attention.window": 3},
+    "skips of streams": {"stack": "unet", "num_layers": 5, "residual": "mhc", "hyper.num_streams": 2},
     "norms scaled by depth": {"depth_scaled_norms": True, "layers": ("base", "none")},
     "norms within branches": {"inner_norm": True, "mlp": "glu"},
     "alibi, flatter": {"position": "alibi", "alibi.scale": 0.25},
@@ -397,6 +403,9 @@ OTHER: dict[str, tuple[Any, dict[str, Any]]] = {
     "attention.differential": (True, {}), "token_scale": (True, {}), "unit_weights": (True, {}),
     "ngpt.alpha": (0.3, {"residual": "ngpt"}), "hyper.num_streams": (3, {"residual": "hyper"}),
     "hyper.sinkhorn_steps": (3, {"residual": "mhc"}), "hyper.eps": (0.1, {"residual": "mhc"}),
+    "stack": ("unet", {}), "loop.num_loops": (3, {"stack": "loop"}), "loop.inject": (True, {"stack": "loop"}),
+    "hrm.high_cycles": (3, {"stack": "hrm"}), "hrm.low_cycles": (4, {"stack": "hrm"}),
+    "hrm.grad_cycles": (1, {"stack": "hrm"}),
     "attnres.block_len": (2, {"residual": "attnres"}),
     "rope.scaling": ("yarn", {"rope.scaling": "linear", "rope.factor": 4.0}),
     "rope.factor": (8.0, {"rope.scaling": "linear", "rope.factor": 4.0}),
@@ -410,8 +419,8 @@ OTHER: dict[str, tuple[Any, dict[str, Any]]] = {
 }
 
 
-def behaviour(cfg: ModelConfig) -> tuple[list[torch.Tensor], str]:
-    """The weights as drawn; then, with other weights, logits, loss and state after a step; and the parts."""
+def behaviour(cfg: ModelConfig, *, gradients: bool = False) -> tuple[list[torch.Tensor], str]:
+    """The weights as drawn; then, with other weights, logits, loss, gradients, state after a step; and the parts."""
     torch.manual_seed(0)
     model = Model(cfg)
     drawn = [parameter.detach().clone() for parameter in model.parameters()]
@@ -420,11 +429,16 @@ def behaviour(cfg: ModelConfig) -> tuple[list[torch.Tensor], str]:
     with torch.no_grad():
         logits = model(small_tokens())
     loss = loss_of(model, small_tokens(), small_tokens(seed=1))
+    grads = torch.autograd.grad(loss, list(model.parameters())) if gradients else ()
     model.after_step()
     parts = ", ".join(type(part).__name__ for part in model.modules() if type(part).__name__ in ("SDPA",
                                                                                                  "EagerAttention"))
     trained = {name for name, _ in model.named_parameters()}
-    return [*drawn, logits, loss, *(value for name, value in model.state_dict().items() if name not in trained)], parts
+    state = [value for name, value in model.state_dict().items() if name not in trained]
+    return [*drawn, logits, loss, *grads, *state], parts
+
+
+IN_THE_GRADIENT = {"hrm.grad_cycles"}  # flags that change nothing else
 
 
 def test_every_flag_has_another_value_to_try():
@@ -434,8 +448,9 @@ def test_every_flag_has_another_value_to_try():
 @pytest.mark.parametrize("flag", OTHER)
 def test_every_flag_changes_the_model(flag):
     value, needs = OTHER[flag]
-    base = small_config(**needs)
-    (before, parts), (after, other_parts) = behaviour(base), behaviour(replace(base, **{flag: value}))
+    base, gradients = small_config(**needs), flag in IN_THE_GRADIENT
+    (before, parts), (after, other_parts) = (
+        behaviour(cfg, gradients=gradients) for cfg in (base, replace(base, **{flag: value})))
     same = parts == other_parts and len(before) == len(after) and all(map(torch.equal, before, after))
     assert not same
 
@@ -551,7 +566,7 @@ def accepted_in_vain(base: dict[str, Any]) -> set[str]:
     before, parts = behaviour(cfg)
     found = set()
     for flag, (value, _) in OTHER.items():
-        if flag in base or value in (*OFF, get(ModelConfig(), flag)) or flag in NOT_IN_A_FORWARD:
+        if flag in base or value in (*OFF, get(ModelConfig(), flag)) or flag in NOT_IN_A_FORWARD | IN_THE_GRADIENT:
             continue
         try:
             after, other_parts = behaviour(replace(cfg, **{flag: value}))

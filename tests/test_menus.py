@@ -14,6 +14,7 @@ from modules.norm import NORMS
 from modules.position import POSITIONS
 from modules.residuals import RESIDUALS
 from modules.rope import ROTARY, SCALINGS
+from modules.stacks import STACKS
 from objective import OBJECTIVES
 from optim import OPTIMIZERS
 from optimizing.schedules import SCHEDULES
@@ -23,7 +24,7 @@ from tokenizer import TOKENIZERS
 @pytest.mark.parametrize(("words", "menu"), [
     (config.Mixer, MIXERS), (config.Mlp, MLPS), (config.Activation, ACTIVATIONS), (config.Norm, NORMS),
     (config.Residual, RESIDUALS), (config.Position, POSITIONS), (config.RopeLayout, ROTARY),
-    (config.RopeScaling, SCALINGS),
+    (config.RopeScaling, SCALINGS), (config.Stack, STACKS),
     (config.OutInit, OUT_STD), (config.TokenizerKind, TOKENIZERS), (config.Optimizer, OPTIMIZERS),
     (config.Schedule, SCHEDULES),
 ], ids=lambda value: "" if isinstance(value, dict) else "-".join(get_args(value)))
@@ -33,7 +34,7 @@ def test_the_words_of_config_are_those_of_the_menu(words, menu):
 
 
 def test_a_group_of_the_models_flags_is_named_like_the_word_of_its_part():
-    words = {*MIXERS, *MLPS, *NORMS, *RESIDUALS, *POSITIONS}
+    words = {*MIXERS, *MLPS, *NORMS, *RESIDUALS, *POSITIONS, *STACKS}
     hints = get_type_hints(config.ModelConfig)
     groups = {field.name for field in fields(config.ModelConfig) if is_dataclass(hints[field.name])}
     assert groups <= words, f"{', '.join(groups - words)}: a group acts in layers that have the part of its name"
