@@ -26,15 +26,17 @@ from configuration.tree import build, diff, flat, get, override, replace, to_dic
 from configuration.units import parse_bytes, parse_seconds
 
 __all__ = [
-    "CHECKED", "AlibiConfig", "AttentionConfig", "AttnresConfig", "ClampedGluConfig", "Config", "DataConfig", "HrmConfig", "HyperConfig", "LayerConfig",
-    "LatentConfig", "LoopConfig", "ModelConfig", "MoeConfig", "NgptConfig", "RopeConfig", "SampleConfig", "SinusoidalConfig",
-    "T5Config", "TokenizerConfig", "TrainConfig", "diff", "flags", "flat", "from_dict", "get", "load_config", "override", "parse_bytes",
-    "parse_seconds", "replace", "rotated_channels", "save_config", "to_dict",
+    "CHECKED", "AlibiConfig", "AttentionConfig", "AttnresConfig", "BigramConfig", "ClampedGluConfig", "Config",
+    "DataConfig", "EngramConfig", "HrmConfig", "HyperConfig", "LatentConfig", "LayerConfig", "LoopConfig",
+    "ModelConfig", "MoeConfig", "NgptConfig", "RopeConfig", "SampleConfig", "SinusoidalConfig", "T5Config",
+    "TokenizerConfig", "TrainConfig", "diff", "flags", "flat", "from_dict", "get", "load_config", "override",
+    "parse_bytes", "parse_seconds", "replace", "rotated_channels", "save_config", "to_dict",
 ]
 
 Mixer = Literal["attention", "latent", "none"]
 Mlp = Literal["mlp", "glu", "clamped_glu", "scaled_glu", "moe", "none"]
 Branch = Literal["mixer", "mlp"]
+Memory = Literal["none", "bigram", "engram"]
 Expert = Literal["mlp", "glu", "clamped_glu"]
 ExpertScores = Literal["softmax", "sigmoid"]
 GATED = ("glu", "clamped_glu", "scaled_glu")  # of Mlp, those with a third matrix
@@ -92,6 +94,7 @@ class AttentionConfig:
     differential: bool = False  # pairs of heads: the attention of one less a learned share of the other's. arXiv:2410.05258
     value_residual: ValueResidual = "none"  # mix the values with those of the first layer: half of each (fixed), or by two learned numbers. arXiv:2410.17897
     exclusive: bool = False  # take from a head's output what points along its own position's value, as far as it learns to (XSA). arXiv:2603.09078
+    value_embedding: bool = False  # add a learned vector of the token to its values, by a gate of each key/value head, as in nanochat; a table for each layer, by kinds
     share_kv: bool = False  # use the keys and values of the last layer before that has its own and sees the same tokens: neither projections nor a cache. arXiv:2405.12981; by kinds, as in Gemma 3n
     backend: AttentionBackend = "sdpa"  # sdpa: one fused call; eager: scores computed step by step, for reading and tracing
 
@@ -248,6 +251,37 @@ class MoeConfig:
 
 
 @flags
+class BigramConfig:
+    """The numbers of memory=bigram."""
+
+    factor: int = 5  # rows of the table / ids of the vocabulary
+    start: float = 0.1  # factor on its vectors in each layer, at first; learned
+
+    def __post_init__(self):
+        require_positive(self, "factor", "start")
+
+
+@flags
+class EngramConfig:
+    """The numbers of memory=engram."""
+
+    max_n: int = 3  # tokens of the longest n-grams; the shortest have 2
+    num_heads: int = 4  # hashes of an n-gram, each with a table of its own
+    head_dim: int = 16  # width of a row; those of all n and heads stand side by side
+    rows: int = 4096  # of each table, at least: their sizes are the prime numbers from here on
+    conv_len: int = 4  # tokens of the convolution, which are max_n apart
+    seed: int = 0  # of the factors that hash; another number in each layer
+    eos_id: int | None = None  # id that ends a text: no n-gram reaches beyond it, and before a text all tokens are this one; None = that of the tokenizer
+    norm_eps: float = 1e-6  # of its norms
+
+    def __post_init__(self):
+        require_positive(self, "num_heads", "head_dim", "rows", "norm_eps")
+        require_not_negative(self, "seed", "eos_id")
+        if min(self.max_n, self.conv_len) < 2:
+            raise ValueError(f"max_n={self.max_n} with conv_len={self.conv_len}: both reach earlier tokens; use 2 or more")
+
+
+@flags
 class NgptConfig:
     """The numbers of residual=ngpt."""
 
@@ -330,6 +364,8 @@ class ModelConfig:
     pointer_dim: int = 64  # width of the pointer's queries and keys
 
     stack: Stack = "plain"  # the way through the layers: each once (plain); all several times with the same weights (loop), arXiv:1807.03819; a fast and a slow half in cycles (hrm), arXiv:2506.21734; with skips from the first half to the second (unet), as in modded-nanogpt
+    memory: Memory = "none"  # add learned vectors of the last tokens to the stream before a layer, by kinds. bigram: of the last two, from one table of all layers, as in nanochat; engram: of hashed n-grams, which the stream gates, arXiv:2601.07372
+
     layers: tuple[str, ...] = ("base",)  # the kind of each layer, repeated over the depth: base, a name in kinds, or a mixer
     kinds: dict[str, dict[str, Any]] = field(default_factory=dict)  # kind -> the flags in which it differs from the model: {"local": {"attention.window": 512}}
 
@@ -339,6 +375,8 @@ class ModelConfig:
     alibi: AlibiConfig = field(default_factory=AlibiConfig)  # position=alibi
     clamped_glu: ClampedGluConfig = field(default_factory=ClampedGluConfig)  # mlp=clamped_glu, or experts of that kind
     moe: MoeConfig = field(default_factory=MoeConfig)  # mlp=moe
+    bigram: BigramConfig = field(default_factory=BigramConfig)  # memory=bigram
+    engram: EngramConfig = field(default_factory=EngramConfig)  # memory=engram
     ngpt: NgptConfig = field(default_factory=NgptConfig)  # residual=ngpt
     hyper: HyperConfig = field(default_factory=HyperConfig)  # residual=hyper or mhc
     loop: LoopConfig = field(default_factory=LoopConfig)  # stack=loop

@@ -40,6 +40,7 @@ def has_part(layer: Any, group: str) -> bool:
 CONDITIONS = {"attention": "a mixer is attention or latent", "rope": "position is rope", "alibi": "position is alibi",
               "t5": "position is t5", "ngpt": "residual is ngpt", "hyper": "residual is hyper or mhc",
               "attnres": "residual is attnres", "sinusoidal": "position is sinusoidal",
+              "bigram": "memory is bigram", "engram": "memory is engram",
               "clamped_glu": "mlp or moe.expert is clamped_glu"}
 
 
@@ -85,7 +86,7 @@ LAYER_ACTS: dict[tuple[str, ...], Acts] = {
                     lambda c: attends(c) or has_part(c, "rope") or c.position in IN_EMBEDDING),
     tuple(f"attention.{name}" for name in (
         "num_kv_heads", "head_dim", "q_bias", "k_bias", "v_bias", "clip", "gate", "differential", "value_residual",
-        "exclusive", "share_kv")): ("a mixer is attention", attends),
+        "exclusive", "value_embedding", "share_kv")): ("a mixer is attention", attends),
     ("attention.dilation",): ("attention.window is above 1", lambda c: (c.attention.window or 0) > 1),
     ("attention.stride", "attention.global_tokens"): (
         "attention.window or attention.chunk is given",

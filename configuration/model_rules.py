@@ -37,7 +37,7 @@ PLAIN_MODEL: dict[str, Any] = {
     "attention.qk_norm_kind": None, "attention.qk_norm_affine": None, "attention.qk_norm_bias": None,
     "attention.qk_norm_after_rope": False, "attention.clip": None, "attention.gate": "none", "attention.sinks": False,
     "attention.differential": False, "attention.value_residual": "none", "attention.share_kv": False,
-    "attention.exclusive": False,
+    "attention.exclusive": False, "attention.value_embedding": False,
     "alibi.scale": 1.0, "t5.num_buckets": 32, "t5.max_distance": 128, "t5.shared": True, "sinusoidal.theta": 10_000.0,
     "clamped_glu.limit": 7.0, "clamped_glu.offset": 1.0, "ngpt.alpha": 0.05,
     "hyper.num_streams": 4, "hyper.sinkhorn_steps": 20, "hyper.eps": 1e-6, "attnres.block_len": 1,
@@ -56,6 +56,9 @@ PLAIN_MODEL: dict[str, Any] = {
     "tie_embeddings": False, "embed_scale": 1.0, "logit_softcap": None, "logit_scale": 1.0, "token_scale": False,
     "residual_scale": 1.0, "layer_scale": None, "drop_branch": 0.0, "canon": (), "canon_len": 4,
     "skip_to_embedding": False,
+    "memory": "none", "bigram.factor": 5, "bigram.start": 0.1, "engram.max_n": 3, "engram.num_heads": 4,
+    "engram.head_dim": 16, "engram.rows": 4096, "engram.conv_len": 4, "engram.seed": 0, "engram.eos_id": None,
+    "engram.norm_eps": 1e-6,
     "embed_dropout": 0.0, "residual_dropout": 0.0, "mlp_dropout": 0.0,
     "init": "normal", "init_std": 0.02, "out_init": "same", "head_zero_init": False, "unit_weights": False,
     "z_loss": 0.0,
@@ -67,7 +70,7 @@ NEUTRAL_MODEL = PLAIN_MODEL | {"attention.backend": "sdpa", "attention.num_heads
 WHOLE_MODEL = {"dim", "num_layers", "vocab_size", "vocab_multiple_of", "max_seq_len", "layers", "kinds", "head_bias",
                "final_norm", "embed_norm", "pointer", "pointer_dim", "tie_embeddings", "embed_scale", "logit_softcap",
                "logit_scale", "token_scale", "embed_dropout", "init", "init_std", "out_init", "head_zero_init",
-               "unit_weights", "z_loss", "skip_to_embedding", "stack", "loop", "hrm"}
+               "unit_weights", "z_loss", "skip_to_embedding", "stack", "loop", "hrm", "bigram"}
 ALSO_WHOLE_MODEL = {"norm", "norm_eps", "norm_affine", "norm_bias", "norm_unit_offset", "residual"}  # the final norm's
 
 
@@ -135,6 +138,9 @@ def check_shapes(cfg: Any) -> None:
     if cfg.attention.differential and cfg.attention.exclusive:
         raise ValueError("attention.differential=True and attention.exclusive=True: a pair of heads has no value of "
                          "its own; leave one of them off")
+    if cfg.vocab_size is not None and cfg.vocab_size <= (cfg.engram.eos_id or 0):
+        raise ValueError(f"engram.eos_id={cfg.engram.eos_id} is not an id of a vocabulary of vocab_size="
+                         f"{cfg.vocab_size}")
     if has_part(cfg, "rope"):
         rotated_channels(cfg.latent.rope_dim if cfg.mixer == "latent" else cfg.head_width, cfg.rope.fraction)
 

@@ -70,6 +70,10 @@ def check_sharing(model: Any) -> None:
     if not _may_share(model):
         return
     layers = [model.at(i) for i in range(model.num_layers)]
+    embedding = [layer for layer in layers if attends(layer) and layer.attention.value_embedding]
+    if embedding and all(keys_from(layer) is not None for layer in embedding):
+        raise ValueError("attention.value_embedding=True would change nothing: it acts only when a layer that has it "
+                         "has values of its own (attention.share_kv=False); otherwise leave it out")
     for what, flag in FLAGS.items():
         asking = [layer for layer in layers if attends(layer) and asks(layer, flag, {})]
         if asking and not any(takes(layer, what) for layer in asking):

@@ -6,4 +6,5 @@ Axes have one letter each, in einops patterns, shape comments and traces:
     h query heads      g key/value heads   p head width        f MLP width
     n residual streams e experts           v vocabulary        l layers
     c pointer width    k experts of a token  r latent vector (mixer=latent)
+    m vectors of the n-grams of a token (memory=engram)
 """

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from config import LayerConfig
+from modules.memory import MEMORIES
 from modules.mixers import MIXERS
 from modules.mlps import MLPS
 from modules.norm import branch_norm_maker
@@ -44,11 +45,15 @@ class Block(LoggingModule, nn.ModuleDict):
     """Branches in sequence, each with its wiring. Shape: stream.x (b, t, d) -> (b, t, d).
 
     `kind` describes how this layer differs from others, for print(model) and traces; "" = all layers are alike. `enter`
-    changes the stream before the first branch.
+    changes the stream before the first branch, and `memory` after that, which also gets the context and a cache.
     """
 
-    def __init__(self, branches: Mapping[str, Wiring], *, kind: str = "", enter: nn.Module | None = None):
-        super().__init__(({} if enter is None else {"enter": enter}) | dict(branches))
+    def __init__(
+        self, branches: Mapping[str, Wiring], *, kind: str = "", enter: nn.Module | None = None,
+        memory: nn.Module | None = None,
+    ):
+        first = {"enter": enter, "memory": memory}
+        super().__init__({name: part for name, part in first.items() if part is not None} | dict(branches))
         self.branches, self.kind = tuple(branches), kind
         if kind:
             self.trace_name = f"{type(self).__name__} {kind.partition(':')[0]}"
@@ -58,11 +63,17 @@ class Block(LoggingModule, nn.ModuleDict):
 
     def make_cache(self, max_len: int) -> Caches:
         parts = {name: self[name].branch for name in self.branches}
+        parts |= {"memory": self["memory"]} if "memory" in self else {}
         return {name: part.make_cache(max_len) if hasattr(part, "make_cache") else None for name, part in parts.items()}
+
+    def begin(self, stream: Stream, context: Context, caches: Caches | None) -> Stream:
+        """The stream before the first branch."""
+        stream = self["enter"](stream) if "enter" in self else stream
+        return self["memory"](stream, context, caches and caches["memory"]) if "memory" in self else stream
 
     @log_io("b t ... d -> b t ... d")
     def forward(self, stream: Stream, context: Context, caches: Caches | None = None) -> Stream:
-        stream = self["enter"](stream) if "enter" in self else stream
+        stream = self.begin(stream, context, caches)
         for name in self.branches:
             stream = self[name](stream, context, caches and caches[name])
         return stream
@@ -75,15 +86,13 @@ class ParallelBlock(Block):
     Shape: stream.x (b, t, d) -> (b, t, d).
     """
 
-    def __init__(
-        self, branches: Mapping[str, Wiring], norm: nn.Module, *, kind: str = "", enter: nn.Module | None = None,
-    ):
-        super().__init__({"norm": norm, **branches}, kind=kind, enter=enter)
+    def __init__(self, branches: Mapping[str, Wiring], norm: nn.Module, **options: Any):
+        super().__init__({"norm": norm, **branches}, **options)
         self.branches = tuple(branches)
 
     @log_io("b t ... d -> b t ... d")
     def forward(self, stream: Stream, context: Context, caches: Caches | None = None) -> Stream:
-        stream = self["enter"](stream) if "enter" in self else stream
+        stream = self.begin(stream, context, caches)
         x, normalised = stream.x, self["norm"](stream.x)
         for name in self.branches:
             stream = self[name](stream.with_x(normalised), context, caches and caches[name])
@@ -95,12 +104,13 @@ def make_block(cfg: LayerConfig, *, kind: str = "") -> Block:
     """Build a layer from its flags."""
     chosen = {name: _chosen(name, getattr(cfg, name), menu) for name, menu in BRANCHES.items()}
     parts = {name: _convolved(name, part.from_config(cfg), cfg) for name, part in chosen.items() if part is not None}
-    enter = SkipToEmbedding() if cfg.skip_to_embedding else None
+    memory = _chosen("memory", cfg.memory, MEMORIES)
+    options = {"kind": kind, "memory": memory and memory.from_config(cfg),
+               "enter": SkipToEmbedding() if cfg.skip_to_embedding else None}
     if cfg.residual in PARALLEL and len(parts) > 1:
         wiring, norm = PARALLEL[cfg.residual]
-        branches = _wired(wiring, parts, cfg)
-        return ParallelBlock(branches, norm(cfg), kind=kind, enter=enter)
-    return Block(_wired(RESIDUALS[cfg.residual], parts, cfg), kind=kind, enter=enter)
+        return ParallelBlock(_wired(wiring, parts, cfg), norm(cfg), **options)
+    return Block(_wired(RESIDUALS[cfg.residual], parts, cfg), **options)
 
 
 def _wired(wiring: type[Wiring], parts: Mapping[str, nn.Module], cfg: LayerConfig) -> dict[str, Wiring]:

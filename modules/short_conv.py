@@ -12,7 +12,7 @@ from tools import LoggingModule, log_io
 
 
 class ConvCache:
-    """The last inputs of a convolution, (b, length - 1, d); None = no token yet."""
+    """The last inputs of a convolution, (b, reach, d); None = no token yet."""
 
     def __init__(self):
         self.inputs: Tensor | None = None
@@ -26,16 +26,18 @@ class ShortConv(LoggingModule):
     """x_t + sum over i < length of w_i * x_{t - i}, with weights w of each channel: a causal depthwise convolution.
 
     Allen-Zhu 2025, Physics of Language Models 4.1 (Canon layers). Nothing passes from padding or from another document.
+    With a `dilation`, x_{t - i dilation} in place of x_{t - i}.
     Shape: (b, t, d) -> (b, t, d).
     """
 
-    def __init__(self, dim: int, *, length: int):
+    def __init__(self, dim: int, *, length: int, dilation: int = 1):
         super().__init__()
-        self.length, self.weight = length, nn.Parameter(torch.empty(length, dim))
+        self.length, self.dilation, self.weight = length, dilation, nn.Parameter(torch.empty(length, dim))
+        self.reach = (length - 1) * dilation  # tokens before its own
         self.reset_parameters()
 
     def extra_repr(self) -> str:
-        return f"length={self.length}"
+        return f"length={self.length}" + (f", dilation={self.dilation}" if self.dilation > 1 else "")
 
     def reset_parameters(self) -> None:
         nn.init.uniform_(self.weight, -self.length**-0.5, self.length**-0.5)
@@ -43,32 +45,37 @@ class ShortConv(LoggingModule):
     @log_io("b t d -> b t d")
     def forward(self, x: Tensor, context: Context, cache: ConvCache | None = None) -> Tensor:
         x = without_padding(x, context.positions)
-        seen = self.with_earlier(x, cache)
-        return x + (self.over(seen) if context.documents is None else self.within(seen, context.documents.ids))
+        return x + self.mix(x, context, cache)
+
+    def mix(self, x: Tensor, context: Context, cache: ConvCache | None) -> Tensor:
+        """The convolution alone. Shape: (b, t, d) -> (b, t, d)."""
+        seen = self.with_earlier(without_padding(x, context.positions), cache)
+        return self.over(seen) if context.documents is None else self.within(seen, context.documents.ids)
 
     def with_earlier(self, x: Tensor, cache: ConvCache | None) -> Tensor:
-        """The input after the last ones of the cache, or after zeros. Shape: (b, t, d) -> (b, length - 1 + t, d)."""
+        """The input after the last ones of the cache, or after zeros. Shape: (b, t, d) -> (b, reach + t, d)."""
         if cache is None or cache.inputs is None:
-            seen = nn.functional.pad(x, (0, 0, self.length - 1, 0))
+            seen = nn.functional.pad(x, (0, 0, self.reach, 0))
         else:
             seen = torch.cat((cache.inputs, x), dim=1)
         if cache is not None:
-            cache.inputs = seen[:, seen.shape[1] - self.length + 1:].clone()  # a view would keep the whole prompt
+            cache.inputs = seen[:, seen.shape[1] - self.reach:].clone()  # a view would keep the whole prompt
         return seen
 
     def over(self, seen: Tensor) -> Tensor:
-        """The convolution. Shape: (b, length - 1 + t, d) -> (b, t, d)."""
+        """The convolution. Shape: (b, reach + t, d) -> (b, t, d)."""
         kernels = rearrange(self.weight.flip(0), "i d -> d 1 i").type_as(seen)
-        y = nn.functional.conv1d(rearrange(seen, "b t d -> b d t"), kernels, groups=seen.shape[-1])
+        y = nn.functional.conv1d(rearrange(seen, "b t d -> b d t"), kernels, groups=seen.shape[-1],
+                                 dilation=self.dilation)
         return rearrange(y, "b d t -> b t d")
 
     def within(self, seen: Tensor, ids: Tensor) -> Tensor:
-        """The convolution over tokens of the same document. Shape: (b, length - 1 + t, d), (b, t) -> (b, t, d)."""
-        t, ids = ids.shape[1], nn.functional.pad(ids, (self.length - 1, 0), value=-1)
+        """The convolution over tokens of the same document. Shape: (b, reach + t, d), (b, t) -> (b, t, d)."""
+        t, ids = ids.shape[1], nn.functional.pad(ids, (self.reach, 0), value=-1)
         y = 0.0
         for back in range(self.length):
-            start = self.length - 1 - back
-            same = ids[:, start:start + t] == ids[:, self.length - 1:]
+            start = self.reach - back * self.dilation
+            same = ids[:, start:start + t] == ids[:, self.reach:]
             y = y + self.weight[back].type_as(seen) * seen[:, start:start + t].where(same.unsqueeze(-1), 0.0)
         return y
 

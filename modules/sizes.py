@@ -19,6 +19,7 @@ def axis_sizes(cfg: ModelConfig) -> dict[str, int | tuple[int, ...]]:
     routed = [layer for layer in layers if layer.mlp == "moe"]
     latent = [layer for layer in layers if layer.mixer == "latent"]
     attending = [layer for layer in layers if layer.mixer == "attention"]
+    hashed = [layer.engram for layer in layers if layer.memory == "engram"]
     sizes = {
         "d": {cfg.dim}, "v": {cfg.padded_vocab_size}, "c": {cfg.pointer_dim} if cfg.pointer else set(),
         "f": {layer.hidden_width for layer in layers if layer.mlp != "none"} | {
@@ -29,6 +30,7 @@ def axis_sizes(cfg: ModelConfig) -> dict[str, int | tuple[int, ...]]:
         "r": {layer.latent.kv_rank for layer in latent},
         "g": {layer.attention.kv_heads for layer in attending},
         "p": {layer.head_width for layer in attending},
+        "m": {own.num_heads * (own.max_n - 1) * own.head_dim for own in hashed},
     }
     several = {letter: tuple(sorted(found)) for letter, found in sizes.items() if found}
     return {letter: found[0] if len(found) == 1 else found for letter, found in several.items()}

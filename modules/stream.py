@@ -17,6 +17,7 @@ class Context(NamedTuple):
     documents: Documents | None = None  # of packed rows; None = each row is one text
     causal: bool = True  # False: a position also sees later ones
     source: Tensor | None = None  # (b, s, d), what cross-attention reads
+    tokens: Tensor | None = None  # (b, t), the ids, for parts that read them besides the stream
 
 
 def make_context(
@@ -35,7 +36,7 @@ def make_context(
     elif positions is None:
         start = num_cached or 0
         positions = torch.arange(start, start + tokens.shape[1], device=tokens.device)
-    return Context(positions, packed, causal, source)
+    return Context(positions, packed, causal, source, tokens)
 
 
 class Stream(NamedTuple):

@@ -33,6 +33,8 @@ MENUS = {"norm": config.Norm, "residual": config.Residual, "position": config.Po
 # what a word needs beside it to act
 WITH = {"attention.qk_norm_kind": {"qk_norm": "head"}, "rope.scaling": {"rope.factor": 4.0}}
 
+ENGRAM = {"memory": "engram", "engram.rows": 20, "engram.num_heads": 2, "engram.head_dim": 5}
+
 # the flags of each variant, by its name: every word of every menu, then what has no menu
 VARIANTS: dict[str, dict[str, Any]] = {
     f"{flag}={word}": (WITH.get(flag, {}) if word != "none" else {}) | {flag: word}
@@ -130,6 +132,21 @@ VARIANTS |= {
     "a fast and a slow half": {"stack": "hrm", "num_layers": 4, "layers": ("base", "none"), "norm_affine": False,
                                "final_norm": False, "hrm.low_cycles": 2, "hrm.high_cycles": 1, "attention.window": 3},
     "skips of streams": {"stack": "unet", "num_layers": 5, "residual": "mhc", "hyper.num_streams": 2},
+    "bigrams": {"memory": "bigram", "bigram.factor": 2},
+    "bigrams in some layers, parallel": {"layers": ("none", "base"), "num_layers": 4, "skip_to_embedding": True,
+                                         "memory": "bigram", "kinds": {"none": {"mixer": "none", "memory": "none"}},
+                                         "residual": "parallel"},
+    "n-grams before the first layer": {"layers": ("first", "base"), "kinds": {"first": ENGRAM | {"engram.max_n": 4}}},
+    "n-grams in each layer, an end of texts": {**ENGRAM, "engram.eos_id": 5, "engram.conv_len": 2,
+                                               "residual": "parallel", "attention.window": 5},
+    "n-grams of several streams": ENGRAM | {"residual": "hyper", "hyper.num_streams": 3},
+    "bigrams of several streams": {"memory": "bigram", "residual": "mhc", "hyper.num_streams": 2},
+    "bigrams, attention over depth": {"memory": "bigram", "residual": "attnres"},
+    "value embeddings": {"attention.value_embedding": True, "attention.num_kv_heads": 2, "attention.window": 5},
+    "value embeddings, mixed with the first layer's": {
+        "attention.value_embedding": True, "attention.value_residual": "learned", "attention.exclusive": True},
+    "value embeddings in a layer that gives its keys": {
+        "attention.value_embedding": True, "attention.share_kv": True, "attention.differential": True},
     "norms scaled by depth": {"depth_scaled_norms": True, "layers": ("base", "none")},
     "norms within branches": {"inner_norm": True, "mlp": "glu"},
     "alibi, flatter": {"position": "alibi", "alibi.scale": 0.25},
@@ -280,7 +297,8 @@ def test_constants_are_those_of_a_float32_model_in_every_dtype(flags):
         assert all(p.dtype != torch.float32 for p in model.parameters())
         found = dict(model.named_buffers())
         assert found.keys() == expected.keys()
-        assert all(x.dtype == torch.float32 and torch.equal(x, expected[name]) for name, x in found.items())
+        assert all(x.dtype == expected[name].dtype and torch.equal(x, expected[name]) for name, x in found.items())
+        assert not any(x.dtype in (torch.float16, torch.bfloat16, torch.float64) for x in found.values())
         assert model.state_dict().keys() == Model(small_config(**flags)).state_dict().keys()
 
 
@@ -358,7 +376,7 @@ def test_the_fused_kernel_equals_the_explicit_one(flags):
 YARN = {"rope.scaling": "yarn", "rope.factor": 4.0, "rope.original_len": 30, "rope.theta": 100.0,
         "rope.beta_fast": 8.0, "rope.beta_slow": 0.5, "attention.head_dim": 16}
 LLAMA3 = {"rope.scaling": "llama3", "rope.factor": 4.0, "rope.original_len": 30, "rope.theta": 100.0}
-MOE, LATENT = {"mlp": "moe"}, {"mixer": "latent"}
+MOE, LATENT, BIGRAM = {"mlp": "moe"}, {"mixer": "latent"}, {"memory": "bigram"}
 OTHER: dict[str, tuple[Any, dict[str, Any]]] = {
     "latent.kv_rank": (20, LATENT), "latent.q_rank": (10, LATENT), "latent.nope_dim": (10, LATENT),
     "latent.rope_dim": (8, LATENT), "latent.v_dim": (10, LATENT), "latent.bias": (True, LATENT),
@@ -369,6 +387,10 @@ OTHER: dict[str, tuple[Any, dict[str, Any]]] = {
     "moe.shared_dim": (10, MOE), "moe.shared_gate": (True, MOE | {"moe.shared_dim": 10}),
     "moe.balance_loss": (0.1, MOE), "moe.router_z_loss": (0.1, MOE), "moe.balance_bias": (True, MOE),
     "moe.bias_rate": (0.1, MOE | {"moe.balance_bias": True}),
+    "memory": ("bigram", {}), "bigram.factor": (2, BIGRAM), "bigram.start": (0.3, BIGRAM),
+    "engram.max_n": (2, ENGRAM), "engram.num_heads": (1, ENGRAM), "engram.head_dim": (4, ENGRAM),
+    "engram.rows": (30, ENGRAM), "engram.conv_len": (2, ENGRAM), "engram.seed": (1, ENGRAM),
+    "engram.eos_id": (5, ENGRAM), "engram.norm_eps": (0.1, ENGRAM), "attention.value_embedding": (True, {}),
     "layers": (("none", "base"), {}), "kinds": ({"x": {"norm": "layer"}}, {"layers": ("x",), "kinds": {"x": {}}}),
     "dim": (32, {}), "num_layers": (3, {}), "attention.num_heads": (2, {}), "attention.num_kv_heads": (2, {}),
     "attention.head_dim": (8, {}),
@@ -558,6 +580,7 @@ UNSEEN = {("norm", "cosine"): {"norm_eps"}, ("norm", "l2"): {"norm_eps"},
 BASES = [WITH.get(flag, {}) | {flag: word} for flag, words in (MENUS | {"mixer": config.Mixer}).items()
          for word in get_args(words) if word != "none" or flag not in WITH]
 BASES += [{"pointer": True}, {"tie_embeddings": True}, {"layers": ("x", "none"), "kinds": {"x": {"norm": "dyt"}}}]
+BASES += [BIGRAM, ENGRAM]
 
 
 def accepted_in_vain(base: dict[str, Any]) -> set[str]:

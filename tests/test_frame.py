@@ -62,6 +62,8 @@ PARTS = {
         "residual": "ngpt", "mlp": "scaled_glu", "qk_norm": "unit", "token_scale": True, "unit_weights": True}.items()},
     "hyper-connections": {"model.residual": "hyper"}, "mhc": {"model.residual": "mhc"},
     "attention over depth": {"model.residual": "attnres"},
+    "bigrams, value embeddings": {"model.memory": "bigram", "model.attention.value_embedding": True},
+    "engram of several streams": {"model.residual": "hyper", "model.memory": "engram", "model.engram.rows": 20},
     "encoder and decoder": {"model.cross": "attention", "train.objective": "translate"},
 }
 each_part = pytest.mark.parametrize("name", PARTS)
@@ -125,7 +127,7 @@ def test_it_is_traced(name):
     said = str(t)
     part = {"moe": "MoE", "sharing": "BorrowingAttention", "ngpt": "SphereStep", "differential": "Differential",
             "hyper": "HyperConnections", "mhc": "ManifoldHyperConnections", "attention": "AttentionResidual",
-            "encoder": "CrossAttention"}
+            "bigrams,": "BigramMemory", "engram": "Engram", "encoder": "CrossAttention"}
     assert part[name.replace("-", " ").split()[0]] in said
     assert not [call.problem for call in t.walk() if call.problem]
 

@@ -7,6 +7,7 @@ import pytest
 
 import config
 from modules.init import OUT_STD
+from modules.memory import MEMORIES
 from modules.mixers import MIXERS
 from modules.mlps import MLPS
 from modules.mlps.dense import ACTIVATIONS
@@ -24,7 +25,7 @@ from tokenizer import TOKENIZERS
 @pytest.mark.parametrize(("words", "menu"), [
     (config.Mixer, MIXERS), (config.Mlp, MLPS), (config.Activation, ACTIVATIONS), (config.Norm, NORMS),
     (config.Residual, RESIDUALS), (config.Position, POSITIONS), (config.RopeLayout, ROTARY),
-    (config.RopeScaling, SCALINGS), (config.Stack, STACKS),
+    (config.RopeScaling, SCALINGS), (config.Stack, STACKS), (config.Memory, MEMORIES),
     (config.OutInit, OUT_STD), (config.TokenizerKind, TOKENIZERS), (config.Optimizer, OPTIMIZERS),
     (config.Schedule, SCHEDULES),
 ], ids=lambda value: "" if isinstance(value, dict) else "-".join(get_args(value)))
@@ -34,7 +35,7 @@ def test_the_words_of_config_are_those_of_the_menu(words, menu):
 
 
 def test_a_group_of_the_models_flags_is_named_like_the_word_of_its_part():
-    words = {*MIXERS, *MLPS, *NORMS, *RESIDUALS, *POSITIONS, *STACKS}
+    words = {*MIXERS, *MEMORIES, *MLPS, *NORMS, *RESIDUALS, *POSITIONS, *STACKS}
     hints = get_type_hints(config.ModelConfig)
     groups = {field.name for field in fields(config.ModelConfig) if is_dataclass(hints[field.name])}
     assert groups <= words, f"{', '.join(groups - words)}: a group acts in layers that have the part of its name"

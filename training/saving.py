@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from rich.console import Console
 
-from config import Config, diff
+from config import Config, diff, get
 from configuration.command_line import print_line, warn
 from run_store.atomic_files import write_text
 from run_store.checkpoint import Progress
@@ -42,8 +42,7 @@ def require_same(cfg: Config, flag: str) -> None:
     if not is_there(name):
         return
     free = {*MAY_CHANGE} - {"train.steps"}
-    if cfg.model.vocab_size is None:  # it follows from the tokenizer
-        free.add("model.vocab_size")
+    free |= {flag for flag in ("model.vocab_size", "model.engram.eos_id") if get(cfg, flag) is None}  # the tokenizer's
     for changed, (saved, planned) in diff(Run(name).config, cfg).items():
         if changed not in free:
             raise ValueError(f"{name} is there, and was trained with {changed}={saved}, not {planned}: choose another "

@@ -154,7 +154,7 @@ def choose_tokenizer(cfg: TokenizerConfig, data: DataConfig, corpus: Corpus) -> 
 
 
 def fit_vocabulary(cfg: Config, tokenizer: Tokenizer) -> Config:
-    """Set the model's vocabulary to the tokenizer's, unless the flags set a size.
+    """Set the model's vocabulary, and the end of a text for its n-grams, to the tokenizer's, unless flags set them.
 
     Raises ValueError if they set a smaller one.
     """
@@ -162,7 +162,9 @@ def fit_vocabulary(cfg: Config, tokenizer: Tokenizer) -> Config:
     if size is not None and size < tokenizer.vocab_size:
         raise ValueError(f"model.vocab_size={size} is smaller than the tokenizer's {tokenizer.vocab_size}: "
                          "leave it out, or choose a smaller tokenizer")
-    return override(cfg, {"model.vocab_size": size or tokenizer.vocab_size})
+    cfg = override(cfg, {"model.vocab_size": size or tokenizer.vocab_size})
+    unknown = cfg.model.engram.eos_id is None and any(kind.memory == "engram" for kind in cfg.model.by_kind.values())
+    return override(cfg, {"model.engram.eos_id": tokenizer.eos_id}) if unknown else cfg
 
 
 def settle_precision(cfg: Config, device: torch.device) -> Config:

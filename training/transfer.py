@@ -17,7 +17,9 @@ from runs import Run, there_are
 from tokenizer import Tokenizer
 
 WEIGHTS = CHECKPOINT[0]
-BY_TOKEN = ("embed.tokens.weight", "head.unembed.weight", "head.unembed.bias")  # one row for each token
+BY_TOKEN = ("embed.tokens.weight", "head.unembed.weight", "head.unembed.bias",
+            "value_embedding.table.weight")  # ends of names: one row for each token
+BY_HASH = ("memory.table.weight", "memory.ngrams.table.weight")  # rows by hashes of ids in a vocabulary of this size
 MAX_NAMED = 8  # tensors of one kind in an error
 
 
@@ -87,18 +89,20 @@ def compare(
     `agree`: whether both tokenizers use the same ids; None = unknown.
     """
     fits, rows, misfits = {}, {}, Misfits([], [], [], [])
+    same_hashes = agree if wanted[BY_TOKEN[0]].shape == saved.get(BY_TOKEN[0], torch.empty(0)).shape else False
     owners: dict[int, str] = {}  # the first name of each piece of memory: tied tensors have several
     for name, ours in wanted.items():
         owner, theirs = owners.setdefault(ours.data_ptr(), name), saved.get(name)
         if theirs is None and owner in fits:
             continue
-        found = find_misfit(name, ours, theirs, tied_to=(owner, fits.get(owner)), agree=agree)
+        hashed = same_hashes if name.endswith(BY_HASH) else agree
+        found = find_misfit(name, ours, theirs, tied_to=(owner, fits.get(owner)), agree=hashed)
         if found is None:
             fits[name] = theirs
             continue
         reason, description = found
         getattr(misfits, reason).append(description)
-        if reason == "reshaped" and name in BY_TOKEN and agree and ours.shape[1:] == theirs.shape[1:]:
+        if reason == "reshaped" and name.endswith(BY_TOKEN) and agree and ours.shape[1:] == theirs.shape[1:]:
             rows[name] = theirs[: len(ours)]
     misfits.unknown.extend(name for name in saved if name not in wanted)
     return fits, rows, misfits
@@ -111,7 +115,7 @@ def find_misfit(
     owner, of_owner = tied_to
     if theirs is None:
         return "missing", name
-    if name in BY_TOKEN and agree is False:
+    if name.endswith(BY_TOKEN + BY_HASH) and agree is False:
         return "other_ids", name
     if of_owner is not None and not torch.equal(of_owner, theirs):
         return "unknown", f"{name} (here it is {owner})"

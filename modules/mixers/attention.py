@@ -43,6 +43,28 @@ class OutputGate(LoggingModule):
         return rearrange(rearrange(y, "b t (h p) -> b t h p", h=self.num_heads) * gate, "b t h p -> b t (h p)")
 
 
+class ValueEmbedding(LoggingModule):
+    """v + 2 sigmoid(gate(x)) e, with a learned vector e of each token and a gate of each head: 1 if its weights are 0.
+
+    Karpathy 2026 (nanochat); without a gate Zhou et al. 2024, arXiv:2410.17897, and Jordan et al. 2025. The gate reads
+    the first channels of the layer's input, GATE_INPUTS at most.
+    Shape: v (b, g, t, p), x (b, t, d), tokens (b, t) -> (b, g, t, p).
+    """
+
+    GATE_INPUTS = 32
+
+    def __init__(self, vocab_size: int, *, dim: int, num_kv_heads: int, head_dim: int):
+        super().__init__()
+        self.table = nn.Embedding(vocab_size, num_kv_heads * head_dim)
+        self.gate = nn.Linear(min(dim, self.GATE_INPUTS), num_kv_heads, bias=False)
+
+    @log_io("b g t p, b t d, b t -> b g t p")
+    def forward(self, v: Tensor, x: Tensor, tokens: Tensor) -> Tensor:
+        gate = rearrange(2 * self.gate(x[..., :self.gate.in_features]).sigmoid(), "b t g -> b g t 1")
+        e = rearrange(self.table(tokens), "b t (g p) -> b g t p", p=v.shape[-1])
+        return v + (gate * e).type_as(v)
+
+
 class Attention(LoggingModule):
     """Multi-head attention with any number of key/value heads; causal if the context says so.
 
@@ -59,6 +81,7 @@ class Attention(LoggingModule):
         rotary: nn.Module | None, distance_bias: nn.Module | None,
         attend: Callable[[], nn.Module], pattern: Pattern, clip: float | None, gate: Callable[[], nn.Module] | None,
         inner_norm: nn.Module | None, exclusive: bool, own_kv: bool = True,
+        value_embedding: Callable[[], nn.Module] | None = None,
     ):
         super().__init__()
         self.head_dim, self.pattern = head_dim, pattern
@@ -74,6 +97,7 @@ class Attention(LoggingModule):
                 self.q_post_norm, self.k_post_norm, self.q_norm, self.k_norm)
         self.clip = nn.Identity() if clip is None else nn.Hardtanh(-clip, clip)
         self.rotary, self.distance_bias, self.attend = rotary, distance_bias, attend()
+        self.value_embedding = value_embedding() if own_kv and value_embedding else None
         self.exclusive = Exclusive(num_heads) if exclusive else None
         self.gate, self.inner_norm = gate and gate(), nn.Identity() if inner_norm is None else inner_norm
         self.out = nn.Linear(num_heads * head_dim, dim, bias=out_bias)
@@ -97,9 +121,14 @@ class Attention(LoggingModule):
             q, k = self.rotary(q, angles), self.rotary(k, angles)
         return self.q_post_norm(q), self.k_post_norm(k), v
 
+    def read(self, x: Tensor, context: Context) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values, with what the table of the vocabulary adds to values."""
+        q, k, v = self.project(x, context.positions)
+        return q, k, v if self.value_embedding is None else self.value_embedding(v, x, context.tokens)
+
     @log_io("b t d -> b t d")
     def forward(self, x: Tensor, context: Context, cache: KVCache | None = None) -> Tensor:
-        y = self.attend_to(*self.project(x, context.positions), context, cache)
+        y = self.attend_to(*self.read(x, context), context, cache)
         return self.join(y, x)
 
     def join(self, y: Tensor, x: Tensor) -> Tensor:
@@ -145,6 +174,8 @@ def options_of(cfg: LayerConfig) -> dict[str, Any]:
         "rotary": ROTARY[rope.layout](p, rope) if cfg.position == "rope" else None,
         "distance_bias": BIASES[cfg.position].from_config(cfg) if cfg.position in BIASES else None,
         "exclusive": own.exclusive,
+        "value_embedding": partial(ValueEmbedding, cfg.padded_vocab_size, dim=cfg.dim, num_kv_heads=own.kv_heads,
+                                   head_dim=p) if own.value_embedding else None,
         "attend": partial(make_attend, cfg), "clip": own.clip, "gate": None if own.gate == "none" else gate,
         "inner_norm": norm_maker(cfg)(own.num_heads * p) if cfg.inner_norm else None,
     }

@@ -81,7 +81,7 @@ class SharingAttention(Attention, Carrying):
         self, x: Tensor, context: Context, cache: KVCache | None, stream: Stream,
     ) -> tuple[Tensor, Keys, Stream]:
         """Queries (b, h, t, p), and what they look at."""
-        q, k, v = self.project(x, context.positions)
+        q, k, v = self.read(x, context)
         v = v if self.mix is None else self.mix(v, stream)
         keys = with_cached(k, v, context.positions, cache)
         offered = {"values": v, **dict(zip(names_of_keys(self.pattern), keys, strict=True))}
