@@ -406,6 +406,8 @@ class ModelConfig:
     drop_branch: float = 0.0  # probability of leaving out a branch for a row, in the last layer; less in earlier ones (stochastic depth). arXiv:1603.09382
     canon: tuple[Branch, ...] = ()  # branches before which a short causal convolution adds earlier tokens (Canon layers): mixer is A, mlp is C. Allen-Zhu 2025, Physics of Language Models 4.1
     canon_len: int = 4  # tokens of it
+    token_shift: tuple[Branch, ...] = ()  # branches whose input is mixed with that of the token before, by a learned share of each channel. arXiv:2305.13048
+    smear: bool = False  # add the embedding of the token before, by a learned gate, as in nanochat
     skip_to_embedding: bool = False  # before each layer x becomes a x + b x_0, with the embedding x_0 and two learned numbers of the layer, 1 and 0 at first, as in nanochat
     embed_dropout: float = 0.0  # probability of dropping a channel of the embedding
     residual_dropout: float = 0.0  # probability of dropping a channel of a branch as it joins the stream

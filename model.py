@@ -24,9 +24,12 @@ from modules.block import Caches, make_block
 from modules.embed import Embed
 from modules.head import Head
 from modules.init import draw_matrices, normalise_matrices
+from modules.mixers.kv_cache import KVCache
 from modules.norm import norm_maker
 from modules.pointer import Pointer
 from modules.residuals import RESIDUALS
+from modules.shift import Smear
+from modules.short_conv import ConvCache
 from modules.sizes import axis_sizes, idle_parameters
 from modules.stacks import STACKS, through
 from modules.stream import Context, Stream, make_context
@@ -72,6 +75,7 @@ class Model(LoggingModule):
         self.cfg, self.causal = cfg, causal
         self.run = partial(checkpoint, use_reentrant=False) if checkpoint_activations else _call
         self.embed = Embed.from_config(cfg)
+        self.smear = Smear(cfg.dim) if cfg.smear else None
         self.blocks = nn.ModuleList(make_block(cfg.at(i), kind=describe_kind(cfg, i)) for i in range(cfg.num_layers))
         self.norm = norm_maker(cfg)(cfg.dim) if cfg.final_norm else nn.Identity()
         self.head = Head.from_config(cfg)
@@ -109,7 +113,9 @@ class Model(LoggingModule):
                 first.append(self.leave(stream))
             return stream
 
-        stream = Stream(self.wiring.begin(self.embed(tokens, context.positions), self.cfg))
+        x = self.embed(tokens, context.positions)
+        x = x if self.smear is None else self.smear(x, context, cache and cache.smeared)
+        stream = Stream(self.wiring.begin(x, self.cfg))
         stream = through(range(len(self.blocks)), stream, run) if self.stack is None else self.stack(stream, run)
         if cache is not None:
             cache.length += tokens.shape[1]
@@ -130,7 +136,7 @@ class Model(LoggingModule):
         """A cache for `max_len` tokens in each layer; pass it to every forward."""
         order = range(len(self.blocks)) if self.stack is None else self.stack.order()
         return Cache([self.blocks[layer].make_cache(max_len) for layer in order],
-                     self.pointer and self.pointer.make_cache(max_len))
+                     self.pointer and self.pointer.make_cache(max_len), self.smear and ConvCache())
 
     def init_weights(self) -> None:
         """Initialise every parameter and buffer, e.g. after building on meta and `to_empty`.
@@ -173,15 +179,15 @@ def spell_parameters(model: Model) -> str:
 
 
 class Cache:
-    """What each layer and the pointer keep of the `length` tokens so far; None = nothing."""
+    """What each layer, the pointer and the smear keep of the `length` tokens so far; None = nothing."""
 
-    def __init__(self, layers: list[Caches], copied):
-        self.layers, self.copied, self.length = layers, copied, 0
+    def __init__(self, layers: list[Caches], copied: KVCache | None, smeared: ConvCache | None):
+        self.layers, self.copied, self.smeared, self.length = layers, copied, smeared, 0
 
     def keep_rows(self, rows: list[int], *, padding: int = 0) -> None:
         """Keep these rows, without their first `padding` tokens, which are padding in all of them."""
         self.length -= padding
-        for part in (*(part for layer in self.layers for part in layer.values()), self.copied):
+        for part in (*(part for layer in self.layers for part in layer.values()), self.copied, self.smeared):
             if part is not None:
                 part.keep_rows(rows, padding=padding)
 

@@ -111,6 +111,8 @@ LAYER_ACTS: dict[tuple[str, ...], Acts] = {
                               and c.norm != "none" and c.num_layers > 1 and has_branches(c)),
     ("canon",): ("a layer has the branches that it names",
                  lambda c: all(getattr(c, name) != "none" for name in c.canon)),
+    ("token_shift",): ("a layer has the branches that it names",
+                       lambda c: all(getattr(c, name) != "none" for name in c.token_shift)),
     ("canon_len",): ("canon is given", lambda c: bool(c.canon)),
     ("moe.shared_gate",): ("moe.shared_dim is given", lambda c: c.moe.shared_dim is not None),
     ("moe.bias_rate",): ("moe.balance_bias is on", lambda c: c.moe.balance_bias),

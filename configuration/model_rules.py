@@ -55,7 +55,7 @@ PLAIN_MODEL: dict[str, Any] = {
     "pointer": False, "pointer_dim": 64,
     "tie_embeddings": False, "embed_scale": 1.0, "logit_softcap": None, "logit_scale": 1.0, "token_scale": False,
     "residual_scale": 1.0, "layer_scale": None, "drop_branch": 0.0, "canon": (), "canon_len": 4,
-    "skip_to_embedding": False,
+    "skip_to_embedding": False, "token_shift": (), "smear": False,
     "memory": "none", "bigram.factor": 5, "bigram.start": 0.1, "engram.max_n": 3, "engram.num_heads": 4,
     "engram.head_dim": 16, "engram.rows": 4096, "engram.conv_len": 4, "engram.seed": 0, "engram.eos_id": None,
     "engram.norm_eps": 1e-6,
@@ -70,7 +70,7 @@ NEUTRAL_MODEL = PLAIN_MODEL | {"attention.backend": "sdpa", "attention.num_heads
 WHOLE_MODEL = {"dim", "num_layers", "vocab_size", "vocab_multiple_of", "max_seq_len", "layers", "kinds", "head_bias",
                "final_norm", "embed_norm", "pointer", "pointer_dim", "tie_embeddings", "embed_scale", "logit_softcap",
                "logit_scale", "token_scale", "embed_dropout", "init", "init_std", "out_init", "head_zero_init",
-               "unit_weights", "z_loss", "skip_to_embedding", "stack", "loop", "hrm", "bigram"}
+               "unit_weights", "z_loss", "skip_to_embedding", "smear", "stack", "loop", "hrm", "bigram"}
 ALSO_WHOLE_MODEL = {"norm", "norm_eps", "norm_affine", "norm_bias", "norm_unit_offset", "residual"}  # the final norm's
 
 
@@ -113,8 +113,10 @@ def check_layer(cfg: Any) -> None:
         raise ValueError("drop_branch=1.0 leaves out every branch of the last layer: use less than 1")
     if cfg.canon_len < 2:
         raise ValueError(f"canon_len={cfg.canon_len} has no earlier token: use 2 or more")
-    if len(set(cfg.canon)) < len(cfg.canon):
-        raise ValueError(f"canon={words_of(cfg.canon)} names a branch twice: name each once")
+    for name in ("canon", "token_shift"):
+        named = getattr(cfg, name)
+        if len(set(named)) < len(named):
+            raise ValueError(f"{name}={words_of(named)} names a branch twice: name each once")
     if cfg.residual in ("none", "ngpt") and cfg.out_init == "zero":
         raise ValueError(f"residual={cfg.residual!r} with out_init='zero' keeps only zeros of a branch and never "
                          "learns: use out_init='same' or 'depth'")

@@ -49,18 +49,8 @@ class ShortConv(LoggingModule):
 
     def mix(self, x: Tensor, context: Context, cache: ConvCache | None) -> Tensor:
         """The convolution alone. Shape: (b, t, d) -> (b, t, d)."""
-        seen = self.with_earlier(without_padding(x, context.positions), cache)
+        seen = with_earlier(without_padding(x, context.positions), cache, reach=self.reach)
         return self.over(seen) if context.documents is None else self.within(seen, context.documents.ids)
-
-    def with_earlier(self, x: Tensor, cache: ConvCache | None) -> Tensor:
-        """The input after the last ones of the cache, or after zeros. Shape: (b, t, d) -> (b, reach + t, d)."""
-        if cache is None or cache.inputs is None:
-            seen = nn.functional.pad(x, (0, 0, self.reach, 0))
-        else:
-            seen = torch.cat((cache.inputs, x), dim=1)
-        if cache is not None:
-            cache.inputs = seen[:, seen.shape[1] - self.reach:].clone()  # a view would keep the whole prompt
-        return seen
 
     def over(self, seen: Tensor) -> Tensor:
         """The convolution. Shape: (b, reach + t, d) -> (b, t, d)."""
@@ -78,6 +68,17 @@ class ShortConv(LoggingModule):
             same = ids[:, start:start + t] == ids[:, self.reach:]
             y = y + self.weight[back].type_as(seen) * seen[:, start:start + t].where(same.unsqueeze(-1), 0.0)
         return y
+
+
+def with_earlier(x: Tensor, cache: ConvCache | None, *, reach: int) -> Tensor:
+    """The input after the last ones of the cache, or after zeros. Shape: (b, t, d) -> (b, reach + t, d)."""
+    if cache is None or cache.inputs is None:
+        seen = nn.functional.pad(x, (0, 0, reach, 0))
+    else:
+        seen = torch.cat((cache.inputs, x), dim=1)
+    if cache is not None:
+        cache.inputs = seen[:, seen.shape[1] - reach:].clone()  # a view would keep the whole prompt
+    return seen
 
 
 def without_padding(x: Tensor, positions: Tensor) -> Tensor:

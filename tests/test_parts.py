@@ -12,13 +12,14 @@ from torch.nn import functional as F
 from config import RopeConfig, override
 from model import Model
 from modules.attend import SDPA, DifferentialAttention, EagerAttention, SinkAttention
-from modules.masks import Mask
+from modules.masks import Documents, Mask
 from modules.mixers.attention import OutputGate
 from modules.mlps.dense import XIELU, ClampedGLU
 from modules.norm import L2Norm, LayerNorm, Rescaled, RMSNorm
 from modules.position import T5Bias
 from modules.qk_norm import EachHeadNorm
 from modules.rope import RoPE
+from modules.shift import Smear, TokenShift
 from modules.short_conv import ShortConv
 from modules.stream import Context, Stream
 from presets import load_preset, tiny
@@ -521,3 +522,26 @@ def test_keys_are_repeated_where_no_fused_kernel_takes_fewer(device, dtype, mask
         mask = Mask(causal=not masked, allowed=torch.ones(7, 7, dtype=torch.bool, device=device) if masked else None)
         SDPA(scale=1.0)(q, k, k, mask, None)
     assert calls == [2 if fewer else 4]
+
+
+# ---- the token before ----
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_shifts_are_their_formulas(packed):
+    torch.manual_seed(0)
+    shift, smear, x = randomise(TokenShift(16, depth=0.5)), randomise(Smear(16)), torch.randn(2, 7, 16)
+    ids = torch.tensor([[0, 0, 0, 1, 1, 2, 2], [3] * 7])
+    context = Context(torch.arange(7), Documents.of(ids, []) if packed else None)
+    for row in range(2):
+        for t in range(7):
+            alone = t == 0 or packed and ids[row, t] != ids[row, t - 1]
+            now, before = x[row, t], torch.zeros(16) if alone else x[row, t - 1]
+            gate = torch.sigmoid(smear.gate.weight[0] @ now[:12])
+            assert_close(shift(x, context)[row, t], (1 - shift.share) * now + shift.share * before, "same")
+            assert_close(smear(x, context)[row, t], now + smear.scale * gate * before, "same")
+
+
+def test_shares_of_the_token_before_fall_with_channel_and_layer():
+    assert_close(TokenShift(4, depth=0.0).share, torch.tensor([1.0, 0.75, 0.5, 0.25]), "same")
+    assert_close(TokenShift(4, depth=0.5).share, 1 - torch.tensor([0.0, 0.25, 0.5, 0.75]).sqrt(), "same")
