@@ -436,7 +436,7 @@ def test_canon_layers_stand_behind_the_norms_of_their_branches():
 
 
 def of_grok(model: nn.Module, tokens: torch.Tensor) -> torch.Tensor:
-    """The logits as xai-org/grok-1 computes them, without its experts: one sequence."""
+    """The logits as xai-org/grok-1 computes them: one sequence."""
     def norm(x, scale):
         return x / (x.square().mean(-1, keepdim=True) + 1e-5).sqrt() * scale
 
@@ -444,6 +444,13 @@ def of_grok(model: nn.Module, tokens: torch.Tensor) -> torch.Tensor:
         angles = torch.arange(len(tokens))[:, None] / 10_000 ** (torch.arange(0, x.shape[-1], 2) / x.shape[-1])
         a, b = x.chunk(2, dim=-1)
         return torch.cat((a * angles.cos() - b * angles.sin(), b * angles.cos() + a * angles.sin()), dim=-1)
+
+    def mix(x, mlp):  # a softmax over all experts, of which the two best act; their shares do not sum to 1
+        shares, chosen = (x @ mlp.router.logits.weight.T).softmax(-1).topk(2)
+        gate, up, out = (getattr(mlp.experts, name).weight for name in ("gate", "up", "out"))
+        return torch.stack([sum(share * (out[e] @ (F.gelu(gate[e] @ row, approximate="tanh") * (up[e] @ row)))
+                                for share, e in zip(*pair, strict=True))
+                            for row, *pair in zip(x, shares, chosen, strict=True)])
 
     h = model.embed.tokens.weight[tokens] * model.cfg.dim**0.5
     for block in model.blocks:
@@ -456,9 +463,7 @@ def of_grok(model: nn.Module, tokens: torch.Tensor) -> torch.Tensor:
         future = torch.ones(len(tokens), len(tokens)).triu(1).bool()
         y = (scores.masked_fill(future, -math.inf).softmax(-1) @ v).transpose(0, 1).flatten(1)
         h = h + norm(mixer.branch.out(y), mixer.post_norm.scale)
-        x = norm(h, mlp.norm.scale)
-        x = F.gelu(mlp.branch.gate(x), approximate="tanh") * mlp.branch.up(x)
-        h = h + norm(mlp.branch.out(x), mlp.post_norm.scale)
+        h = h + norm(mix(norm(h, mlp.norm.scale), mlp.branch), mlp.post_norm.scale)
     return norm(h, model.norm.scale) @ model.embed.tokens.weight.T * 0.5773502691896257
 
 
@@ -472,7 +477,8 @@ def test_grok_is_its_formulas():
     gradients = [torch.autograd.grad(y.square().mean(), list(model.parameters())) for y in (found, expected)]
     assert_close(*gradients, "parity_grad")
     for changes in ({"attention.softcap": 3.0}, {"attention.scale": 1.0}, {"logit_scale": 1.0}, {"embed_scale": 1.0},
-                    {"residual": "branch_post"}, {"activation": "silu"}, {"rope.theta": 99.0}, {"norm_eps": 0.1}):
+                    {"residual": "branch_post"}, {"activation": "silu"}, {"rope.theta": 99.0}, {"norm_eps": 0.1},
+                    {"moe.top_k": 3}, {"moe.renormalise": True}, {"moe.scores": "sigmoid"}):
         other = Model(override(cfg, changes))
         other.load_state_dict(model.state_dict(), strict=False)
         assert not torch.allclose(other(tokens)[0], expected, atol=1e-3), changes
