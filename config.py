@@ -77,6 +77,9 @@ class AttentionConfig:
     global_tokens: int = 0  # beside a window or chunk, the first tokens of a text, to which all attend and which attend to all. arXiv:2004.05150, 2309.17453
     softcap: float | None = None  # c * tanh(scores / c), as in Gemma 2 and Grok-1; None = off
     scale: float | None = None  # factor on q.k; None = head_dim ** -0.5
+    temperature_scale: float | None = None  # a: multiply the query at position i, from 0, by 1 + a ln(1 + floor((i + temperature_first) / temperature_len)), for long texts, as in Llama 4; None = off. arXiv:2501.19399
+    temperature_len: int = 8192  # tokens over which this factor stays the same
+    temperature_first: int = 0  # number of the first token: 1 in Llama 4, 0 in Ministral 3
     dropout: float = 0.0  # probability of dropping an attention weight
     q_bias: bool = False  # bias of the query projection
     k_bias: bool = False  # bias of the key projection
@@ -111,8 +114,8 @@ class AttentionConfig:
 
     def __post_init__(self):
         require_positive(self, "num_heads", "num_kv_heads", "head_dim", "window", "dilation", "chunk", "stride",
-                         "softcap", "scale", "clip")
-        require_not_negative(self, "global_tokens")
+                         "softcap", "scale", "clip", "temperature_scale", "temperature_len")
+        require_not_negative(self, "global_tokens", "temperature_first")
         require_between(self, "dropout")
         if self.stride == 1:
             raise ValueError("stride=1 is every token: leave it out, and the window or chunk too")

@@ -90,6 +90,8 @@ LAYER_ACTS: dict[tuple[str, ...], Acts] = {
     ("attention.stride", "attention.global_tokens"): (
         "attention.window or attention.chunk is given",
         lambda c: c.attention.window is not None or c.attention.chunk is not None),
+    ("attention.temperature_len", "attention.temperature_first"): (
+        "attention.temperature_scale is given", lambda c: c.attention.temperature_scale is not None),
     ("rope.original_len",): ("rope.scaling is llama3 or yarn", lambda c: c.rope.scaling in ("llama3", "yarn")),
     ("rope.low_freq_factor", "rope.high_freq_factor"): ("rope.scaling is llama3",
                                                         lambda c: c.rope.scaling == "llama3"),

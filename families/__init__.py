@@ -16,7 +16,7 @@ FILES = (  # in this folder
     # without presets
     "gpt", "gpt_neo", "gpt_bigcode", "codegen", "biogpt", "persimmon", "phi3", "glm", "ernie4_5", "helium",
     "hunyuan", "ministral", "internlm3", "iquestcoder", "seed_oss", "jais2", "vaultgemma", "bitnet", "cwm",
-    "hyperclovax", "granite_swa", "qwen2_moe", "granitemoe",
+    "hyperclovax", "granite_swa", "qwen2_moe", "granitemoe", "ministral3",
 )
 FAMILIES: dict[str, Family] = {family.model_type: family for family in (
     import_module(f"families.{name}").FAMILY for name in FILES)}

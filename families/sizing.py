@@ -219,6 +219,8 @@ def shaped(model: ModelConfig, shape: Shape, target: float) -> dict[str, Any]:
                   "attention.scale": lambda scale: scale * narrow**-0.5}
     if any(layer.rope.scaling in ("llama3", "yarn") for layer in model.by_kind.values()):
         rules["rope.original_len"] = lambda tokens: max(1, round(tokens * longer))
+    if any(layer.attention.temperature_scale for layer in model.by_kind.values()):
+        rules["attention.temperature_len"] = lambda tokens: max(1, round(tokens * longer))
     sizes = {"dim": shape.dim, "num_layers": shape.num_layers, "vocab_size": None, "max_seq_len": context}
     return sizes | changed(model, rules)
 

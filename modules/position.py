@@ -11,7 +11,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from config import LayerConfig
-from modules.precision import Float32Buffers, constants
+from modules.precision import Float32Buffers, constants, widen
 from modules.rope import ROTARY, inverse_wavelengths
 from tools import LoggingModule, log_io
 
@@ -154,6 +154,35 @@ class T5Bias(LoggingModule):
     def forward(self, q_positions: Tensor, k_positions: Tensor) -> Tensor:
         distance = q_positions.unsqueeze(-1) - k_positions.unsqueeze(-2)  # (..., t, s)
         return rearrange(self.table[self.buckets(distance)], "... t s h -> ... h t s")
+
+
+class Temperature(LoggingModule):
+    """Multiply the query at position i by 1 + a ln(1 + floor((i + first) / length)): scores stay apart in long texts.
+
+    Llama 4, Meta 2025; after Nakanishi 2025, arXiv:2501.19399.
+    Shape: q (b, h, t, p), positions (t,) or (b, t) -> (b, h, t, p).
+    """
+
+    def __init__(self, scale: float, *, length: int, first: int = 0):
+        super().__init__()
+        self.scale, self.length, self.first = scale, length, first
+
+    @classmethod
+    def from_config(cls, cfg: LayerConfig) -> "Temperature | None":
+        own = cfg.attention
+        if own.temperature_scale is None:
+            return None
+        return cls(own.temperature_scale, length=own.temperature_len, first=own.temperature_first)
+
+    def extra_repr(self) -> str:
+        return f"{self.scale}, length={self.length}, first={self.first}"
+
+    @log_io("b h t p, ... t -> b h t p")
+    def forward(self, q: Tensor, positions: Tensor) -> Tensor:
+        steps = (positions.clamp(min=0) + self.first) // self.length
+        factor = 1 + self.scale * torch.log1p(steps.float())
+        factor = factor.unsqueeze(-1) if positions.dim() == 1 else rearrange(factor, "b t -> b 1 t 1")
+        return (widen(q) * factor).type_as(q)
 
 
 # kinds act on the embedding, on queries and keys (a class for each rope.layout), or on the scores

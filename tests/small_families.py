@@ -8,7 +8,7 @@ from transformers.core_model_loading import revert_weight_conversion
 from config import Config, ModelConfig, override, replace
 from families import FAMILIES
 from families.family import Family
-from families.sizing import is_whole
+from families.sizing import attends, is_whole
 from families.weights import weights_of
 from presets import load_preset, tiny
 
@@ -28,9 +28,11 @@ def toy(name: str, *, vocab_size: int = VOCAB) -> ModelConfig:
     if name in FAMILY_OF:
         return shrunk(load_preset(name), vocab_size)
     family, cfg = family_of(name), full_size(name)
-    kv_heads = min(cfg.attention.kv_heads, 2 if cfg.attention.num_kv_heads else 4)
-    cfg = override(shrunk(replace(Config(), model=cfg), vocab_size), {
-        "dim": 64, "attention.num_heads": 4, "attention.num_kv_heads": kv_heads})
+    sizes = {"dim": 64, "attention.num_heads": 4}
+    if attends(cfg):
+        kv_heads = min(cfg.attention.kv_heads, 2 if cfg.attention.num_kv_heads else 4)
+        sizes["attention.num_kv_heads"] = kv_heads
+    cfg = override(shrunk(replace(Config(), model=cfg), vocab_size), sizes)
     return family.read(family.write(cfg))  # of the sizes, those that it can have
 
 
@@ -47,6 +49,8 @@ def shrunk(full: Config, vocab_size: int) -> ModelConfig:
     off |= {"llama3": {"rope.original_len": 8, "rope.theta": 50.0},  # shorter than a text
             "yarn": {"rope.original_len": 30, "rope.theta": 100.0, "rope.beta_fast": 8.0, "rope.beta_slow": 0.5},
             }.get(cfg.rope.scaling, {})
+    if any(layer.attention.temperature_scale for layer in cfg.by_kind.values()):  # shorter than a text
+        off |= {"attention.temperature_len": 8} | ({"rope.original_len": 8} if cfg.rope.scaling == "yarn" else {})
     off |= dict.fromkeys(("moe.balance_loss", "moe.router_z_loss"), 0.0)  # theirs have none of these
     return override(cfg, off | {"num_layers": len(cfg.layers) + (not is_whole(full.model))})
 

@@ -110,6 +110,12 @@ VARIANTS |= {
     "latent without positions, eager, with sinks": {
         "mixer": "latent", "position": "none", "attention.backend": "eager", "attention.softcap": 2.0,
         "attention.sinks": True},
+    "tempered": {"attention.temperature_scale": 0.5, "attention.temperature_len": 3, "attention.window": 5,
+                 "position": "none"},
+    "tempered, latent": {"mixer": "latent", "attention.temperature_scale": 0.5, "attention.temperature_len": 3,
+                         "attention.temperature_first": 1},
+    "tempered, borrowed keys": {"attention.temperature_scale": 0.5, "attention.temperature_len": 3,
+                                "attention.share_kv": True, "num_layers": 3},
     "exclusive": {"attention.exclusive": True, "attention.num_kv_heads": 2, "attention.window": 5},
     "exclusive, borrowed keys, gate": {"attention.exclusive": True, "attention.share_kv": True, "num_layers": 3,
                                        "layers": ("first", "base", "base"), "kinds": {"first": {
@@ -398,6 +404,9 @@ OTHER: dict[str, tuple[Any, dict[str, Any]]] = {
     "attention.stride": (4, {"attention.window": 3}), "attention.global_tokens": (2, {"attention.window": 3}),
     "attention.exclusive": (True, {}), "layer_scale": (0.1, {}), "drop_branch": (0.9, {}),
     "skip_to_embedding": (True, {}), "canon": (("mlp",), {}), "canon_len": (3, {"canon": ("mixer",)}),
+    "attention.temperature_scale": (0.9, {"attention.temperature_scale": 0.5, "attention.temperature_len": 3}),
+    "attention.temperature_len": (3, {"attention.temperature_scale": 0.5}),
+    "attention.temperature_first": (1, {"attention.temperature_scale": 0.5, "attention.temperature_len": 3}),
     "attention.gate": ("channel", {}), "attention.sinks": (True, {}),
     "attention.value_residual": ("fixed", {}), "attention.share_kv": (True, {}),
     "attention.differential": (True, {}), "token_scale": (True, {}), "unit_weights": (True, {}),
@@ -550,7 +559,7 @@ def test_every_parameter_has_one_role_and_one_group(flags):
 # ---- flags that would change nothing ----
 
 OFF = (None, False, "none")  # what asks for nothing
-NOT_IN_A_FORWARD = {"max_seq_len", "layers", "kinds"}
+NOT_IN_A_FORWARD = {"max_seq_len", "layers", "kinds", "attention.temperature_scale"}  # the last: in longer texts
 # flags that act, but not at these sizes: a floor of vectors shorter than any here, pairs of channels rounded to one,
 # distances longer than a text
 UNSEEN = {("norm", "cosine"): {"norm_eps"}, ("norm", "l2"): {"norm_eps"},

@@ -139,6 +139,8 @@ OTHERS = {
     "rope.truncate": (True, False), "moe.renormalise": (True, False), "moe.scale": (1.1,), "moe.top_k": (1,),
     "moe.scores": ("sigmoid", "softmax"), "moe.weigh_inputs": (True, False), "moe.num_groups": (2, 1),
     "moe.top_groups": (1,), "clamped_glu.limit": (0.05,), "clamped_glu.offset": (0.7,),
+    "attention.temperature_scale": (0.3,), "attention.temperature_len": (3,),
+    "attention.temperature_first": (1, 0),
     "embed_norm": (False,), "final_norm": (False, True), "pointer": (False,),
 }
 
@@ -151,6 +153,8 @@ def mutations(cfg: ModelConfig) -> dict[str, ModelConfig]:
     named: dict = OTHERS | {name: OTHERS[flag] for name, flag in of_kinds.items() if flag in OTHERS}
     if cfg.embed_norm:  # which undoes a factor before it
         del named["embed_scale"]
+    if all(layer.attention.temperature_scale is None for layer in cfg.by_kind.values()):
+        del named["attention.temperature_scale"]  # which acts in longer texts
     for name, values in named.items():
         for value in values:
             if value == get(cfg, name):

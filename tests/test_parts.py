@@ -56,6 +56,20 @@ def test_scaled_frequencies_are_those_of_transformers(scaling, flags, theirs, fr
     assert_close(sin[1], (3 * frequencies).sin() * factor, "same")
 
 
+@pytest.mark.parametrize("mixer", ["attention", "latent"])
+def test_queries_grow_with_the_logarithm_of_their_position(mixer):
+    flags = {"attention.temperature_scale": 0.5, "attention.temperature_len": 3, "attention.temperature_first": 1}
+    tempered, plain = small_model(mixer=mixer, **flags).blocks[0].mixer, small_model(mixer=mixer).blocks[0].mixer
+    plain.load_state_dict(tempered.state_dict())
+    x, positions = torch.randn(2, 7, 24), torch.arange(7)
+    found, expected = (mixer.branch.project(x, positions) for mixer in (tempered, plain))
+    for i in range(7):
+        factor = 1 + 0.5 * math.log(1 + (i + 1) // 3)
+        for q, base in list(zip(found, expected, strict=True))[:1 if mixer == "attention" else 2]:
+            assert_close(q[:, :, i], base[:, :, i] * factor, "same")
+    assert_close(found[-2:], expected[-2:], "rounding")  # not what they meet
+
+
 def test_ntk_slows_the_lowest_frequency_by_the_factor_and_leaves_the_highest():
     plain, scaled = RoPE(16, RopeConfig()), RoPE(16, RopeConfig(scaling="ntk", factor=8.0))
     assert scaled.frequencies[0] == plain.frequencies[0]
