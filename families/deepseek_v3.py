@@ -25,12 +25,13 @@ ROPE_WIDTH = Implied("head_dim", lambda theirs: theirs["qk_rope_head_dim"], lamb
 INTERLEAVED = switch("rope_interleave", "rope.layout", True, on="interleaved", off="half")
 DERIVED = 12  # digits of what is computed back
 
-def latent_sizes(kv_rank: int = 512, q_rank: int = 1536, nope_dim: int = 128) -> tuple[Part, ...]:
+def latent_sizes(*, q_rank: int = 1536, nope_dim: int = 128, v_dim: int = 128) -> tuple[Part, ...]:
     """The sizes of latent attention, with the defaults of a family."""
     return (
-        Field("kv_lora_rank", "latent.kv_rank", kv_rank), Field("q_lora_rank", "latent.q_rank", q_rank),
+        Field("kv_lora_rank", "latent.kv_rank", 512), Field("q_lora_rank", "latent.q_rank", q_rank),
         Field("qk_rope_head_dim", "latent.rope_dim", 64), Field("qk_nope_head_dim", "latent.nope_dim", nope_dim),
-        Field("v_head_dim", "latent.v_dim", 128), Field("attention_bias", ("latent.bias", "attention.out_bias"), False),
+        Field("v_head_dim", "latent.v_dim", v_dim),
+        Field("attention_bias", ("latent.bias", "attention.out_bias"), False),
         Implied("num_key_value_heads", lambda theirs: theirs["num_attention_heads"],
                 lambda cfg: cfg.attention.num_heads),
         Implied("qk_head_dim", lambda theirs: theirs["qk_rope_head_dim"] + theirs["qk_nope_head_dim"],

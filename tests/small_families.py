@@ -20,7 +20,12 @@ FORMS = {"defaults": ("apertus", {"hidden_act": "relu2"}),
          "head-norms": ("stablelm", {"qk_layernorm": True}),
          "fixed-ntk": ("hunyuan_v1_dense", {"rope_scaling": {"type": "dynamic", "alpha": 50.0, "factor": 1.0}}),
          "partial": ("phi3", {"partial_rotary_factor": 0.75, "sliding_window": 2047}),
-         "thetas": ("granite_swa", {"layer_rope_theta": [0, 50, 10_000, 50] * 6})}
+         "thetas": ("granite_swa", {"layer_rope_theta": [0, 50, 10_000, 50] * 6}),
+         "glm-qk-norm": ("glm4_moe", {"use_qk_norm": True}),
+         "granite-shared": ("granitemoeshared", {"shared_intermediate_size": 1024})}
+# fields without which the defaults of a class are no model, or its router has no choice
+NEEDED = {"dots1": {"n_routed_experts": 128, "n_shared_experts": 2, "num_experts_per_tok": 6},
+          "glm4_moe": {"head_dim": 128}, "hunyuan_v1_moe": {"head_dim": 128, "num_experts": 64, "moe_topk": 8}}
 
 
 def toy(name: str, *, vocab_size: int = VOCAB) -> ModelConfig:
@@ -38,7 +43,10 @@ def toy(name: str, *, vocab_size: int = VOCAB) -> ModelConfig:
 
 def full_size(name: str) -> ModelConfig:
     """A preset, or the defaults of a family or of a form of it."""
-    return load_preset(name).model if name in FAMILY_OF else family_of(name).read(FORMS.get(name, ("", {}))[1])
+    if name in FAMILY_OF:
+        return load_preset(name).model
+    family = family_of(name)
+    return family.read(NEEDED.get(family.model_type, {}) | FORMS.get(name, ("", {}))[1])
 
 
 def shrunk(full: Config, vocab_size: int) -> ModelConfig:

@@ -28,6 +28,7 @@ from tools import unfilled
 transformers = pytest.importorskip("transformers")
 from small_families import (  # noqa: E402
     FAMILY_OF,
+    NEEDED,
     TOYS,
     VOCAB,
     WITHOUT_PRESET,
@@ -87,7 +88,8 @@ def test_gradients_are_equal(preset):
     loss_of(ours, tokens[:, :-1], tokens[:, 1:]).backward()
     theirs.zero_grad()
     theirs(tokens, labels=tokens).loss.backward()
-    gradients = tensors_of(theirs, {name: parameter.grad for name, parameter in theirs.named_parameters()})
+    gradients = tensors_of(theirs, {name: parameter.grad for name, parameter in theirs.named_parameters()
+                                    if parameter.requires_grad})
     own = dict(ours.named_parameters())
     expected = dict(family_of(preset).weights.to_ours(cfg, own, gradients))
     assert_close({name: parameter.grad for name, parameter in own.items()}, expected, "parity_grad")
@@ -153,6 +155,8 @@ def mutations(cfg: ModelConfig) -> dict[str, ModelConfig]:
     named: dict = OTHERS | {name: OTHERS[flag] for name, flag in of_kinds.items() if flag in OTHERS}
     if cfg.embed_norm:  # which undoes a factor before it
         del named["embed_scale"]
+    if cfg.residual == "branch_post" and cfg.moe.shared_dim is None:  # so does a norm after experts alone
+        del named["moe.scale"]
     if all(layer.attention.temperature_scale is None for layer in cfg.by_kind.values()):
         del named["attention.temperature_scale"]  # which acts in longer texts
     for name, values in named.items():
@@ -267,8 +271,9 @@ def test_a_config_json_returns_as_it_came(preset):
 @pytest.mark.parametrize("model_type", FAMILIES)
 def test_what_a_config_json_leaves_out_has_the_default_of_their_class(model_type):
     family = FAMILIES[model_type]
-    theirs = transformers.AutoConfig.for_model(model_type)
-    assert not differences(family.read({}), family.read(theirs.to_dict()))
+    needed = NEEDED.get(model_type, {})
+    theirs = transformers.AutoConfig.for_model(model_type, **needed)
+    assert not differences(family.read(needed), family.read(theirs.to_dict()))
 
 
 def test_older_fields_are_read():
@@ -279,6 +284,9 @@ def test_older_fields_are_read():
     assert gemma3.at(0).rope.theta == 1e3 and gemma3.at(1).rope.theta == 1e5 and len(gemma3.layers) == 2
     assert FAMILIES["internlm3"].read({"qkv_bias": True, "bias": True}).mlp_bias
     assert FAMILIES["gpt2"].read({"n_embd": 12, "n_head": 1}).hidden_width == 48  # not rounded up
+    assert FAMILIES["minimax_m2"].read({"rotary_dim": 64}).rope.fraction == 0.5
+    ernie = FAMILIES["ernie4_5_moe"].read({"moe_layer_interval": 3, "moe_layer_end_index": 20})
+    assert [i for i in range(28) if ernie.at(i).mlp == "moe"] == [2, 5, 8, 11, 14, 17, 20]
     granite = FAMILIES["granite_swa"].read({"layer_rope_theta": [0, 1e4, 1e4, 5e5] * 6})
     assert [granite.at(i).position for i in range(5)] == ["none", "rope", "rope", "rope", "none"]
     assert granite.at(3).rope.theta == 5e5 and granite.at(3).attention.window == 128
@@ -321,6 +329,10 @@ def test_older_fields_are_read():
     ("gemma2", {"use_bidirectional_attention": True}, "use_bidirectional_attention=True"),
     ("gemma2", {"layer_types": ["chunked_attention"] * 26}, "'chunked_attention', which is not known"),
     ("gemma2", {"layer_types": ["full_attention"]}, "layer_types has 1 layers, and num_hidden_layers=26"),
+    ("ministral3", {"rope_parameters": {"rope_type": "default"}}, "rope_parameters has no llama_4_scaling_beta"),
+    ("hy_v3", {"mlp_layer_types": ["dense"]}, "mlp_layer_types is not a list of dense or sparse for each of the 80"),
+    ("ernie4_5_moe", {"use_bias": True}, "use_bias=True"), ("dots1", {}, "n_shared_experts=None"),
+    ("hunyuan_v1_moe", {"moe_topk": [1, 2]}, "top_k"),
     ("gemma2", {"query_pre_attn_scalar": 0}, "query_pre_attn_scalar=0 is wrong"),
 ])
 def test_a_field_that_is_not_understood_is_refused_by_name(model_type, wrong, sentence):
