@@ -170,6 +170,19 @@ class SharedExperts:
         return {self.name: (own.moe.shared_dim or 0) // own.hidden_width}
 
 
+class SharedAsWide:
+    """The expert of all tokens has the width of the others."""
+
+    names: tuple[str, ...] = ()
+    defaults: dict[str, Any] = {}
+
+    def read(self, theirs: Theirs) -> dict[str, Any]:
+        return {"moe.shared_dim": theirs["intermediate_size"]}
+
+    def write(self, cfg: ModelConfig) -> dict[str, Any]:
+        return {}
+
+
 def shared_width(name: str, default: int) -> Field:
     """The width of the expert of all tokens; 0 = there is none."""
     return Field(name, "moe.shared_dim", default, lambda given: given or None,

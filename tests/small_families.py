@@ -21,6 +21,9 @@ FORMS = {"defaults": ("apertus", {"hidden_act": "relu2"}),
          "fixed-ntk": ("hunyuan_v1_dense", {"rope_scaling": {"type": "dynamic", "alpha": 50.0, "factor": 1.0}}),
          "partial": ("phi3", {"partial_rotary_factor": 0.75, "sliding_window": 2047}),
          "thetas": ("granite_swa", {"layer_rope_theta": [0, 50, 10_000, 50] * 6}),
+         "llama4-scaled": ("llama4_text", {"rope_scaling": {  # with QK-norm, and experts in every layer
+             "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+             "original_max_position_embeddings": 8192}}),
          "glm-qk-norm": ("glm4_moe", {"use_qk_norm": True}),
          "granite-shared": ("granitemoeshared", {"shared_intermediate_size": 1024})}
 # fields without which the defaults of a class are no model, or its router has no choice

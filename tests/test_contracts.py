@@ -48,6 +48,8 @@ VARIANTS |= {
                                  "mlp_bias", "head_bias", "norm_bias"), True),
     "norm without scale": {"norm_affine": False, "qk_norm": "head"},
     "norm around one": {"norm": "rms", "norm_unit_offset": True, "qk_norm": "full"},
+    "norm around one, queries without scale": {"norm": "rms", "norm_unit_offset": True, "qk_norm": "head",
+                                               "attention.qk_norm_affine": False},
     "norm after the embedding": {"embed_norm": True},
     "no final norm": {"final_norm": False},
     "attention.window": {"attention.window": 5},

@@ -133,12 +133,13 @@ OTHERS = {
     "norm_eps": (1e-2,), "norm": ("layer", "rms"), "activation": ("relu", "silu"), "norm_unit_offset": (True, False),
     "residual": ("branch_post", "post", "pre"), "position": ("none", "alibi"), "rope.theta": (77.0,),
     "rope.layout": ("interleaved", "half"), "rope.fraction": (0.5, 1.0), "attention.window": (3, None),
+    "attention.chunk": (3, None),
     "attention.softcap": (0.2, None), "attention.scale": (0.123,), "logit_softcap": (2.0, None),
     "logit_scale": (1.1,), "embed_scale": (1.1,), "residual_scale": (0.9,), "qk_norm": ("head", "full", "none"),
     "rope.scaling": ("linear", "ntk"), "rope.factor": (5.0,),
     "attention.clip": (0.7, None), "attention.qk_norm_bias": (True,), "attention.sinks": (False,),
     "attention.qk_norm_after_rope": (True, False),
-    "rope.truncate": (True, False), "moe.renormalise": (True, False), "moe.scale": (1.1,), "moe.top_k": (1,),
+    "rope.truncate": (True, False), "moe.renormalise": (True, False), "moe.scale": (1.1,), "moe.top_k": (1, 2),
     "moe.scores": ("sigmoid", "softmax"), "moe.weigh_inputs": (True, False), "moe.num_groups": (2, 1),
     "moe.top_groups": (1,), "clamped_glu.limit": (0.05,), "clamped_glu.offset": (0.7,),
     "attention.temperature_scale": (0.3,), "attention.temperature_len": (3,),
@@ -197,7 +198,8 @@ def test_a_wrong_flag_breaks_the_equality(preset):
 # flags of presets that say how many weights there are, or nothing about the logits
 IN_WEIGHTS = {"dim", "num_layers", "hidden_dim", "vocab_size", "max_seq_len", "attention.num_heads",
               "attention.num_kv_heads", "attention.head_dim", "tie_embeddings", "mlp", "mlp_bias", "norm_bias",
-              "head_bias", "norm_affine", "kinds", "layers", "rope.original_len", "moe.expert", "moe.num_experts",
+              "head_bias", "norm_affine", "attention.qk_norm_affine", "kinds", "layers", "rope.original_len",
+              "moe.expert", "moe.num_experts",
               "moe.shared_dim", "moe.shared_gate", "moe.router_bias", "moe.balance_bias"}
 
 
@@ -330,6 +332,7 @@ def test_older_fields_are_read():
     ("gemma2", {"layer_types": ["chunked_attention"] * 26}, "'chunked_attention', which is not known"),
     ("gemma2", {"layer_types": ["full_attention"]}, "layer_types has 1 layers, and num_hidden_layers=26"),
     ("ministral3", {"rope_parameters": {"rope_type": "default"}}, "rope_parameters has no llama_4_scaling_beta"),
+    ("llama4_text", {"attention_chunk_size": None}, "and attention_chunk_size a number"),
     ("hy_v3", {"mlp_layer_types": ["dense"]}, "mlp_layer_types is not a list of dense or sparse for each of the 80"),
     ("ernie4_5_moe", {"use_bias": True}, "use_bias=True"), ("dots1", {}, "n_shared_experts=None"),
     ("hunyuan_v1_moe", {"moe_topk": [1, 2]}, "top_k"),
