@@ -36,7 +36,7 @@ Mixer = Literal["attention", "latent", "none"]
 Mlp = Literal["mlp", "glu", "clamped_glu", "scaled_glu", "moe", "none"]
 Branch = Literal["mixer", "mlp"]
 Expert = Literal["mlp", "glu", "clamped_glu"]
-ExpertScores = Literal["softmax", "sigmoid"]
+ExpertScores = Literal["softmax", "sigmoid", "sparsemixer"]
 GATED = ("glu", "clamped_glu", "scaled_glu")  # of Mlp, those with a third matrix
 Activation = Literal["relu", "relu2", "gelu", "gelu_tanh", "quick_gelu", "silu", "mish", "xielu", "none"]
 Norm = Literal["rms", "layer", "cosine", "l2", "dyt", "none"]
@@ -230,7 +230,8 @@ class MoeConfig:
     expert: Expert = "glu"  # what the experts are
     num_experts: int = 8  # MLPs of a layer, of which each token goes through a few (e)
     top_k: int = 2  # experts of each token (k)
-    scores: ExpertScores = "softmax"  # how the router scores experts: a softmax over all, or a sigmoid of each as in DeepSeek-V3
+    scores: ExpertScores = "softmax"  # how the router scores experts: a softmax over all, a sigmoid of each as in DeepSeek-V3, or for each choice a softmax over those near the best that is left, as in Phi-3.5-MoE. arXiv:2409.12136
+    margin: float = 0.02  # sparsemixer: an expert is near the best if it is below by no more than this, as a share of the larger of the best and its own size
     renormalise: bool = True  # divide the scores of the chosen experts by their sum, as Mixtral does and OLMoE does not
     scale: float = 1.0  # factor on them
     weigh_inputs: bool = False  # multiply what an expert reads, not what it gives, as in Llama 4
@@ -246,7 +247,7 @@ class MoeConfig:
 
     def __post_init__(self):
         require_positive(self, "num_experts", "top_k", "scale", "num_groups", "top_groups", "shared_dim")
-        require_not_negative(self, "balance_loss", "router_z_loss", "bias_rate")
+        require_not_negative(self, "balance_loss", "router_z_loss", "bias_rate", "margin")
         check_experts(self)
 
 

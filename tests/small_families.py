@@ -24,6 +24,7 @@ FORMS = {"defaults": ("apertus", {"hidden_act": "relu2"}),
          "llama4-scaled": ("llama4_text", {"rope_scaling": {  # with QK-norm, and experts in every layer
              "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
              "original_max_position_embeddings": 8192}}),
+         "near-experts": ("phimoe", {"router_jitter_noise": 1.0, "lm_head_bias": True}),
          "glm-qk-norm": ("glm4_moe", {"use_qk_norm": True}),
          "granite-shared": ("granitemoeshared", {"shared_intermediate_size": 1024})}
 # fields without which the defaults of a class are no model, or its router has no choice

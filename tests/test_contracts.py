@@ -102,6 +102,8 @@ VARIANTS |= {
     "experts after a dense layer": {"layers": ("base", "routed"), "num_layers": 3, "kinds": {"routed": {
         "mlp": "moe", "moe.expert": "mlp", "moe.renormalise": False, "hidden_dim": 10, "moe.num_experts": 5}},
         "inner_norm": True},
+    "experts chosen in turn": {"mlp": "moe", "moe.scores": "sparsemixer", "moe.margin": 3.0, "moe.top_k": 3,
+                               "moe.renormalise": False},
     "one clamped expert, its input weighted": {"mlp": "moe", "moe.expert": "clamped_glu", "clamped_glu.limit": 0.5,
                                                "moe.scores": "sigmoid", "moe.top_k": 1, "moe.renormalise": False,
                                                "moe.weigh_inputs": True, "moe.router_bias": True, "mlp_bias": True},
@@ -372,7 +374,8 @@ OTHER: dict[str, tuple[Any, dict[str, Any]]] = {
     "latent.rope_dim": (8, LATENT), "latent.v_dim": (10, LATENT), "latent.bias": (True, LATENT),
     "latent.norm_eps": (0.1, LATENT),
     "moe.expert": ("mlp", MOE), "moe.num_experts": (5, MOE), "moe.top_k": (3, MOE), "moe.scores": ("sigmoid", MOE),
-    "moe.renormalise": (False, MOE), "moe.scale": (2.0, MOE), "moe.weigh_inputs": (True, MOE),
+    "moe.renormalise": (False, MOE), "moe.scale": (2.0, MOE), "moe.margin": (5.0, MOE | {"moe.scores": "sparsemixer"}),
+    "moe.weigh_inputs": (True, MOE),
     "moe.num_groups": (4, MOE), "moe.top_groups": (2, MOE | {"moe.num_groups": 4}), "moe.router_bias": (True, MOE),
     "moe.shared_dim": (10, MOE), "moe.shared_gate": (True, MOE | {"moe.shared_dim": 10}),
     "moe.balance_loss": (0.1, MOE), "moe.router_z_loss": (0.1, MOE), "moe.balance_bias": (True, MOE),
