@@ -207,9 +207,12 @@ class SinusoidalConfig:
     """The numbers of position=sinusoidal."""
 
     theta: float = 10_000.0  # base wavelength
+    layout: RopeLayout = "interleaved"  # interleaved: channels 2i and 2i + 1 are the sine and cosine of an angle; half: i and i + d/2 (CTRL, XGLM)
+    first: int = 0  # position of the first token (XGLM 2)
 
     def __post_init__(self):
         require_positive(self, "theta")
+        require_not_negative(self, "first")
 
 
 @flags

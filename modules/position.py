@@ -10,7 +10,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from config import LayerConfig
+from config import LayerConfig, SinusoidalConfig
 from modules.precision import Float32Buffers, constants, widen
 from modules.rope import ROTARY, inverse_wavelengths
 from tools import LoggingModule, log_io
@@ -66,26 +66,31 @@ def _(positions: Tensor, max_seq_len: int, wait: bool) -> Tensor:
     return torch.empty_like(positions)
 
 
+PLAIN = SinusoidalConfig()
+
+
 class SinusoidalPosition(Float32Buffers):
     """Add sines and cosines of geometric wavelengths. Vaswani et al. 2017, arXiv:1706.03762, 3.5.
 
+    `layout` says which channels have the sine and the cosine of an angle, `first` the position of the first token.
     Shape: x (b, t, d), positions (t,) or (b, t) -> (b, t, d).
     """
 
-    def __init__(self, dim: int, *, theta: float = 10_000.0):
+    def __init__(self, dim: int, cfg: SinusoidalConfig = PLAIN):
         super().__init__()
-        self.dim, self.theta = dim, theta
+        self.dim, self.cfg = dim, cfg
+        self.order = {"interleaved": "... c two -> ... (c two)", "half": "... c two -> ... (two c)"}[cfg.layout]
         self.frequencies = constants(dim // 2)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        self.frequencies.copy_(inverse_wavelengths(self.dim, self.theta))
+        self.frequencies.copy_(inverse_wavelengths(self.dim, self.cfg.theta))
 
     @log_io("b t d, ... t -> b t d")
     def forward(self, x: Tensor, positions: Tensor) -> Tensor:
-        angles = positions.float().unsqueeze(-1) * self.frequencies  # (..., t, d/2)
+        angles = (positions + self.cfg.first).float().unsqueeze(-1) * self.frequencies  # (..., t, d/2)
         waves = torch.stack((angles.sin(), angles.cos()), dim=-1)
-        return x + rearrange(waves, "... c two -> ... (c two)").type_as(x)
+        return x + rearrange(waves, self.order).type_as(x)
 
 
 class ALiBi(Float32Buffers):

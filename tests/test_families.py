@@ -144,6 +144,7 @@ OTHERS = {
     "moe.num_groups": (2, 1), "moe.top_groups": (1,), "clamped_glu.limit": (0.05,), "clamped_glu.offset": (0.7,),
     "attention.temperature_scale": (0.3,), "attention.temperature_len": (3,),
     "attention.temperature_first": (1, 0),
+    "sinusoidal.theta": (77.0,), "sinusoidal.layout": ("interleaved", "half"), "sinusoidal.first": (1,),
     "embed_norm": (False,), "final_norm": (False, True), "pointer": (False,),
 }
 
