@@ -246,6 +246,7 @@ class MoeConfig:
     balance_loss: float = 0.0  # coefficient of a loss that is 1 if all experts have the same load. arXiv:2101.03961
     router_z_loss: float = 0.0  # coefficient of mean(logsumexp(scores)^2), which keeps the router's numbers small. arXiv:2202.08906
     balance_bias: bool = False  # a number for each expert, added to its score for the choice, that rises while it has too few tokens: balance without a loss. arXiv:2408.15664
+    balance_logits: bool = False  # add it before the softmax or sigmoid, as in Kolibri
     bias_rate: float = 0.001  # how far it moves after each step
 
     def __post_init__(self):

@@ -115,7 +115,7 @@ LAYER_ACTS: dict[tuple[str, ...], Acts] = {
     ("canon_len",): ("canon is given", lambda c: bool(c.canon)),
     ("moe.shared_gate",): ("moe.shared_dim is given", lambda c: c.moe.shared_dim is not None),
     ("moe.margin",): ("moe.scores is sparsemixer", lambda c: c.moe.scores == "sparsemixer"),
-    ("moe.bias_rate",): ("moe.balance_bias is on", lambda c: c.moe.balance_bias),
+    ("moe.balance_logits", "moe.bias_rate"): ("moe.balance_bias is on", lambda c: c.moe.balance_bias),
     ("moe.top_groups",): ("moe.num_groups is above 1", lambda c: c.moe.num_groups > 1),
     ("inner_norm",): ("a layer has a mixer or an MLP", has_branches),
 }

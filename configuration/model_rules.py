@@ -50,7 +50,7 @@ PLAIN_MODEL: dict[str, Any] = {
     "moe.expert": "glu", "moe.num_experts": 8, "moe.top_k": 2, "moe.scores": "softmax", "moe.renormalise": True,
     "moe.margin": 0.02, "moe.scale": 1.0, "moe.weigh_inputs": False, "moe.num_groups": 1, "moe.top_groups": 1,
     "moe.router_bias": False, "moe.shared_dim": None, "moe.shared_gate": False, "moe.balance_loss": 0.0,
-    "moe.router_z_loss": 0.0, "moe.balance_bias": False, "moe.bias_rate": 0.001,
+    "moe.router_z_loss": 0.0, "moe.balance_bias": False, "moe.balance_logits": False, "moe.bias_rate": 0.001,
     "rope.theta": 10_000.0, "rope.fraction": 1.0, "rope.layout": "half", "rope.scaling": "none", "rope.factor": 1.0,
     "rope.original_len": 8192, "rope.low_freq_factor": 1.0, "rope.high_freq_factor": 4.0, "rope.beta_fast": 32.0,
     "rope.beta_slow": 1.0, "rope.truncate": True, "rope.attention_factor": None,

@@ -25,6 +25,10 @@ FORMS = {"defaults": ("apertus", {"hidden_act": "relu2"}),
              "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
              "original_max_position_embeddings": 8192}}),
          "near-experts": ("phimoe", {"router_jitter_noise": 1.0, "lm_head_bias": True}),
+         "cohere-dense": ("cohere2_moe", {  # a dense layer, an expert of all tokens, sigmoids, RMSNorm
+             "first_k_dense_replace": 1, "num_hidden_layers": 6, "prefix_dense_intermediate_size": 45056,
+             "num_shared_experts": 1, "shared_expert_combination_strategy": "sum", "expert_selection_fn": "sigmoid",
+             "norm_topk_prob": False, "rms_norm_eps": 1e-6}),
          "glm-qk-norm": ("glm4_moe", {"use_qk_norm": True}),
          "granite-shared": ("granitemoeshared", {"shared_intermediate_size": 1024})}
 # fields without which the defaults of a class are no model, or its router has no choice
@@ -57,6 +61,7 @@ def shrunk(full: Config, vocab_size: int) -> ModelConfig:
     cfg = tiny(full, vocab_size=vocab_size, max_seq_len=32).model
     off = dict.fromkeys(("embed_dropout", "attention.dropout", "residual_dropout", "mlp_dropout"), 0.0)
     off |= {} if cfg.attention.scale is None else {"attention.scale": 1 / 3}  # that of narrower heads
+    off |= {"logit_scale": max(cfg.logit_scale, 0.25)}  # logits of narrower models are smaller
     off |= {} if cfg.attention.clip is None else {"attention.clip": 0.4}  # below the largest values
     off |= {"llama3": {"rope.original_len": 8, "rope.theta": 50.0},  # shorter than a text
             "yarn": {"rope.original_len": 30, "rope.theta": 100.0, "rope.beta_fast": 8.0, "rope.beta_slow": 0.5},

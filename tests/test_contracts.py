@@ -381,6 +381,7 @@ OTHER: dict[str, tuple[Any, dict[str, Any]]] = {
     "moe.shared_dim": (10, MOE), "moe.shared_gate": (True, MOE | {"moe.shared_dim": 10}),
     "moe.balance_loss": (0.1, MOE), "moe.router_z_loss": (0.1, MOE), "moe.balance_bias": (True, MOE),
     "moe.bias_rate": (0.1, MOE | {"moe.balance_bias": True}),
+    "moe.balance_logits": (True, MOE | {"moe.balance_bias": True}),
     "layers": (("none", "base"), {}), "kinds": ({"x": {"norm": "layer"}}, {"layers": ("x",), "kinds": {"x": {}}}),
     "dim": (32, {}), "num_layers": (3, {}), "attention.num_heads": (2, {}), "attention.num_kv_heads": (2, {}),
     "attention.head_dim": (8, {}),

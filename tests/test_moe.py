@@ -56,6 +56,7 @@ KINDS = {
     "groups of a softmax": {"moe.renormalise": False, "moe.num_groups": 2, "moe.top_groups": 1},
     "gpt-oss": {"moe.expert": "clamped_glu", "mlp_bias": True, "moe.router_bias": True, "activation": "quick_gelu"},
     "in turn": {"moe.scores": "sparsemixer", "moe.margin": 2.0, "moe.renormalise": False, "moe.top_k": 3},
+    "bias of logits": {"moe.scores": "sigmoid", "moe.balance_bias": True, "moe.balance_logits": True},
     "gated": {"moe.shared_dim": 16, "moe.shared_gate": True, "moe.expert": "mlp"},
 }
 
@@ -81,7 +82,8 @@ def of_token(layer: MoE, x: torch.Tensor) -> torch.Tensor:
     """The layer's result for one token, one expert after the other."""
     cfg, logits = layer.router.cfg, layer.router.logits(x)
     scores = logits.sigmoid() if cfg.scores == "sigmoid" else logits.softmax(0)
-    ranks = scores if layer.router.balance is None else scores + layer.router.balance
+    ranks = logits if cfg.balance_logits else scores
+    ranks = ranks if layer.router.balance is None else ranks + layer.router.balance
     numbers, size = range(cfg.num_experts), cfg.num_experts // cfg.num_groups
     groups = [list(numbers[i:i + size]) for i in numbers[::size]]
     best = 1 if cfg.scores == "softmax" else 2

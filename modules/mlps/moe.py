@@ -34,7 +34,8 @@ class Router(Float32Buffers):
     `scale`. With `num_groups`, a token chooses within the `top_groups` best groups; a group is as good as its best
     expert or, of sigmoids, as its best two together.
 
-    With `balance_bias` a number of each expert is added to its score for the choice alone. After each step it moves by
+    With `balance_bias` a number of each expert is added to its score, or with `balance_logits` to its logit, for the
+    choice alone. After each step it moves by
     `bias_rate` towards an equal load, so no loss is needed (Wang et al. 2024, arXiv:2408.15664). It is not learned.
     Shape: x (n, d) -> Routed; the logits and scores (n, e) in float32.
     """
@@ -60,7 +61,7 @@ class Router(Float32Buffers):
     def forward(self, x: Tensor) -> tuple[Routed, dict[str, Tensor]]:
         logits = widen(self.logits(x))
         scores = logits.sigmoid() if self.cfg.scores == "sigmoid" else logits.softmax(-1)
-        experts = self.choose(scores)
+        experts = self.choose(logits if self.cfg.balance_logits else scores)
         shares = self.share(logits, scores, experts)
         if self.cfg.renormalise:
             shares = shares / (shares.sum(-1, keepdim=True) + TINY)
