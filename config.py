@@ -365,6 +365,8 @@ class ModelConfig:
     inner_norm: bool = False  # norm within each branch, before its output projection (sub-LN). arXiv:2210.06423
     final_norm: bool = True  # norm before the head
     embed_norm: bool = False  # norm after the embedding, as in BLOOM
+    skip_first_norm: bool = False  # no norm before the first branch, which reads the embedding as it is, as in ModernBERT
+    head_dense: Activation = "none"  # a square matrix, this activation and a norm before the logits, as in BERT and ModernBERT; none = none of these
 
     tie_embeddings: bool = False  # the head shares the embedding's matrix
     embed_scale: float | Literal["sqrt_dim"] = 1.0  # factor on the embeddings; sqrt_dim = dim ** 0.5 (Gemma)

@@ -62,6 +62,12 @@ def has_branches(layer: Any) -> bool:
     return layer.mixer != "none" or layer.mlp != "none"
 
 
+def _has_first_norm(cfg: Any) -> bool:
+    """Whether there is a norm before the first branch, and it is the only one of this branch."""
+    first = cfg.by_kind[cfg.kind_at(0)]
+    return has_branches(first) and first.residual == "pre" and first.norm != "none"
+
+
 # single flags of a layer -> when they act
 LAYER_ACTS: dict[tuple[str, ...], Acts] = {
     ("norm_affine", "inner_norm"): ("norm is not none", lambda c: c.norm != "none"),
@@ -122,6 +128,7 @@ LAYER_ACTS: dict[tuple[str, ...], Acts] = {
 # flags of the whole model -> when they act
 MODEL_ACTS: dict[tuple[str, ...], Acts] = {
     ("embed_norm",): ("norm is not none", lambda c: c.norm != "none"),
+    ("skip_first_norm",): ("the first layer has a branch, residual=pre and a norm that is not none", _has_first_norm),
     ("pointer_dim",): ("pointer is on", lambda c: c.pointer),
     ("head_zero_init",): ("tie_embeddings is off", lambda c: not c.tie_embeddings),
 }

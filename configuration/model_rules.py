@@ -29,6 +29,7 @@ PLAIN_MODEL: dict[str, Any] = {
     "mlp_bias": False, "head_bias": False,
     "norm": "layer", "norm_eps": 1e-5, "norm_affine": True, "norm_bias": False, "norm_unit_offset": False,
     "depth_scaled_norms": False, "residual": "pre", "inner_norm": False, "final_norm": True, "embed_norm": False,
+    "skip_first_norm": False, "head_dense": "none",
     "qk_norm": "none", "position": "rope",
     "attention.num_kv_heads": None, "attention.head_dim": None, "attention.window": None,
     "attention.dilation": 1, "attention.chunk": None, "attention.stride": None, "attention.global_tokens": 0,
@@ -67,9 +68,10 @@ NEUTRAL_MODEL = PLAIN_MODEL | {"attention.backend": "sdpa", "attention.num_heads
 
 # flags of the whole model: layers cannot differ in them
 WHOLE_MODEL = {"dim", "num_layers", "vocab_size", "vocab_multiple_of", "max_seq_len", "layers", "kinds", "head_bias",
-               "final_norm", "embed_norm", "pointer", "pointer_dim", "tie_embeddings", "embed_scale", "logit_softcap",
-               "logit_scale", "token_scale", "embed_dropout", "init", "init_std", "out_init", "head_zero_init",
-               "unit_weights", "z_loss", "skip_to_embedding", "stack", "loop", "hrm"}
+               "head_dense", "final_norm", "embed_norm", "skip_first_norm", "pointer", "pointer_dim", "tie_embeddings",
+               "embed_scale", "logit_softcap", "logit_scale", "token_scale", "embed_dropout", "init", "init_std",
+               "out_init", "head_zero_init", "unit_weights", "z_loss", "skip_to_embedding", "stack", "loop",
+               "hrm"}
 ALSO_WHOLE_MODEL = {"norm", "norm_eps", "norm_affine", "norm_bias", "norm_unit_offset", "residual"}  # the final norm's
 
 

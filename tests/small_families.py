@@ -36,6 +36,15 @@ NEEDED = {"dots1": {"n_routed_experts": 128, "n_shared_experts": 2, "num_experts
           "glm4_moe": {"head_dim": 128}, "hunyuan_v1_moe": {"head_dim": 128, "num_experts": 64, "moe_topk": 8}}
 
 
+# the id of padding of classes that must have one, whose vector gets no gradient: it is not in the text of the tests
+PADDING = {"modernbert-decoder": 3}
+
+
+def ends(family: Family) -> dict[str, int | None]:
+    """The special tokens of a config.json, of which a small vocabulary has few."""
+    return {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": PADDING.get(family.model_type)}
+
+
 def toy(name: str, *, vocab_size: int = VOCAB) -> ModelConfig:
     """A preset, or a family's defaults, at toy size: a layer more than a pattern has, and no dropout."""
     if name in FAMILY_OF:

@@ -33,6 +33,7 @@ from small_families import (  # noqa: E402
     VOCAB,
     WITHOUT_PRESET,
     build_theirs,
+    ends,
     family_of,
     full_size,
     tensors_of,
@@ -46,7 +47,7 @@ T = 19
 def pair(preset: str) -> tuple[ModelConfig, nn.Module, Model]:
     """(our configuration at toy size, their model with random weights, ours with the same)."""
     cfg, family = toy(preset), family_of(preset)
-    theirs = build_theirs(family.write(cfg) | {"pad_token_id": None, "bos_token_id": 0, "eos_token_id": 0})
+    theirs = build_theirs(family.write(cfg) | ends(family))
     assert type(theirs).__name__ == family.architecture
     return cfg, theirs, ours_with(family, cfg, tensors_of(theirs))
 
@@ -146,7 +147,7 @@ OTHERS = {
     "attention.temperature_scale": (0.3,), "attention.temperature_len": (3,),
     "attention.temperature_first": (1, 0),
     "sinusoidal.theta": (77.0,), "sinusoidal.layout": ("interleaved", "half"), "sinusoidal.first": (1,),
-    "embed_norm": (False,), "final_norm": (False, True), "pointer": (False,),
+    "head_dense": ("silu",), "embed_norm": (False,), "final_norm": (False, True), "pointer": (False,),
 }
 
 
@@ -200,9 +201,9 @@ def test_a_wrong_flag_breaks_the_equality(preset):
 # flags of presets that say how many weights there are, or nothing about the logits
 IN_WEIGHTS = {"dim", "num_layers", "hidden_dim", "vocab_size", "max_seq_len", "attention.num_heads",
               "attention.num_kv_heads", "attention.head_dim", "tie_embeddings", "mlp", "mlp_bias", "norm_bias",
-              "head_bias", "norm_affine", "attention.qk_norm_affine", "kinds", "layers", "rope.original_len",
-              "moe.expert", "moe.num_experts",
-              "moe.shared_dim", "moe.shared_gate", "moe.router_bias", "moe.balance_bias"}
+              "head_bias", "skip_first_norm", "norm_affine", "attention.qk_norm_affine", "kinds", "layers",
+              "rope.original_len", "moe.expert", "moe.num_experts", "moe.shared_dim",
+              "moe.shared_gate", "moe.router_bias", "moe.balance_bias"}
 
 
 @pytest.mark.parametrize("preset", TOYS)
@@ -236,7 +237,7 @@ def test_other_values_of_the_fields_of_a_config_json_are_equal_too(preset):
     implied = {part.name for part in family.fields if isinstance(part, Implied)}
     written = {name: value for name, value in written.items() if value is not None and name not in implied}
     written |= {name: value for name, value in family.write(family.read(written)).items() if name in implied}
-    theirs = build_theirs(written | {"pad_token_id": None, "bos_token_id": 0, "eos_token_id": 0})
+    theirs = build_theirs(written | ends(family))
     cfg = family.read(theirs.config.to_dict())
     assert not family.misfits(cfg)
     with torch.no_grad():

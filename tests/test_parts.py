@@ -446,6 +446,23 @@ def test_canon_layers_stand_behind_the_norms_of_their_branches():
     assert_close(block(Stream(x), context).x, x_1 + mlp.part(mlp.conv(block.mlp.norm(x_1), context)), "same")
 
 
+# ---- ModernBERT ----
+
+
+def test_a_model_may_begin_without_a_norm_and_end_with_a_dense_layer():
+    model, tokens = small_model(embed_norm=True, skip_first_norm=True, head_dense="gelu"), small_tokens()
+    (first, second), context, head = model.blocks, model.read(tokens).context, model.head
+    assert not list(first.mixer.norm.parameters()) and list(first.mlp.norm.parameters())
+    x = model.embed(tokens, torch.arange(13))
+    x = x + first.mixer.branch(x, context)
+    x = x + first.mlp.branch(first.mlp.norm(x))
+    x = model.norm(second(Stream(x), context).x)
+    expected = head.unembed(head.transform.norm(F.gelu(head.transform.dense(x))))
+    assert_close(model(tokens), expected, "same")
+    with pytest.raises(ValueError, match="skip_first_norm=True would change nothing"):
+        small_config(skip_first_norm=True, residual="branch_post")
+
+
 # ---- Grok-1 ----
 
 
