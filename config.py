@@ -38,7 +38,7 @@ Mlp = Literal["mlp", "glu", "clamped_glu", "scaled_glu", "moe", "none"]
 Branch = Literal["mixer", "mlp"]
 Memory = Literal["none", "bigram", "engram"]
 Expert = Literal["mlp", "glu", "clamped_glu"]
-ExpertScores = Literal["softmax", "sigmoid"]
+ExpertScores = Literal["softmax", "sigmoid", "sparsemixer"]
 GATED = ("glu", "clamped_glu", "scaled_glu")  # of Mlp, those with a third matrix
 Activation = Literal["relu", "relu2", "gelu", "gelu_tanh", "quick_gelu", "silu", "mish", "xielu", "none"]
 Norm = Literal["rms", "layer", "cosine", "l2", "dyt", "none"]
@@ -79,6 +79,9 @@ class AttentionConfig:
     global_tokens: int = 0  # beside a window or chunk, the first tokens of a text, to which all attend and which attend to all. arXiv:2004.05150, 2309.17453
     softcap: float | None = None  # c * tanh(scores / c), as in Gemma 2 and Grok-1; None = off
     scale: float | None = None  # factor on q.k; None = head_dim ** -0.5
+    temperature_scale: float | None = None  # a: multiply the query at position i, from 0, by 1 + a ln(1 + floor((i + temperature_first) / temperature_len)), for long texts, as in Llama 4; None = off. arXiv:2501.19399
+    temperature_len: int = 8192  # tokens over which this factor stays the same
+    temperature_first: int = 0  # number of the first token: 1 in Llama 4, 0 in Ministral 3
     dropout: float = 0.0  # probability of dropping an attention weight
     q_bias: bool = False  # bias of the query projection
     k_bias: bool = False  # bias of the key projection
@@ -114,8 +117,8 @@ class AttentionConfig:
 
     def __post_init__(self):
         require_positive(self, "num_heads", "num_kv_heads", "head_dim", "window", "dilation", "chunk", "stride",
-                         "softcap", "scale", "clip")
-        require_not_negative(self, "global_tokens")
+                         "softcap", "scale", "clip", "temperature_scale", "temperature_len")
+        require_not_negative(self, "global_tokens", "temperature_first")
         require_between(self, "dropout")
         if self.stride == 1:
             raise ValueError("stride=1 is every token: leave it out, and the window or chunk too")
@@ -207,9 +210,12 @@ class SinusoidalConfig:
     """The numbers of position=sinusoidal."""
 
     theta: float = 10_000.0  # base wavelength
+    layout: RopeLayout = "interleaved"  # interleaved: channels 2i and 2i + 1 are the sine and cosine of an angle; half: i and i + d/2 (CTRL, XGLM)
+    first: int = 0  # position of the first token (XGLM 2)
 
     def __post_init__(self):
         require_positive(self, "theta")
+        require_not_negative(self, "first")
 
 
 @flags
@@ -230,7 +236,8 @@ class MoeConfig:
     expert: Expert = "glu"  # what the experts are
     num_experts: int = 8  # MLPs of a layer, of which each token goes through a few (e)
     top_k: int = 2  # experts of each token (k)
-    scores: ExpertScores = "softmax"  # how the router scores experts: a softmax over all, or a sigmoid of each as in DeepSeek-V3
+    scores: ExpertScores = "softmax"  # how the router scores experts: a softmax over all, a sigmoid of each as in DeepSeek-V3, or for each choice a softmax over those near the best that is left, as in Phi-3.5-MoE. arXiv:2409.12136
+    margin: float = 0.02  # sparsemixer: an expert is near the best if it is below by no more than this, as a share of the larger of the best and its own size
     renormalise: bool = True  # divide the scores of the chosen experts by their sum, as Mixtral does and OLMoE does not
     scale: float = 1.0  # factor on them
     weigh_inputs: bool = False  # multiply what an expert reads, not what it gives, as in Llama 4
@@ -242,11 +249,12 @@ class MoeConfig:
     balance_loss: float = 0.0  # coefficient of a loss that is 1 if all experts have the same load. arXiv:2101.03961
     router_z_loss: float = 0.0  # coefficient of mean(logsumexp(scores)^2), which keeps the router's numbers small. arXiv:2202.08906
     balance_bias: bool = False  # a number for each expert, added to its score for the choice, that rises while it has too few tokens: balance without a loss. arXiv:2408.15664
+    balance_logits: bool = False  # add it before the softmax or sigmoid, as in Kolibri
     bias_rate: float = 0.001  # how far it moves after each step
 
     def __post_init__(self):
         require_positive(self, "num_experts", "top_k", "scale", "num_groups", "top_groups", "shared_dim")
-        require_not_negative(self, "balance_loss", "router_z_loss", "bias_rate")
+        require_not_negative(self, "balance_loss", "router_z_loss", "bias_rate", "margin")
         check_experts(self)
 
 
@@ -395,6 +403,8 @@ class ModelConfig:
     inner_norm: bool = False  # norm within each branch, before its output projection (sub-LN). arXiv:2210.06423
     final_norm: bool = True  # norm before the head
     embed_norm: bool = False  # norm after the embedding, as in BLOOM
+    skip_first_norm: bool = False  # no norm before the first branch, which reads the embedding as it is, as in ModernBERT
+    head_dense: Activation = "none"  # a square matrix, this activation and a norm before the logits, as in BERT and ModernBERT; none = none of these
 
     tie_embeddings: bool = False  # the head shares the embedding's matrix
     embed_scale: float | Literal["sqrt_dim"] = 1.0  # factor on the embeddings; sqrt_dim = dim ** 0.5 (Gemma)

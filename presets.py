@@ -35,12 +35,13 @@ PRESETS: dict[str, Mapping[str, Mapping[str, Any]]] = {
     "tales": {"model": {"pointer": True}},
     # a family in each file of families/
     **{name: flags for family in FAMILIES.values() for name, flags in family.gallery().items()},
-    # xai-org/grok-1, dense: one MLP in place of the original's eight experts
+    # xai-org/grok-1: 316B parameters by its shapes, 84B active; announced as 314B with 86B
     "grok1": {
         "model": PLAIN_MODEL | {
             "dim": 6144, "num_layers": 64, "attention.num_heads": 48, "attention.num_kv_heads": 8,
             "attention.head_dim": 128, "hidden_dim": 32768,
-            "vocab_size": 131072, "max_seq_len": 8192, "mlp": "glu", "norm": "rms", "residual": "sandwich",
+            "vocab_size": 131072, "max_seq_len": 8192, "mlp": "moe", "norm": "rms", "residual": "sandwich",
+            "moe.num_experts": 8, "moe.top_k": 2, "moe.renormalise": False,
             "attention.softcap": 30.0, "attention.scale": 0.08838834764831845, "logit_scale": 0.5773502691896257,
             "tie_embeddings": True, "embed_scale": "sqrt_dim",
         },
@@ -147,7 +148,7 @@ ABOUT: dict[str, About] = {
     "default": About("config.py as it stands: rotary positions, QK-norm, relu^2, Muon", None, "this project"),
     "tales": About("the defaults and a pointer, which copies names from early on", None, "this project"),
     **{name: about for family in FAMILIES.values() for name, about in family.about.items()},
-    "grok1": About("norms on both sides of a branch, capped scores, scaled logits", 2024, "xai-org/grok-1"),
+    "grok1": About("eight experts, norms on both sides of a branch, capped scores", 2024, "xai-org/grok-1"),
     "ngpt": About("the stream, queries, keys and matrices have length 1; no norm learns", 2024, "arXiv:2410.01131"),
     "char": About("characters of a small text, by newer methods than nanogpt-char", None, "this project"),
     "nanogpt-char": About("characters of a small text: nanoGPT's recipe for a CPU", 2022, "karpathy/nanoGPT"),

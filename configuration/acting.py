@@ -63,6 +63,12 @@ def has_branches(layer: Any) -> bool:
     return layer.mixer != "none" or layer.mlp != "none"
 
 
+def _has_first_norm(cfg: Any) -> bool:
+    """Whether there is a norm before the first branch, and it is the only one of this branch."""
+    first = cfg.by_kind[cfg.kind_at(0)]
+    return has_branches(first) and first.residual == "pre" and first.norm != "none"
+
+
 # single flags of a layer -> when they act
 LAYER_ACTS: dict[tuple[str, ...], Acts] = {
     ("norm_affine", "inner_norm"): ("norm is not none", lambda c: c.norm != "none"),
@@ -91,6 +97,8 @@ LAYER_ACTS: dict[tuple[str, ...], Acts] = {
     ("attention.stride", "attention.global_tokens"): (
         "attention.window or attention.chunk is given",
         lambda c: c.attention.window is not None or c.attention.chunk is not None),
+    ("attention.temperature_len", "attention.temperature_first"): (
+        "attention.temperature_scale is given", lambda c: c.attention.temperature_scale is not None),
     ("rope.original_len",): ("rope.scaling is llama3 or yarn", lambda c: c.rope.scaling in ("llama3", "yarn")),
     ("rope.low_freq_factor", "rope.high_freq_factor"): ("rope.scaling is llama3",
                                                         lambda c: c.rope.scaling == "llama3"),
@@ -115,13 +123,15 @@ LAYER_ACTS: dict[tuple[str, ...], Acts] = {
                        lambda c: all(getattr(c, name) != "none" for name in c.token_shift)),
     ("canon_len",): ("canon is given", lambda c: bool(c.canon)),
     ("moe.shared_gate",): ("moe.shared_dim is given", lambda c: c.moe.shared_dim is not None),
-    ("moe.bias_rate",): ("moe.balance_bias is on", lambda c: c.moe.balance_bias),
+    ("moe.margin",): ("moe.scores is sparsemixer", lambda c: c.moe.scores == "sparsemixer"),
+    ("moe.balance_logits", "moe.bias_rate"): ("moe.balance_bias is on", lambda c: c.moe.balance_bias),
     ("moe.top_groups",): ("moe.num_groups is above 1", lambda c: c.moe.num_groups > 1),
     ("inner_norm",): ("a layer has a mixer or an MLP", has_branches),
 }
 # flags of the whole model -> when they act
 MODEL_ACTS: dict[tuple[str, ...], Acts] = {
     ("embed_norm",): ("norm is not none", lambda c: c.norm != "none"),
+    ("skip_first_norm",): ("the first layer has a branch, residual=pre and a norm that is not none", _has_first_norm),
     ("pointer_dim",): ("pointer is on", lambda c: c.pointer),
     ("head_zero_init",): ("tie_embeddings is off", lambda c: not c.tie_embeddings),
 }

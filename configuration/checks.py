@@ -110,6 +110,8 @@ def check_experts(cfg: Any) -> None:
     if cfg.num_groups > 1 and cfg.scores == "sigmoid" and size < 2:
         raise ValueError(f"num_groups={cfg.num_groups} leaves one expert in a group: scores=sigmoid ranks groups by "
                          "their best two")
+    if cfg.scores == "sparsemixer" and (cfg.num_groups > 1 or cfg.balance_bias):
+        raise ValueError("scores=sparsemixer takes the best experts in turn: leave num_groups and balance_bias out")
     within = size * cfg.top_groups if cfg.num_groups > 1 else cfg.num_experts
     if cfg.top_k > within:
         raise ValueError(f"top_k={cfg.top_k} is more than the {within} experts that a token can choose from")

@@ -29,6 +29,7 @@ PLAIN_MODEL: dict[str, Any] = {
     "mlp_bias": False, "head_bias": False,
     "norm": "layer", "norm_eps": 1e-5, "norm_affine": True, "norm_bias": False, "norm_unit_offset": False,
     "depth_scaled_norms": False, "residual": "pre", "inner_norm": False, "final_norm": True, "embed_norm": False,
+    "skip_first_norm": False, "head_dense": "none",
     "qk_norm": "none", "position": "rope",
     "attention.num_kv_heads": None, "attention.head_dim": None, "attention.window": None,
     "attention.dilation": 1, "attention.chunk": None, "attention.stride": None, "attention.global_tokens": 0,
@@ -37,8 +38,10 @@ PLAIN_MODEL: dict[str, Any] = {
     "attention.qk_norm_kind": None, "attention.qk_norm_affine": None, "attention.qk_norm_bias": None,
     "attention.qk_norm_after_rope": False, "attention.clip": None, "attention.gate": "none", "attention.sinks": False,
     "attention.differential": False, "attention.value_residual": "none", "attention.share_kv": False,
-    "attention.exclusive": False, "attention.value_embedding": False,
+    "attention.exclusive": False, "attention.value_embedding": False, "attention.temperature_scale": None,
+    "attention.temperature_len": 8192, "attention.temperature_first": 0,
     "alibi.scale": 1.0, "t5.num_buckets": 32, "t5.max_distance": 128, "t5.shared": True, "sinusoidal.theta": 10_000.0,
+    "sinusoidal.layout": "interleaved", "sinusoidal.first": 0,
     "clamped_glu.limit": 7.0, "clamped_glu.offset": 1.0, "ngpt.alpha": 0.05,
     "hyper.num_streams": 4, "hyper.sinkhorn_steps": 20, "hyper.eps": 1e-6, "attnres.block_len": 1,
     "stack": "plain", "loop.num_loops": 2, "loop.inject": False,
@@ -46,9 +49,9 @@ PLAIN_MODEL: dict[str, Any] = {
     "latent.kv_rank": 64, "latent.q_rank": None, "latent.nope_dim": 32, "latent.rope_dim": 16, "latent.v_dim": 32,
     "latent.bias": False, "latent.norm_eps": 1e-6,
     "moe.expert": "glu", "moe.num_experts": 8, "moe.top_k": 2, "moe.scores": "softmax", "moe.renormalise": True,
-    "moe.scale": 1.0, "moe.weigh_inputs": False, "moe.num_groups": 1, "moe.top_groups": 1, "moe.router_bias": False,
-    "moe.shared_dim": None, "moe.shared_gate": False, "moe.balance_loss": 0.0, "moe.router_z_loss": 0.0,
-    "moe.balance_bias": False, "moe.bias_rate": 0.001,
+    "moe.margin": 0.02, "moe.scale": 1.0, "moe.weigh_inputs": False, "moe.num_groups": 1, "moe.top_groups": 1,
+    "moe.router_bias": False, "moe.shared_dim": None, "moe.shared_gate": False, "moe.balance_loss": 0.0,
+    "moe.router_z_loss": 0.0, "moe.balance_bias": False, "moe.balance_logits": False, "moe.bias_rate": 0.001,
     "rope.theta": 10_000.0, "rope.fraction": 1.0, "rope.layout": "half", "rope.scaling": "none", "rope.factor": 1.0,
     "rope.original_len": 8192, "rope.low_freq_factor": 1.0, "rope.high_freq_factor": 4.0, "rope.beta_fast": 32.0,
     "rope.beta_slow": 1.0, "rope.truncate": True, "rope.attention_factor": None,
@@ -68,9 +71,10 @@ NEUTRAL_MODEL = PLAIN_MODEL | {"attention.backend": "sdpa", "attention.num_heads
 
 # flags of the whole model: layers cannot differ in them
 WHOLE_MODEL = {"dim", "num_layers", "vocab_size", "vocab_multiple_of", "max_seq_len", "layers", "kinds", "head_bias",
-               "final_norm", "embed_norm", "pointer", "pointer_dim", "tie_embeddings", "embed_scale", "logit_softcap",
-               "logit_scale", "token_scale", "embed_dropout", "init", "init_std", "out_init", "head_zero_init",
-               "unit_weights", "z_loss", "skip_to_embedding", "smear", "stack", "loop", "hrm", "bigram"}
+               "head_dense", "final_norm", "embed_norm", "skip_first_norm", "pointer", "pointer_dim", "tie_embeddings",
+               "embed_scale", "logit_softcap", "logit_scale", "token_scale", "embed_dropout", "init", "init_std",
+               "out_init", "head_zero_init", "unit_weights", "z_loss", "skip_to_embedding", "smear", "stack",
+               "loop", "hrm", "bigram"}
 ALSO_WHOLE_MODEL = {"norm", "norm_eps", "norm_affine", "norm_bias", "norm_unit_offset", "residual"}  # the final norm's
 
 

@@ -12,11 +12,14 @@ FILES = (  # in this folder
     "gpt2", "llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3", "olmo", "olmo2", "granite", "smollm3",
     "cohere2", "exaone4", "glm4", "arcee", "nemotron", "apertus", "starcoder2", "phi", "gptj", "opt", "bloom", "mpt",
     "falcon", "neox", "cohere", "stablelm", "nanochat", "olmo3", "diffllama", "mixtral", "qwen3_moe", "olmoe",
-    "gpt_oss", "deepseek_v3", "deepseek_v2",
+    "gpt_oss", "deepseek_v3", "deepseek_v2", "llama4",
     # without presets
     "gpt", "gpt_neo", "gpt_bigcode", "codegen", "biogpt", "persimmon", "phi3", "glm", "ernie4_5", "helium",
     "hunyuan", "ministral", "internlm3", "iquestcoder", "seed_oss", "jais2", "vaultgemma", "bitnet", "cwm",
-    "hyperclovax", "granite_swa", "qwen2_moe", "granitemoe",
+    "hyperclovax", "granite_swa", "qwen2_moe", "granitemoe", "ministral3", "phimoe", "dots1", "glm4_moe",
+    "glm4_moe_lite", "solar_open", "exaone_moe", "ernie4_5_moe", "minimax_m2", "hunyuan_v1_moe", "hy_v3", "flex_olmo",
+    "granitemoeshared", "granitemoe_swa", "mellum", "afmoe", "flint", "cohere2_moe", "kolibri1", "xglm", "ctrl",
+    "gpt_neox_japanese", "modernbert_decoder", "youtu",
 )
 FAMILIES: dict[str, Family] = {family.model_type: family for family in (
     import_module(f"families.{name}").FAMILY for name in FILES)}

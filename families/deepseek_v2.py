@@ -3,7 +3,7 @@
 from typing import Any
 
 from config import ModelConfig
-from families.deepseek_v3 import LATENT, LatentRope, latent_weights
+from families.deepseek_v3 import ROPE_WIDTH, LatentRope, latent_sizes, latent_weights
 from families.experts import TRAINING, FirstDense, SharedExperts, expert_layer, experts
 from families.family import About, Family
 from families.fields import Field, Theirs, activation, llama_sizes, tied
@@ -33,8 +33,8 @@ FAMILY = Family(
     model_type="deepseek_v2", architecture="DeepseekV2ForCausalLM",
     fixed={"mixer": "latent", "norm": "rms", "rope.layout": "interleaved", "moe.renormalise": False},
     fields=(*llama_sizes(vocab=102400, dim=4096, hidden_dim=None, layers=32, heads=32, context=2048, grouped=False),
-            *LATENT, activation("hidden_act", "silu"), EPS, tied(False), LatentRope(), FirstDense(11008, 1407, first=0),
-            *experts("n_routed_experts", 64, 2), SharedExperts(2), Groups(),
+            *latent_sizes(), ROPE_WIDTH, activation("hidden_act", "silu"), EPS, tied(False), LatentRope(),
+            FirstDense(11008, 1407, first=0), *experts("n_routed_experts", 64, 2), SharedExperts(2), Groups(),
             Field("routed_scaling_factor", "moe.scale", 1.0)),
     only={"scoring_func": "softmax", "moe_layer_freq": 1},
     harmless=(*TRAINING, "norm_topk_prob", "ep_size", "aux_loss_alpha", "seq_aux"),

@@ -15,29 +15,32 @@ from families.experts import (
     routed,
     shared_expert,
 )
-from families.family import About, Family
+from families.family import About, Family, Part
 from families.fields import Field, Implied, Theirs, activation, llama_sizes, scale_of, switch, tied
-from families.layers import Rope
 from families.llama import EPS
 from families.weights import Same, WeightMap
+from families.yarn import ShareRope, magnified
 
-LATENT = (
-    Field("kv_lora_rank", "latent.kv_rank", 512), Field("q_lora_rank", "latent.q_rank", 1536),
-    Field("qk_rope_head_dim", "latent.rope_dim", 64), Field("qk_nope_head_dim", "latent.nope_dim", 128),
-    Field("v_head_dim", "latent.v_dim", 128), Field("attention_bias", ("latent.bias", "attention.out_bias"), False),
-    Implied("num_key_value_heads", lambda theirs: theirs["num_attention_heads"],
-            lambda cfg: cfg.attention.num_heads),
-    Implied("head_dim", lambda theirs: theirs["qk_rope_head_dim"], lambda cfg: cfg.latent.rope_dim),
-    Implied("qk_head_dim", lambda theirs: theirs["qk_rope_head_dim"] + theirs["qk_nope_head_dim"],
-            lambda cfg: cfg.latent.head_dim))
+ROPE_WIDTH = Implied("head_dim", lambda theirs: theirs["qk_rope_head_dim"], lambda cfg: cfg.latent.rope_dim)
+INTERLEAVED = switch("rope_interleave", "rope.layout", True, on="interleaved", off="half")
 DERIVED = 12  # digits of what is computed back
+
+def latent_sizes(*, q_rank: int = 1536, nope_dim: int = 128, v_dim: int = 128) -> tuple[Part, ...]:
+    """The sizes of latent attention, with the defaults of a family."""
+    return (
+        Field("kv_lora_rank", "latent.kv_rank", 512), Field("q_lora_rank", "latent.q_rank", q_rank),
+        Field("qk_rope_head_dim", "latent.rope_dim", 64), Field("qk_nope_head_dim", "latent.nope_dim", nope_dim),
+        Field("v_head_dim", "latent.v_dim", v_dim),
+        Field("attention_bias", ("latent.bias", "attention.out_bias"), False),
+        Implied("num_key_value_heads", lambda theirs: theirs["num_attention_heads"],
+                lambda cfg: cfg.attention.num_heads),
+        Implied("qk_head_dim", lambda theirs: theirs["qk_rope_head_dim"] + theirs["qk_nope_head_dim"],
+                lambda cfg: cfg.latent.head_dim))
 
 
 @dataclass(frozen=True)
-class LatentRope(Rope):
+class LatentRope(ShareRope):
     """RoPE whose YaRN also scales the scores: by the square of 0.1 mscale_all_dim ln(factor) + 1."""
-
-    types: tuple[str, ...] = ("yarn",)
 
     def read(self, theirs: Theirs) -> dict[str, Any]:
         return super().read(theirs) | self.scores(theirs)
@@ -50,25 +53,12 @@ class LatentRope(Rope):
         width = theirs["qk_rope_head_dim"] + theirs["qk_nope_head_dim"]
         return {"attention.scale": width**-0.5 * magnified(given["factor"], all_dim) ** 2}
 
-    def flags(self, given: Theirs) -> dict[str, Any]:
-        rest = dict(given)
-        mscale, all_dim = rest.pop("mscale", None), rest.pop("mscale_all_dim", None)
-        found = super().flags(rest)
-        if mscale and all_dim and found.get("rope.attention_factor") is None and "rope.factor" in found:
-            factor = found["rope.factor"]
-            found["rope.attention_factor"] = magnified(factor, mscale) / magnified(factor, all_dim)
-        return found
-
     def parameters(self, cfg: ModelConfig) -> dict[str, Any]:
         written = super().parameters(cfg)
         ratio = scale_of(cfg) * cfg.latent.head_dim**0.5
         if cfg.rope.scaling != "yarn" or abs(ratio - 1) < 1e-9:
             return written
         return written | {"mscale_all_dim": round((ratio**0.5 - 1) / (0.1 * log(cfg.rope.factor)), DERIVED)}
-
-
-def magnified(factor: float, share: float) -> float:
-    return 0.1 * share * log(factor) + 1
 
 
 def latent_weights(*rules: Same, **options: Any) -> WeightMap:
@@ -83,8 +73,8 @@ FAMILY = Family(
     model_type="deepseek_v3", architecture="DeepseekV3ForCausalLM",
     fixed={"mixer": "latent", "norm": "rms", "moe.scores": "sigmoid", "moe.balance_bias": True},
     fields=(*llama_sizes(vocab=129280, dim=7168, hidden_dim=None, layers=61, heads=128, context=4096, grouped=False),
-            *LATENT, activation("hidden_act", "silu"), EPS, tied(False), LatentRope(),
-            switch("rope_interleave", "rope.layout", True, on="interleaved", off="half"), FirstDense(18432, 2048),
+            *latent_sizes(), ROPE_WIDTH, activation("hidden_act", "silu"), EPS, tied(False), LatentRope(),
+            INTERLEAVED, FirstDense(18432, 2048),
             *experts("n_routed_experts", 256, 8), SharedExperts(1), *routed(8, 4, 2.5), renormalised(True)),
     only={"scoring_func": "sigmoid", "topk_method": "noaux_tc", "moe_layer_freq": 1},
     harmless=(*TRAINING, "num_nextn_predict_layers", "num_mtp_layers", "ep_size", "aux_loss_alpha", "seq_aux"),

@@ -151,11 +151,11 @@ def by_kinds(flags: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _free_name(flags: Mapping[str, Any], taken: Any) -> str:
-    """The name of a kind of layer: local or global by its window, else rope or nope by its positions."""
-    if "attention.window" in flags:
-        stem = "global" if flags["attention.window"] is None else "local"
-    else:
-        stem = "nope" if flags.get("position") == "none" else "rope"
+    """The name of a kind of layer: local or global by its window or chunk, else rope or nope by its positions."""
+    near = [flags[flag] for flag in ("attention.window", "attention.chunk") if flag in flags]
+    stem = "nope" if flags.get("position") == "none" else "rope"
+    if near:
+        stem = "local" if any(near) else "global"
     number, name = 1, stem
     while name in taken:
         number += 1

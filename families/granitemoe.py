@@ -8,6 +8,10 @@ from families.layers import Rope
 from families.llama import EPS
 from families.weights import PRE, Same, StackedRows, llama_weights
 
+STACKS = (Same("mlp.branch.router.logits", "block_sparse_moe.router.layer"),
+          StackedRows(("mlp.branch.experts.gate", "mlp.branch.experts.up"), "block_sparse_moe.input_linear"),
+          Same("mlp.branch.experts.out", "block_sparse_moe.output_linear"))
+
 FAMILY = Family(
     model_type="granitemoe", architecture="GraniteMoeForCausalLM",
     fixed={"mlp": "moe", "norm": "rms"},
@@ -16,8 +20,5 @@ FAMILY = Family(
             BalanceLoss(0.001)),
     harmless=TRAINING,
     aliases={"num_experts": "num_local_experts"},
-    weights=llama_weights(
-        PRE, Same("mlp.branch.router.logits", "block_sparse_moe.router.layer"),
-        StackedRows(("mlp.branch.experts.gate", "mlp.branch.experts.up"), "block_sparse_moe.input_linear"),
-        Same("mlp.branch.experts.out", "block_sparse_moe.output_linear")),
+    weights=llama_weights(PRE, *STACKS),
 )

@@ -26,12 +26,14 @@ class FixedNtk(Rope):
         return {"rope_type": "dynamic", "rope_theta": cfg.rope.theta, "alpha": cfg.rope.factor, "factor": 1.0}
 
 
+QK_NORMS = {"mixer.branch.q_post_norm": "self_attn.query_layernorm",
+            "mixer.branch.k_post_norm": "self_attn.key_layernorm"}
+
 FAMILY = Family(
     model_type="hunyuan_v1_dense", architecture="HunYuanDenseV1ForCausalLM",
     fixed={"mlp": "glu", "norm": "rms", "qk_norm": "head", "attention.qk_norm_after_rope": True},
     fields=(*llama_sizes(vocab=290943), head_dim(), activation("hidden_act", "silu"), tied(False), FixedNtk(),
             Field("rms_norm_eps", "norm_eps", 1e-5), Field("attention_bias", ATTENTION_BIASES, False)),
     harmless=("eod_token_id",),
-    weights=llama_weights(PRE | {"mixer.branch.q_post_norm": "self_attn.query_layernorm",
-                                 "mixer.branch.k_post_norm": "self_attn.key_layernorm"}),
+    weights=llama_weights(PRE | QK_NORMS),
 )

@@ -9,8 +9,9 @@ from configuration.model_rules import PLAIN_MODEL
 from families.fields import OneField, PerLayer, Theirs
 
 SLIDING, FULL = "sliding_attention", "full_attention"
+ORIGINAL = "original_max_position_embeddings"
 # the fields of each rope_type besides its factor, and whether it can do without
-LENGTH = {"original_max_position_embeddings": ("rope.original_len", False)}
+LENGTH = {ORIGINAL: ("rope.original_len", False)}
 SCALED: dict[str, dict[str, tuple[str, bool]]] = {
     "linear": {},
     "llama3": LENGTH | {f"{name}_freq_factor": (f"rope.{name}_freq_factor", False) for name in ("low", "high")},

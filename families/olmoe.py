@@ -6,6 +6,8 @@ from families.fields import ATTENTION_BIASES, Field, activation, llama_sizes, ti
 from families.layers import Rope
 from families.weights import PRE
 
+FULL_QK_NORMS = {"mixer.branch.q_full_norm": "self_attn.q_norm", "mixer.branch.k_full_norm": "self_attn.k_norm"}
+
 FAMILY = Family(
     model_type="olmoe", architecture="OlmoeForCausalLM",
     fixed={"mlp": "moe", "norm": "rms", "qk_norm": "full"},
@@ -15,8 +17,7 @@ FAMILY = Family(
             *experts("num_experts", 64, 8), renormalised(False), BalanceLoss(0.01)),
     harmless=TRAINING,
     aliases={"num_local_experts": "num_experts"},
-    weights=expert_weights(norms=PRE | {"mixer.branch.q_full_norm": "self_attn.q_norm",
-                                        "mixer.branch.k_full_norm": "self_attn.k_norm"}),
+    weights=expert_weights(norms=PRE | FULL_QK_NORMS),
     about={"olmoe": About("64 experts, eight for each token, whose scores need no sum of 1", 2024, "arXiv:2409.02060")},
     presets={
         # the 7B model with 1B active

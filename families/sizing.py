@@ -45,11 +45,15 @@ def tiny(cfg: Config, *, vocab_size: int = 61, max_seq_len: int = 32) -> Config:
         layers = shortened(layers, 5)
     small = {"dim": 48, "layers": layers, "num_layers": max(2, len(layers)), "vocab_size": vocab_size,
              "max_seq_len": max_seq_len}
+    widest = max(layer.hidden_width for layer in cfg.model.by_kind.values())
+    expert = max((layer.hidden_width for layer in cfg.model.by_kind.values() if layer.mlp == "moe"), default=widest)
     small |= changed(cfg.model, {
-        "hidden_dim": lambda _: 80, "attention.head_dim": lambda _: 16, "attention.window": lambda _: 5,
+        "hidden_dim": lambda width: 80 if width == widest else 40, "attention.head_dim": lambda _: 16,
+        **dict.fromkeys(("attention.window", "attention.chunk"), lambda _: 5),
         "attention.num_kv_heads": lambda _: kv_heads, "moe.num_experts": lambda number: min(number, 8),
         "moe.top_k": lambda number: min(number, 3), "moe.num_groups": lambda number: min(number, 4),
-        "moe.top_groups": lambda number: min(number, 2), "moe.shared_dim": lambda _: 160})
+        "moe.top_groups": lambda number: min(number, 2),
+        "moe.shared_dim": lambda width: (80 if expert == widest else 40) * (1 if width == expert else 2)})
     if attends(cfg.model):
         small["attention.num_heads"] = kv_heads * min(attention.num_heads // attention.kv_heads, 2)
     elif is_latent(cfg.model):
@@ -201,7 +205,8 @@ def shaped(model: ModelConfig, shape: Shape, target: float) -> dict[str, Any]:
     rules: dict[str, Callable[[Any], Any]] = {
         **dict.fromkeys(("hidden_dim", "moe.shared_dim"), lambda width: max(8, 8 * round(
             width * shape.dim / model.dim / 8))),
-        "attention.window": lambda window: round(context * min(max(window / model.max_seq_len, 1 / 8), 1 / 2)),
+        **dict.fromkeys(("attention.window", "attention.chunk"), lambda near: round(
+            context * min(max(near / model.max_seq_len, 1 / 8), 1 / 2))),
     }
     if attends(model):
         fewer = shape.num_heads / model.attention.num_heads
@@ -219,6 +224,8 @@ def shaped(model: ModelConfig, shape: Shape, target: float) -> dict[str, Any]:
                   "attention.scale": lambda scale: scale * narrow**-0.5}
     if any(layer.rope.scaling in ("llama3", "yarn") for layer in model.by_kind.values()):
         rules["rope.original_len"] = lambda tokens: max(1, round(tokens * longer))
+    if any(layer.attention.temperature_scale for layer in model.by_kind.values()):
+        rules["attention.temperature_len"] = lambda tokens: max(1, round(tokens * longer))
     sizes = {"dim": shape.dim, "num_layers": shape.num_layers, "vocab_size": None, "max_seq_len": context}
     return sizes | changed(model, rules)
 

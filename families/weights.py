@@ -92,6 +92,14 @@ class Numbered(Same):
 
 
 @dataclass(frozen=True)
+class Bare(Same):
+    """Theirs is a parameter of this name."""
+
+    def names(self, prefix: str, end: str, shape: Sequence[int]) -> list[str]:
+        return [prefix + self.theirs]
+
+
+@dataclass(frozen=True)
 class Transposing(Same):
     """Their stack of matrices is a parameter, with inputs in its rows; a bias is another one, `theirs`_bias."""
 
@@ -144,13 +152,23 @@ class Alternating(Transposing):
 
 @dataclass(frozen=True)
 class StackedRows(Same):
-    """Several stacks of ours are one of theirs, the outputs of a matrix of each below one another."""
+    """Several stacks of ours are one of theirs, the outputs of a matrix of each below one another.
+
+    With `bare` theirs is a parameter, and not the weight of a module; with `transposed` it has inputs in its rows.
+    """
+
+    bare: bool = False
+    transposed: bool = False
+
+    def names(self, prefix: str, end: str, shape: Sequence[int]) -> list[str]:
+        return [prefix + self.theirs] if self.bare else super().names(prefix, end, shape)
 
     def split(self, theirs: Any, shapes: Sequence, cfg: ModelConfig) -> list[Any]:
-        return list(theirs.split([shape[1] for shape in shapes], 1))
+        return list((theirs.mT if self.transposed else theirs).split([shape[1] for shape in shapes], 1))
 
     def join(self, ours: Sequence[Any], cfg: ModelConfig) -> Any:
-        return pack(ours, "e * d")[0]
+        joined = pack(ours, "e * d")[0]
+        return joined.mT if self.transposed else joined
 
 
 class Pair(NamedTuple):

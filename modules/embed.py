@@ -31,7 +31,7 @@ class Embed(LoggingModule):
         if cfg.position == "learned":
             position = LearnedPosition(cfg.dim, max_seq_len=cfg.max_seq_len)
         elif cfg.position in EMBEDDED:
-            position = SinusoidalPosition(cfg.dim, theta=cfg.sinusoidal.theta)
+            position = SinusoidalPosition(cfg.dim, cfg.sinusoidal)
         return cls(
             cfg.padded_vocab_size, dim=cfg.dim, position=position, dropout=cfg.embed_dropout,
             scale=cfg.dim**0.5 if cfg.embed_scale == "sqrt_dim" else cfg.embed_scale,

@@ -4,14 +4,31 @@ import torch
 from torch import Tensor, nn
 
 from config import ModelConfig
-from modules.norm import Rescaled
+from modules.mlps.dense import ACTIVATIONS
+from modules.norm import Rescaled, norm_maker
 from modules.precision import widen
 from tools import LoggingModule, log_io
+
+
+class Transform(LoggingModule):
+    """norm(act(dense(x))), before the logits. Devlin et al. 2018 (BERT), arXiv:1810.04805.
+
+    Shape: (..., d) -> (..., d).
+    """
+
+    def __init__(self, dim: int, *, activation: str, norm: nn.Module):
+        super().__init__()
+        self.dense, self.act, self.norm = nn.Linear(dim, dim, bias=False), ACTIVATIONS[activation](), norm
+
+    @log_io("... d -> ... d")
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.act(self.dense(x)))
 
 
 class Head(LoggingModule):
     """The logits: a linear map, a factor, learned ones of each token, and a soft cap c tanh(logits / c).
 
+    `transform`, if there is one, comes before them.
     The cap as in Gemma 2, arXiv:2408.00118; learned factors as in nGPT, arXiv:2410.01131.
     Shape: (b, t, d) -> (b, t, v), in float32 (of a model in float64, in float64).
     """
@@ -20,21 +37,24 @@ class Head(LoggingModule):
 
     def __init__(
         self, dim: int, *, vocab_size: int, bias: bool = False, scale: float = 1.0,
-        softcap: float | None = None, token_scale: bool = False,
+        softcap: float | None = None, token_scale: bool = False, transform: nn.Module | None = None,
     ):
         super().__init__()
-        self.scale, self.softcap = scale, softcap
+        self.scale, self.softcap, self.transform = scale, softcap, transform
         self.unembed = nn.Linear(dim, vocab_size, bias=bias)
         self.token_scale = Rescaled(vocab_size, start=1.0, stored=dim**-0.5) if token_scale else None
 
     @classmethod
     def from_config(cls, cfg: ModelConfig) -> "Head":
-        return cls(cfg.dim, vocab_size=cfg.padded_vocab_size, bias=cfg.head_bias,
+        transform = None
+        if cfg.head_dense != "none":
+            transform = Transform(cfg.dim, activation=cfg.head_dense, norm=norm_maker(cfg)(cfg.dim))
+        return cls(cfg.dim, vocab_size=cfg.padded_vocab_size, bias=cfg.head_bias, transform=transform,
                    scale=cfg.logit_scale, softcap=cfg.logit_softcap, token_scale=cfg.token_scale)
 
     @log_io("b t d -> b t v")
     def forward(self, x: Tensor) -> Tensor:
-        logits = self.scaled(widen(self.unembed(x)))
+        logits = self.scaled(widen(self.unembed(x if self.transform is None else self.transform(x))))
         if self.softcap is not None:
             logits = self.softcap * torch.tanh(logits / self.softcap)
         return logits

@@ -28,7 +28,7 @@ class RMSNorm(LoggingModule):
         unit_offset: bool = False,
     ):
         super().__init__()
-        self.eps, self.offset = eps, float(unit_offset)
+        self.eps, self.offset = eps, float(affine and unit_offset)
         self.scale = nn.Parameter(torch.empty(dim)) if affine else None
         self.bias = nn.Parameter(torch.empty(dim)) if affine and bias else None
         self.reset_parameters()

@@ -10,8 +10,8 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from config import LayerConfig
-from modules.precision import Float32Buffers, constants
+from config import LayerConfig, SinusoidalConfig
+from modules.precision import Float32Buffers, constants, widen
 from modules.rope import ROTARY, inverse_wavelengths
 from tools import LoggingModule, log_io
 
@@ -66,26 +66,31 @@ def _(positions: Tensor, max_seq_len: int, wait: bool) -> Tensor:
     return torch.empty_like(positions)
 
 
+PLAIN = SinusoidalConfig()
+
+
 class SinusoidalPosition(Float32Buffers):
     """Add sines and cosines of geometric wavelengths. Vaswani et al. 2017, arXiv:1706.03762, 3.5.
 
+    `layout` says which channels have the sine and the cosine of an angle, `first` the position of the first token.
     Shape: x (b, t, d), positions (t,) or (b, t) -> (b, t, d).
     """
 
-    def __init__(self, dim: int, *, theta: float = 10_000.0):
+    def __init__(self, dim: int, cfg: SinusoidalConfig = PLAIN):
         super().__init__()
-        self.dim, self.theta = dim, theta
+        self.dim, self.cfg = dim, cfg
+        self.order = {"interleaved": "... c two -> ... (c two)", "half": "... c two -> ... (two c)"}[cfg.layout]
         self.frequencies = constants(dim // 2)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        self.frequencies.copy_(inverse_wavelengths(self.dim, self.theta))
+        self.frequencies.copy_(inverse_wavelengths(self.dim, self.cfg.theta))
 
     @log_io("b t d, ... t -> b t d")
     def forward(self, x: Tensor, positions: Tensor) -> Tensor:
-        angles = positions.float().unsqueeze(-1) * self.frequencies  # (..., t, d/2)
+        angles = (positions + self.cfg.first).float().unsqueeze(-1) * self.frequencies  # (..., t, d/2)
         waves = torch.stack((angles.sin(), angles.cos()), dim=-1)
-        return x + rearrange(waves, "... c two -> ... (c two)").type_as(x)
+        return x + rearrange(waves, self.order).type_as(x)
 
 
 class ALiBi(Float32Buffers):
@@ -154,6 +159,35 @@ class T5Bias(LoggingModule):
     def forward(self, q_positions: Tensor, k_positions: Tensor) -> Tensor:
         distance = q_positions.unsqueeze(-1) - k_positions.unsqueeze(-2)  # (..., t, s)
         return rearrange(self.table[self.buckets(distance)], "... t s h -> ... h t s")
+
+
+class Temperature(LoggingModule):
+    """Multiply the query at position i by 1 + a ln(1 + floor((i + first) / length)): scores stay apart in long texts.
+
+    Llama 4, Meta 2025; after Nakanishi 2025, arXiv:2501.19399.
+    Shape: q (b, h, t, p), positions (t,) or (b, t) -> (b, h, t, p).
+    """
+
+    def __init__(self, scale: float, *, length: int, first: int = 0):
+        super().__init__()
+        self.scale, self.length, self.first = scale, length, first
+
+    @classmethod
+    def from_config(cls, cfg: LayerConfig) -> "Temperature | None":
+        own = cfg.attention
+        if own.temperature_scale is None:
+            return None
+        return cls(own.temperature_scale, length=own.temperature_len, first=own.temperature_first)
+
+    def extra_repr(self) -> str:
+        return f"{self.scale}, length={self.length}, first={self.first}"
+
+    @log_io("b h t p, ... t -> b h t p")
+    def forward(self, q: Tensor, positions: Tensor) -> Tensor:
+        steps = (positions.clamp(min=0) + self.first) // self.length
+        factor = 1 + self.scale * torch.log1p(steps.float())
+        factor = factor.unsqueeze(-1) if positions.dim() == 1 else rearrange(factor, "b t -> b 1 t 1")
+        return (widen(q) * factor).type_as(q)
 
 
 # kinds act on the embedding, on queries and keys (a class for each rope.layout), or on the scores

@@ -8,7 +8,7 @@ from transformers.core_model_loading import revert_weight_conversion
 from config import Config, ModelConfig, override, replace
 from families import FAMILIES
 from families.family import Family
-from families.sizing import is_whole
+from families.sizing import attends, is_whole
 from families.weights import weights_of
 from presets import load_preset, tiny
 
@@ -20,7 +20,29 @@ FORMS = {"defaults": ("apertus", {"hidden_act": "relu2"}),
          "head-norms": ("stablelm", {"qk_layernorm": True}),
          "fixed-ntk": ("hunyuan_v1_dense", {"rope_scaling": {"type": "dynamic", "alpha": 50.0, "factor": 1.0}}),
          "partial": ("phi3", {"partial_rotary_factor": 0.75, "sliding_window": 2047}),
-         "thetas": ("granite_swa", {"layer_rope_theta": [0, 50, 10_000, 50] * 6})}
+         "thetas": ("granite_swa", {"layer_rope_theta": [0, 50, 10_000, 50] * 6}),
+         "llama4-scaled": ("llama4_text", {"rope_scaling": {  # with QK-norm, and experts in every layer
+             "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+             "original_max_position_embeddings": 8192}}),
+         "near-experts": ("phimoe", {"router_jitter_noise": 1.0, "lm_head_bias": True}),
+         "cohere-dense": ("cohere2_moe", {  # a dense layer, an expert of all tokens, sigmoids, RMSNorm
+             "first_k_dense_replace": 1, "num_hidden_layers": 6, "prefix_dense_intermediate_size": 45056,
+             "num_shared_experts": 1, "shared_expert_combination_strategy": "sum", "expert_selection_fn": "sigmoid",
+             "norm_topk_prob": False, "rms_norm_eps": 1e-6}),
+         "glm-qk-norm": ("glm4_moe", {"use_qk_norm": True}),
+         "granite-shared": ("granitemoeshared", {"shared_intermediate_size": 1024})}
+# fields without which the defaults of a class are no model, or its router has no choice
+NEEDED = {"dots1": {"n_routed_experts": 128, "n_shared_experts": 2, "num_experts_per_tok": 6},
+          "glm4_moe": {"head_dim": 128}, "hunyuan_v1_moe": {"head_dim": 128, "num_experts": 64, "moe_topk": 8}}
+
+
+# the id of padding of classes that must have one, whose vector gets no gradient: it is not in the text of the tests
+PADDING = {"modernbert-decoder": 3}
+
+
+def ends(family: Family) -> dict[str, int | None]:
+    """The special tokens of a config.json, of which a small vocabulary has few."""
+    return {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": PADDING.get(family.model_type)}
 
 
 def toy(name: str, *, vocab_size: int = VOCAB) -> ModelConfig:
@@ -28,25 +50,33 @@ def toy(name: str, *, vocab_size: int = VOCAB) -> ModelConfig:
     if name in FAMILY_OF:
         return shrunk(load_preset(name), vocab_size)
     family, cfg = family_of(name), full_size(name)
-    kv_heads = min(cfg.attention.kv_heads, 2 if cfg.attention.num_kv_heads else 4)
-    cfg = override(shrunk(replace(Config(), model=cfg), vocab_size), {
-        "dim": 64, "attention.num_heads": 4, "attention.num_kv_heads": kv_heads})
+    sizes = {"dim": 64, "attention.num_heads": 4}
+    if attends(cfg):
+        kv_heads = min(cfg.attention.kv_heads, 2 if cfg.attention.num_kv_heads else 4)
+        sizes["attention.num_kv_heads"] = kv_heads
+    cfg = override(shrunk(replace(Config(), model=cfg), vocab_size), sizes)
     return family.read(family.write(cfg))  # of the sizes, those that it can have
 
 
 def full_size(name: str) -> ModelConfig:
     """A preset, or the defaults of a family or of a form of it."""
-    return load_preset(name).model if name in FAMILY_OF else family_of(name).read(FORMS.get(name, ("", {}))[1])
+    if name in FAMILY_OF:
+        return load_preset(name).model
+    family = family_of(name)
+    return family.read(NEEDED.get(family.model_type, {}) | FORMS.get(name, ("", {}))[1])
 
 
 def shrunk(full: Config, vocab_size: int) -> ModelConfig:
     cfg = tiny(full, vocab_size=vocab_size, max_seq_len=32).model
     off = dict.fromkeys(("embed_dropout", "attention.dropout", "residual_dropout", "mlp_dropout"), 0.0)
     off |= {} if cfg.attention.scale is None else {"attention.scale": 1 / 3}  # that of narrower heads
+    off |= {"logit_scale": max(cfg.logit_scale, 0.25)}  # logits of narrower models are smaller
     off |= {} if cfg.attention.clip is None else {"attention.clip": 0.4}  # below the largest values
     off |= {"llama3": {"rope.original_len": 8, "rope.theta": 50.0},  # shorter than a text
             "yarn": {"rope.original_len": 30, "rope.theta": 100.0, "rope.beta_fast": 8.0, "rope.beta_slow": 0.5},
             }.get(cfg.rope.scaling, {})
+    if any(layer.attention.temperature_scale for layer in cfg.by_kind.values()):  # shorter than a text
+        off |= {"attention.temperature_len": 8} | ({"rope.original_len": 8} if cfg.rope.scaling == "yarn" else {})
     off |= dict.fromkeys(("moe.balance_loss", "moe.router_z_loss"), 0.0)  # theirs have none of these
     return override(cfg, off | {"num_layers": len(cfg.layers) + (not is_whole(full.model))})
 

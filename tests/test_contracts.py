@@ -50,6 +50,10 @@ VARIANTS |= {
                                  "mlp_bias", "head_bias", "norm_bias"), True),
     "norm without scale": {"norm_affine": False, "qk_norm": "head"},
     "norm around one": {"norm": "rms", "norm_unit_offset": True, "qk_norm": "full"},
+    "norm around one, queries without scale": {"norm": "rms", "norm_unit_offset": True, "qk_norm": "head",
+                                               "attention.qk_norm_affine": False},
+    "as ModernBERT": {"embed_norm": True, "skip_first_norm": True, "head_dense": "gelu", "head_bias": True,
+                      "tie_embeddings": True, "norm": "layer"},
     "norm after the embedding": {"embed_norm": True},
     "no final norm": {"final_norm": False},
     "attention.window": {"attention.window": 5},
@@ -102,6 +106,8 @@ VARIANTS |= {
     "experts after a dense layer": {"layers": ("base", "routed"), "num_layers": 3, "kinds": {"routed": {
         "mlp": "moe", "moe.expert": "mlp", "moe.renormalise": False, "hidden_dim": 10, "moe.num_experts": 5}},
         "inner_norm": True},
+    "experts chosen in turn": {"mlp": "moe", "moe.scores": "sparsemixer", "moe.margin": 3.0, "moe.top_k": 3,
+                               "moe.renormalise": False},
     "one clamped expert, its input weighted": {"mlp": "moe", "moe.expert": "clamped_glu", "clamped_glu.limit": 0.5,
                                                "moe.scores": "sigmoid", "moe.top_k": 1, "moe.renormalise": False,
                                                "moe.weigh_inputs": True, "moe.router_bias": True, "mlp_bias": True},
@@ -112,6 +118,12 @@ VARIANTS |= {
     "latent without positions, eager, with sinks": {
         "mixer": "latent", "position": "none", "attention.backend": "eager", "attention.softcap": 2.0,
         "attention.sinks": True},
+    "tempered": {"attention.temperature_scale": 0.5, "attention.temperature_len": 3, "attention.window": 5,
+                 "position": "none"},
+    "tempered, latent": {"mixer": "latent", "attention.temperature_scale": 0.5, "attention.temperature_len": 3,
+                         "attention.temperature_first": 1},
+    "tempered, borrowed keys": {"attention.temperature_scale": 0.5, "attention.temperature_len": 3,
+                                "attention.share_kv": True, "num_layers": 3},
     "exclusive": {"attention.exclusive": True, "attention.num_kv_heads": 2, "attention.window": 5},
     "exclusive, borrowed keys, gate": {"attention.exclusive": True, "attention.share_kv": True, "num_layers": 3,
                                        "layers": ("first", "base", "base"), "kinds": {"first": {
@@ -153,7 +165,8 @@ VARIANTS |= {
     "norms scaled by depth": {"depth_scaled_norms": True, "layers": ("base", "none")},
     "norms within branches": {"inner_norm": True, "mlp": "glu"},
     "alibi, flatter": {"position": "alibi", "alibi.scale": 0.25},
-    "sinusoidal, longer": {"position": "sinusoidal", "sinusoidal.theta": 500.0},
+    "sinusoidal, longer": {"position": "sinusoidal", "sinusoidal.theta": 500.0, "sinusoidal.layout": "half",
+                           "sinusoidal.first": 2},
     "yarn": {"rope.scaling": "yarn", "rope.factor": 4.0, "rope.original_len": 8, "rope.theta": 100.0,
              "rope.attention_factor": 1.2, "rope.fraction": 2 / 3},
     "llama3": {"rope.scaling": "llama3", "rope.factor": 4.0, "rope.original_len": 8, "rope.theta": 100.0},
@@ -385,7 +398,8 @@ OTHER: dict[str, tuple[Any, dict[str, Any]]] = {
     "latent.rope_dim": (8, LATENT), "latent.v_dim": (10, LATENT), "latent.bias": (True, LATENT),
     "latent.norm_eps": (0.1, LATENT),
     "moe.expert": ("mlp", MOE), "moe.num_experts": (5, MOE), "moe.top_k": (3, MOE), "moe.scores": ("sigmoid", MOE),
-    "moe.renormalise": (False, MOE), "moe.scale": (2.0, MOE), "moe.weigh_inputs": (True, MOE),
+    "moe.renormalise": (False, MOE), "moe.scale": (2.0, MOE), "moe.margin": (5.0, MOE | {"moe.scores": "sparsemixer"}),
+    "moe.weigh_inputs": (True, MOE),
     "moe.num_groups": (4, MOE), "moe.top_groups": (2, MOE | {"moe.num_groups": 4}), "moe.router_bias": (True, MOE),
     "moe.shared_dim": (10, MOE), "moe.shared_gate": (True, MOE | {"moe.shared_dim": 10}),
     "moe.balance_loss": (0.1, MOE), "moe.router_z_loss": (0.1, MOE), "moe.balance_bias": (True, MOE),
@@ -394,6 +408,7 @@ OTHER: dict[str, tuple[Any, dict[str, Any]]] = {
     "engram.max_n": (2, ENGRAM), "engram.num_heads": (1, ENGRAM), "engram.head_dim": (4, ENGRAM),
     "engram.rows": (30, ENGRAM), "engram.conv_len": (2, ENGRAM), "engram.seed": (1, ENGRAM),
     "engram.eos_id": (5, ENGRAM), "engram.norm_eps": (0.1, ENGRAM), "attention.value_embedding": (True, {}),
+    "moe.balance_logits": (True, MOE | {"moe.balance_bias": True}),
     "layers": (("none", "base"), {}), "kinds": ({"x": {"norm": "layer"}}, {"layers": ("x",), "kinds": {"x": {}}}),
     "dim": (32, {}), "num_layers": (3, {}), "attention.num_heads": (2, {}), "attention.num_kv_heads": (2, {}),
     "attention.head_dim": (8, {}),
@@ -407,6 +422,7 @@ OTHER: dict[str, tuple[Any, dict[str, Any]]] = {
     "pointer": (True, {}), "pointer_dim": (7, {"pointer": True}),
     "norm": ("layer", {}), "norm_eps": (0.1, {}), "norm_affine": (False, {}), "norm_bias": (True, {}),
     "norm_unit_offset": (True, {}), "residual": ("post", {}), "final_norm": (False, {}), "embed_norm": (True, {}),
+    "skip_first_norm": (True, {}), "head_dense": ("gelu", {}),
     "qk_norm": ("head", {}), "attention.window": (5, {}),
     "attention.softcap": (1.0, {}), "attention.scale": (1.0, {}), "attention.backend": ("eager", {}),
     "position": ("alibi", {}), "rope.theta": (100.0, {}), "rope.fraction": (1 / 3, {}),
@@ -424,6 +440,9 @@ OTHER: dict[str, tuple[Any, dict[str, Any]]] = {
     "attention.exclusive": (True, {}), "layer_scale": (0.1, {}), "drop_branch": (0.9, {}),
     "skip_to_embedding": (True, {}), "canon": (("mlp",), {}), "canon_len": (3, {"canon": ("mixer",)}),
     "token_shift": (("mlp",), {}), "smear": (True, {}),
+    "attention.temperature_scale": (0.9, {"attention.temperature_scale": 0.5, "attention.temperature_len": 3}),
+    "attention.temperature_len": (3, {"attention.temperature_scale": 0.5}),
+    "attention.temperature_first": (1, {"attention.temperature_scale": 0.5, "attention.temperature_len": 3}),
     "attention.gate": ("channel", {}), "attention.sinks": (True, {}),
     "attention.value_residual": ("fixed", {}), "attention.share_kv": (True, {}),
     "attention.differential": (True, {}), "token_scale": (True, {}), "unit_weights": (True, {}),
@@ -439,6 +458,7 @@ OTHER: dict[str, tuple[Any, dict[str, Any]]] = {
     "rope.beta_fast": (1.5, YARN), "rope.beta_slow": (2.0, YARN), "rope.truncate": (False, YARN),
     "rope.attention_factor": (2.0, YARN),
     "alibi.scale": (2.0, {"position": "alibi"}), "sinusoidal.theta": (10.0, {"position": "sinusoidal"}),
+    "sinusoidal.layout": ("half", {"position": "sinusoidal"}), "sinusoidal.first": (2, {"position": "sinusoidal"}),
     "t5.num_buckets": (8, {"position": "t5"}), "t5.max_distance": (20, {"position": "t5", "t5.num_buckets": 8}),
     "t5.shared": (False, {"position": "t5"}),
     "clamped_glu.limit": (0.1, {"mlp": "clamped_glu"}), "clamped_glu.offset": (0.5, {"mlp": "clamped_glu"}),
@@ -576,7 +596,7 @@ def test_every_parameter_has_one_role_and_one_group(flags):
 # ---- flags that would change nothing ----
 
 OFF = (None, False, "none")  # what asks for nothing
-NOT_IN_A_FORWARD = {"max_seq_len", "layers", "kinds"}
+NOT_IN_A_FORWARD = {"max_seq_len", "layers", "kinds", "attention.temperature_scale"}  # the last: in longer texts
 # flags that act, but not at these sizes: a floor of vectors shorter than any here, pairs of channels rounded to one,
 # distances longer than a text
 UNSEEN = {("norm", "cosine"): {"norm_eps"}, ("norm", "l2"): {"norm_eps"},

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 transformers = pytest.importorskip("transformers")
 
-from small_families import TOYS, build_theirs, family_of, toy  # noqa: E402
+from small_families import TOYS, build_theirs, ends, family_of, toy  # noqa: E402
 from small_runs import DATA  # noqa: E402
 from small_tokenizers import byte_level_backend  # noqa: E402
 
@@ -65,8 +65,7 @@ def folders(tmp_path_factory, backend):
         tokenizer_object=backend, eos_token="<|endoftext|>")
     for number, preset in enumerate(SOME):
         cfg = toy(preset, vocab_size=backend.get_vocab_size() + 3)
-        ends = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": None}
-        build_theirs(family_of(preset).write(cfg) | ends).save_pretrained(
+        build_theirs(family_of(preset).write(cfg) | ends(family_of(preset))).save_pretrained(
             place / preset, max_shard_size="30KB" if number % 2 else "5GB")
         words.save_pretrained(place / preset)
     return place

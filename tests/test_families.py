@@ -28,10 +28,12 @@ from tools import unfilled
 transformers = pytest.importorskip("transformers")
 from small_families import (  # noqa: E402
     FAMILY_OF,
+    NEEDED,
     TOYS,
     VOCAB,
     WITHOUT_PRESET,
     build_theirs,
+    ends,
     family_of,
     full_size,
     tensors_of,
@@ -45,7 +47,7 @@ T = 19
 def pair(preset: str) -> tuple[ModelConfig, nn.Module, Model]:
     """(our configuration at toy size, their model with random weights, ours with the same)."""
     cfg, family = toy(preset), family_of(preset)
-    theirs = build_theirs(family.write(cfg) | {"pad_token_id": None, "bos_token_id": 0, "eos_token_id": 0})
+    theirs = build_theirs(family.write(cfg) | ends(family))
     assert type(theirs).__name__ == family.architecture
     return cfg, theirs, ours_with(family, cfg, tensors_of(theirs))
 
@@ -87,7 +89,8 @@ def test_gradients_are_equal(preset):
     loss_of(ours, tokens[:, :-1], tokens[:, 1:]).backward()
     theirs.zero_grad()
     theirs(tokens, labels=tokens).loss.backward()
-    gradients = tensors_of(theirs, {name: parameter.grad for name, parameter in theirs.named_parameters()})
+    gradients = tensors_of(theirs, {name: parameter.grad for name, parameter in theirs.named_parameters()
+                                    if parameter.requires_grad})
     own = dict(ours.named_parameters())
     expected = dict(family_of(preset).weights.to_ours(cfg, own, gradients))
     assert_close({name: parameter.grad for name, parameter in own.items()}, expected, "parity_grad")
@@ -131,15 +134,20 @@ OTHERS = {
     "norm_eps": (1e-2,), "norm": ("layer", "rms"), "activation": ("relu", "silu"), "norm_unit_offset": (True, False),
     "residual": ("branch_post", "post", "pre"), "position": ("none", "alibi"), "rope.theta": (77.0,),
     "rope.layout": ("interleaved", "half"), "rope.fraction": (0.5, 1.0), "attention.window": (3, None),
+    "attention.chunk": (3, None),
     "attention.softcap": (0.2, None), "attention.scale": (0.123,), "logit_softcap": (2.0, None),
     "logit_scale": (1.1,), "embed_scale": (1.1,), "residual_scale": (0.9,), "qk_norm": ("head", "full", "none"),
     "rope.scaling": ("linear", "ntk"), "rope.factor": (5.0,),
     "attention.clip": (0.7, None), "attention.qk_norm_bias": (True,), "attention.sinks": (False,),
     "attention.qk_norm_after_rope": (True, False),
-    "rope.truncate": (True, False), "moe.renormalise": (True, False), "moe.scale": (1.1,), "moe.top_k": (1,),
-    "moe.scores": ("sigmoid", "softmax"), "moe.weigh_inputs": (True, False), "moe.num_groups": (2, 1),
-    "moe.top_groups": (1,), "clamped_glu.limit": (0.05,), "clamped_glu.offset": (0.7,),
-    "embed_norm": (False,), "final_norm": (False, True), "pointer": (False,),
+    "rope.truncate": (True, False), "moe.renormalise": (True, False), "moe.scale": (1.1,), "moe.top_k": (1, 2),
+    "moe.scores": ("sigmoid", "softmax"), "moe.margin": (0.9,), "moe.weigh_inputs": (True, False),
+    "moe.num_groups": (2, 1), "moe.top_groups": (1,), "moe.balance_logits": (True, False),
+    "clamped_glu.limit": (0.05,), "clamped_glu.offset": (0.7,),
+    "attention.temperature_scale": (0.3,), "attention.temperature_len": (3,),
+    "attention.temperature_first": (1, 0),
+    "sinusoidal.theta": (77.0,), "sinusoidal.layout": ("interleaved", "half"), "sinusoidal.first": (1,),
+    "head_dense": ("silu",), "embed_norm": (False,), "final_norm": (False, True), "pointer": (False,),
 }
 
 
@@ -151,6 +159,10 @@ def mutations(cfg: ModelConfig) -> dict[str, ModelConfig]:
     named: dict = OTHERS | {name: OTHERS[flag] for name, flag in of_kinds.items() if flag in OTHERS}
     if cfg.embed_norm:  # which undoes a factor before it
         del named["embed_scale"]
+    if cfg.residual == "branch_post" and cfg.moe.shared_dim is None:  # so does a norm after experts alone
+        del named["moe.scale"]
+    if all(layer.attention.temperature_scale is None for layer in cfg.by_kind.values()):
+        del named["attention.temperature_scale"]  # which acts in longer texts
     for name, values in named.items():
         for value in values:
             if value == get(cfg, name):
@@ -189,8 +201,9 @@ def test_a_wrong_flag_breaks_the_equality(preset):
 # flags of presets that say how many weights there are, or nothing about the logits
 IN_WEIGHTS = {"dim", "num_layers", "hidden_dim", "vocab_size", "max_seq_len", "attention.num_heads",
               "attention.num_kv_heads", "attention.head_dim", "tie_embeddings", "mlp", "mlp_bias", "norm_bias",
-              "head_bias", "norm_affine", "kinds", "layers", "rope.original_len", "moe.expert", "moe.num_experts",
-              "moe.shared_dim", "moe.shared_gate", "moe.router_bias", "moe.balance_bias"}
+              "head_bias", "skip_first_norm", "norm_affine", "attention.qk_norm_affine", "kinds", "layers",
+              "rope.original_len", "moe.expert", "moe.num_experts", "moe.shared_dim",
+              "moe.shared_gate", "moe.router_bias", "moe.balance_bias"}
 
 
 @pytest.mark.parametrize("preset", TOYS)
@@ -224,7 +237,7 @@ def test_other_values_of_the_fields_of_a_config_json_are_equal_too(preset):
     implied = {part.name for part in family.fields if isinstance(part, Implied)}
     written = {name: value for name, value in written.items() if value is not None and name not in implied}
     written |= {name: value for name, value in family.write(family.read(written)).items() if name in implied}
-    theirs = build_theirs(written | {"pad_token_id": None, "bos_token_id": 0, "eos_token_id": 0})
+    theirs = build_theirs(written | ends(family))
     cfg = family.read(theirs.config.to_dict())
     assert not family.misfits(cfg)
     with torch.no_grad():
@@ -263,8 +276,9 @@ def test_a_config_json_returns_as_it_came(preset):
 @pytest.mark.parametrize("model_type", FAMILIES)
 def test_what_a_config_json_leaves_out_has_the_default_of_their_class(model_type):
     family = FAMILIES[model_type]
-    theirs = transformers.AutoConfig.for_model(model_type)
-    assert not differences(family.read({}), family.read(theirs.to_dict()))
+    needed = NEEDED.get(model_type, {})
+    theirs = transformers.AutoConfig.for_model(model_type, **needed)
+    assert not differences(family.read(needed), family.read(theirs.to_dict()))
 
 
 def test_older_fields_are_read():
@@ -275,6 +289,9 @@ def test_older_fields_are_read():
     assert gemma3.at(0).rope.theta == 1e3 and gemma3.at(1).rope.theta == 1e5 and len(gemma3.layers) == 2
     assert FAMILIES["internlm3"].read({"qkv_bias": True, "bias": True}).mlp_bias
     assert FAMILIES["gpt2"].read({"n_embd": 12, "n_head": 1}).hidden_width == 48  # not rounded up
+    assert FAMILIES["minimax_m2"].read({"rotary_dim": 64}).rope.fraction == 0.5
+    ernie = FAMILIES["ernie4_5_moe"].read({"moe_layer_interval": 3, "moe_layer_end_index": 20})
+    assert [i for i in range(28) if ernie.at(i).mlp == "moe"] == [2, 5, 8, 11, 14, 17, 20]
     granite = FAMILIES["granite_swa"].read({"layer_rope_theta": [0, 1e4, 1e4, 5e5] * 6})
     assert [granite.at(i).position for i in range(5)] == ["none", "rope", "rope", "rope", "none"]
     assert granite.at(3).rope.theta == 5e5 and granite.at(3).attention.window == 128
@@ -317,6 +334,12 @@ def test_older_fields_are_read():
     ("gemma2", {"use_bidirectional_attention": True}, "use_bidirectional_attention=True"),
     ("gemma2", {"layer_types": ["chunked_attention"] * 26}, "'chunked_attention', which is not known"),
     ("gemma2", {"layer_types": ["full_attention"]}, "layer_types has 1 layers, and num_hidden_layers=26"),
+    ("ministral3", {"rope_parameters": {"rope_type": "default"}}, "rope_parameters has no llama_4_scaling_beta"),
+    ("llama4_text", {"attention_chunk_size": None}, "and attention_chunk_size a number"),
+    ("cohere2_moe", {"num_shared_experts": 1}, "shared_expert_combination_strategy='average' is not known here"),
+    ("hy_v3", {"mlp_layer_types": ["dense"]}, "mlp_layer_types is not a list of dense or sparse for each of the 80"),
+    ("ernie4_5_moe", {"use_bias": True}, "use_bias=True"), ("dots1", {}, "n_shared_experts=None"),
+    ("hunyuan_v1_moe", {"moe_topk": [1, 2]}, "top_k"),
     ("gemma2", {"query_pre_attn_scalar": 0}, "query_pre_attn_scalar=0 is wrong"),
 ])
 def test_a_field_that_is_not_understood_is_refused_by_name(model_type, wrong, sentence):

@@ -55,6 +55,8 @@ KINDS = {
     "E": {"moe.scores": "sigmoid", "moe.renormalise": False, "moe.top_k": 1, "moe.weigh_inputs": True},
     "groups of a softmax": {"moe.renormalise": False, "moe.num_groups": 2, "moe.top_groups": 1},
     "gpt-oss": {"moe.expert": "clamped_glu", "mlp_bias": True, "moe.router_bias": True, "activation": "quick_gelu"},
+    "in turn": {"moe.scores": "sparsemixer", "moe.margin": 2.0, "moe.renormalise": False, "moe.top_k": 3},
+    "bias of logits": {"moe.scores": "sigmoid", "moe.balance_bias": True, "moe.balance_logits": True},
     "gated": {"moe.shared_dim": 16, "moe.shared_gate": True, "moe.expert": "mlp"},
 }
 
@@ -79,8 +81,9 @@ def expert(layer: MoE, number: int, x: torch.Tensor) -> torch.Tensor:
 def of_token(layer: MoE, x: torch.Tensor) -> torch.Tensor:
     """The layer's result for one token, one expert after the other."""
     cfg, logits = layer.router.cfg, layer.router.logits(x)
-    scores = logits.softmax(0) if cfg.scores == "softmax" else logits.sigmoid()
-    ranks = scores if layer.router.balance is None else scores + layer.router.balance
+    scores = logits.sigmoid() if cfg.scores == "sigmoid" else logits.softmax(0)
+    ranks = logits if cfg.balance_logits else scores
+    ranks = ranks if layer.router.balance is None else ranks + layer.router.balance
     numbers, size = range(cfg.num_experts), cfg.num_experts // cfg.num_groups
     groups = [list(numbers[i:i + size]) for i in numbers[::size]]
     best = 1 if cfg.scores == "softmax" else 2
@@ -89,8 +92,13 @@ def of_token(layer: MoE, x: torch.Tensor) -> torch.Tensor:
     chosen = sorted(allowed, key=lambda i: -ranks[i].item())[:cfg.top_k]
     total = sum(scores[i] for i in chosen) if cfg.renormalise else 1.0
     y = torch.zeros_like(x)
-    for i in chosen:
-        share = cfg.scale * scores[i] / total
+    for place, i in enumerate(chosen):
+        score = scores[i]
+        if cfg.scores == "sparsemixer":  # a softmax over those that are left and near
+            near = [j for j in numbers if j not in chosen[:place] and
+                    (logits[i] - logits[j]) <= cfg.margin * max(logits[j].abs(), logits[i])]
+            score = logits[i].exp() / logits[near].exp().sum()
+        share = cfg.scale * score / total
         y = y + (expert(layer, i, share * x) if cfg.weigh_inputs else share * expert(layer, i, x))
     if layer.shared is not None:
         shared = layer.shared.mlp(x)
@@ -237,6 +245,8 @@ def test_bfloat16_and_autocast_are_near_float32():
     ({"moe.num_groups": 2, "moe.top_groups": 3}, "moe.top_groups=3 is more than num_groups=2"),
     ({"moe.num_groups": 4, "moe.top_k": 3}, "moe.top_k=3 is more than the 2 experts"),
     ({"moe.num_groups": 8, "moe.scores": "sigmoid"}, "leaves one expert in a group"),
+    ({"moe.scores": "sparsemixer", "moe.balance_bias": True}, "scores=sparsemixer takes the best experts in turn"),
+    ({"moe.margin": 0.1}, "moe.margin=0.1 would change nothing"),
     ({"moe.shared_gate": True}, "moe.shared_gate=True would change nothing"),
     ({"moe.balance_loss": -1.0}, "moe.balance_loss=-1.0"),
     ({"mlp": "glu", "moe.top_k": 3}, "moe.top_k=3 would change nothing: it acts only when a layer has moe"),

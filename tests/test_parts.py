@@ -57,6 +57,20 @@ def test_scaled_frequencies_are_those_of_transformers(scaling, flags, theirs, fr
     assert_close(sin[1], (3 * frequencies).sin() * factor, "same")
 
 
+@pytest.mark.parametrize("mixer", ["attention", "latent"])
+def test_queries_grow_with_the_logarithm_of_their_position(mixer):
+    flags = {"attention.temperature_scale": 0.5, "attention.temperature_len": 3, "attention.temperature_first": 1}
+    tempered, plain = small_model(mixer=mixer, **flags).blocks[0].mixer, small_model(mixer=mixer).blocks[0].mixer
+    plain.load_state_dict(tempered.state_dict())
+    x, positions = torch.randn(2, 7, 24), torch.arange(7)
+    found, expected = (mixer.branch.project(x, positions) for mixer in (tempered, plain))
+    for i in range(7):
+        factor = 1 + 0.5 * math.log(1 + (i + 1) // 3)
+        for q, base in list(zip(found, expected, strict=True))[:1 if mixer == "attention" else 2]:
+            assert_close(q[:, :, i], base[:, :, i] * factor, "same")
+    assert_close(found[-2:], expected[-2:], "rounding")  # not what they meet
+
+
 def test_ntk_slows_the_lowest_frequency_by_the_factor_and_leaves_the_highest():
     plain, scaled = RoPE(16, RopeConfig()), RoPE(16, RopeConfig(scaling="ntk", factor=8.0))
     assert scaled.frequencies[0] == plain.frequencies[0]
@@ -433,11 +447,28 @@ def test_canon_layers_stand_behind_the_norms_of_their_branches():
     assert_close(block(Stream(x), context).x, x_1 + mlp.part(mlp.conv(block.mlp.norm(x_1), context)), "same")
 
 
+# ---- ModernBERT ----
+
+
+def test_a_model_may_begin_without_a_norm_and_end_with_a_dense_layer():
+    model, tokens = small_model(embed_norm=True, skip_first_norm=True, head_dense="gelu"), small_tokens()
+    (first, second), context, head = model.blocks, model.read(tokens).context, model.head
+    assert not list(first.mixer.norm.parameters()) and list(first.mlp.norm.parameters())
+    x = model.embed(tokens, torch.arange(13))
+    x = x + first.mixer.branch(x, context)
+    x = x + first.mlp.branch(first.mlp.norm(x))
+    x = model.norm(second(Stream(x), context).x)
+    expected = head.unembed(head.transform.norm(F.gelu(head.transform.dense(x))))
+    assert_close(model(tokens), expected, "same")
+    with pytest.raises(ValueError, match="skip_first_norm=True would change nothing"):
+        small_config(skip_first_norm=True, residual="branch_post")
+
+
 # ---- Grok-1 ----
 
 
 def of_grok(model: nn.Module, tokens: torch.Tensor) -> torch.Tensor:
-    """The logits as xai-org/grok-1 computes them, without its experts: one sequence."""
+    """The logits as xai-org/grok-1 computes them: one sequence."""
     def norm(x, scale):
         return x / (x.square().mean(-1, keepdim=True) + 1e-5).sqrt() * scale
 
@@ -445,6 +476,13 @@ def of_grok(model: nn.Module, tokens: torch.Tensor) -> torch.Tensor:
         angles = torch.arange(len(tokens))[:, None] / 10_000 ** (torch.arange(0, x.shape[-1], 2) / x.shape[-1])
         a, b = x.chunk(2, dim=-1)
         return torch.cat((a * angles.cos() - b * angles.sin(), b * angles.cos() + a * angles.sin()), dim=-1)
+
+    def mix(x, mlp):  # a softmax over all experts, of which the two best act; their shares do not sum to 1
+        shares, chosen = (x @ mlp.router.logits.weight.T).softmax(-1).topk(2)
+        gate, up, out = (getattr(mlp.experts, name).weight for name in ("gate", "up", "out"))
+        return torch.stack([sum(share * (out[e] @ (F.gelu(gate[e] @ row, approximate="tanh") * (up[e] @ row)))
+                                for share, e in zip(*pair, strict=True))
+                            for row, *pair in zip(x, shares, chosen, strict=True)])
 
     h = model.embed.tokens.weight[tokens] * model.cfg.dim**0.5
     for block in model.blocks:
@@ -457,9 +495,7 @@ def of_grok(model: nn.Module, tokens: torch.Tensor) -> torch.Tensor:
         future = torch.ones(len(tokens), len(tokens)).triu(1).bool()
         y = (scores.masked_fill(future, -math.inf).softmax(-1) @ v).transpose(0, 1).flatten(1)
         h = h + norm(mixer.branch.out(y), mixer.post_norm.scale)
-        x = norm(h, mlp.norm.scale)
-        x = F.gelu(mlp.branch.gate(x), approximate="tanh") * mlp.branch.up(x)
-        h = h + norm(mlp.branch.out(x), mlp.post_norm.scale)
+        h = h + norm(mix(norm(h, mlp.norm.scale), mlp.branch), mlp.post_norm.scale)
     return norm(h, model.norm.scale) @ model.embed.tokens.weight.T * 0.5773502691896257
 
 
@@ -473,7 +509,8 @@ def test_grok_is_its_formulas():
     gradients = [torch.autograd.grad(y.square().mean(), list(model.parameters())) for y in (found, expected)]
     assert_close(*gradients, "parity_grad")
     for changes in ({"attention.softcap": 3.0}, {"attention.scale": 1.0}, {"logit_scale": 1.0}, {"embed_scale": 1.0},
-                    {"residual": "branch_post"}, {"activation": "silu"}, {"rope.theta": 99.0}, {"norm_eps": 0.1}):
+                    {"residual": "branch_post"}, {"activation": "silu"}, {"rope.theta": 99.0}, {"norm_eps": 0.1},
+                    {"moe.top_k": 3}, {"moe.renormalise": True}, {"moe.scores": "sigmoid"}):
         other = Model(override(cfg, changes))
         other.load_state_dict(model.state_dict(), strict=False)
         assert not torch.allclose(other(tokens)[0], expected, atol=1e-3), changes

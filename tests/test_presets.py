@@ -26,8 +26,9 @@ from training.step import TrainState
 ROOT = Path(__file__).resolve().parent.parent
 EMPTY = tuple(f"ladder-0{rung}" for rung in range(1, 5))  # rungs without a mixer and an MLP
 SCALABLE = [name for name in PRESETS if not name.startswith(EMPTY)]
-SIZES = {"dim", "num_layers", "hidden_dim", "vocab_size", "max_seq_len", "rope.original_len", "moe.shared_dim"} | {
-    f"attention.{name}" for name in ("num_heads", "num_kv_heads", "head_dim", "window", "scale")} | {
+SIZES = {"dim", "num_layers", "hidden_dim", "vocab_size", "max_seq_len", "rope.original_len", "moe.shared_dim",
+         "attention.temperature_len"} | {
+    f"attention.{name}" for name in ("num_heads", "num_kv_heads", "head_dim", "window", "chunk", "scale")} | {
     f"latent.{name}" for name in ("kv_rank", "q_rank", "nope_dim", "rope_dim", "v_dim")}
 
 
@@ -54,7 +55,7 @@ def test_a_scaled_preset_has_the_parameters_and_the_proportions(preset):
     assert 12 <= width <= 48 and model.max_seq_len == min(256, whole.model.max_seq_len)
     if model.attention.kv_heads > 1 or heads_to_a_group(whole.model) < 20:  # falcon's 71 heads do not fit
         assert heads_to_a_group(model) == heads_to_a_group(whole.model)
-    windows = {layer.attention.window for layer in model.by_kind.values()} - {None}
+    windows = {layer.attention.window or layer.attention.chunk for layer in model.by_kind.values()} - {None}
     assert all(32 <= window <= 128 for window in windows)
 
 

@@ -13,7 +13,7 @@ from modules.masks import Mask, Pattern, make_mask
 from modules.mixers.blocked import Bias, attend_in_blocks, block_of
 from modules.mixers.kv_cache import Keys, KVCache, make_kv_cache
 from modules.norm import norm_maker
-from modules.position import BIASES
+from modules.position import BIASES, Temperature
 from modules.qk_norm import qk_norm_maker
 from modules.rope import ROTARY
 from modules.stream import Context
@@ -80,7 +80,7 @@ class Attention(LoggingModule):
         qk_norm: Callable[..., tuple[nn.Module, nn.Module]], norm_after_rope: bool,
         rotary: nn.Module | None, distance_bias: nn.Module | None,
         attend: Callable[[], nn.Module], pattern: Pattern, clip: float | None, gate: Callable[[], nn.Module] | None,
-        inner_norm: nn.Module | None, exclusive: bool, own_kv: bool = True,
+        inner_norm: nn.Module | None, exclusive: bool, temperature: nn.Module | None, own_kv: bool = True,
         value_embedding: Callable[[], nn.Module] | None = None,
     ):
         super().__init__()
@@ -98,6 +98,7 @@ class Attention(LoggingModule):
         self.clip = nn.Identity() if clip is None else nn.Hardtanh(-clip, clip)
         self.rotary, self.distance_bias, self.attend = rotary, distance_bias, attend()
         self.value_embedding = value_embedding() if own_kv and value_embedding else None
+        self.temperature = temperature
         self.exclusive = Exclusive(num_heads) if exclusive else None
         self.gate, self.inner_norm = gate and gate(), nn.Identity() if inner_norm is None else inner_norm
         self.out = nn.Linear(num_heads * head_dim, dim, bias=out_bias)
@@ -119,7 +120,10 @@ class Attention(LoggingModule):
         if self.rotary is not None:
             angles = self.rotary.angles(positions)
             q, k = self.rotary(q, angles), self.rotary(k, angles)
-        return self.q_post_norm(q), self.k_post_norm(k), v
+        return self.tempered(self.q_post_norm(q), positions), self.k_post_norm(k), v
+
+    def tempered(self, q: Tensor, positions: Tensor) -> Tensor:
+        return q if self.temperature is None else self.temperature(q, positions)
 
     def read(self, x: Tensor, context: Context) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values, with what the table of the vocabulary adds to values."""
@@ -173,9 +177,9 @@ def options_of(cfg: LayerConfig) -> dict[str, Any]:
         "qk_norm": qk_norm_maker(cfg), "norm_after_rope": own.qk_norm_after_rope,
         "rotary": ROTARY[rope.layout](p, rope) if cfg.position == "rope" else None,
         "distance_bias": BIASES[cfg.position].from_config(cfg) if cfg.position in BIASES else None,
-        "exclusive": own.exclusive,
         "value_embedding": partial(ValueEmbedding, cfg.padded_vocab_size, dim=cfg.dim, num_kv_heads=own.kv_heads,
                                    head_dim=p) if own.value_embedding else None,
+        "exclusive": own.exclusive, "temperature": Temperature.from_config(cfg),
         "attend": partial(make_attend, cfg), "clip": own.clip, "gate": None if own.gate == "none" else gate,
         "inner_norm": norm_maker(cfg)(own.num_heads * p) if cfg.inner_norm else None,
     }

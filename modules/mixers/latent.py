@@ -13,6 +13,7 @@ from modules.mixers.attention import what_is_seen
 from modules.mixers.blocked import attend_in_blocks, block_of
 from modules.mixers.kv_cache import KVCache, make_kv_cache
 from modules.norm import RMSNorm, norm_maker
+from modules.position import Temperature
 from modules.rope import ROTARY
 from modules.stream import Context
 from tools import LoggingModule, log_io
@@ -47,6 +48,7 @@ class LatentAttention(LoggingModule):
     def __init__(
         self, dim: int, latent: LatentConfig, *, num_heads: int, out_bias: bool, rotary: nn.Module | None,
         attend: Callable[[], nn.Module], pattern: Pattern, inner_norm: nn.Module | None,
+        temperature: nn.Module | None,
     ):
         super().__init__()
         self.sizes, self.num_heads, self.pattern = latent, num_heads, pattern
@@ -55,7 +57,7 @@ class LatentAttention(LoggingModule):
         self.kv_down = nn.Linear(dim, latent.kv_rank + latent.rope_dim, bias=latent.bias)
         self.kv_norm = RMSNorm(latent.kv_rank, eps=latent.norm_eps)
         self.kv_up = nn.Linear(latent.kv_rank, num_heads * (latent.nope_dim + latent.v_dim), bias=False)
-        self.rotary, self.attend = rotary, attend()
+        self.rotary, self.attend, self.temperature = rotary, attend(), temperature
         self.inner_norm = nn.Identity() if inner_norm is None else inner_norm
         self.out = nn.Linear(num_heads * latent.v_dim, dim, bias=out_bias)
 
@@ -64,7 +66,7 @@ class LatentAttention(LoggingModule):
         own, latent = cfg.attention, cfg.latent
         return cls(cfg.dim, latent, num_heads=own.num_heads, out_bias=own.out_bias, pattern=Pattern.of(own),
                    rotary=ROTARY[cfg.rope.layout](latent.rope_dim, cfg.rope) if cfg.position == "rope" else None,
-                   attend=lambda: make_kernel(cfg),
+                   attend=lambda: make_kernel(cfg), temperature=Temperature.from_config(cfg),
                    inner_norm=norm_maker(cfg)(own.num_heads * latent.v_dim) if cfg.inner_norm else None)
 
     def make_cache(self, max_len: int) -> KVCache:
@@ -81,6 +83,8 @@ class LatentAttention(LoggingModule):
         if self.rotary is not None:
             angles = self.rotary.angles(positions)
             q_turned, k_turned = self.rotary(q_turned, angles), self.rotary(k_turned, angles)
+        if self.temperature is not None:
+            q, q_turned = self.temperature(q, positions), self.temperature(q_turned, positions)
         return q, q_turned, latent, k_turned
 
     @log_io("b t d -> b t d")

@@ -101,7 +101,8 @@ class BorrowingAttention(SharingAttention):
     def queries(self, x: Tensor, positions: Tensor) -> Tensor:
         q = rearrange(self.clip(self.q_full_norm(self.q(x))), "b t (h p) -> b h t p", p=self.head_dim)
         q = self.q_norm(q)
-        return self.q_post_norm(q if self.rotary is None else self.rotary(q, self.rotary.angles(positions)))
+        q = self.q_post_norm(q if self.rotary is None else self.rotary(q, self.rotary.angles(positions)))
+        return self.tempered(q, positions)
 
     def find_keys(self, x: Tensor, context: Context, cache: None, stream: Stream) -> tuple[Tensor, Keys, Stream]:
         keys = tuple(stream.carried[name] for name in names_of_keys(self.pattern))

@@ -16,7 +16,6 @@ from modules.stream import Carrying, Context, Stream
 from tools import LoggingModule, log_io
 
 TINY = 1e-20  # keeps a sum of scores above 0
-SCORES = {"softmax": lambda logits: logits.softmax(-1), "sigmoid": torch.sigmoid}
 
 
 class Routed(NamedTuple):
@@ -35,14 +34,15 @@ class Router(Float32Buffers):
     `scale`. With `num_groups`, a token chooses within the `top_groups` best groups; a group is as good as its best
     expert or, of sigmoids, as its best two together.
 
-    With `balance_bias` a number of each expert is added to its score for the choice alone. After each step it moves by
+    With `balance_bias` a number of each expert is added to its score, or with `balance_logits` to its logit, for the
+    choice alone. After each step it moves by
     `bias_rate` towards an equal load, so no loss is needed (Wang et al. 2024, arXiv:2408.15664). It is not learned.
     Shape: x (n, d) -> Routed; the logits and scores (n, e) in float32.
     """
 
     def __init__(self, dim: int, cfg: MoeConfig):
         super().__init__()
-        self.cfg, self.score = cfg, SCORES[cfg.scores]
+        self.cfg = cfg
         self.logits = nn.Linear(dim, cfg.num_experts, bias=cfg.router_bias)
         self.balance = nn.Buffer(torch.empty(cfg.num_experts)) if cfg.balance_bias else None
         self.counts = nn.Buffer(torch.empty(cfg.num_experts), persistent=False)  # tokens of each expert in this step
@@ -60,9 +60,9 @@ class Router(Float32Buffers):
     @log_io
     def forward(self, x: Tensor) -> tuple[Routed, dict[str, Tensor]]:
         logits = widen(self.logits(x))
-        scores = self.score(logits)
-        experts = self.choose(scores)
-        shares = scores.gather(1, experts)
+        scores = logits.sigmoid() if self.cfg.scores == "sigmoid" else logits.softmax(-1)
+        experts = self.choose(logits if self.cfg.balance_logits else scores)
+        shares = self.share(logits, scores, experts)
         if self.cfg.renormalise:
             shares = shares / (shares.sum(-1, keepdim=True) + TINY)
         chosen = experts.flatten()
@@ -81,6 +81,10 @@ class Router(Float32Buffers):
             allowed = torch.zeros_like(best).scatter(1, best.topk(self.cfg.top_groups).indices, 1.0).bool()
             ranks = rearrange(groups.where(allowed.unsqueeze(-1), -torch.inf), "n group e -> n (group e)")
         return ranks.topk(self.cfg.top_k).indices
+
+    def share(self, logits: Tensor, scores: Tensor, experts: Tensor) -> Tensor:
+        """The share of each chosen expert. Shape: (n, e), (n, e), (n, k) -> (n, k)."""
+        return scores.gather(1, experts)
 
     def losses(self, logits: Tensor, scores: Tensor, counts: Tensor) -> dict[str, Tensor]:
         """The losses of this layer, times their coefficients.
@@ -104,6 +108,27 @@ class Router(Float32Buffers):
         if self.balance is not None:
             self.balance.add_((mean - self.counts).sign(), alpha=self.cfg.bias_rate)
         self.counts.zero_()
+
+
+class SparseMixer(Router):
+    """A router whose choices come one after the other, each with a softmax over the experts near the best that is left.
+
+    Liu et al. 2024 (GRIN), arXiv:2409.12136, at inference: the best is chosen. In training they draw one of those near
+    it, and correct the gradient for the draw; here the choice and the gradient are those of inference.
+    Shape: x (n, d) -> Routed.
+    """
+
+    def share(self, logits: Tensor, scores: Tensor, experts: Tensor) -> Tensor:
+        left, shares = logits, []
+        for chosen in experts.split(1, dim=1):  # (n, 1), the best first
+            best = logits.gather(1, chosen)
+            is_far = (best - logits) / logits.abs().maximum(best) > self.cfg.margin
+            shares.append(left.masked_fill(is_far, -torch.inf).softmax(-1).gather(1, chosen))
+            left = left.scatter(1, chosen, -torch.inf)
+        return torch.cat(shares, dim=1)
+
+
+ROUTERS = {"softmax": Router, "sigmoid": Router, "sparsemixer": SparseMixer}
 
 
 def routers(model: nn.Module) -> dict[str, Router]:
@@ -165,7 +190,8 @@ class MoE(Carrying):
             mlp = kind.from_config(override(cfg, {"hidden_dim": cfg.moe.shared_dim}))
             shared = SharedExpert(mlp, cfg.dim, gated=cfg.moe.shared_gate)
         layers = [cfg.model.by_kind[cfg.model.kind_at(i)] for i in range(cfg.model.num_layers)]
-        return cls(Router(cfg.dim, cfg.moe), kind(cfg.dim, **kind.options_of(cfg), linear=stack), shared=shared,
+        router = ROUTERS[cfg.moe.scores](cfg.dim, cfg.moe)
+        return cls(router, kind(cfg.dim, **kind.options_of(cfg), linear=stack), shared=shared,
                    weigh_inputs=cfg.moe.weigh_inputs, num_layers=sum(layer.mlp == "moe" for layer in layers))
 
     def num_idle(self) -> int:

@@ -113,7 +113,8 @@ class Wiring(LoggingModule):
 
     @classmethod
     def from_config(cls, cfg: LayerConfig, branch: nn.Module, number: int = 0) -> "Wiring":
-        return cls(branch, partial(branch_norm_maker(cfg), cfg.dim), **joining(cfg))
+        skipped = cfg.model.skip_first_norm and number == 0
+        return cls(branch, nn.Identity if skipped else partial(branch_norm_maker(cfg), cfg.dim), **joining(cfg))
 
     @classmethod
     def begin(cls, x: Tensor, cfg: ModelConfig) -> Tensor:
