@@ -11,40 +11,13 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from config import LayerConfig
-from modules.hashing import hash_multipliers, primes
+from modules.ngrams import IdCache, hash_multipliers, last_tokens, primes
 from modules.norm import RMSNorm, fill
 from modules.precision import widen
 from modules.residuals import RESIDUALS
 from modules.short_conv import BranchCache, ConvCache, ShortConv
 from modules.stream import Context, Stream
 from tools import LoggingModule, log_io
-
-
-class IdCache(ConvCache):
-    """The last ids of each row, (b, n - 1), as a convolution keeps its last inputs; None = no token yet."""
-
-
-def last_tokens(context: Context, *, number: int, absent: int, cache: IdCache | None) -> list[Tensor]:
-    """Each token, the one before it, and so on: `number` tensors (b, t).
-
-    What lies before a text or its document counts as `absent`, and padding too.
-    """
-    tokens, reach = context.tokens, number - 1
-    if context.positions.dim() > 1:
-        tokens = tokens.where(context.positions >= 0, absent)
-    if cache is None or cache.inputs is None:
-        seen = nn.functional.pad(tokens, (reach, 0), value=absent)
-    else:
-        seen = torch.cat((cache.inputs, tokens), dim=1)
-    if cache is not None:
-        cache.inputs = seen[:, seen.shape[1] - reach:].clone()
-    found = [seen[:, reach - back:seen.shape[1] - back] for back in range(number)]
-    if context.documents is not None:
-        ids = nn.functional.pad(context.documents.ids, (reach, 0), value=-1)
-        found = [x.where(ids[:, reach - back:ids.shape[1] - back] == ids[:, reach:], absent)
-                 for back, x in enumerate(found)]
-    return found
-
 
 # ---- bigram: one table for the last two tokens ----
 

@@ -157,6 +157,8 @@ VARIANTS |= {
     "n-grams of several streams": ENGRAM | {"residual": "hyper", "hyper.num_streams": 3},
     "bigrams of several streams": {"memory": "bigram", "residual": "mhc", "hyper.num_streams": 2},
     "bigrams, attention over depth": {"memory": "bigram", "residual": "attnres"},
+    "n-grams and value embeddings in loops": ENGRAM | {"stack": "loop", "attention.value_embedding": True},
+    "bigrams, fast and slow": {"stack": "hrm", "memory": "bigram", "norm": "rms"},
     "value embeddings": {"attention.value_embedding": True, "attention.num_kv_heads": 2, "attention.window": 5},
     "value embeddings, mixed with the first layer's": {
         "attention.value_embedding": True, "attention.value_residual": "learned", "attention.exclusive": True},

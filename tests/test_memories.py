@@ -10,9 +10,9 @@ from transformers.models.qwen4_exp import modeling_qwen4_exp as qwen4
 
 from config import Config, override
 from model import Model
-from modules.hashing import hash_multipliers, primes
 from modules.memory import BigramMemory, BigramTable, Engram, NgramEmbedding
 from modules.mixers.attention import ValueEmbedding
+from modules.ngrams import hash_multipliers, primes
 from modules.stream import Context, Stream
 from optim import roles
 from tokenizer import train_tokenizer
