@@ -29,8 +29,9 @@ class Head(LoggingModule):
 
     @classmethod
     def from_config(cls, cfg: ModelConfig) -> "Head":
-        return cls(cfg.dim, vocab_size=cfg.padded_vocab_size, bias=cfg.head_bias,
-                   scale=cfg.logit_scale, softcap=cfg.logit_softcap, token_scale=cfg.token_scale)
+        return cls(cfg.dim, vocab_size=cfg.padded_vocab_size, bias=cfg.head_bias, softcap=cfg.logit_softcap,
+                   scale=cfg.dim**-0.5 if cfg.logit_scale == "rsqrt_dim" else cfg.logit_scale,
+                   token_scale=cfg.token_scale)
 
     @log_io("b t d -> b t v")
     def forward(self, x: Tensor) -> Tensor:
