@@ -18,5 +18,13 @@ FILES = (  # in this folder
     "hunyuan", "ministral", "internlm3", "iquestcoder", "seed_oss", "jais2", "vaultgemma", "bitnet", "cwm",
     "hyperclovax", "granite_swa", "qwen2_moe", "granitemoe",
 )
-FAMILIES: dict[str, Family] = {family.model_type: family for family in (
-    import_module(f"families.{name}").FAMILY for name in FILES)}
+ENCODER_DECODER_FILES = ("t5",)
+
+
+def _of_files(names: tuple[str, ...]) -> dict[str, Family]:
+    return {family.model_type: family for family in (import_module(f"families.{name}").FAMILY for name in names)}
+
+
+FAMILIES: dict[str, Family] = _of_files(FILES)
+# of an encoder and a decoder: presets, but no runs to import or export, because no train.objective gives a source
+ENCODER_DECODERS: dict[str, Family] = _of_files(ENCODER_DECODER_FILES)

@@ -49,7 +49,8 @@ def tiny(cfg: Config, *, vocab_size: int = 61, max_seq_len: int = 32) -> Config:
         "hidden_dim": lambda _: 80, "attention.head_dim": lambda _: 16, "attention.window": lambda _: 5,
         "attention.num_kv_heads": lambda _: kv_heads, "moe.num_experts": lambda number: min(number, 8),
         "moe.top_k": lambda number: min(number, 3), "moe.num_groups": lambda number: min(number, 4),
-        "moe.top_groups": lambda number: min(number, 2), "moe.shared_dim": lambda _: 160})
+        "moe.top_groups": lambda number: min(number, 2), "moe.shared_dim": lambda _: 160,
+        "encoder_layers": lambda _: 2})
     if attends(cfg.model):
         small["attention.num_heads"] = kv_heads * min(attention.num_heads // attention.kv_heads, 2)
     elif is_latent(cfg.model):
@@ -201,6 +202,7 @@ def shaped(model: ModelConfig, shape: Shape, target: float) -> dict[str, Any]:
     rules: dict[str, Callable[[Any], Any]] = {
         **dict.fromkeys(("hidden_dim", "moe.shared_dim"), lambda width: max(8, 8 * round(
             width * shape.dim / model.dim / 8))),
+        "encoder_layers": lambda number: max(1, round(number * shape.num_layers / model.num_layers)),
         "attention.window": lambda window: round(context * min(max(window / model.max_seq_len, 1 / 8), 1 / 2)),
     }
     if attends(model):
