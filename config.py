@@ -21,6 +21,7 @@ from configuration.checks import (
     require_positive,
     rotated_channels,
 )
+from configuration.stacks import encoder_of
 from configuration.storage import load, save_config
 from configuration.tree import build, diff, flat, get, override, replace, to_dict
 from configuration.units import parse_bytes, parse_seconds
@@ -35,6 +36,7 @@ __all__ = [
 
 Mixer = Literal["attention", "latent", "none"]
 Mlp = Literal["mlp", "glu", "clamped_glu", "scaled_glu", "moe", "none"]
+Cross = Literal["attention", "none"]
 Branch = Literal["mixer", "mlp"]
 Memory = Literal["none", "bigram", "engram"]
 Expert = Literal["mlp", "glu", "clamped_glu"]
@@ -67,7 +69,7 @@ Tracker = Literal["tensorboard", "wandb"]
 
 @flags
 class AttentionConfig:
-    """The numbers of mixer=attention; mixer=latent has some of them."""
+    """The numbers of mixer=attention and of cross=attention; mixer=latent has some of them."""
 
     num_heads: int = 4  # query heads (h)
     num_kv_heads: int | None = None  # key/value heads (g); None = num_heads, 1 = MQA. arXiv:2305.13245
@@ -194,7 +196,7 @@ class AlibiConfig:
 class T5Config:
     """The numbers of position=t5."""
 
-    num_buckets: int = 32  # learned numbers of each head: half for the nearest keys, one each, half for wider and wider distances
+    num_buckets: int = 32  # learned numbers of each head: half for the nearest keys, one each, half for wider and wider distances; in an encoder half of them for each side
     max_distance: int = 128  # distance from which on all keys share the last number
     shared: bool = True  # one table, that of the first layer, for all layers; off: a table for each
 
@@ -362,6 +364,8 @@ class ModelConfig:
     max_seq_len: int = 256  # length of the context in tokens (t)
 
     mixer: Mixer = "attention"  # how information moves between positions
+    cross: Cross = "none"  # attention to a source beside the text, between mixer and mlp; by kinds in some layers only. arXiv:1706.03762
+    encoder_layers: int | None = None  # layers of an encoder that makes the source: the same flags without cross, not causal; it shares the embedding. None = the source comes from elsewhere
     mlp: Mlp = "mlp"  # mlp: two matrices; glu: three, gated; clamped_glu: gated and limited, with activation=quick_gelu that of gpt-oss; scaled_glu: with a learned scale for each hidden unit (nGPT); moe: a mixture of experts; none
     activation: Activation = "relu2"  # nonlinearity of the MLP; glu + silu = SwiGLU. relu2: arXiv:2109.08668; xielu: arXiv:2411.13010
     norm: Norm = "rms"  # rms arXiv:1910.07467, layer arXiv:1607.06450, cosine arXiv:1910.05895, l2 (unit length), dyt arXiv:2503.10622
@@ -377,7 +381,7 @@ class ModelConfig:
     layers: tuple[str, ...] = ("base",)  # the kind of each layer, repeated over the depth: base, a name in kinds, or a mixer
     kinds: dict[str, dict[str, Any]] = field(default_factory=dict)  # kind -> the flags in which it differs from the model: {"local": {"attention.window": 512}}
 
-    attention: AttentionConfig = field(default_factory=AttentionConfig)  # mixer=attention or latent
+    attention: AttentionConfig = field(default_factory=AttentionConfig)  # mixer=attention or latent, and cross=attention
     latent: LatentConfig = field(default_factory=LatentConfig)  # mixer=latent: multi-head latent attention. arXiv:2405.04434
     rope: RopeConfig = field(default_factory=RopeConfig)  # position=rope
     alibi: AlibiConfig = field(default_factory=AlibiConfig)  # position=alibi
@@ -409,7 +413,7 @@ class ModelConfig:
     tie_embeddings: bool = False  # the head shares the embedding's matrix
     embed_scale: float | Literal["sqrt_dim"] = 1.0  # factor on the embeddings; sqrt_dim = dim ** 0.5 (Gemma)
     logit_softcap: float | None = None  # c * tanh(logits / c); None = off
-    logit_scale: float = 1.0  # factor on the logits, before the softcap (Grok-1 0.577)
+    logit_scale: float | Literal["rsqrt_dim"] = 1.0  # factor on the logits, before the softcap (Grok-1 0.577); rsqrt_dim = dim ** -0.5 (T5)
     token_scale: bool = False  # a learned factor on the logit of each token, as in nGPT
     residual_scale: float = 1.0  # factor on each branch as it joins the stream (Granite)
     layer_scale: float | None = None  # start of a learned factor on each channel of what a branch adds (LayerScale); None = off. arXiv:2103.17239
@@ -447,6 +451,11 @@ class ModelConfig:
         if self.vocab_size is None:
             raise ValueError("vocab_size=None: the model needs a number; give the tokenizer's")
         return _round_up(self.vocab_size, self.vocab_multiple_of)
+
+    @property
+    def encoder(self) -> "ModelConfig | None":
+        """The configuration of the encoder's layers; None if there is none."""
+        return None if self.encoder_layers is None else encoder_of(self)
 
     def kind_at(self, layer: int) -> str:
         """The kind of a layer, from 0."""

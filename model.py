@@ -19,9 +19,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from config import ModelConfig, diff, override
-from modules.block import Caches, make_block
+from config import ModelConfig, override
+from modules.block import Caches, make_blocks
 from modules.embed import Embed
+from modules.encoder import Encoder
 from modules.head import Head
 from modules.init import draw_matrices, normalise_matrices
 from modules.mixers.kv_cache import KVCache
@@ -32,7 +33,7 @@ from modules.shift import Smear
 from modules.short_conv import ConvCache
 from modules.sizes import axis_sizes, idle_parameters
 from modules.stacks import STACKS, through
-from modules.stream import Context, Stream, make_context
+from modules.stream import Context, Source, Stream, make_context, require_source
 from tools import LoggingModule, log_io
 
 
@@ -62,12 +63,14 @@ class Model(LoggingModule):
 
     Shape: tokens (b, t) int64 -> logits (b, t, v) float32; with `last_only` of the last position alone, (b, 1, v).
     `documents` (b, t) int64 are equal within a document; documents of a row do not see each other. Positions (t,) or
-    (b, t) default to those after the cache, or within the document; negative ones are padding. `source` (b, s, d) is
-    what cross-attention reads.
+    (b, t) default to those after the cache, or within the document; negative ones are padding. `source` is what
+    cross-attention reads, e.g. `model.encode(source_tokens)`; with a cache the first forward reads it, and the cache
+    keeps it for the others.
 
     If not `causal`, a position also sees later ones. `checkpoint_activations` keeps only what flows between blocks and
     recomputes the rest for the gradient (Chen et al. 2016, arXiv:1604.06174): less memory, same results.
-    Raises ValueError for a text longer than the learned positions, and for documents with a cache.
+    Raises ValueError for a text longer than the learned positions, for documents with a cache, and for a source that is
+    missing or that nothing would read.
     """
 
     def __init__(self, cfg: ModelConfig, *, causal: bool = True, checkpoint_activations: bool = False):
@@ -76,7 +79,8 @@ class Model(LoggingModule):
         self.run = partial(checkpoint, use_reentrant=False) if checkpoint_activations else _call
         self.embed = Embed.from_config(cfg)
         self.smear = Smear(cfg.dim) if cfg.smear else None
-        self.blocks = nn.ModuleList(make_block(cfg.at(i), kind=describe_kind(cfg, i)) for i in range(cfg.num_layers))
+        self.encoder = Encoder(cfg.encoder, run=self.run) if cfg.encoder_layers else None
+        self.blocks = make_blocks(cfg)
         self.norm = norm_maker(cfg)(cfg.dim) if cfg.final_norm else nn.Identity()
         self.head = Head.from_config(cfg)
         self.pointer = Pointer(cfg.dim, key_dim=cfg.pointer_dim, vocab_size=cfg.padded_vocab_size,
@@ -84,13 +88,14 @@ class Model(LoggingModule):
         self.wiring = RESIDUALS[cfg.residual]
         self.exit = self.wiring.make_exit(cfg)
         self.stack = STACKS[cfg.stack] and STACKS[cfg.stack].from_config(cfg)
+        self.reads_source = any("cross" in block.branches for block in self.blocks)
         self.patterns = {part.pattern for part in self.modules() if hasattr(part, "pattern")}
         self.draw_weights()
 
     @log_io("b t -> b t v")
     def forward(
         self, tokens: Tensor, *, documents: Tensor | None = None, positions: Tensor | None = None,
-        source: Tensor | None = None, cache: "Cache | None" = None, last_only: bool = False,
+        source: Source | None = None, cache: "Cache | None" = None, last_only: bool = False,
     ) -> Tensor:
         hidden = self.read(tokens, documents=documents, positions=positions, source=source, cache=cache)
         if last_only:  # the logits of a long prompt would take more memory than anything else
@@ -99,10 +104,11 @@ class Model(LoggingModule):
 
     def read(
         self, tokens: Tensor, *, documents: Tensor | None = None, positions: Tensor | None = None,
-        source: Tensor | None = None, cache: "Cache | None" = None,
+        source: Source | None = None, cache: "Cache | None" = None,
     ) -> Hidden:
         """Embed the tokens and run all layers, for `predict`."""
         num_cached = None if cache is None else cache.length
+        require_source(source, is_read=self.reads_source, read_before=bool(num_cached))
         context = make_context(tokens, documents=documents, positions=positions, source=source, num_cached=num_cached,
                                patterns=self.patterns, causal=self.causal)
         caches, first = repeat(None) if cache is None else iter(cache.layers), []
@@ -113,17 +119,36 @@ class Model(LoggingModule):
                 first.append(self.leave(stream))
             return stream
 
-        x = self.embed(tokens, context.positions)
-        x = x if self.smear is None else self.smear(x, context, cache and cache.smeared)
-        stream = Stream(self.wiring.begin(x, self.cfg))
+        x = self.wiring.begin(self.embedded(tokens, context, cache), self.cfg)
+        stream = Stream(x, {} if source is None else source.losses)
         stream = through(range(len(self.blocks)), stream, run) if self.stack is None else self.stack(stream, run)
         if cache is not None:
             cache.length += tokens.shape[1]
         return Hidden(self.norm(self.leave(stream)), first[0], tokens, context, stream.losses)
 
+    def embedded(self, tokens: Tensor, context: Context, cache: "Cache | None" = None) -> Tensor:
+        """What the layers begin with. Shape: (b, t) -> (b, t, d)."""
+        x = self.embed(tokens, context.positions)
+        return x if self.smear is None else self.smear(x, context, cache and cache.smeared)
+
     def leave(self, stream: Stream) -> Tensor:
         """What the head and the pointer read of the stream after a block. Shape: (b, t, d)."""
         return stream.x if self.exit is None else self.exit(stream)
+
+    @log_io("b t -> b t d")
+    def encode(
+        self, tokens: Tensor, *, documents: Tensor | None = None, positions: Tensor | None = None,
+    ) -> Source:
+        """What the encoder makes of a source (b, t), for `source`; documents and positions are as in a forward.
+
+        Raises ValueError if there is no encoder.
+        """
+        if self.encoder is None:
+            raise ValueError("model.encoder_layers=None: this model has no encoder; give their number")
+        context = make_context(tokens, documents=documents, positions=positions, source=None, num_cached=None,
+                               patterns=self.patterns, causal=False)
+        states, losses = self.encoder(self.embedded(tokens, context), context)
+        return Source(states, positions, documents, losses)
 
     def predict(self, hidden: Hidden, cache: "Cache | None" = None) -> Tensor:
         """The logits of the positions of `hidden.last`. Shape: (b, t, v) float32."""
@@ -192,15 +217,6 @@ class Cache:
                 part.keep_rows(rows, padding=padding)
 
 
-def describe_kind(cfg: ModelConfig, layer: int) -> str:
-    """The kind of a layer and its own flags, e.g. "local: attention.window=512"; "" if all layers are alike."""
-    kind, base = cfg.kind_at(layer), cfg.by_kind["base"]
-    if len(set(cfg.layers)) == 1:
-        return ""
-    changes = [f"{name}={value}" for name, (_, value) in diff(base, cfg.at(layer)).items()]
-    return f"{kind}: {', '.join(changes)}" if changes else kind
-
-
 def _inner_first(module: nn.Module) -> Iterator[nn.Module]:
     """All parts, each after those inside it: the order in which they were built."""
     for child in module.children():
@@ -210,6 +226,13 @@ def _inner_first(module: nn.Module) -> Iterator[nn.Module]:
 
 def _call(module: nn.Module, *args):
     return module(*args)
+
+
+def some_source(model: Model, tokens: Tensor) -> Source | None:
+    """A source for a model that reads one, to count FLOPs or to look at it: its encoder's of tokens (b, s) or noise."""
+    if not model.reads_source:
+        return None
+    return Source(torch.randn(*tokens.shape, model.cfg.dim)) if model.encoder is None else model.encode(tokens)
 
 
 def spelled_out(cfg: ModelConfig) -> ModelConfig:

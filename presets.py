@@ -23,10 +23,11 @@ from config import Config, ModelConfig, flat, load_config, override
 from configuration.command_line import fail, parse_flags
 from configuration.mistakes import nearest
 from configuration.model_rules import PLAIN_MODEL
-from families import FAMILIES
+from families import ENCODER_DECODERS, FAMILIES
 from families.family import ADAMW, EVERY_BIAS, About
 from families.sizing import read_scale, scaled, tiny  # noqa: F401, tiny is imported from here
 
+EVERY_FAMILY = (*FAMILIES.values(), *ENCODER_DECODERS.values())
 PRESETS: dict[str, Mapping[str, Mapping[str, Any]]] = {
     # config.py as it stands
     "default": {},
@@ -34,7 +35,7 @@ PRESETS: dict[str, Mapping[str, Mapping[str, Any]]] = {
     # size do not learn to repeat a name in a thousand steps
     "tales": {"model": {"pointer": True}},
     # a family in each file of families/
-    **{name: flags for family in FAMILIES.values() for name, flags in family.gallery().items()},
+    **{name: flags for family in EVERY_FAMILY for name, flags in family.gallery().items()},
     # xai-org/grok-1: 316B parameters by its shapes, 84B active; announced as 314B with 86B
     "grok1": {
         "model": PLAIN_MODEL | {
@@ -147,7 +148,7 @@ PRESETS |= _rungs()
 ABOUT: dict[str, About] = {
     "default": About("config.py as it stands: rotary positions, QK-norm, relu^2, Muon", None, "this project"),
     "tales": About("the defaults and a pointer, which copies names from early on", None, "this project"),
-    **{name: about for family in FAMILIES.values() for name, about in family.about.items()},
+    **{name: about for family in EVERY_FAMILY for name, about in family.about.items()},
     "grok1": About("eight experts, norms on both sides of a branch, capped scores", 2024, "xai-org/grok-1"),
     "ngpt": About("the stream, queries, keys and matrices have length 1; no norm learns", 2024, "arXiv:2410.01131"),
     "char": About("characters of a small text, by newer methods than nanogpt-char", None, "this project"),
@@ -181,13 +182,15 @@ def at_scale(cfg: Config, size: str) -> Config:
 
 
 def block_parameters(cfg: ModelConfig) -> int:
-    """The parameters of a model's blocks that a token uses; no block is made."""
+    """The parameters of a model's blocks, and of its encoder's, that a token uses; no block is made."""
     from model import Model, idle_parameters  # torch takes a second, and only --scale needs it
     from tools import unfilled
 
     with unfilled():
-        blocks = Model(override(cfg, {"vocab_size": 1})).blocks
-    return sum(parameter.numel() for parameter in blocks.parameters()) - idle_parameters(blocks)
+        model = Model(override(cfg, {"vocab_size": 1}))
+    stacks = [model.blocks, *([] if model.encoder is None else [model.encoder.blocks])]
+    whole = sum(parameter.numel() for stack in stacks for parameter in stack.parameters())
+    return whole - sum(map(idle_parameters, stacks))
 
 
 def parse_command_line(

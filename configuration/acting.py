@@ -24,6 +24,11 @@ def has_heads(layer: Any) -> bool:
     return layer.mixer in ("attention", "latent")
 
 
+def projects(layer: Any) -> bool:
+    """Whether a layer has attention, to its text or to a source, with queries, keys and values of its own."""
+    return attends(layer) or layer.cross == "attention"
+
+
 def has_part(layer: Any, group: str) -> bool:
     """Whether a layer has the part that a group of flags belongs to: one of its choices is the group's name."""
     choices = {field.name: getattr(layer, field.name) for field in fields(layer)}
@@ -31,17 +36,19 @@ def has_part(layer: Any, group: str) -> bool:
         choices["expert"] = layer.moe.expert
     if layer.residual == "mhc":
         choices["streams"] = "hyper"
-    if group == "attention" or group == layer.position == "rope":
+    if group == "attention":
+        return has_heads(layer) or projects(layer)
+    if group == layer.position == "rope":
         return has_heads(layer)
     return any(word == group and (flag != "position" or attends(layer)) for flag, word in choices.items())
 
 
 # when a group acts, in words
-CONDITIONS = {"attention": "a mixer is attention or latent", "rope": "position is rope", "alibi": "position is alibi",
-              "t5": "position is t5", "ngpt": "residual is ngpt", "hyper": "residual is hyper or mhc",
-              "attnres": "residual is attnres", "sinusoidal": "position is sinusoidal",
-              "bigram": "memory is bigram", "engram": "memory is engram",
-              "clamped_glu": "mlp or moe.expert is clamped_glu"}
+CONDITIONS = {"attention": "a mixer is attention or latent, or cross is attention", "rope": "position is rope",
+              "alibi": "position is alibi", "t5": "position is t5", "ngpt": "residual is ngpt",
+              "hyper": "residual is hyper or mhc", "attnres": "residual is attnres",
+              "sinusoidal": "position is sinusoidal", "bigram": "memory is bigram",
+              "engram": "memory is engram", "clamped_glu": "mlp or moe.expert is clamped_glu"}
 
 
 def _qk_norm_has_bias(layer: Any) -> bool:
@@ -60,7 +67,7 @@ def _qk_norm_affine(layer: Any) -> bool:
 
 
 def has_branches(layer: Any) -> bool:
-    return layer.mixer != "none" or layer.mlp != "none"
+    return any(word != "none" for word in (layer.mixer, layer.cross, layer.mlp))
 
 
 def _has_first_norm(cfg: Any) -> bool:
@@ -72,13 +79,13 @@ def _has_first_norm(cfg: Any) -> bool:
 # single flags of a layer -> when they act
 LAYER_ACTS: dict[tuple[str, ...], Acts] = {
     ("norm_affine", "inner_norm"): ("norm is not none", lambda c: c.norm != "none"),
-    ("qk_norm",): ("norm or attention.qk_norm_kind is not none, or qk_norm is unit", lambda c: attends(c) and (
+    ("qk_norm",): ("norm or attention.qk_norm_kind is not none, or qk_norm is unit", lambda c: projects(c) and (
         c.qk_norm == "unit" or (c.attention.qk_norm_kind or c.norm) != "none")),
     ("attention.qk_norm_kind", "attention.qk_norm_affine"): (
-        "a mixer is attention, and qk_norm is neither none nor unit",
-        lambda c: attends(c) and c.qk_norm not in ("none", "unit")),
+        "a mixer or cross is attention, and qk_norm is neither none nor unit",
+        lambda c: projects(c) and c.qk_norm not in ("none", "unit")),
     ("attention.qk_norm_bias",): ("qk_norm is neither none nor unit, and its kind is rms, layer or dyt with a scale",
-                                  lambda c: attends(c) and c.qk_norm not in ("none", "unit") and _qk_norm_has_bias(c)),
+                                  lambda c: projects(c) and c.qk_norm not in ("none", "unit") and _qk_norm_has_bias(c)),
     ("attention.qk_norm_after_rope",): (
         "position is rope and qk_norm is unit, or head or each_head with a learned scale or of kind layer or dyt",
         lambda c: attends(c) and has_part(c, "rope") and (c.qk_norm == "unit" or c.qk_norm in ("head", "each_head")
@@ -91,8 +98,11 @@ LAYER_ACTS: dict[tuple[str, ...], Acts] = {
     ("position",): ("a mixer is attention, or latent with position=rope, or position is learned or sinusoidal",
                     lambda c: attends(c) or has_part(c, "rope") or c.position in IN_EMBEDDING),
     tuple(f"attention.{name}" for name in (
-        "num_kv_heads", "head_dim", "q_bias", "k_bias", "v_bias", "clip", "gate", "differential", "value_residual",
-        "exclusive", "value_embedding", "share_kv")): ("a mixer is attention", attends),
+        "num_kv_heads", "head_dim", "q_bias", "k_bias", "v_bias", "clip", "gate", "differential")): (
+            "a mixer or cross is attention", projects),
+    tuple(f"attention.{name}" for name in ("value_residual", "exclusive", "value_embedding", "share_kv")): (
+        "a mixer is attention", attends),
+    ("attention.window", "attention.chunk"): ("a mixer is attention or latent", has_heads),
     ("attention.dilation",): ("attention.window is above 1", lambda c: (c.attention.window or 0) > 1),
     ("attention.stride", "attention.global_tokens"): (
         "attention.window or attention.chunk is given",
@@ -108,7 +118,7 @@ LAYER_ACTS: dict[tuple[str, ...], Acts] = {
     ("hidden_mult", "hidden_multiple_of"): ("mlp is not none and hidden_dim is not given",
                                             lambda c: c.mlp != "none" and c.hidden_dim is None),
     ("residual", "residual_scale", "residual_dropout", "layer_scale", "drop_branch"): (
-        "a layer has a mixer or an MLP", has_branches),
+        "a layer has a mixer, cross or an MLP", has_branches),
     ("residual",): ("norm is not none, or residual is none of pre, post, sandwich and branch_post",
                     lambda c: c.norm != "none" or c.residual not in ("pre", "post", "sandwich", "branch_post",
                                                                      "parallel_each")),
@@ -126,12 +136,14 @@ LAYER_ACTS: dict[tuple[str, ...], Acts] = {
     ("moe.margin",): ("moe.scores is sparsemixer", lambda c: c.moe.scores == "sparsemixer"),
     ("moe.balance_logits", "moe.bias_rate"): ("moe.balance_bias is on", lambda c: c.moe.balance_bias),
     ("moe.top_groups",): ("moe.num_groups is above 1", lambda c: c.moe.num_groups > 1),
-    ("inner_norm",): ("a layer has a mixer or an MLP", has_branches),
+    ("inner_norm",): ("a layer has a mixer, cross or an MLP", has_branches),
 }
 # flags of the whole model -> when they act
 MODEL_ACTS: dict[tuple[str, ...], Acts] = {
     ("embed_norm",): ("norm is not none", lambda c: c.norm != "none"),
     ("skip_first_norm",): ("the first layer has a branch, residual=pre and a norm that is not none", _has_first_norm),
+    ("encoder_layers",): ("cross is attention in a layer", lambda c: any(
+        c.by_kind[kind].cross == "attention" for kind in c.layers)),
     ("pointer_dim",): ("pointer is on", lambda c: c.pointer),
     ("head_zero_init",): ("tie_embeddings is off", lambda c: not c.tie_embeddings),
 }

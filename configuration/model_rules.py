@@ -5,7 +5,7 @@ from copy import copy
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-from configuration.acting import CONDITIONS, IN_EMBEDDING, LAYER_ACTS, MODEL_ACTS, OTHER_STREAMS, attends, has_part
+from configuration.acting import CONDITIONS, IN_EMBEDDING, LAYER_ACTS, MODEL_ACTS, OTHER_STREAMS, has_part, projects
 from configuration.checks import (
     Acts,
     asks,
@@ -19,13 +19,15 @@ from configuration.checks import (
     words_of,
 )
 from configuration.sharing import check_sharing
+from configuration.stacks import check_encoder, check_stack
 from configuration.tree import FrozenDict, build_of_plain, flag_names, flat, get, nested, override, to_dict
 
 # The plain choices, on which presets are based, so that editing a default in config.py never changes a published
 # architecture. Setting a flag to its plain value is never an error.
 PLAIN_MODEL: dict[str, Any] = {
     "hidden_dim": None, "hidden_mult": 4.0, "hidden_multiple_of": 32, "vocab_multiple_of": 1,
-    "mixer": "attention", "layers": ("base",), "kinds": {}, "mlp": "mlp", "activation": "gelu_tanh",
+    "mixer": "attention", "layers": ("base",), "kinds": {}, "cross": "none", "encoder_layers": None, "mlp": "mlp",
+    "activation": "gelu_tanh",
     "mlp_bias": False, "head_bias": False,
     "norm": "layer", "norm_eps": 1e-5, "norm_affine": True, "norm_bias": False, "norm_unit_offset": False,
     "depth_scaled_norms": False, "residual": "pre", "inner_norm": False, "final_norm": True, "embed_norm": False,
@@ -70,11 +72,11 @@ PLAIN_MODEL: dict[str, Any] = {
 NEUTRAL_MODEL = PLAIN_MODEL | {"attention.backend": "sdpa", "attention.num_heads": 4}
 
 # flags of the whole model: layers cannot differ in them
-WHOLE_MODEL = {"dim", "num_layers", "vocab_size", "vocab_multiple_of", "max_seq_len", "layers", "kinds", "head_bias",
-               "head_dense", "final_norm", "embed_norm", "skip_first_norm", "pointer", "pointer_dim", "tie_embeddings",
-               "embed_scale", "logit_softcap", "logit_scale", "token_scale", "embed_dropout", "init", "init_std",
-               "out_init", "head_zero_init", "unit_weights", "z_loss", "skip_to_embedding", "smear", "stack",
-               "loop", "hrm", "bigram"}
+WHOLE_MODEL = {"dim", "num_layers", "encoder_layers", "vocab_size", "vocab_multiple_of", "max_seq_len", "layers",
+               "kinds", "head_bias", "head_dense", "final_norm", "embed_norm", "skip_first_norm", "pointer",
+               "pointer_dim", "tie_embeddings", "embed_scale", "logit_softcap", "logit_scale", "token_scale",
+               "embed_dropout", "init", "init_std", "out_init", "head_zero_init", "unit_weights", "z_loss",
+               "skip_to_embedding", "smear", "stack", "loop", "hrm", "bigram"}
 ALSO_WHOLE_MODEL = {"norm", "norm_eps", "norm_affine", "norm_bias", "norm_unit_offset", "residual"}  # the final norm's
 
 
@@ -83,8 +85,8 @@ def check_model(cfg: Any, layer_kind: type) -> None:
 
     Sets `by_kind`, the flags of each kind of layer as a `layer_kind`.
     """
-    require_positive(cfg, "num_layers", "vocab_size", "vocab_multiple_of", "max_seq_len", "pointer_dim",
-                     "logit_softcap", "init_std", "embed_scale")
+    require_positive(cfg, "num_layers", "encoder_layers", "vocab_size", "vocab_multiple_of", "max_seq_len",
+                     "pointer_dim", "logit_softcap", "init_std", "embed_scale")
     require_between(cfg, "embed_dropout")
     if not cfg.layers:
         raise ValueError("layers=() is empty: name at least one kind, e.g. base")
@@ -96,16 +98,13 @@ def check_model(cfg: Any, layer_kind: type) -> None:
     if cfg.unit_weights and (cfg.out_init == "zero" or cfg.head_zero_init):
         raise ValueError("unit_weights=True with out_init='zero' or head_zero_init=True would divide by zero: use "
                          "out_init='same' or 'depth', and head_zero_init=False")
-    if cfg.stack == "hrm" and cfg.num_layers % 2:
-        raise ValueError(f"stack=hrm has a fast and a slow half, so num_layers={cfg.num_layers} must be even")
-    if cfg.stack == "unet" and cfg.num_layers < 2:
-        raise ValueError("stack=unet has skips from one half of the layers to the other: num_layers=1 is too few")
-    if cfg.stack != "plain" and cfg.residual == "attnres":
-        raise ValueError(f"stack={cfg.stack} does not go with residual=attnres, whose layers each act once, in order")
+    check_stack(cfg)
     object.__setattr__(cfg, "by_kind", resolve_kinds(cfg, layer_kind))
     check_ignored(cfg, MODEL_ACTS, NEUTRAL_MODEL)
     check_acting(cfg)
     check_sharing(cfg)
+    if cfg.encoder_layers is not None:
+        check_encoder(cfg)
 
 
 def check_layer(cfg: Any) -> None:
@@ -130,12 +129,12 @@ def check_layer(cfg: Any) -> None:
 def check_shapes(cfg: Any) -> None:
     """Raise ValueError if sizes do not fit together."""
     heads, kv_heads = cfg.attention.num_heads, cfg.attention.kv_heads
-    if attends(cfg) and cfg.attention.head_dim is None and cfg.dim % heads:
+    if projects(cfg) and cfg.attention.head_dim is None and cfg.dim % heads:
         raise ValueError(f"attention.num_heads={heads} does not divide dim={cfg.dim}: "
                          "choose a divisor, or give attention.head_dim")
-    if attends(cfg) and heads % kv_heads:
+    if projects(cfg) and heads % kv_heads:
         raise ValueError(f"attention.num_kv_heads={kv_heads} does not divide attention.num_heads={heads}")
-    if attends(cfg) and cfg.attention.differential and (heads % 2 or kv_heads % 2):
+    if projects(cfg) and cfg.attention.differential and (heads % 2 or kv_heads % 2):
         raise ValueError(f"attention.differential=True makes pairs of heads: attention.num_heads={heads} and "
                          f"attention.num_kv_heads={kv_heads} must be even")
     if cfg.attention.differential and cfg.attention.dropout:

@@ -141,6 +141,20 @@ def check_optimizer(cfg: Any) -> None:
                              "leave it out, or use another optimizer")
 
 
+WITHOUT_SOURCE = ("next_token",)  # objectives whose batches have no source beside the text
+
+
+def check_run(cfg: Any) -> None:
+    """Raise ValueError if the model, which may be looked at, is not one that train.objective can train."""
+    layers = cfg.model.by_kind.values()
+    if cfg.train.log_expert_load and "moe" not in {layer.mlp for layer in layers}:
+        raise ValueError("train.log_expert_load=True would change nothing: no layer has model.mlp=moe")
+    if cfg.train.objective in WITHOUT_SOURCE and any(
+            cfg.model.by_kind[kind].cross != "none" for kind in cfg.model.layers):
+        raise ValueError(f"train.objective={cfg.train.objective} gives no source, which a layer with "
+                         "model.cross=attention reads: leave model.cross out, or look at it with python model.py")
+
+
 SAMPLE_ACTS: dict[tuple[str, ...], Acts] = {
     ("top_k", "top_p", "min_p"): ("temperature is above 0", lambda c: c.temperature > 0)}
 

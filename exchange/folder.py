@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from configuration.reading import read_json
-from families import FAMILIES
+from families import ENCODER_DECODERS, FAMILIES
 from families.family import Family
 from run_store.listing import read_object, read_tensors
 
@@ -27,6 +27,9 @@ def read_model_type(folder: Path) -> tuple[Family, dict[str, Any]]:
         raise ValueError(f"{folder} is not a folder: give one with config.json and {WHOLE}")
     theirs = read_object(folder / "config.json")
     kind = theirs.get("model_type")
+    if isinstance(kind, str) and kind in ENCODER_DECODERS:
+        raise ValueError(f"config.json has model_type={kind!r}, an encoder and a decoder, which cannot be a run: no "
+                         "train.objective gives the source that it reads")
     if not isinstance(kind, str) or kind not in FAMILIES:
         raise ValueError(f"config.json has model_type={kind!r}, which is not known here: use one of "
                          f"{', '.join(FAMILIES)}")

@@ -21,5 +21,13 @@ FILES = (  # in this folder
     "granitemoeshared", "granitemoe_swa", "mellum", "afmoe", "flint", "cohere2_moe", "kolibri1", "xglm", "ctrl",
     "gpt_neox_japanese", "modernbert_decoder", "youtu",
 )
-FAMILIES: dict[str, Family] = {family.model_type: family for family in (
-    import_module(f"families.{name}").FAMILY for name in FILES)}
+ENCODER_DECODER_FILES = ("t5",)
+
+
+def _of_files(names: tuple[str, ...]) -> dict[str, Family]:
+    return {family.model_type: family for family in (import_module(f"families.{name}").FAMILY for name in names)}
+
+
+FAMILIES: dict[str, Family] = _of_files(FILES)
+# of an encoder and a decoder: presets, but no runs to import or export, because no train.objective gives a source
+ENCODER_DECODERS: dict[str, Family] = _of_files(ENCODER_DECODER_FILES)

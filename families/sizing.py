@@ -53,7 +53,8 @@ def tiny(cfg: Config, *, vocab_size: int = 61, max_seq_len: int = 32) -> Config:
         "attention.num_kv_heads": lambda _: kv_heads, "moe.num_experts": lambda number: min(number, 8),
         "moe.top_k": lambda number: min(number, 3), "moe.num_groups": lambda number: min(number, 4),
         "moe.top_groups": lambda number: min(number, 2),
-        "moe.shared_dim": lambda width: (80 if expert == widest else 40) * (1 if width == expert else 2)})
+        "moe.shared_dim": lambda width: (80 if expert == widest else 40) * (1 if width == expert else 2),
+        "encoder_layers": lambda _: 2})
     if attends(cfg.model):
         small["attention.num_heads"] = kv_heads * min(attention.num_heads // attention.kv_heads, 2)
     elif is_latent(cfg.model):
@@ -207,6 +208,7 @@ def shaped(model: ModelConfig, shape: Shape, target: float) -> dict[str, Any]:
             width * shape.dim / model.dim / 8))),
         **dict.fromkeys(("attention.window", "attention.chunk"), lambda near: round(
             context * min(max(near / model.max_seq_len, 1 / 8), 1 / 2))),
+        "encoder_layers": lambda number: max(1, round(number * shape.num_layers / model.num_layers)),
     }
     if attends(model):
         fewer = shape.num_heads / model.attention.num_heads

@@ -17,7 +17,7 @@ from config import ModelConfig
 ENDS = (
     ("weight", "weight"), ("scale", "weight"), ("bias", "bias"), *((name, name) for name in (
         "alpha_p", "alpha_n", "lambda_q1", "lambda_k1", "lambda_q2", "lambda_k2", "sinks")),
-    ("balance", "e_score_correction_bias"))
+    ("balance", "e_score_correction_bias"), ("table", "weight"))
 HEAD = "head.unembed"
 Tensors = Mapping[str, Any]
 
@@ -191,15 +191,19 @@ class WeightMap:
     buffers: tuple[str, ...] = (".rotary_emb.inv_freq",)  # ends of names that are saved and are not weights
     saved_head: str = ""  # the name of the head in files, if it is another than in the model
     constants: tuple[tuple[str, str, float], ...] = ()  # end of a weight's name, that of a buffer beside it, its value
+    encoder_layer: str = ""  # what stands before the number of an encoder's layer; "" = there is no encoder
+    encoder_rules: tuple[Same, ...] = ()
 
     def pairs(self, cfg: ModelConfig, own: Tensors) -> Iterator[Pair]:
         """All pairs, for a model with these parameters. Raises ValueError if one of them has no place."""
         left, rules = set(own), [("", "", rule) for rule in self.whole]
         rules += [(f"blocks.{i}.", f"{self.layer}{i}.", rule) for i in range(cfg.num_layers) for rule in self.rules]
+        rules += [(f"encoder.blocks.{i}.", f"{self.encoder_layer}{i}.", rule)
+                  for i in range(cfg.encoder_layers or 0) for rule in self.encoder_rules]
         for ours, theirs, rule in rules:
             for our_end, their_end in ENDS:
                 names = [f"{ours}{module}.{our_end}" for module in rule.modules]
-                if all(name in own for name in names):
+                if all(name in left for name in names):  # of several rules for a module, the first
                     left -= set(names)
                     yield Pair(names, rule.names(theirs, their_end, own[names[0]].shape), rule)
         if left:

@@ -21,7 +21,7 @@ from torch._subclasses.fake_tensor import (
 from config import Config, replace
 from data import Batch
 from memory_prediction.allocations import Peak, StorageLog
-from model import Model
+from model import Model, some_source
 from objective import Objective
 from training.evaluation import score_batch
 from training.step import TrainState
@@ -200,10 +200,11 @@ def break_down(log: StorageLog, peak: Peak, owners: dict[int, tuple[str, str]]) 
 
 
 def sequence_bytes(cfg: Config) -> int:
-    """The size of the cache of a text of max_seq_len tokens: keys and values, or a state."""
+    """The size of the cache of a text of max_seq_len tokens, and of a source as long: keys and values, or a state."""
     log = FakeStorageLog()
     with FakeTensorMode(allow_non_fake_inputs=True), log.watching(), torch.inference_mode():
         model, length = Model(cfg.model), cfg.model.max_seq_len
+        tokens = torch.zeros(1, length, dtype=torch.int64)
         before, cache = log.alive_bytes, model.make_cache(length)
-        model(torch.zeros(1, length, dtype=torch.int64), cache=cache, last_only=True)
+        model(tokens, source=some_source(model, tokens), cache=cache, last_only=True)
         return log.alive_bytes - before

@@ -10,6 +10,7 @@ import torch
 
 from config import Config, TrainConfig, override
 from configuration.heap import joins_freed
+from configuration.rules import check_run
 from generation.sampling import rows_at_a_time
 from memory_prediction.dry_run import PARTS, Breakdown, Breakdowns, DataDecides, dry_run
 from memory_prediction.free_memory import free_bytes
@@ -145,8 +146,10 @@ def predict(cfg: Config, *, device: str = "cpu", threads: int | None = None) -> 
     A deep model is extrapolated from two shallow ones ("from two depths"), exact to a thousandth. A model whose memory
     depends on its data, such as experts that choose their tokens, takes real steps on one row and on two rows ("from a
     trial").
-    Raises ValueError if the vocabulary has no size yet, or if a trial is too large for this machine.
+    Raises ValueError if the vocabulary has no size yet, if a trial is too large for this machine, and for a model that
+    the objective cannot train.
     """
+    check_run(cfg)
     if cfg.model.vocab_size is None:
         raise ValueError("model.vocab_size=None: give a number to predict with, e.g. the tokenizer's")
     compiled, cfg = cfg.train.compile, _settle(cfg, device)

@@ -1,6 +1,7 @@
 """How queries, keys and values become outputs: scores, their softmax, and the mean of the values."""
 
 import math
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -171,21 +172,28 @@ class DifferentialAttention(LoggingModule):
 
 def make_attend(cfg: LayerConfig) -> nn.Module:
     """How queries, keys and values become outputs, by the flags of a layer."""
+    kernel = make_kernel(cfg, cfg.head_width)
     if not cfg.attention.differential:
-        return make_kernel(cfg)
-    return DifferentialAttention(make_kernel(cfg), head_dim=cfg.head_width, layer=cfg.index, eps=cfg.norm_eps)
+        return kernel
+    return DifferentialAttention(kernel, head_dim=cfg.head_width, layer=cfg.index, eps=cfg.norm_eps)
 
 
-def make_kernel(cfg: LayerConfig) -> nn.Module:
-    """One fused call; what it cannot do is done step by step."""
+def make_latent_attend(cfg: LayerConfig) -> nn.Module:
+    """The same for mixer=latent, whose values are not as wide as its keys."""
+    return make_kernel(cfg, cfg.latent.head_dim, of_any_widths)
+
+
+def make_kernel(
+    cfg: LayerConfig, width: int, adapt: Callable[[type[nn.Module]], type[nn.Module]] = lambda kernel: kernel,
+) -> nn.Module:
+    """One fused call for keys of this width; what it cannot do is done step by step."""
     own = cfg.attention
-    width, as_named = (cfg.latent.head_dim, of_any_widths) if cfg.mixer == "latent" else (cfg.head_width, lambda x: x)
     scale = width**-0.5 if own.scale is None else own.scale
     if own.sinks:
-        return as_named(SinkAttention)(own.num_heads, scale=scale, dropout=own.dropout, softcap=own.softcap)
+        return adapt(SinkAttention)(own.num_heads, scale=scale, dropout=own.dropout, softcap=own.softcap)
     if own.is_fused:
-        return as_named(SDPA)(scale=scale, dropout=own.dropout)
-    return as_named(EagerAttention)(scale=scale, dropout=own.dropout, softcap=own.softcap)
+        return adapt(SDPA)(scale=scale, dropout=own.dropout)
+    return adapt(EagerAttention)(scale=scale, dropout=own.dropout, softcap=own.softcap)
 
 
 @cache

@@ -6,9 +6,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from config import LayerConfig
+from config import LayerConfig, ModelConfig, diff
 from modules.memory import MEMORIES
 from modules.mixers import MIXERS
+from modules.mixers.cross import CROSS
 from modules.mlps import MLPS
 from modules.norm import branch_norm_maker
 from modules.residuals import RESIDUALS, NoSkip, Wiring
@@ -101,6 +102,20 @@ class ParallelBlock(Block):
         return stream.with_x(x)
 
 
+def make_blocks(cfg: ModelConfig) -> nn.ModuleList:
+    """All layers of a model, or of its encoder."""
+    return nn.ModuleList(make_block(cfg.at(i), kind=describe_kind(cfg, i)) for i in range(cfg.num_layers))
+
+
+def describe_kind(cfg: ModelConfig, layer: int) -> str:
+    """The kind of a layer and its own flags, e.g. "local: attention.window=512"; "" if all layers are alike."""
+    kind, base = cfg.kind_at(layer), cfg.by_kind["base"]
+    if len(set(cfg.layers)) == 1:
+        return ""
+    changes = [f"{name}={value}" for name, (_, value) in diff(base, cfg.at(layer)).items()]
+    return f"{kind}: {', '.join(changes)}" if changes else kind
+
+
 def make_block(cfg: LayerConfig, *, kind: str = "") -> Block:
     """Build a layer from its flags."""
     chosen = {name: _chosen(name, getattr(cfg, name), menu) for name, menu in BRANCHES.items()}
@@ -136,7 +151,7 @@ def _chosen(flag: str, word: str, menu: Mapping[str, Any]) -> Any:
 
 
 # the branches of a block, in order: flag -> menu
-BRANCHES = {"mixer": MIXERS, "mlp": MLPS}
+BRANCHES = {"mixer": MIXERS, "cross": CROSS, "mlp": MLPS}
 
 # of a ParallelBlock: the wiring of each branch, and the norm before all of them
 PARALLEL = {"parallel": (Wiring, lambda cfg: branch_norm_maker(cfg)(cfg.dim)),

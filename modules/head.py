@@ -50,7 +50,9 @@ class Head(LoggingModule):
         if cfg.head_dense != "none":
             transform = Transform(cfg.dim, activation=cfg.head_dense, norm=norm_maker(cfg)(cfg.dim))
         return cls(cfg.dim, vocab_size=cfg.padded_vocab_size, bias=cfg.head_bias, transform=transform,
-                   scale=cfg.logit_scale, softcap=cfg.logit_softcap, token_scale=cfg.token_scale)
+                   softcap=cfg.logit_softcap,
+                   scale=cfg.dim**-0.5 if cfg.logit_scale == "rsqrt_dim" else cfg.logit_scale,
+                   token_scale=cfg.token_scale)
 
     @log_io("b t d -> b t v")
     def forward(self, x: Tensor) -> Tensor:

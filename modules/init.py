@@ -38,6 +38,7 @@ def normalise_matrices(model: nn.Module) -> None:
 def _std(path: str, linear: nn.Linear | StackedLinear, cfg: ModelConfig) -> float:
     if path == "head.unembed" and cfg.head_zero_init:
         return 0.0
+    cfg = cfg.encoder if path.startswith("encoder.") else cfg
     inputs, outputs = linear.in_features, linear.out_features
     std = {"normal": cfg.init_std, "fan_in": inputs**-0.5, "xavier": (2 / (inputs + outputs)) ** 0.5}[cfg.init]
     return OUT_STD[cfg.out_init](std, cfg) if path.split(".")[-1] == "out" else std

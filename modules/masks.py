@@ -122,6 +122,22 @@ def positions_within(ids: Tensor) -> Tensor:
     return index - index.where(begins, 0).cummax(-1).values
 
 
+def mask_of_source(
+    source_positions: Tensor | None, source_documents: Tensor | None, documents: Documents | None,
+) -> Tensor | None:
+    """The tokens of a source that a query sees: not padding, and of its own document if they have documents.
+
+    Shape: source_positions (s,) or (b, s), source_documents (b, s) -> (b or 1, 1, t or 1, s); None = all.
+    """
+    seen = None
+    if source_positions is not None:
+        seen = (source_positions >= 0).view(-1, 1, 1, source_positions.shape[-1])
+    if source_documents is not None:
+        same = (documents.ids.unsqueeze(-1) == source_documents.unsqueeze(-2)).unsqueeze(1)
+        seen = same if seen is None else seen & same
+    return seen
+
+
 def within(ids: Tensor, seen: Tensor) -> Tensor:
     """What is seen of the query's own document. Shape: (b, t), (b, t, t) -> (b, 1, t, t)."""
     return (seen & (ids.unsqueeze(-1) == ids.unsqueeze(-2))).unsqueeze(1)

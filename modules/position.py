@@ -94,7 +94,7 @@ class SinusoidalPosition(Float32Buffers):
 
 
 class ALiBi(Float32Buffers):
-    """Penalise each score by the distance to its key, a fixed slope for each head.
+    """Penalise each score by the distance to its key, on either side, a fixed slope for each head.
 
     Press, Smith & Lewis 2021, arXiv:2108.12409; `scale` is a factor on the slopes. Head counts that are not a power of
     two take every other slope of the next one, as the authors' code does.
@@ -114,9 +114,9 @@ class ALiBi(Float32Buffers):
         self.slopes.copy_(alibi_slopes(len(self.slopes), self.scale))
 
     @log_io("... t, ... s -> ... h t s")
-    def forward(self, q_positions: Tensor, k_positions: Tensor) -> Tensor:
+    def forward(self, q_positions: Tensor, k_positions: Tensor, *, causal: bool = True) -> Tensor:
         distance = q_positions.unsqueeze(-1) - k_positions.unsqueeze(-2)  # (..., t, s)
-        return -self.slopes.view(-1, 1, 1) * distance.unsqueeze(-3)
+        return -self.slopes.view(-1, 1, 1) * distance.abs().unsqueeze(-3)
 
 
 def alibi_slopes(num_heads: int, scale: float = 1.0) -> Tensor:
@@ -131,13 +131,14 @@ class T5Bias(LoggingModule):
     """Add a learned number to each score, by the distance to its key: a table for each head, in buckets.
 
     Raffel et al. 2019, arXiv:1910.10683. Half of the buckets are one distance each, the others grow geometrically up to
-    max_distance. Keys after the query have the bucket of its own place. The table starts at zero.
+    max_distance. If not `causal`, keys after the query have the second half of the table for themselves; otherwise they
+    have the bucket of its own place. The table starts at zero.
     Shape: q_positions (t,), k_positions (s,) -> (h, t, s), or with a batch axis on both -> (b, h, t, s).
     """
 
     def __init__(self, num_heads: int, *, num_buckets: int = 32, max_distance: int = 128):
         super().__init__()
-        self.exact, self.max_distance = num_buckets // 2, max_distance
+        self.max_distance = max_distance
         self.table = nn.Parameter(torch.empty(num_buckets, num_heads))
         self.reset_parameters()
 
@@ -148,17 +149,24 @@ class T5Bias(LoggingModule):
     def reset_parameters(self) -> None:
         nn.init.zeros_(self.table)
 
-    def buckets(self, distance: Tensor) -> Tensor:
+    def buckets(self, distance: Tensor, *, causal: bool = True) -> Tensor:
         """The row of the table of each distance from a query back to a key. Shape: (..., t, s) -> (..., t, s)."""
-        near, last = distance.clamp(min=0), len(self.table) - 1
-        turns = torch.log(near.clamp(min=self.exact).float() / self.exact) / math.log(self.max_distance / self.exact)
-        far = self.exact + (turns * (len(self.table) - self.exact)).long()
-        return torch.where(near < self.exact, near, far.clamp(max=last))
+        if causal:
+            return self.graded(distance.clamp(min=0), len(self.table))
+        half = len(self.table) // 2
+        return self.graded(distance.abs(), half) + half * (distance < 0)
+
+    def graded(self, near: Tensor, number: int) -> Tensor:
+        """The one of `number` buckets of each distance from 0 up. Shape: (..., t, s) -> (..., t, s)."""
+        exact = number // 2
+        turns = torch.log(near.clamp(min=exact).float() / exact) / math.log(self.max_distance / exact)
+        far = exact + (turns * (number - exact)).long()
+        return torch.where(near < exact, near, far.clamp(max=number - 1))
 
     @log_io("... t, ... s -> ... h t s")
-    def forward(self, q_positions: Tensor, k_positions: Tensor) -> Tensor:
+    def forward(self, q_positions: Tensor, k_positions: Tensor, *, causal: bool = True) -> Tensor:
         distance = q_positions.unsqueeze(-1) - k_positions.unsqueeze(-2)  # (..., t, s)
-        return rearrange(self.table[self.buckets(distance)], "... t s h -> ... h t s")
+        return rearrange(self.table[self.buckets(distance, causal=causal)], "... t s h -> ... h t s")
 
 
 class Temperature(LoggingModule):

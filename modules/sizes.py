@@ -18,7 +18,7 @@ def axis_sizes(cfg: ModelConfig) -> dict[str, int | tuple[int, ...]]:
     layers = [cfg.at(i) for i in range(len(cfg.layers))]
     routed = [layer for layer in layers if layer.mlp == "moe"]
     latent = [layer for layer in layers if layer.mixer == "latent"]
-    attending = [layer for layer in layers if layer.mixer == "attention"]
+    attending = [layer for layer in layers if layer.mixer == "attention" or layer.cross == "attention"]
     hashed = [layer.engram for layer in layers if layer.memory == "engram"]
     sizes = {
         "d": {cfg.dim}, "v": {cfg.padded_vocab_size}, "c": {cfg.pointer_dim} if cfg.pointer else set(),

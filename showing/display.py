@@ -12,7 +12,7 @@ from config import Config, diff, override
 from configuration.command_line import printable
 from corpora.corpus import load_corpus
 from corpora.shards import encoded_part
-from model import Model, spelled_out
+from model import Model, some_source, spelled_out
 from runs import Run
 from showing.command import ShowCommand, in_words
 from tools import seed_everything, trace
@@ -101,7 +101,10 @@ def held_out(run: Run) -> tuple[list[int], str]:
 
 
 def print_model(model: Model, tokens: Tensor, title: str, *, width: int | None = None, fold: bool = True) -> None:
-    """Print the title, the architecture, the parameters, and the trace of a forward. Shape: tokens (b, t) int64."""
+    """Print the title, the architecture, the parameters, and the trace of a forward; a source is shorter than the text.
+
+    Shape: tokens (b, t) int64.
+    """
     with torch.no_grad(), trace(model) as t:
-        model(tokens)
+        model(tokens, source=some_source(model, tokens[:, tokens.shape[1] // 4:]))
     print(printable("\n\n".join([title, str(model), parameter_table(model), t.text(width, fold=fold)])))

@@ -1,12 +1,12 @@
 """What the gallery shows of a preset: its parameters, its cache, and its layers as a picture of text."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from inspect import getdoc
 from itertools import groupby
 
 from config import Config, LayerConfig, ModelConfig, flat, override
-from configuration.acting import has_heads
+from configuration.acting import has_heads, projects
 from configuration.command_line import spell_value
 from configuration.model_rules import IN_EMBEDDING, PLAIN_MODEL
 from model import Model
@@ -17,6 +17,8 @@ from tools import unfilled
 
 VOCAB_SIZE = 4096  # if the tokenizer decides
 BYTES = 2  # of a number in bfloat16
+WITHIN_TEXT = ("window", "dilation", "chunk", "stride", "global_tokens", "value_residual", "share_kv", "exclusive",
+               "qk_norm_after_rope")  # flags that are not of cross-attention
 UNITS = {"B": 1e9, "M": 1e6, "k": 1e3}
 SIZES = ("attention.num_heads", "attention.num_kv_heads", "attention.head_dim", "norm_eps", "moe.num_experts",
          "moe.top_k")  # not among marks
@@ -41,7 +43,8 @@ def num_parameters(cfg: Config) -> tuple[int, int]:
               for block in model.blocks]
     more = [blocks[i % len(blocks)] for i in range(len(blocks), cfg.model.num_layers)]
     total = model.num_parameters() + sum(number for number, _ in more)
-    return total, total - sum(idle for _, idle in blocks + more)
+    encoder = 0 if model.encoder is None else idle_parameters(model.encoder)
+    return total, total - sum(idle for _, idle in blocks + more) - encoder
 
 
 def spell_parameters(cfg: Config) -> str:
@@ -60,6 +63,12 @@ def cache_bytes(cfg: ModelConfig) -> tuple[int, int]:
     pointer = BYTES * cfg.pointer_dim if cfg.pointer else 0
     return (pointer + sum(size for size, kept in sizes if kept is None),
             sum(size * min(kept, cfg.max_seq_len) for size, kept in sizes if kept is not None))
+
+
+def source_bytes(cfg: ModelConfig) -> int:
+    """What the cache keeps of each token of a source in bfloat16: the keys and values of cross-attention."""
+    layers = [cfg.at(i) for i in range(cfg.num_layers) if cfg.at(i).cross != "none"]
+    return sum(2 * BYTES * layer.attention.kv_heads * layer.head_width for layer in layers)
 
 
 def cached_numbers(layer: LayerConfig) -> int:
@@ -89,32 +98,46 @@ def spell_count(number: int) -> str:
 def picture(cfg: Config) -> str:
     """The sizes, and the way from the tokens to the logits."""
     model = whole(cfg)
-    growth, windows = cache_bytes(model)
-    total, active = num_parameters(cfg)
-    sizes = [f"{total:,} parameters", *([f"{active:,} active for a token"] if active < total else []),
-             f"a context of {model.max_seq_len:,} tokens",
-             f"a cache of {growth:,} bytes a token in bfloat16{f' and {windows:,} for windows' if windows else ''}"]
-    matrix = f"{model.padded_vocab_size:,} x {model.dim:,}"
+    made, matrix = one_pattern(model), f"{model.padded_vocab_size:,} x {model.dim:,}"
     learned = [f"{model.position} positions"] if model.position in IN_EMBEDDING else []
-    lines = [", ".join(sizes), "", "tokens", f"  embed  {', '.join([matrix, *learned, *marks(model, 'embed_')])}"]
-    lines += [f"  │ {line}".rstrip() for line in stack_lines(model)]
-    if model.final_norm and model.norm != "none":
-        lines.append(f"  norm   {', '.join([model.norm, *marks(model, 'norm_')])}")
+    embed = ", ".join([matrix, *learned, *marks(model, "embed_")])
+    norm = [f"  norm   {', '.join([model.norm, *marks(model, 'norm_')])}"] * (model.final_norm and model.norm != "none")
+    lines = [sizes_line(cfg, model), ""]
+    if made.encoder is not None:
+        lines += ["tokens of the source", f"  embed  {embed}", *stack_lines(model.encoder, made.encoder.blocks), *norm,
+                  "source", ""]
+        embed = "the same"
+    lines += ["tokens", f"  embed  {embed}", *stack_lines(model, made.blocks), *norm]
     own = "the matrix of embed" if model.tie_embeddings else f"{model.dim:,} x {model.padded_vocab_size:,}"
     head = [own, *marks(model, "logit_"), *marks(model, "head_"), *["pointer"] * model.pointer]
     return "\n".join([*lines, f"  head   {', '.join(head)}", "logits"])
 
 
-def stack_lines(cfg: ModelConfig) -> Iterator[str]:
+def sizes_line(cfg: Config, model: ModelConfig) -> str:
+    """Parameters, context and cache in a line; `model` has a size of the vocabulary."""
+    (growth, windows), source = cache_bytes(model), source_bytes(model)
+    total, active = num_parameters(cfg)
+    cache = [f"a cache of {growth:,} bytes a token in bfloat16{f' and {windows:,} for windows' if windows else ''}"]
+    cache += [f"{source:,} for each token of the source"] if source else []
+    return ", ".join([f"{total:,} parameters", *([f"{active:,} active for a token"] if active < total else []),
+                      f"a context of {model.max_seq_len:,} tokens", *cache])
+
+
+def stack_lines(cfg: ModelConfig, blocks: Sequence[Block]) -> Iterator[str]:
+    """The layers of a model or of its encoder, below one another; `blocks` are at least those of a pattern."""
+    return (f"  │ {line}".rstrip() for line in pattern_lines(cfg, cfg.layers[:cfg.num_layers], blocks))
+
+
+def pattern_lines(cfg: ModelConfig, pattern: tuple[str, ...], blocks: Sequence[Block]) -> Iterator[str]:
     """The kinds of layers in a pattern, in their order, and how often the pattern is there."""
-    blocks, first = one_pattern(cfg).blocks, 0
-    for kind, number in counted(cfg.layers):
+    first = 0
+    for kind, number in counted(pattern):
         yield ""
-        yield "every layer" if len(set(cfg.layers)) == 1 else f"{kind}, {times(number)}"
+        yield "every layer" if len(set(pattern)) == 1 else f"{kind}, {times(number)}"
         yield from (f"  {line}" for line in layer_lines(cfg.by_kind[kind], blocks[first]))
         first += number
-    repeats, rest = divmod(cfg.num_layers, len(cfg.layers))
-    more = [f"{kind} {times(number)}" for kind, number in counted(cfg.layers[:rest])]
+    repeats, rest = divmod(cfg.num_layers, len(pattern))
+    more = [f"{kind} {times(number)}" for kind, number in counted(pattern[:rest])]
     yield ""
     yield f"{', then '.join([times(repeats), *more])}: {cfg.num_layers} layer{'s' * (cfg.num_layers > 1)}"
     yield ""
@@ -131,7 +154,7 @@ def counted(layers: tuple[str, ...]) -> list[tuple[str, int]]:
 
 def layer_lines(cfg: LayerConfig, block: Block) -> list[str]:
     """What a layer computes: the formula of its wiring, and the numbers of each branch."""
-    words = {name: getattr(cfg, name) for name in block.branches}
+    words = {name: f"cross-{cfg.cross}" if name == "cross" else getattr(cfg, name) for name in block.branches}
     numbers = {name: f"{word}: {', '.join(details(cfg, name, word))}" for name, word in words.items()}
     if isinstance(block, ParallelBlock):
         text = formula(block)
@@ -157,16 +180,18 @@ def details(cfg: LayerConfig, branch: str, word: str) -> list[str]:
         experts = [f"{own.top_k} of {own.num_experts} experts"] if word == "moe" else []
         return [*experts, f"{cfg.hidden_width:,} wide", cfg.activation, *marks(cfg, "mlp_"), *marks(cfg, f"{word}."),
                 *branch_marks(cfg)]
-    if not has_heads(cfg):
+    if not (has_heads(cfg) if branch == "mixer" else projects(cfg)):
         return marks(cfg, f"{word}.")
     own, latent = cfg.attention, word == "latent"
     heads = [f"{own.num_heads} head{'s' * (own.num_heads > 1)} of {cfg.latent.head_dim if latent else cfg.head_width}"]
     heads += [f"{own.kv_heads} for keys and values"] if own.kv_heads != own.num_heads and not latent else []
     heads += marks(cfg, "latent.") if latent else []
     word = "no positions" if cfg.position == "none" else cfg.position
-    positions = [] if cfg.position in IN_EMBEDDING else [" ".join([word, *marks(cfg, f"{cfg.position}.")])]
+    positions = [" ".join([word, *marks(cfg, f"{cfg.position}.")])]
+    positions = [] if cfg.position in IN_EMBEDDING or branch == "cross" else positions
     qk_norm = [f"qk_norm={cfg.qk_norm}"] if cfg.qk_norm != "none" and not latent else []
-    return [*heads, *positions, *qk_norm, *marks(cfg, "attention."), *branch_marks(cfg)]
+    more = [mark for mark in marks(cfg, "attention.") if branch == "mixer" or not mark.startswith(WITHIN_TEXT)]
+    return [*heads, *positions, *qk_norm, *more, *branch_marks(cfg)]
 
 
 def branch_marks(cfg: LayerConfig) -> list[str]:

@@ -10,7 +10,8 @@ from torch.utils._pytree import tree_leaves
 
 from config import ModelConfig, override
 from data import IGNORED, Batch
-from model import Model
+from model import Cache, Hidden, Model
+from modules.stream import Source
 from objective import NextToken
 
 # atol and rtol of torch.testing.assert_close, float32 unless the name says otherwise
@@ -28,6 +29,27 @@ SMALL = {"dim": 24, "num_layers": 2, "attention.num_heads": 4, "vocab_size": 37,
 
 def assert_close(actual: Any, expected: Any, tolerance: str) -> None:
     torch.testing.assert_close(actual, expected, **TOLERANCES[tolerance])
+
+
+class ReadingModel(Model):
+    """A model whose texts all read one source, if a layer has cross-attention: see `one_source`."""
+
+    def read(
+        self, tokens: Tensor, *, source: Source | None = None, cache: Cache | None = None, **options: Any,
+    ) -> Hidden:
+        if self.reads_source and source is None and (cache is None or cache.length == 0):
+            source = one_source(self, len(tokens))
+        return super().read(tokens, source=source, cache=cache, **options)
+
+
+def one_source(model: Model, rows: int) -> Source:
+    """For each row the same source of 5 tokens after 2 of padding: what an encoder makes of tokens, or noise."""
+    positions = (torch.arange(7) - 2).expand(rows, -1)
+    if model.encoder is not None:
+        tokens = small_tokens(1, 7, vocab_size=model.cfg.padded_vocab_size, seed=3).expand(rows, -1)
+        return model.encode(tokens, positions=positions)
+    states = torch.randn(1, 7, model.cfg.dim, generator=torch.Generator().manual_seed(3))
+    return Source(states.expand(rows, -1, -1).type_as(model.embed.tokens.weight), positions)
 
 
 def small_config(**flags: Any) -> ModelConfig:
@@ -57,7 +79,9 @@ def randomise(model: nn.Module, *, std: float = 0.2, seed: int = 0) -> nn.Module
 
 def small_model(**flags: Any) -> Model:
     """A small model with random weights, in eval mode."""
-    return randomise(Model(small_config(**flags))).eval()
+    cfg = small_config(**flags)
+    reads = any(layer.cross != "none" for layer in cfg.by_kind.values())
+    return randomise((ReadingModel if reads else Model)(cfg)).eval()
 
 
 def small_tokens(b: int = 2, t: int = 13, *, vocab_size: int = 37, seed: int = 0) -> Tensor:

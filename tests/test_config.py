@@ -341,9 +341,10 @@ def test_a_preset_says_everything_that_makes_its_architecture(preset):
 @pytest.mark.parametrize("preset", PRESETS)
 def test_tiny_keeps_every_choice(preset):
     cfg, small = load_preset(preset).model, tiny(load_preset(preset)).model
-    sizes = {"dim", "num_layers", "attention.num_heads", "attention.num_kv_heads", "attention.head_dim", "hidden_dim",
-             "vocab_size", "max_seq_len", "attention.window", "attention.chunk", "moe.num_experts", "moe.top_k",
-             "moe.num_groups", "moe.top_groups", "moe.shared_dim"} | {f"latent.{name}" for name in (
+    sizes = {"dim", "num_layers", "encoder_layers", "attention.num_heads", "attention.num_kv_heads",
+             "attention.head_dim", "hidden_dim", "vocab_size", "max_seq_len", "attention.window", "attention.chunk",
+             "moe.num_experts", "moe.top_k", "moe.num_groups", "moe.top_groups", "moe.shared_dim"} | {
+                 f"latent.{name}" for name in (
                  "kv_rank", "q_rank", "nope_dim", "rope_dim", "v_dim")}
     changed = diff(cfg, small)
     if len(cfg.layers) == cfg.num_layers:  # said one by one: fewer of each kind

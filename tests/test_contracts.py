@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import SMALL, assert_close, loss_of, randomise, small_config, small_model, small_tokens
+from helpers import ReadingModel as Model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,7 +17,6 @@ from config import Config, ModelConfig, SampleConfig, get, override, replace
 from configuration.tree import flag_names
 from data import Batches
 from generation.sampling import generate
-from model import Model
 from modules.mlps import MLPS
 from modules.mlps.dense import MLP
 from modules.mlps.moe import MoE
@@ -27,7 +27,7 @@ from presets import PRESETS, load_preset, tiny
 MENUS = {"norm": config.Norm, "residual": config.Residual, "position": config.Position, "mlp": config.Mlp,
          "stack": config.Stack, "activation": config.Activation, "qk_norm": config.QKNorm,
          "attention.backend": config.AttentionBackend,
-         "rope.layout": config.RopeLayout, "attention.gate": config.OutputGate,
+         "rope.layout": config.RopeLayout, "cross": config.Cross, "attention.gate": config.OutputGate,
          "attention.value_residual": config.ValueResidual,
          "attention.qk_norm_kind": config.Norm, "rope.scaling": config.RopeScaling}
 # what a word needs beside it to act
@@ -172,6 +172,24 @@ VARIANTS |= {
     "yarn": {"rope.scaling": "yarn", "rope.factor": 4.0, "rope.original_len": 8, "rope.theta": 100.0,
              "rope.attention_factor": 1.2, "rope.fraction": 2 / 3},
     "llama3": {"rope.scaling": "llama3", "rope.factor": 4.0, "rope.original_len": 8, "rope.theta": 100.0},
+    "an encoder, t5": {"cross": "attention", "encoder_layers": 3, "position": "t5", "t5.num_buckets": 6,
+                       "t5.max_distance": 9, "attention.scale": 1.0, "tie_embeddings": True,
+                       "logit_scale": "rsqrt_dim", "attention.num_kv_heads": 2},
+    "a source in one layer, every flag of its attention": {
+        "layers": ("base", "reads"), "num_layers": 3, "kinds": {"reads": {"cross": "attention", "mixer": "none"}},
+        "encoder_layers": 1, "attention.num_kv_heads": 2, "attention.head_dim": 10, "attention.softcap": 2.0,
+        "attention.sinks": True, "attention.gate": "head", "attention.clip": 0.5, "attention.q_bias": True,
+        "attention.v_bias": True, "attention.out_bias": True, "qk_norm": "each_head", "attention.window": 5,
+        "inner_norm": True, "position": "alibi"},
+    "a source alone, differential, experts": {
+        "mixer": "none", "cross": "attention", "attention.differential": True, "mlp": "moe", "position": "learned",
+        "encoder_layers": 2, "attention.num_kv_heads": 2},
+    "a source, latent, parallel": {"mixer": "latent", "cross": "attention", "residual": "parallel", "qk_norm": "full",
+                                   "attention.num_kv_heads": 1, "attention.head_dim": 5, "pointer": True},
+    "a source, several streams": {"cross": "attention", "encoder_layers": 3, "residual": "mhc", "stack": "loop",
+                                  "attention.window": 4, "attention.global_tokens": 2},
+    "a source, nGPT": {"cross": "attention", "encoder_layers": 2, "residual": "ngpt", "norm": "none", "qk_norm": "unit",
+                       "final_norm": False, "unit_weights": True, "attention.value_residual": "learned"},
     "parallel, gated": {"residual": "parallel", "mlp": "glu", "activation": "silu"},
 }
 
@@ -412,6 +430,7 @@ OTHER: dict[str, tuple[Any, dict[str, Any]]] = {
     "engram.eos_id": (5, ENGRAM), "engram.norm_eps": (0.1, ENGRAM), "attention.value_embedding": (True, {}),
     "moe.balance_logits": (True, MOE | {"moe.balance_bias": True}),
     "layers": (("none", "base"), {}), "kinds": ({"x": {"norm": "layer"}}, {"layers": ("x",), "kinds": {"x": {}}}),
+    "cross": ("attention", {}), "encoder_layers": (3, {"cross": "attention"}),
     "dim": (32, {}), "num_layers": (3, {}), "attention.num_heads": (2, {}), "attention.num_kv_heads": (2, {}),
     "attention.head_dim": (8, {}),
     "hidden_dim": (48, {}), "hidden_mult": (5.0, {}),

@@ -8,36 +8,19 @@ from typing import Literal
 import pytest
 import torch
 from helpers import SMALL, assert_close, randomise, small_tokens
-from parts.cross_attention import CrossAttention, Translate
+from parts.translate import Translate
 from pydantic import Field
 
 import objective
-from config import Config, ModelConfig, TrainConfig, flags, override
-from configuration import model_rules
+from config import Config, TrainConfig, flags, override
 from data import Batch
+from memory_prediction.dry_run import dry_run
 from memory_prediction.prediction import predict
 from model import Model
-from modules import block
-from modules.mixers import MIXERS
-from modules.mlps import MLPS
 from objective import Losses
 from optim import parameter_groups
 from tools import trace
 from training.step import TrainState
-
-
-@flags
-class MoreModel(ModelConfig):
-    cross: Literal["none", "attention"] = "none"
-
-    def __post_init__(self):
-        model_rules.check_model(self, MoreLayer)
-
-
-@flags
-class MoreLayer(MoreModel):
-    def __post_init__(self):
-        model_rules.check_layer(self)
 
 
 @flags
@@ -47,7 +30,6 @@ class MoreTrain(TrainConfig):
 
 @flags
 class More(Config):
-    model: MoreModel = Field(default_factory=MoreModel)
     train: MoreTrain = Field(default_factory=MoreTrain)
 
 
@@ -64,7 +46,8 @@ PARTS = {
     "attention over depth": {"model.residual": "attnres"},
     "bigrams, value embeddings": {"model.memory": "bigram", "model.attention.value_embedding": True},
     "engram of several streams": {"model.residual": "hyper", "model.memory": "engram", "model.engram.rows": 20},
-    "encoder and decoder": {"model.cross": "attention", "train.objective": "translate"},
+    "encoder and decoder": {"model.cross": "attention", "model.encoder_layers": 3, "model.position": "t5",
+                            "train.objective": "translate"},
 }
 each_part = pytest.mark.parametrize("name", PARTS)
 
@@ -73,8 +56,6 @@ each_part = pytest.mark.parametrize("name", PARTS)
 def menus(monkeypatch):
     """The words of the new parts."""
     monkeypatch.setitem(objective.OBJECTIVES, "translate", Translate)
-    cross = {"none": None, "attention": CrossAttention}
-    monkeypatch.setattr(block, "BRANCHES", {"mixer": MIXERS, "cross": cross, "mlp": MLPS})
 
 
 def configured(name: str, **train) -> More:
@@ -104,8 +85,7 @@ def test_it_has_the_same_gradients_with_and_without_checkpointed_activations(nam
     plain, checkpointed = (make_state(name, checkpoint_activations=on) for on in (False, True))
     (losses, grads), (others, other_grads) = gradients(plain), gradients(checkpointed)
     assert_close(others.total, losses.total, "rounding")
-    silent = {path for path, grad in grads.items() if grad is None}
-    assert silent <= {"encoder.head.unembed.weight"}  # nothing is done with it
+    assert not {path for path, grad in grads.items() if grad is None}
     assert_close(other_grads, grads, "rounding")
 
 
@@ -138,6 +118,15 @@ def test_its_memory_is_predicted(name):
     bare = override(More(), {"model": SMALL, "train.precision": "float32"})
     prediction, without = (predict(override(cfg, {"train.batch_size": 64})) for cfg in (configured(name), bare))
     assert prediction.how == "exact" and prediction.peak_bytes != without.peak_bytes
+
+
+@pytest.mark.slow
+def test_the_memory_of_an_encoder_is_that_of_real_tensors():
+    cfg = configured("encoder and decoder")
+    fake, real = (dry_run(cfg, rows=3, num_texts=2, fake=fake) for fake in (True, False))
+    assert {where: part.num_bytes for where, part in fake.items()} == {
+        where: part.num_bytes for where, part in real.items()}
+    assert ("forward", "encoder") in fake and fake["forward", "encoder"].parts["encoder", "activations"]
 
 
 @each_part

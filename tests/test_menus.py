@@ -9,6 +9,7 @@ import config
 from modules.init import OUT_STD
 from modules.memory import MEMORIES
 from modules.mixers import MIXERS
+from modules.mixers.cross import CROSS
 from modules.mlps import MLPS
 from modules.mlps.dense import ACTIVATIONS
 from modules.mlps.moe import ROUTERS
@@ -24,7 +25,8 @@ from tokenizer import TOKENIZERS
 
 
 @pytest.mark.parametrize(("words", "menu"), [
-    (config.Mixer, MIXERS), (config.Mlp, MLPS), (config.ExpertScores, ROUTERS), (config.Activation, ACTIVATIONS),
+    (config.Mixer, MIXERS), (config.Cross, CROSS), (config.Mlp, MLPS), (config.ExpertScores, ROUTERS),
+    (config.Activation, ACTIVATIONS),
     (config.Norm, NORMS), (config.Residual, RESIDUALS), (config.Position, POSITIONS), (config.RopeLayout, ROTARY),
     (config.RopeScaling, SCALINGS), (config.Stack, STACKS), (config.Memory, MEMORIES),
     (config.OutInit, OUT_STD), (config.TokenizerKind, TOKENIZERS), (config.Optimizer, OPTIMIZERS),

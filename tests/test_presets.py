@@ -26,8 +26,8 @@ from training.step import TrainState
 ROOT = Path(__file__).resolve().parent.parent
 EMPTY = tuple(f"ladder-0{rung}" for rung in range(1, 5))  # rungs without a mixer and an MLP
 SCALABLE = [name for name in PRESETS if not name.startswith(EMPTY)]
-SIZES = {"dim", "num_layers", "hidden_dim", "vocab_size", "max_seq_len", "rope.original_len", "moe.shared_dim",
-         "attention.temperature_len"} | {
+SIZES = {"dim", "num_layers", "encoder_layers", "hidden_dim", "vocab_size", "max_seq_len", "rope.original_len",
+         "moe.shared_dim", "attention.temperature_len"} | {
     f"attention.{name}" for name in ("num_heads", "num_kv_heads", "head_dim", "window", "chunk", "scale")} | {
     f"latent.{name}" for name in ("kv_rank", "q_rank", "nope_dim", "rope_dim", "v_dim")}
 

@@ -85,6 +85,8 @@ class ValueRecords(TensorRecords):
         if not problem:
             self.name_axes(x, declared)
         value.labels = labels
+        if earlier and not dict(own).keys() & set(earlier.labels) - set(labels):
+            self.seen[id(x)].value = value  # what reads x from here on knows it by these names
         if problem and not frame.call.problem:
             frame.call.problem = f"{value.name or 'result'}: {problem}"
 

@@ -5,14 +5,15 @@ from torch._subclasses.fake_tensor import DynamicOutputShapeException
 from torch.utils.flop_counter import FlopCounterMode
 
 from config import ModelConfig
-from model import Model, spelled_out
+from model import Model, some_source, spelled_out
 
 
 def flops_per_token(cfg: ModelConfig, seq_len: int) -> float:
     """Floating-point operations of a forward and backward pass, per token of a text of `seq_len`.
 
     Counted by running the model without data, or with data if its shapes depend on data. The backward pass counts twice
-    the forward pass. Attention counts in full, with its masked half, as is usual.
+    the forward pass. Attention counts in full, with its masked half, as is usual. A source that the model reads is as
+    long as the text; its encoder counts with the text.
     """
     try:
         with torch.device("meta"):
@@ -24,5 +25,6 @@ def flops_per_token(cfg: ModelConfig, seq_len: int) -> float:
 
 def _count_flops(cfg: ModelConfig, seq_len: int) -> float:
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        Model(spelled_out(cfg))(torch.zeros(1, seq_len, dtype=torch.int64))
+        model, tokens = Model(spelled_out(cfg)), torch.zeros(1, seq_len, dtype=torch.int64)
+        model(tokens, source=some_source(model, tokens))
     return 3 * counter.get_total_flops() / seq_len

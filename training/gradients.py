@@ -1,17 +1,20 @@
 """Measurements of the gradient: its norm in each layer, and its noise scale."""
 
+import re
+
 import torch
 from torch import Tensor, nn
 
 from config import TrainConfig
+
+LAYER = re.compile(r"(encoder\.)?(blocks\.\d+|[^.]+)")  # at the beginning of a parameter's name
 
 
 def layer_norms(model: nn.Module) -> dict[str, float]:
     """The gradient's norm in each part of the model and in each block, by name."""
     layers: dict[str, list[Tensor]] = {}
     for name, parameter in model.named_parameters():
-        words = name.split(".")
-        layer = ".".join(words[:2]) if words[0] == "blocks" else words[0]
+        layer = LAYER.match(name)[0]
         layers.setdefault(layer, []).extend([] if parameter.grad is None else [parameter.grad])
     return {layer: nn.utils.get_total_norm(grads).item() for layer, grads in layers.items()}
 

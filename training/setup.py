@@ -9,6 +9,7 @@ from rich.console import Console
 
 from config import Config, DataConfig, TokenizerConfig, override
 from configuration.command_line import complain
+from configuration.rules import check_run
 from corpora.corpus import Corpus, load_corpus
 from corpora.rows import reasons
 from corpora.shards import JoinedTokenFile, TokenFile, prepare
@@ -93,8 +94,7 @@ def prepare_run(
     if run is not None and "imported" in run.data:
         raise ValueError(f"{run.name} was imported, without the state of its training: train a new run on a text of "
                          f"yours with --init-from {run.name}")
-    if cfg.train.log_expert_load and "moe" not in {layer.mlp for layer in cfg.model.by_kind.values()}:
-        raise ValueError("train.log_expert_load=True would change nothing: no layer has model.mlp=moe")
+    check_run(cfg)
     corpus = load_corpus(cfg.data)
     if run is None:
         tokenizer = choose_tokenizer(cfg.tokenizer, cfg.data, corpus)
@@ -119,6 +119,7 @@ class Settler:
         self._texts: dict[Any, tuple[Tokenizer, list[tuple[TokenFile, float]]]] = {}
 
     def __call__(self, cfg: Config) -> Config:
+        check_run(cfg)
         key = cfg.data, cfg.tokenizer
         if key not in self._texts:
             corpus = load_corpus(cfg.data)

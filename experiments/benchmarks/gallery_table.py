@@ -83,8 +83,9 @@ def scaled(name: str, options: Gallery) -> Config:
 
 
 def different(options: Gallery) -> list[tuple[str, ...]]:
-    """The names of the presets; those that are equal at this scale together."""
-    names = options.presets or [name for name in PRESETS if name not in LADDER]
+    """The names of the presets; those that are equal at this scale together. None that reads a source is among them."""
+    names = options.presets or [name for name in PRESETS if name not in LADDER
+                                and load_preset(name).model.cross == "none"]
     found: dict[Config, list[str]] = {}
     for name in names:
         found.setdefault(scaled(name, options), []).append(name)

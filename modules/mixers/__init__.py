@@ -6,7 +6,8 @@ A mixer is a part with `from_config(cfg: LayerConfig)` and `forward(x, context, 
 `context.documents` is None if each row is one text. Otherwise rows are packed: `documents.ids` (b, t) are equal within
 a document, and no information may pass between documents, so that each comes out as if it were alone. Attention takes
 its mask from `documents.mask(pattern)`, for its attribute `pattern`; a state or a convolution restarts at each new id.
-With documents there is no cache. `context.causal` is False in an encoder.
+With documents there is no cache. `context.causal` is False in an encoder. Cross-attention, in cross.py, is no mixer but
+a branch of its own.
 
 `make_cache(max_len)` returns the cache that the mixer fills during generation. Its `keep_rows(rows, padding=n)` keeps
 these rows of the batch, without their first n tokens, which are padding in all of them.

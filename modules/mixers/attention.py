@@ -19,6 +19,12 @@ from modules.rope import ROTARY
 from modules.stream import Context
 from tools import LoggingModule, log_io
 
+Turn = Callable[[Tensor], Tensor]  # rotates queries or keys
+
+
+def unturned(x: Tensor) -> Tensor:
+    return x
+
 
 def with_cached(k: Tensor, v: Tensor, positions: Tensor, cache: KVCache | None) -> Keys:
     """Keys and values of these tokens, after those that are cached."""
@@ -113,17 +119,30 @@ class Attention(LoggingModule):
     @log_io("b t d, ... t -> b h t p, b g t p, b g t p")
     def project(self, x: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values, split into heads, normalised and rotated."""
-        q, k, v = map(self.clip, (self.q_full_norm(self.q(x)), self.k_full_norm(self.k(x)), self.v(x)))
-        q = self.q_norm(rearrange(q, "b t (h p) -> b h t p", p=self.head_dim))
-        k = self.k_norm(rearrange(k, "b t (g p) -> b g t p", p=self.head_dim))
-        v = rearrange(v, "b t (g p) -> b g t p", p=self.head_dim)
-        if self.rotary is not None:
-            angles = self.rotary.angles(positions)
-            q, k = self.rotary(q, angles), self.rotary(k, angles)
-        return self.tempered(self.q_post_norm(q), positions), self.k_post_norm(k), v
+        turn = self.turn_at(positions)
+        q, (k, v) = self.queries(x, turn), self.keys_and_values(x, turn)
+        return self.tempered(q, positions), k, v
 
     def tempered(self, q: Tensor, positions: Tensor) -> Tensor:
         return q if self.temperature is None else self.temperature(q, positions)
+
+    def turn_at(self, positions: Tensor) -> Turn:
+        """The rotation of queries and keys at these positions, if there is one."""
+        if self.rotary is None:
+            return unturned
+        angles = self.rotary.angles(positions)
+        return lambda x: self.rotary(x, angles)
+
+    def queries(self, x: Tensor, turn: Turn) -> Tensor:
+        """Shape: (b, t, d) -> (b, h, t, p)."""
+        q = rearrange(self.clip(self.q_full_norm(self.q(x))), "b t (h p) -> b h t p", p=self.head_dim)
+        return self.q_post_norm(turn(self.q_norm(q)))
+
+    def keys_and_values(self, x: Tensor, turn: Turn) -> tuple[Tensor, Tensor]:
+        """Shape: (b, t, d) -> (b, g, t, p), twice."""
+        k, v = (rearrange(self.clip(y), "b t (g p) -> b g t p", p=self.head_dim)
+                for y in (self.k_full_norm(self.k(x)), self.v(x)))
+        return self.k_post_norm(turn(self.k_norm(k))), v
 
     def read(self, x: Tensor, context: Context) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values, with what the table of the vocabulary adds to values."""
@@ -144,7 +163,12 @@ class Attention(LoggingModule):
 
         Shape: q (b, h, t, p), k and v (b, g, t, p) -> (b, t, h p).
         """
-        return self.look_at(q, with_cached(k, v, context.positions, cache), self.distance_bias, context)
+        keys = with_cached(k, v, context.positions, cache)
+        return self.look_at(q, keys, self.bias_in(context), context)
+
+    def bias_in(self, context: Context) -> Bias | None:
+        """What distances add to the scores; None = nothing."""
+        return self.distance_bias and partial(self.distance_bias, causal=context.causal)
 
     def look_at(self, q: Tensor, keys: Keys, bias_of: Bias | None, context: Context) -> Tensor:
         """The attention output of each query to keys (b, g, s, p) with values and positions. Shape: -> (b, t, h p)."""
@@ -170,16 +194,24 @@ def what_is_seen(context: Context, k_positions: Tensor, *, pattern: Pattern, fre
 def options_of(cfg: LayerConfig) -> dict[str, Any]:
     """What the flags of a layer say of its attention: the arguments of Attention besides the width."""
     own, rope, p = cfg.attention, cfg.rope, cfg.head_width
-    gate = partial(OutputGate, cfg.dim, num_heads=own.num_heads, head_dim=p, kind=own.gate)
-    return {
-        "num_heads": own.num_heads, "num_kv_heads": own.kv_heads, "head_dim": p, "pattern": Pattern.of(own),
-        "q_bias": own.q_bias, "k_bias": own.k_bias, "v_bias": own.v_bias, "out_bias": own.out_bias,
-        "qk_norm": qk_norm_maker(cfg), "norm_after_rope": own.qk_norm_after_rope,
+    return heads_of(cfg) | {
+        "pattern": Pattern.of(own), "norm_after_rope": own.qk_norm_after_rope, "exclusive": own.exclusive,
         "rotary": ROTARY[rope.layout](p, rope) if cfg.position == "rope" else None,
         "distance_bias": BIASES[cfg.position].from_config(cfg) if cfg.position in BIASES else None,
         "value_embedding": partial(ValueEmbedding, cfg.padded_vocab_size, dim=cfg.dim, num_kv_heads=own.kv_heads,
                                    head_dim=p) if own.value_embedding else None,
-        "exclusive": own.exclusive, "temperature": Temperature.from_config(cfg),
-        "attend": partial(make_attend, cfg), "clip": own.clip, "gate": None if own.gate == "none" else gate,
+        "temperature": Temperature.from_config(cfg),
+    }
+
+
+def heads_of(cfg: LayerConfig) -> dict[str, Any]:
+    """What concerns its heads, also those of attention to a source: all but positions, patterns and own values."""
+    own, p = cfg.attention, cfg.head_width
+    gate = partial(OutputGate, cfg.dim, num_heads=own.num_heads, head_dim=p, kind=own.gate)
+    return {
+        "num_heads": own.num_heads, "num_kv_heads": own.kv_heads, "head_dim": p,
+        "q_bias": own.q_bias, "k_bias": own.k_bias, "v_bias": own.v_bias, "out_bias": own.out_bias,
+        "qk_norm": qk_norm_maker(cfg), "attend": partial(make_attend, cfg), "clip": own.clip,
+        "gate": None if own.gate == "none" else gate,
         "inner_norm": norm_maker(cfg)(own.num_heads * p) if cfg.inner_norm else None,
     }

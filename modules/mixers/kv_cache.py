@@ -141,6 +141,21 @@ class AnchoredCache(WindowCache):
             self.keep_columns(self.positions >= 0)
 
 
+class SourceCache:
+    """What cross-attention keeps of its source, which is read once: keys and values (b, g, s, p), and the mask.
+
+    The mask (b, 1, 1, s), as in Context.source_seen, is that of a cache: there are no documents. None = all is seen.
+    """
+
+    def __init__(self):
+        self.keys = self.values = self.seen = None
+
+    def keep_rows(self, rows: list[int], *, padding: int) -> None:
+        """Keep these rows; `padding` is of the tokens that read the source, and nothing of them is kept here."""
+        self.keys, self.values = self.keys[rows], self.values[rows]
+        self.seen = self.seen if self.seen is None or len(self.seen) == 1 else self.seen[rows]
+
+
 def room_of(window: int) -> int:
     """The tokens that the cache of a window has room for."""
     return window + window // 4

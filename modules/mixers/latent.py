@@ -1,13 +1,14 @@
 """Attention whose keys and values come from one short vector of each token, which is all that the cache holds."""
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from einops import einsum, rearrange, repeat
 from torch import Tensor, nn
 
 from config import LatentConfig, LayerConfig
-from modules.attend import make_kernel
+from modules.attend import make_latent_attend
 from modules.masks import Pattern
 from modules.mixers.attention import what_is_seen
 from modules.mixers.blocked import attend_in_blocks, block_of
@@ -66,7 +67,7 @@ class LatentAttention(LoggingModule):
         own, latent = cfg.attention, cfg.latent
         return cls(cfg.dim, latent, num_heads=own.num_heads, out_bias=own.out_bias, pattern=Pattern.of(own),
                    rotary=ROTARY[cfg.rope.layout](latent.rope_dim, cfg.rope) if cfg.position == "rope" else None,
-                   attend=lambda: make_kernel(cfg), temperature=Temperature.from_config(cfg),
+                   attend=partial(make_latent_attend, cfg), temperature=Temperature.from_config(cfg),
                    inner_norm=norm_maker(cfg)(own.num_heads * latent.v_dim) if cfg.inner_norm else None)
 
     def make_cache(self, max_len: int) -> KVCache:

@@ -4,7 +4,6 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from einops import rearrange
 from torch import Tensor, nn
 
 from config import LayerConfig
@@ -64,17 +63,17 @@ class SharingAttention(Attention, Carrying):
     @log_io("b t d -> b t d")
     def forward(self, x: Tensor, context: Context, cache: KVCache | None, stream: Stream) -> tuple[Tensor, Stream]:
         q, keys, stream = self.find_keys(x, context, cache, stream)
-        bias, stream = self.find_bias(context.positions, keys[2], stream)
-        bias_of = self.distance_bias if self.in_blocks else lambda *_: bias
+        bias, stream = self.find_bias(context, keys[2], stream)
+        bias_of = self.bias_in(context) if self.in_blocks else lambda *_: bias
         return self.join(self.look_at(q, keys, bias_of, context), x), stream
 
-    def find_bias(self, q_positions: Tensor, k_positions: Tensor, stream: Stream) -> tuple[Tensor | None, Stream]:
+    def find_bias(self, context: Context, k_positions: Tensor, stream: Stream) -> tuple[Tensor | None, Stream]:
         """What layers share and add to the scores, (h, t, s) or (b, h, t, s); None = nothing."""
         if self.in_blocks:
             return None, stream
         if self.takes_bias:
             return stream.carried["bias"], stream
-        bias = self.distance_bias(q_positions, k_positions)
+        bias = self.bias_in(context)(context.positions, k_positions)
         return bias, stream.carry(bias=bias)
 
     def find_keys(
@@ -97,16 +96,13 @@ class BorrowingAttention(SharingAttention):
     def make_cache(self, max_len: int) -> None:
         return None
 
-    @log_io("b t d, ... t -> b h t p")
-    def queries(self, x: Tensor, positions: Tensor) -> Tensor:
-        q = rearrange(self.clip(self.q_full_norm(self.q(x))), "b t (h p) -> b h t p", p=self.head_dim)
-        q = self.q_norm(q)
-        q = self.q_post_norm(q if self.rotary is None else self.rotary(q, self.rotary.angles(positions)))
-        return self.tempered(q, positions)
+    @log_io("b t d, ... t -> b h t p", name="queries")
+    def queries_at(self, x: Tensor, positions: Tensor) -> Tensor:
+        return self.tempered(self.queries(x, self.turn_at(positions)), positions)
 
     def find_keys(self, x: Tensor, context: Context, cache: None, stream: Stream) -> tuple[Tensor, Keys, Stream]:
         keys = tuple(stream.carried[name] for name in names_of_keys(self.pattern))
-        return self.queries(x, context.positions), keys, stream
+        return self.queries_at(x, context.positions), keys, stream
 
 
 def names_of_keys(pattern: Pattern) -> tuple[str, str, str]:
