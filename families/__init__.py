@@ -19,7 +19,7 @@ FILES = (  # in this folder
     "hyperclovax", "granite_swa", "qwen2_moe", "granitemoe", "ministral3", "phimoe", "dots1", "glm4_moe",
     "glm4_moe_lite", "solar_open", "exaone_moe", "ernie4_5_moe", "minimax_m2", "hunyuan_v1_moe", "hy_v3", "flex_olmo",
     "granitemoeshared", "granitemoe_swa", "mellum", "afmoe", "flint", "cohere2_moe", "kolibri1", "xglm", "ctrl",
-    "gpt_neox_japanese", "modernbert_decoder", "youtu",
+    "gpt_neox_japanese", "modernbert_decoder",
 )
 ENCODER_DECODER_FILES = ("t5",)
 
