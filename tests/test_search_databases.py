@@ -100,14 +100,14 @@ def test_a_search_on_a_database_trains_what_a_killed_one_left(tmp_path, sqlite, 
 def test_no_waiting_trial_of_a_sqlite_study_is_given_to_two(sqlite):
     def fill() -> None:
         study = optuna.create_study(storage=sqlite, study_name="toy")
-        for number in range(24):
+        for number in range(40):
             study.enqueue_trial({"x": number})
 
     def take() -> None:
         claims = Heartbeats(optuna.load_study(study_name="toy", storage=sqlite), make_url(sqlite))
-        print(*(claims.ask().number for _ in range(6)))
+        print(*(claims.ask().number for _ in range(10)))
 
     assert finish(Program(fill, {}))[0] == 0  # a process of its own: no connection is forked
     takers = [Program(take, {}) for _ in range(4)]
     taken = [int(number) for taker in takers for number in finish(taker)[1].split()]
-    assert sorted(taken) == list(range(24))
+    assert sorted(taken) == list(range(40))
