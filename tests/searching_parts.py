@@ -83,8 +83,9 @@ def endless() -> None:
 
 
 def endless_once() -> None:
-    """Training that never ends the first time; it leaves its number in a file."""
-    mark = Path(os.environ["SHAPESHIFTER_MODELS"]).parent / "pid"
+    """Training that never ends the first time that a width comes; it leaves its number in a file."""
+    dim = json.loads(Path(sys.argv[2]).read_text())["model"]["dim"]
+    mark = Path(os.environ["SHAPESHIFTER_MODELS"]).parent / f"pid-{dim}"
     if not mark.exists():
         mark.write_text(str(os.getpid()))
         time.sleep(600)
@@ -106,9 +107,9 @@ def room(megabytes: int, processes: int = 1) -> str:
     return f"{processes * child_baseline_bytes() // MB + megabytes}MB"
 
 
-def write_space(folder: Path, search: dict[str, Any] | None = None) -> Path:
-    """A space on a tiny base; its runs take a second."""
-    save_config(small_run_config(folder, QUICK), folder / "base.json")
+def write_space(folder: Path, search: dict[str, Any] | None = None, changes: dict[str, Any] | None = None) -> Path:
+    """A space on a tiny base with changes; its runs take a second."""
+    save_config(small_run_config(folder, QUICK | (changes or {})), folder / "base.json")
     path = folder / "toy.yaml"
     path.write_text(yaml.safe_dump({"base": str(folder / "base.json"), "search": search or SPACE}))
     return path

@@ -7,6 +7,7 @@ import shutil
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,15 @@ DAMAGES = {
 }
 
 
+ALIKE = ("deep", "types", "huge", "infinite", "doubled", "null", "endless header")  # "noise", to a sum
+
+
+def damages(file: str, fitting: bool) -> dict[str, Callable[[Path], object]]:
+    """What is done to a file; to one whose sum no longer fits, other content is done once."""
+    summed = file.startswith(LAST) and not file.endswith(SUMS) and not fitting
+    return {name: act for name, act in DAMAGES.items() if not (summed and name in ALIKE)}
+
+
 def refit(run: Path) -> None:
     """Make the sums of the checkpoint fit what is there."""
     folder = run / LAST
@@ -135,15 +145,16 @@ def program(monkeypatch, capfd, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("file", "fitting"), [
-    *((file, False) for file in FILES), *((file, True) for file in FILES if file.startswith(LAST))])
+    *((file, False) for file in FILES),
+    *((file, True) for file in FILES if file.startswith(LAST) and not file.endswith(SUMS))])
 def test_a_damaged_run_is_named_and_the_others_are_shown(file, fitting, whole, program, tmp_path):
     models = tmp_path / "models"
-    for damage, act in DAMAGES.items():
+    for damage, act in damages(file, fitting).items():
         shutil.rmtree(models, ignore_errors=True)
         for name in ("good", "toy"):
             shutil.copytree(whole, models / name)
         act(models / "toy" / file)
-        if fitting and not file.endswith(SUMS):
+        if fitting:
             refit(models / "toy")
         where = f"{file} {damage}"
         status, output, _ = program("runs list")

@@ -91,9 +91,8 @@ def test_where_next_to_nothing_is_left_a_forced_run_ends(start, folder, models, 
 
 @pytest.mark.slow
 @linux
-def test_a_run_that_outgrows_its_limit_ends_with_a_sentence_and_keeps_its_checkpoint(start, folder, models, tmp_path):
-    save_config(small_run_config(folder, {"train.steps": 12}), tmp_path / "config.json")
-    assert start("--config", str(tmp_path / "config.json")).wait() == 0
+def test_a_run_that_outgrows_its_limit_ends_with_a_sentence_and_keeps_its_checkpoint(go, models):
+    go({"train.steps": 12})
     code = """
 import torch, train
 from training.step import TrainState

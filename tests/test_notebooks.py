@@ -15,11 +15,14 @@ SOMEONES = re.compile(rf"{re.escape(str(ROOT))}|/(home|Users|root)/\w|\b[A-Z]:\\
 MAX_BYTES = 300_000
 SMALLER = {  # numbers that make the test quicker, and change nothing else
     "build_tokenizer.ipynb": {"sizes, rows = [300, 512, 1024, 2048, 4096]": "sizes, rows = [300, 1024]"},
-    "hyperparameter_search.ipynb": {"trials=8": "trials=5", "trial_tokens=40_000": "trial_tokens=16_000"},
-    "inference.ipynb": {'"train.steps": 300': '"train.steps": 60'},
-    "ladder.ipynb": {'"tokens": 98_304': '"tokens": 16_384'},
-    "model_comparison.ipynb": {'"train.steps": 150': '"train.steps": 50', "100_000)": "20_000)"},
-    "train.ipynb": {'"train.steps": 300': '"train.steps": 100'},
+    "hyperparameter_search.ipynb": {"trials=8": "trials=5", "trial_tokens=40_000": "trial_tokens=5_000"},
+    "inference.ipynb": {'"train.steps": 300': '"train.steps": 30', "num_samples=12, max_new_tokens=120":
+                        "num_samples=3, max_new_tokens=40"},
+    "ladder.ipynb": {'"tokens": 98_304': '"tokens": 6_144'},
+    "model_comparison.ipynb": {'"train.steps": 150': '"train.steps": 25', "100_000)": "10_000)",
+                               '{"base": 3, "pointer": 3, "window": 3,': '{"base": 2, "pointer": 2, "window": 2,'},
+    "train.ipynb": {'"train.steps": 300': '"train.steps": 40', '"train.eval_every": 50': '"train.eval_every": 20',
+                    '"train.sample_every": 100': '"train.sample_every": 20'},
 }
 
 

@@ -6,17 +6,18 @@ import pwd
 import shutil
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
 import optuna
 import pytest
+from programs import Program
 from searching_parts import finish, room, start, write_space
+from sqlalchemy.engine import make_url
 
+from experiments.searching.claims import Heartbeats
 from experiments.searching.outcomes import outcome
-from runs import ROOT
 
 pytestmark = pytest.mark.slow
 PROGRAMS = Path(max(glob.glob("/usr/lib/postgresql/*/bin"), default="/nowhere"))  # where Debian puts them
@@ -66,15 +67,15 @@ def sqlite(tmp_path):
 def test_two_searches_on_one_database_share_the_trials(tmp_path, request, database):
     url = request.getfixturevalue(database)
     write_space(tmp_path)
-    both = [start(tmp_path, trials=5, storage=url, pruner="none", ram_limit=room(1540)) for _ in range(2)]
+    both = [start(tmp_path, trials=4, storage=url, pruner="none", ram_limit=room(1540)) for _ in range(2)]
     ends = [finish(search) for search in both]
     assert [errors[-3000:] for *_, errors in ends] == ["", ""]
     assert [status for status, *_ in ends] == [0, 0]
     study = optuna.load_study(study_name="toy", storage=url)
     trials = [trial for trial in study.trials if "twice" not in trial.user_attrs]  # the last one, begun by each
-    assert [trial.user_attrs["outcome"] for trial in trials] == 5 * ["done"]
+    assert [trial.user_attrs["outcome"] for trial in trials] == 4 * ["done"]
     assert len({trial.user_attrs["worker"]["pid"] for trial in trials}) == 2
-    assert len({tuple(trial.params.values()) for trial in trials}) == 5
+    assert len({tuple(trial.params.values()) for trial in trials}) == 4
     runs = [trial.user_attrs["run"] for trial in trials]
     assert sorted(path.name for path in (tmp_path / "models").iterdir()) == sorted(runs)
 
@@ -97,14 +98,16 @@ def test_a_search_on_a_database_trains_what_a_killed_one_left(tmp_path, sqlite, 
 
 
 def test_no_waiting_trial_of_a_sqlite_study_is_given_to_two(sqlite):
-    study = optuna.create_study(storage=sqlite, study_name="toy")
-    for number in range(40):
-        study.enqueue_trial({"x": number})
-    code = ("from sys import argv\nimport optuna\nfrom sqlalchemy.engine import make_url\n"
-            "from experiments.searching.claims import Heartbeats\n"
-            "claims = Heartbeats(optuna.load_study(study_name='toy', storage=argv[1]), make_url(argv[1]))\n"
-            "print(*(claims.ask().number for _ in range(10)))")
-    takers = [subprocess.Popen([sys.executable, "-c", code, sqlite], env=os.environ | {"PYTHONPATH": str(ROOT)},
-                               text=True, stdout=subprocess.PIPE) for _ in range(4)]
-    taken = [int(number) for taker in takers for number in taker.communicate()[0].split()]
+    def fill() -> None:
+        study = optuna.create_study(storage=sqlite, study_name="toy")
+        for number in range(40):
+            study.enqueue_trial({"x": number})
+
+    def take() -> None:
+        claims = Heartbeats(optuna.load_study(study_name="toy", storage=sqlite), make_url(sqlite))
+        print(*(claims.ask().number for _ in range(10)))
+
+    assert finish(Program(fill, {}))[0] == 0  # a process of its own: no connection is forked
+    takers = [Program(take, {}) for _ in range(4)]
+    taken = [int(number) for taker in takers for number in finish(taker)[1].split()]
     assert sorted(taken) == list(range(40))

@@ -387,6 +387,12 @@ def test_a_password_on_the_command_line_is_not_repeated(monkeypatch, capsys):
     assert "s3cret" not in said and "postgresql://me:***@h/db is not a flag" in said
 
 
+def test_a_limit_below_an_idle_process_is_refused():
+    with pytest.raises(ValueError, match="ram_limit=10MB has no room for any trial: a process holds 500 MB before it"):
+        limit_with_room(options(ram_limit="10MB"), 500 * 10**6)
+    assert limit_with_room(options(ram_limit="501MB"), 500 * 10**6) == 501 * 10**6
+
+
 def test_where_free_memory_is_not_known_there_is_no_limit(monkeypatch):
     monkeypatch.setattr("experiments.searching.shared.free_bytes", lambda: None)
     assert limit_with_room(options(), 10**9) > 2**60
@@ -465,6 +471,8 @@ def test_a_study_goes_on_only_with_the_same_question(study):
         open_study(options(), space.on(override(Config(), {"train.steps": 7})), 10**9, 5)
     with pytest.raises(ValueError, match="was begun with another objective"):
         open_study(options(objective=("val_loss",)), space, 10**9, 5)
+    with pytest.raises(ValueError, match="study=toy was begun with another space: choose another --study"):
+        open_study(options(), make_space({"search": {"train.lr": [0.1, 0.2]}}), 10**9, 5)
     with pytest.raises(ValueError, match="was begun with another ram_limit"):
         open_study(options(ram_limit="2GB"), space, 2 * 10**9, 5)
 
