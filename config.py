@@ -38,6 +38,7 @@ Mixer = Literal["attention", "latent", "none"]
 Mlp = Literal["mlp", "glu", "clamped_glu", "scaled_glu", "moe", "none"]
 Cross = Literal["attention", "none"]
 Branch = Literal["mixer", "mlp"]
+CanonPlace = Literal["mixer", "qkv", "mlp", "hidden"]
 Memory = Literal["none", "bigram", "engram"]
 Expert = Literal["mlp", "glu", "clamped_glu"]
 ExpertScores = Literal["softmax", "sigmoid", "sparsemixer"]
@@ -99,6 +100,7 @@ class AttentionConfig:
     differential: bool = False  # pairs of heads: the attention of one less a learned share of the other's. arXiv:2410.05258
     value_residual: ValueResidual = "none"  # mix the values with those of the first layer: half of each (fixed), or by two learned numbers. arXiv:2410.17897
     exclusive: bool = False  # take from a head's output what points along its own position's value, as far as it learns to (XSA). arXiv:2603.09078
+    key_offset: bool = False  # take the second half of each key from the token before, as in modded-nanogpt
     value_embedding: bool = False  # add a learned vector of the token to its values, by a gate of each key/value head, as in nanochat; a table for each layer, by kinds
     share_kv: bool = False  # use the keys and values of the last layer before that has its own and sees the same tokens: neither projections nor a cache. arXiv:2405.12981; by kinds, as in Gemma 3n
     backend: AttentionBackend = "sdpa"  # sdpa: one fused call; eager: scores computed step by step, for reading and tracing
@@ -418,7 +420,7 @@ class ModelConfig:
     residual_scale: float = 1.0  # factor on each branch as it joins the stream (Granite)
     layer_scale: float | None = None  # start of a learned factor on each channel of what a branch adds (LayerScale); None = off. arXiv:2103.17239
     drop_branch: float = 0.0  # probability of leaving out a branch for a row, in the last layer; less in earlier ones (stochastic depth). arXiv:1603.09382
-    canon: tuple[Branch, ...] = ()  # branches before which a short causal convolution adds earlier tokens (Canon layers): mixer is A, mlp is C. Allen-Zhu 2025, Physics of Language Models 4.1
+    canon: tuple[CanonPlace, ...] = ()  # places in which a short causal convolution adds earlier tokens (Canon layers): before the mixer (A), on queries, keys and values (qkv, B), before the mlp (C), before its nonlinearity (hidden, D). Allen-Zhu 2025, Physics of Language Models 4.1
     canon_len: int = 4  # tokens of it
     token_shift: tuple[Branch, ...] = ()  # branches whose input is mixed with that of the token before, by a learned share of each channel. arXiv:2305.13048
     smear: bool = False  # add the embedding of the token before, by a learned gate, as in nanochat

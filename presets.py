@@ -3,6 +3,7 @@
     python presets.py                       list them
     python presets.py diff llama3 qwen3     the flags in which two differ
     python presets.py show gemma3           the layers of one
+    python presets.py ideas                 single ideas, what they cost, and what ablations found
 
 A preset sets every flag that its architecture depends on, whatever the defaults of config.py; sizes are the published
 ones. `python train.py gpt2 --scale 1M` trains one at a size for a CPU.

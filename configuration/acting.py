@@ -5,6 +5,7 @@ mlp, norm, position, ...) is that word. So the group of a new part needs no line
 the conditions of single flags.
 """
 
+from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
 
@@ -76,6 +77,11 @@ def _has_first_norm(cfg: Any) -> bool:
     return has_branches(first) and first.residual == "pre" and first.norm != "none"
 
 
+# of canon: whether a layer has a place
+PLACES: dict[str, Callable[[Any], bool]] = {
+    "mixer": lambda c: c.mixer != "none", "qkv": lambda c: attends(c) and not c.attention.share_kv,
+    "mlp": lambda c: c.mlp != "none", "hidden": lambda c: c.mlp not in ("none", "moe"),
+}
 # single flags of a layer -> when they act
 LAYER_ACTS: dict[tuple[str, ...], Acts] = {
     ("norm_affine", "inner_norm"): ("norm is not none", lambda c: c.norm != "none"),
@@ -127,8 +133,9 @@ LAYER_ACTS: dict[tuple[str, ...], Acts] = {
                               "first has a norm before a branch",
                               lambda c: c.residual not in ("post", "sandwich", "branch_post", "ngpt", "none")
                               and c.norm != "none" and c.num_layers > 1 and has_branches(c)),
-    ("canon",): ("a layer has the branches that it names",
-                 lambda c: all(getattr(c, name) != "none" for name in c.canon)),
+    ("canon",): ("a layer has what it names: mixer, qkv of attention with keys of its own, mlp, hidden of a dense mlp",
+                 lambda c: all(PLACES[name](c) for name in c.canon)),
+    ("attention.key_offset",): ("a mixer is attention with keys of its own", lambda c: PLACES["qkv"](c)),
     ("token_shift",): ("a layer has the branches that it names",
                        lambda c: all(getattr(c, name) != "none" for name in c.token_shift)),
     ("canon_len",): ("canon is given", lambda c: bool(c.canon)),

@@ -49,7 +49,7 @@ def parse(words: Sequence[str]) -> AblateCommand:
 def default_name(base: str | None, options: AblationOptions) -> str:
     """What is varied on what, e.g. llama3-norm-mlp."""
     flags = [word.partition("=")[0] for words in (*options.vary, *options.also) for word in words.split()]
-    return slug("-".join([base or "default", *short_names(flags).values()]))
+    return slug("-".join([base or "default", *short_names(flags).values(), *options.ideas]))
 
 
 def main() -> None:

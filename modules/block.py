@@ -14,7 +14,7 @@ from modules.mlps import MLPS
 from modules.norm import branch_norm_maker
 from modules.residuals import RESIDUALS, NoSkip, Wiring
 from modules.shift import TokenShift
-from modules.short_conv import Convolved, ShortConv
+from modules.short_conv import Convolved, ConvolvedHidden, ShortConv
 from modules.stream import Context, Stream
 from tools import LoggingModule, log_io
 
@@ -137,7 +137,9 @@ def _wired(wiring: type[Wiring], parts: Mapping[str, nn.Module], cfg: LayerConfi
 
 
 def _convolved(name: str, part: nn.Module, cfg: LayerConfig) -> nn.Module:
-    """A branch, behind a token shift and a short convolution of its input if the flags ask for them."""
+    """A branch, behind a token shift and a short convolution of its input, or with one within, as the flags ask."""
+    if name == "mlp" and "hidden" in cfg.canon:
+        part = ConvolvedHidden(part, cfg.hidden_width, length=cfg.canon_len)
     if name in cfg.token_shift:
         part = Convolved(part, TokenShift(cfg.dim, depth=cfg.index / cfg.model.num_layers))
     return Convolved(part, ShortConv(cfg.dim, length=cfg.canon_len)) if name in cfg.canon else part

@@ -1,4 +1,4 @@
-"""Short causal convolutions before a branch (Canon layers): the `canon` flag."""
+"""Short causal convolutions before a branch, or within its MLP (Canon layers): the `canon` flag."""
 
 from typing import Any, NamedTuple
 
@@ -6,6 +6,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from modules.mlps.dense import MLP
 from modules.residuals.wiring import way_to_call
 from modules.stream import Carrying, Context, Stream
 from tools import LoggingModule, log_io
@@ -111,3 +112,22 @@ class Convolved(Carrying):
     def forward(self, x: Tensor, context: Context, cache: BranchCache | None, stream: Stream) -> tuple[Tensor, Stream]:
         conv, own = (None, None) if cache is None else cache
         return self.call(self.part, self.conv(x, context, conv), stream, context, own)
+
+
+class ConvolvedHidden(LoggingModule):
+    """An MLP with a short convolution of what its first matrices give, before the nonlinearity (Canon D).
+
+    Shape: x (b, t, d) -> (b, t, d).
+    """
+
+    def __init__(self, mlp: MLP, hidden_dim: int, *, length: int):
+        super().__init__()
+        self.mlp, self.conv = mlp, ShortConv(len(mlp.maps) * hidden_dim, length=length)
+
+    def make_cache(self, max_len: int) -> ConvCache:
+        return ConvCache()
+
+    @log_io("b t d -> b t d")
+    def forward(self, x: Tensor, context: Context, cache: ConvCache | None = None) -> Tensor:
+        parts = self.conv(torch.cat(self.mlp.read(x), dim=-1), context, cache).chunk(len(self.mlp.maps), dim=-1)
+        return self.mlp.leave(self.mlp.combine(*parts))

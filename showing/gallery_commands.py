@@ -12,6 +12,7 @@ import tyro
 from config import Config, diff, flat
 from configuration.columns import print_columns
 from configuration.command_line import run_command, spell_value
+from families import ideas
 from families.sizing import read_scale
 from presets import ABOUT, PRESETS, at_scale, load_preset
 
@@ -21,7 +22,7 @@ MISSING = "-"  # of a flag that a configuration does not have: one of a kind of 
 
 def main() -> None:
     """Run the subcommand of the command line; without one the gallery is listed."""
-    commands = {"list": list_presets, "diff": diff_presets, "show": show}
+    commands = {"list": list_presets, "diff": diff_presets, "show": show, "ideas": list_ideas}
     run_command(sys.argv[1:] or ["list"], commands, "presets.py", __doc__)
 
 
@@ -72,6 +73,32 @@ def show(name: Name, *, scale: str | None = None) -> None:
     published = ", ".join(map(str, filter(None, (about.year, about.paper))))
     print(f"{name}{f' at {scale}' if scale else ''}: {about.apart} ({published})")
     print(gallery.picture(cfg))
+
+
+def list_ideas() -> None:
+    """List the ideas that are no model: their flags, what they cost, and what our ablations found.
+
+    Parameters and time are relative to a small base without the idea. A difference is in bits per byte from a base of
+    as many parameters, below 0 is better; it is inside the noise unless it says better or worse. `python
+    experiments/ablate.py --ideas NAME` tries one on any base.
+    """
+    measured, rows = ideas.found(), []
+    for name, idea in ideas.IDEAS.items():
+        own = measured.get(name, [])
+        cost = [f"x {max(float(row[column]) for row in own):.2f}" if own else MISSING
+                for column in ("parameters", "time")]
+        words = map(spelled_difference, own)
+        flags = " ".join(f"{flag}={spell_value(value)}" for flag, value in idea.flags.items())
+        rows.append((name, flags, *cost, ", ".join(words) or "not measured", idea.paper, idea.what))
+    print_columns(("idea", "flag", "parameters", "time", "found", "paper", "what it does"), rows,
+                  left=("idea", "flag", "found", "paper", "what it does"), fold=False)
+
+
+def spelled_difference(row: Mapping[str, str]) -> str:
+    """e.g. "tales-small -0.0312 better"; a verdict that is no test says itself."""
+    where, verdict = row["ablation"].removeprefix("ideas-"), row["verdict"]
+    told = f"{where} {float(row['difference']):+.3f}"
+    return told if verdict == "inside the noise" else f"{told} {verdict}"
 
 
 def sized(name: str, scale: str | None, *, skip: bool = False) -> Config | None:

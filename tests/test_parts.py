@@ -582,3 +582,51 @@ def test_shifts_are_their_formulas(packed):
 def test_shares_of_the_token_before_fall_with_channel_and_layer():
     assert_close(TokenShift(4, depth=0.0).share, torch.tensor([1.0, 0.75, 0.5, 0.25]), "same")
     assert_close(TokenShift(4, depth=0.5).share, 1 - torch.tensor([0.0, 0.25, 0.5, 0.75]).sqrt(), "same")
+
+
+@pytest.mark.parametrize("kind", ["mlp", "glu", "scaled_glu"])
+def test_canon_within_branches_is_its_formula(kind):
+    """B mixes queries, keys and values before they are split into heads, D what meets the nonlinearity."""
+    flags = {"mlp": kind, "attention.num_kv_heads": 2, "qk_norm": "head", "num_layers": 1}
+    convolved = small_model(canon=("qkv", "hidden"), **flags)
+    attention, hidden = convolved.blocks[0].mixer.branch, convolved.blocks[0].mlp.branch
+    x, context = torch.randn(2, 7, 24), Context(torch.arange(7))
+
+    def conv(weight: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        return x + sum(weight[i] * F.pad(x, (0, 0, i, 0))[:, :x.shape[1]] for i in range(4))
+
+    projected = torch.cat((attention.q(x), attention.k(x), attention.v(x)), dim=-1)
+    q, k, v = conv(attention.earlier.conv.weight, projected).split((24, 12, 12), dim=-1)
+    plain = small_model(**flags).blocks[0].mixer.branch
+    plain.load_state_dict(attention.state_dict(), strict=False)
+    for name, y in (("q", q), ("k", k), ("v", v)):
+        plain.register_module(name, Constant(y))
+    assert_close(attention(x, context), plain(x, context), "same")
+    mlp = hidden.mlp
+    parts = conv(hidden.conv.weight, torch.cat([getattr(mlp, name)(x) for name in mlp.maps], -1)).chunk(
+        len(mlp.maps), -1)
+    act = {"mlp": lambda up: mlp.act(up), "glu": lambda gate, up: mlp.act(gate) * up,
+           "scaled_glu": lambda gate, up: mlp.act(mlp.gate_scale(gate)) * mlp.up_scale(up)}[kind]
+    assert_close(hidden(x, context), mlp.out(act(*parts)), "same")
+
+
+class Constant(nn.Module):
+    """Gives one tensor."""
+
+    def __init__(self, y: torch.Tensor):
+        super().__init__()
+        self.y = y
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.y
+
+
+def test_half_of_each_key_comes_from_the_token_before():
+    attention = small_model(**{"attention.key_offset": True, "attention.num_kv_heads": 2}).blocks[0].mixer.branch
+    q, k, v = torch.randn(1, 5, 24), torch.randn(1, 5, 12), torch.randn(1, 5, 12)
+    found = attention.earlier(q, k, v, Context(torch.arange(5)), None)
+    expected = k.clone()
+    for t in range(1, 5):
+        for head in (slice(3, 6), slice(9, 12)):  # the second halves of two heads of 6
+            expected[:, t, head] = k[:, t - 1, head]
+    assert torch.equal(found[1], expected) and found[0] is q and found[2] is v

@@ -7,6 +7,7 @@ from pydantic.dataclasses import dataclass
 
 from config import CHECKED
 from configuration.checks import require_folder_name
+from families.ideas import IDEAS
 from run_store.listing import RESULTS
 
 Match = Literal["params", "flops", "seconds", "none"]
@@ -19,6 +20,7 @@ class AblationOptions:
 
     vary: tuple[str, ...] = ()  # e.g. model.norm=rms,layer model.mlp=glu,mlp: each value is a variant, except the base's own
     also: tuple[str, ...] = ()  # variants of several flags each, in quotes: "train.optimizer=adamw train.lr=3e-3"
+    ideas: tuple[str, ...] = ()  # variants by their names in `python presets.py ideas`; all = each of them
     grid: bool = False  # vary all combinations of the values of --vary, instead of one flag at a time
     seeds: int = 3  # runs of each variant, with seeds from train.seed on; a larger number later adds runs
     match: Match = "params"  # what variants have as much of as the base: parameters; flops of the whole run; seconds of training, measured beforehand; none = variants keep their size
@@ -47,6 +49,9 @@ class AblationOptions:
             raise ValueError(f"match_by={self.match_by} would change nothing with match=none: leave one of them out")
         if self.match == "params" and self.match_by == "steps":
             raise ValueError("match_by=steps changes no parameters: use width, depth or mlp, or match=flops")
+        for name in self.ideas:
+            if name != "all" and name not in IDEAS:
+                raise ValueError(f"ideas={name} is not known: use all, or some of {', '.join(IDEAS)}")
         if self.grid and not self.vary:
             raise ValueError("grid combines the values of vary: give e.g. --vary model.norm=rms,layer")
         require_folder_name("name", self.name)

@@ -14,6 +14,7 @@ from configuration.command_line import spell_value
 from configuration.mistakes import unknown
 from configuration.yaml_1_2 import parse_yaml
 from experiments.ablating.ablation_options import AblationOptions
+from families.ideas import IDEAS
 
 BASE = "base"
 REFUSED = {"train.name": "it names the run", "train.time_limit": "runs are to end by themselves"}
@@ -42,6 +43,7 @@ def make_variants(options: AblationOptions, base: Config) -> list[Variant]:
     choices = [[(flag, value) for value in values] for flag, values in varied]
     points = itertools.product(*choices) if options.grid else ((one,) for one in itertools.chain(*choices))
     points = [*map(dict, points), *(read_point(words, base) for words in options.also)]
+    points += [IDEAS[name].flags for name in (IDEAS if "all" in options.ideas else options.ideas)]
     _require_free(options, {flag for point in points for flag in point})
     variants = [Variant(BASE, BASE, {}, base), *_distinct(points, base)]
     if len(variants) == 1:

@@ -128,6 +128,22 @@ class Gallery:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Ideas:
+    """Write a page of what ablations of ideas found, and of what each idea costs in parameters and time.
+
+    The ablations are those of `python experiments/ablate.py --config experiments/bases/ideas.yaml --ideas all`, by the
+    names of their results. Costs are measured on their bases, at the same sizes: steps of both take turns in one
+    process. Prose that stands above the tables is kept.
+    """
+
+    ablations: tuple[str, ...] = ("ideas-tales-small", "ideas-tales-medium", "ideas-shakespeare-small",
+                                  "ideas-shakespeare-medium")
+    rounds: int = 8  # timed steps; the fastest count, on a CPU in processor time
+    page: str = "docs/ideas.md"  # relative to the project's folder
+    device: str = "auto"  # auto = cuda, else mps, else cpu
+
+
+@dataclass(frozen=True, kw_only=True)
 class Experts:
     """Time training steps on tales of mixtures of experts and of a dense model with as many active parameters.
 

@@ -11,11 +11,13 @@ from config import LayerConfig
 from modules.attend import Exclusive, make_attend
 from modules.masks import Mask, Pattern, make_mask
 from modules.mixers.blocked import Bias, attend_in_blocks, block_of
+from modules.mixers.earlier import EarlierProjections, Projections
 from modules.mixers.kv_cache import Keys, KVCache, make_kv_cache
 from modules.norm import norm_maker
 from modules.position import BIASES, Temperature
 from modules.qk_norm import qk_norm_maker
 from modules.rope import ROTARY
+from modules.short_conv import BranchCache
 from modules.stream import Context
 from tools import LoggingModule, log_io
 
@@ -26,9 +28,10 @@ def unturned(x: Tensor) -> Tensor:
     return x
 
 
-def with_cached(k: Tensor, v: Tensor, positions: Tensor, cache: KVCache | None) -> Keys:
+def with_cached(k: Tensor, v: Tensor, positions: Tensor, cache: KVCache | BranchCache | None) -> Keys:
     """Keys and values of these tokens, after those that are cached."""
-    return (k, v, positions) if cache is None else cache.append(k, v, positions)
+    own = cache.part if isinstance(cache, BranchCache) else cache
+    return (k, v, positions) if own is None else own.append(k, v, positions)
 
 
 class OutputGate(LoggingModule):
@@ -87,7 +90,7 @@ class Attention(LoggingModule):
         rotary: nn.Module | None, distance_bias: nn.Module | None,
         attend: Callable[[], nn.Module], pattern: Pattern, clip: float | None, gate: Callable[[], nn.Module] | None,
         inner_norm: nn.Module | None, exclusive: bool, temperature: nn.Module | None, own_kv: bool = True,
-        value_embedding: Callable[[], nn.Module] | None = None,
+        value_embedding: Callable[[], nn.Module] | None = None, earlier: Callable[[], nn.Module | None] = lambda: None,
     ):
         super().__init__()
         self.head_dim, self.pattern = head_dim, pattern
@@ -104,7 +107,7 @@ class Attention(LoggingModule):
         self.clip = nn.Identity() if clip is None else nn.Hardtanh(-clip, clip)
         self.rotary, self.distance_bias, self.attend = rotary, distance_bias, attend()
         self.value_embedding = value_embedding() if own_kv and value_embedding else None
-        self.temperature = temperature
+        self.temperature, self.earlier = temperature, earlier()
         self.exclusive = Exclusive(num_heads) if exclusive else None
         self.gate, self.inner_norm = gate and gate(), nn.Identity() if inner_norm is None else inner_norm
         self.out = nn.Linear(num_heads * head_dim, dim, bias=out_bias)
@@ -113,15 +116,19 @@ class Attention(LoggingModule):
     def from_config(cls, cfg: LayerConfig) -> "Attention":
         return cls(cfg.dim, **options_of(cfg))
 
-    def make_cache(self, max_len: int) -> KVCache:
-        return make_kv_cache(max_len, self.pattern)
+    def make_cache(self, max_len: int) -> KVCache | BranchCache:
+        own = make_kv_cache(max_len, self.pattern)
+        return own if self.earlier is None else BranchCache(self.earlier.make_cache(), own)
 
     @log_io("b t d, ... t -> b h t p, b g t p, b g t p")
-    def project(self, x: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values, split into heads, normalised and rotated."""
+    def project(
+        self, x: Tensor, positions: Tensor, *, mix: Callable[..., Projections] | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values, split into heads, normalised and rotated; `mix` changes them before that."""
+        q, k, v = self.q(x), self.k(x), self.v(x)
+        q, k, v = (q, k, v) if mix is None else mix(q, k, v)
         turn = self.turn_at(positions)
-        q, (k, v) = self.queries(x, turn), self.keys_and_values(x, turn)
-        return self.tempered(q, positions), k, v
+        return self.tempered(self.queries(q, turn), positions), *self.keys_and_values(k, v, turn)
 
     def tempered(self, q: Tensor, positions: Tensor) -> Tensor:
         return q if self.temperature is None else self.temperature(q, positions)
@@ -133,25 +140,27 @@ class Attention(LoggingModule):
         angles = self.rotary.angles(positions)
         return lambda x: self.rotary(x, angles)
 
-    def queries(self, x: Tensor, turn: Turn) -> Tensor:
-        """Shape: (b, t, d) -> (b, h, t, p)."""
-        q = rearrange(self.clip(self.q_full_norm(self.q(x))), "b t (h p) -> b h t p", p=self.head_dim)
+    def queries(self, q: Tensor, turn: Turn) -> Tensor:
+        """Shape: (b, t, h p) -> (b, h, t, p)."""
+        q = rearrange(self.clip(self.q_full_norm(q)), "b t (h p) -> b h t p", p=self.head_dim)
         return self.q_post_norm(turn(self.q_norm(q)))
 
-    def keys_and_values(self, x: Tensor, turn: Turn) -> tuple[Tensor, Tensor]:
-        """Shape: (b, t, d) -> (b, g, t, p), twice."""
-        k, v = (rearrange(self.clip(y), "b t (g p) -> b g t p", p=self.head_dim)
-                for y in (self.k_full_norm(self.k(x)), self.v(x)))
+    def keys_and_values(self, k: Tensor, v: Tensor, turn: Turn) -> tuple[Tensor, Tensor]:
+        """Shape: (b, t, g p) -> (b, g, t, p), twice."""
+        k, v = (rearrange(self.clip(y), "b t (g p) -> b g t p", p=self.head_dim) for y in (self.k_full_norm(k), v))
         return self.k_post_norm(turn(self.k_norm(k))), v
 
-    def read(self, x: Tensor, context: Context) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values, with what the table of the vocabulary adds to values."""
-        q, k, v = self.project(x, context.positions)
+    def read(
+        self, x: Tensor, context: Context, cache: KVCache | BranchCache | None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values, with those of earlier tokens and what a table of the vocabulary adds."""
+        mix = self.earlier and partial(self.earlier, context=context, cache=cache and cache.conv)
+        q, k, v = self.project(x, context.positions, mix=mix)
         return q, k, v if self.value_embedding is None else self.value_embedding(v, x, context.tokens)
 
     @log_io("b t d -> b t d")
-    def forward(self, x: Tensor, context: Context, cache: KVCache | None = None) -> Tensor:
-        y = self.attend_to(*self.read(x, context), context, cache)
+    def forward(self, x: Tensor, context: Context, cache: KVCache | BranchCache | None = None) -> Tensor:
+        y = self.attend_to(*self.read(x, context, cache), context, cache)
         return self.join(y, x)
 
     def join(self, y: Tensor, x: Tensor) -> Tensor:
@@ -200,7 +209,7 @@ def options_of(cfg: LayerConfig) -> dict[str, Any]:
         "distance_bias": BIASES[cfg.position].from_config(cfg) if cfg.position in BIASES else None,
         "value_embedding": partial(ValueEmbedding, cfg.padded_vocab_size, dim=cfg.dim, num_kv_heads=own.kv_heads,
                                    head_dim=p) if own.value_embedding else None,
-        "temperature": Temperature.from_config(cfg),
+        "temperature": Temperature.from_config(cfg), "earlier": partial(EarlierProjections.from_config, cfg),
     }
 
 

@@ -39,12 +39,12 @@ class CrossAttention(Attention):
     @log_io("b t d -> b h t p")
     def ask(self, x: Tensor) -> Tensor:
         """The queries."""
-        return self.queries(x, unturned)
+        return self.queries(self.q(x), unturned)
 
     @log_io("b s d -> b g s p, b g s p")
     def read_source(self, source: Tensor) -> tuple[Tensor, Tensor]:
         """The keys and values."""
-        k, v = self.keys_and_values(source, unturned)
+        k, v = self.keys_and_values(self.k(source), self.v(source), unturned)
         return k, v
 
     @log_io("b t d -> b t d")

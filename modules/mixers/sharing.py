@@ -80,7 +80,7 @@ class SharingAttention(Attention, Carrying):
         self, x: Tensor, context: Context, cache: KVCache | None, stream: Stream,
     ) -> tuple[Tensor, Keys, Stream]:
         """Queries (b, h, t, p), and what they look at."""
-        q, k, v = self.read(x, context)
+        q, k, v = self.read(x, context, cache)
         v = v if self.mix is None else self.mix(v, stream)
         keys = with_cached(k, v, context.positions, cache)
         offered = {"values": v, **dict(zip(names_of_keys(self.pattern), keys, strict=True))}
@@ -98,7 +98,7 @@ class BorrowingAttention(SharingAttention):
 
     @log_io("b t d, ... t -> b h t p", name="queries")
     def queries_at(self, x: Tensor, positions: Tensor) -> Tensor:
-        return self.tempered(self.queries(x, self.turn_at(positions)), positions)
+        return self.tempered(self.queries(self.q(x), self.turn_at(positions)), positions)
 
     def find_keys(self, x: Tensor, context: Context, cache: None, stream: Stream) -> tuple[Tensor, Keys, Stream]:
         keys = tuple(stream.carried[name] for name in names_of_keys(self.pattern))

@@ -73,6 +73,8 @@ class MLP(LoggingModule):
     Shape: (b, t, d) -> (b, t, d), through (b, t, f).
     """
 
+    maps: tuple[str, ...] = ("up",)  # from the stream
+
     def __init__(
         self, dim: int, *, hidden_dim: int, activation: str = "gelu", bias: bool = False,
         dropout: float = 0.0, inner_norm: nn.Module | None = None, linear: Callable[..., nn.Module] = nn.Linear,
@@ -95,13 +97,25 @@ class MLP(LoggingModule):
                 "dropout": cfg.mlp_dropout,
                 "inner_norm": norm_maker(cfg)(cfg.hidden_width) if cfg.inner_norm else None}
 
+    def read(self, x: Tensor, *groups: Tensor) -> tuple[Tensor, ...]:
+        """What the maps give, for `combine`. Shape: (..., d) -> (..., f), once for each of `maps`."""
+        return tuple(getattr(self, name)(x, *groups) for name in self.maps)
+
+    def combine(self, up: Tensor) -> Tensor:
+        """The hidden units. Shape: (..., f) -> (..., f)."""
+        return self.act(up)
+
     @log_io("... d -> ... f")
     def hidden(self, x: Tensor, *groups: Tensor) -> Tensor:
-        return self.act(self.up(x, *groups))
+        return self.combine(*self.read(x, *groups))
 
     @log_io("... d -> ... d")
     def forward(self, x: Tensor, *groups: Tensor) -> Tensor:
-        return self.out(self.dropout(self.inner_norm(self.hidden(x, *groups))), *groups)
+        return self.leave(self.hidden(x, *groups), *groups)
+
+    def leave(self, hidden: Tensor, *groups: Tensor) -> Tensor:
+        """From the hidden units to the stream. Shape: (..., f) -> (..., d)."""
+        return self.out(self.dropout(self.inner_norm(hidden)), *groups)
 
 
 class GLU(MLP):
@@ -111,6 +125,8 @@ class GLU(MLP):
     Shape: (b, t, d) -> (b, t, d), through (b, t, f).
     """
 
+    maps = ("gate", "up")
+
     def __init__(
         self, dim: int, *, hidden_dim: int, activation: str = "silu", bias: bool = False,
         dropout: float = 0.0, inner_norm: nn.Module | None = None, linear: Callable[..., nn.Module] = nn.Linear,
@@ -119,9 +135,8 @@ class GLU(MLP):
                          dropout=dropout, inner_norm=inner_norm, linear=linear)
         self.gate = linear(dim, hidden_dim, bias=bias)
 
-    @log_io("... d -> ... f")
-    def hidden(self, x: Tensor, *groups: Tensor) -> Tensor:
-        return self.act(self.gate(x, *groups)) * self.up(x, *groups)
+    def combine(self, gate: Tensor, up: Tensor) -> Tensor:
+        return self.act(gate) * up
 
 
 class ClampedGLU(GLU):
@@ -139,10 +154,8 @@ class ClampedGLU(GLU):
     def options_of(cls, cfg: LayerConfig) -> dict[str, Any]:
         return super().options_of(cfg) | {"limit": cfg.clamped_glu.limit, "offset": cfg.clamped_glu.offset}
 
-    @log_io("... d -> ... f")
-    def hidden(self, x: Tensor, *groups: Tensor) -> Tensor:
-        gate, up = self.gate(x, *groups).clamp(max=self.limit), self.up(x, *groups).clamp(-self.limit, self.limit)
-        return self.act(gate) * (up + self.offset)
+    def combine(self, gate: Tensor, up: Tensor) -> Tensor:
+        return self.act(gate.clamp(max=self.limit)) * (up.clamp(-self.limit, self.limit) + self.offset)
 
 
 class ScaledGLU(GLU):
@@ -157,9 +170,8 @@ class ScaledGLU(GLU):
         self.up_scale = Rescaled(hidden_dim, start=1.0, stored=dim**-0.5)
         self.gate_scale = Rescaled(hidden_dim, start=dim**0.5, stored=dim**-0.5)
 
-    @log_io("... d -> ... f")
-    def hidden(self, x: Tensor) -> Tensor:
-        return self.act(self.gate_scale(self.gate(x))) * self.up_scale(self.up(x))
+    def combine(self, gate: Tensor, up: Tensor) -> Tensor:
+        return self.act(self.gate_scale(gate)) * self.up_scale(up)
 
 
 DENSE = {"mlp": MLP, "glu": GLU, "clamped_glu": ClampedGLU}  # of which there can be experts
