@@ -63,6 +63,14 @@ def test_a_variant_may_change_several_flags():
     assert found[2].slug == "optimizer-adamw-lr-0.001"
 
 
+def test_ideas_are_variants_by_their_names():
+    found = variants(ideas=("bigram", "canon"))
+    assert [one.label for one in found] == ["base", "memory=bigram", "canon=mixer,mlp"]
+    assert len(variants(ideas=("all",))) > 20
+    with pytest.raises(ValueError, match="ideas=canons is not known: use all, or some of value-residual"):
+        AblationOptions(ideas=("canons",))
+
+
 @pytest.mark.parametrize(("word", "values"), [
     ("model.norm=rms,none", ["rms", "none"]), ("train.weight_decay=0.1,None", [0.1, None]),
     ("model.layers=[attention,none],attention", [["attention", "none"], ["attention"]]),

@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from config import ModelConfig, flat, override
+from config import ModelConfig, flat, load_config, override
 from configuration.units import parse_count
 from data import Batch
 from experiments.benchmarks import gallery_table
 from experiments.benchmarks.benchmark_options import Gallery
 from experiments.common import figures
-from families import FAMILIES
+from families import FAMILIES, ideas
+from families.ideas import IDEAS
 from memory_prediction.dry_run import sequence_bytes
 from model import Model
 from presets import ABOUT, PRESETS, at_scale, block_parameters, load_preset, parse_command_line
@@ -196,3 +197,34 @@ def test_the_page_of_the_benchmark_has_a_row_for_presets_that_are_equal_at_a_sca
     assert "benchmark.py gallery --presets gpt2 gpt2-xl mistral --steps 7\n" in text
     assert "| `gpt2`, `gpt2-xl` | 978,880 | 927,840 | 1.000 | 2.00 | 1.25 | 1,920 |  |" in text
     assert "| `mistral` | 1,019,040 | 999,360 | diverged |  | 1.25 | 0 | 15,360 |" in text
+
+
+# ---- ideas ----
+
+
+def test_ideas_are_listed_with_what_was_found(capsys, monkeypatch, tmp_path):
+    table = tmp_path / "ideas.csv"
+    table.write_text("idea,ablation,difference,low,high,verdict,base,parameters,time\n"
+                     "canon,ideas-tales-small,-0.0512,-0.0600,-0.0400,better,1.1,1.0100,1.2300\n"
+                     "canon,ideas-tales-medium,0.0012,-0.0100,0.0200,inside the noise,1.0,1.0200,1.1000\n")
+    monkeypatch.setattr(ideas, "FOUND", table)
+    monkeypatch.setattr("sys.argv", ["presets.py", "ideas"])
+    gallery_commands.main()
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
+    assert lines.keys() == {"idea", *IDEAS}
+    assert "model.canon=mixer mlp  " in lines["canon"]
+    assert "x 1.02  x 1.23  tales-small -0.051 better, tales-medium +0.001 " in lines["canon"]
+    assert "not measured" in lines["smear"]
+
+
+def test_the_table_of_measured_ideas_is_of_ideas_that_there_are():
+    measured = ideas.found()
+    assert measured.keys() <= IDEAS.keys() and len(measured) >= 10
+    assert all(float(row["low"]) <= float(row["difference"]) <= float(row["high"]) for rows in measured.values()
+               for row in rows)
+
+
+@pytest.mark.parametrize("name", IDEAS)
+def test_an_idea_changes_a_base_of_its_own(name):
+    base = load_config(ROOT / "experiments" / "bases" / "ideas.yaml")
+    assert override(base, IDEAS[name].flags) != base
