@@ -326,7 +326,7 @@ def run_main(monkeypatch, capfd, *words: str) -> tuple[int, str, str]:
 
 
 @pytest.mark.parametrize(("words", "sentence"), [
-    (["llama4", "--vary", "model.norm=layer"], "preset='llama4' is not known: use one of default"),
+    (["llama5", "--vary", "model.norm=layer"], "preset='llama5' is not known: use one of default"),
     (["--vary", "model.norm=layr"], "model.norm=layr: model.norm='layr' is not known"),
     (["--vary", "model.norm=layer", "--match-by", "steps"], "match_by=steps changes no parameters"),
     (["--vary", "model.norm=layer", "--nonsense", "3"], "--nonsense is not a flag"),
