@@ -151,7 +151,7 @@ class Attention(LoggingModule):
         return self.k_post_norm(turn(self.k_norm(k))), v
 
     def read(
-        self, x: Tensor, context: Context, cache: KVCache | BranchCache | None,
+        self, x: Tensor, context: Context, cache: KVCache | BranchCache | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values, with those of earlier tokens and what a table of the vocabulary adds."""
         mix = self.earlier and partial(self.earlier, context=context, cache=cache and cache.conv)
