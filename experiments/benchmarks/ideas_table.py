@@ -4,6 +4,7 @@ import csv
 import io
 import time
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 
 import pandas as pd
@@ -24,7 +25,7 @@ from run_store.atomic_files import write_text
 from run_store.listing import RESULTS, ROOT
 from runs import Run
 from tools import pick_device, unfilled
-from training.setup import prepare_run
+from training.setup import Setup, prepare_run
 
 COLUMNS = ("idea", "ablation", "difference", "low", "high", "verdict", "base", "parameters", "time")
 HEADINGS = ("idea", "flag", "less the base's bits per byte, 95 %", "verdict", "parameters", "time")
@@ -83,29 +84,28 @@ def section(name: str, rows: Sequence[Row]) -> str:
 def read(name: str, base: Config, options: Ideas) -> list[Row]:
     """The rows of an ablation, the best first."""
     table = pd.read_csv(RESULTS / name / "table.csv").set_index("variant")
-    found = []
+    setup, found = prepare_run(override(base, {"train.name": None}), pick_device(options.device)), []
     for idea in IDEAS:
         variant = make_variants(AblationOptions(ideas=(idea,), name=name), base)[1]
         if variant.label not in table.index:
             continue
         row = table.loc[variant.label]
-        more, slower = cost(variant.cfg, base, options)
+        more, slower = cost(idea, setup, options)
         found.append(Row(idea, name, row["difference"], row["difference_low"], row["difference_high"],
                          row["verdict"], table.loc[BASE, "bits_per_byte"], more, slower))
     return sorted(found, key=lambda row: row.difference)
 
 
-def cost(changed: Config, base: Config, options: Ideas) -> tuple[float, float]:
+def cost(idea: str, setup: Setup, options: Ideas) -> tuple[float, float]:
     """How many times the parameters and the time of a step of the base an idea takes, at the same sizes."""
-    device = pick_device(options.device)
-    ways, counts = {}, {}
-    for name, cfg in (("idea", changed), ("base", base)):
-        setup = prepare_run(override(cfg, {"train.name": None}), device)
-        ways[name] = timed_step(setup)
-        with unfilled():
-            counts[name] = Model(setup.cfg.model).num_parameters()
-    best = best_seconds(ways, options.rounds + 2, time.process_time if device.type == "cpu" else time.perf_counter)
-    return counts["idea"] / counts["base"], best["idea"] / best["base"]
+    changed = copy(setup)
+    changed.cfg = override(setup.cfg, IDEAS[idea].flags)
+    with unfilled():
+        more, count = (Model(one.cfg.model).num_parameters() for one in (changed, setup))
+    ways = {"idea": timed_step(changed), "base": timed_step(setup)}
+    clock = time.process_time if setup.device.type == "cpu" else time.perf_counter
+    best = best_seconds(ways, options.rounds + 2, clock)  # the first are a warm-up
+    return more / count, best["idea"] / best["base"]
 
 
 def spelled(rows: Sequence[Row]) -> str:
