@@ -165,7 +165,7 @@ OFTEN = {"train.log_every": 1, "train.checkpoint_every": 5, "train.sample_every"
 
 @pytest.mark.slow
 def test_a_program_killed_twice_is_the_run_left_alone(start, go, folder, tmp_path):
-    changes, drawn = OFTEN | {"train.steps": 160}, random.Random(0)
+    changes, drawn = OFTEN | {"train.steps": 300}, random.Random(0)
     save_config(small_run_config(folder, changes), tmp_path / "config.json")
     words = ["--config", str(tmp_path / "config.json")]
     for number in range(2):
