@@ -32,7 +32,7 @@ from modules.residuals import RESIDUALS
 from modules.shift import Smear
 from modules.short_conv import ConvCache
 from modules.sizes import axis_sizes, idle_parameters
-from modules.stacks import STACKS, through
+from modules.stacks import STACKS, go_through
 from modules.stream import Context, Source, Stream, make_context, require_source
 from tools import LoggingModule, log_io
 
@@ -121,7 +121,7 @@ class Model(LoggingModule):
 
         x = self.wiring.begin(self.embedded(tokens, context, cache), self.cfg)
         stream = Stream(x, {} if source is None else source.losses)
-        stream = through(range(len(self.blocks)), stream, run) if self.stack is None else self.stack(stream, run)
+        stream = go_through(self.stack, len(self.blocks), stream, run)
         if cache is not None:
             cache.length += tokens.shape[1]
         return Hidden(self.norm(self.leave(stream)), first[0], tokens, context, stream.losses)

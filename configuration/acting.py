@@ -125,7 +125,7 @@ LAYER_ACTS: dict[tuple[str, ...], Acts] = {
                                             lambda c: c.mlp != "none" and c.hidden_dim is None),
     ("residual", "residual_scale", "residual_dropout", "layer_scale", "drop_branch"): (
         "a layer has a mixer, cross or an MLP", has_branches),
-    ("residual",): ("norm is not none, or residual is none of pre, post, sandwich and branch_post",
+    ("residual",): ("norm is not none, or residual is none of pre, post, sandwich, branch_post and parallel_each",
                     lambda c: c.norm != "none" or c.residual not in ("pre", "post", "sandwich", "branch_post",
                                                                      "parallel_each")),
     ("hyper.sinkhorn_steps", "hyper.eps"): ("residual is mhc", lambda c: c.residual == "mhc"),

@@ -8,7 +8,7 @@ from config import ModelConfig
 from modules.block import make_blocks
 from modules.norm import norm_maker
 from modules.residuals import RESIDUALS
-from modules.stacks import STACKS, through
+from modules.stacks import STACKS, go_through
 from modules.stream import Context, Stream
 from tools import LoggingModule, log_io
 
@@ -34,6 +34,6 @@ class Encoder(LoggingModule):
             return self.run(self.blocks[layer], stream, context, None)
 
         stream = Stream(self.wiring.begin(x, self.cfg))
-        stream = through(range(len(self.blocks)), stream, run) if self.stack is None else self.stack(stream, run)
-        x, losses = self.norm(stream.x if self.exit is None else self.exit(stream)), stream.losses
-        return x, losses
+        stream = go_through(self.stack, len(self.blocks), stream, run)
+        x = self.norm(stream.x if self.exit is None else self.exit(stream))
+        return x, stream.losses

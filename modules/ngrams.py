@@ -2,10 +2,9 @@
 
 from math import isqrt
 
-import torch
 from torch import Tensor, nn
 
-from modules.short_conv import ConvCache
+from modules.short_conv import ConvCache, with_earlier
 from modules.stream import Context
 
 BITS = (1 << 64) - 1
@@ -26,12 +25,7 @@ def last_tokens(context: Context, *, number: int, absent: int, cache: IdCache | 
     tokens, reach = context.tokens, number - 1
     if context.positions.dim() > 1:
         tokens = tokens.where(context.positions >= 0, absent)
-    if cache is None or cache.inputs is None:
-        seen = nn.functional.pad(tokens, (reach, 0), value=absent)
-    else:
-        seen = torch.cat((cache.inputs, tokens), dim=1)
-    if cache is not None:
-        cache.inputs = seen[:, seen.shape[1] - reach:].clone()
+    seen = with_earlier(tokens, cache, reach=reach, absent=absent)
     found = [seen[:, reach - back:seen.shape[1] - back] for back in range(number)]
     if context.documents is not None:
         ids = nn.functional.pad(context.documents.ids, (reach, 0), value=-1)

@@ -71,12 +71,14 @@ class ShortConv(LoggingModule):
         return y
 
 
-def with_earlier(x: Tensor, cache: ConvCache | None, *, reach: int) -> Tensor:
-    """The input after the last ones of the cache, or after zeros. Shape: (b, t, d) -> (b, reach + t, d)."""
-    if cache is None or cache.inputs is None:
-        seen = nn.functional.pad(x, (0, 0, reach, 0))
-    else:
-        seen = torch.cat((cache.inputs, x), dim=1)
+def with_earlier(x: Tensor, cache: ConvCache | None, *, reach: int, absent: float = 0) -> Tensor:
+    """The input after the last ones of the cache, or at first after `absent`.
+
+    Shape: (b, t, ...) -> (b, reach + t, ...).
+    """
+    begins = cache is None or cache.inputs is None
+    earlier = x.new_full((x.shape[0], reach, *x.shape[2:]), absent) if begins else cache.inputs
+    seen = torch.cat((earlier, x), dim=1)
     if cache is not None:
         cache.inputs = seen[:, seen.shape[1] - reach:].clone()  # a view would keep the whole prompt
     return seen

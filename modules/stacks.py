@@ -44,8 +44,7 @@ class Looped(LoggingModule):
         for loop in range(self.num_loops):
             if loop and self.inject:
                 stream = stream.with_x(stream.x + embedded)
-            for layer in range(self.num_layers):
-                stream = run(layer, stream)
+            stream = through(range(self.num_layers), stream, run)
         return stream
 
 
@@ -91,6 +90,11 @@ class Hierarchical(LoggingModule):
             stream = through(self.high, stream.with_x(high + low), run)
             high = self.high_norm(stream.x)
         return stream.with_x(high)
+
+
+def go_through(stack: nn.Module | None, num_layers: int, stream: Stream, run: Run) -> Stream:
+    """The stream after all layers; no stack = each once, in order."""
+    return through(range(num_layers), stream, run) if stack is None else stack(stream, run)
 
 
 def through(layers: range, stream: Stream, run: Run) -> Stream:

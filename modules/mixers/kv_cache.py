@@ -53,6 +53,13 @@ class KVCache:
             self.positions = positions[0] if alike else positions
 
 
+def joined(old: Keys, new: Keys) -> Keys:
+    """Keys, values and positions after earlier ones; rows whose positions were the same may differ from here on."""
+    rows = torch.broadcast_shapes(old[2].shape[:-1], new[2].shape[:-1])
+    k, v = (torch.cat(pair, dim=2) for pair in zip(old[:2], new[:2], strict=True))
+    return k, v, torch.cat([places.expand(*rows, -1) for places in (old[2], new[2])], dim=-1)
+
+
 class WindowCache(KVCache):
     """Of a layer with a window: the tokens that the next ones can see, and as many more as save moving them each time.
 
@@ -64,14 +71,18 @@ class WindowCache(KVCache):
         super().__init__(room_of(window))
         self.text_len, self.reach, self.seen = max_len, window - 1, 0
 
+    def count(self, number: int) -> None:
+        """Note that so many tokens came. Raises ValueError if the text is longer than was said."""
+        self.seen += number
+        if self.seen > self.text_len:
+            raise ValueError(f"the cache holds {self.text_len} tokens, not {self.seen}")
+
     def append(self, k: Tensor, v: Tensor, positions: Tensor) -> Keys:
         """Append t tokens; return them, and those before them that the first one sees.
 
         Raises ValueError if the text is longer than was said.
         """
-        self.seen += k.shape[2]
-        if self.seen > self.text_len:
-            raise ValueError(f"the cache holds {self.text_len} tokens, not {self.seen}")
+        self.count(k.shape[2])
         if self.keys is None:
             self.allocate(k, v, positions)
         start, stop = max(0, self.length - self.reach), self.length + k.shape[2]
@@ -79,10 +90,7 @@ class WindowCache(KVCache):
             self.write(slice(self.length, stop), k, v, positions)
             self.length = stop
             return self.at(slice(start, stop))
-        old = self.at(slice(start, self.length))
-        rows = torch.broadcast_shapes(positions.shape[:-1], old[2].shape[:-1])
-        places = [places.expand(*rows, -1) for places in (old[2], positions)]
-        k, v, positions = torch.cat((old[0], k), 2), torch.cat((old[1], v), 2), torch.cat(places, -1)
+        k, v, positions = joined(self.at(slice(start, self.length)), (k, v, positions))
         self.length = min(self.reach, k.shape[2])
         last = slice(k.shape[2] - self.length, None)
         self.write(slice(self.length), k[:, :, last], v[:, :, last], positions[..., last])
@@ -107,14 +115,9 @@ class AnchoredCache(WindowCache):
 
     def append(self, k: Tensor, v: Tensor, positions: Tensor) -> Keys:
         """Append t tokens; return them and all that are kept. Raises ValueError if the text is longer than was said."""
-        self.seen += k.shape[2]
-        if self.seen > self.text_len:
-            raise ValueError(f"the cache holds {self.text_len} tokens, not {self.seen}")
+        self.count(k.shape[2])
         if self.keys is not None:
-            old = self.keys, self.values, self.positions
-            rows = torch.broadcast_shapes(positions.shape[:-1], old[2].shape[:-1])
-            places = [places.expand(*rows, -1) for places in (old[2], positions)]
-            k, v, positions = torch.cat((old[0], k), 2), torch.cat((old[1], v), 2), torch.cat(places, -1)
+            k, v, positions = joined((self.keys, self.values, self.positions), (k, v, positions))
         self.keys, self.values, self.positions = k, v, positions
         self.forget()
         return k, v, positions
