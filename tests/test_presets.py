@@ -193,10 +193,22 @@ def test_the_page_of_the_benchmark_has_a_row_for_presets_that_are_equal_at_a_sca
     assert names == [("gpt2", "gpt2-xl"), ("mistral",)]
     rows = [gallery_table.Row(some, override(gallery_table.scaled(some[0], options), {"model.vocab_size": 61}), bits,
                               floor=0.5, speed=1.25) for some, bits in zip(names, (1.0, math.inf), strict=True)]
-    text = gallery_table.page(rows, options, torch.device("cpu"))
-    assert "benchmark.py gallery --presets gpt2 gpt2-xl mistral --steps 7\n" in text
+    top = gallery_table.heading(options, torch.device("cpu"), 0.5)
+    text = gallery_table.page(top, [gallery_table.line_of(row.cells()) for row in rows])
+    assert "benchmark.py gallery --steps 7\n" in text
     assert "| `gpt2`, `gpt2-xl` | 978,880 | 927,840 | 1.000 | 2.00 | 1.25 | 1,920 |  |" in text
     assert "| `mistral` | 1,019,040 | 999,360 | diverged |  | 1.25 | 0 | 15,360 |" in text
+
+
+def test_rows_that_are_not_measured_again_stay_on_the_page(tmp_path):
+    top = gallery_table.heading(Gallery(), torch.device("cpu"), 0.5)
+    lines = [gallery_table.line_of((f"`{name}`", "1")) for name in ("mistral", "gpt2`, `gpt2-xl", "gone")]
+    path = tmp_path / "page.md"
+    path.write_text(gallery_table.page(top, lines[:2]) + lines[2])
+    assert gallery_table.rows_of(path, top) == [lines[1], lines[0]]  # in the order of the gallery
+    other = gallery_table.heading(Gallery(steps=7), torch.device("cpu"), 0.5)
+    with pytest.raises(ValueError, match="were measured in another way"):
+        gallery_table.rows_of(path, other)
 
 
 # ---- ideas ----

@@ -118,7 +118,7 @@ class Gallery:
     Speed is compared with gpt2's: steps of both take turns in one process. The page is written after each preset.
     """
 
-    presets: tuple[str, ...] = ()  # none given = all but the ladder's
+    presets: tuple[str, ...] = ()  # the rows to measure; the page's others stay. None given = all but the ladder's
     scale: str = "1M"  # parameters in the blocks
     steps: int = 300  # of training
     rounds: int = 8  # timed steps of each preset and of gpt2; the fastest count, on a CPU in processor time

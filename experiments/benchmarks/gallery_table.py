@@ -5,6 +5,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import torch
 from rich.console import Console
@@ -63,16 +64,22 @@ class Row:
 
 
 def run(options: Gallery, console: Console) -> bool:
-    """Measure each preset and write the page after each; whether none has diverged."""
-    device, path, rows = pick_device(options.device), ROOT / options.page, []
+    """Measure each preset and write the page after each; whether none has diverged.
+
+    Raises ValueError if some presets are named and the page's other rows were measured in another way.
+    """
+    device, path = pick_device(options.device), ROOT / options.page
     if device.type == "cpu":
         choose_allocator("fast")
     baseline = prepare_run(scaled(BASELINE, options), device)
+    top = heading(options, device, baseline.describe_data()["floor_bits_per_byte"])
+    lines, rows = rows_of(path, top) if options.presets and path.exists() else [], []
     console.print(*HEADINGS, sep="  ", highlight=False)
     for names in different(options):
         rows.append(measure(names, options, baseline))
+        lines = [line for line in lines if not set(names) & set(names_in(line))] + [line_of(rows[-1].cells())]
         console.print(*rows[-1].cells(), sep="  ", highlight=False)
-        write_text(path, page(rows, options, device))
+        write_text(path, page(top, lines))
     console.print(f"written to {path}")
     return all(math.isfinite(row.bits_per_byte) for row in rows)
 
@@ -123,15 +130,38 @@ def train(setup: Setup, options: Gallery) -> float:
         return setup.evaluate(state.objective, options.eval_tokens).bits_per_byte
 
 
-def page(rows: Sequence[Row], options: Gallery, device: torch.device) -> str:
-    """The page of the manual, in Markdown."""
+def heading(options: Gallery, device: torch.device, floor: float) -> str:
+    """How the rows are measured, in Markdown; the same whatever presets are named."""
     of_cpu, clock = f"{torch.get_num_threads()} threads of a CPU", ", in processor time"
     flags = [f" --{name.replace('_', '-')} {spell_value(value)}"
-             for name, (_, value) in diff(Gallery(), options).items()]
-    text = TEXT.format(
-        scale=options.scale, steps=options.steps, floor=rows[0].floor, tokens=options.eval_tokens,
+             for name, (_, value) in diff(Gallery(), options).items() if name != "presets"]
+    return TEXT.format(
+        scale=options.scale, steps=options.steps, floor=floor, tokens=options.eval_tokens,
         rounds=options.rounds, flags="".join(flags), torch=torch.__version__,
         clock=clock if device.type == "cpu" else "",
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else of_cpu)
-    lines = [HEADINGS, ("---",) + ("---:",) * (len(HEADINGS) - 1), *(row.cells() for row in rows)]
-    return text + "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def page(top: str, lines: Sequence[str]) -> str:
+    """The page of the manual, in Markdown, with its rows in the order of `python presets.py`."""
+    order = list(PRESETS)
+    rows = sorted(lines, key=lambda line: order.index(names_in(line)[0]))
+    return top + line_of(HEADINGS) + line_of(("---",) + ("---:",) * (len(HEADINGS) - 1)) + "".join(rows)
+
+
+def rows_of(path: Path, top: str) -> list[str]:
+    """The rows of a page, without those of presets that are no more. Raises ValueError unless its heading is `top`."""
+    text = path.read_text(encoding="utf-8")
+    if not text.startswith(top):
+        raise ValueError(f"the rows of {path} were measured in another way: give another --page, or name no presets")
+    rows = [line for line in text.splitlines(keepends=True) if line.startswith("| `")]
+    return [line for line in rows if names_in(line)[0] in PRESETS]
+
+
+def line_of(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |\n"
+
+
+def names_in(line: str) -> list[str]:
+    """The presets of a row of the page."""
+    return line.partition(" | ")[0].strip("| ").replace("`", "").split(", ")
