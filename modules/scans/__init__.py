@@ -1,0 +1,21 @@
+"""Recurrences over time as functions of tensors: what carries the mixers that keep a state in place of keys and values.
+
+    diagonal_scan       h_t = a_t h_{t-1} + b_t, each number for itself
+    decayed_attention   S_t = diag(e^{g_t}) S_{t-1} + k_t v_t^T,  y_t = S_t^T q_t
+    delta_rule          the same with k_t (v_t - S^T k_t)^T: what is written replaces what was read
+    erase_and_write     the same, what is read of S being chosen by a vector of its own
+    low_rank_rule       S_t = diag(e^{g_t}) S_{t-1} + w_t (S_{t-1}^T e_t)^T + k_t v_t^T
+
+Each works on a whole row at once, in time linear in its length, takes the state before the row (None = zeros) and
+returns the one after it, so that a row can come in pieces of any length. States, decays and sums are in float32
+whatever the dtype of a model (float64 stays); y has the dtype of v or b.
+
+`runs` (b, t) are equal within a document of a packed row, whose tokens are contiguous: no state passes from one to the
+next. Padding needs no run of its own: zeros (v, b or k) add nothing to a state, which is zero before a text.
+"""
+
+from modules.scans.decayed import decayed_attention
+from modules.scans.delta import delta_rule, erase_and_write, low_rank_rule
+from modules.scans.diagonal import diagonal_scan
+
+__all__ = ["decayed_attention", "delta_rule", "diagonal_scan", "erase_and_write", "low_rank_rule"]

@@ -1,0 +1,130 @@
+"""Linear attention whose state decays, for all tokens of a chunk at once; states pass from chunk to chunk."""
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from modules.precision import full_precision, widen
+from modules.scans.chunks import Runs, in_chunks, whole
+from modules.scans.diagonal import diagonal_scan
+
+CHUNK, BLOCK = 32, 8
+MOST = 18.0  # decay of a step by which the scores of channels are computed: e^-18 is nothing to float32
+
+
+def decayed_attention(
+    q: Tensor, k: Tensor, v: Tensor, g: Tensor, state: Tensor | None = None, *, runs: Tensor | None = None,
+    chunk: int = CHUNK,
+) -> tuple[Tensor, Tensor]:
+    """y_t = S_t^T q_t with S_t = diag(e^{g_t}) S_{t-1} + k_t v_t^T, g <= 0, for each head.
+
+    Dao & Gu 2024, arXiv:2405.21060, section 6 (a decay for a head); Yang et al. 2023, arXiv:2312.06635 (for each
+    channel of a key). Heads may share queries and keys: `g` heads of them, each of h / g heads in a row.
+
+    Shape: q and k (b, g, t, n), v (b, h, t, p), g (b, h, t) or (b, h, t, n), state (b, h, n, p) or None = 0
+    -> (b, h, t, p) in the dtype of v, (b, h, n, p) in float32.
+    """
+    with full_precision(v.device.type):
+        wide = [widen(x) for x in (q, k, v, g)]
+        if state is None:
+            state = wide[2].new_zeros(*v.shape[:2], k.shape[-1], v.shape[-1])
+        if v.shape[2] == 1:
+            y, state = decayed_step(*(x[:, :, 0] for x in wide), state)
+            return y.unsqueeze(2).to(v.dtype), state
+        y, state = _in_chunks(*wide, widen(state), runs, chunk)
+    return y.to(v.dtype), state
+
+
+def decayed_step(q: Tensor, k: Tensor, v: Tensor, g: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    """One token. Shape: as in decayed_attention, without the axis t."""
+    q, k = (x.repeat_interleave(v.shape[1] // x.shape[1], dim=1) for x in (q, k))
+    decay = g.exp().unsqueeze(-1) if g.dim() == 3 else g.exp()[..., None, None]
+    state = decay * state + k.unsqueeze(-1) * v.unsqueeze(-2)
+    return (q.unsqueeze(-2) @ state).squeeze(-2), state
+
+
+def _in_chunks(
+    q: Tensor, k: Tensor, v: Tensor, g: Tensor, state: Tensor, runs: Tensor | None, size: int,
+) -> tuple[Tensor, Tensor]:
+    t, shared = v.shape[2], v.shape[1] // k.shape[1]
+    q, k, v, g = (in_chunks(x, size) for x in (q, k, v, g))  # (b, h, n, c, ...)
+    passes = None if runs is None else Runs.of(runs, size)
+    total = g.cumsum(3)
+    scores = scores_of_channels(q, k, total) if g.dim() == 5 else _scores_of_heads(q, k, total, shared)
+    if passes is not None:
+        scores = scores.where(passes.same, 0.0)
+    read, write, through = factors(total, passes)  # (b, h, n, c[, n]), the same, (b, h, n[, n])
+    if g.dim() == 5:
+        read, write = q * read, k * write
+        written, through = write.mT @ v, through.unsqueeze(-1)
+    else:
+        written = _by_group(k.mT, write.unsqueeze(-1) * v, shared)
+        through = through[..., None, None]
+    states, state = states_between(through, written, state)
+    earlier = read @ states if g.dim() == 5 else read.unsqueeze(-1) * _by_group(q, states, shared)
+    return whole(scores @ v + earlier, t), state
+
+
+def factors(total: Tensor, passes: Runs | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Decays from before the chunk to each token, from each token to the end of the chunk, and through the chunk.
+
+    Shape: the running sum of log decays (b, h, n, c) or (b, h, n, c, n) -> twice the same, (b, h, n) or (b, h, n, n).
+    """
+    last = total[:, :, :, -1]
+    read, write, through = total.exp(), (last.unsqueeze(3) - total).exp(), last.exp()
+    if passes is not None:
+        masks = [mask if total.dim() == 4 else mask.unsqueeze(-1) for mask in passes[1:]]
+        read, write, through = (x.where(mask, 0.0) for x, mask in zip((read, write, through), masks, strict=True))
+    return read, write, through
+
+
+def states_between(through: Tensor, written: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    """The state before each chunk, and the last.
+
+    Shape: (b, h, n, n or 1, 1), (b, h, n, n, p), (b, h, n, p) -> (b, h, n, n, p), (b, h, n, p).
+    """
+    after, last = diagonal_scan(through.transpose(1, 2), written.transpose(1, 2), state)
+    return torch.cat((state.unsqueeze(1), after[:, :-1]), dim=1).transpose(1, 2), last
+
+
+def _by_group(x: Tensor, y: Tensor, shared: int) -> Tensor:
+    """x @ y, where `shared` heads of y in a row have one of x.
+
+    Shape: (b, g, n, i, j), (b, h, n, j, k) -> (b, h, n, i, k).
+    """
+    if shared == 1:
+        return x @ y
+    return (x.unsqueeze(2) @ y.unflatten(1, (-1, shared))).flatten(1, 2)
+
+
+def _scores_of_heads(q: Tensor, k: Tensor, total: Tensor, shared: int) -> Tensor:
+    """q_i k_j e^{G_i - G_j} for j <= i. Shape: (b, g, n, c, _), the same, (b, h, n, c) -> (b, h, n, c, c)."""
+    size = total.shape[-1]
+    later = torch.ones(size, size, dtype=torch.bool, device=total.device).triu(1)
+    decay = (total.unsqueeze(-1) - total.unsqueeze(-2)).masked_fill(later, float("-inf")).exp()
+    scores = (q @ k.mT).unsqueeze(2)
+    return (scores * decay.unflatten(1, (-1, shared))).flatten(1, 2)
+
+
+def scores_of_channels(q: Tensor, k: Tensor, total: Tensor) -> Tensor:
+    """Sum over channels of q_i k_j e^{G_i - G_j} for j <= i, where no factor overflows.
+
+    Within blocks of 8 the exponents count from the middle of the block; between neighbours, whose blocks then join,
+    from the end of the left one. A step's decay counts for no more than `MOST`.
+    Shape: (..., c, n), three times -> (..., c, c).
+    """
+    steps = total.diff(dim=-2, prepend=torch.zeros_like(total[..., :1, :])).clamp(min=-MOST)
+    total = steps.cumsum(-2)
+    size, width = q.shape[-2], min(BLOCK, q.shape[-2])
+    parts = [rearrange(x, "... (m w) n -> ... m w n", w=width) for x in (q, k, total)]
+    middle = parts[2][..., width // 2, None, :]
+    scores = ((parts[0] * (parts[2] - middle).exp()) @ (parts[1] * (middle - parts[2]).exp()).mT).tril()
+    while width < size:
+        (_, right), (left, _), (before, after) = (
+            rearrange(x, "... (m two w) n -> two ... m w n", two=2, w=width) for x in (q, k, total))
+        edge = before[..., -1:, :]
+        low = (right * (after - edge).exp()) @ (left * (edge - before).exp()).mT
+        first, second = rearrange(scores, "... (m two) i j -> two ... m i j", two=2)
+        upper = torch.cat((first, torch.zeros_like(first)), dim=-1)
+        scores, width = torch.cat((upper, torch.cat((low, second), dim=-1)), dim=-2), 2 * width
+    return scores.squeeze(-3)

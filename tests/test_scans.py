@@ -1,0 +1,195 @@
+"""Scans over a whole row equal their recurrence, token by token: values, gradients, states, documents, pieces."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from modules.scans import decayed_attention, delta_rule, diagonal_scan, erase_and_write, low_rank_rule
+from modules.scans.diagonal import _levels, _loop
+
+B, H, N, P = 2, 4, 5, 3
+LENGTHS = (1, 31, 32, 33, 75)
+DECAYS = {"none": 0.0, "weak": 0.01, "strong": 3.0, "violent": 60.0}
+
+
+def plain_diagonal(a: Tensor, b: Tensor, *, h: Tensor) -> tuple[Tensor, Tensor]:
+    found = []
+    for t in range(b.shape[1]):
+        h = a[:, t] * h + b[:, t]
+        found.append(h)
+    return torch.stack(found, dim=1), h
+
+
+def plain_decayed(q: Tensor, k: Tensor, v: Tensor, g: Tensor, *, h: Tensor) -> tuple[Tensor, Tensor]:
+    q, k = (x.repeat_interleave(v.shape[1] // x.shape[1], dim=1) for x in (q, k))
+    g, found = g if g.dim() == 4 else g.unsqueeze(-1), []
+    for t in range(v.shape[2]):
+        h = g[:, :, t].exp().unsqueeze(-1) * h + torch.einsum("bhn,bhp->bhnp", k[:, :, t], v[:, :, t])
+        found.append(torch.einsum("bhn,bhnp->bhp", q[:, :, t], h))
+    return torch.stack(found, dim=2), h
+
+
+def plain_delta(q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor, *, h: Tensor) -> tuple[Tensor, Tensor]:
+    return plain_erase(q, k, v * beta.unsqueeze(-1), g, k * beta.unsqueeze(-1), h=h)
+
+
+def plain_erase(q: Tensor, k: Tensor, v: Tensor, g: Tensor, erase: Tensor, *, h: Tensor) -> tuple[Tensor, Tensor]:
+    g, found = g if g.dim() == 4 else g.unsqueeze(-1), []
+    for t in range(v.shape[2]):
+        h = g[:, :, t].exp().unsqueeze(-1) * h
+        new = v[:, :, t] - torch.einsum("bhn,bhnp->bhp", erase[:, :, t], h)
+        h = h + torch.einsum("bhn,bhp->bhnp", k[:, :, t], new)
+        found.append(torch.einsum("bhn,bhnp->bhp", q[:, :, t], h))
+    return torch.stack(found, dim=2), h
+
+
+def plain_low_rank(
+    q: Tensor, k: Tensor, v: Tensor, g: Tensor, read: Tensor, write: Tensor, *, h: Tensor,
+) -> tuple[Tensor, Tensor]:
+    found = []
+    for t in range(v.shape[2]):
+        taken = torch.einsum("bhn,bhnp->bhp", read[:, :, t], h)
+        h = (g[:, :, t].exp().unsqueeze(-1) * h + torch.einsum("bhn,bhp->bhnp", write[:, :, t], taken)
+             + torch.einsum("bhn,bhp->bhnp", k[:, :, t], v[:, :, t]))
+        found.append(torch.einsum("bhn,bhnp->bhp", q[:, :, t], h))
+    return torch.stack(found, dim=2), h
+
+
+def draws(seed: int = 0) -> Callable[..., Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return lambda *sizes: torch.randn(*sizes, generator=generator, dtype=torch.float64)
+
+
+def made(kind: str, t: int, decay: float) -> tuple[Callable, Callable, list[Tensor], Tensor]:
+    """A scan, its plain form, their arguments but the state, and a state."""
+    draw = draws()
+    q, k, v = draw(B, H, t, N), draw(B, H, t, N), draw(B, H, t, P)
+    unit = torch.nn.functional.normalize(k, dim=-1)
+    of_heads, of_channels = (-decay * draw(*sizes).abs() for sizes in ((B, H, t), (B, H, t, N)))
+    beta, state = draw(B, H, t).sigmoid(), draw(B, H, N, P)
+    close = torch.nn.functional.normalize(k[:, :, :1] + 0.1 * k, dim=-1)  # keys that are nearly equal
+    mild = of_channels.clamp(min=-0.6)
+    return {
+        "diagonal": (diagonal_scan, plain_diagonal, [(-decay * draw(B, t, H, P).abs()).exp(), draw(B, t, H, P)],
+                     draw(B, H, P)),
+        "diagonal, one decay for some": (
+            diagonal_scan, plain_diagonal, [(-decay * draw(B, t, H, 1).abs()).exp(), draw(B, t, H, P)], draw(B, H, P)),
+        "heads decay": (decayed_attention, plain_decayed, [q, k, v, of_heads], state),
+        "heads decay, shared keys": (decayed_attention, plain_decayed, [q[:, :2], k[:, :2], v, of_heads], state),
+        "channels decay": (decayed_attention, plain_decayed, [q, k, v, of_channels], state),
+        "delta": (delta_rule, plain_delta, [q, unit, v, of_heads, beta], state),
+        "delta, channels decay": (delta_rule, plain_delta, [q, unit, v, of_channels, beta], state),
+        "delta, negative eigenvalues": (delta_rule, plain_delta, [q, close, v, of_heads, 1.99 * beta.round()], state),
+        "erase and write": (erase_and_write, plain_erase, [q, unit, v, of_channels, unit * draw(B, H, t, N).sigmoid()],
+                            state),
+        "low rank": (low_rank_rule, plain_low_rank, [q, k, v, mild, -unit, unit * beta.unsqueeze(-1)], state),
+    }[kind]
+
+
+KINDS = ["diagonal", "diagonal, one decay for some", "heads decay", "heads decay, shared keys", "channels decay",
+         "delta", "delta, channels decay", "delta, negative eigenvalues", "erase and write", "low rank"]
+each_kind = pytest.mark.parametrize("kind", KINDS)
+
+
+def results(call: Callable, arguments: list[Tensor], state: Tensor, **options: Tensor) -> list[Tensor]:
+    """What a scan gives, its last state, and the gradient of every argument."""
+    given = [x.clone().requires_grad_() for x in (*arguments, state)]
+    y, last = call(*given[:-1], given[-1], **options)
+    draw = draws(1)
+    ((y * draw(*y.shape)).sum() + (last * draw(*last.shape)).sum()).backward()
+    return [y.detach(), last.detach(), *(x.grad for x in given)]
+
+
+def as_plain(plain: Callable) -> Callable:
+    return lambda *arguments: plain(*arguments[:-1], h=arguments[-1])
+
+
+def assert_alike(found: list[Tensor], expected: list[Tensor], tolerance: float) -> None:
+    for one, other in zip(found, expected, strict=True):
+        size = other.abs().max().clamp(min=1)
+        assert (one - other).abs().max() <= tolerance * size
+
+
+@each_kind
+@pytest.mark.parametrize("t", LENGTHS)
+@pytest.mark.parametrize("decay", DECAYS)
+def test_a_row_at_once_equals_its_recurrence(kind, t, decay):
+    call, plain, arguments, state = made(kind, t, DECAYS[decay])
+    # of the decay of a channel no more than e^-18 a step counts within a chunk
+    tolerance = 1e-6 if decay == "violent" else 1e-10
+    assert_alike(results(call, arguments, state), results(as_plain(plain), arguments, state), tolerance)
+
+
+@each_kind
+def test_float32_loses_few_digits(kind):
+    call, plain, arguments, state = made(kind, 75, 5.0)
+    expected = results(as_plain(plain), arguments, state)
+    found = results(call, [x.float() for x in arguments], state.float())
+    tolerance = 1e-4 if "eigenvalues" in kind else 1e-5
+    assert_alike([x.double() for x in found], expected, tolerance)
+
+
+@each_kind
+def test_pieces_equal_one_pass(kind):
+    call, _, arguments, state = made(kind, 75, 1.0)
+    axis = 1 if call is diagonal_scan else 2
+    expected, last = call(*arguments, state)
+    found = []
+    for piece in zip(*(x.split([40, 1, 1, 33], dim=axis) for x in arguments), strict=True):
+        y, state = call(*piece, state)
+        found.append(y)
+    assert_alike([torch.cat(found, dim=axis), state], [expected, last], 1e-9)
+
+
+@each_kind
+def test_nothing_passes_between_documents(kind):
+    call, plain, arguments, state = made(kind, 75, 1.0)
+    state, axis, lengths = torch.zeros_like(state), 1 if call is diagonal_scan else 2, ((40, 3, 32), (1, 63, 11))
+    runs = torch.stack([torch.arange(3).repeat_interleave(torch.tensor(row)) for row in lengths])
+
+    def each_alone(*given: Tensor) -> tuple[Tensor, Tensor]:
+        rows = []
+        for row, cuts in enumerate(lengths):
+            pieces = zip(*(x[row:row + 1].split(cuts, dim=axis) for x in given[:-1]), strict=True)
+            rows.append([plain(*piece, h=given[-1][row:row + 1] * 0) for piece in pieces])
+        return (torch.cat([torch.cat([y for y, _ in row], dim=axis) for row in rows]),
+                torch.cat([row[-1][1] for row in rows]))
+
+    assert_alike(results(call, arguments, state, runs=runs)[:-1], results(each_alone, arguments, state)[:-1], 1e-9)
+
+
+@each_kind
+def test_a_scan_is_a_few_operations_for_meta_tensors_and_the_compiler(kind):
+    call, _, arguments, state = made(kind, 40, 1.0)
+    arguments, state = [x.float() for x in arguments], state.float()
+    y, last = call(*(x.to("meta") for x in arguments), state.to("meta"))
+    expected = call(*arguments, state)
+    assert (y.shape, last.shape) == tuple(x.shape for x in expected)
+    compiled = torch.compile(call, backend="aot_eager", fullgraph=True)
+    assert_alike(list(compiled(*arguments, state)), list(expected), 1e-5)
+
+
+def test_products_of_states_count_as_operations():
+    call, _, arguments, state = made("delta", 64, 1.0)
+    with FlopCounterMode(display=False) as counter:
+        call(*arguments, state)
+    assert counter.get_flop_counts()["Global"][torch.ops.shapeshifter.carry] == 4 * B * H * 64 * N * P
+
+
+def test_chunks_of_a_diagonal_scan_equal_its_loop():
+    _, _, (a, b), h = made("diagonal", 75, 1.0)
+    torch.testing.assert_close(_levels(a, b, h), _loop(a, b, h))
+
+
+def test_padding_changes_no_state():
+    for kind in ("heads decay", "delta"):
+        call, _, arguments, state = made(kind, 9, 1.0)
+        silent = [x.clone() for x in arguments]
+        silent[2][:, :, :4] = 0
+        alone = [x[:, :, 4:] for x in arguments]
+        y, last = call(*silent, torch.zeros_like(state))
+        expected, after = call(*alone, torch.zeros_like(state))
+        assert_alike([y[:, :, 4:], last], [expected, after], 1e-9)
