@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from config import ModelConfig, override
+from config import ModelConfig, override, require_both_ways
 from modules.block import Caches, make_blocks
 from modules.embed import Embed
 from modules.encoder import Encoder
@@ -69,13 +69,15 @@ class Model(LoggingModule):
 
     If not `causal`, a position also sees later ones. `checkpoint_activations` keeps only what flows between blocks and
     recomputes the rest for the gradient (Chen et al. 2016, arXiv:1604.06174): less memory, same results.
-    Raises ValueError for a text longer than the learned positions, for documents with a cache, and for a source that is
-    missing or that nothing would read.
+    Raises ValueError for a text longer than the learned positions, for documents with a cache, for a source that is
+    missing or that nothing would read, and for a recurrent mixer in a model that is not causal.
     """
 
     def __init__(self, cfg: ModelConfig, *, causal: bool = True, checkpoint_activations: bool = False):
         super().__init__()
         self.cfg, self.causal = cfg, causal
+        if not causal:
+            require_both_ways(cfg, "a model that is not causal")
         self.run = partial(checkpoint, use_reentrant=False) if checkpoint_activations else _call
         self.embed = Embed.from_config(cfg)
         self.smear = Smear(cfg.dim) if cfg.smear else None

@@ -143,7 +143,8 @@ LAYER_ACTS: dict[tuple[str, ...], Acts] = {
     ("moe.margin",): ("moe.scores is sparsemixer", lambda c: c.moe.scores == "sparsemixer"),
     ("moe.balance_logits", "moe.bias_rate"): ("moe.balance_bias is on", lambda c: c.moe.balance_bias),
     ("moe.top_groups",): ("moe.num_groups is above 1", lambda c: c.moe.num_groups > 1),
-    ("inner_norm",): ("a layer has a mixer, cross or an MLP", has_branches),
+    ("inner_norm",): ("a mixer is attention or latent, or a layer has cross or an MLP", lambda c: (
+        has_heads(c) or c.cross != "none" or c.mlp != "none")),
 }
 # flags of the whole model -> when they act
 MODEL_ACTS: dict[tuple[str, ...], Acts] = {

@@ -18,6 +18,7 @@ from configuration.checks import (
     rotated_channels,
     words_of,
 )
+from configuration.recurrent import PLAIN_RECURRENT
 from configuration.sharing import check_sharing
 from configuration.stacks import check_encoder, check_stack
 from configuration.tree import FrozenDict, build_of_plain, flag_names, flat, get, nested, override, to_dict
@@ -67,7 +68,7 @@ PLAIN_MODEL: dict[str, Any] = {
     "embed_dropout": 0.0, "residual_dropout": 0.0, "mlp_dropout": 0.0,
     "init": "normal", "init_std": 0.02, "out_init": "same", "head_zero_init": False, "unit_weights": False,
     "z_loss": 0.0,
-}
+} | PLAIN_RECURRENT
 # further values that a flag may always have
 NEUTRAL_MODEL = PLAIN_MODEL | {"attention.backend": "sdpa", "attention.num_heads": 4}
 

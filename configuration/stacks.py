@@ -3,7 +3,7 @@
 from copy import copy
 from typing import Any
 
-from configuration.acting import has_part
+from configuration.acting import has_heads, has_part
 from configuration.sharing import check_sharing
 
 
@@ -26,8 +26,17 @@ def encoder_of(cfg: Any) -> Any:
     return found
 
 
+def require_both_ways(cfg: Any, what: str) -> None:
+    """Raise ValueError if a layer cannot see later tokens, as in `what`."""
+    one_way = (layer.mixer for layer in cfg.by_kind.values() if layer.mixer != "none" and not has_heads(layer))
+    if word := next(one_way, None):
+        raise ValueError(f"mixer={word} reads a text from left to right, and {what} sees all of it at once: use "
+                         "mixer=attention or latent")
+
+
 def check_encoder(cfg: Any) -> None:
     """Raise ValueError if the layers cannot be those of an encoder too."""
+    require_both_ways(cfg, f"the encoder of encoder_layers={cfg.encoder_layers}")
     encoder = encoder_of(cfg)
     try:
         check_stack(encoder)

@@ -31,9 +31,10 @@ class ShortConv(LoggingModule):
     Shape: (b, t, d) -> (b, t, d).
     """
 
-    def __init__(self, dim: int, *, length: int, dilation: int = 1):
+    def __init__(self, dim: int, *, length: int, dilation: int = 1, bias: bool = False):
         super().__init__()
         self.length, self.dilation, self.weight = length, dilation, nn.Parameter(torch.empty(length, dim))
+        self.bias = nn.Parameter(torch.empty(dim)) if bias else None
         self.reach = (length - 1) * dilation  # tokens before its own
         self.reset_parameters()
 
@@ -41,7 +42,8 @@ class ShortConv(LoggingModule):
         return f"length={self.length}" + (f", dilation={self.dilation}" if self.dilation > 1 else "")
 
     def reset_parameters(self) -> None:
-        nn.init.uniform_(self.weight, -self.length**-0.5, self.length**-0.5)
+        for drawn in self.parameters():
+            nn.init.uniform_(drawn, -self.length**-0.5, self.length**-0.5)
 
     @log_io("b t d -> b t d")
     def forward(self, x: Tensor, context: Context, cache: ConvCache | None = None) -> Tensor:
@@ -51,7 +53,8 @@ class ShortConv(LoggingModule):
     def mix(self, x: Tensor, context: Context, cache: ConvCache | None) -> Tensor:
         """The convolution alone. Shape: (b, t, d) -> (b, t, d)."""
         seen = with_earlier(without_padding(x, context.positions), cache, reach=self.reach)
-        return self.over(seen) if context.documents is None else self.within(seen, context.documents.ids)
+        y = self.over(seen) if context.documents is None else self.within(seen, context.documents.ids)
+        return y if self.bias is None else y + self.bias.type_as(y)
 
     def over(self, seen: Tensor) -> Tensor:
         """The convolution. Shape: (b, reach + t, d) -> (b, t, d)."""

@@ -3,6 +3,7 @@
 from torch import nn
 
 from config import ModelConfig
+from configuration.recurrent import RECURRENT
 
 
 def idle_parameters(module: nn.Module) -> int:
@@ -32,5 +33,9 @@ def axis_sizes(cfg: ModelConfig) -> dict[str, int | tuple[int, ...]]:
         "p": {layer.head_width for layer in attending},
         "m": {own.num_heads * (own.max_n - 1) * own.head_dim for own in hashed},
     }
+    for layer in layers:
+        if own := RECURRENT.get(layer.mixer) and getattr(layer, layer.mixer):
+            for letter, size in own.axes(cfg.dim).items():
+                sizes[letter] = sizes.get(letter, set()) | {size}
     several = {letter: tuple(sorted(found)) for letter, found in sizes.items() if found}
     return {letter: found[0] if len(found) == 1 else found for letter, found in several.items()}

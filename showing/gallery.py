@@ -5,14 +5,19 @@ from collections.abc import Iterator, Sequence
 from inspect import getdoc
 from itertools import groupby
 
+import torch
+from torch import nn
+
 from config import Config, LayerConfig, ModelConfig, flat, override
 from configuration.acting import has_heads, projects
 from configuration.command_line import spell_value
 from configuration.model_rules import IN_EMBEDDING, PLAIN_MODEL
+from configuration.recurrent import RECURRENT
 from model import Model
 from modules.block import Block, ParallelBlock
 from modules.masks import Pattern
 from modules.sizes import idle_parameters
+from modules.stream import Context
 from tools import unfilled
 
 VOCAB_SIZE = 4096  # if the tokenizer decides
@@ -54,15 +59,35 @@ def spell_parameters(cfg: Config) -> str:
 
 
 def cache_bytes(cfg: ModelConfig) -> tuple[int, int]:
-    """What each further token adds to the cache in bfloat16, and what the layers with windows take once these are full.
+    """What each further token adds to the cache in bfloat16, and what does not grow with the text.
 
-    Keys and values, and the keys of the pointer.
+    Keys and values, and the keys of the pointer; those of layers with windows once these are full, and the states of
+    recurrent mixers, which are in float32.
     """
     layers = [cfg.at(i) for i in range(cfg.num_layers) if has_heads(cfg.at(i))]
     sizes = [(BYTES * cached_numbers(layer), Pattern.of(layer.attention).num_kept) for layer in layers]
     pointer = BYTES * cfg.pointer_dim if cfg.pointer else 0
     return (pointer + sum(size for size, kept in sizes if kept is None),
-            sum(size * min(kept, cfg.max_seq_len) for size, kept in sizes if kept is not None))
+            sum(size * min(kept, cfg.max_seq_len) for size, kept in sizes if kept is not None) + state_bytes(cfg))
+
+
+def state_bytes(cfg: ModelConfig) -> int:
+    """What recurrent mixers keep of a text of any length, and the short convolutions within them."""
+    if not any(layer.mixer in RECURRENT for layer in cfg.by_kind.values()):
+        return 0
+    with unfilled():
+        blocks = one_pattern(override(cfg, {"vocab_size": 1})).blocks
+        sizes = [bytes_of_state(block["mixer"].branch) if cfg.at(i).mixer in RECURRENT else 0
+                 for i, block in enumerate(blocks)]
+    return sum(sizes[i % len(sizes)] for i in range(cfg.num_layers))
+
+
+def bytes_of_state(mixer: nn.Module) -> int:
+    """Of a mixer without memory, after one token."""
+    cache = mixer.make_cache(1)
+    x = torch.empty(1, 1, mixer.out.out_features)
+    mixer(x, Context(torch.zeros(1, dtype=torch.int64)), cache)
+    return sum(part.nbytes for part in cache.tensors())
 
 
 def source_bytes(cfg: ModelConfig) -> int:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 import config
 from config import Config, ModelConfig, SampleConfig, get, override, replace
+from configuration.recurrent import RECURRENT
 from configuration.tree import flag_names
 from data import Batches
 from generation.sampling import generate
@@ -24,6 +25,7 @@ from modules.mlps.moe import MoE
 from objective import make_objective
 from optim import GROUPS, make_optimizer, parameter_groups, roles
 from presets import PRESETS, load_preset, tiny
+from showing.gallery import state_bytes
 
 MENUS = {"norm": config.Norm, "residual": config.Residual, "position": config.Position, "mlp": config.Mlp,
          "stack": config.Stack, "activation": config.Activation, "qk_norm": config.QKNorm,
@@ -44,6 +46,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
 VARIANTS |= {f"mixer={word}": {"mixer": word} for word in get_args(config.Mixer)}
 VARIANTS |= {
     "mixers alternate": {"layers": ("none", "attention")},
+    "minGRU and attention, shifted, parallel": {"layers": ("min_gru", "base"), "kinds": {"min_gru": {
+        "mixer": "min_gru", "token_shift": ("mixer",), "min_gru.expand": 1.5}}, "num_layers": 3,
+        "residual": "parallel"},
     "one key/value head": {"attention.num_kv_heads": 1},
     "two key/value heads": {"attention.num_kv_heads": 2},
     "wide heads": {"attention.head_dim": 10},
@@ -276,6 +281,20 @@ def test_rows_that_leave_a_cache_change_nothing_for_those_that_stay(flags):
             assert_close(logits, model(text)[0, -1:], "same")
 
 
+@pytest.mark.parametrize("word", RECURRENT)
+def test_the_state_of_a_text_does_not_grow(word):
+    model = small_model(mixer=word)
+    cache, sizes = model.make_cache(13), []
+    with torch.no_grad():
+        for piece in small_tokens().split([4, 1, 8], dim=1):
+            model(piece, cache=cache)
+            sizes.append(sum(x.numel() for layer in cache.layers for x in layer["mixer"].tensors()))
+            kept = [x.untyped_storage().nbytes() for layer in cache.layers for x in layer["mixer"].tensors()]
+            assert sum(kept) == sum(x.nbytes for layer in cache.layers for x in layer["mixer"].tensors())
+    assert len(set(sizes)) == 1
+    assert state_bytes(small_config(mixer=word)) == sum(kept) // 2  # of two rows
+
+
 LENGTHS = ((5, 1, 4, 3), (2, 7, 1, 3))  # of the documents in two rows of 13 tokens
 
 
@@ -420,6 +439,7 @@ YARN = {"rope.scaling": "yarn", "rope.factor": 4.0, "rope.original_len": 30, "ro
 LLAMA3 = {"rope.scaling": "llama3", "rope.factor": 4.0, "rope.original_len": 30, "rope.theta": 100.0}
 MOE, LATENT, BIGRAM = {"mlp": "moe"}, {"mixer": "latent"}, {"memory": "bigram"}
 OTHER: dict[str, tuple[Any, dict[str, Any]]] = {
+    "min_gru.expand": (1.0, {"mixer": "min_gru"}), "min_gru.start": (3.0, {"mixer": "min_gru"}),
     "latent.kv_rank": (20, LATENT), "latent.q_rank": (10, LATENT), "latent.nope_dim": (10, LATENT),
     "latent.rope_dim": (8, LATENT), "latent.v_dim": (10, LATENT), "latent.bias": (True, LATENT),
     "latent.norm_eps": (0.1, LATENT),

@@ -20,6 +20,9 @@ def settings(name):
     """What the named cases choose for a flag."""
     for cfg in named_cases().values():
         parts = (cfg.model, cfg.model.attention, cfg.train, cfg.data)
+        if name == "mixer":
+            yield from (layer.mixer for layer in cfg.model.by_kind.values())
+            continue
         value = next(getattr(part, name) for part in parts if hasattr(part, name))
         yield from value if isinstance(value, tuple) else (value,)
 

@@ -17,6 +17,7 @@ from config import LayerConfig
 from configuration.sharing import shares
 from modules.mixers.attention import Attention
 from modules.mixers.latent import LatentAttention
+from modules.mixers.min_gru import MinGRU
 from modules.mixers.sharing import SharingAttention
 
 
@@ -28,4 +29,9 @@ class AttentionByFlags:
         return (SharingAttention if shares(cfg) else Attention).from_config(cfg)
 
 
-MIXERS = {"attention": AttentionByFlags, "latent": LatentAttention, "none": None}
+MIXERS = {
+    "attention": AttentionByFlags,
+    "latent": LatentAttention,
+    "min_gru": MinGRU,
+    "none": None,
+}

@@ -1,0 +1,36 @@
+"""The numbers of recurrent mixers: a group for each word of `mixer`, as ModelConfig has them.
+
+A preset of a published model states every number of its mixer, so that editing a default here never changes it. The
+method `axes` gives the sizes of axes by their letters, for traces; see modules/__init__.py.
+"""
+
+from dataclasses import fields
+
+from configuration.checked import flags
+from configuration.checks import require_positive
+
+
+@flags
+class MinGruConfig:
+    """The numbers of mixer=min_gru."""
+
+    expand: float = 2.0  # channels of the state / dim
+    start: float = 1.0  # a channel keeps sigmoid(start) of its state from token to token at first
+
+    def inner_dim(self, dim: int) -> int:
+        return round(self.expand * dim)
+
+    def axes(self, dim: int) -> dict[str, int]:
+        return {"i": self.inner_dim(dim)}
+
+    def __post_init__(self):
+        require_positive(self, "expand")
+
+
+# word of `mixer` -> its group
+RECURRENT = {
+    "min_gru": MinGruConfig,
+}
+
+# the defaults as they stand here, for the plain choices in model_rules.py
+PLAIN_RECURRENT = {f"{word}.{flag.name}": flag.default for word, group in RECURRENT.items() for flag in fields(group)}

@@ -1,0 +1,48 @@
+"""minGRU: a gated recurrence whose gates read the token and not the state, so that all tokens go at once."""
+
+import torch
+from torch import Tensor, nn
+
+from config import LayerConfig
+from modules.mixers.recurrent import Recurrent, State, held, hold, runs_of
+from modules.precision import widen
+from modules.scans import diagonal_scan
+from modules.short_conv import without_padding
+from modules.stream import Context
+from tools import log_io
+
+
+class MinGRU(Recurrent):
+    """h_t = (1 - z_t) h_{t-1} + z_t W_h x_t with z_t = sigmoid(W_z x_t + b); the output is out(h silu(W_g x)).
+
+    Feng et al. 2024, arXiv:2410.01201. The bias of z starts below zero, so that a channel keeps what it has.
+    Shape: x (b, t, d) -> (b, t, d).
+    """
+
+    def __init__(self, dim: int, *, inner_dim: int, start: float):
+        super().__init__()
+        self.start = start
+        self.value, self.z, self.gate = (nn.Linear(dim, inner_dim, bias=False) for _ in range(3))
+        self.z_bias = nn.Parameter(torch.empty(inner_dim))
+        self.out = nn.Linear(inner_dim, dim, bias=False)
+        self.reset_parameters()
+
+    @classmethod
+    def from_config(cls, cfg: LayerConfig) -> "MinGRU":
+        return cls(cfg.dim, inner_dim=cfg.min_gru.inner_dim(cfg.dim), start=cfg.min_gru.start)
+
+    def reset_parameters(self) -> None:
+        nn.init.constant_(self.z_bias, -self.start)
+
+    @log_io("b t d -> b t i, b t i")
+    def gates(self, x: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """What is kept of each channel's state, and what is added to it; nothing at padding. In float32."""
+        z = (widen(self.z(x)) + self.z_bias).sigmoid()
+        return 1 - z, without_padding(z * widen(self.value(x)), positions)
+
+    @log_io("b t d -> b t d")
+    def forward(self, x: Tensor, context: Context, cache: State | None = None) -> Tensor:
+        kept, added = self.gates(x, context.positions)
+        y, last = diagonal_scan(kept, added, held(cache, "h"), runs=runs_of(context))
+        hold(cache, h=last)
+        return self.out(y.type_as(x) * nn.functional.silu(self.gate(x)))

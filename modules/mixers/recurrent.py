@@ -1,0 +1,125 @@
+"""What recurrent mixers share: the state that they keep of a text, and the norm of their output with its gate."""
+
+import math
+from functools import partial
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from modules.norm import fill
+from modules.precision import widen
+from modules.short_conv import ConvCache, ShortConv, without_padding
+from modules.stream import Context
+from tools import LoggingModule, log_io
+
+GATES = {"silu": nn.functional.silu, "sigmoid": torch.sigmoid, "none": lambda x: x,
+         "gelu_tanh": partial(nn.functional.gelu, approximate="tanh")}
+
+
+class State:
+    """What a recurrent mixer keeps of each text, whose size does not grow with it.
+
+    `held` has tensors by name, (b, ...) in float32: the state after the last token; `conv` the last inputs of its
+    short convolution. Empty before the first token.
+    """
+
+    def __init__(self):
+        self.held: dict[str, Tensor] = {}
+        self.conv = ConvCache()
+
+    def tensors(self) -> list[Tensor]:
+        """All that is kept."""
+        return [*self.held.values(), *([] if self.conv.inputs is None else [self.conv.inputs])]
+
+    def keep_rows(self, rows: list[int], *, padding: int) -> None:
+        """Keep these rows; their first `padding` tokens left nothing in the state."""
+        self.held = {name: x[rows] for name, x in self.held.items()}
+        self.conv.keep_rows(rows, padding=padding)
+
+
+def held(cache: State | None, name: str) -> Tensor | None:
+    """A part of the state before these tokens; None = these are the first."""
+    return None if cache is None else cache.held.get(name)
+
+
+def hold(cache: State | None, **parts: Tensor) -> None:
+    """Keep the state after these tokens, if there is a cache."""
+    if cache is not None:
+        cache.held |= {name: x.clone() for name, x in parts.items()}  # a view would keep the states of all tokens
+
+
+def runs_of(context: Context) -> Tensor | None:
+    """The document of each token, for a scan; None = a row is one text. Shape: (b, t)."""
+    return None if context.documents is None else context.documents.ids
+
+
+class Recurrent(LoggingModule):
+    """A mixer that reads a text from its first token to its last, and keeps a State in place of keys and values."""
+
+    def make_cache(self, max_len: int) -> State:
+        return State()
+
+
+class CausalConv(ShortConv):
+    """The causal depthwise convolution of a recurrent mixer: act(b + sum over i < length of w_i * x_{t - i}).
+
+    Nothing passes from padding or from another document; at padding the result is zero.
+    Shape: (b, t, _) -> (b, t, _).
+    """
+
+    def __init__(self, channels: int, *, length: int, bias: bool = False, activation: str = "silu"):
+        super().__init__(channels, length=length, bias=bias)
+        self.activation = GATES[activation]
+
+    @log_io("b t _ -> b t _")
+    def forward(self, x: Tensor, context: Context, cache: ConvCache | None = None) -> Tensor:
+        return without_padding(self.activation(self.mix(x, context, cache)), context.positions)
+
+
+class GatedNorm(LoggingModule):
+    """The norm of each group of channels of a mixer's output, times an activation of a gate.
+
+    `gate_first`: the product is normalised, as in Mamba-2. `shared`: all groups have the same scales, as heads do.
+    `centred`: a LayerNorm, without a bias. Shape: y (b, t, _), gate (b, t, _) or None -> (b, t, _). Statistics in
+    float32; the result has the dtype of y.
+    """
+
+    def __init__(
+        self, channels: int, *, group: int, activation: str = "silu", eps: float = 1e-5, gate_first: bool = False,
+        shared: bool = True, centred: bool = False,
+    ):
+        super().__init__()
+        self.group, self.eps, self.gate_first, self.centred = group, eps, gate_first, centred
+        self.activation = GATES[activation]
+        self.scale = nn.Parameter(torch.empty(group if shared else channels))
+        self.reset_parameters()
+
+    def extra_repr(self) -> str:
+        return f"group={self.group}, eps={self.eps}" + (", gate_first=True" if self.gate_first else "")
+
+    def reset_parameters(self) -> None:
+        fill(self.scale, 1.0)
+
+    @log_io("b t _, b t _ -> b t _")
+    def forward(self, y: Tensor, gate: Tensor | None = None) -> Tensor:
+        wide = widen(y)
+        factor = None if gate is None else self.activation(widen(gate))
+        if factor is not None and self.gate_first:
+            wide, factor = wide * factor, None
+        groups = rearrange(wide, "... (h p) -> ... h p", p=self.group)
+        normal = nn.functional.layer_norm if self.centred else nn.functional.rms_norm
+        scale = self.scale.to(wide.dtype).view(-1, self.group)  # (1, p) or (h, p)
+        groups = normal(groups, (self.group,), eps=self.eps) * scale
+        wide = rearrange(groups, "... h p -> ... (h p)")
+        return (wide if factor is None else wide * factor).type_as(y)
+
+
+@torch.no_grad()
+def draw_step_bias(bias: Tensor, *, low: float = 1e-3, high: float = 0.1, least: float = 1e-4) -> None:
+    """Draw a bias whose softplus is uniform in the logarithm between `low` and `high`. Gu & Dao 2023, arXiv:2312.00752.
+
+    It is the size of a step of time at first; no smaller than `least`.
+    """
+    steps = torch.empty_like(bias).uniform_(math.log(low), math.log(high)).exp_().clamp_(min=least)
+    bias.copy_(steps + torch.log(-torch.expm1(-steps)))
