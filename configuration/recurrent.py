@@ -1,9 +1,11 @@
 """The numbers of recurrent mixers: a group for each word of `mixer`, as ModelConfig has them.
 
 A preset of a published model states every number of its mixer, so that editing a default here never changes it. The
-method `axes` gives the sizes of axes by their letters, for traces; see modules/__init__.py.
+method `axes` gives the sizes of axes by their letters, for traces; see modules/__init__.py. `resized`, if there is one,
+gives the numbers that change with the width of a model, at another width: see families/sizing.py.
 """
 
+import math
 from dataclasses import fields
 
 from configuration.checked import flags
@@ -25,6 +27,14 @@ class MinGruConfig:
 
     def __post_init__(self):
         require_positive(self, "expand")
+
+
+def heads_at(num_heads: int, head_dim: int, factor: float) -> tuple[int, int]:
+    """The number of heads and their width if all of them together are `factor` as wide: narrower if they are few."""
+    inner = num_heads * head_dim * factor
+    width = min(head_dim, next(usual for limit, usual in ((128, 16), (384, 32), (1536, 64), (math.inf, 128))
+                               if inner < limit))
+    return max(1, round(inner / width)), width
 
 
 # word of `mixer` -> its group

@@ -10,6 +10,7 @@ from itertools import groupby
 from typing import Any, NamedTuple
 
 from config import Config, ModelConfig, flat, override
+from configuration.recurrent import RECURRENT
 from configuration.units import parse_count
 
 MOST_OFF = 0.15  # how far the parameters may be from the target
@@ -54,7 +55,7 @@ def tiny(cfg: Config, *, vocab_size: int = 61, max_seq_len: int = 32) -> Config:
         "moe.top_k": lambda number: min(number, 3), "moe.num_groups": lambda number: min(number, 4),
         "moe.top_groups": lambda number: min(number, 2),
         "moe.shared_dim": lambda width: (80 if expert == widest else 40) * (1 if width == expert else 2),
-        "encoder_layers": lambda _: 2})
+        "encoder_layers": lambda _: 2} | recurrent_rules(cfg.model, 48))
     if attends(cfg.model):
         small["attention.num_heads"] = kv_heads * min(attention.num_heads // attention.kv_heads, 2)
     elif is_latent(cfg.model):
@@ -228,8 +229,16 @@ def shaped(model: ModelConfig, shape: Shape, target: float) -> dict[str, Any]:
         rules["rope.original_len"] = lambda tokens: max(1, round(tokens * longer))
     if any(layer.attention.temperature_scale for layer in model.by_kind.values()):
         rules["attention.temperature_len"] = lambda tokens: max(1, round(tokens * longer))
+    rules |= recurrent_rules(model, shape.dim)
     sizes = {"dim": shape.dim, "num_layers": shape.num_layers, "vocab_size": None, "max_seq_len": context}
     return sizes | changed(model, rules)
+
+
+def recurrent_rules(model: ModelConfig, dim: int) -> dict[str, Callable[[Any], Any]]:
+    """The numbers of recurrent mixers at another width of the model."""
+    groups = {layer.mixer: getattr(layer, layer.mixer) for layer in model.by_kind.values() if layer.mixer in RECURRENT}
+    return {f"{word}.{name}": lambda _, value=value: value for word, group in groups.items()
+            if hasattr(group, "resized") for name, value in group.resized(dim / model.dim).items()}
 
 
 def power_of(scale: float, old: int, new: int) -> float:
