@@ -3,7 +3,6 @@
 from torch import nn
 
 from config import ModelConfig
-from configuration.recurrent import RECURRENT
 
 
 def idle_parameters(module: nn.Module) -> int:
@@ -34,7 +33,7 @@ def axis_sizes(cfg: ModelConfig) -> dict[str, int | tuple[int, ...]]:
         "m": {own.num_heads * (own.max_n - 1) * own.head_dim for own in hashed},
     }
     for layer in layers:
-        if own := RECURRENT.get(layer.mixer) and getattr(layer, layer.mixer):
+        if hasattr(own := getattr(layer, layer.mixer, None), "axes"):
             for letter, size in own.axes(cfg.dim).items():
                 sizes[letter] = sizes.get(letter, set()) | {size}
     several = {letter: tuple(sorted(found)) for letter, found in sizes.items() if found}

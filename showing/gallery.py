@@ -6,16 +6,15 @@ from inspect import getdoc
 from itertools import groupby
 
 import torch
-from torch import nn
 
 from config import Config, LayerConfig, ModelConfig, flat, override
 from configuration.acting import has_heads, projects
 from configuration.command_line import spell_value
 from configuration.model_rules import IN_EMBEDDING, PLAIN_MODEL
-from configuration.recurrent import RECURRENT
 from model import Model
 from modules.block import Block, ParallelBlock
 from modules.masks import Pattern
+from modules.mixers.recurrent import Recurrent
 from modules.sizes import idle_parameters
 from modules.stream import Context
 from tools import unfilled
@@ -73,20 +72,19 @@ def cache_bytes(cfg: ModelConfig) -> tuple[int, int]:
 
 def state_bytes(cfg: ModelConfig) -> int:
     """What recurrent mixers keep of a text of any length, and the short convolutions within them."""
-    if not any(layer.mixer in RECURRENT for layer in cfg.by_kind.values()):
+    if all(has_heads(layer) or layer.mixer == "none" for layer in cfg.by_kind.values()):
         return 0
-    with unfilled():
-        blocks = one_pattern(override(cfg, {"vocab_size": 1})).blocks
-        sizes = [bytes_of_state(block["mixer"].branch) if cfg.at(i).mixer in RECURRENT else 0
-                 for i, block in enumerate(blocks)]
+    blocks = one_pattern(override(cfg, {"vocab_size": 1})).blocks
+    sizes = [sum(bytes_of_state(part, cfg.dim) for part in block.modules() if isinstance(part, Recurrent))
+             for block in blocks]
     return sum(sizes[i % len(sizes)] for i in range(cfg.num_layers))
 
 
-def bytes_of_state(mixer: nn.Module) -> int:
+def bytes_of_state(mixer: Recurrent, dim: int) -> int:
     """Of a mixer without memory, after one token."""
     cache = mixer.make_cache(1)
-    x = torch.empty(1, 1, mixer.out.out_features)
-    mixer(x, Context(torch.zeros(1, dtype=torch.int64)), cache)
+    with unfilled():
+        mixer(torch.empty(1, 1, dim), Context(torch.zeros(1, dtype=torch.int64)), cache)
     return sum(part.nbytes for part in cache.tensors())
 
 

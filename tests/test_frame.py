@@ -3,11 +3,13 @@
 They train with and without checkpointed activations, are traced, predicted and compiled like any other part.
 """
 
+import re
+from pathlib import Path
 from typing import Literal
 
 import pytest
 import torch
-from helpers import SMALL, assert_close, randomise, small_tokens
+from helpers import SMALL, assert_close, randomise, small_config, small_tokens
 from parts.translate import Translate
 from pydantic import Field
 
@@ -17,6 +19,8 @@ from data import Batch
 from memory_prediction.dry_run import dry_run
 from memory_prediction.prediction import predict
 from model import Model
+from modules.mixers import MIXERS
+from modules.stream import Context
 from objective import Losses
 from optim import parameter_groups
 from tools import trace
@@ -164,3 +168,21 @@ def test_the_balance_loss_is_a_column_and_never_the_loss_of_the_text():
     losses, _ = gradients(make_state("moe"))
     assert losses.parts.keys() == {"next_token", "balance"}
     assert_close(losses.total, losses.parts["next_token"] + losses.parts["balance"], "rounding")
+
+
+def test_the_mixer_of_readme_is_one(monkeypatch):
+    text = (Path(__file__).resolve().parent.parent / "README.md").read_text()
+    code = next(block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "(Recurrent)" in block)
+    scope = {"__name__": "fading"}
+    exec(code, scope)
+    monkeypatch.setitem(MIXERS, "min_gru", scope["Fading"])
+    model, tokens = randomise(Model(small_config(mixer="min_gru"))).eval(), small_tokens()
+    mixer, cache = model.blocks[0]["mixer"].branch, model.make_cache(13)
+    x = torch.randn(2, 13, 24, generator=torch.Generator().manual_seed(0))
+    decay, h, expected = mixer.logit.sigmoid(), 0.0, []
+    for value in mixer.value(x).unbind(1):
+        h = decay * h + (1 - decay) * value
+        expected.append(mixer.out(h))
+    assert_close(mixer(x, Context(torch.arange(13))), torch.stack(expected, dim=1), "same")
+    pieces = [model(piece, cache=cache) for piece in tokens.split([4, 1, 8], dim=1)]
+    assert_close(torch.cat(pieces, dim=1), model(tokens), "same")
