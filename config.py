@@ -103,6 +103,8 @@ class AttentionConfig:
     exclusive: bool = False  # take from a head's output what points along its own position's value, as far as it learns to (XSA). arXiv:2603.09078
     key_offset: bool = False  # take the second half of each key from the token before, as in modded-nanogpt
     value_embedding: bool = False  # add a learned vector of the token to its values, by a gate of each key/value head, as in nanochat; a table for each layer, by kinds
+    value_gate_max: float = 2.0  # largest value of this gate, which is half of it if its weights are 0
+    value_gate_dim: int = 32  # first channels of the layer's input that it reads, at most
     share_kv: bool = False  # use the keys and values of the last layer before that has its own and sees the same tokens: neither projections nor a cache. arXiv:2405.12981; by kinds, as in Gemma 3n
     backend: AttentionBackend = "sdpa"  # sdpa: one fused call; eager: scores computed step by step, for reading and tracing
 
@@ -122,7 +124,8 @@ class AttentionConfig:
 
     def __post_init__(self):
         require_positive(self, "num_heads", "num_kv_heads", "head_dim", "window", "dilation", "chunk", "stride",
-                         "softcap", "scale", "clip", "temperature_scale", "temperature_len")
+                         "softcap", "scale", "clip", "temperature_scale", "temperature_len", "value_gate_max",
+                         "value_gate_dim")
         require_not_negative(self, "global_tokens", "temperature_first")
         require_between(self, "dropout")
         if self.stride == 1:
@@ -426,6 +429,9 @@ class ModelConfig:
     canon_len: int = 4  # tokens of it
     token_shift: tuple[Branch, ...] = ()  # branches whose input is mixed with that of the token before, by a learned share of each channel. arXiv:2305.13048
     smear: bool = False  # add the embedding of the token before, by a learned gate, as in nanochat
+    smear_dim: int = 12  # first channels of the embedding that this gate reads, at most
+    backout: float | None = None  # start of a learned factor on the stream after a middle layer, which is subtracted from the last one before the final norm, as in nanochat; None = off
+    backout_depth: float = 0.5  # of this layer: its number, from 0, is this share of all that act, rounded down; at most the last but one
     skip_to_embedding: bool = False  # before each layer x becomes a x + b x_0, with the embedding x_0 and two learned numbers of the layer, 1 and 0 at first, as in nanochat
     embed_dropout: float = 0.0  # probability of dropping a channel of the embedding
     residual_dropout: float = 0.0  # probability of dropping a channel of a branch as it joins the stream

@@ -10,9 +10,9 @@ if __name__ == "__main__":  # the program also shows saved runs, which stand abo
 
     raise SystemExit(main())
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
-from itertools import repeat
+from itertools import count, repeat
 from typing import NamedTuple
 
 import torch
@@ -32,7 +32,7 @@ from modules.residuals import RESIDUALS
 from modules.shift import Smear
 from modules.short_conv import ConvCache
 from modules.sizes import axis_sizes, idle_parameters
-from modules.stacks import STACKS, go_through
+from modules.stacks import STACKS, Backout, go_through
 from modules.stream import Context, Source, Stream, make_context, require_source
 from tools import LoggingModule, log_io
 
@@ -80,7 +80,7 @@ class Model(LoggingModule):
             require_both_ways(cfg, "a model that is not causal")
         self.run = partial(checkpoint, use_reentrant=False) if checkpoint_activations else _call
         self.embed = Embed.from_config(cfg)
-        self.smear = Smear(cfg.dim) if cfg.smear else None
+        self.smear = Smear(min(cfg.dim, cfg.smear_dim)) if cfg.smear else None
         self.encoder = Encoder(cfg.encoder, run=self.run) if cfg.encoder_layers else None
         self.blocks = make_blocks(cfg)
         self.norm = norm_maker(cfg)(cfg.dim) if cfg.final_norm else nn.Identity()
@@ -90,6 +90,8 @@ class Model(LoggingModule):
         self.wiring = RESIDUALS[cfg.residual]
         self.exit = self.wiring.make_exit(cfg)
         self.stack = STACKS[cfg.stack] and STACKS[cfg.stack].from_config(cfg)
+        self.backout = None if cfg.backout is None else Backout(
+            len(self.order()), depth=cfg.backout_depth, start=cfg.backout)
         self.reads_source = any("cross" in block.branches for block in self.blocks)
         self.patterns = {part.pattern for part in self.modules() if hasattr(part, "pattern")}
         self.draw_weights()
@@ -113,12 +115,13 @@ class Model(LoggingModule):
         require_source(source, is_read=self.reads_source, read_before=bool(num_cached))
         context = make_context(tokens, documents=documents, positions=positions, source=source, num_cached=num_cached,
                                patterns=self.patterns, causal=self.causal)
-        caches, first = repeat(None) if cache is None else iter(cache.layers), []
+        caches, number = repeat(None) if cache is None else iter(cache.layers), count()
+        wanted, kept = {0} if self.backout is None else {0, self.backout.layer}, []
 
         def run(layer: int, stream: Stream) -> Stream:
             stream = self.run(self.blocks[layer], stream, context, next(caches))
-            if not first:
-                first.append(self.leave(stream))
+            if next(number) in wanted:
+                kept.append(self.leave(stream))
             return stream
 
         x = self.wiring.begin(self.embedded(tokens, context, cache), self.cfg)
@@ -126,7 +129,8 @@ class Model(LoggingModule):
         stream = go_through(self.stack, len(self.blocks), stream, run)
         if cache is not None:
             cache.length += tokens.shape[1]
-        return Hidden(self.norm(self.leave(stream)), first[0], tokens, context, stream.losses)
+        last = self.leave(stream) if self.backout is None else self.backout(self.leave(stream), kept[-1])
+        return Hidden(self.norm(last), kept[0], tokens, context, stream.losses)
 
     def embedded(self, tokens: Tensor, context: Context, cache: "Cache | None" = None) -> Tensor:
         """What the layers begin with. Shape: (b, t) -> (b, t, d)."""
@@ -159,10 +163,13 @@ class Model(LoggingModule):
             return logits
         return self.pointer(logits, hidden.last, hidden.first, hidden.tokens, hidden.context, cache and cache.copied)
 
+    def order(self) -> Sequence[int]:
+        """The numbers of the layers, in the order in which they act."""
+        return range(len(self.blocks)) if self.stack is None else self.stack.order()
+
     def make_cache(self, max_len: int) -> "Cache":
         """A cache for `max_len` tokens in each layer; pass it to every forward."""
-        order = range(len(self.blocks)) if self.stack is None else self.stack.order()
-        return Cache([self.blocks[layer].make_cache(max_len) for layer in order],
+        return Cache([self.blocks[layer].make_cache(max_len) for layer in self.order()],
                      self.pointer and self.pointer.make_cache(max_len), self.smear and ConvCache())
 
     def init_weights(self) -> None:

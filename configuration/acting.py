@@ -108,6 +108,8 @@ LAYER_ACTS: dict[tuple[str, ...], Acts] = {
             "a mixer or cross is attention", projects),
     tuple(f"attention.{name}" for name in ("value_residual", "exclusive", "value_embedding", "share_kv")): (
         "a mixer is attention", attends),
+    ("attention.value_gate_max", "attention.value_gate_dim"): (
+        "attention.value_embedding is on", lambda c: attends(c) and c.attention.value_embedding),
     ("attention.window", "attention.chunk"): ("a mixer is attention or latent", has_heads),
     ("attention.dilation",): ("attention.window is above 1", lambda c: (c.attention.window or 0) > 1),
     ("attention.stride", "attention.global_tokens"): (
@@ -153,5 +155,7 @@ MODEL_ACTS: dict[tuple[str, ...], Acts] = {
     ("encoder_layers",): ("cross is attention in a layer", lambda c: any(
         c.by_kind[kind].cross == "attention" for kind in c.layers)),
     ("pointer_dim",): ("pointer is on", lambda c: c.pointer),
+    ("smear_dim",): ("smear is on", lambda c: c.smear),
+    ("backout_depth",): ("backout is given", lambda c: c.backout is not None),
     ("head_zero_init",): ("tie_embeddings is off", lambda c: not c.tie_embeddings),
 }

@@ -14,6 +14,7 @@ from configuration.checks import (
     ignored_sentence,
     is_folder_name,
     require_between,
+    require_not_negative,
     require_positive,
     rotated_channels,
     words_of,
@@ -42,6 +43,7 @@ PLAIN_MODEL: dict[str, Any] = {
     "attention.qk_norm_after_rope": False, "attention.clip": None, "attention.gate": "none", "attention.sinks": False,
     "attention.differential": False, "attention.value_residual": "none", "attention.share_kv": False,
     "attention.exclusive": False, "attention.value_embedding": False, "attention.key_offset": False,
+    "attention.value_gate_max": 2.0, "attention.value_gate_dim": 32,
     "attention.temperature_scale": None, "attention.temperature_len": 8192, "attention.temperature_first": 0,
     "alibi.scale": 1.0, "t5.num_buckets": 32, "t5.max_distance": 128, "t5.shared": True, "sinusoidal.theta": 10_000.0,
     "sinusoidal.layout": "interleaved", "sinusoidal.first": 0,
@@ -61,7 +63,8 @@ PLAIN_MODEL: dict[str, Any] = {
     "pointer": False, "pointer_dim": 64,
     "tie_embeddings": False, "embed_scale": 1.0, "logit_softcap": None, "logit_scale": 1.0, "token_scale": False,
     "residual_scale": 1.0, "layer_scale": None, "drop_branch": 0.0, "canon": (), "canon_len": 4,
-    "skip_to_embedding": False, "token_shift": (), "smear": False,
+    "skip_to_embedding": False, "token_shift": (), "smear": False, "smear_dim": 12,
+    "backout": None, "backout_depth": 0.5,
     "memory": "none", "bigram.factor": 5, "bigram.start": 0.1, "engram.max_n": 3, "engram.num_heads": 4,
     "engram.head_dim": 16, "engram.rows": 4096, "engram.conv_len": 4, "engram.seed": 0, "engram.eos_id": None,
     "engram.norm_eps": 1e-6,
@@ -77,7 +80,8 @@ WHOLE_MODEL = {"dim", "num_layers", "encoder_layers", "vocab_size", "vocab_multi
                "kinds", "head_bias", "head_dense", "final_norm", "embed_norm", "skip_first_norm", "pointer",
                "pointer_dim", "tie_embeddings", "embed_scale", "logit_softcap", "logit_scale", "token_scale",
                "embed_dropout", "init", "init_std", "out_init", "head_zero_init", "unit_weights", "z_loss",
-               "skip_to_embedding", "smear", "stack", "loop", "hrm", "bigram"}
+               "skip_to_embedding", "smear", "smear_dim", "backout", "backout_depth", "stack", "loop", "hrm",
+               "bigram"}
 ALSO_WHOLE_MODEL = {"norm", "norm_eps", "norm_affine", "norm_bias", "norm_unit_offset", "residual"}  # the final norm's
 
 
@@ -87,8 +91,9 @@ def check_model(cfg: Any, layer_kind: type) -> None:
     Sets `by_kind`, the flags of each kind of layer as a `layer_kind`.
     """
     require_positive(cfg, "num_layers", "encoder_layers", "vocab_size", "vocab_multiple_of", "max_seq_len",
-                     "pointer_dim", "logit_softcap", "init_std", "embed_scale")
-    require_between(cfg, "embed_dropout")
+                     "pointer_dim", "logit_softcap", "init_std", "embed_scale", "smear_dim")
+    require_between(cfg, "embed_dropout", "backout_depth")
+    require_not_negative(cfg, "backout")
     if not cfg.layers:
         raise ValueError("layers=() is empty: name at least one kind, e.g. base")
     if missing := [kind for kind in dict.fromkeys(cfg.layers) if kind not in cfg.layers[:cfg.num_layers]]:

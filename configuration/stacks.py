@@ -13,6 +13,8 @@ def check_stack(cfg: Any) -> None:
         raise ValueError(f"stack=hrm has a fast and a slow half, so num_layers={cfg.num_layers} must be even")
     if cfg.stack == "unet" and cfg.num_layers < 2:
         raise ValueError("stack=unet has skips from one half of the layers to the other: num_layers=1 is too few")
+    if cfg.backout is not None and cfg.num_layers < 2:
+        raise ValueError(f"backout={cfg.backout} subtracts the stream of an earlier layer: num_layers=1 is too few")
     if cfg.stack != "plain" and cfg.residual == "attnres":
         raise ValueError(f"stack={cfg.stack} does not go with residual=attnres, whose layers each act once, in order")
 
@@ -22,7 +24,7 @@ def encoder_of(cfg: Any) -> Any:
     found, kinds = copy(cfg), {kind: copy(layer) for kind, layer in cfg.by_kind.items()}
     for layer in kinds.values():
         layer.__dict__.update(cross="none")
-    found.__dict__.update(num_layers=cfg.encoder_layers, encoder_layers=None, cross="none", by_kind=kinds)
+    found.__dict__.update(num_layers=cfg.encoder_layers, encoder_layers=None, cross="none", backout=None, by_kind=kinds)
     return found
 
 

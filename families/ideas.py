@@ -30,6 +30,7 @@ IDEAS: dict[str, Idea] = {
                         "arXiv:2305.13048"),
     "smear": Idea({"model.smear": True}, "embeddings are mixed with the token before, gated", "nanochat"),
     "x0": Idea({"model.skip_to_embedding": True}, "each layer reads a x + b x_0", "nanochat"),
+    "backout": Idea({"model.backout": 0.2}, "the last stream less a share of a middle layer's", "nanochat"),
     "hyper": Idea({"model.residual": "hyper"}, "four streams, read, written and mixed", "arXiv:2409.19606"),
     "mhc": Idea({"model.residual": "mhc"}, "the same with doubly stochastic mixing", "arXiv:2512.24880"),
     "attnres": Idea({"model.residual": "attnres"}, "each branch attends over earlier ones", "arXiv:2603.15031"),

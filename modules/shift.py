@@ -43,16 +43,15 @@ class TokenShift(LoggingModule):
 
 
 class Smear(LoggingModule):
-    """x_t + lambda sigmoid(w . x_t) x_{t - 1} on the embedding; w reads the first channels, and lambda is 0 at first.
+    """x_t + lambda sigmoid(w . x_t) x_{t - 1} on the embedding; lambda is 0 at first, and w reads the first channels.
 
-    Karpathy 2025 (nanochat); Jordan et al. 2024 (modded-nanogpt). Shape: (b, t, d) -> (b, t, d).
+    Karpathy 2025 (nanochat); Jordan et al. 2024 (modded-nanogpt). `dim` is the number of these channels.
+    Shape: (b, t, d) -> (b, t, d).
     """
-
-    READS = 12  # channels
 
     def __init__(self, dim: int):
         super().__init__()
-        self.gate, self.scale = nn.Linear(min(dim, self.READS), 1, bias=False), nn.Parameter(torch.empty(1))
+        self.gate, self.scale = nn.Linear(dim, 1, bias=False), nn.Parameter(torch.empty(1))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

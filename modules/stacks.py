@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from config import ModelConfig
-from modules.norm import norm_maker
+from modules.norm import fill, norm_maker
 from modules.stream import Stream
 from tools import LoggingModule, log_io
 
@@ -135,6 +135,31 @@ class UNet(LoggingModule):
             if layer < len(self.weights):
                 earlier.append(stream.x)
         return stream
+
+
+class Backout(LoggingModule):
+    """x - w x_middle: the last stream without a share of that after a middle layer, w learned.
+
+    Karpathy 2026 (nanochat); Jordan et al. 2025 (modded-nanogpt). `layer` is the number of the middle layer, from 0,
+    among all in the order in which they act.
+    Shape: x (b, t, d), x_middle (b, t, d) -> (b, t, d).
+    """
+
+    def __init__(self, num_layers: int, *, depth: float, start: float):
+        super().__init__()
+        self.layer = min(int(depth * num_layers), num_layers - 2)
+        self.start, self.factor = start, nn.Parameter(torch.empty(1))
+        self.reset_parameters()
+
+    def extra_repr(self) -> str:
+        return f"layer={self.layer}"
+
+    def reset_parameters(self) -> None:
+        fill(self.factor, self.start)
+
+    @log_io("b t d, b t d -> b t d")
+    def forward(self, x: Tensor, middle: Tensor) -> Tensor:
+        return x - self.factor.type_as(x) * middle
 
 
 STACKS = {"plain": None, "loop": Looped, "hrm": Hierarchical, "unet": UNet}

@@ -141,7 +141,7 @@ VARIANTS |= {
                                      "residual": "parallel"},
     "shifted tokens": {"token_shift": ("mixer", "mlp"), "canon": ("mlp",), "layers": ("base", "none"), "num_layers": 3},
     "a shifted mixer, smeared": {"token_shift": ("mixer",), "smear": True, "mlp": "moe", "pointer": True},
-    "smeared": {"smear": True, "position": "learned"},
+    "smeared": {"smear": True, "smear_dim": 5, "position": "learned"},
     "canon layers within branches": {"canon": ("qkv", "hidden"), "attention.num_kv_heads": 2, "mlp": "glu",
                                      "attention.value_residual": "learned", "inner_norm": True},
     "canon layers everywhere, offset keys": {"canon": ("mixer", "qkv", "mlp", "hidden"), "attention.key_offset": True,
@@ -158,6 +158,10 @@ VARIANTS |= {
     "a fast and a slow half": {"stack": "hrm", "num_layers": 4, "layers": ("base", "none"), "norm_affine": False,
                                "final_norm": False, "hrm.low_cycles": 2, "hrm.high_cycles": 1, "attention.window": 3},
     "skips of streams": {"stack": "unet", "num_layers": 5, "residual": "mhc", "hyper.num_streams": 2},
+    "a middle layer's stream subtracted, pointer": {"backout": 0.3, "num_layers": 4, "pointer": True,
+                                                    "layers": ("base", "none")},
+    "a stream subtracted, attention over depth": {"backout": 0.3, "backout_depth": 0.2, "residual": "attnres",
+                                                  "num_layers": 3},
     "bigrams": {"memory": "bigram", "bigram.factor": 2},
     "bigrams in some layers, parallel": {"layers": ("none", "base"), "num_layers": 4, "skip_to_embedding": True,
                                          "memory": "bigram", "kinds": {"none": {"mixer": "none", "memory": "none"}},
@@ -170,7 +174,8 @@ VARIANTS |= {
     "bigrams, attention over depth": {"memory": "bigram", "residual": "attnres"},
     "n-grams and value embeddings in loops": ENGRAM | {"stack": "loop", "attention.value_embedding": True},
     "bigrams, fast and slow": {"stack": "hrm", "memory": "bigram", "norm": "rms"},
-    "value embeddings": {"attention.value_embedding": True, "attention.num_kv_heads": 2, "attention.window": 5},
+    "value embeddings": {"attention.value_embedding": True, "attention.num_kv_heads": 2, "attention.window": 5,
+                         "attention.value_gate_max": 3.0, "attention.value_gate_dim": 5},
     "value embeddings, mixed with the first layer's": {
         "attention.value_embedding": True, "attention.value_residual": "learned", "attention.exclusive": True},
     "value embeddings in a layer that gives its keys": {
@@ -442,6 +447,7 @@ YARN = {"rope.scaling": "yarn", "rope.factor": 4.0, "rope.original_len": 30, "ro
         "rope.beta_fast": 8.0, "rope.beta_slow": 0.5, "attention.head_dim": 16}
 LLAMA3 = {"rope.scaling": "llama3", "rope.factor": 4.0, "rope.original_len": 30, "rope.theta": 100.0}
 MOE, LATENT, BIGRAM = {"mlp": "moe"}, {"mixer": "latent"}, {"memory": "bigram"}
+VALUES = {"attention.value_embedding": True}
 OTHER: dict[str, tuple[Any, dict[str, Any]]] = {
     "min_gru.expand": (1.0, {"mixer": "min_gru"}), "min_gru.start": (3.0, {"mixer": "min_gru"}),
     "latent.kv_rank": (20, LATENT), "latent.q_rank": (10, LATENT), "latent.nope_dim": (10, LATENT),
@@ -491,6 +497,9 @@ OTHER: dict[str, tuple[Any, dict[str, Any]]] = {
     "attention.exclusive": (True, {}), "layer_scale": (0.1, {}), "drop_branch": (0.9, {}),
     "skip_to_embedding": (True, {}), "canon": (("mlp",), {}), "canon_len": (3, {"canon": ("mixer",)}),
     "token_shift": (("mlp",), {}), "attention.key_offset": (True, {}), "smear": (True, {}),
+    "smear_dim": (5, {"smear": True}), "backout": (0.3, {}),
+    "backout_depth": (0.3, {"backout": 0.3, "num_layers": 4}),
+    "attention.value_gate_max": (3.0, VALUES), "attention.value_gate_dim": (5, VALUES),
     "attention.temperature_scale": (0.9, {"attention.temperature_scale": 0.5, "attention.temperature_len": 3}),
     "attention.temperature_len": (3, {"attention.temperature_scale": 0.5}),
     "attention.temperature_first": (1, {"attention.temperature_scale": 0.5, "attention.temperature_len": 3}),

@@ -50,6 +50,7 @@ PARTS = {
     "attention over depth": {"model.residual": "attnres"},
     "bigrams, value embeddings": {"model.memory": "bigram", "model.attention.value_embedding": True},
     "engram of several streams": {"model.residual": "hyper", "model.memory": "engram", "model.engram.rows": 20},
+    "backout": {"model.backout": 0.3, "model.num_layers": 3, "model.smear": True},
     "encoder and decoder": {"model.cross": "attention", "model.encoder_layers": 3, "model.position": "t5",
                             "train.objective": "translate"},
 }
@@ -111,7 +112,7 @@ def test_it_is_traced(name):
     said = str(t)
     part = {"moe": "MoE", "sharing": "BorrowingAttention", "ngpt": "SphereStep", "differential": "Differential",
             "hyper": "HyperConnections", "mhc": "ManifoldHyperConnections", "attention": "AttentionResidual",
-            "bigrams,": "BigramMemory", "engram": "Engram", "encoder": "CrossAttention"}
+            "bigrams,": "BigramMemory", "engram": "Engram", "backout": "Backout", "encoder": "CrossAttention"}
     assert part[name.replace("-", " ").split()[0]] in said
     assert not [call.problem for call in t.walk() if call.problem]
 

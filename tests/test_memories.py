@@ -11,7 +11,6 @@ from transformers.models.qwen4_exp import modeling_qwen4_exp as qwen4
 from config import Config, override
 from model import Model
 from modules.memory import BigramMemory, BigramTable, Engram, NgramEmbedding
-from modules.mixers.attention import ValueEmbedding
 from modules.ngrams import hash_multipliers, primes
 from modules.stream import Context, Stream
 from optim import roles
@@ -160,22 +159,23 @@ def test_the_end_of_a_text_is_the_tokenizers_unless_a_flag_says_it():
 # ---- value embeddings ----
 
 
-@pytest.mark.parametrize("num_kv_heads", [1, 2, 4])
-def test_value_embeddings_are_added_by_a_gate_of_each_head(num_kv_heads):
-    model = small_model(**{"attention.value_embedding": True, "attention.num_kv_heads": num_kv_heads})
+@pytest.mark.parametrize(("num_kv_heads", "most"), [(1, 2), (2, 3), (4, 2)])
+def test_value_embeddings_are_added_by_a_gate_of_each_head(num_kv_heads, most):
+    model = small_model(**{"attention.value_embedding": True, "attention.num_kv_heads": num_kv_heads,
+                           "attention.value_gate_max": most})
     part, x = model.blocks[1].mixer.branch, torch.randn(2, 13, 24)
     context = Context(torch.arange(13), tokens=small_tokens())
     q, k, v = part.project(x, context.positions)
-    gate = 2 * torch.sigmoid(part.value_embedding.gate(x)).transpose(1, 2)[..., None]
+    gate = most * torch.sigmoid(part.value_embedding.gate(x)).transpose(1, 2)[..., None]
     e = part.value_embedding.table.weight[small_tokens()].unflatten(-1, (num_kv_heads, 6)).transpose(1, 2)
     assert_close(part(x, context), part.join(part.attend_to(q, k, v + gate * e, context, None), x), "same")
     assert part.value_embedding.table.weight is not model.blocks[0].mixer.branch.value_embedding.table.weight
 
 
-def test_a_gate_reads_the_first_32_channels():
-    part, v = randomise(ValueEmbedding(37, dim=40, num_kv_heads=2, head_dim=3)), torch.randn(2, 2, 13, 3)
-    x = torch.randn(2, 13, 40)
-    other = torch.cat((x[..., :32], torch.randn(2, 13, 8)), dim=-1)
+def test_a_gate_reads_the_first_channels():
+    part = small_model(**{"attention.value_embedding": True, "attention.value_gate_dim": 9}).blocks[0].mixer.branch
+    part, v, x = part.value_embedding, torch.randn(2, 4, 13, 6), torch.randn(2, 13, 24)
+    other = torch.cat((x[..., :9], torch.randn(2, 13, 15)), dim=-1)
     assert torch.equal(part(v, x, small_tokens()), part(v, other, small_tokens()))
     assert not torch.equal(part(v, x, small_tokens()), part(v, -x, small_tokens()))
 

@@ -47,6 +47,22 @@ def test_skips_join_layers_as_far_from_both_ends(num_layers):
     assert_close(model(small_tokens()), walk(model, small_tokens(), route), "same")
 
 
+@pytest.mark.parametrize(("flags", "middle"), [
+    ({"num_layers": 2}, 0), ({"num_layers": 5}, 2), ({"num_layers": 5, "backout_depth": 0.95}, 3),
+    ({"num_layers": 4, "stack": "loop"}, 4), ({"num_layers": 3, "residual": "hyper", "backout_depth": 0.1}, 0),
+], ids=str)
+def test_the_stream_after_a_middle_layer_is_taken_from_the_last(flags, middle):
+    model, plain = small_model(backout=0.3, **flags), small_model(**{**flags, "backout_depth": 0.5})
+    plain.load_state_dict(model.state_dict(), strict=False)
+    streams = []
+    for block in plain.blocks:
+        block.register_forward_hook(lambda block, given, stream: streams.append(plain.leave(stream)))
+    plain(small_tokens())
+    expected = model.head(model.norm(streams[-1] - model.backout.factor * streams[middle]))
+    assert_close(model(small_tokens()), expected, "same")
+    assert Model(small_config(backout=0.3, **flags)).backout.factor.item() == pytest.approx(0.3)
+
+
 HRM = {"norm_affine": False, "final_norm": False, "mlp": "glu", "activation": "silu", "attention.gate": "channel",
        "attention.head_dim": 6, "stack": "hrm", "num_layers": 4, "embed_scale": 3.0, "hidden_dim": 40}
 
@@ -84,6 +100,7 @@ def test_a_fast_and_a_slow_half_equal_transformers(cycles, grads):
 @pytest.mark.parametrize(("flags", "sentence"), [
     ({"stack": "hrm", "num_layers": 3}, "stack=hrm has a fast and a slow half, so num_layers=3 must be even"),
     ({"stack": "unet", "num_layers": 1}, "num_layers=1 is too few"),
+    ({"backout": 0.2, "num_layers": 1}, "num_layers=1 is too few"),
     ({"stack": "loop", "residual": "attnres"}, "stack=loop does not go with residual=attnres"),
     ({"stack": "loop", "loop.num_loops": 1}, "num_loops=1 is no loop"),
     ({"stack": "hrm", "hrm.low_cycles": 1}, "grad_cycles=2 is more than low_cycles=1"),

@@ -74,6 +74,8 @@ CASES: dict[str, dict[str, Any]] = {
                                   "model.vocab_size": 8192, "train.batch_size": 4, "data.packing": "documents"},
     "n-grams": {"model.memory": "engram", "model.engram.rows": 20_000, "model.dim": 192, "model.num_layers": 4,
                 "train.optimizer": "adamw"},
+    "smeared, a middle stream subtracted": {
+        "model.smear": True, "model.backout": 0.2, "model.skip_to_embedding": True, "model.num_layers": 8},
     "soap": {"train.optimizer": "soap", "model.dim": 256, "model.num_layers": 4},
     "ngpt": {"preset": "ngpt", "model.dim": 256, "model.num_layers": 6, "model.attention.num_heads": 8,
              "model.hidden_dim": 1024, "model.max_seq_len": 256, "train.batch_size": 8},

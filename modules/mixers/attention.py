@@ -53,23 +53,27 @@ class OutputGate(LoggingModule):
 
 
 class ValueEmbedding(LoggingModule):
-    """v + 2 sigmoid(gate(x)) e, with a learned vector e of each token and a gate of each head: 1 if its weights are 0.
+    """v + m sigmoid(gate(x)) e, with a learned vector e of each token and a gate of each head; m is its largest value.
 
     Karpathy 2026 (nanochat); without a gate Zhou et al. 2024, arXiv:2410.17897, and Jordan et al. 2025. The gate reads
-    the first channels of the layer's input, GATE_INPUTS at most.
+    the first `gate_dim` channels of the layer's input.
     Shape: v (b, g, t, p), x (b, t, d), tokens (b, t) -> (b, g, t, p).
     """
 
-    GATE_INPUTS = 32
-
-    def __init__(self, vocab_size: int, *, dim: int, num_kv_heads: int, head_dim: int):
+    def __init__(self, vocab_size: int, *, num_kv_heads: int, head_dim: int, gate_dim: int, gate_max: float):
         super().__init__()
-        self.table = nn.Embedding(vocab_size, num_kv_heads * head_dim)
-        self.gate = nn.Linear(min(dim, self.GATE_INPUTS), num_kv_heads, bias=False)
+        self.table, self.gate_max = nn.Embedding(vocab_size, num_kv_heads * head_dim), gate_max
+        self.gate = nn.Linear(gate_dim, num_kv_heads, bias=False)
+
+    @classmethod
+    def from_config(cls, cfg: LayerConfig) -> "ValueEmbedding":
+        own = cfg.attention
+        return cls(cfg.padded_vocab_size, num_kv_heads=own.kv_heads, head_dim=cfg.head_width,
+                   gate_dim=min(cfg.dim, own.value_gate_dim), gate_max=own.value_gate_max)
 
     @log_io("b g t p, b t d, b t -> b g t p")
     def forward(self, v: Tensor, x: Tensor, tokens: Tensor) -> Tensor:
-        gate = rearrange(2 * self.gate(x[..., :self.gate.in_features]).sigmoid(), "b t g -> b g t 1")
+        gate = rearrange(self.gate_max * self.gate(x[..., :self.gate.in_features]).sigmoid(), "b t g -> b g t 1")
         e = rearrange(self.table(tokens), "b t (g p) -> b g t p", p=v.shape[-1])
         return v + (gate * e).type_as(v)
 
@@ -207,8 +211,7 @@ def options_of(cfg: LayerConfig) -> dict[str, Any]:
         "pattern": Pattern.of(own), "norm_after_rope": own.qk_norm_after_rope, "exclusive": own.exclusive,
         "rotary": ROTARY[rope.layout](p, rope) if cfg.position == "rope" else None,
         "distance_bias": BIASES[cfg.position].from_config(cfg) if cfg.position in BIASES else None,
-        "value_embedding": partial(ValueEmbedding, cfg.padded_vocab_size, dim=cfg.dim, num_kv_heads=own.kv_heads,
-                                   head_dim=p) if own.value_embedding else None,
+        "value_embedding": partial(ValueEmbedding.from_config, cfg) if own.value_embedding else None,
         "temperature": Temperature.from_config(cfg), "earlier": partial(EarlierProjections.from_config, cfg),
     }
 
