@@ -24,7 +24,7 @@ from config import Config, ModelConfig, flat, load_config, override
 from configuration.command_line import fail, parse_flags
 from configuration.mistakes import nearest
 from configuration.model_rules import PLAIN_MODEL
-from families import ENCODER_DECODERS, FAMILIES
+from families import ENCODER_DECODERS, FAMILIES, speedruns
 from families.family import ADAMW, EVERY_BIAS, About
 from families.sizing import read_scale, scaled, tiny  # noqa: F401, tiny is imported from here
 
@@ -59,6 +59,7 @@ PRESETS: dict[str, Mapping[str, Mapping[str, Any]]] = {
         },
         "train": ADAMW | {"lr": 1.5e-3, "weight_decay": 0.0, "warmup_steps": 0, "min_lr_ratio": 0.0},
     },
+    **speedruns.PRESETS,
     # characters of a small text, at nanoGPT's CPU size with newer methods: reaches the loss of nanoGPT's recipe after
     # 250,000 tokens in place of 1,536,000 (experiments/benchmark.py tokens-to-loss)
     "char": {
@@ -152,6 +153,7 @@ ABOUT: dict[str, About] = {
     **{name: about for family in EVERY_FAMILY for name, about in family.about.items()},
     "grok1": About("eight experts, norms on both sides of a branch, capped scores", 2024, "xai-org/grok-1"),
     "ngpt": About("the stream, queries, keys and matrices have length 1; no norm learns", 2024, "arXiv:2410.01131"),
+    **speedruns.ABOUT,
     "char": About("characters of a small text, by newer methods than nanogpt-char", None, "this project"),
     "nanogpt-char": About("characters of a small text: nanoGPT's recipe for a CPU", 2022, "karpathy/nanoGPT"),
     "babyjoey": About("JoeyLLM at its smallest, on tweets", None, "Southern Cross AI"),
@@ -188,7 +190,7 @@ def block_parameters(cfg: ModelConfig) -> int:
     from tools import unfilled
 
     with unfilled():
-        model = Model(override(cfg, {"vocab_size": 1}))
+        model = Model(override(cfg, {"vocab_size": 1, "vocab_multiple_of": 1}))
     stacks = [model.blocks, *([] if model.encoder is None else [model.encoder.blocks])]
     whole = sum(parameter.numel() for stack in stacks for parameter in stack.parameters())
     return whole - sum(map(idle_parameters, stacks))

@@ -26,7 +26,7 @@ FAMILY = Family(
                           "karpathy/nanochat"),
     },
     presets={
-        # depth 20, with the published class's form: the repository has since added to it
+        # depth 20, with the published class's form: what the repository has since added is in speedruns.py
         "nanochat": {"dim": 1280, "num_layers": 20, "attention.num_heads": 10, "hidden_dim": 5120,
                      "vocab_size": 65536, "max_seq_len": 2048, "activation": "relu2", "norm_eps": 1e-6,
                      "logit_softcap": 15.0, "out_init": "zero"},

@@ -101,7 +101,7 @@ def scaled(cfg: Config, target: float, count: Callable[[ModelConfig], int]) -> C
         pattern = override(model, shaped(model, shape._replace(num_layers=period), target))
         return count(pattern) * shape.num_layers // period
 
-    if is_whole(model):
+    if is_whole(model) and not attends(model):
         best = nearest_width(model, target, parameters)
     else:
         density = fit_density(model, lambda widths: parameters(Shape(period, *widths)) / period)
@@ -242,8 +242,9 @@ def recurrent_rules(model: ModelConfig, dim: int) -> dict[str, Callable[[Any], A
 
 
 def power_of(scale: float, old: int, new: int) -> float:
-    """The same power of the new head width: 1/8 of 64 channels is 1/4 of 16, 1/64 is 1/16, and 8 is 4."""
-    return scale if old == 1 else new ** (math.log(scale) / math.log(old))
+    """The same multiple of a half power of the head's width: 1/8 of 64 channels is 1/4 of 16, 1/64 is 1/16, 8 is 4."""
+    power = 0.0 if old == 1 else round(2 * math.log(scale, old)) / 2
+    return scale * (new / old) ** power
 
 
 def changed(model: ModelConfig, rules: Mapping[str, Callable[[Any], Any]]) -> dict[str, Any]:

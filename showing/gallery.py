@@ -123,14 +123,15 @@ def picture(cfg: Config) -> str:
     model = whole(cfg)
     made, matrix = one_pattern(model), f"{model.padded_vocab_size:,} x {model.dim:,}"
     learned = [f"{model.position} positions"] if model.position in IN_EMBEDDING else []
-    embed = ", ".join([matrix, *learned, *marks(model, "embed_")])
+    embed = ", ".join([matrix, *learned, *marks(model, "embed_"), *["smear"] * model.smear])
+    backout = [] if made.backout is None else [f"  {formula(made.backout)}"]
     norm = [f"  norm   {', '.join([model.norm, *marks(model, 'norm_')])}"] * (model.final_norm and model.norm != "none")
     lines = [sizes_line(cfg, model), ""]
     if made.encoder is not None:
         lines += ["tokens of the source", f"  embed  {embed}", *stack_lines(model.encoder, made.encoder.blocks), *norm,
                   "source", ""]
         embed = "the same"
-    lines += ["tokens", f"  embed  {embed}", *stack_lines(model, made.blocks), *norm]
+    lines += ["tokens", f"  embed  {embed}", *stack_lines(model, made.blocks), *backout, *norm]
     own = "the matrix of embed" if model.tie_embeddings else f"{model.dim:,} x {model.padded_vocab_size:,}"
     head = [own, *marks(model, "logit_"), *marks(model, "head_"), *["pointer"] * model.pointer]
     return "\n".join([*lines, f"  head   {', '.join(head)}", "logits"])
@@ -177,18 +178,19 @@ def counted(layers: tuple[str, ...]) -> list[tuple[str, int]]:
 
 def layer_lines(cfg: LayerConfig, block: Block) -> list[str]:
     """What a layer computes: the formula of its wiring, and the numbers of each branch."""
+    first = [formula(block[name]) for name in ("enter", "memory") if name in block]
     words = {name: f"cross-{cfg.cross}" if name == "cross" else getattr(cfg, name) for name in block.branches}
     numbers = {name: f"{word}: {', '.join(details(cfg, name, word))}" for name, word in words.items()}
     if isinstance(block, ParallelBlock):
         text = formula(block)
         for name, word in words.items():
             text = text.replace(f"{name}(", f"{word}(")
-        return [text, *(f"  {line}" for line in numbers.values())]
+        return [*first, text, *(f"  {line}" for line in numbers.values())]
     formulas = {name: formula(block[name]).replace("f(", f"{word}(") for name, word in words.items()}
     if cfg.norm == "none":
         formulas = {name: text.replace("norm(x)", "x") for name, text in formulas.items()}
     width = max(map(len, formulas.values()), default=0)
-    return [f"{formulas[name]:{width}}  {numbers[name]}" for name in words] or ["nothing"]
+    return [*first, *(f"{formulas[name]:{width}}  {numbers[name]}" for name in words)] or ["nothing"]
 
 
 def formula(part: object) -> str:

@@ -79,6 +79,8 @@ def test_scores_are_scaled_for_the_width_of_a_head():
         whole, small = load_preset(preset).model, at_scale(load_preset(preset), "1M").model
         assert math.log(small.attention.scale, small.head_width) == pytest.approx(
             math.log(whole.attention.scale, whole.head_width))
+    small = at_scale(load_preset("nanochat-2026"), "1M").model
+    assert small.attention.scale == pytest.approx(1.44 * small.head_width**-0.5)
 
 
 def test_a_mixer_without_heads_is_scaled_too():
@@ -87,7 +89,7 @@ def test_a_mixer_without_heads_is_scaled_too():
     assert block_parameters(at_scale(cfg, "1M").model) == pytest.approx(1e6, rel=0.15)
 
 
-@pytest.mark.parametrize("preset", ["gemma3", "falcon", "bloom", "qwen3-moe"])
+@pytest.mark.parametrize("preset", ["gemma3", "falcon", "bloom", "qwen3-moe", "nanochat-2026", "modded"])
 def test_a_scaled_preset_trains(preset):
     cfg = override(at_scale(load_preset(preset), "1M"), {"model.vocab_size": 61, "train.precision": "float32"})
     torch.manual_seed(0)
@@ -179,6 +181,9 @@ def test_the_picture_has_the_pattern_of_layers_and_their_sizes():
                  "window=512", "theta=1e+06", "glu: 6,912 wide, gelu_tanh", "the matrix of embed"):
         assert line in text
     assert "x + attention(norm(x)) + mlp(norm(x))" in gallery.picture(load_preset("phi"))
+    text = gallery.picture(load_preset("modded"))
+    for line in ("norm, smear\n", "  a x + b x_0\n  │   x + a e\n  │   x + attention", "  x - w x_middle\n  norm"):
+        assert line in text
 
 
 @pytest.mark.parametrize("preset", PRESETS)
