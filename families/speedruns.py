@@ -19,7 +19,7 @@ from configuration.model_rules import PLAIN_MODEL
 from families.family import ADAMW, About
 
 TRAINING: dict[str, Any] = ADAMW | {
-    "optimizer": "muon", "lr": 3e-3, "momentum": 0.95, "grad_clip": None, "schedule": "wsd", "decay_fraction": 0.65,
+    "optimizer": "muon", "lr": 6e-3, "momentum": 0.95, "grad_clip": None, "schedule": "wsd", "decay_fraction": 0.65,
     "min_lr_ratio": 0.05}
 FORM: dict[str, Any] = PLAIN_MODEL | {  # what both have
     "activation": "relu2", "norm": "rms", "norm_affine": False, "norm_eps": 2**-23, "qk_norm": "head",
