@@ -90,8 +90,7 @@ class Model(LoggingModule):
         self.wiring = RESIDUALS[cfg.residual]
         self.exit = self.wiring.make_exit(cfg)
         self.stack = STACKS[cfg.stack] and STACKS[cfg.stack].from_config(cfg)
-        self.backout = None if cfg.backout is None else Backout(
-            len(self.order()), depth=cfg.backout_depth, start=cfg.backout)
+        self.backout = Backout.from_config(cfg, num_steps=len(self.order()))
         self.reads_source = any("cross" in block.branches for block in self.blocks)
         self.patterns = {part.pattern for part in self.modules() if hasattr(part, "pattern")}
         self.draw_weights()
@@ -115,8 +114,8 @@ class Model(LoggingModule):
         require_source(source, is_read=self.reads_source, read_before=bool(num_cached))
         context = make_context(tokens, documents=documents, positions=positions, source=source, num_cached=num_cached,
                                patterns=self.patterns, causal=self.causal)
-        caches, number = repeat(None) if cache is None else iter(cache.layers), count()
-        wanted, kept = {0} if self.backout is None else {0, self.backout.layer}, []
+        caches, number, kept = repeat(None) if cache is None else iter(cache.layers), count(), []
+        wanted = {0} if self.backout is None else {0, self.backout.layer}
 
         def run(layer: int, stream: Stream) -> Stream:
             stream = self.run(self.blocks[layer], stream, context, next(caches))

@@ -151,6 +151,11 @@ class Backout(LoggingModule):
         self.start, self.factor = start, nn.Parameter(torch.empty(1))
         self.reset_parameters()
 
+    @classmethod
+    def from_config(cls, cfg: ModelConfig, *, num_steps: int) -> "Backout | None":
+        """None if it is off; `num_steps` counts a layer each time it acts."""
+        return None if cfg.backout is None else cls(num_steps, depth=cfg.backout_depth, start=cfg.backout)
+
     def extra_repr(self) -> str:
         return f"layer={self.layer}"
 
