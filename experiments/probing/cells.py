@@ -54,7 +54,7 @@ def make_cells(options: ProbeOptions, base: Config, plain: Config) -> list[Cell]
     tasks = [read_entry(entry, "data.name", PROBES, base, "tasks") for entry in tasks]
     settled, cells = Settler(), []
     for task in tasks:
-        configs = [settled(cell_config(options, base, mixer, task)) for mixer in mixers]
+        configs = [cell_config(options, base, mixer, task, settled) for mixer in mixers]
         sizing = equalised(configs) if options.equal_state else [{}] * len(configs)
         guess = commonest(configs[0])
         for mixer, cfg, flags in zip(mixers, configs, sizing, strict=True):
@@ -76,15 +76,16 @@ def read_entry(entry: str, flag: str, known: Sequence[str], base: Config, option
     return Entry(" ".join(filter(None, [first, flags_line(flags)])), {flag: first} | flags)
 
 
-def cell_config(options: ProbeOptions, base: Config, mixer: Entry, task: Entry) -> Config:
-    """The configuration of a mixer on a task. Raises ValueError that names both."""
+def cell_config(options: ProbeOptions, base: Config, mixer: Entry, task: Entry, settled: Settler) -> Config:
+    """The settled configuration of a mixer on a task. Raises ValueError that names both."""
     if "data.name" not in task.flags:
         raise ValueError(f"tasks={task.label!r} names no task: begin with one of {', '.join(PROBES)}")
     length = {"model.max_seq_len": PROBES[task.flags["data.name"]].length + 1}
     flags = length | mixer.flags | task.flags | {"data.name": [task.flags["data.name"]]}
     try:
         cfg = override(base, flags)
-        return cfg if cfg.model.position == "learned" else override(cfg, {"data.probe.longer": options.longer})
+        longer = () if cfg.model.position == "learned" else options.longer
+        return settled(override(cfg, {"data.probe.longer": longer}))
     except ValueError as error:
         raise ValueError(f"{mixer.label} on {task.label}: {error}") from None
 
