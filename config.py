@@ -610,6 +610,7 @@ class TrainConfig:
     sample_every: int = 250  # steps between samples
     checkpoint_every: int = 250  # steps between checkpoints; the last step always has one
     keep_checkpoints: int = 2  # number of newest checkpoints to keep; the best one is kept besides
+    log_accuracy: bool = False  # add a column to the log: train_accuracy, the share of training targets that were the likeliest token
     log_grad_norms: bool = False  # add columns to the log: the norm of the gradient in each layer
     log_expert_load: bool = False  # add columns to the log: the load of each expert, 1 = the mean of its layer; the largest is always there
     log_noise_scale: bool = False  # add columns to the log: the batch size in tokens at which gradient noise equals the signal. arXiv:1812.06162

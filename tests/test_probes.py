@@ -332,6 +332,7 @@ def test_a_model_learns_a_task_and_its_log_has_the_accuracy_on_longer_rows(model
     run = train(override(BASE, SMALL | {"train.name": "learns"}))
     log = run.log().dropna(subset="accuracy")
     assert log.step.tolist() == [60, 120] and log.accuracy.iloc[-1] > 0.95
+    assert log.train_accuracy.iloc[-1] == pytest.approx(log.accuracy.iloc[-1], abs=0.05)
     assert log[["accuracy_2x", "accuracy_4x"]].notna().all(axis=None) and log.accuracy_2x.iloc[-1] > 0.3
     assert run.data["train_tokens"] is None and run.data["val_documents"] == 1024
 
