@@ -11,7 +11,7 @@ from experiments.probing import cells, probing
 from experiments.probing.cells import make_cells, read_entry
 from experiments.probing.probe_options import ProbeOptions
 from experiments.probing.probe_pictures import draw_heat_map, draw_lengths
-from experiments.probing.states import equalised, state_bytes
+from experiments.probing.states import STATE_FLAGS, equalised, state_bytes
 from probes import PROBES
 
 COMMAND, BASE = probe.parse(["--name", "toy"])
@@ -60,7 +60,7 @@ def test_the_guess_is_the_commonest_answer():
 
 
 @pytest.mark.parametrize(("words", "sentence"), [
-    (["--mixers", "atention"], "mixers=atention is not known: use some of attention, latent"),
+    (["--mixers", "atention"], "mixers=atention is not known: use some of attention,"),
     (["--tasks", "mqr"], "tasks=mqr is not known: use some of mqar, recall"),
     (["--tasks", "data.seed=3"], "tasks='seed=3' names no task: begin with one of mqar"),
     (["--tasks", "parity data.probe.items=3"], "attention on parity probe.items=3: data.probe.items=3 would change"),
@@ -68,7 +68,8 @@ def test_the_guess_is_the_commonest_answer():
     (["--mixers", "attention", "attention"], "mixers=attention attention has attention twice"),
     (["--model.max-seq-len", "9"], "model.max_seq_len=9 would change nothing: --tasks says what it is in each run"),
     (["--train.lr", "1e-2"], "train.lr=0.01 would change nothing: --rates says what it is in each run"),
-    (["--seeds", "0"], "seeds=0 must be 1 or more"), (["--rates", "-1"], "train.lr=-1.0 must be above 0"),
+    (["--seeds", "0"], "seeds=0 must be 1 or more"), (["--equal-state", "0"], "equal_state=0 must be 1 or more"),
+     (["--rates", "-1"], "train.lr=-1.0 must be above 0"),
     (["--longer", "1"], "attention on mqar: data.probe.longer=1 must be different numbers from 2 on"),
 ])
 def test_a_mistake_is_one_sentence_and_nothing_is_trained(words, sentence, models, tmp_path, monkeypatch, capfd):
@@ -89,20 +90,33 @@ def test_a_state_is_what_the_cache_holds_of_a_row():
     assert state_bytes(cfg) == keys_and_values + places
 
 
-def test_states_are_made_as_small_as_the_smallest():
-    full = override(BASE, {"model.vocab_size": 9, "model.max_seq_len": 41})
-    small = override(full, {"model.attention.window": 8})
-    flags, none = equalised([full, small])
-    assert none == {} and flags.keys() == {"model.attention.window"}
-    assert 0.9 < state_bytes(override(full, flags)) / state_bytes(small) <= 1.1
-    labels = [cell.mixer for cell in planned(mixers=("attention", "latent model.attention.window=4"), equal_state=True)]
-    assert labels[0].startswith("attention attention.window=") and labels[1] == "latent attention.window=4"
+@pytest.mark.parametrize(("flags", "target"), [
+    ({}, 5000), ({"attention.window": 4}, 5000), ({"mixer": "latent"}, 2000), ({"mixer": "min_gru"}, 256),
+    ({"mixer": "min_gru"}, 1500)], ids=str)
+def test_a_state_is_brought_to_a_size_by_its_flag(flags, target):
+    cfg = override(BASE, {"model": flags, "model.vocab_size": 9, "model.max_seq_len": 41})
+    found = equalised(cfg, target)
+    assert len(found) == 1 and 0.75 < state_bytes(override(cfg, found)) / target <= 1.1
+    assert equalised(override(cfg, found), state_bytes(override(cfg, found))) == {}
 
 
-def test_a_state_that_no_flag_scales_is_refused(monkeypatch):
-    monkeypatch.setattr("experiments.probing.states.STATE_FLAGS", {})
-    with pytest.raises(ValueError, match="equal_state: attention would have to keep less than .* bytes in a layer"):
-        planned(mixers=("attention", "attention model.attention.window=4"), equal_state=True)
+def test_attention_keeps_no_more_than_there_is():
+    assert equalised(override(BASE, {"model.vocab_size": 9}), 1e9) == {}
+
+
+def test_equal_states_are_part_of_the_mixers_names():
+    labels = [cell.mixer for cell in planned(mixers=("attention", "latent"), equal_state=2000, seeds=1)]
+    assert [label.partition("=")[0] for label in labels] == ["attention attention.window", "latent attention.window"]
+
+
+@pytest.mark.parametrize(("target", "flags", "sentence"), [
+    (2000, {}, "equal_state=2000: attention would have to keep another number of bytes in a layer than 21,376"),
+    (8, STATE_FLAGS, "equal_state=8 is less than model.attention.window can make of attention: it keeps 576 bytes")])
+def test_a_state_that_no_flag_makes_so_is_refused(target, flags, sentence, monkeypatch):
+    monkeypatch.setattr("experiments.probing.states.STATE_FLAGS", flags)
+    with pytest.raises(ValueError) as caught:
+        planned(equal_state=target)
+    assert str(caught.value).startswith(sentence)
 
 
 # ---- outcomes ----

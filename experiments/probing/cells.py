@@ -55,7 +55,7 @@ def make_cells(options: ProbeOptions, base: Config, plain: Config) -> list[Cell]
     settled, cells = Settler(), []
     for task in tasks:
         configs = [cell_config(options, base, mixer, task, settled) for mixer in mixers]
-        sizing = equalised(configs) if options.equal_state else [{}] * len(configs)
+        sizing = [equalised(cfg, options.equal_state) if options.equal_state else {} for cfg in configs]
         guess = commonest(configs[0])
         for mixer, cfg, flags in zip(mixers, configs, sizing, strict=True):
             label = " ".join(filter(None, [mixer.label, flags_line(flags)]))

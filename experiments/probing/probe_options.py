@@ -18,7 +18,7 @@ class ProbeOptions:
     rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3)  # learning rates; each mixer has the one that is best on each task, by the mean over the seeds
     longer: tuple[int, ...] = (2, 4)  # also evaluated on rows this many times as long; never with learned positions
     seeds: int = 3  # runs of each mixer, task and rate, with seeds from train.seed on; a larger number later adds runs
-    equal_state: bool = False  # make every mixer's state as small as the smallest one's, by the flags in probing/states.py
+    equal_state: int | None = None  # bytes in float32 that a layer of every mixer keeps of a row, or a little less, by the flags in experiments/probing/states.py; None = as many as its own flags make it
     jobs: int = 1  # runs at a time
     threads: int = 1  # of each run
     name: str | None = None  # of the results' folder, and the start of the runs' names; None = probe
@@ -28,8 +28,8 @@ class ProbeOptions:
         return RESULTS / self.name
 
     def __post_init__(self):
-        for name in ("seeds", "jobs", "threads"):
-            if getattr(self, name) < 1:
+        for name in ("seeds", "jobs", "threads", "equal_state"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be 1 or more")
         for name in ("mixers", "tasks", "rates"):
             values = getattr(self, name)

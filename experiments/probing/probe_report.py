@@ -94,7 +94,7 @@ def method(options: ProbeOptions, outcomes: Sequence[CellOutcome]) -> list[str]:
         "that do.",
         "A constant guess always gives the commonest answer.",
         "State: bytes in float32 that a layer keeps of a row." + (
-            " Mixers have states of equal size, as near as their flags allow." if options.equal_state else "")]
+            f" All keep {options.equal_state:,}, as near below as their flags allow." if options.equal_state else "")]
     if none and options.longer:
         said.append(f"Without longer rows, for learned positions end: {', '.join(dict.fromkeys(none))}.")
     return said
