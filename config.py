@@ -8,7 +8,7 @@ import math
 from dataclasses import field
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import BeforeValidator
 
@@ -30,7 +30,8 @@ from configuration.units import parse_bytes, parse_seconds
 __all__ = [
     "CHECKED", "AlibiConfig", "AttentionConfig", "AttnresConfig", "BigramConfig", "ClampedGluConfig", "Config",
     "DataConfig", "EngramConfig", "HrmConfig", "HyperConfig", "LatentConfig", "LayerConfig", "LoopConfig",
-    "MinGruConfig", "ModelConfig", "MoeConfig", "NgptConfig", "RopeConfig", "SampleConfig", "SinusoidalConfig", "T5Config",
+    "MinGruConfig", "ModelConfig", "MoeConfig", "NgptConfig", "ProbeConfig", "RopeConfig", "SampleConfig",
+    "SinusoidalConfig", "T5Config",
     "TokenizerConfig", "TrainConfig", "diff", "flags", "flat", "from_dict", "get", "load_config", "override",
     "parse_bytes", "parse_seconds", "replace", "require_both_ways", "rotated_channels", "save_config", "to_dict",
 ]
@@ -65,6 +66,9 @@ ScheduleUnit = Literal["steps", "tokens"]
 StepUnit = Literal["steps", "epochs"]
 Precision = Literal["auto", "float32", "bfloat16"]
 Packing = Literal["stream", "pad", "documents"]
+Probe = Literal[
+    "mqar", "recall", "noisy_recall", "fuzzy_recall", "memorisation", "induction", "needle", "selective_copying", "copying",
+    "ngram_lookup", "parity", "modular_arithmetic", "s3", "a5", "s5", "z60", "depo", "mano"]
 Names = Annotated[tuple[str, ...], BeforeValidator(lambda given: (given,) if isinstance(given, str) else given)]
 Tracker = Literal["tensorboard", "wandb"]
 
@@ -491,10 +495,23 @@ class LayerConfig(ModelConfig):
 
 
 @flags
+class ProbeConfig:
+    """The numbers of a synthetic task in data.name. A row has as many symbols as model.max_seq_len, less one."""
+
+    symbols: int | None = None  # names in its vocabulary: keys and values, letters, residues, nodes; None = the task's own number
+    items: int | None = None  # its difficulty: pairs, symbols to copy, symbols of an n-gram, steps; None = the task's own number
+    noise: float | None = None  # noisy_recall: probability of a noise in place of a pair; None = the task's own
+    longer: tuple[int, ...] = ()  # evaluate also on rows this many times as long, e.g. 2 4: columns of the log
+
+    def __post_init__(self):
+        rules.check_probe(self)
+
+
+@flags
 class DataConfig:
     """The training and validation text."""
 
-    name: Names = ("tales",)  # tales (built in), tinystories, tinystories-v2, fineweb-edu, wikipedia, a Hub dataset (owner/name, owner/name:split), or files: .txt, .jsonl, .csv, .parquet, each also .gz or .zst, a folder or a glob of them. Several texts are mixed
+    name: Names = ("tales",)  # tales (built in), a synthetic task (mqar, parity, ...: see docs/data.md), tinystories, tinystories-v2, fineweb-edu, wikipedia, a Hub dataset (owner/name, owner/name:split), or files: .txt, .jsonl, .csv, .parquet, each also .gz or .zst, a folder or a glob of them. Several texts are mixed
     weights: tuple[float, ...] = ()  # share of each name in the training tokens, in any scale; none given = by size
     val_name: Names = ()  # validation texts, named as above; none given = a part of each text in name
     val_ratio: float = 0.1  # fraction held out for validation: the last documents of text files, or the end of a single one; evenly spread documents of tables and Hub datasets
@@ -503,17 +520,23 @@ class DataConfig:
     subset: str | None = None  # Hub datasets: the configuration; None = its default (fineweb-edu: sample-10BT, wikipedia: 20231101.en)
     revision: str | None = None  # Hub datasets: a branch, tag or commit; None = main, as it was at its first use here
     streaming: bool = False  # Hub datasets: read over the network while encoding, without storing a download
-    sample_ratio: float = 1.0  # fraction of the documents to use, drawn by the seed; not for tales
-    max_documents: int | None = None  # use only the first documents of each name, at most this many; not for tales
+    sample_ratio: float = 1.0  # fraction of the documents to use, drawn by the seed; not for tales and synthetic tasks
+    max_documents: int | None = None  # use only the first documents of each name, at most this many; not for tales and synthetic tasks
     num_stories: int = 60_000  # tales: training stories of about 0.5 kB each
-    seed: int = 0  # tales: of the stories; sample_ratio: of the choice of documents
+    seed: int = 0  # tales: of the stories; sample_ratio: of the choice of documents; a synthetic task: of its rows, besides train.seed
     workers: int | None = None  # processes that encode; None = one per core, and none for short texts. Does not change the tokens
     cache_dir: str = ".cache/data"  # folder for downloads and encoded text; may be deleted at any time
-    packing: Packing = "stream"  # a row of max_seq_len tokens holds contiguous text (stream), one document and padding (pad), or several whole documents that do not attend to each other (documents, arXiv:2404.10830)
+    packing: Packing = "stream"  # a row of max_seq_len tokens holds contiguous text (stream), one document and padding (pad), or several whole documents that do not attend to each other (documents, arXiv:2404.10830). A synthetic task needs pad
     prefetch: int = 2  # batches that a thread prepares in advance; 0 = no thread. Does not change results
+    probe: ProbeConfig = field(default_factory=ProbeConfig)  # a synthetic task in name
 
     def __post_init__(self):
         rules.check_data(self)
+
+    @property
+    def is_probe(self) -> bool:
+        """Whether there is a synthetic task in name or val_name."""
+        return not {*self.name, *self.val_name}.isdisjoint(get_args(Probe))
 
     @property
     def cache_path(self) -> Path:
@@ -593,6 +616,7 @@ class TrainConfig:
     sample_every: int = 250  # steps between samples
     checkpoint_every: int = 250  # steps between checkpoints; the last step always has one
     keep_checkpoints: int = 2  # number of newest checkpoints to keep; the best one is kept besides
+    log_accuracy: bool = False  # add a column to the log: train_accuracy, the share of training targets that were the likeliest token
     log_grad_norms: bool = False  # add columns to the log: the norm of the gradient in each layer
     log_expert_load: bool = False  # add columns to the log: the load of each expert, 1 = the mean of its layer; the largest is always there
     log_noise_scale: bool = False  # add columns to the log: the batch size in tokens at which gradient noise equals the signal. arXiv:1812.06162

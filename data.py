@@ -1,6 +1,7 @@
 """Encoded text -> batches of ids (b, t)."""
 
 import contextlib
+import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from corpora.packing import EVAL_LAYOUTS, LAYOUTS, Layout, ranges
+from corpora.probe_rows import ProbeCorpus, ProbeRows
 from corpora.shards import JoinedTokenFile, TokenFile
 
 IGNORED = -100  # the target of a position without one, as in torch's cross_entropy
@@ -47,13 +49,14 @@ class BatchBuilder:
         self.x, self.y, self.documents = (np.full(num_rows * seq_len, value) for value in (pad_id, IGNORED, -1))
 
     def write(
-        self, where: np.ndarray, part: TokenFile | JoinedTokenFile, layout: Layout, rows: np.ndarray, offset: int = 0,
+        self, where: np.ndarray, part: TokenFile | JoinedTokenFile | ProbeRows, layout: Layout,
+        rows: np.ndarray, offset: int = 0,
     ) -> None:
         """Fill the rows `where` with `rows` of a part, shifted by `offset` tokens; the text's start follows its end."""
         place, token, segment = layout.places(rows, where * self.shape[1])
-        for values, shift in ((self.x, offset), (self.y, offset + 1)):
+        for values, tokens, shift in ((self.x, part.tokens, offset), (self.y, part.targets, offset + 1)):
             shifted = token + shift
-            values[place] = part.tokens[shifted if shifted.max() < part.num_tokens else shifted % part.num_tokens]
+            values[place] = tokens[shifted if shifted.max() < part.num_tokens else shifted % part.num_tokens]
         self.documents[place] = segment
 
     def batch(self, packing: str) -> Batch:
@@ -134,6 +137,29 @@ class Batches:
         return builder.batch(self.packing)
 
 
+class NewBatches:
+    """Training batches of a synthetic task: `batches[step]` is a Batch of rows that no other batch has.
+
+    A pure function of the seed and the step, like Batches, and of no length.
+    """
+
+    rows_per_epoch = num_tokens = math.inf
+
+    def __init__(
+        self, corpus: ProbeCorpus, *, batch_size: int, seq_len: int, seed: int = 0, rank: int = 0, world_size: int = 1,
+    ):
+        self.corpus, self.batch_size, self.seq_len, self.seed = corpus, batch_size, seq_len, seed
+        self.rank, self.world_size = rank, world_size
+
+    def __getitem__(self, step: int) -> Batch:
+        if step < 0:
+            raise IndexError(f"step={step} is negative: the first batch is 0")
+        first = (step * self.world_size + self.rank) * self.batch_size
+        rows = self.corpus.rows(first, self.batch_size, self.seq_len, part="train", seed=self.seed)
+        x, y = map(torch.from_numpy, rows)
+        return Batch(x, y, None, int((y != IGNORED).sum()))
+
+
 def interleave(rates: np.ndarray, first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
     """(source, number among its own rows) of row number `first` and the `count` - 1 rows after it.
 
@@ -153,7 +179,7 @@ def interleave(rates: np.ndarray, first: int, count: int) -> tuple[np.ndarray, n
 
 
 def eval_batches(
-    part: TokenFile | JoinedTokenFile, batch_size: int, seq_len: int, packing: str = "stream", *,
+    part: TokenFile | JoinedTokenFile | ProbeRows, batch_size: int, seq_len: int, packing: str = "stream", *,
     max_tokens: int | None = None,
 ) -> Iterator[Batch]:
     """Batches of one shape, with every token of the part once as a target.

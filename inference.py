@@ -85,6 +85,10 @@ class EncodedText(NamedTuple):
     num_tokens: int
     pad_id: int
 
+    @property
+    def targets(self) -> np.ndarray:
+        return self.tokens
+
     @classmethod
     def of(cls, documents: Sequence[str], tokenizer: Tokenizer) -> "EncodedText":
         encoded = [tokenizer.encode(document, bos=True, eos=True) for document in documents]

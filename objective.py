@@ -15,4 +15,4 @@ OBJECTIVES = {"next_token": NextToken}
 
 def make_objective(model: Model, cfg: TrainConfig) -> Objective:
     """Make the objective that train.objective names."""
-    return OBJECTIVES[cfg.objective](model, loss_chunk=cfg.loss_chunk)
+    return OBJECTIVES[cfg.objective](model, loss_chunk=cfg.loss_chunk, log_accuracy=cfg.log_accuracy)

@@ -32,6 +32,7 @@ from tokenization.pieces import OthersPieces
 from tokenization.plain import BYTE_FALLBACK_ABOVE, ByteTokenizer, CharTokenizer
 from tokenization.saved import rebuild, saved_description
 from tokenization.sentence_piece import BPETokenizer, UnigramTokenizer
+from tokenization.symbols import SymbolTokenizer
 
 __all__ = [
     "BUILT_SIZES", "TOKENIZERS", "ByteTokenizer", "CharTokenizer", "Tokenizer", "built_tokenizer",
@@ -46,7 +47,8 @@ MAX_TRAIN_BYTES = 32_000_000  # at most, of text that a vocabulary is learned fr
 
 TOKENIZERS = {kind.kind: kind for kind in (
     CharTokenizer, ByteTokenizer, BPETokenizer, UnigramTokenizer, HuggingFaceBPETokenizer)}
-KINDS = TOKENIZERS | {kind.kind: kind for kind in (HuggingFaceTokenizer, OthersPieces)}  # read from others' files
+# read from others' files, or made by a synthetic task
+KINDS = TOKENIZERS | {kind.kind: kind for kind in (HuggingFaceTokenizer, OthersPieces, SymbolTokenizer)}
 
 
 def train_tokenizer(

@@ -151,7 +151,8 @@ def take_step(session: Session, coming: Iterator[Batch]) -> None:
 def examine(session: Session, events: Events) -> Results:
     """Evaluate and sample if that is due. Raises Diverged if the weights have gone bad, and Stopped at any moment."""
     run, setup, state, progress = session.run, session.setup, session.state, session.progress
-    results, progress.val_loss, progress.seconds = Results(), None, session.timer.seconds()
+    results = Results(longer=dict.fromkeys(setup.longer_parts))
+    progress.val_loss, progress.seconds = None, session.timer.seconds()
     if events.evaluation or events.samples:
         state.optimizer.eval()
         with session.stop.interruptible():
@@ -177,7 +178,8 @@ def evaluate_all(state: TrainState, setup: Setup, events: Events) -> Results:
         evaluation = setup.evaluate(state.objective, some)
         return Results(
             val_loss=evaluation.loss, evaluation=evaluation if most == some else setup.evaluate(state.objective, most),
-            averaged=state.averaged and setup.evaluate(state.averaged, most))
+            averaged=state.averaged and setup.evaluate(state.averaged, most),
+            longer=setup.evaluate_longer(state.objective, some))
 
 
 def record(

@@ -22,13 +22,23 @@ def _has_tales(cfg: Any) -> bool:
     return "tales" in cfg.name + cfg.val_name
 
 
+def _is_drawn(cfg: Any) -> bool:
+    return _has_tales(cfg) or cfg.is_probe
+
+
+PROBE_FLAGS = ("symbols", "items", "noise", "longer")
 DATA_ACTS: dict[tuple[str, ...], Acts] = {
     ("weights",): ("data.name has several texts", lambda c: len(c.name) > 1),
-    ("val_ratio",): ("val_name is not given", lambda c: not c.val_name),
+    ("val_ratio",): ("val_name is not given, and name is no synthetic task",
+                     lambda c: not c.val_name and not c.is_probe),
     ("num_stories",): ("a text is tales", _has_tales),
-    ("seed",): ("a text is tales, or sample_ratio is below 1", lambda c: _has_tales(c) or c.sample_ratio < 1),
+    ("seed",): ("a text is tales or a synthetic task, or sample_ratio is below 1",
+                lambda c: _is_drawn(c) or c.sample_ratio < 1),
     ("sample_ratio", "max_documents", "separator", "column", "subset", "revision", "streaming"): (
-        "a text is not tales", lambda c: {*c.name, *c.val_name} != {"tales"}),
+        "a text is neither tales nor a synthetic task",
+        lambda c: {*c.name, *c.val_name} != {"tales"} and not c.is_probe),
+    ("workers",): ("name is no synthetic task", lambda c: not c.is_probe),
+    tuple(f"probe.{flag}" for flag in PROBE_FLAGS): ("name is a synthetic task", lambda c: c.is_probe),
 }
 NEUTRAL_DATA = {"val_ratio": 0.1, "num_stories": 60_000, "seed": 0, "weights": ()}
 
@@ -59,6 +69,26 @@ def check_data(cfg: Any) -> None:
     if not all(0 < weight < math.inf for weight in cfg.weights):
         raise ValueError(f"weights={words_of(cfg.weights)} must all be above 0, and finite")
     check_ignored(cfg, DATA_ACTS, NEUTRAL_DATA)
+    if cfg.is_probe:
+        _check_task(cfg)
+
+
+def _check_task(cfg: Any) -> None:
+    """Raise ValueError if a synthetic task is mixed with a text, or its rows would be."""
+    if len(cfg.name + cfg.val_name) > 1:
+        raise ValueError(f"name={words_of(cfg.name + cfg.val_name)} has a synthetic task beside another text: it "
+                         "stands alone, and validates on rows of its own")
+    if cfg.packing != "pad":
+        raise ValueError(f"packing={cfg.packing} would join the rows of name={cfg.name[0]}, each a text of its own: "
+                         "use packing=pad")
+
+
+def check_probe(cfg: Any) -> None:
+    require_positive(cfg, "symbols", "items")
+    require_between(cfg, "noise", open_ends=True)
+    if any(factor < 2 for factor in cfg.longer) or len(set(cfg.longer)) < len(cfg.longer):
+        raise ValueError(f"longer={words_of(cfg.longer)} must be different numbers from 2 on: rows as long as those of "
+                         "the training are evaluated anyway")
 
 
 def check_tokenizer(cfg: Any) -> None:
@@ -147,12 +177,29 @@ WITHOUT_SOURCE = ("next_token",)  # objectives whose batches have no source besi
 def check_run(cfg: Any) -> None:
     """Raise ValueError if the model, which may be looked at, is not one that train.objective can train."""
     layers = cfg.model.by_kind.values()
+    if cfg.data.is_probe:
+        _check_probe_run(cfg)
     if cfg.train.log_expert_load and "moe" not in {layer.mlp for layer in layers}:
         raise ValueError("train.log_expert_load=True would change nothing: no layer has model.mlp=moe")
     if cfg.train.objective in WITHOUT_SOURCE and any(
             cfg.model.by_kind[kind].cross != "none" for kind in cfg.model.layers):
         raise ValueError(f"train.objective={cfg.train.objective} gives no source, which a layer with "
                          "model.cross=attention reads: leave model.cross out, or look at it with python model.py")
+
+
+def _check_probe_run(cfg: Any) -> None:
+    """Raise ValueError if flags ask for what a synthetic task does not have: a tokenizer to choose, epochs, an end."""
+    given, name = cfg.tokenizer, cfg.data.name[0]
+    for flag, plain in (("path", None), ("vocab_size", None), ("kind", "bpe")):
+        if getattr(given, flag) != plain:
+            raise ValueError(f"tokenizer.{flag}={getattr(given, flag)} would change nothing: the tokens of "
+                             f"data.name={name} are its symbols; leave it out")
+    if cfg.train.epochs is not None or cfg.train.schedule == "step" and cfg.train.step_unit == "epochs":
+        flag = "epochs" if cfg.train.epochs is not None else "step_unit=epochs"
+        raise ValueError(f"train.{flag}: data.name={name} has no epochs, its rows are new at every step; count steps")
+    if cfg.data.probe.longer and cfg.model.position == "learned":
+        raise ValueError(f"data.probe.longer={words_of(cfg.data.probe.longer)}: model.position=learned has no "
+                         "positions for longer rows; use another position, or leave it out")
 
 
 SAMPLE_ACTS: dict[tuple[str, ...], Acts] = {

@@ -1,4 +1,4 @@
-"""Load a corpus by name: tales, a path, or a dataset of the Hub."""
+"""Load a corpus by name: tales, a synthetic task, a path, or a dataset of the Hub."""
 
 from pathlib import Path
 
@@ -16,7 +16,9 @@ from corpora.hub import (
     story_file,
 )
 from corpora.kinds import Corpus, Mixture, TableCorpus, TalesCorpus, TextCorpus
+from corpora.probe_rows import ProbeCorpus
 from corpora.tables import DatasetSpec, Table, choose_column, files_of, folder_table, kind_of, local_table
+from probes import PROBES
 from run_store.atomic_files import sha256
 
 VAL_SEED = -1  # tales: the same validation stories whatever the training seed
@@ -43,6 +45,8 @@ def load_corpus(cfg: DataConfig) -> Corpus:
 
 def load_one(name: str, cfg: DataConfig, *, held_out: bool | None) -> Corpus:
     """One corpus by its name. Without `held_out` all of it is its train part; None = it is a validation text."""
+    if name in PROBES:
+        return ProbeCorpus(name, cfg)
     if name == "tales":
         num_val = min(max(1, round(cfg.num_stories * cfg.val_ratio)), MAX_VAL_STORIES)
         if held_out is None:
@@ -62,7 +66,8 @@ def load_one(name: str, cfg: DataConfig, *, held_out: bool | None) -> Corpus:
         return hub_corpus(DatasetSpec(name, NAMES.get(base, base), cfg.subset or SUBSETS.get(base), split or "train",
                                  cfg.revision), cfg, held_out=held_out)
     raise ValueError(f"data.name={name!r} is not a text file, a folder or glob with text files, or a built-in corpus: "
-                     f"give a path, a Hub dataset as owner/name, or one of tales, {TINYSTORIES_V2}, {', '.join(NAMES)}")
+                     f"give a path, a Hub dataset as owner/name, or one of tales, {TINYSTORIES_V2}, {', '.join(NAMES)}"
+                     f", or a synthetic task: {', '.join(PROBES)}")
 
 
 def local_corpus(name: str, paths: list[Path], cfg: DataConfig, *, held_out: bool) -> Corpus:

@@ -49,6 +49,7 @@ class TokenFile:
             self.document_starts = np.memmap(folder / f"{part}.starts", np.int64, "r")
         except (OSError, ValueError, KeyError) as error:
             raise ValueError(f"cache {str(folder)!r} is broken ({error}): delete it") from error
+        self.targets = self.tokens  # what is to be predicted: all of it
 
 
 class JoinedTokens:
@@ -77,7 +78,7 @@ class JoinedTokenFile:
     """Several parts concatenated, with the interface of a TokenFile."""
 
     def __init__(self, files: list[TokenFile]):
-        self.tokens = JoinedTokens([file.tokens for file in files])
+        self.tokens = self.targets = JoinedTokens([file.tokens for file in files])
         self.num_tokens, self.pad_id = len(self.tokens), files[0].pad_id
         offsets = np.cumsum([0] + [file.num_tokens for file in files[:-1]])
         self.document_starts = np.concatenate(

@@ -13,23 +13,26 @@ from tools import LoggingModule, log_io
 
 
 class CrossEntropy(LoggingModule):
-    """The nats of all targets and, with `z_loss`, the squares of logsumexp(logits); sums, not means.
+    """The nats of all targets, with `z_loss` the squares of logsumexp(logits), and with `accuracy` the number of
+    targets that are the likeliest token; sums, not means.
 
     Shape: logits (b, t, v), targets (b, t) int64 -> scalars. Targets of -100 do not count.
     """
 
-    def __init__(self, *, z_loss: bool = False):
+    def __init__(self, *, z_loss: bool = False, accuracy: bool = False):
         super().__init__()
-        self.z_loss = z_loss
+        self.z_loss, self.accuracy = z_loss, accuracy
 
     @log_io("b t v, b t -> ")
     def forward(self, logits: Tensor, targets: Tensor) -> list[Tensor]:
         logits, targets = logits.flatten(0, 1), targets.flatten()
         nats = nn.functional.cross_entropy(logits, targets, ignore_index=IGNORED, reduction="sum")
-        if not self.z_loss:
-            return [nats]
-        squares = logits.logsumexp(-1).square()
-        return [nats, squares.where(targets != IGNORED, 0.0).sum()]
+        sums = [nats]
+        if self.z_loss:
+            sums.append(logits.logsumexp(-1).square().where(targets != IGNORED, 0.0).sum())
+        if self.accuracy:
+            sums.append((logits.detach().argmax(-1) == targets).sum().float())
+        return sums
 
 
 class NextToken(Objective):
@@ -37,24 +40,26 @@ class NextToken(Objective):
 
     The second term keeps logits from drifting: Chowdhery et al. 2022, arXiv:2204.02311, section 5. Without targets
     the loss is 0. With `loss_chunk` the logits exist for that many positions of each row at a time, and are recomputed
-    for the gradient: less memory, the same loss.
+    for the gradient: less memory, the same loss. With `log_accuracy` the share of targets that were the likeliest token
+    is a part of the losses, which is not learned from.
     """
 
     own = "next_token"
 
-    def __init__(self, model: Model, *, loss_chunk: int | None = None):
+    def __init__(self, model: Model, *, loss_chunk: int | None = None, log_accuracy: bool = False):
         super().__init__(model)
         self.loss_chunk, self.z_loss = loss_chunk, model.cfg.z_loss
-        self.loss = CrossEntropy(z_loss=self.z_loss > 0)
+        self.loss = CrossEntropy(z_loss=self.z_loss > 0, accuracy=log_accuracy)
+        self.names = [self.own, *["z"] * self.loss.z_loss, *["train_accuracy"] * log_accuracy]
 
     @log_io
     def forward(self, batch: Batch) -> Losses:
         hidden = self.read(batch)
         count = num_targets(batch.y)
-        means = [total / count for total in self.sums(hidden, batch.y)]
-        parts = dict(zip((self.own, "z"), means, strict=False)) | hidden.losses
-        others = [*(self.z_loss * z for z in means[1:]), *hidden.losses.values()]
-        return Losses(sum(others, means[0]), {name: part.detach() for name, part in parts.items()})
+        means = {name: total / count for name, total in zip(self.names, self.sums(hidden, batch.y), strict=True)}
+        others = [*([self.z_loss * means["z"]] if self.z_loss else []), *hidden.losses.values()]
+        parts = means | hidden.losses
+        return Losses(sum(others, means[self.own]), {name: part.detach() for name, part in parts.items()})
 
     def read(self, batch: Batch) -> Hidden:
         """The hidden states of a batch, before the head."""

@@ -574,7 +574,8 @@ def train_and_generate(cfg: Config) -> tuple[float, float]:
     objective = make_objective(model, cfg.train)
     optimizer = make_optimizer(model, cfg.train)
     tokens = small_tokens(1, 99, vocab_size=cfg.model.vocab_size)[0].numpy()
-    part = SimpleNamespace(tokens=tokens, num_tokens=99, document_starts=np.array([0, 9, 12, 50]), pad_id=0)
+    part = SimpleNamespace(tokens=tokens, targets=tokens, num_tokens=99, document_starts=np.array([0, 9, 12, 50]),
+                           pad_id=0)
     batch = Batches([(part, 1.0)], batch_size=4, seq_len=cfg.model.max_seq_len, packing=cfg.data.packing)[0]
     losses = partial(objective, batch)
     with torch.no_grad():

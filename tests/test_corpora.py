@@ -572,7 +572,7 @@ def test_validation_files_leave_all_the_rest_for_training(tmp_path, load):
     ({"name": "a", "num_stories": 9}, "data.num_stories=9 would change nothing: it acts only when a text is tales"),
     ({"name": "a", "seed": 1}, "data.seed=1 would change nothing"),
     ({"seed": -1}, "data.seed=-1 is below 0"),
-    ({"sample_ratio": 0.5}, "data.sample_ratio=0.5 would change nothing: it acts only when a text is not tales"),
+    ({"sample_ratio": 0.5}, "data.sample_ratio=0.5 would change nothing: it acts only when a text is neither tales nor"),
     ({"name": "a", "sample_ratio": 1.5}, "data.sample_ratio=1.5 must lie between 0 and 1"),
     ({"name": "a", "max_documents": 0}, "data.max_documents=0 must be above 0"),
     ({"workers": 0}, "data.workers=0 must be above 0"),

@@ -19,7 +19,8 @@ from tokenizer import train_tokenizer
 def stream(lengths):
     """A part in memory, of documents that are counting numbers: no two tokens are the same."""
     starts = np.cumsum([0, *lengths[:-1]])
-    return SimpleNamespace(tokens=np.arange(sum(lengths)), document_starts=starts, pad_id=-1,
+    tokens = np.arange(sum(lengths))
+    return SimpleNamespace(tokens=tokens, targets=tokens, document_starts=starts, pad_id=-1,
                            num_tokens=sum(lengths), num_documents=len(lengths))
 
 
@@ -194,7 +195,7 @@ def test_no_row_is_left_out_or_taken_twice(rates, count):
 @each_packing
 def test_the_share_of_each_source_follows_its_weight_and_its_epochs_are_its_own(packing):
     large, small = stream([9, 3, 5, 8] * 30), stream([4, 2, 7] * 3)
-    small.tokens = small.tokens + 10_000
+    small.tokens = small.targets = small.tokens + 10_000
     batches = Batches([(large, 0.25), (small, 0.75)], batch_size=5, seq_len=6, packing=packing)
     targets = torch.cat([batches[step].y.flatten() for step in range(400)])
     share = (targets >= 10_000).sum() / (targets >= 0).sum()

@@ -23,10 +23,11 @@ MAY_IMPORT = {
     "model": "config modules tools",
     "presets": "config configuration families model tools",  # the last two count parameters, for --scale
     "tales": "",
+    "probes": "",
     "tokenization": "configuration",
     "tokenizer": "configuration tales tokenization",
     "run_store": "config configuration presets",
-    "corpora": "config configuration run_store tales tokenization tokenizer",
+    "corpora": "config configuration probes run_store tales tokenization tokenizer",
     "data": "corpora",
     "optimizing": "config presets",
     "optim": "config configuration model optimizing presets",

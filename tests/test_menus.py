@@ -21,6 +21,7 @@ from modules.stacks import STACKS
 from objective import OBJECTIVES
 from optim import OPTIMIZERS
 from optimizing.schedules import SCHEDULES
+from probes import PROBES
 from tokenizer import TOKENIZERS
 
 
@@ -30,7 +31,7 @@ from tokenizer import TOKENIZERS
     (config.Norm, NORMS), (config.Residual, RESIDUALS), (config.Position, POSITIONS), (config.RopeLayout, ROTARY),
     (config.RopeScaling, SCALINGS), (config.Stack, STACKS), (config.Memory, MEMORIES),
     (config.OutInit, OUT_STD), (config.TokenizerKind, TOKENIZERS), (config.Optimizer, OPTIMIZERS),
-    (config.Schedule, SCHEDULES),
+    (config.Schedule, SCHEDULES), (config.Probe, PROBES),
 ], ids=lambda value: "" if isinstance(value, dict) else "-".join(get_args(value)))
 def test_the_words_of_config_are_those_of_the_menu(words, menu):
     assert set(get_args(words)) - set(menu) == set(), "in config.py, but in no menu"

@@ -249,6 +249,19 @@ def test_the_loss_is_the_mean_cross_entropy_and_z_loss_its_formula():
     assert_close(losses.parts, {"next_token": nats, "z": (log_z**2).mean()}, "same")
 
 
+@pytest.mark.parametrize("chunk", [None, 2])
+def test_the_accuracy_is_the_share_of_targets_that_are_likeliest_and_is_not_learned_from(chunk):
+    model, tokens = small_model(z_loss=0.3), small_tokens()
+    targets = model(tokens).argmax(-1)
+    targets[0] = (targets[0] + 1) % 37
+    targets[1, 1:] = -100
+    batch = Batch(tokens, targets, None, tokens.shape[1] + 1)
+    losses = NextToken(model, loss_chunk=chunk, log_accuracy=True)(batch)
+    right, asked = (targets[1:] >= 0).sum(), (targets >= 0).sum()
+    assert_close(losses.parts["train_accuracy"], right / asked, "same")
+    assert_close(losses.total, NextToken(model, loss_chunk=chunk)(batch).total, "same")
+
+
 def test_logits_are_scaled_then_capped():
     x = torch.randn(2, 5, 24) * 9
     head = Head(24, vocab_size=37, bias=True, scale=0.5, softcap=2.0)

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from corpora.probe_rows import ProbeRows
 from corpora.shards import TokenFile
 from data import IGNORED, Batch, eval_batches
 from generation.sampling import eval_mode
@@ -27,10 +28,12 @@ class Evaluation:
 
 @torch.no_grad()
 def evaluate(
-    objective: Objective, part: TokenFile, tokenizer: Tokenizer, batch_size: int, max_tokens: int | None = None, *,
-    packing: str = "stream",
+    objective: Objective, part: TokenFile | ProbeRows, tokenizer: Tokenizer, batch_size: int,
+    max_tokens: int | None = None, *, packing: str = "stream", seq_len: int | None = None,
 ) -> Evaluation:
-    """Measure an objective on a part of a corpus, in rows as in training; on at most `max_tokens`, spread evenly.
+    """Measure an objective on a part of a corpus, on at most `max_tokens`, spread evenly.
+
+    In rows of `seq_len` tokens; None = as in training.
 
     Predicts every token once, except the first of each document (packing pad or documents) or of the part (stream).
     That is the begin-of-text token, which stands for no bytes, so all bytes of the text count.
@@ -39,7 +42,8 @@ def evaluate(
     model, byte_lengths = objective.model, torch.from_numpy(tokenizer.byte_lengths)
     device, found = next(model.parameters()).device, []
     with eval_mode(objective):
-        for batch in eval_batches(part, batch_size, model.cfg.max_seq_len, packing, max_tokens=max_tokens):
+        length = seq_len or model.cfg.max_seq_len
+        for batch in eval_batches(part, batch_size, length, packing, max_tokens=max_tokens):
             is_target = batch.y != IGNORED
             num_bytes = torch.where(is_target, byte_lengths[batch.y.clamp(min=0)], 0)
             rows = torch.stack([*score_batch(objective, batch.to(device)), is_target.sum(-1), num_bytes.sum(-1)])

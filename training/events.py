@@ -4,7 +4,7 @@ import contextlib
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from config import TrainConfig
 from run_store.checkpoint import Progress
@@ -31,6 +31,7 @@ class Results:
     val_loss: float | None = None  # on the same tokens at every step, to compare checkpoints
     averaged: Evaluation | None = None  # of the moving average of the weights
     samples: Sequence[dict[str, str]] = ()
+    longer: dict[str, float | None] = field(default_factory=dict)  # see Setup.evaluate_longer
 
     @property
     def is_finite(self) -> bool:

@@ -60,10 +60,11 @@ def announce(console: Console, run: Run, model: Model, setup: Setup, progress: P
     sizes = sorted({len(schedule.passes(number)) * schedule.pass_tokens for number in (0, steps - 1)})
     spelled = " to ".join(f"{size:,}" for size in sizes)
     epochs = schedule.passes_before(steps) * schedule.cfg.batch_size / batches.rows_per_epoch
+    passes = f"{epochs:.2g} passes over {batches.num_tokens:,}" if epochs else "new rows at every step"
     threads = torch.get_num_threads()
     place = f"cpu, {threads} thread{'s' * (threads > 1)}" if device.type == "cpu" else device.type
     console.print(f"[bold]{escape(printable(run.name))}[/]: {spell_parameters(model)}, {steps:,} steps of "
-                  f"{spelled} tokens ({epochs:.2g} passes over {batches.num_tokens:,}), "
+                  f"{spelled} tokens ({passes}), "
                   f"{place}, in {escape(printable(str(shown(run.path))))}", highlight=False, soft_wrap=True)
     if progress.step:
         console.print(f"going on after step {progress.step:,}", highlight=False)
@@ -107,6 +108,7 @@ def write_line(progress: Progress, state: TrainState, results: Results, timer: T
     """Make the line of log.csv for the steps since the last line, and begin the next one."""
     line = log_line(progress, results.evaluation, timer.tokens_per_second())
     line |= state.watch.columns(progress.recent_noise)
+    line |= results.longer
     line |= {"ema_val_loss": results.averaged and results.averaged.loss} if state.average else {}
     for recent in (progress.recent_losses, progress.recent_parts, progress.recent_noise):
         recent.clear()

@@ -11,9 +11,10 @@ from config import Config, DataConfig, TokenizerConfig, override
 from configuration.command_line import complain
 from configuration.rules import check_run
 from corpora.corpus import Corpus, load_corpus
+from corpora.probe_rows import ProbeCorpus, ProbeRows, longer_rows
 from corpora.rows import reasons
 from corpora.shards import JoinedTokenFile, TokenFile, prepare
-from data import Batches
+from data import Batches, NewBatches
 from model import Model
 from objective import Objective
 from optimizing.schedules import Schedule
@@ -36,8 +37,9 @@ class Setup:
     corpus: Corpus
     tokenizer: Tokenizer
     train_parts: list[tuple[TokenFile, float]]
-    val_part: TokenFile | JoinedTokenFile
-    batches: Batches
+    val_part: TokenFile | JoinedTokenFile | ProbeRows
+    longer_parts: dict[str, ProbeRows]  # validation rows longer than in training, by column of the log
+    batches: Batches | NewBatches
     schedule: Schedule
 
     def make_state(self, console: Console | None = None, *, resumed: bool = False) -> TrainState:
@@ -57,6 +59,19 @@ class Setup:
         return evaluate(objective, self.val_part, self.tokenizer, self.cfg.train.batch_size, max_tokens,
                         packing=self.cfg.data.packing)
 
+    def evaluate_longer(self, objective: Objective, max_tokens: int | None = None) -> dict[str, float]:
+        """The accuracy of an objective on longer rows than those of the training, by column of the log.
+
+        A batch has fewer of them, by the square of their length, so that they take no more memory.
+        """
+        seq_len, found = self.cfg.model.max_seq_len, {}
+        for column, part in self.longer_parts.items():
+            longer = part.num_tokens // part.num_documents - 1
+            rows = max(1, self.cfg.train.batch_size * seq_len**2 // longer**2)
+            found[column] = evaluate(objective, part, self.tokenizer, rows, max_tokens, packing="pad",
+                                     seq_len=longer).accuracy
+        return found
+
     @property
     def final_eval_tokens(self) -> int | None:
         """The most tokens that the evaluation after the last step takes; None = all."""
@@ -68,6 +83,10 @@ class Setup:
     def describe_data(self) -> dict[str, Any]:
         """What a run saves about its text: fingerprint, sizes, and its entropy in bits per byte if known."""
         corpus, val = self.corpus, self.val_part
+        if isinstance(val, ProbeRows):
+            return {"name": corpus.name, "fingerprint": corpus.fingerprint, "train_tokens": None, "train_bytes": None,
+                    "val_tokens": val.num_tokens, "val_bytes": val.num_bytes, "val_documents": val.num_documents,
+                    "val_tokens_per_byte": val.num_targets / val.num_bytes, "floor_bits_per_byte": None}
         files = [file for file, _ in self.train_parts]
         floor = None if val.bits is None else val.bits / val.num_bytes
         num_targets = val.num_tokens - (0 if self.cfg.data.packing == "stream" else val.num_documents)
@@ -102,21 +121,33 @@ def prepare_run(
         require_same_text(run, corpus)
         tokenizer = run.tokenizer()
     cfg = settle_precision(fit_vocabulary(cfg, tokenizer), device)
+    train_parts, val_part = encoded_parts(cfg, corpus, tokenizer, console)
+    longer_parts = {f"accuracy_{factor}x": longer_rows(corpus, cfg.model.max_seq_len, factor)
+                    for factor in cfg.data.probe.longer}
+    batches = make_batches(cfg, corpus, train_parts)
+    cfg = settle_steps(cfg, batches.rows_per_epoch)
+    schedule = Schedule(cfg, rows_per_epoch=batches.rows_per_epoch)
+    return Setup(cfg, device, corpus, tokenizer, train_parts, val_part, longer_parts, batches, schedule)
+
+
+def encoded_parts(
+    cfg: Config, corpus: Corpus, tokenizer: Tokenizer, console: Console | None = None,
+) -> tuple[list[tuple[TokenFile, float]], TokenFile | JoinedTokenFile | ProbeRows]:
+    """The parts of `prepare`; of a synthetic task no training part, for its rows are drawn when they are needed."""
+    if isinstance(corpus, ProbeCorpus):
+        return [], ProbeRows(corpus, cfg.model.max_seq_len)
     train_parts, val_part = prepare(corpus, tokenizer, cfg.data.cache_path, workers=cfg.data.workers, console=console)
     for source, (file, _) in zip(corpus.sources, train_parts, strict=True):
         if file.left_out and console is not None:
             complain(f"data.name={source.name}{reasons(file.left_out)}")
-    batches = make_batches(cfg, train_parts)
-    cfg = settle_steps(cfg, batches.rows_per_epoch)
-    schedule = Schedule(cfg, rows_per_epoch=batches.rows_per_epoch)
-    return Setup(cfg, device, corpus, tokenizer, train_parts, val_part, batches, schedule)
+    return train_parts, val_part
 
 
 class Settler:
     """Settles configurations as `prepare_run` does, and encodes each text once; for programs that plan many runs."""
 
     def __init__(self):
-        self._texts: dict[Any, tuple[Tokenizer, list[tuple[TokenFile, float]]]] = {}
+        self._texts: dict[Any, tuple[Corpus, Tokenizer, list[tuple[TokenFile, float]]]] = {}
 
     def __call__(self, cfg: Config) -> Config:
         check_run(cfg)
@@ -124,23 +155,28 @@ class Settler:
         if key not in self._texts:
             corpus = load_corpus(cfg.data)
             tokenizer = choose_tokenizer(cfg.tokenizer, cfg.data, corpus)
-            parts, _ = prepare(corpus, tokenizer, cfg.data.cache_path, workers=cfg.data.workers)
-            self._texts[key] = tokenizer, parts
-        tokenizer, parts = self._texts[key]
+            self._texts[key] = corpus, tokenizer, encoded_parts(cfg, corpus, tokenizer)[0]
+        corpus, tokenizer, parts = self._texts[key]
         cfg = settle_precision(fit_vocabulary(cfg, tokenizer), pick_device(cfg.train.device))
         if cfg.train.tokens is None and cfg.train.epochs is None:
             return cfg
-        return settle_steps(cfg, make_batches(cfg, parts).rows_per_epoch)
+        return settle_steps(cfg, make_batches(cfg, corpus, parts).rows_per_epoch)
 
 
-def make_batches(cfg: Config, parts: list[tuple[TokenFile, float]]) -> Batches:
-    """The batches of a run, from the encoded parts of its text."""
+def make_batches(cfg: Config, corpus: Corpus, parts: list[tuple[TokenFile, float]]) -> Batches | NewBatches:
+    """The batches of a run, from the encoded parts of its text, or drawn."""
+    if isinstance(corpus, ProbeCorpus):
+        return NewBatches(corpus, batch_size=cfg.train.batch_size, seq_len=cfg.model.max_seq_len, seed=cfg.train.seed)
     return Batches(parts, batch_size=cfg.train.batch_size, seq_len=cfg.model.max_seq_len, seed=cfg.train.seed,
                    packing=cfg.data.packing)
 
 
 def choose_tokenizer(cfg: TokenizerConfig, data: DataConfig, corpus: Corpus) -> Tokenizer:
-    """A saved tokenizer, a built one if there is one, or one trained on the corpus, which knows all its characters."""
+    """The tokenizer of a synthetic task, a saved one, a built one, or one trained on the corpus, all whose characters
+    it knows.
+    """
+    if isinstance(corpus, ProbeCorpus):
+        return corpus.tokenizer
     if cfg.path is not None:
         return load_tokenizer(cfg.path)
     if cfg.kind in ("char", "byte"):

@@ -1,13 +1,10 @@
 """Runs an ablation: plans it, checks it, trains each run in a process of its own, continues what was interrupted."""
 
-import json
 import math
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import runs
 from config import Config, get, override
 from corpora.locks import alone
 from experiments.ablating.ablation_options import AblationOptions
@@ -16,12 +13,10 @@ from experiments.ablating.variants import flags_line, read_values, slug, spell
 from experiments.common.figures import last_value
 from experiments.processes.children import Children
 from experiments.processes.signals import Stopped
-from experiments.processes.training_runs import Trained, train_each
-from run_store.atomic_files import write_text
+from experiments.processes.trainer import Say, Trainer
 from runs import Run, is_finished
 from training.saving import require_same
 
-Say = Callable[[str], object]
 UNSWEPT = ("train.seed", "train.name", "train.steps", "train.batch_size", "train.accumulation")
 
 
@@ -135,11 +130,9 @@ class AblationRunner:
     def __init__(
         self, options: AblationOptions, plan: list[Planned], variant_runs: VariantRuns, children: Children, say: Say,
     ):
-        self.options, self.plan, self.runs, self.children, self.say = options, plan, variant_runs, children, say
-        self.file = options.folder / "diverged.json"
-        known = json.loads(self.file.read_text(encoding="utf-8")) if self.file.exists() else {}
-        self.diverged = {name: reason for name, reason in known.items() if (runs.MODELS / name).exists()}
-        self.failures = dict(self.diverged)  # these would diverge again
+        self.options, self.plan, self.runs, self.say = options, plan, variant_runs, say
+        self.trainer = Trainer(options.folder, children, jobs=options.jobs, say=say,
+                               result=lambda name: f"{bits_per_byte(name):.4f} bits per byte")
 
     def run(self) -> tuple[list[VariantOutcome], Stopped | None]:
         for planned in self.plan:
@@ -149,41 +142,19 @@ class AblationRunner:
                 require_same(cfg, "--name")
         if self.runs.sweep:
             first = [self.runs.first(planned) for planned in self.plan]
-            self.train([configs[value] for value in self.runs.sweep for configs in first])
+            self.trainer.train([configs[value] for value in self.runs.sweep for configs in first])
             for planned in self.plan:
                 self.runs.choose(planned)
         stopped, seeds = None, range(self.options.seeds)
         try:
-            self.train([cfg for place in seeds for planned in self.plan if (cfg := self.runs.final(planned, place))])
+            self.trainer.train([cfg for place in seeds for planned in self.plan
+                                if (cfg := self.runs.final(planned, place))])
         except Stopped as stop:
             stopped = stop
-        base, *variants = outcomes = [self.runs.outcome(planned, self.failures) for planned in self.plan]
+        base, *variants = outcomes = [self.runs.outcome(planned, self.trainer.failures) for planned in self.plan]
         if stopped and not (base.values and any(outcome.values for outcome in variants)):
             raise stopped
         return outcomes, stopped
-
-    def train(self, configs: Sequence[Config]) -> None:
-        """Train those that are neither finished nor known to fail; continue what was ended from outside."""
-        configs = {cfg.train.name: cfg for cfg in configs}
-        waiting = [cfg for name, cfg in configs.items() if name not in self.failures and not is_finished(name)]
-        began, done, logs = time.monotonic(), len(configs) - len(waiting), self.options.folder / "logs"
-        if done:
-            self.say(f"going on: {done} of {len(configs)} runs are there")
-        for trained in train_each(waiting, self.children, jobs=self.options.jobs, folder=logs):
-            done += 1
-            said = self.ended(trained)
-            self.say(f"{time.monotonic() - began:6.0f} s  {done} of {len(configs)}  {trained.name}: {said}")
-
-    def ended(self, trained: Trained) -> str:
-        """Note how the training of a run ended, and return a description."""
-        name, status, said = trained
-        if status == 0 and is_finished(name):
-            return f"{bits_per_byte(name):.4f} bits per byte"
-        self.failures[name] = said
-        if status == 1 and said.startswith("step "):
-            self.diverged[name] = said
-            write_text(self.file, json.dumps(self.diverged, indent=1) + "\n")
-        return said
 
 
 def describe(planned: Planned) -> str:

@@ -72,13 +72,13 @@ def read_values(word: str, base: Config) -> tuple[str, list[Any]]:
     return flag, values
 
 
-def read_point(words: str, base: Config) -> dict[str, Any]:
-    """Read "flag=value flag=value". Raises ValueError."""
+def read_point(words: str, base: Config, option: str = "also") -> dict[str, Any]:
+    """Read "flag=value flag=value" of an option. Raises ValueError."""
     point = {}
     for word in words.split():
         flag, values = read_values(word, base)
         if len(values) > 1:
-            raise ValueError(f"also={words!r} gives {flag} several values: one variant has one")
+            raise ValueError(f"{option}={words!r} gives {flag} several values: one variant has one")
         point[flag] = values[0]
     return point
 

@@ -87,12 +87,12 @@ class Measures:
 def held_out(lines: Sequence[Line], max_bytes: int, path: Path | None = None) -> tuple[HeldOut | None, list[str]]:
     """The file's text, or the held-out text of the first run that still has it; and why other runs do not.
 
-    None if `max_bytes` is 0 or no run has it. Raises ValueError if the file has no text.
+    None if `max_bytes` is 0 or no run has it, as runs on synthetic tasks. Raises ValueError if the file has no text.
     """
     problems = []
     if path is not None:
         return text_file(path, max_bytes), problems
-    for run in (member.run for member in members(lines) if max_bytes):
+    for run in (member.run for member in members(lines) if max_bytes and not member.run.config.data.is_probe):
         try:
             return held_out_text(run, max_bytes), problems
         except ValueError as error:

@@ -33,6 +33,7 @@ HEADINGS: dict[str, tuple[str, Callable[[float], str]]] = {  # column -> its hea
     "perplexity": ("perplexity", digits),
     "bits_per_byte": ("final bits/byte", loss),
     "best_bits_per_byte": ("best bits/byte", loss),
+    "accuracy": ("final accuracy", percent),
     "bits_over_floor": ("bits/byte over the floor", loss),
     "text_bits_per_byte": ("bits/byte, same text", loss),
     "top_1": ("top-1, same text", percent),
@@ -86,6 +87,8 @@ def of_run(run: Run, bits_per_byte: float | None) -> dict[str, float]:
     """The figures that the rest of its folder gives."""
     model, floor = run.config.model, run.data["floor_bits_per_byte"]
     found = {"parameters": num_parameters(model), "active_parameters": num_active_parameters(model)}
+    if run.config.data.is_probe:  # of answers; of tokens of a text it depends on the tokenizer
+        found["accuracy"] = last_value(run.log(), "accuracy")
     if floor is not None and bits_per_byte is not None:
         found["bits_over_floor"] = bits_per_byte - floor
     if peak := peak_bytes(run.path):
