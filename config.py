@@ -21,22 +21,22 @@ from configuration.checks import (
     require_positive,
     rotated_channels,
 )
-from configuration.recurrent import MinGruConfig
+from configuration.recurrent import MinGruConfig, RgLruConfig
 from configuration.stacks import encoder_of, require_both_ways
 from configuration.storage import load, save_config
 from configuration.tree import build, diff, flat, get, override, replace, to_dict
-from configuration.units import parse_bytes, parse_seconds
+from configuration.units import in_bfloat16, parse_bytes, parse_seconds
 
 __all__ = [
     "CHECKED", "AlibiConfig", "AttentionConfig", "AttnresConfig", "BigramConfig", "ClampedGluConfig", "Config",
     "DataConfig", "EngramConfig", "HrmConfig", "HyperConfig", "LatentConfig", "LayerConfig", "LoopConfig",
-    "MinGruConfig", "ModelConfig", "MoeConfig", "NgptConfig", "ProbeConfig", "RopeConfig", "SampleConfig",
-    "SinusoidalConfig", "T5Config",
+    "MinGruConfig", "ModelConfig", "MoeConfig", "NgptConfig", "ProbeConfig", "RgLruConfig", "RopeConfig",
+    "SampleConfig", "SinusoidalConfig", "T5Config",
     "TokenizerConfig", "TrainConfig", "diff", "flags", "flat", "from_dict", "get", "load_config", "override",
     "parse_bytes", "parse_seconds", "replace", "require_both_ways", "rotated_channels", "save_config", "to_dict",
 ]
 
-Mixer = Literal["attention", "latent", "min_gru", "none"]
+Mixer = Literal["attention", "latent", "min_gru", "none", "rg_lru"]
 Mlp = Literal["mlp", "glu", "clamped_glu", "scaled_glu", "moe", "none"]
 Cross = Literal["attention", "none"]
 Branch = Literal["mixer", "mlp"]
@@ -373,7 +373,7 @@ class ModelConfig:
     vocab_multiple_of: int = 1  # round the vocabulary up to a multiple of this, for speed on GPUs
     max_seq_len: int = 256  # length of the context in tokens (t)
 
-    mixer: Mixer = "attention"  # how information moves between positions: attention, latent arXiv:2405.04434, or a recurrence over the text: min_gru arXiv:2410.01201
+    mixer: Mixer = "attention"  # how information moves between positions: attention, latent arXiv:2405.04434, or a recurrence over the text: min_gru arXiv:2410.01201, rg_lru arXiv:2402.19427
     cross: Cross = "none"  # attention to a source beside the text, between mixer and mlp; by kinds in some layers only. arXiv:1706.03762
     encoder_layers: int | None = None  # layers of an encoder that makes the source: the same flags without cross, not causal; it shares the embedding. None = the source comes from elsewhere
     mlp: Mlp = "mlp"  # mlp: two matrices; glu: three, gated; clamped_glu: gated and limited, with activation=quick_gelu that of gpt-oss; scaled_glu: with a learned scale for each hidden unit (nGPT); moe: a mixture of experts; none
@@ -394,6 +394,7 @@ class ModelConfig:
     attention: AttentionConfig = field(default_factory=AttentionConfig)  # mixer=attention or latent, and cross=attention
     latent: LatentConfig = field(default_factory=LatentConfig)  # mixer=latent: multi-head latent attention. arXiv:2405.04434
     min_gru: MinGruConfig = field(default_factory=MinGruConfig)  # mixer=min_gru
+    rg_lru: RgLruConfig = field(default_factory=RgLruConfig)  # mixer=rg_lru
     rope: RopeConfig = field(default_factory=RopeConfig)  # position=rope
     alibi: AlibiConfig = field(default_factory=AlibiConfig)  # position=alibi
     clamped_glu: ClampedGluConfig = field(default_factory=ClampedGluConfig)  # mlp=clamped_glu, or experts of that kind
@@ -422,7 +423,7 @@ class ModelConfig:
     head_dense: Activation = "none"  # a square matrix, this activation and a norm before the logits, as in BERT and ModernBERT; none = none of these
 
     tie_embeddings: bool = False  # the head shares the embedding's matrix
-    embed_scale: float | Literal["sqrt_dim"] = 1.0  # factor on the embeddings; sqrt_dim = dim ** 0.5 (Gemma)
+    embed_scale: float | Literal["sqrt_dim", "sqrt_dim_bfloat16"] = 1.0  # factor on the embeddings; sqrt_dim = dim ** 0.5 (Gemma); sqrt_dim_bfloat16: rounded to bfloat16 (RecurrentGemma)
     logit_softcap: float | None = None  # c * tanh(logits / c); None = off
     logit_scale: float | Literal["rsqrt_dim"] = 1.0  # factor on the logits, before the softcap (Grok-1 0.577); rsqrt_dim = dim ** -0.5 (T5)
     token_scale: bool = False  # a learned factor on the logit of each token, as in nGPT
@@ -451,6 +452,12 @@ class ModelConfig:
     @property
     def head_width(self) -> int:
         return self.attention.head_dim or self.dim // self.attention.num_heads
+
+    @property
+    def embed_factor(self) -> float:
+        root = self.dim**0.5
+        words = {"sqrt_dim": root, "sqrt_dim_bfloat16": in_bfloat16(root)}
+        return words.get(self.embed_scale, self.embed_scale)
 
     @property
     def hidden_width(self) -> int:

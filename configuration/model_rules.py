@@ -19,7 +19,7 @@ from configuration.checks import (
     rotated_channels,
     words_of,
 )
-from configuration.recurrent import PLAIN_RECURRENT
+from configuration.recurrent import PLAIN_RECURRENT, RECURRENT
 from configuration.sharing import check_sharing
 from configuration.stacks import check_encoder, check_stack
 from configuration.tree import FrozenDict, build_of_plain, flag_names, flat, get, nested, override, to_dict
@@ -152,6 +152,8 @@ def check_shapes(cfg: Any) -> None:
     if cfg.vocab_size is not None and cfg.vocab_size <= (cfg.engram.eos_id or 0):
         raise ValueError(f"engram.eos_id={cfg.engram.eos_id} is not an id of a vocabulary of vocab_size="
                          f"{cfg.vocab_size}")
+    if hasattr(own := RECURRENT.get(cfg.mixer) and getattr(cfg, cfg.mixer), "check_widths"):
+        own.check_widths(cfg)
     if has_part(cfg, "rope"):
         rotated_channels(cfg.latent.rope_dim if cfg.mixer == "latent" else cfg.head_width, cfg.rope.fraction)
 

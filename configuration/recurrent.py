@@ -7,6 +7,7 @@ gives the numbers that change with the width of a model, at another width: see f
 
 import math
 from dataclasses import fields
+from typing import Any
 
 from configuration.checked import flags
 from configuration.checks import require_positive
@@ -29,6 +30,38 @@ class MinGruConfig:
         require_positive(self, "expand")
 
 
+@flags
+class RgLruConfig:
+    """The numbers of mixer=rg_lru."""
+
+    inner_dim: int | None = None  # channels of the state (i); None = dim
+    num_heads: int | None = None  # groups of channels, within which the gates mix them; None = attention.num_heads
+    conv_len: int = 4  # tokens that the convolution before the recurrence reads, its own included
+
+    def inner_width(self, layer: Any) -> int:
+        return self.inner_dim or layer.dim
+
+    def heads(self, layer: Any) -> int:
+        return self.num_heads or layer.attention.num_heads
+
+    def axes(self, dim: int) -> dict[str, int]:
+        return {"i": self.inner_dim or dim}
+
+    def resized(self, factor: float) -> dict[str, int | None]:
+        return {"inner_dim": self.inner_dim and max(1, round(self.inner_dim * factor))}
+
+    def check_widths(self, layer: Any) -> None:
+        """Raise ValueError if the heads do not divide the channels."""
+        if self.inner_width(layer) % self.heads(layer):
+            name = "attention.num_heads" if self.num_heads is None else "rg_lru.num_heads"
+            width = "dim" if self.inner_dim is None else "rg_lru.inner_dim"
+            raise ValueError(f"{name}={self.heads(layer)} does not divide {width}={self.inner_width(layer)}: give "
+                             "rg_lru.num_heads or rg_lru.inner_dim")
+
+    def __post_init__(self):
+        require_positive(self, "inner_dim", "num_heads", "conv_len")
+
+
 def heads_at(num_heads: int, head_dim: int, factor: float) -> tuple[int, int]:
     """The number of heads and their width if all of them together are `factor` as wide: narrower if they are few."""
     inner = num_heads * head_dim * factor
@@ -40,6 +73,7 @@ def heads_at(num_heads: int, head_dim: int, factor: float) -> tuple[int, int]:
 # word of `mixer` -> its group
 RECURRENT = {
     "min_gru": MinGruConfig,
+    "rg_lru": RgLruConfig,
 }
 
 # the defaults as they stand here, for the plain choices in model_rules.py

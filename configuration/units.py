@@ -1,5 +1,6 @@
 """Read sizes, durations and counts such as 2GB, 50m and 10M."""
 
+import math
 import re
 
 from pydantic import ByteSize, TypeAdapter, ValidationError
@@ -23,3 +24,9 @@ def parse_count(number: str) -> float:
     """The number in e.g. "500k", "1M" or "2.5B"; 0 if it is not one."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([kKMB]?)", number)
     return float(found[1]) * {"": 1, "k": 1e3, "M": 1e6, "B": 1e9}[found[2].replace("K", "k")] if found else 0.0
+
+
+def in_bfloat16(number: float) -> float:
+    """The nearest number that bfloat16 has, of 8 binary digits."""
+    digits, exponent = math.frexp(number)
+    return math.ldexp(round(digits * 2**8), exponent - 8)

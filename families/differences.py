@@ -56,7 +56,7 @@ def effective(cfg: ModelConfig, layer: LayerConfig) -> dict[str, Any]:
         ("bias", own.qk_norm_bias, layer.norm_bias))}
     found |= {"vocab_size": cfg.padded_vocab_size, "hidden_dim": layer.hidden_width, "attention.head_dim":
               layer.head_width, "attention.num_kv_heads": layer.attention.kv_heads, "attention.scale": scale_of(layer),
-              "embed_scale": cfg.dim**0.5 if cfg.embed_scale == "sqrt_dim" else cfg.embed_scale,
+              "embed_scale": cfg.embed_factor,
               "logit_scale": cfg.dim**-0.5 if cfg.logit_scale == "rsqrt_dim" else cfg.logit_scale}
     idle = NO_MATTER | set(_idle(cfg, layer))
     return {name: value for name, value in found.items() if name not in idle and name.partition(".")[0] not in idle}

@@ -34,7 +34,7 @@ class Embed(LoggingModule):
             position = SinusoidalPosition(cfg.dim, cfg.sinusoidal)
         return cls(
             cfg.padded_vocab_size, dim=cfg.dim, position=position, dropout=cfg.embed_dropout,
-            scale=cfg.dim**0.5 if cfg.embed_scale == "sqrt_dim" else cfg.embed_scale,
+            scale=cfg.embed_factor,
             norm=norm_maker(cfg)(cfg.dim) if cfg.embed_norm else None,
         )
 

@@ -49,6 +49,9 @@ VARIANTS |= {
     "minGRU and attention, shifted, parallel": {"layers": ("min_gru", "base"), "kinds": {"min_gru": {
         "mixer": "min_gru", "token_shift": ("mixer",), "min_gru.expand": 1.5}}, "num_layers": 3,
         "residual": "parallel"},
+    "RG-LRU and local attention, wider, tied": {
+        "layers": ("rg_lru", "base"), "num_layers": 3, "attention.window": 3, "tie_embeddings": True,
+        "embed_scale": "sqrt_dim_bfloat16", "rg_lru.inner_dim": 36, "rg_lru.num_heads": 3, "rg_lru.conv_len": 2},
     "one key/value head": {"attention.num_kv_heads": 1},
     "two key/value heads": {"attention.num_kv_heads": 2},
     "wide heads": {"attention.head_dim": 10},
@@ -450,6 +453,8 @@ MOE, LATENT, BIGRAM = {"mlp": "moe"}, {"mixer": "latent"}, {"memory": "bigram"}
 VALUES = {"attention.value_embedding": True}
 OTHER: dict[str, tuple[Any, dict[str, Any]]] = {
     "min_gru.expand": (1.0, {"mixer": "min_gru"}), "min_gru.start": (3.0, {"mixer": "min_gru"}),
+    "rg_lru.inner_dim": (32, {"mixer": "rg_lru"}), "rg_lru.num_heads": (2, {"mixer": "rg_lru"}),
+    "rg_lru.conv_len": (2, {"mixer": "rg_lru"}),
     "latent.kv_rank": (20, LATENT), "latent.q_rank": (10, LATENT), "latent.nope_dim": (10, LATENT),
     "latent.rope_dim": (8, LATENT), "latent.v_dim": (10, LATENT), "latent.bias": (True, LATENT),
     "latent.norm_eps": (0.1, LATENT),

@@ -18,6 +18,7 @@ from configuration.sharing import shares
 from modules.mixers.attention import Attention
 from modules.mixers.latent import LatentAttention
 from modules.mixers.min_gru import MinGRU
+from modules.mixers.rg_lru import RGLRU
 from modules.mixers.sharing import SharingAttention
 
 
@@ -34,4 +35,5 @@ MIXERS = {
     "latent": LatentAttention,
     "min_gru": MinGRU,
     "none": None,
+    "rg_lru": RGLRU,
 }

@@ -1,0 +1,83 @@
+"""Recurrent mixers with gates equal their formulas, written token by token: values and gradients."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from helpers import assert_close, randomise, small_config
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from modules.mixers import MIXERS
+from modules.mixers.rg_lru import bounded_root
+from modules.stream import Context
+
+B, T = 2, 11
+
+
+def made(word: str, **flags: Any) -> tuple[nn.Module, Tensor]:
+    """A mixer with random weights in float64, and its input."""
+    cfg = small_config(mixer=word, **{f"{word}.{name}": value for name, value in flags.items()})
+    mixer = randomise(MIXERS[word].from_config(cfg.at(0)), std=0.5).double()
+    return mixer, torch.randn(B, T, cfg.dim, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+
+def values_and_gradients(mixer: nn.Module, call: Callable[[Tensor], Tensor], x: Tensor) -> list[Tensor]:
+    """What comes out, and the gradients of the input and of each parameter, for some sum of what comes out."""
+    x = x.clone().requires_grad_()
+    y = call(x)
+    weights = torch.randn(y.shape, generator=torch.Generator().manual_seed(2), dtype=y.dtype)
+    return [y.detach(), *torch.autograd.grad((y * weights).sum(), [x, *mixer.parameters()])]
+
+
+def blocks(part: nn.Module, x: Tensor) -> Tensor:
+    return F.linear(x, torch.block_diag(*part.weight), getattr(part, "bias", None))
+
+
+def convolved(conv: nn.Module, x: Tensor) -> Tensor:
+    """b + sum over i of w_i x_{t - i}."""
+    rows = [sum(conv.weight[i] * x[:, t - i] for i in range(min(conv.length, t + 1))) for t in range(x.shape[1])]
+    return torch.stack(rows, dim=1) + (0.0 if conv.bias is None else conv.bias)
+
+
+def rg_lru(mixer: nn.Module, u: Tensor) -> Tensor:
+    x, h, found = convolved(mixer.conv, F.linear(u, mixer.value.weight, mixer.value.bias)), 0.0, []
+    for t in range(T):
+        i, r = (blocks(gate, x[:, t]).sigmoid() for gate in (mixer.input_gate, mixer.decay_gate))
+        a = torch.exp(-8 * r * torch.log1p(mixer.rate.exp()))
+        h = a * h + (1.0 if t == 0 else (1 - a**2).sqrt()) * i * x[:, t]
+        found.append(h)
+    gate = F.gelu(F.linear(u, mixer.gate.weight, mixer.gate.bias), approximate="tanh")
+    return F.linear(torch.stack(found, dim=1) * gate, mixer.out.weight, mixer.out.bias)
+
+
+CASES: dict[str, tuple[str, dict[str, Any], Callable]] = {
+    "rg_lru": ("rg_lru", {}, rg_lru),
+    "rg_lru, three heads, wider": ("rg_lru", {"num_heads": 3, "inner_dim": 30, "conv_len": 2}, rg_lru),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_mixer_equals_its_formula(case):
+    word, flags, formula = CASES[case]
+    mixer, x = made(word, **flags)
+    found, expected = (values_and_gradients(mixer, call, x) for call in (
+        lambda u: mixer(u, Context(torch.arange(T))), lambda u: formula(mixer, u)))
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-8, atol=1e-9)
+
+
+def test_the_root_of_rg_lru_has_a_bounded_gradient():
+    x = torch.tensor([0.0, 1e-12, 2.4e-7, 1e-4, 0.5], requires_grad=True)
+    root = bounded_root(x)
+    assert_close(root, x.detach().sqrt(), "rounding")
+    (slope,) = torch.autograd.grad(root.sum(), x)
+    assert_close(slope, torch.tensor([1000.0, 1000.0, 1000.0, 50.0, 0.5**0.5]), "rounding")
+
+
+def test_rg_lru_begins_with_decays_between_those_of_its_paper():
+    mixer = MIXERS["rg_lru"].from_config(small_config(mixer="rg_lru", dim=512).at(0))
+    decays = torch.exp(-F.softplus(mixer.rate))
+    assert 0.9 < decays.min() < 0.92 and 0.99 < decays.max() < 0.9991
+    assert_close(mixer.input_gate.weight.std(), torch.tensor(0.1 / 128**0.5), "bfloat16")
