@@ -12,7 +12,7 @@ FILES = (  # in this folder
     "gpt2", "llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3", "olmo", "olmo2", "granite", "smollm3",
     "cohere2", "exaone4", "glm4", "arcee", "nemotron", "apertus", "starcoder2", "phi", "gptj", "opt", "bloom", "mpt",
     "falcon", "neox", "cohere", "stablelm", "nanochat", "olmo3", "diffllama", "mixtral", "qwen3_moe", "olmoe",
-    "gpt_oss", "deepseek_v3", "deepseek_v2", "llama4",
+    "gpt_oss", "deepseek_v3", "deepseek_v2", "llama4", "recurrent_gemma",
     # without presets
     "gpt", "gpt_neo", "gpt_bigcode", "codegen", "biogpt", "persimmon", "phi3", "glm", "ernie4_5", "helium",
     "hunyuan", "ministral", "internlm3", "iquestcoder", "seed_oss", "jais2", "vaultgemma", "bitnet", "cwm",

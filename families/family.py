@@ -151,9 +151,9 @@ def by_kinds(flags: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _free_name(flags: Mapping[str, Any], taken: Any) -> str:
-    """The name of a kind of layer: local or global by its window or chunk, else rope or nope by its positions."""
+    """The name of a kind of layer: local or global by its window or chunk, else its mixer, rope or nope."""
     near = [flags[flag] for flag in ("attention.window", "attention.chunk") if flag in flags]
-    stem = "nope" if flags.get("position") == "none" else "rope"
+    stem = flags.get("mixer") or ("nope" if flags.get("position") == "none" else "rope")
     if near:
         stem = "local" if any(near) else "global"
     number, name = 1, stem

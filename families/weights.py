@@ -6,7 +6,7 @@ needs no import of it.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, NamedTuple
 
 from einops import pack, rearrange, unpack
@@ -17,6 +17,7 @@ from config import ModelConfig
 ENDS = (
     ("weight", "weight"), ("scale", "weight"), ("bias", "bias"), *((name, name) for name in (
         "alpha_p", "alpha_n", "lambda_q1", "lambda_k1", "lambda_q2", "lambda_k2", "sinks")),
+    ("rate", "recurrent_param"),
     ("balance", "e_score_correction_bias"), ("table", "weight"))
 HEAD = "head.unembed"
 Tensors = Mapping[str, Any]
@@ -24,10 +25,14 @@ Tensors = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Same:
-    """One module of ours is one of theirs; the rules below are for several of ours, or for other shapes."""
+    """One module of ours is one of theirs; the rules below are for several of ours, or for other shapes.
+
+    With `beside` it is a rule for layers that have this module of ours too.
+    """
 
     ours: str | tuple[str, ...]
     theirs: str
+    beside: str = field(default="", kw_only=True)
     by_rows: ClassVar[bool] = False  # whether each row of ours is a module of theirs
 
     @property
@@ -201,6 +206,8 @@ class WeightMap:
         rules += [(f"encoder.blocks.{i}.", f"{self.encoder_layer}{i}.", rule)
                   for i in range(cfg.encoder_layers or 0) for rule in self.encoder_rules]
         for ours, theirs, rule in rules:
+            if rule.beside and not any(name.startswith(f"{ours}{rule.beside}.") for name in own):
+                continue
             for our_end, their_end in ENDS:
                 names = [f"{ours}{module}.{our_end}" for module in rule.modules]
                 if all(name in left for name in names):  # of several rules for a module, the first
