@@ -31,6 +31,39 @@ class MinGruConfig:
 
 
 @flags
+class MinLstmConfig(MinGruConfig):
+    """The numbers of mixer=min_lstm."""
+
+    expand: float = 2.0  # channels of the state / dim
+    start: float = 1.0  # a channel keeps sigmoid(start) of its state from token to token at first
+
+
+@flags
+class Hgrn2Config:
+    """The numbers of mixer=hgrn2."""
+
+    num_heads: int = 4  # heads (h)
+    key_dim: int | None = None  # width of a head's queries and forget gates (n); None = dim / num_heads, rounded
+    head_dim: int | None = None  # width of a head's values (p); None = dim / num_heads, rounded
+    floor: float = 0.0  # what a channel keeps at least of its state from token to token
+    norm_eps: float = 1e-5  # of the norm over all heads
+
+    def width(self, dim: int) -> int:
+        return self.head_dim or max(1, round(dim / self.num_heads))
+
+    def key_width(self, dim: int) -> int:
+        return self.key_dim or max(1, round(dim / self.num_heads))
+
+    def axes(self, dim: int) -> dict[str, int]:
+        return {"h": self.num_heads, "n": self.key_width(dim), "p": self.width(dim)}
+
+    def __post_init__(self):
+        require_positive(self, "num_heads", "key_dim", "head_dim", "norm_eps")
+        if not 0 <= self.floor < 1:
+            raise ValueError(f"floor={self.floor} must be from 0 to below 1: a channel that keeps all learns nothing")
+
+
+@flags
 class RgLruConfig:
     """The numbers of mixer=rg_lru."""
 
@@ -72,7 +105,9 @@ def heads_at(num_heads: int, head_dim: int, factor: float) -> tuple[int, int]:
 
 # word of `mixer` -> its group
 RECURRENT = {
+    "hgrn2": Hgrn2Config,
     "min_gru": MinGruConfig,
+    "min_lstm": MinLstmConfig,
     "rg_lru": RgLruConfig,
 }
 

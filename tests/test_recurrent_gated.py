@@ -52,7 +52,33 @@ def rg_lru(mixer: nn.Module, u: Tensor) -> Tensor:
     return F.linear(torch.stack(found, dim=1) * gate, mixer.out.weight, mixer.out.bias)
 
 
+def min_lstm(mixer: nn.Module, x: Tensor) -> Tensor:
+    h, found = 0.0, []
+    for row in x.unbind(1):
+        f = (F.linear(row, mixer.forget.weight) + mixer.forget_bias).sigmoid()
+        i = (F.linear(row, mixer.input.weight) + mixer.input_bias).sigmoid()
+        h = (f * h + i * F.linear(row, mixer.value.weight)) / (f + i)
+        found.append(h)
+    return F.linear(torch.stack(found, dim=1) * F.silu(F.linear(x, mixer.gate.weight)), mixer.out.weight)
+
+
+def hgrn2(mixer: nn.Module, x: Tensor) -> Tensor:
+    found, state, heads = [], 0.0, mixer.num_heads
+    for row in x.unbind(1):
+        q = F.silu(F.linear(row, mixer.q.weight)).view(B, heads, -1)
+        kept = mixer.floor + (1 - mixer.floor) * F.linear(row, mixer.forget.weight).sigmoid().view(B, heads, -1)
+        v = F.linear(row, mixer.v.weight).view(B, heads, -1)
+        state = kept.unsqueeze(-1) * state + torch.einsum("bhn,bhp->bhnp", 1 - kept, v)
+        found.append(torch.einsum("bhn,bhnp->bhp", q / q.shape[-1]**0.5, state).flatten(1))
+    y = torch.stack(found, dim=1)
+    y = y * (y.square().mean(-1, keepdim=True) + mixer.norm.eps) ** -0.5 * mixer.norm.scale
+    return F.linear(y, mixer.out.weight)
+
+
 CASES: dict[str, tuple[str, dict[str, Any], Callable]] = {
+    "min_lstm": ("min_lstm", {}, min_lstm),
+    "hgrn2": ("hgrn2", {}, hgrn2),
+    "hgrn2, a floor": ("hgrn2", {"num_heads": 3, "key_dim": 5, "head_dim": 6, "floor": 0.4, "norm_eps": 0.1}, hgrn2),
     "rg_lru": ("rg_lru", {}, rg_lru),
     "rg_lru, three heads, wider": ("rg_lru", {"num_heads": 3, "inner_dim": 30, "conv_len": 2}, rg_lru),
 }

@@ -16,8 +16,10 @@ these rows of the batch, without their first n tokens, which are padding in all 
 from config import LayerConfig
 from configuration.sharing import shares
 from modules.mixers.attention import Attention
+from modules.mixers.hgrn2 import HGRN2
 from modules.mixers.latent import LatentAttention
 from modules.mixers.min_gru import MinGRU
+from modules.mixers.min_lstm import MinLSTM
 from modules.mixers.rg_lru import RGLRU
 from modules.mixers.sharing import SharingAttention
 
@@ -32,8 +34,10 @@ class AttentionByFlags:
 
 MIXERS = {
     "attention": AttentionByFlags,
+    "hgrn2": HGRN2,
     "latent": LatentAttention,
     "min_gru": MinGRU,
+    "min_lstm": MinLSTM,
     "none": None,
     "rg_lru": RGLRU,
 }
