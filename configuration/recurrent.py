@@ -64,6 +64,40 @@ class Hgrn2Config:
 
 
 @flags
+class MlstmConfig:
+    """The numbers of mixer=mlstm."""
+
+    num_heads: int = 4  # heads (h)
+    key_dim: int | None = None  # width of a head's queries and keys (n); None = dim / num_heads / 2, rounded
+    head_dim: int | None = None  # width of a head's values (p); None = dim / num_heads, rounded
+    gate_cap: float = 15.0  # c tanh(gate / c): the largest logarithm of an input gate
+    input_start: float = -10.0  # logarithm of the input gates at first
+    eps: float = 1e-6  # added to what divides the output, times the largest weight in it
+    norm_eps: float = 1e-6  # of the norm of each head's output
+
+    def width(self, dim: int) -> int:
+        return self.head_dim or max(1, round(dim / self.num_heads))
+
+    def key_width(self, dim: int) -> int:
+        return self.key_dim or max(1, round(dim / self.num_heads / 2))
+
+    def axes(self, dim: int) -> dict[str, int]:
+        return {"h": self.num_heads, "n": self.key_width(dim), "p": self.width(dim)}
+
+    def resized(self, factor: float) -> dict[str, int | None]:
+        if self.key_dim is None or self.head_dim is None:
+            return {"num_heads": self.num_heads, "key_dim": None, "head_dim": None}
+        num_heads, width = heads_at(self.num_heads, self.head_dim, factor)
+        return {"num_heads": num_heads, "head_dim": width,
+                "key_dim": max(1, round(width * self.key_dim / self.head_dim))}
+
+    def __post_init__(self):
+        require_positive(self, "num_heads", "key_dim", "head_dim", "gate_cap", "eps", "norm_eps")
+        if self.gate_cap > 60:
+            raise ValueError(f"gate_cap={self.gate_cap} is above 60: sums of such weights are too large for float32")
+
+
+@flags
 class RgLruConfig:
     """The numbers of mixer=rg_lru."""
 
@@ -108,6 +142,7 @@ RECURRENT = {
     "hgrn2": Hgrn2Config,
     "min_gru": MinGruConfig,
     "min_lstm": MinLstmConfig,
+    "mlstm": MlstmConfig,
     "rg_lru": RgLruConfig,
 }
 

@@ -52,6 +52,9 @@ VARIANTS |= {
     "HGRN2 and minLSTM, wide heads, canon layers": {
         "layers": ("hgrn2", "min_lstm"), "canon": ("mixer",), "hgrn2.num_heads": 3, "hgrn2.key_dim": 5,
         "hgrn2.head_dim": 10, "hgrn2.floor": 0.2, "min_lstm.expand": 1.0},
+    "mLSTM and attention, narrow heads, sandwich": {
+        "layers": ("mlstm", "attention"), "num_layers": 3, "residual": "sandwich", "mlstm.num_heads": 3,
+        "mlstm.key_dim": 5, "mlstm.head_dim": 6, "mlstm.gate_cap": 3.0, "mlstm.eps": 0.2},
     "RG-LRU and local attention, wider, tied": {
         "layers": ("rg_lru", "base"), "num_layers": 3, "attention.window": 3, "tie_embeddings": True,
         "embed_scale": "sqrt_dim_bfloat16", "rg_lru.inner_dim": 36, "rg_lru.num_heads": 3, "rg_lru.conv_len": 2},
@@ -459,6 +462,9 @@ OTHER: dict[str, tuple[Any, dict[str, Any]]] = {
     "min_lstm.expand": (1.0, {"mixer": "min_lstm"}), "min_lstm.start": (3.0, {"mixer": "min_lstm"}),
     **{f"hgrn2.{name}": (value, {"mixer": "hgrn2"}) for name, value in {
         "num_heads": 3, "key_dim": 5, "head_dim": 5, "floor": 0.3, "norm_eps": 0.1}.items()},
+    **{f"mlstm.{name}": (value, {"mixer": "mlstm"}) for name, value in {
+        "num_heads": 3, "key_dim": 5, "head_dim": 5, "gate_cap": 0.5, "input_start": 0.0, "eps": 0.5,
+        "norm_eps": 0.1}.items()},
     "rg_lru.inner_dim": (32, {"mixer": "rg_lru"}), "rg_lru.num_heads": (2, {"mixer": "rg_lru"}),
     "rg_lru.conv_len": (2, {"mixer": "rg_lru"}),
     "latent.kv_rank": (20, LATENT), "latent.q_rank": (10, LATENT), "latent.nope_dim": (10, LATENT),

@@ -75,10 +75,33 @@ def hgrn2(mixer: nn.Module, x: Tensor) -> Tensor:
     return F.linear(y, mixer.out.weight)
 
 
+def mlstm(mixer: nn.Module, x: Tensor) -> Tensor:
+    """As it is published, with sums that are scaled by their running maximum."""
+    found, heads, state, total, m = [], mixer.num_heads, 0.0, 0.0, torch.zeros(B, mixer.num_heads, dtype=x.dtype)
+    for row in x.unbind(1):
+        q, k, v = (F.linear(row, part.weight).view(B, heads, -1) for part in (mixer.q, mixer.k, mixer.v))
+        cap = mixer.input_gate.cap
+        i, f = (cap * torch.tanh(F.linear(row, gate.weight, gate.bias) / cap)
+                for gate in (mixer.input_gate, mixer.forget_gate))
+        before, m = m, torch.maximum(F.logsigmoid(f) + m, i)
+        kept, added = (F.logsigmoid(f) + before - m).exp(), (i - m).exp()
+        state = kept[..., None, None] * state + added[..., None, None] * torch.einsum("bhn,bhp->bhnp", k, v)
+        total = kept[..., None] * total + added[..., None] * k
+        q = q / q.shape[-1]**0.5
+        below = torch.maximum((q * total).sum(-1).abs(), (-m).exp()) + mixer.eps
+        found.append(torch.einsum("bhn,bhnp->bhp", q, state) / below.unsqueeze(-1))
+    y = torch.stack(found, dim=1)
+    y = (y - y.mean(-1, keepdim=True)) / (y.var(-1, keepdim=True, correction=0) + mixer.norm.eps).sqrt()
+    y = y.flatten(2) * mixer.norm.scale * F.linear(x, mixer.gate.weight).sigmoid()
+    return F.linear(y, mixer.out.weight)
+
+
 CASES: dict[str, tuple[str, dict[str, Any], Callable]] = {
     "min_lstm": ("min_lstm", {}, min_lstm),
     "hgrn2": ("hgrn2", {}, hgrn2),
     "hgrn2, a floor": ("hgrn2", {"num_heads": 3, "key_dim": 5, "head_dim": 6, "floor": 0.4, "norm_eps": 0.1}, hgrn2),
+    "mlstm": ("mlstm", {"eps": 0.1, "norm_eps": 0.1}, mlstm),
+    "mlstm, capped": ("mlstm", {"num_heads": 3, "key_dim": 5, "head_dim": 7, "gate_cap": 1.5}, mlstm),
     "rg_lru": ("rg_lru", {}, rg_lru),
     "rg_lru, three heads, wider": ("rg_lru", {"num_heads": 3, "inner_dim": 30, "conv_len": 2}, rg_lru),
 }

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from modules.scans import decayed_attention, delta_rule, diagonal_scan, erase_and_write, low_rank_rule
+from modules.scans import decayed_attention, decayed_maximum, delta_rule, diagonal_scan, erase_and_write, low_rank_rule
 from modules.scans.diagonal import _levels, _loop
 
 B, H, N, P = 2, 4, 5, 3
@@ -193,3 +193,20 @@ def test_padding_changes_no_state():
         y, last = call(*silent, torch.zeros_like(state))
         expected, after = call(*alone, torch.zeros_like(state))
         assert_alike([y[:, :, 4:], last], [expected, after], 1e-9)
+
+
+@pytest.mark.parametrize("t", LENGTHS)
+def test_a_running_maximum_equals_its_recurrence(t):
+    draw = draws()
+    decay, x, start = -draw(B, H, t).abs(), 2 * draw(B, H, t), draw(B, H)
+    x[0, :, :t // 2] = float("-inf")  # as at padding
+    runs = (torch.arange(t) * 3 // t).expand(B, t)
+    for given in (None, runs):
+        m, expected = start, []
+        for place in range(t):
+            if given is not None and place and runs[0, place] != runs[0, place - 1]:
+                m = torch.zeros_like(m)
+            m = torch.maximum(decay[:, :, place] + m, x[:, :, place])
+            expected.append(m)
+        found = decayed_maximum(decay, x, start, runs=given)
+        torch.testing.assert_close(found, torch.stack(expected, dim=-1), rtol=1e-12, atol=1e-12)

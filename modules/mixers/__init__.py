@@ -20,6 +20,7 @@ from modules.mixers.hgrn2 import HGRN2
 from modules.mixers.latent import LatentAttention
 from modules.mixers.min_gru import MinGRU
 from modules.mixers.min_lstm import MinLSTM
+from modules.mixers.mlstm import MLSTM
 from modules.mixers.rg_lru import RGLRU
 from modules.mixers.sharing import SharingAttention
 
@@ -38,6 +39,7 @@ MIXERS = {
     "latent": LatentAttention,
     "min_gru": MinGRU,
     "min_lstm": MinLSTM,
+    "mlstm": MLSTM,
     "none": None,
     "rg_lru": RGLRU,
 }
