@@ -163,7 +163,8 @@ def widths(model: ModelConfig, dim: float) -> Iterator[Widths]:
     """Widths near `dim`, with heads that go with them."""
     near = [max(8, 8 * (round(dim / 8) + more)) for more in (-2, -1, 0, 1, 2)]
     if not attends(model):
-        yield from ((width, model.attention.num_heads, model.head_width) for width in near)
+        heads = own_widths(model)[1:] if is_latent(model) else None
+        yield from ((width, *(heads or (1, width))) for width in near)
         return
     usual, group = usual_head_dim(model, dim), heads_of_a_group(model, dim)
     step = 4 if all(layer.rope.fraction == 1 for layer in model.by_kind.values()) else 8  # rope turns pairs
@@ -175,6 +176,9 @@ def widths(model: ModelConfig, dim: float) -> Iterator[Widths]:
 
 
 def own_widths(model: ModelConfig) -> Widths:
+    """Those of the model itself; without heads that attend, one head of the width of the model."""
+    if not attends(model) and not is_latent(model):
+        return model.dim, 1, model.dim
     return model.dim, model.attention.num_heads, model.head_width
 
 
@@ -185,6 +189,8 @@ def head_share(dim: int, num_heads: int, head_dim: int) -> float:
 
 def usual_head_dim(model: ModelConfig, dim: float) -> int:
     """The width of a head in models of this width, or the model's own if it is narrower."""
+    if not attends(model) and not is_latent(model):
+        return round(dim)
     return min(model.head_width, 32 if dim < 384 else 64 if dim < 1536 else 128)
 
 

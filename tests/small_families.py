@@ -72,6 +72,8 @@ def shrunk(full: Config, vocab_size: int) -> ModelConfig:
     off |= {} if cfg.attention.scale is None else {"attention.scale": 1 / 3}  # that of narrower heads
     off |= {"logit_scale": max(cfg.logit_scale, 0.25)}  # logits of narrower models are smaller
     off |= {} if cfg.attention.clip is None else {"attention.clip": 0.4}  # below the largest values
+    if cfg.mixer == "mlstm":  # as wide as their cache is
+        off |= {"mlstm.num_heads": 8, "mlstm.key_dim": 8, "mlstm.head_dim": 16}
     off |= {"llama3": {"rope.original_len": 8, "rope.theta": 50.0},  # shorter than a text
             "yarn": {"rope.original_len": 30, "rope.theta": 100.0, "rope.beta_fast": 8.0, "rope.beta_slow": 0.5},
             }.get(cfg.rope.scaling, {})

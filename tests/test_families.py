@@ -144,6 +144,7 @@ OTHERS = {
     "moe.scores": ("sigmoid", "softmax"), "moe.margin": (0.9,), "moe.weigh_inputs": (True, False),
     "moe.num_groups": (2, 1), "moe.top_groups": (1,), "moe.balance_logits": (True, False),
     "clamped_glu.limit": (0.05,), "clamped_glu.offset": (0.7,),
+    "mlstm.gate_cap": (0.5,), "mlstm.eps": (0.3,), "mlstm.norm_eps": (0.1,),
     "attention.temperature_scale": (0.3,), "attention.temperature_len": (3,),
     "attention.temperature_first": (1, 0),
     "sinusoidal.theta": (77.0,), "sinusoidal.layout": ("interleaved", "half"), "sinusoidal.first": (1,),
