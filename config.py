@@ -21,7 +21,16 @@ from configuration.checks import (
     require_positive,
     rotated_channels,
 )
-from configuration.recurrent import Hgrn2Config, MinGruConfig, MinLstmConfig, MlstmConfig, RgLruConfig
+from configuration.recurrent import (
+    GruConfig,
+    Hgrn2Config,
+    LstmConfig,
+    MinGruConfig,
+    MinLstmConfig,
+    MlstmConfig,
+    RgLruConfig,
+    SlstmConfig,
+)
 from configuration.stacks import encoder_of, require_both_ways
 from configuration.storage import load, save_config
 from configuration.tree import build, diff, flat, get, override, replace, to_dict
@@ -29,14 +38,15 @@ from configuration.units import in_bfloat16, parse_bytes, parse_seconds
 
 __all__ = [
     "CHECKED", "AlibiConfig", "AttentionConfig", "AttnresConfig", "BigramConfig", "ClampedGluConfig", "Config",
-    "DataConfig", "EngramConfig", "Hgrn2Config", "HrmConfig", "HyperConfig", "LatentConfig", "LayerConfig",
-    "LoopConfig", "MinGruConfig", "MinLstmConfig", "MlstmConfig", "ModelConfig", "MoeConfig", "NgptConfig",
-    "ProbeConfig", "RgLruConfig", "RopeConfig", "SampleConfig", "SinusoidalConfig", "T5Config",
+    "DataConfig", "EngramConfig", "GruConfig", "Hgrn2Config", "HrmConfig", "HyperConfig", "LatentConfig",
+    "LayerConfig", "LoopConfig", "LstmConfig", "MinGruConfig", "MinLstmConfig", "MlstmConfig", "ModelConfig",
+    "MoeConfig", "NgptConfig", "ProbeConfig", "RgLruConfig", "RopeConfig", "SampleConfig", "SinusoidalConfig",
+    "SlstmConfig", "T5Config",
     "TokenizerConfig", "TrainConfig", "diff", "flags", "flat", "from_dict", "get", "load_config", "override",
     "parse_bytes", "parse_seconds", "replace", "require_both_ways", "rotated_channels", "save_config", "to_dict",
 ]
 
-Mixer = Literal["attention", "hgrn2", "latent", "min_gru", "min_lstm", "mlstm", "none", "rg_lru"]
+Mixer = Literal["attention", "gru", "hgrn2", "latent", "lstm", "min_gru", "min_lstm", "mlstm", "none", "rg_lru", "slstm"]
 Mlp = Literal["mlp", "glu", "clamped_glu", "scaled_glu", "moe", "none"]
 Cross = Literal["attention", "none"]
 Branch = Literal["mixer", "mlp"]
@@ -373,7 +383,7 @@ class ModelConfig:
     vocab_multiple_of: int = 1  # round the vocabulary up to a multiple of this, for speed on GPUs
     max_seq_len: int = 256  # length of the context in tokens (t)
 
-    mixer: Mixer = "attention"  # how information moves between positions: attention, latent arXiv:2405.04434, or a recurrence over the text: hgrn2 arXiv:2404.07904, min_gru and min_lstm arXiv:2410.01201, mlstm arXiv:2405.04517, rg_lru arXiv:2402.19427
+    mixer: Mixer = "attention"  # how information moves between positions: attention, latent arXiv:2405.04434, or a recurrence over the text: gru arXiv:1406.1078, hgrn2 arXiv:2404.07904, lstm (Hochreiter & Schmidhuber 1997), min_gru and min_lstm arXiv:2410.01201, mlstm and slstm arXiv:2405.04517, rg_lru arXiv:2402.19427
     cross: Cross = "none"  # attention to a source beside the text, between mixer and mlp; by kinds in some layers only. arXiv:1706.03762
     encoder_layers: int | None = None  # layers of an encoder that makes the source: the same flags without cross, not causal; it shares the embedding. None = the source comes from elsewhere
     mlp: Mlp = "mlp"  # mlp: two matrices; glu: three, gated; clamped_glu: gated and limited, with activation=quick_gelu that of gpt-oss; scaled_glu: with a learned scale for each hidden unit (nGPT); moe: a mixture of experts; none
@@ -393,11 +403,14 @@ class ModelConfig:
 
     attention: AttentionConfig = field(default_factory=AttentionConfig)  # mixer=attention or latent, and cross=attention
     latent: LatentConfig = field(default_factory=LatentConfig)  # mixer=latent: multi-head latent attention. arXiv:2405.04434
+    gru: GruConfig = field(default_factory=GruConfig)  # mixer=gru
     hgrn2: Hgrn2Config = field(default_factory=Hgrn2Config)  # mixer=hgrn2
+    lstm: LstmConfig = field(default_factory=LstmConfig)  # mixer=lstm
     min_gru: MinGruConfig = field(default_factory=MinGruConfig)  # mixer=min_gru
     min_lstm: MinLstmConfig = field(default_factory=MinLstmConfig)  # mixer=min_lstm
     mlstm: MlstmConfig = field(default_factory=MlstmConfig)  # mixer=mlstm
     rg_lru: RgLruConfig = field(default_factory=RgLruConfig)  # mixer=rg_lru
+    slstm: SlstmConfig = field(default_factory=SlstmConfig)  # mixer=slstm
     rope: RopeConfig = field(default_factory=RopeConfig)  # position=rope
     alibi: AlibiConfig = field(default_factory=AlibiConfig)  # position=alibi
     clamped_glu: ClampedGluConfig = field(default_factory=ClampedGluConfig)  # mlp=clamped_glu, or experts of that kind

@@ -64,6 +64,59 @@ class Hgrn2Config:
 
 
 @flags
+class GruConfig:
+    """The numbers of mixer=gru."""
+
+    expand: float = 1.0  # channels of the state / dim
+    num_heads: int = 1  # groups of channels, within which the gates read the state (h)
+
+    def inner_dim(self, dim: int) -> int:
+        return round(self.expand * dim)
+
+    def axes(self, dim: int) -> dict[str, int]:
+        return {"i": self.inner_dim(dim), "h": self.num_heads}
+
+    def check_widths(self, layer: Any) -> None:
+        """Raise ValueError if the heads do not divide the channels."""
+        if self.inner_dim(layer.dim) % self.num_heads:
+            raise ValueError(f"{layer.mixer}.num_heads={self.num_heads} does not divide the "
+                             f"{self.inner_dim(layer.dim)} channels of {layer.mixer}.expand={self.expand} with "
+                             f"dim={layer.dim}")
+
+    def __post_init__(self):
+        require_positive(self, "expand", "num_heads")
+
+
+@flags
+class LstmConfig(GruConfig):
+    """The numbers of mixer=lstm."""
+
+    expand: float = 1.0  # channels of the state / dim
+    num_heads: int = 1  # groups of channels, within which the gates read the state (h)
+    start: float = 1.0  # bias of the forget gates at first
+
+
+@flags
+class SlstmConfig:
+    """The numbers of mixer=slstm."""
+
+    num_heads: int = 4  # groups of channels, within which the gates read the state (h)
+    conv_len: int = 4  # tokens that the convolution before the input and forget gates reads, its own included
+    norm_eps: float = 1e-5  # of the norm of each head's output
+
+    def axes(self, dim: int) -> dict[str, int]:
+        return {"h": self.num_heads, "p": dim // self.num_heads}
+
+    def check_widths(self, layer: Any) -> None:
+        """Raise ValueError if the heads do not divide the channels."""
+        if layer.dim % self.num_heads:
+            raise ValueError(f"slstm.num_heads={self.num_heads} does not divide dim={layer.dim}")
+
+    def __post_init__(self):
+        require_positive(self, "num_heads", "conv_len", "norm_eps")
+
+
+@flags
 class MlstmConfig:
     """The numbers of mixer=mlstm."""
 
@@ -139,11 +192,14 @@ def heads_at(num_heads: int, head_dim: int, factor: float) -> tuple[int, int]:
 
 # word of `mixer` -> its group
 RECURRENT = {
+    "gru": GruConfig,
     "hgrn2": Hgrn2Config,
+    "lstm": LstmConfig,
     "min_gru": MinGruConfig,
     "min_lstm": MinLstmConfig,
     "mlstm": MlstmConfig,
     "rg_lru": RgLruConfig,
+    "slstm": SlstmConfig,
 }
 
 # the defaults as they stand here, for the plain choices in model_rules.py

@@ -55,6 +55,9 @@ VARIANTS |= {
     "mLSTM and attention, narrow heads, sandwich": {
         "layers": ("mlstm", "attention"), "num_layers": 3, "residual": "sandwich", "mlstm.num_heads": 3,
         "mlstm.key_dim": 5, "mlstm.head_dim": 6, "mlstm.gate_cap": 3.0, "mlstm.eps": 0.2},
+    "GRU, LSTM and sLSTM with heads, parallel": {
+        "layers": ("gru", "slstm", "lstm"), "num_layers": 4, "residual": "parallel", "gru.num_heads": 2,
+        "gru.expand": 0.5, "lstm.num_heads": 3, "lstm.expand": 1.5, "slstm.num_heads": 2, "slstm.conv_len": 2},
     "RG-LRU and local attention, wider, tied": {
         "layers": ("rg_lru", "base"), "num_layers": 3, "attention.window": 3, "tie_embeddings": True,
         "embed_scale": "sqrt_dim_bfloat16", "rg_lru.inner_dim": 36, "rg_lru.num_heads": 3, "rg_lru.conv_len": 2},
@@ -465,6 +468,9 @@ OTHER: dict[str, tuple[Any, dict[str, Any]]] = {
     **{f"mlstm.{name}": (value, {"mixer": "mlstm"}) for name, value in {
         "num_heads": 3, "key_dim": 5, "head_dim": 5, "gate_cap": 0.5, "input_start": 0.0, "eps": 0.5,
         "norm_eps": 0.1}.items()},
+    **{f"{word}.{name}": (value, {"mixer": word}) for word, changes in {
+        "gru": {"expand": 1.5, "num_heads": 2}, "lstm": {"expand": 1.5, "num_heads": 2, "start": 3.0},
+        "slstm": {"num_heads": 2, "conv_len": 2, "norm_eps": 0.1}}.items() for name, value in changes.items()},
     "rg_lru.inner_dim": (32, {"mixer": "rg_lru"}), "rg_lru.num_heads": (2, {"mixer": "rg_lru"}),
     "rg_lru.conv_len": (2, {"mixer": "rg_lru"}),
     "latent.kv_rank": (20, LATENT), "latent.q_rank": (10, LATENT), "latent.nope_dim": (10, LATENT),

@@ -16,6 +16,7 @@ these rows of the batch, without their first n tokens, which are padding in all 
 from config import LayerConfig
 from configuration.sharing import shares
 from modules.mixers.attention import Attention
+from modules.mixers.cells import GRU, LSTM, SLSTM
 from modules.mixers.hgrn2 import HGRN2
 from modules.mixers.latent import LatentAttention
 from modules.mixers.min_gru import MinGRU
@@ -35,11 +36,14 @@ class AttentionByFlags:
 
 MIXERS = {
     "attention": AttentionByFlags,
+    "gru": GRU,
     "hgrn2": HGRN2,
     "latent": LatentAttention,
+    "lstm": LSTM,
     "min_gru": MinGRU,
     "min_lstm": MinLSTM,
     "mlstm": MLSTM,
     "none": None,
     "rg_lru": RGLRU,
+    "slstm": SLSTM,
 }

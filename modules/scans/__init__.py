@@ -6,6 +6,7 @@
     erase_and_write     the same, what is read of S being chosen by a vector of its own
     low_rank_rule       S_t = diag(e^{g_t}) S_{t-1} + w_t (S_{t-1}^T e_t)^T + k_t v_t^T
     decayed_maximum     m_t = max(g_t + m_{t-1}, x_t)
+    run_cell            a GRU, LSTM or sLSTM, token by token
 
 Each works on a whole row at once, in time linear in its length, takes the state before the row (None = zeros) and
 returns the one after it, so that a row can come in pieces of any length. States, decays and sums are in float32
@@ -15,9 +16,11 @@ whatever the dtype of a model (float64 stays); y has the dtype of v or b.
 next. Padding needs no run of its own: zeros (v, b or k) add nothing to a state, which is zero before a text.
 """
 
+from modules.scans.cells import run_cell
 from modules.scans.decayed import decayed_attention
 from modules.scans.delta import delta_rule, erase_and_write, low_rank_rule
 from modules.scans.diagonal import diagonal_scan
 from modules.scans.maximum import decayed_maximum
 
-__all__ = ["decayed_attention", "decayed_maximum", "delta_rule", "diagonal_scan", "erase_and_write", "low_rank_rule"]
+__all__ = ["decayed_attention", "decayed_maximum", "delta_rule", "diagonal_scan", "erase_and_write", "low_rank_rule",
+           "run_cell"]
