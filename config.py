@@ -38,12 +38,12 @@ from configuration.units import in_bfloat16, parse_bytes, parse_seconds
 
 __all__ = [
     "CHECKED", "AlibiConfig", "AttentionConfig", "AttnresConfig", "BigramConfig", "ClampedGluConfig", "Config",
-    "DataConfig", "EngramConfig", "GruConfig", "Hgrn2Config", "HrmConfig", "HyperConfig", "LatentConfig",
-    "LayerConfig", "LoopConfig", "LstmConfig", "MinGruConfig", "MinLstmConfig", "MlstmConfig", "ModelConfig",
-    "MoeConfig", "NgptConfig", "ProbeConfig", "RgLruConfig", "RopeConfig", "SampleConfig", "SinusoidalConfig",
-    "SlstmConfig", "T5Config",
-    "TokenizerConfig", "TrainConfig", "diff", "flags", "flat", "from_dict", "get", "load_config", "override",
-    "parse_bytes", "parse_seconds", "replace", "require_both_ways", "rotated_channels", "save_config", "to_dict",
+    "DataConfig", "EngramConfig", "GruConfig", "Hgrn2Config", "HrmConfig", "HyperConfig", "LatentConfig", "LayerConfig",
+    "LoopConfig", "LstmConfig", "MinGruConfig", "MinLstmConfig", "MlstmConfig", "ModelConfig", "MoeConfig",
+    "NgptConfig", "ProbeConfig", "RgLruConfig", "RopeConfig", "SampleConfig", "SinusoidalConfig", "SlstmConfig",
+    "T5Config", "TokenizerConfig", "TrainConfig", "diff", "flags", "flat", "from_dict", "get", "load_config",
+    "override", "parse_bytes", "parse_seconds", "replace", "require_both_ways", "rotated_channels", "save_config",
+    "to_dict",
 ]
 
 Mixer = Literal["attention", "gru", "hgrn2", "latent", "lstm", "min_gru", "min_lstm", "mlstm", "none", "rg_lru", "slstm"]

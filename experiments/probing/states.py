@@ -11,7 +11,9 @@ from memory_prediction.dry_run import sequence_bytes
 
 # word of the mixer menu -> the flag that scales its state
 STATE_FLAGS = {"attention": "model.attention.window", "latent": "model.attention.window",
-               "min_gru": "model.min_gru.expand"}
+               "gru": "model.gru.expand", "hgrn2": "model.hgrn2.key_dim", "lstm": "model.lstm.expand",
+               "min_gru": "model.min_gru.expand", "min_lstm": "model.min_lstm.expand",
+               "mlstm": "model.mlstm.key_dim", "rg_lru": "model.rg_lru.inner_dim"}
 NEAR = 1.1  # states whose sizes differ by less than this factor count as equal
 MOST = 8  # x the flag's value: the largest that is tried
 
@@ -53,7 +55,9 @@ def equalised(cfg: Config, target: float) -> dict[str, Any]:
 def at_values(cfg: Config, flag: str) -> Iterator[Config]:
     """The configuration at every value of the flag that it allows, from a small state to a large one."""
     value = get(cfg, flag)
-    if value is None:
+    if value is None and flag != STATE_FLAGS["attention"]:
+        values = range(1, cfg.model.dim + 1)  # widths, which follow the model's
+    elif value is None:
         values = [*range(1, cfg.model.max_seq_len), None]
     elif isinstance(value, float):
         values = [value * part / MOST for part in range(1, MOST**2 + 1)]
