@@ -15,7 +15,7 @@ class ProbeOptions:
 
     mixers: tuple[str, ...] = ("attention",)  # words of model.mixer, each alone or in quotes with flags: "attention model.attention.window=8"; or flags alone: "model.layers=[attention,none]"
     tasks: tuple[str, ...] = ("mqar", "selective_copying", "induction", "parity")  # words of data.name, each alone or in quotes with flags: "mqar data.probe.items=16 model.max_seq_len=129"; all = each task with its own numbers
-    rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3)  # learning rates; each mixer has the one that is best on each task, by the mean over the seeds
+    rates: tuple[float, ...] = (1e-3, 3e-3, 1e-2)  # learning rates; each mixer has the one that is best on each task, by the mean over the seeds
     longer: tuple[int, ...] = (2, 4)  # also evaluated on rows this many times as long; never with learned positions
     seeds: int = 3  # runs of each mixer, task and rate, with seeds from train.seed on; a larger number later adds runs
     equal_state: int | None = None  # bytes in float32 that a layer of every mixer keeps of a row, or a little less, by the flags in experiments/probing/states.py; None = as many as its own flags make it
