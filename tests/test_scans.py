@@ -1,13 +1,22 @@
 """Scans over a whole row equal their recurrence, token by token: values, gradients, states, documents, pieces."""
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from modules.scans import decayed_attention, decayed_maximum, delta_rule, diagonal_scan, erase_and_write, low_rank_rule
+from modules.scans import (
+    decayed_attention,
+    decayed_maximum,
+    delta_rule,
+    diagonal_scan,
+    erase_and_write,
+    low_rank_rule,
+    selective_scan,
+)
 from modules.scans.diagonal import _levels, _loop
 
 B, H, N, P = 2, 4, 5, 3
@@ -58,6 +67,19 @@ def plain_low_rank(
     return torch.stack(found, dim=2), h
 
 
+def plain_selective(a: Tensor, x: Tensor, step: Tensor, b: Tensor, c: Tensor, *, h: Tensor) -> tuple[Tensor, Tensor]:
+    found = []
+    for t in range(x.shape[1]):
+        h = (step[:, t, None] * a).exp() * h + torch.einsum("bn,bi->bni", b[:, t], step[:, t] * x[:, t])
+        found.append(torch.einsum("bn,bni->bi", c[:, t], h))
+    return torch.stack(found, dim=1), h
+
+
+def given_a(a: Tensor, x: Tensor, step: Tensor, b: Tensor, c: Tensor, *state: Tensor, **options) -> tuple:
+    """selective_scan, with first what is the same for all tokens."""
+    return selective_scan(x, step, a.to(x), b, c, *state, **options)
+
+
 def draws(seed: int = 0) -> Callable[..., Tensor]:
     generator = torch.Generator().manual_seed(seed)
     return lambda *sizes: torch.randn(*sizes, generator=generator, dtype=torch.float64)
@@ -71,12 +93,15 @@ def made(kind: str, t: int, decay: float) -> tuple[Callable, Callable, list[Tens
     of_heads, of_channels = (-decay * draw(*sizes).abs() for sizes in ((B, H, t), (B, H, t, N)))
     beta, state = draw(B, H, t).sigmoid(), draw(B, H, N, P)
     close = torch.nn.functional.normalize(k[:, :, :1] + 0.1 * k, dim=-1)  # keys that are nearly equal
+    rates = -draw(N, P).exp()
     mild = of_channels.clamp(min=-0.6)
     return {
         "diagonal": (diagonal_scan, plain_diagonal, [(-decay * draw(B, t, H, P).abs()).exp(), draw(B, t, H, P)],
                      draw(B, H, P)),
         "diagonal, one decay for some": (
             diagonal_scan, plain_diagonal, [(-decay * draw(B, t, H, 1).abs()).exp(), draw(B, t, H, P)], draw(B, H, P)),
+        "selective": (partial(given_a, rates), partial(plain_selective, rates), [
+            draw(B, t, P), decay * draw(B, t, P).abs(), draw(B, t, N), draw(B, t, N)], draw(B, N, P)),
         "heads decay": (decayed_attention, plain_decayed, [q, k, v, of_heads], state),
         "heads decay, shared keys": (decayed_attention, plain_decayed, [q[:, :2], k[:, :2], v, of_heads], state),
         "channels decay": (decayed_attention, plain_decayed, [q, k, v, of_channels], state),
@@ -89,8 +114,10 @@ def made(kind: str, t: int, decay: float) -> tuple[Callable, Callable, list[Tens
     }[kind]
 
 
-KINDS = ["diagonal", "diagonal, one decay for some", "heads decay", "heads decay, shared keys", "channels decay",
-         "delta", "delta, channels decay", "delta, negative eigenvalues", "erase and write", "low rank"]
+KINDS = ["diagonal", "diagonal, one decay for some", "selective", "heads decay", "heads decay, shared keys",
+         "channels decay", "delta", "delta, channels decay", "delta, negative eigenvalues", "erase and write",
+         "low rank"]
+BEFORE = KINDS[:3]  # those whose axis of time comes before all others but the batch
 each_kind = pytest.mark.parametrize("kind", KINDS)
 
 
@@ -135,7 +162,7 @@ def test_float32_loses_few_digits(kind):
 @each_kind
 def test_pieces_equal_one_pass(kind):
     call, _, arguments, state = made(kind, 75, 1.0)
-    axis = 1 if call is diagonal_scan else 2
+    axis = 1 if kind in BEFORE else 2
     expected, last = call(*arguments, state)
     found = []
     for piece in zip(*(x.split([40, 1, 1, 33], dim=axis) for x in arguments), strict=True):
@@ -147,7 +174,7 @@ def test_pieces_equal_one_pass(kind):
 @each_kind
 def test_nothing_passes_between_documents(kind):
     call, plain, arguments, state = made(kind, 75, 1.0)
-    state, axis, lengths = torch.zeros_like(state), 1 if call is diagonal_scan else 2, ((40, 3, 32), (1, 63, 11))
+    state, axis, lengths = torch.zeros_like(state), 1 if kind in BEFORE else 2, ((40, 3, 32), (1, 63, 11))
     runs = torch.stack([torch.arange(3).repeat_interleave(torch.tensor(row)) for row in lengths])
 
     def each_alone(*given: Tensor) -> tuple[Tensor, Tensor]:
@@ -170,6 +197,17 @@ def test_a_scan_is_a_few_operations_for_meta_tensors_and_the_compiler(kind):
     assert (y.shape, last.shape) == tuple(x.shape for x in expected)
     compiled = torch.compile(call, backend="aot_eager", fullgraph=True)
     assert_alike(list(compiled(*arguments, state)), list(expected), 1e-5)
+
+
+def test_the_rates_of_a_selective_scan_get_the_gradient_of_its_recurrence():
+    (_, _, arguments, state), x = made("selective", 40, 1.0), draws()(N, P)
+    found = []
+    for scan in (given_a, as_plain(plain_selective)):
+        rates = (-x.exp()).requires_grad_()
+        y, last = scan(rates, *arguments, state)
+        (y.square().sum() + last.square().sum()).backward()
+        found.append(rates.grad)
+    assert_alike(found[:1], found[1:], 1e-10)
 
 
 def test_products_of_states_count_as_operations():
