@@ -25,6 +25,9 @@ from configuration.recurrent import (
     GruConfig,
     Hgrn2Config,
     LstmConfig,
+    Mamba2Config,
+    Mamba3Config,
+    MambaConfig,
     MinGruConfig,
     MinLstmConfig,
     MlstmConfig,
@@ -39,14 +42,14 @@ from configuration.units import in_bfloat16, parse_bytes, parse_seconds
 __all__ = [
     "CHECKED", "AlibiConfig", "AttentionConfig", "AttnresConfig", "BigramConfig", "ClampedGluConfig", "Config",
     "DataConfig", "EngramConfig", "GruConfig", "Hgrn2Config", "HrmConfig", "HyperConfig", "LatentConfig", "LayerConfig",
-    "LoopConfig", "LstmConfig", "MinGruConfig", "MinLstmConfig", "MlstmConfig", "ModelConfig", "MoeConfig",
-    "NgptConfig", "ProbeConfig", "RgLruConfig", "RopeConfig", "SampleConfig", "SinusoidalConfig", "SlstmConfig",
-    "T5Config", "TokenizerConfig", "TrainConfig", "diff", "flags", "flat", "from_dict", "get", "load_config",
-    "override", "parse_bytes", "parse_seconds", "replace", "require_both_ways", "rotated_channels", "save_config",
-    "to_dict",
+    "LoopConfig", "LstmConfig", "Mamba2Config", "Mamba3Config", "MambaConfig", "MinGruConfig", "MinLstmConfig",
+    "MlstmConfig", "ModelConfig", "MoeConfig", "NgptConfig", "ProbeConfig", "RgLruConfig", "RopeConfig", "SampleConfig",
+    "SinusoidalConfig", "SlstmConfig", "T5Config", "TokenizerConfig", "TrainConfig", "diff", "flags", "flat",
+    "from_dict", "get", "load_config", "override", "parse_bytes", "parse_seconds", "replace", "require_both_ways",
+    "rotated_channels", "save_config", "to_dict",
 ]
 
-Mixer = Literal["attention", "gru", "hgrn2", "latent", "lstm", "min_gru", "min_lstm", "mlstm", "none", "rg_lru", "slstm"]
+Mixer = Literal["attention", "gru", "hgrn2", "latent", "lstm", "mamba", "mamba2", "mamba3", "min_gru", "min_lstm", "mlstm", "none", "rg_lru", "slstm"]
 Mlp = Literal["mlp", "glu", "clamped_glu", "scaled_glu", "moe", "none"]
 Cross = Literal["attention", "none"]
 Branch = Literal["mixer", "mlp"]
@@ -383,7 +386,7 @@ class ModelConfig:
     vocab_multiple_of: int = 1  # round the vocabulary up to a multiple of this, for speed on GPUs
     max_seq_len: int = 256  # length of the context in tokens (t)
 
-    mixer: Mixer = "attention"  # how information moves between positions: attention, latent arXiv:2405.04434, or a recurrence over the text: gru arXiv:1406.1078, hgrn2 arXiv:2404.07904, lstm (Hochreiter & Schmidhuber 1997), min_gru and min_lstm arXiv:2410.01201, mlstm and slstm arXiv:2405.04517, rg_lru arXiv:2402.19427
+    mixer: Mixer = "attention"  # how information moves between positions: attention, latent arXiv:2405.04434, or a recurrence over the text: gru arXiv:1406.1078, hgrn2 arXiv:2404.07904, lstm (Hochreiter & Schmidhuber 1997), mamba arXiv:2312.00752, mamba2 arXiv:2405.21060, mamba3 arXiv:2603.15569, min_gru and min_lstm arXiv:2410.01201, mlstm and slstm arXiv:2405.04517, rg_lru arXiv:2402.19427
     cross: Cross = "none"  # attention to a source beside the text, between mixer and mlp; by kinds in some layers only. arXiv:1706.03762
     encoder_layers: int | None = None  # layers of an encoder that makes the source: the same flags without cross, not causal; it shares the embedding. None = the source comes from elsewhere
     mlp: Mlp = "mlp"  # mlp: two matrices; glu: three, gated; clamped_glu: gated and limited, with activation=quick_gelu that of gpt-oss; scaled_glu: with a learned scale for each hidden unit (nGPT); moe: a mixture of experts; none
@@ -406,6 +409,9 @@ class ModelConfig:
     gru: GruConfig = field(default_factory=GruConfig)  # mixer=gru
     hgrn2: Hgrn2Config = field(default_factory=Hgrn2Config)  # mixer=hgrn2
     lstm: LstmConfig = field(default_factory=LstmConfig)  # mixer=lstm
+    mamba: MambaConfig = field(default_factory=MambaConfig)  # mixer=mamba
+    mamba2: Mamba2Config = field(default_factory=Mamba2Config)  # mixer=mamba2
+    mamba3: Mamba3Config = field(default_factory=Mamba3Config)  # mixer=mamba3
     min_gru: MinGruConfig = field(default_factory=MinGruConfig)  # mixer=min_gru
     min_lstm: MinLstmConfig = field(default_factory=MinLstmConfig)  # mixer=min_lstm
     mlstm: MlstmConfig = field(default_factory=MlstmConfig)  # mixer=mlstm

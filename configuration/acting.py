@@ -141,6 +141,8 @@ LAYER_ACTS: dict[tuple[str, ...], Acts] = {
     ("token_shift",): ("a layer has the branches that it names",
                        lambda c: all(getattr(c, name) != "none" for name in c.token_shift)),
     ("canon_len",): ("canon is given", lambda c: bool(c.canon)),
+    ("mamba.norm_eps",): ("mamba.norms is not none", lambda c: c.mamba.norms != "none"),
+    ("mamba2.norm_eps",): ("mamba2.norm is not none", lambda c: c.mamba2.norm != "none"),
     ("moe.shared_gate",): ("moe.shared_dim is given", lambda c: c.moe.shared_dim is not None),
     ("moe.margin",): ("moe.scores is sparsemixer", lambda c: c.moe.scores == "sparsemixer"),
     ("moe.balance_logits", "moe.bias_rate"): ("moe.balance_bias is on", lambda c: c.moe.balance_bias),

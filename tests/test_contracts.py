@@ -61,6 +61,15 @@ VARIANTS |= {
     "RG-LRU and local attention, wider, tied": {
         "layers": ("rg_lru", "base"), "num_layers": 3, "attention.window": 3, "tie_embeddings": True,
         "embed_scale": "sqrt_dim_bfloat16", "rg_lru.inner_dim": 36, "rg_lru.num_heads": 3, "rg_lru.conv_len": 2},
+    "Mamba with norms, few states, parallel": {
+        "mixer": "mamba", "mamba.norms": "scaled", "mamba.state_dim": 3, "mamba.expand": 1.5, "mamba.step_rank": 5,
+        "mamba.bias": True, "mamba.conv_bias": False, "mamba.conv_len": 2, "residual": "parallel"},
+    "Mamba-2 in groups, its norm before the gate, limited": {
+        "mixer": "mamba2", "mamba2.num_heads": 4, "mamba2.num_groups": 2, "mamba2.state_dim": 6, "mamba2.bias": True,
+        "mamba2.norm": "before_gate", "mamba2.min_step": 0.1, "mamba2.max_step": 2.0, "layers": ("base", "attention")},
+    "Mamba-3 in groups, all of its keys turned, a norm": {
+        "mixer": "mamba3", "mamba3.num_heads": 4, "mamba3.num_groups": 2, "mamba3.state_dim": 6, "mamba3.turned": 1.0,
+        "mamba3.norm": True, "layers": ("base", "attention"), "token_shift": ("mixer",)},
     "one key/value head": {"attention.num_kv_heads": 1},
     "two key/value heads": {"attention.num_kv_heads": 2},
     "wide heads": {"attention.head_dim": 10},
@@ -461,6 +470,15 @@ LLAMA3 = {"rope.scaling": "llama3", "rope.factor": 4.0, "rope.original_len": 30,
 MOE, LATENT, BIGRAM = {"mlp": "moe"}, {"mixer": "latent"}, {"memory": "bigram"}
 VALUES = {"attention.value_embedding": True}
 OTHER: dict[str, tuple[Any, dict[str, Any]]] = {
+    **{f"mamba.{name}": (value, {"mixer": "mamba", "mamba.norms": "scaled"}) for name, value in {
+        "expand": 1.5, "state_dim": 5, "step_rank": 5, "conv_len": 3, "conv_bias": False, "bias": True,
+        "norms": "plain", "norm_eps": 0.1}.items()},
+    **{f"mamba2.{name}": (value, {"mixer": "mamba2"}) for name, value in {
+        "num_heads": 4, "head_dim": 5, "state_dim": 20, "num_groups": 2, "conv_len": 3, "conv_bias": False,
+        "bias": True, "norm": "before_gate", "norm_eps": 0.1, "min_step": 2.0, "max_step": 0.1}.items()},
+    **{f"mamba3.{name}": (value, {"mixer": "mamba3"}) for name, value in {
+        "num_heads": 4, "head_dim": 5, "state_dim": 20, "num_groups": 2, "turned": 1.0, "norm": True,
+        "norm_eps": 0.1}.items()},
     "min_gru.expand": (1.0, {"mixer": "min_gru"}), "min_gru.start": (3.0, {"mixer": "min_gru"}),
     "min_lstm.expand": (1.0, {"mixer": "min_lstm"}), "min_lstm.start": (3.0, {"mixer": "min_lstm"}),
     **{f"hgrn2.{name}": (value, {"mixer": "hgrn2"}) for name, value in {

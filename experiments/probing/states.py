@@ -12,6 +12,8 @@ from memory_prediction.dry_run import sequence_bytes
 # word of the mixer menu -> the flag that scales its state
 STATE_FLAGS = {"attention": "model.attention.window", "latent": "model.attention.window",
                "gru": "model.gru.expand", "hgrn2": "model.hgrn2.key_dim", "lstm": "model.lstm.expand",
+               "mamba": "model.mamba.state_dim", "mamba2": "model.mamba2.state_dim",
+               "mamba3": "model.mamba3.state_dim",
                "min_gru": "model.min_gru.expand", "min_lstm": "model.min_lstm.expand",
                "mlstm": "model.mlstm.key_dim", "rg_lru": "model.rg_lru.inner_dim"}
 NEAR = 1.1  # states whose sizes differ by less than this factor count as equal

@@ -19,6 +19,9 @@ from modules.mixers.attention import Attention
 from modules.mixers.cells import GRU, LSTM, SLSTM
 from modules.mixers.hgrn2 import HGRN2
 from modules.mixers.latent import LatentAttention
+from modules.mixers.mamba import Mamba
+from modules.mixers.mamba2 import Mamba2
+from modules.mixers.mamba3 import Mamba3
 from modules.mixers.min_gru import MinGRU
 from modules.mixers.min_lstm import MinLSTM
 from modules.mixers.mlstm import MLSTM
@@ -40,6 +43,9 @@ MIXERS = {
     "hgrn2": HGRN2,
     "latent": LatentAttention,
     "lstm": LSTM,
+    "mamba": Mamba,
+    "mamba2": Mamba2,
+    "mamba3": Mamba3,
     "min_gru": MinGRU,
     "min_lstm": MinLSTM,
     "mlstm": MLSTM,

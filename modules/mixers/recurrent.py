@@ -115,6 +115,14 @@ class GatedNorm(LoggingModule):
         return (wide if factor is None else wide * factor).type_as(y)
 
 
+class Gate(LoggingModule):
+    """A mixer's output times the silu of its gate, without a norm. Shape: y and gate (b, t, _) -> (b, t, _)."""
+
+    @log_io("b t _, b t _ -> b t _")
+    def forward(self, y: Tensor, gate: Tensor) -> Tensor:
+        return y * nn.functional.silu(gate.to(y.dtype))
+
+
 @torch.no_grad()
 def draw_step_bias(bias: Tensor, *, low: float = 1e-3, high: float = 0.1, least: float = 1e-4) -> None:
     """Draw a bias whose softplus is uniform in the logarithm between `low` and `high`. Gu & Dao 2023, arXiv:2312.00752.
