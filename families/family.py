@@ -154,6 +154,7 @@ def _free_name(flags: Mapping[str, Any], taken: Any) -> str:
     """The name of a kind of layer: local or global by its window or chunk, else its mixer, rope or nope."""
     near = [flags[flag] for flag in ("attention.window", "attention.chunk") if flag in flags]
     stem = flags.get("mixer") or ("nope" if flags.get("position") == "none" else "rope")
+    stem = flags.get("mlp", stem) if stem == "none" else stem
     if near:
         stem = "local" if any(near) else "global"
     number, name = 1, stem

@@ -22,7 +22,7 @@ from families.fields import (
 )
 from families.layers import Rope
 from families.llama import EPS
-from families.weights import HEAD, LINEARS, Same, Transposing, WeightMap, renamed
+from families.weights import HEAD, LINEARS, Same, Taps, Transposing, WeightMap, renamed
 
 MIXERS = {"recurrent": "rg_lru", "attention": "attention"}
 FIXED = {"mlp": "glu", "activation": "gelu_tanh", "mlp_bias": True, "norm": "rms", "norm_unit_offset": True,
@@ -73,17 +73,6 @@ class Gate(Transposing):
     def join(self, ours: Sequence[Any], cfg: ModelConfig) -> Any:
         heads = cfg.rg_lru.heads(cfg)
         return ours[0].mT if ours[0].dim() == 3 else rearrange(ours[0], "(h p) -> h p", h=heads)
-
-
-@dataclass(frozen=True)
-class Taps(Same):
-    """A convolution of each channel: their weights are (channels, 1, taps), and the last is that of the same token."""
-
-    def split(self, theirs: Any, shapes: Sequence, cfg: ModelConfig) -> list[Any]:
-        return [rearrange(theirs, "d 1 i -> i d").flip(0) if theirs.dim() == 3 else theirs]
-
-    def join(self, ours: Sequence[Any], cfg: ModelConfig) -> Any:
-        return rearrange(ours[0].flip(0), "i d -> d 1 i") if ours[0].dim() == 2 else ours[0]
 
 
 def weights() -> WeightMap:

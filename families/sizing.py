@@ -71,8 +71,15 @@ def is_whole(model: ModelConfig) -> bool:
 
 
 def shortened(layers: Sequence[str], number: int) -> tuple[str, ...]:
-    """About so many layers, the runs of each kind as long relative to each other, of 1 at least."""
+    """About so many layers, the runs of each kind as long relative to each other, of 1 at least.
+
+    If there are too many runs for that, the first stretch of layers that has all kinds.
+    """
     runs = [(kind, len(list(same))) for kind, same in groupby(layers)]
+    if len(runs) > 2 * number:
+        stretches = (tuple(layers[start:start + length]) for length in range(number, len(layers) + 1)
+                     for start in range(len(layers) - length + 1))
+        return next(some for some in stretches if set(some) == set(layers))
     return tuple(kind for kind, length in runs for _ in range(max(1, round(length * number / len(layers)))))
 
 
@@ -104,8 +111,13 @@ def scaled(cfg: Config, target: float, count: Callable[[ModelConfig], int]) -> C
     if is_whole(model) and not attends(model):
         best = nearest_width(model, target, parameters)
     else:
-        density = fit_density(model, lambda widths: parameters(Shape(period, *widths)) / period)
-        best = nearest_shape(model, target, density)
+        dim = 16 * ASPECT
+        for _ in range(2):  # what grows with the width, and not with its square, counts for more in a narrow model
+            density = fit_density(model, dim, lambda widths: parameters(Shape(period, *widths)) / period)
+            best = nearest_shape(model, target, density)
+            if abs(parameters(best) / target - 1) <= MOST_OFF:
+                break
+            dim = best.dim
     if abs(parameters(best) / target - 1) > MOST_OFF:
         raise ValueError(f"no such model has {target:,.0f} parameters: the nearest has {parameters(best):,}")
     rate = {"train.lr": float(f"{LR * (LR_TARGET / target) ** (1 / 3):.0e}")} if cfg.train.optimizer == "adamw" else {}
@@ -140,12 +152,12 @@ def nearest_width(model: ModelConfig, target: float, parameters: Callable[[Shape
     return min(map(of_width, (above - 1, above)), key=lambda shape: abs(parameters(shape) - target))
 
 
-def fit_density(model: ModelConfig, count: Callable[[Widths], float]) -> Callable[[float], float]:
+def fit_density(model: ModelConfig, dim: int, count: Callable[[Widths], float]) -> Callable[[float], float]:
     """The parameters of a layer for each square of the width: linear in the width of all heads, see head_share.
 
-    `count` gives the parameters of a layer of these widths.
+    Of widths near `dim`. `count` gives the parameters of a layer of these widths.
     """
-    some = sorted(widths(model, 16 * ASPECT), key=lambda three: head_share(*three))
+    some = sorted(widths(model, dim), key=lambda three: head_share(*three))
     (low, at_low), (high, at_high) = ((head_share(*three), count(three) / three[0]**2) for three in (some[0], some[-1]))
     slope = (at_high - at_low) / (high - low) if high > low else 0.0
     return lambda share: at_low + slope * (share - low)

@@ -16,7 +16,7 @@ from config import ModelConfig
 # of the names of parameters: ours, theirs
 ENDS = (
     ("weight", "weight"), ("scale", "weight"), ("bias", "bias"), *((name, name) for name in (
-        "alpha_p", "alpha_n", "lambda_q1", "lambda_k1", "lambda_q2", "lambda_k2", "sinks")),
+        "A_log", "D", "alpha_p", "alpha_n", "dt_bias", "lambda_q1", "lambda_k1", "lambda_q2", "lambda_k2", "sinks")),
     ("rate", "recurrent_param"),
     ("balance", "e_score_correction_bias"), ("table", "weight"))
 HEAD = "head.unembed"
@@ -116,6 +116,17 @@ class Transposing(Same):
 
     def join(self, ours: Sequence[Any], cfg: ModelConfig) -> Any:
         return ours[0].mT if ours[0].dim() == 3 else ours[0]
+
+
+@dataclass(frozen=True)
+class Taps(Same):
+    """A convolution of each channel: their weights are (channels, 1, taps), and the last is that of the same token."""
+
+    def split(self, theirs: Any, shapes: Sequence, cfg: ModelConfig) -> list[Any]:
+        return [rearrange(theirs, "d 1 i -> i d").flip(0) if theirs.dim() == 3 else theirs]
+
+    def join(self, ours: Sequence[Any], cfg: ModelConfig) -> Any:
+        return rearrange(ours[0].flip(0), "i d -> d 1 i") if ours[0].dim() == 2 else ours[0]
 
 
 @dataclass(frozen=True)

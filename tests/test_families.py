@@ -147,6 +147,9 @@ OTHERS = {
     "mlstm.gate_cap": (0.5,), "mlstm.eps": (0.3,), "mlstm.norm_eps": (0.1,),
     "attention.temperature_scale": (0.3,), "attention.temperature_len": (3,),
     "attention.temperature_first": (1, 0),
+    "mamba.norms": ("plain", "none"), "mamba.norm_eps": (0.1,),
+    **{f"mamba2.{name}": values for name, values in {
+        "norm": ("before_gate", "after_gate"), "norm_eps": (0.1,), "min_step": (0.9,), "max_step": (0.1,)}.items()},
     "sinusoidal.theta": (77.0,), "sinusoidal.layout": ("interleaved", "half"), "sinusoidal.first": (1,),
     "head_dense": ("silu",), "embed_norm": (False,), "final_norm": (False, True), "pointer": (False,),
 }
@@ -177,7 +180,9 @@ def mutations(cfg: ModelConfig) -> dict[str, ModelConfig]:
                 found[name] = changed
                 break
     if len(set(cfg.layers)) > 1:
-        found["layers"] = override(cfg, {"layers": (*cfg.layers[1:], cfg.layers[0])})
+        turned = override(cfg, {"layers": (*cfg.layers[1:], cfg.layers[0])})
+        if all(shapes.get(name, shape) == shape for name, shape in shapes_of(turned).items()):
+            found["layers"] = turned
     return found
 
 
