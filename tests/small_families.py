@@ -32,7 +32,8 @@ FORMS = {"defaults": ("apertus", {"hidden_act": "relu2"}),
          "glm-qk-norm": ("glm4_moe", {"use_qk_norm": True}),
          "granite-shared": ("granitemoeshared", {"shared_intermediate_size": 1024})}
 # fields without which the defaults of a class are no model, or its router has no choice
-NEEDED = {"dots1": {"n_routed_experts": 128, "n_shared_experts": 2, "num_experts_per_tok": 6},
+NEEDED = {"bamba": {"attn_layer_indices": [9, 18, 27]},
+          "dots1": {"n_routed_experts": 128, "n_shared_experts": 2, "num_experts_per_tok": 6},
           "glm4_moe": {"head_dim": 128}, "hunyuan_v1_moe": {"head_dim": 128, "num_experts": 64, "moe_topk": 8}}
 
 
