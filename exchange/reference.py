@@ -32,7 +32,8 @@ def build(family: Family, theirs: Mapping[str, Any], weights: Mapping[str, Tenso
     except (ImportError, AttributeError, KeyError):
         raise NotThere from None
     transformers.logging.set_verbosity_error()
-    fields = {name: value for name, value in theirs.items() if name not in CHOICES and not name.startswith("_")}
+    fields = {name: with_floats(value) for name, value in theirs.items()
+              if name not in CHOICES and not name.startswith("_")}
     try:
         config = known.from_dict(fields | {"dtype": "float32", "torch_dtype": None, "use_cache": False})
         model, found = load(kind, config, {name: tensor.float() for name, tensor in weights.items()})
@@ -45,15 +46,21 @@ def build(family: Family, theirs: Mapping[str, Any], weights: Mapping[str, Tenso
     return model.eval()
 
 
+def with_floats(value: Any) -> Any:
+    """A field of a config.json, in which their library writes infinity as {"__float__": "Infinity"}."""
+    if isinstance(value, list):
+        return [with_floats(item) for item in value]
+    return float(value["__float__"]) if isinstance(value, dict) and value.keys() == {"__float__"} else value
+
+
 def load(kind: Any, config: Any, weights: dict[str, Tensor]) -> tuple[torch.nn.Module, dict[str, Any]]:
     """Their model with weights, and its "missing_keys" and "unexpected_keys".
 
-    Those of files have other names than the model's if it has experts: then their library converts them.
+    Those of files may have other names than the model's, e.g. if it has experts: then their library converts them.
     """
     options = {"attn_implementation": "eager", "dtype": torch.float32}
     model = kind._from_config(config, **options)
-    names = model.state_dict().keys()
-    if weights.keys() <= names or not any(".experts." in name for name in names):
+    if weights.keys() <= model.state_dict().keys():
         return model, model.load_state_dict(weights, strict=False)._asdict()
     from transformers.utils import logging
 

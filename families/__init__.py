@@ -14,7 +14,7 @@ FILES = (  # in this folder
     "falcon", "neox", "cohere", "stablelm", "nanochat", "olmo3", "diffllama", "mixtral", "qwen3_moe", "olmoe",
     "gpt_oss", "deepseek_v3", "deepseek_v2", "llama4", "recurrent_gemma",
     "xlstm",
-    "mamba", "mamba2", "jamba", "bamba",
+    "mamba", "mamba2", "jamba", "bamba", "nemotron_h",
     # without presets
     "gpt", "gpt_neo", "gpt_bigcode", "codegen", "biogpt", "persimmon", "phi3", "glm", "ernie4_5", "helium",
     "hunyuan", "ministral", "internlm3", "iquestcoder", "seed_oss", "jais2", "vaultgemma", "bitnet", "cwm",

@@ -29,6 +29,7 @@ FORMS = {"defaults": ("apertus", {"hidden_act": "relu2"}),
              "first_k_dense_replace": 1, "num_hidden_layers": 6, "prefix_dense_intermediate_size": 45056,
              "num_shared_experts": 1, "shared_expert_combination_strategy": "sum", "expert_selection_fn": "sigmoid",
              "norm_topk_prob": False, "rms_norm_eps": 1e-6}),
+         "nemotron-experts": ("nemotron_h", {}),
          "glm-qk-norm": ("glm4_moe", {"use_qk_norm": True}),
          "granite-shared": ("granitemoeshared", {"shared_intermediate_size": 1024})}
 # fields without which the defaults of a class are no model, or its router has no choice
@@ -97,7 +98,7 @@ def tensors_of(theirs: nn.Module, values: dict | None = None) -> dict:
     found = values or weights_of(theirs)
     named = {name: value for name, value in found.items() if name in dict(theirs.named_parameters())
              or name.endswith("e_score_correction_bias")}
-    if not any("experts" in name for name in named):
+    if not any("experts" in name or name.startswith("model.layers.0.mixer.") for name in named):
         return named
     return revert_weight_conversion(theirs, named)
 
