@@ -176,6 +176,8 @@ def test_pictures_are_drawn_of_what_is_there(logs):
     axes = draw_heat_map(outcomes, "toy").axes[0]
     assert [text.get_text() for text in axes.texts] == ["92.5%\n± 31.8%", "–"]
     panels = draw_lengths(outcomes, "toy").axes
+    (bars,) = [container.lines[2][0].get_segments() for container in panels[0].containers]
+    assert bars[0][:, 1] == pytest.approx([0.925 - 0.3176, 1.0], abs=1e-3)  # not above all
     ((x, y),) = [container.lines[0].get_data() for container in panels[0].containers]
     assert list(x) == [41, 82, 164] and y == pytest.approx([0.925, 0.4625, 0.1]) and not panels[1].containers
 

@@ -76,6 +76,13 @@ def draw_lengths(outcomes: Sequence[CellOutcome], title: str) -> Figure:
     return figure
 
 
+def bar(found: Interval) -> tuple[float, float]:
+    """How far an interval reaches below and above its mean; none reaches beyond 0 and 1."""
+    if math.isnan(found.high):
+        return 0.0, 0.0
+    return found.mean - max(0.0, found.low), min(1.0, found.high) - found.mean
+
+
 def draw_panel(panel, outcomes: Sequence[CellOutcome], mixers: Sequence[str]) -> None:
     """The curves of one task."""
     lengths = {}
@@ -86,8 +93,8 @@ def draw_panel(panel, outcomes: Sequence[CellOutcome], mixers: Sequence[str]) ->
         lengths |= {length: None for length, _ in known}
         if known:
             x, values = zip(*known, strict=True)
-            half = [0 if math.isnan(value.high) else value.high - value.mean for value in values]
-            panel.errorbar(x, [value.mean for value in values], yerr=half, capsize=3, color=f"C{place % 10}",
+            panel.errorbar(x, [value.mean for value in values], yerr=np.transpose([*map(bar, values)]), capsize=3,
+                           color=f"C{place % 10}",
                            marker=MARKS[place % len(MARKS)], label=label(one.cell.mixer))
     panel.axhline(outcomes[0].cell.guess, color="black", linestyle=":", linewidth=1, label="a constant guess")
     panel.set(xscale="log", xlabel="tokens of a row", ylim=(-0.03, 1.05))
