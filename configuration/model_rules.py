@@ -19,6 +19,7 @@ from configuration.checks import (
     rotated_channels,
     words_of,
 )
+from configuration.mistakes import nearest
 from configuration.recurrent import PLAIN_RECURRENT, RECURRENT
 from configuration.sharing import check_sharing
 from configuration.stacks import check_encoder, check_stack
@@ -170,7 +171,7 @@ def resolve_kinds(cfg: Any, layer_kind: type) -> dict[str, Any]:
     for kind in dict.fromkeys(cfg.layers):
         if kind not in cfg.kinds and kind != "base" and kind not in mixers:
             remedy = "put spaces between kinds" if "," in kind else \
-                f"describe it in kinds, or use base or a mixer ({', '.join(mixers)})"
+                f"describe it in kinds, or use base or a mixer{nearest(kind, mixers)}"
             raise ValueError(f"layers={words_of(cfg.layers)} names {kind}, which is not a kind: {remedy}")
         try:
             changes = cfg.kinds.get(kind, {} if kind == "base" else {"mixer": kind})
