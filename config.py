@@ -21,7 +21,7 @@ from configuration.checks import (
     require_positive,
     rotated_channels,
 )
-from configuration.recurrent import MinGruConfig
+from configuration.recurrent import MinGruConfig, Rwkv7Config
 from configuration.stacks import encoder_of, require_both_ways
 from configuration.storage import load, save_config
 from configuration.tree import build, diff, flat, get, override, replace, to_dict
@@ -30,12 +30,12 @@ from configuration.units import parse_bytes, parse_seconds
 __all__ = [
     "CHECKED", "AlibiConfig", "AttentionConfig", "AttnresConfig", "BigramConfig", "ClampedGluConfig", "Config",
     "DataConfig", "EngramConfig", "HrmConfig", "HyperConfig", "LatentConfig", "LayerConfig", "LoopConfig",
-    "MinGruConfig", "ModelConfig", "MoeConfig", "NgptConfig", "RopeConfig", "SampleConfig", "SinusoidalConfig", "T5Config",
+    "MinGruConfig", "ModelConfig", "MoeConfig", "NgptConfig", "RopeConfig", "Rwkv7Config", "SampleConfig", "SinusoidalConfig", "T5Config",
     "TokenizerConfig", "TrainConfig", "diff", "flags", "flat", "from_dict", "get", "load_config", "override",
     "parse_bytes", "parse_seconds", "replace", "require_both_ways", "rotated_channels", "save_config", "to_dict",
 ]
 
-Mixer = Literal["attention", "latent", "min_gru", "none"]
+Mixer = Literal["attention", "latent", "min_gru", "rwkv7", "none"]
 Mlp = Literal["mlp", "glu", "clamped_glu", "scaled_glu", "moe", "none"]
 Cross = Literal["attention", "none"]
 Branch = Literal["mixer", "mlp"]
@@ -366,7 +366,7 @@ class ModelConfig:
     vocab_multiple_of: int = 1  # round the vocabulary up to a multiple of this, for speed on GPUs
     max_seq_len: int = 256  # length of the context in tokens (t)
 
-    mixer: Mixer = "attention"  # how information moves between positions: attention, latent arXiv:2405.04434, or a recurrence over the text: min_gru arXiv:2410.01201
+    mixer: Mixer = "attention"  # how information moves between positions: attention, latent arXiv:2405.04434, or a recurrence over the text: min_gru arXiv:2410.01201, rwkv7 arXiv:2503.14456
     cross: Cross = "none"  # attention to a source beside the text, between mixer and mlp; by kinds in some layers only. arXiv:1706.03762
     encoder_layers: int | None = None  # layers of an encoder that makes the source: the same flags without cross, not causal; it shares the embedding. None = the source comes from elsewhere
     mlp: Mlp = "mlp"  # mlp: two matrices; glu: three, gated; clamped_glu: gated and limited, with activation=quick_gelu that of gpt-oss; scaled_glu: with a learned scale for each hidden unit (nGPT); moe: a mixture of experts; none
@@ -387,6 +387,7 @@ class ModelConfig:
     attention: AttentionConfig = field(default_factory=AttentionConfig)  # mixer=attention or latent, and cross=attention
     latent: LatentConfig = field(default_factory=LatentConfig)  # mixer=latent: multi-head latent attention. arXiv:2405.04434
     min_gru: MinGruConfig = field(default_factory=MinGruConfig)  # mixer=min_gru
+    rwkv7: Rwkv7Config = field(default_factory=Rwkv7Config)  # mixer=rwkv7
     rope: RopeConfig = field(default_factory=RopeConfig)  # position=rope
     alibi: AlibiConfig = field(default_factory=AlibiConfig)  # position=alibi
     clamped_glu: ClampedGluConfig = field(default_factory=ClampedGluConfig)  # mlp=clamped_glu, or experts of that kind
@@ -425,6 +426,7 @@ class ModelConfig:
     canon: tuple[CanonPlace, ...] = ()  # places in which a short causal convolution adds earlier tokens (Canon layers): before the mixer (A), on queries, keys and values (qkv, B), before the mlp (C), before its nonlinearity (hidden, D). Allen-Zhu 2025, Physics of Language Models 4.1
     canon_len: int = 4  # tokens of it
     token_shift: tuple[Branch, ...] = ()  # branches whose input is mixed with that of the token before, by a learned share of each channel. arXiv:2305.13048
+    token_shift_power: float = 1.0  # this share is 1 - (i / d)^((1 - l / num_layers)^power) at first, for channel i of layer l, from 0 (4 in the MLPs of RWKV-7)
     smear: bool = False  # add the embedding of the token before, by a learned gate, as in nanochat
     skip_to_embedding: bool = False  # before each layer x becomes a x + b x_0, with the embedding x_0 and two learned numbers of the layer, 1 and 0 at first, as in nanochat
     embed_dropout: float = 0.0  # probability of dropping a channel of the embedding

@@ -59,6 +59,18 @@ PRESETS: dict[str, Mapping[str, Mapping[str, Any]]] = {
         },
         "train": ADAMW | {"lr": 1.5e-3, "weight_decay": 0.0, "warmup_steps": 0, "min_lr_ratio": 0.0},
     },
+    # RWKV-7, Peng et al. 2025, arXiv:2503.14456: the World model of 0.1B, trained as the authors' script for this size
+    # does. Matrices are drawn from a normal distribution where the authors draw orthogonal ones
+    "rwkv7": {
+        "model": PLAIN_MODEL | {
+            "dim": 768, "num_layers": 12, "hidden_dim": 3072, "vocab_size": 65536, "max_seq_len": 4096,
+            "mixer": "rwkv7", "rwkv7.num_heads": 12, "rwkv7.head_dim": 64, "rwkv7.decay_rank": 64,
+            "rwkv7.rate_rank": 64, "rwkv7.value_rank": 32, "rwkv7.gate_rank": 128, "rwkv7.norm_eps": 64e-5,
+            "activation": "relu2", "token_shift": ("mlp",), "token_shift_power": 4.0, "norm_bias": True,
+            "embed_norm": True, "position": "none", "init": "fan_in", "out_init": "zero",
+        },
+        "train": ADAMW | {"lr": 8e-4, "beta2": 0.99, "adam_eps": 1e-18, "min_lr_ratio": 0.0375, "warmup_steps": 10},
+    },
     # characters of a small text, at nanoGPT's CPU size with newer methods: reaches the loss of nanoGPT's recipe after
     # 250,000 tokens in place of 1,536,000 (experiments/benchmark.py tokens-to-loss)
     "char": {
@@ -152,6 +164,8 @@ ABOUT: dict[str, About] = {
     **{name: about for family in EVERY_FAMILY for name, about in family.about.items()},
     "grok1": About("eight experts, norms on both sides of a branch, capped scores", 2024, "xai-org/grok-1"),
     "ngpt": About("the stream, queries, keys and matrices have length 1; no norm learns", 2024, "arXiv:2410.01131"),
+    "rwkv7": About("a state that takes out what it reads; gates of few numbers, shifted tokens", 2025,
+                   "arXiv:2503.14456"),
     "char": About("characters of a small text, by newer methods than nanogpt-char", None, "this project"),
     "nanogpt-char": About("characters of a small text: nanoGPT's recipe for a CPU", 2022, "karpathy/nanoGPT"),
     "babyjoey": About("JoeyLLM at its smallest, on tweets", None, "Southern Cross AI"),

@@ -138,6 +138,7 @@ LAYER_ACTS: dict[tuple[str, ...], Acts] = {
     ("attention.key_offset",): ("a mixer is attention with keys of its own", lambda c: PLACES["qkv"](c)),
     ("token_shift",): ("a layer has the branches that it names",
                        lambda c: all(getattr(c, name) != "none" for name in c.token_shift)),
+    ("token_shift_power",): ("token_shift is given", lambda c: bool(c.token_shift)),
     ("canon_len",): ("canon is given", lambda c: bool(c.canon)),
     ("moe.shared_gate",): ("moe.shared_dim is given", lambda c: c.moe.shared_dim is not None),
     ("moe.margin",): ("moe.scores is sparsemixer", lambda c: c.moe.scores == "sparsemixer"),

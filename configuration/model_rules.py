@@ -61,7 +61,7 @@ PLAIN_MODEL: dict[str, Any] = {
     "pointer": False, "pointer_dim": 64,
     "tie_embeddings": False, "embed_scale": 1.0, "logit_softcap": None, "logit_scale": 1.0, "token_scale": False,
     "residual_scale": 1.0, "layer_scale": None, "drop_branch": 0.0, "canon": (), "canon_len": 4,
-    "skip_to_embedding": False, "token_shift": (), "smear": False,
+    "skip_to_embedding": False, "token_shift": (), "token_shift_power": 1.0, "smear": False,
     "memory": "none", "bigram.factor": 5, "bigram.start": 0.1, "engram.max_n": 3, "engram.num_heads": 4,
     "engram.head_dim": 16, "engram.rows": 4096, "engram.conv_len": 4, "engram.seed": 0, "engram.eos_id": None,
     "engram.norm_eps": 1e-6,

@@ -29,6 +29,42 @@ class MinGruConfig:
         require_positive(self, "expand")
 
 
+@flags
+class Rwkv7Config:
+    """The numbers of mixer=rwkv7."""
+
+    num_heads: int = 4  # heads (h), each with a state
+    head_dim: int | None = None  # width of a head's keys and values (n); None = dim / num_heads, rounded down
+    decay_rank: int | None = None  # numbers that a token's decays come from; None = 2.5 sqrt(dim), in steps of 32
+    rate_rank: int | None = None  # numbers for how much of what it reads it takes out; None = as decay_rank
+    value_rank: int | None = None  # numbers for the share of the first layer's values; None = 1.7 sqrt(dim), likewise
+    gate_rank: int | None = None  # numbers that its gate comes from; None = 5 sqrt(dim), likewise
+    norm_eps: float = 64e-5  # of the norm of each head's output
+
+    def width(self, dim: int) -> int:
+        """The width of a head."""
+        return max(1, dim // self.num_heads) if self.head_dim is None else self.head_dim
+
+    def ranks(self, dim: int) -> dict[str, int]:
+        usual = {"decay": 2.5, "rate": 2.5, "value": 1.7, "gate": 5.0}
+        return {name: getattr(self, f"{name}_rank") or max(32, 32 * round(factor * dim**0.5 / 32))
+                for name, factor in usual.items()}
+
+    def axes(self, dim: int) -> dict[str, int]:
+        width = self.width(dim)
+        return {"h": self.num_heads, "n": width, "i": self.num_heads * width}
+
+    def resized(self, factor: float) -> dict[str, int | None]:
+        ranks = {name: rank and max(8, 8 * round(rank * factor**0.5 / 8)) for name, rank in (
+            (name, getattr(self, name)) for name in ("decay_rank", "rate_rank", "value_rank", "gate_rank"))}
+        heads = (self.num_heads, None) if self.head_dim is None else heads_at(self.num_heads, self.head_dim, factor)
+        return ranks | dict(zip(("num_heads", "head_dim"), heads, strict=True))
+
+    def __post_init__(self):
+        require_positive(self, "num_heads", "head_dim", "decay_rank", "rate_rank", "value_rank", "gate_rank",
+                         "norm_eps")
+
+
 def heads_at(num_heads: int, head_dim: int, factor: float) -> tuple[int, int]:
     """The number of heads and their width if all of them together are `factor` as wide: narrower if they are few."""
     inner = num_heads * head_dim * factor
@@ -40,6 +76,7 @@ def heads_at(num_heads: int, head_dim: int, factor: float) -> tuple[int, int]:
 # word of `mixer` -> its group
 RECURRENT = {
     "min_gru": MinGruConfig,
+    "rwkv7": Rwkv7Config,
 }
 
 # the defaults as they stand here, for the plain choices in model_rules.py

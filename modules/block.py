@@ -141,7 +141,7 @@ def _convolved(name: str, part: nn.Module, cfg: LayerConfig) -> nn.Module:
     if name == "mlp" and "hidden" in cfg.canon:
         part = ConvolvedHidden(part, cfg.hidden_width, length=cfg.canon_len)
     if name in cfg.token_shift:
-        part = Convolved(part, TokenShift(cfg.dim, depth=cfg.index / cfg.model.num_layers))
+        part = Convolved(part, TokenShift(cfg.dim, depth=cfg.index / cfg.model.num_layers, power=cfg.token_shift_power))
     return Convolved(part, ShortConv(cfg.dim, length=cfg.canon_len)) if name in cfg.canon else part
 
 

@@ -16,8 +16,10 @@ from configuration.recurrent import RECURRENT
 from model import Model
 from modules.block import Block, ParallelBlock
 from modules.masks import Pattern
+from modules.residuals.wiring import way_to_call
+from modules.short_conv import Convolved
 from modules.sizes import idle_parameters
-from modules.stream import Context
+from modules.stream import Context, Stream
 from tools import unfilled
 
 VOCAB_SIZE = 4096  # if the tokenizer decides
@@ -35,18 +37,19 @@ def whole(cfg: Config) -> ModelConfig:
         "vocab_size": cfg.tokenizer.vocab_size or VOCAB_SIZE})
 
 
-def one_pattern(cfg: ModelConfig) -> Model:
-    """The model with one pattern of layers, without memory: its layers are all that there are."""
+def one_pattern(cfg: ModelConfig, *, times: int = 1) -> Model:
+    """The model with its pattern of layers so often, without memory."""
     with unfilled():
-        return Model(override(cfg, {"num_layers": len(cfg.layers)}))
+        return Model(override(cfg, {"num_layers": times * len(cfg.layers)}))
 
 
 def num_parameters(cfg: Config) -> tuple[int, int]:
     """All parameters, shared ones once; and those that one token uses."""
-    model = one_pattern(whole(cfg))
+    period = len(cfg.model.layers)
+    model = one_pattern(whole(cfg), times=2 if cfg.model.num_layers >= 2 * period else 1)
     blocks = [(sum(parameter.numel() for parameter in block.parameters()), idle_parameters(block))
               for block in model.blocks]
-    more = [blocks[i % len(blocks)] for i in range(len(blocks), cfg.model.num_layers)]
+    more = [blocks[-period:][i % period] for i in range(len(blocks), cfg.model.num_layers)]
     total = model.num_parameters() + sum(number for number, _ in more)
     encoder = 0 if model.encoder is None else idle_parameters(model.encoder)
     return total, total - sum(idle for _, idle in blocks + more) - encoder
@@ -77,17 +80,21 @@ def state_bytes(cfg: ModelConfig) -> int:
         return 0
     with unfilled():
         blocks = one_pattern(override(cfg, {"vocab_size": 1})).blocks
-        sizes = [bytes_of_state(block["mixer"].branch) if cfg.at(i).mixer in RECURRENT else 0
-                 for i, block in enumerate(blocks)]
+        sizes, stream = [], Stream(torch.empty(1, 1, cfg.dim))
+        for i, block in enumerate(blocks):
+            recurrent = cfg.at(i).mixer in RECURRENT
+            size, stream = bytes_of_state(block["mixer"].branch, stream) if recurrent else (0, stream)
+            sizes.append(size)
     return sum(sizes[i % len(sizes)] for i in range(cfg.num_layers))
 
 
-def bytes_of_state(mixer: nn.Module) -> int:
-    """Of a mixer without memory, after one token."""
+def bytes_of_state(mixer: nn.Module, stream: Stream) -> tuple[int, Stream]:
+    """Of a mixer without memory, after one token; and what it gives to later layers."""
+    while isinstance(mixer, Convolved):
+        mixer = mixer.part
     cache = mixer.make_cache(1)
-    x = torch.empty(1, 1, mixer.out.out_features)
-    mixer(x, Context(torch.zeros(1, dtype=torch.int64)), cache)
-    return sum(part.nbytes for part in cache.tensors())
+    _, stream = way_to_call(mixer)(mixer, stream.x, stream, Context(torch.zeros(1, dtype=torch.int64)), cache)
+    return sum(part.nbytes for part in cache.tensors()), stream
 
 
 def source_bytes(cfg: ModelConfig) -> int:

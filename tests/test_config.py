@@ -28,6 +28,7 @@ from config import (
 )
 from configuration.mistakes import nearest
 from configuration.model_rules import PLAIN_MODEL
+from configuration.recurrent import RECURRENT
 from configuration.tree import flag_names, nested
 from presets import PRESETS, load_preset, parse_command_line, tiny
 
@@ -345,7 +346,9 @@ def test_tiny_keeps_every_choice(preset):
              "attention.head_dim", "hidden_dim", "vocab_size", "max_seq_len", "attention.window", "attention.chunk",
              "moe.num_experts", "moe.top_k", "moe.num_groups", "moe.top_groups", "moe.shared_dim"} | {
                  f"latent.{name}" for name in (
-                 "kv_rank", "q_rank", "nope_dim", "rope_dim", "v_dim")}
+                 "kv_rank", "q_rank", "nope_dim", "rope_dim", "v_dim")} | {
+                 f"{word}.{name}" for word, group in RECURRENT.items() if hasattr(group, "resized")
+                 for name in group().resized(1.0)}
     changed = diff(cfg, small)
     if len(cfg.layers) == cfg.num_layers:  # said one by one: fewer of each kind
         assert set(small.layers) == set(changed.pop("layers", ((), cfg.layers))[1])

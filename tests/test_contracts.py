@@ -49,6 +49,9 @@ VARIANTS |= {
     "minGRU and attention, shifted, parallel": {"layers": ("min_gru", "base"), "kinds": {"min_gru": {
         "mixer": "min_gru", "token_shift": ("mixer",), "min_gru.expand": 1.5}}, "num_layers": 3,
         "residual": "parallel"},
+    "RWKV-7 after attention, wide heads, shifted": {
+        "layers": ("base", "rwkv7", "rwkv7"), "num_layers": 3, "rwkv7.head_dim": 10, "rwkv7.num_heads": 2,
+        "rwkv7.value_rank": 5, "token_shift": ("mlp",), "token_shift_power": 4.0, "norm": "layer", "norm_bias": True},
     "one key/value head": {"attention.num_kv_heads": 1},
     "two key/value heads": {"attention.num_kv_heads": 2},
     "wide heads": {"attention.head_dim": 10},
@@ -438,8 +441,12 @@ YARN = {"rope.scaling": "yarn", "rope.factor": 4.0, "rope.original_len": 30, "ro
         "rope.beta_fast": 8.0, "rope.beta_slow": 0.5, "attention.head_dim": 16}
 LLAMA3 = {"rope.scaling": "llama3", "rope.factor": 4.0, "rope.original_len": 30, "rope.theta": 100.0}
 MOE, LATENT, BIGRAM = {"mlp": "moe"}, {"mixer": "latent"}, {"memory": "bigram"}
+RWKV7 = {"mixer": "rwkv7"}
 OTHER: dict[str, tuple[Any, dict[str, Any]]] = {
     "min_gru.expand": (1.0, {"mixer": "min_gru"}), "min_gru.start": (3.0, {"mixer": "min_gru"}),
+    **{f"rwkv7.{name}": (value, RWKV7) for name, value in {
+        "num_heads": 3, "head_dim": 5, "decay_rank": 5, "rate_rank": 5, "value_rank": 5, "gate_rank": 5,
+        "norm_eps": 0.1}.items()},
     "latent.kv_rank": (20, LATENT), "latent.q_rank": (10, LATENT), "latent.nope_dim": (10, LATENT),
     "latent.rope_dim": (8, LATENT), "latent.v_dim": (10, LATENT), "latent.bias": (True, LATENT),
     "latent.norm_eps": (0.1, LATENT),
@@ -486,7 +493,8 @@ OTHER: dict[str, tuple[Any, dict[str, Any]]] = {
     "attention.stride": (4, {"attention.window": 3}), "attention.global_tokens": (2, {"attention.window": 3}),
     "attention.exclusive": (True, {}), "layer_scale": (0.1, {}), "drop_branch": (0.9, {}),
     "skip_to_embedding": (True, {}), "canon": (("mlp",), {}), "canon_len": (3, {"canon": ("mixer",)}),
-    "token_shift": (("mlp",), {}), "attention.key_offset": (True, {}), "smear": (True, {}),
+    "token_shift": (("mlp",), {}), "token_shift_power": (4.0, {"token_shift": ("mlp",)}),
+    "attention.key_offset": (True, {}), "smear": (True, {}),
     "attention.temperature_scale": (0.9, {"attention.temperature_scale": 0.5, "attention.temperature_len": 3}),
     "attention.temperature_len": (3, {"attention.temperature_scale": 0.5}),
     "attention.temperature_first": (1, {"attention.temperature_scale": 0.5, "attention.temperature_len": 3}),

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from config import ModelConfig, flat, load_config, override
+from configuration.recurrent import RECURRENT
 from configuration.units import parse_count
 from data import Batch
 from experiments.benchmarks import gallery_table
@@ -30,7 +31,8 @@ SCALABLE = [name for name in PRESETS if not name.startswith(EMPTY)]
 SIZES = {"dim", "num_layers", "encoder_layers", "hidden_dim", "vocab_size", "max_seq_len", "rope.original_len",
          "moe.shared_dim", "attention.temperature_len"} | {
     f"attention.{name}" for name in ("num_heads", "num_kv_heads", "head_dim", "window", "chunk", "scale")} | {
-    f"latent.{name}" for name in ("kv_rank", "q_rank", "nope_dim", "rope_dim", "v_dim")}
+    f"latent.{name}" for name in ("kv_rank", "q_rank", "nope_dim", "rope_dim", "v_dim")} | {
+    f"{word}.{name}" for word, group in RECURRENT.items() if hasattr(group, "resized") for name in group().resized(1.0)}
 
 
 def heads_to_a_group(cfg: ModelConfig) -> float:
@@ -148,7 +150,7 @@ def run(*words: str) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, "presets.py", *words], cwd=ROOT, capture_output=True, text=True)
 
 
-@pytest.mark.parametrize("preset", ["gpt2", "gemma3", "tales", "phi", "ladder-01-bigram"])
+@pytest.mark.parametrize("preset", ["gpt2", "gemma3", "tales", "phi", "rwkv7", "ladder-01-bigram"])
 def test_parameters_are_counted_from_one_pattern_of_layers(preset):
     cfg = load_preset(preset)
     whole = gallery.whole(cfg)

@@ -62,7 +62,7 @@ CASES: dict[str, dict[str, Any]] = {
                 "model.moe.shared_dim": 96, "model.moe.balance_loss": 0.01, "model.moe.balance_bias": True},
     "latent": {"model.mixer": "latent", "model.dim": 256, "model.num_layers": 6, "model.latent.q_rank": 96,
                "model.latent.kv_rank": 64, "model.attention.num_heads": 8, "model.max_seq_len": 512},
-    "recurrent": {"model.layers": ("min_gru", "attention"), "model.dim": 192, "model.num_layers": 4,
+    "recurrent": {"model.layers": ("min_gru", "rwkv7", "attention", "rwkv7"), "model.dim": 192, "model.num_layers": 4,
                   "model.max_seq_len": 512},
     "streams": {"model.residual": "hyper", "model.dim": 192, "model.num_layers": 4},
     "constrained streams": {"model.residual": "mhc", "model.dim": 192, "model.num_layers": 4, "train.batch_size": 4},

@@ -18,6 +18,7 @@ from configuration.sharing import shares
 from modules.mixers.attention import Attention
 from modules.mixers.latent import LatentAttention
 from modules.mixers.min_gru import MinGRU
+from modules.mixers.rwkv7 import RWKV7
 from modules.mixers.sharing import SharingAttention
 
 
@@ -33,5 +34,6 @@ MIXERS = {
     "attention": AttentionByFlags,
     "latent": LatentAttention,
     "min_gru": MinGRU,
+    "rwkv7": RWKV7,
     "none": None,
 }
