@@ -4,6 +4,7 @@
     decayed_attention   S_t = diag(e^{g_t}) S_{t-1} + k_t v_t^T,  y_t = S_t^T q_t
     delta_rule          the same with k_t (v_t - S^T k_t)^T: what is written replaces what was read
     erase_and_write     the same, what is read of S being chosen by a vector of its own
+    ema                 h_t = q h_{t-1} + p x_t,  y_t = Re sum(gamma h_t), with complex numbers that no token changes
     low_rank_rule       S_t = diag(e^{g_t}) S_{t-1} + w_t (S_{t-1}^T e_t)^T + k_t v_t^T
 
 Each works on a whole row at once, in time linear in its length, takes the state before the row (None = zeros) and
@@ -17,5 +18,6 @@ next. Padding needs no run of its own: zeros (v, b or k) add nothing to a state,
 from modules.scans.decayed import decayed_attention
 from modules.scans.delta import delta_rule, erase_and_write, low_rank_rule
 from modules.scans.diagonal import diagonal_scan
+from modules.scans.ema import ema
 
-__all__ = ["decayed_attention", "delta_rule", "diagonal_scan", "erase_and_write", "low_rank_rule"]
+__all__ = ["decayed_attention", "delta_rule", "diagonal_scan", "ema", "erase_and_write", "low_rank_rule"]
