@@ -59,6 +59,18 @@ PRESETS: dict[str, Mapping[str, Mapping[str, Any]]] = {
         },
         "train": ADAMW | {"lr": 1.5e-3, "weight_decay": 0.0, "warmup_steps": 0, "min_lr_ratio": 0.0},
     },
+    # Megalodon, Ma et al. 2024, arXiv:2404.08801: the model of 7.3B in XuezheMax/megalodon. Its two maps to the stream
+    # are one here, of what both read
+    "megalodon": {
+        "model": PLAIN_MODEL | {
+            "dim": 4096, "num_layers": 32, "hidden_dim": 8192, "vocab_size": 32000, "max_seq_len": 32768,
+            "mixer": "cema", "cema.state_dim": 16, "cema.num_heads": 4, "cema.qk_dim": 1024, "cema.value_dim": 8192,
+            "cema.chunk": 2048, "cema.norm_groups": 64, "cema.norm_eps": 1e-5, "final_norm_groups": 64,
+            "residual": "two_hop", "mlp": "glu", "activation": "silu", "norm_bias": True, "rope.layout": "interleaved",
+            "init": "fan_in",
+        },
+        "train": ADAMW | {"lr": 3.5e-4, "warmup_steps": 2500},
+    },
     # RWKV-7, Peng et al. 2025, arXiv:2503.14456: the World model of 0.1B, trained as the authors' script for this size
     # does. Matrices are drawn from a normal distribution where the authors draw orthogonal ones
     "rwkv7": {
@@ -164,6 +176,8 @@ ABOUT: dict[str, About] = {
     **{name: about for family in EVERY_FAMILY for name, about in family.about.items()},
     "grok1": About("eight experts, norms on both sides of a branch, capped scores", 2024, "xai-org/grok-1"),
     "ngpt": About("the stream, queries, keys and matrices have length 1; no norm learns", 2024, "arXiv:2410.01131"),
+    "megalodon": About("complex moving averages, then attention within chunks; norms over time", 2024,
+                       "arXiv:2404.08801"),
     "rwkv7": About("a state that takes out what it reads; gates of few numbers, shifted tokens", 2025,
                    "arXiv:2503.14456"),
     "char": About("characters of a small text, by newer methods than nanogpt-char", None, "this project"),

@@ -7,9 +7,52 @@ gives the numbers that change with the width of a model, at another width: see f
 
 import math
 from dataclasses import fields
+from typing import Any
 
 from configuration.checked import flags
 from configuration.checks import require_positive
+
+
+@flags
+class CemaConfig:
+    """The numbers of mixer=cema."""
+
+    state_dim: int = 16  # moving averages of a channel (n)
+    num_heads: int = 1  # heads (h) of the attention within chunks
+    qk_dim: int | None = None  # width of the queries, and of the keys, of all heads; None = dim / 4
+    value_dim: int | None = None  # width of the values of all heads (i); None = 2 dim
+    chunk: int = 2048  # tokens of a chunk: a query attends within its own
+    norm_groups: int = 4  # groups of channels whose statistics, over all tokens so far, normalise the input
+    norm_eps: float = 1e-5  # of its norms
+
+    def qk_width(self, dim: int) -> int:
+        pairs = 2 * self.num_heads
+        return max(pairs, dim // 4 // pairs * pairs) if self.qk_dim is None else self.qk_dim
+
+    def value_width(self, dim: int) -> int:
+        return max(1, 2 * dim // self.num_heads) * self.num_heads if self.value_dim is None else self.value_dim
+
+    def axes(self, dim: int) -> dict[str, int]:
+        return {"h": self.num_heads, "n": self.state_dim, "i": self.value_width(dim)}
+
+    def resized(self, factor: float) -> dict[str, int | None]:
+        num_heads = max(1, round(self.num_heads * factor))
+        unit = 8 * num_heads
+        widths = {name: width and max(unit, unit * round(width * factor / unit)) for name, width in (
+            ("qk_dim", self.qk_dim), ("value_dim", self.value_dim))}
+        return widths | {"num_heads": num_heads, "norm_groups": min(self.norm_groups, 8)}  # 8 divides any width
+
+    def check_widths(self, cfg: Any) -> None:
+        """Raise ValueError if the groups or heads do not divide the widths."""
+        if cfg.dim % self.norm_groups:
+            raise ValueError(f"cema.norm_groups={self.norm_groups} does not divide dim={cfg.dim}: choose a divisor")
+        for name in ("qk_dim", "value_dim"):
+            if (getattr(self, name) or 0) % self.num_heads:
+                raise ValueError(f"cema.num_heads={self.num_heads} does not divide cema.{name}={getattr(self, name)}: "
+                                 "choose a divisor")
+
+    def __post_init__(self):
+        require_positive(self, "state_dim", "num_heads", "qk_dim", "value_dim", "chunk", "norm_groups", "norm_eps")
 
 
 @flags
@@ -75,6 +118,7 @@ def heads_at(num_heads: int, head_dim: int, factor: float) -> tuple[int, int]:
 
 # word of `mixer` -> its group
 RECURRENT = {
+    "cema": CemaConfig,
     "min_gru": MinGruConfig,
     "rwkv7": Rwkv7Config,
 }

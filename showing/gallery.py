@@ -14,7 +14,7 @@ from configuration.command_line import spell_value
 from configuration.model_rules import IN_EMBEDDING, PLAIN_MODEL
 from configuration.recurrent import RECURRENT
 from model import Model
-from modules.block import Block, ParallelBlock
+from modules.block import Block, ParallelBlock, TwoHopBlock
 from modules.masks import Pattern
 from modules.residuals.wiring import way_to_call
 from modules.short_conv import Convolved
@@ -78,21 +78,21 @@ def state_bytes(cfg: ModelConfig) -> int:
     """What recurrent mixers keep of a text of any length, and the short convolutions within them."""
     if not any(layer.mixer in RECURRENT for layer in cfg.by_kind.values()):
         return 0
-    with unfilled():
-        blocks = one_pattern(override(cfg, {"vocab_size": 1})).blocks
-        sizes, stream = [], Stream(torch.empty(1, 1, cfg.dim))
+    blocks = one_pattern(override(cfg, {"vocab_size": 1})).blocks
+    with torch.device("meta"):
+        sizes, stream = [], Stream(torch.empty(1, 1, cfg.dim, dtype=torch.bfloat16))
         for i, block in enumerate(blocks):
             recurrent = cfg.at(i).mixer in RECURRENT
-            size, stream = bytes_of_state(block["mixer"].branch, stream) if recurrent else (0, stream)
+            size, stream = bytes_of_state(block["mixer"].branch, stream, cfg.max_seq_len) if recurrent else (0, stream)
             sizes.append(size)
     return sum(sizes[i % len(sizes)] for i in range(cfg.num_layers))
 
 
-def bytes_of_state(mixer: nn.Module, stream: Stream) -> tuple[int, Stream]:
+def bytes_of_state(mixer: nn.Module, stream: Stream, max_len: int) -> tuple[int, Stream]:
     """Of a mixer without memory, after one token; and what it gives to later layers."""
     while isinstance(mixer, Convolved):
         mixer = mixer.part
-    cache = mixer.make_cache(1)
+    cache, mixer = mixer.make_cache(max_len), mixer.bfloat16()
     _, stream = way_to_call(mixer)(mixer, stream.x, stream, Context(torch.zeros(1, dtype=torch.int64)), cache)
     return sum(part.nbytes for part in cache.tensors()), stream
 
@@ -188,7 +188,7 @@ def layer_lines(cfg: LayerConfig, block: Block) -> list[str]:
     """What a layer computes: the formula of its wiring, and the numbers of each branch."""
     words = {name: f"cross-{cfg.cross}" if name == "cross" else getattr(cfg, name) for name in block.branches}
     numbers = {name: f"{word}: {', '.join(details(cfg, name, word))}" for name, word in words.items()}
-    if isinstance(block, ParallelBlock):
+    if isinstance(block, ParallelBlock | TwoHopBlock):
         text = formula(block)
         for name, word in words.items():
             text = text.replace(f"{name}(", f"{word}(")

@@ -52,6 +52,12 @@ VARIANTS |= {
     "RWKV-7 after attention, wide heads, shifted": {
         "layers": ("base", "rwkv7", "rwkv7"), "num_layers": 3, "rwkv7.head_dim": 10, "rwkv7.num_heads": 2,
         "rwkv7.value_rank": 5, "token_shift": ("mlp",), "token_shift_power": 4.0, "norm": "layer", "norm_bias": True},
+    "as Megalodon, chunks": {
+        "layers": ("cema", "base"), "num_layers": 3, "kinds": {"cema": {"mixer": "cema"}}, "cema.num_heads": 2,
+        "cema.qk_dim": 8, "cema.value_dim": 10, "cema.chunk": 4, "residual": "two_hop", "final_norm_groups": 3,
+        "rope.layout": "interleaved", "mlp": "glu", "norm": "layer"},
+    "CEMA without positions, shifted": {"mixer": "cema", "position": "none", "token_shift": ("mixer",),
+                                        "residual": "parallel_each", "final_norm_groups": 8, "pointer": True},
     "one key/value head": {"attention.num_kv_heads": 1},
     "two key/value heads": {"attention.num_kv_heads": 2},
     "wide heads": {"attention.head_dim": 10},
@@ -286,8 +292,8 @@ def test_rows_that_leave_a_cache_change_nothing_for_those_that_stay(flags):
 
 @pytest.mark.parametrize("word", RECURRENT)
 def test_the_state_of_a_text_does_not_grow(word):
-    model = small_model(mixer=word)
-    cache, sizes = model.make_cache(13), []
+    model = small_model(mixer=word).bfloat16()
+    cache, sizes = model.make_cache(16), []
     with torch.no_grad():
         for piece in small_tokens().split([4, 1, 8], dim=1):
             model(piece, cache=cache)
@@ -441,9 +447,12 @@ YARN = {"rope.scaling": "yarn", "rope.factor": 4.0, "rope.original_len": 30, "ro
         "rope.beta_fast": 8.0, "rope.beta_slow": 0.5, "attention.head_dim": 16}
 LLAMA3 = {"rope.scaling": "llama3", "rope.factor": 4.0, "rope.original_len": 30, "rope.theta": 100.0}
 MOE, LATENT, BIGRAM = {"mlp": "moe"}, {"mixer": "latent"}, {"memory": "bigram"}
-RWKV7 = {"mixer": "rwkv7"}
+CEMA, RWKV7 = {"mixer": "cema"}, {"mixer": "rwkv7"}
 OTHER: dict[str, tuple[Any, dict[str, Any]]] = {
     "min_gru.expand": (1.0, {"mixer": "min_gru"}), "min_gru.start": (3.0, {"mixer": "min_gru"}),
+    **{f"cema.{name}": (value, CEMA) for name, value in {
+        "state_dim": 5, "num_heads": 3, "qk_dim": 12, "value_dim": 10, "chunk": 5, "norm_groups": 3,
+        "norm_eps": 0.1}.items()}, "final_norm_groups": (3, {}),
     **{f"rwkv7.{name}": (value, RWKV7) for name, value in {
         "num_heads": 3, "head_dim": 5, "decay_rank": 5, "rate_rank": 5, "value_rank": 5, "gate_rank": 5,
         "norm_eps": 0.1}.items()},

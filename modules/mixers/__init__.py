@@ -16,6 +16,7 @@ these rows of the batch, without their first n tokens, which are padding in all 
 from config import LayerConfig
 from configuration.sharing import shares
 from modules.mixers.attention import Attention
+from modules.mixers.cema import CEMA
 from modules.mixers.latent import LatentAttention
 from modules.mixers.min_gru import MinGRU
 from modules.mixers.rwkv7 import RWKV7
@@ -32,6 +33,7 @@ class AttentionByFlags:
 
 MIXERS = {
     "attention": AttentionByFlags,
+    "cema": CEMA,
     "latent": LatentAttention,
     "min_gru": MinGRU,
     "rwkv7": RWKV7,

@@ -18,6 +18,9 @@ class Parts(NamedTuple):
     real: Tensor
     imag: Tensor
 
+    def last(self) -> "Parts":
+        return Parts(self.real[-1], self.imag[-1])
+
     def times(self, other: "Parts") -> "Parts":
         return Parts(self.real * other.real - self.imag * other.imag, self.real * other.imag + self.imag * other.real)
 
@@ -37,6 +40,10 @@ def ema(
         wide, p, gamma = widen(x), widen(p), Parts(*widen(gamma).unbind(-1))
         d, n = p.shape
         h = Parts(*(wide.new_zeros(len(x), 2, d, n) if state is None else widen(state)).unbind(1))
+        if x.shape[1] == 1:
+            h = powers_of(widen(log_decay), widen(angle), 1).last().times(h)
+            h = Parts(h.real + p * wide[:, 0].unsqueeze(-1), h.imag)
+            return gamma.times(h).real.sum(-1).unsqueeze(1).to(x.dtype), torch.stack(h, dim=1)
         t, size = x.shape[1], min(chunk, CHUNK_OF_DOCUMENTS) if runs is not None else chunk
         powers = powers_of(widen(log_decay), widen(angle), min(size, t))
         found, whole = [], t - t % size  # the last chunk may be shorter: states decay whatever the token
