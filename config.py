@@ -22,6 +22,7 @@ from configuration.checks import (
     rotated_channels,
 )
 from configuration.recurrent import (
+    CemaConfig,
     GruConfig,
     Hgrn2Config,
     LstmConfig,
@@ -32,6 +33,7 @@ from configuration.recurrent import (
     MinLstmConfig,
     MlstmConfig,
     RgLruConfig,
+    Rwkv7Config,
     SlstmConfig,
 )
 from configuration.stacks import encoder_of, require_both_ways
@@ -40,16 +42,16 @@ from configuration.tree import build, diff, flat, get, override, replace, to_dic
 from configuration.units import in_bfloat16, parse_bytes, parse_seconds
 
 __all__ = [
-    "CHECKED", "AlibiConfig", "AttentionConfig", "AttnresConfig", "BigramConfig", "ClampedGluConfig", "Config",
-    "DataConfig", "EngramConfig", "GruConfig", "Hgrn2Config", "HrmConfig", "HyperConfig", "LatentConfig", "LayerConfig",
-    "LoopConfig", "LstmConfig", "Mamba2Config", "Mamba3Config", "MambaConfig", "MinGruConfig", "MinLstmConfig",
-    "MlstmConfig", "ModelConfig", "MoeConfig", "NgptConfig", "ProbeConfig", "RgLruConfig", "RopeConfig", "SampleConfig",
-    "SinusoidalConfig", "SlstmConfig", "T5Config", "TokenizerConfig", "TrainConfig", "diff", "flags", "flat",
-    "from_dict", "get", "load_config", "override", "parse_bytes", "parse_seconds", "replace", "require_both_ways",
-    "rotated_channels", "save_config", "to_dict",
+    "CHECKED", "AlibiConfig", "AttentionConfig", "AttnresConfig", "BigramConfig", "CemaConfig", "ClampedGluConfig",
+    "Config", "DataConfig", "EngramConfig", "GruConfig", "Hgrn2Config", "HrmConfig", "HyperConfig", "LatentConfig",
+    "LayerConfig", "LoopConfig", "LstmConfig", "Mamba2Config", "Mamba3Config", "MambaConfig", "MinGruConfig",
+    "MinLstmConfig", "MlstmConfig", "ModelConfig", "MoeConfig", "NgptConfig", "ProbeConfig", "RgLruConfig",
+    "RopeConfig", "Rwkv7Config", "SampleConfig", "SinusoidalConfig", "SlstmConfig", "T5Config", "TokenizerConfig",
+    "TrainConfig", "diff", "flags", "flat", "from_dict", "get", "load_config", "override", "parse_bytes",
+    "parse_seconds", "replace", "require_both_ways", "rotated_channels", "save_config", "to_dict",
 ]
 
-Mixer = Literal["attention", "gru", "hgrn2", "latent", "lstm", "mamba", "mamba2", "mamba3", "min_gru", "min_lstm", "mlstm", "none", "rg_lru", "slstm"]
+Mixer = Literal["attention", "cema", "gru", "hgrn2", "latent", "lstm", "mamba", "mamba2", "mamba3", "min_gru", "min_lstm", "mlstm", "none", "rg_lru", "rwkv7", "slstm"]
 Mlp = Literal["mlp", "glu", "clamped_glu", "scaled_glu", "moe", "none"]
 Cross = Literal["attention", "none"]
 Branch = Literal["mixer", "mlp"]
@@ -60,7 +62,7 @@ ExpertScores = Literal["softmax", "sigmoid", "sparsemixer"]
 GATED = ("glu", "clamped_glu", "scaled_glu")  # of Mlp, those with a third matrix
 Activation = Literal["relu", "relu2", "gelu", "gelu_tanh", "quick_gelu", "silu", "mish", "xielu", "none"]
 Norm = Literal["rms", "layer", "cosine", "l2", "dyt", "none"]
-Residual = Literal["pre", "post", "sandwich", "branch_post", "parallel", "parallel_each", "ngpt", "hyper", "mhc", "attnres", "none"]
+Residual = Literal["pre", "post", "sandwich", "branch_post", "parallel", "parallel_each", "two_hop", "ngpt", "hyper", "mhc", "attnres", "none"]
 Stack = Literal["plain", "loop", "hrm", "unet"]
 QKNorm = Literal["none", "head", "each_head", "full", "unit"]
 OutputGate = Literal["none", "head", "channel"]
@@ -386,13 +388,13 @@ class ModelConfig:
     vocab_multiple_of: int = 1  # round the vocabulary up to a multiple of this, for speed on GPUs
     max_seq_len: int = 256  # length of the context in tokens (t)
 
-    mixer: Mixer = "attention"  # how information moves between positions: attention, latent arXiv:2405.04434, or a recurrence over the text: gru arXiv:1406.1078, hgrn2 arXiv:2404.07904, lstm (Hochreiter & Schmidhuber 1997), mamba arXiv:2312.00752, mamba2 arXiv:2405.21060, mamba3 arXiv:2603.15569, min_gru and min_lstm arXiv:2410.01201, mlstm and slstm arXiv:2405.04517, rg_lru arXiv:2402.19427
+    mixer: Mixer = "attention"  # how information moves between positions: attention, latent arXiv:2405.04434, or a recurrence over the text: cema (moving averages, gru arXiv:1406.1078, hgrn2 arXiv:2404.07904, lstm (Hochreiter & Schmidhuber 1997), mamba arXiv:2312.00752, mamba2 arXiv:2405.21060, mamba3 arXiv:2603.15569, min_gru and min_lstm arXiv:2410.01201, min_gru arXiv:2410.01201, mlstm and slstm arXiv:2405.04517, rg_lru arXiv:2402.19427, rwkv7 arXiv:2503.14456, then attention within chunks; Megalodon) arXiv:2404.08801
     cross: Cross = "none"  # attention to a source beside the text, between mixer and mlp; by kinds in some layers only. arXiv:1706.03762
     encoder_layers: int | None = None  # layers of an encoder that makes the source: the same flags without cross, not causal; it shares the embedding. None = the source comes from elsewhere
     mlp: Mlp = "mlp"  # mlp: two matrices; glu: three, gated; clamped_glu: gated and limited, with activation=quick_gelu that of gpt-oss; scaled_glu: with a learned scale for each hidden unit (nGPT); moe: a mixture of experts; none
     activation: Activation = "relu2"  # nonlinearity of the MLP; glu + silu = SwiGLU. relu2: arXiv:2109.08668; xielu: arXiv:2411.13010
     norm: Norm = "rms"  # rms arXiv:1910.07467, layer arXiv:1607.06450, cosine arXiv:1910.05895, l2 (unit length), dyt arXiv:2503.10622
-    residual: Residual = "pre"  # position of the norms, and how branches join the residual stream; parallel: one norm for all branches, parallel_each: one for each; ngpt: steps on the sphere, arXiv:2410.01131; hyper: several streams, arXiv:2409.19606; mhc: the same with weights that keep their size, arXiv:2512.24880; attnres: attention over what earlier branches gave, arXiv:2603.15031; none = no skip connections
+    residual: Residual = "pre"  # position of the norms, and how branches join the residual stream; parallel: one norm for all branches, parallel_each: one for each; two_hop: the skip of the MLP begins before the mixer, arXiv:2404.08801; ngpt: steps on the sphere, arXiv:2410.01131; hyper: several streams, arXiv:2409.19606; mhc: the same with weights that keep their size, arXiv:2512.24880; attnres: attention over what earlier branches gave, arXiv:2603.15031; none = no skip connections
     position: Position = "rope"  # learned, sinusoidal arXiv:1706.03762, rope arXiv:2104.09864, alibi arXiv:2108.12409, t5 (learned numbers for distances) arXiv:1910.10683
     qk_norm: QKNorm = "head"  # normalise queries and keys per head, per head with a scale of its own for each, over the full projection, or to unit length with one learned scale for both (nGPT). arXiv:2302.05442
     pointer: bool = False  # add attention that copies earlier tokens into the prediction: it moves information too. arXiv:1609.07843
@@ -406,16 +408,18 @@ class ModelConfig:
 
     attention: AttentionConfig = field(default_factory=AttentionConfig)  # mixer=attention or latent, and cross=attention
     latent: LatentConfig = field(default_factory=LatentConfig)  # mixer=latent: multi-head latent attention. arXiv:2405.04434
+    cema: CemaConfig = field(default_factory=CemaConfig)  # mixer=cema
     gru: GruConfig = field(default_factory=GruConfig)  # mixer=gru
     hgrn2: Hgrn2Config = field(default_factory=Hgrn2Config)  # mixer=hgrn2
     lstm: LstmConfig = field(default_factory=LstmConfig)  # mixer=lstm
-    mamba: MambaConfig = field(default_factory=MambaConfig)  # mixer=mamba
     mamba2: Mamba2Config = field(default_factory=Mamba2Config)  # mixer=mamba2
     mamba3: Mamba3Config = field(default_factory=Mamba3Config)  # mixer=mamba3
+    mamba: MambaConfig = field(default_factory=MambaConfig)  # mixer=mamba
     min_gru: MinGruConfig = field(default_factory=MinGruConfig)  # mixer=min_gru
     min_lstm: MinLstmConfig = field(default_factory=MinLstmConfig)  # mixer=min_lstm
     mlstm: MlstmConfig = field(default_factory=MlstmConfig)  # mixer=mlstm
     rg_lru: RgLruConfig = field(default_factory=RgLruConfig)  # mixer=rg_lru
+    rwkv7: Rwkv7Config = field(default_factory=Rwkv7Config)  # mixer=rwkv7
     slstm: SlstmConfig = field(default_factory=SlstmConfig)  # mixer=slstm
     rope: RopeConfig = field(default_factory=RopeConfig)  # position=rope
     alibi: AlibiConfig = field(default_factory=AlibiConfig)  # position=alibi
@@ -440,6 +444,7 @@ class ModelConfig:
     depth_scaled_norms: bool = False  # divide what the norms before the branches of layer l give by sqrt(l), from 1 (LayerNorm scaling). arXiv:2502.05795
     inner_norm: bool = False  # norm within each branch, before its output projection (sub-LN). arXiv:2210.06423
     final_norm: bool = True  # norm before the head
+    final_norm_groups: int | None = None  # groups of channels whose mean and variance over all tokens so far normalise before the head, in place of `norm` (TimestepNorm); None = off. arXiv:2404.08801
     embed_norm: bool = False  # norm after the embedding, as in BLOOM
     skip_first_norm: bool = False  # no norm before the first branch, which reads the embedding as it is, as in ModernBERT
     head_dense: Activation = "none"  # a square matrix, this activation and a norm before the logits, as in BERT and ModernBERT; none = none of these
@@ -455,6 +460,7 @@ class ModelConfig:
     canon: tuple[CanonPlace, ...] = ()  # places in which a short causal convolution adds earlier tokens (Canon layers): before the mixer (A), on queries, keys and values (qkv, B), before the mlp (C), before its nonlinearity (hidden, D). Allen-Zhu 2025, Physics of Language Models 4.1
     canon_len: int = 4  # tokens of it
     token_shift: tuple[Branch, ...] = ()  # branches whose input is mixed with that of the token before, by a learned share of each channel. arXiv:2305.13048
+    token_shift_power: float = 1.0  # this share is 1 - (i / d)^((1 - l / num_layers)^power) at first, for channel i of layer l, from 0 (4 in the MLPs of RWKV-7)
     smear: bool = False  # add the embedding of the token before, by a learned gate, as in nanochat
     smear_dim: int = 12  # first channels of the embedding that this gate reads, at most
     backout: float | None = None  # start of a learned factor on the stream after a middle layer, which is subtracted from the last one before the final norm, as in nanochat; None = off

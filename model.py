@@ -26,14 +26,17 @@ from modules.encoder import Encoder
 from modules.head import Head
 from modules.init import draw_matrices, normalise_matrices
 from modules.mixers.kv_cache import KVCache
+from modules.mixers.recurrent import State
 from modules.norm import norm_maker
 from modules.pointer import Pointer
 from modules.residuals import RESIDUALS
+from modules.residuals.wiring import way_to_call
 from modules.shift import Smear
 from modules.short_conv import ConvCache
 from modules.sizes import axis_sizes, idle_parameters
 from modules.stacks import STACKS, Backout, go_through
 from modules.stream import Context, Source, Stream, make_context, require_source
+from modules.timestep_norm import TimestepNorm
 from tools import LoggingModule, log_io
 
 
@@ -83,7 +86,8 @@ class Model(LoggingModule):
         self.smear = Smear(min(cfg.dim, cfg.smear_dim)) if cfg.smear else None
         self.encoder = Encoder(cfg.encoder, run=self.run) if cfg.encoder_layers else None
         self.blocks = make_blocks(cfg)
-        self.norm = norm_maker(cfg)(cfg.dim) if cfg.final_norm else nn.Identity()
+        self.norm = make_final_norm(cfg)
+        self.call_norm = way_to_call(self.norm)
         self.head = Head.from_config(cfg)
         self.pointer = Pointer(cfg.dim, key_dim=cfg.pointer_dim, vocab_size=cfg.padded_vocab_size,
                                norm=norm_maker(cfg)(cfg.dim)) if cfg.pointer else None
@@ -129,7 +133,8 @@ class Model(LoggingModule):
         if cache is not None:
             cache.length += tokens.shape[1]
         last = self.leave(stream) if self.backout is None else self.backout(self.leave(stream), kept[-1])
-        return Hidden(self.norm(last), kept[0], tokens, context, stream.losses)
+        last, _ = self.call_norm(self.norm, last, stream, context, cache and cache.normalised)
+        return Hidden(last, kept[0], tokens, context, stream.losses)
 
     def embedded(self, tokens: Tensor, context: Context, cache: "Cache | None" = None) -> Tensor:
         """What the layers begin with. Shape: (b, t) -> (b, t, d)."""
@@ -169,7 +174,8 @@ class Model(LoggingModule):
     def make_cache(self, max_len: int) -> "Cache":
         """A cache for `max_len` tokens in each layer; pass it to every forward."""
         return Cache([self.blocks[layer].make_cache(max_len) for layer in self.order()],
-                     self.pointer and self.pointer.make_cache(max_len), self.smear and ConvCache())
+                     self.pointer and self.pointer.make_cache(max_len), self.smear and ConvCache(),
+                     self.norm.make_cache(max_len) if isinstance(self.norm, TimestepNorm) else None)
 
     def init_weights(self) -> None:
         """Initialise every parameter and buffer, e.g. after building on meta and `to_empty`.
@@ -212,17 +218,27 @@ def spell_parameters(model: Model) -> str:
 
 
 class Cache:
-    """What each layer, the pointer and the smear keep of the `length` tokens so far; None = nothing."""
+    """What each layer, the pointer, the smear and the last norm keep of the `length` tokens so far; None = nothing."""
 
-    def __init__(self, layers: list[Caches], copied: KVCache | None, smeared: ConvCache | None):
-        self.layers, self.copied, self.smeared, self.length = layers, copied, smeared, 0
+    def __init__(
+        self, layers: list[Caches], copied: KVCache | None, smeared: ConvCache | None, normalised: State | None,
+    ):
+        self.layers, self.copied, self.smeared, self.normalised, self.length = layers, copied, smeared, normalised, 0
 
     def keep_rows(self, rows: list[int], *, padding: int = 0) -> None:
         """Keep these rows, without their first `padding` tokens, which are padding in all of them."""
         self.length -= padding
-        for part in (*(part for layer in self.layers for part in layer.values()), self.copied, self.smeared):
+        parts = (part for layer in self.layers for part in layer.values())
+        for part in (*parts, self.copied, self.smeared, self.normalised):
             if part is not None:
                 part.keep_rows(rows, padding=padding)
+
+
+def make_final_norm(cfg: ModelConfig) -> nn.Module:
+    """The norm before the head."""
+    if cfg.final_norm_groups is not None:
+        return TimestepNorm(cfg.dim, num_groups=cfg.final_norm_groups, eps=cfg.norm_eps)
+    return norm_maker(cfg)(cfg.dim) if cfg.final_norm else nn.Identity()
 
 
 def _inner_first(module: nn.Module) -> Iterator[nn.Module]:

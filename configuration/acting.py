@@ -15,6 +15,9 @@ OTHER_STREAMS = ("hyper", "mhc", "attnres")  # of residual, those whose stream i
 IN_EMBEDDING = ("learned", "sinusoidal")  # positions that are added to the embedding, once for all layers
 
 
+ROTATED = ("attention", "latent", "cema")  # of mixer, those whose queries and keys position=rope rotates
+
+
 def attends(layer: Any) -> bool:
     """Whether a layer's mixer is attention, which the flags of attention and positions concern."""
     return layer.mixer == "attention"
@@ -40,7 +43,7 @@ def has_part(layer: Any, group: str) -> bool:
     if group == "attention":
         return has_heads(layer) or projects(layer)
     if group == layer.position == "rope":
-        return has_heads(layer)
+        return layer.mixer in ROTATED
     return any(word == group and (flag != "position" or attends(layer)) for flag, word in choices.items())
 
 
@@ -72,9 +75,9 @@ def has_branches(layer: Any) -> bool:
 
 
 def _has_first_norm(cfg: Any) -> bool:
-    """Whether there is a norm before the first branch, and it is the only one of this branch."""
+    """Whether the wiring of the first branch has a norm before it, and no other."""
     first = cfg.by_kind[cfg.kind_at(0)]
-    return has_branches(first) and first.residual == "pre" and first.norm != "none"
+    return has_branches(first) and first.residual == "pre" and first.norm != "none" and first.mixer != "cema"
 
 
 # of canon: whether a layer has a place
@@ -96,12 +99,13 @@ LAYER_ACTS: dict[tuple[str, ...], Acts] = {
         "position is rope and qk_norm is unit, or head or each_head with a learned scale or of kind layer or dyt",
         lambda c: attends(c) and has_part(c, "rope") and (c.qk_norm == "unit" or c.qk_norm in ("head", "each_head")
                                            and _qk_norm_sees_turns(c))),
-    ("norm_eps",): ("norm is neither dyt nor none", lambda c: c.norm not in ("dyt", "none")),
+    ("norm_eps",): ("norm is neither dyt nor none, or final_norm_groups is given",
+                    lambda c: c.norm not in ("dyt", "none") or c.final_norm_groups is not None),
     ("norm_bias",): ("norm is neither cosine nor none, and norm_affine is on",
                      lambda c: c.norm not in ("cosine", "none") and c.norm_affine),
     ("norm_unit_offset",): ("norm is none of cosine, dyt and none, and norm_affine is on",
                             lambda c: c.norm not in ("cosine", "dyt", "none") and c.norm_affine),
-    ("position",): ("a mixer is attention, or latent with position=rope, or position is learned or sinusoidal",
+    ("position",): ("a mixer is attention, or latent or cema with position=rope, or position is learned or sinusoidal",
                     lambda c: attends(c) or has_part(c, "rope") or c.position in IN_EMBEDDING),
     tuple(f"attention.{name}" for name in (
         "num_kv_heads", "head_dim", "q_bias", "k_bias", "v_bias", "clip", "gate", "differential")): (
@@ -140,6 +144,7 @@ LAYER_ACTS: dict[tuple[str, ...], Acts] = {
     ("attention.key_offset",): ("a mixer is attention with keys of its own", lambda c: PLACES["qkv"](c)),
     ("token_shift",): ("a layer has the branches that it names",
                        lambda c: all(getattr(c, name) != "none" for name in c.token_shift)),
+    ("token_shift_power",): ("token_shift is given", lambda c: bool(c.token_shift)),
     ("canon_len",): ("canon is given", lambda c: bool(c.canon)),
     ("mamba.norm_eps",): ("mamba.norms is not none", lambda c: c.mamba.norms != "none"),
     ("mamba2.norm_eps",): ("mamba2.norm is not none", lambda c: c.mamba2.norm != "none"),
@@ -152,8 +157,10 @@ LAYER_ACTS: dict[tuple[str, ...], Acts] = {
 }
 # flags of the whole model -> when they act
 MODEL_ACTS: dict[tuple[str, ...], Acts] = {
+    ("final_norm_groups",): ("final_norm is on", lambda c: c.final_norm),
     ("embed_norm",): ("norm is not none", lambda c: c.norm != "none"),
-    ("skip_first_norm",): ("the first layer has a branch, residual=pre and a norm that is not none", _has_first_norm),
+    ("skip_first_norm",): ("the first layer has a branch, residual=pre and a norm that is not none, and mixer is not "
+                           "cema", _has_first_norm),
     ("encoder_layers",): ("cross is attention in a layer", lambda c: any(
         c.by_kind[kind].cross == "attention" for kind in c.layers)),
     ("pointer_dim",): ("pointer is on", lambda c: c.pointer),

@@ -33,7 +33,8 @@ PLAIN_MODEL: dict[str, Any] = {
     "activation": "gelu_tanh",
     "mlp_bias": False, "head_bias": False,
     "norm": "layer", "norm_eps": 1e-5, "norm_affine": True, "norm_bias": False, "norm_unit_offset": False,
-    "depth_scaled_norms": False, "residual": "pre", "inner_norm": False, "final_norm": True, "embed_norm": False,
+    "depth_scaled_norms": False, "residual": "pre", "inner_norm": False, "final_norm": True,
+    "final_norm_groups": None, "embed_norm": False,
     "skip_first_norm": False, "head_dense": "none",
     "qk_norm": "none", "position": "rope",
     "attention.num_kv_heads": None, "attention.head_dim": None, "attention.window": None,
@@ -64,7 +65,7 @@ PLAIN_MODEL: dict[str, Any] = {
     "pointer": False, "pointer_dim": 64,
     "tie_embeddings": False, "embed_scale": 1.0, "logit_softcap": None, "logit_scale": 1.0, "token_scale": False,
     "residual_scale": 1.0, "layer_scale": None, "drop_branch": 0.0, "canon": (), "canon_len": 4,
-    "skip_to_embedding": False, "token_shift": (), "smear": False, "smear_dim": 12,
+    "skip_to_embedding": False, "token_shift": (), "token_shift_power": 1.0, "smear": False, "smear_dim": 12,
     "backout": None, "backout_depth": 0.5,
     "memory": "none", "bigram.factor": 5, "bigram.start": 0.1, "engram.max_n": 3, "engram.num_heads": 4,
     "engram.head_dim": 16, "engram.rows": 4096, "engram.conv_len": 4, "engram.seed": 0, "engram.eos_id": None,
@@ -78,7 +79,8 @@ NEUTRAL_MODEL = PLAIN_MODEL | {"attention.backend": "sdpa", "attention.num_heads
 
 # flags of the whole model: layers cannot differ in them
 WHOLE_MODEL = {"dim", "num_layers", "encoder_layers", "vocab_size", "vocab_multiple_of", "max_seq_len", "layers",
-               "kinds", "head_bias", "head_dense", "final_norm", "embed_norm", "skip_first_norm", "pointer",
+               "kinds", "head_bias", "head_dense", "final_norm", "final_norm_groups",
+               "embed_norm", "skip_first_norm", "pointer",
                "pointer_dim", "tie_embeddings", "embed_scale", "logit_softcap", "logit_scale", "token_scale",
                "embed_dropout", "init", "init_std", "out_init", "head_zero_init", "unit_weights", "z_loss",
                "skip_to_embedding", "smear", "smear_dim", "backout", "backout_depth", "stack", "loop", "hrm",
@@ -92,7 +94,7 @@ def check_model(cfg: Any, layer_kind: type) -> None:
     Sets `by_kind`, the flags of each kind of layer as a `layer_kind`.
     """
     require_positive(cfg, "num_layers", "encoder_layers", "vocab_size", "vocab_multiple_of", "max_seq_len",
-                     "pointer_dim", "logit_softcap", "init_std", "embed_scale", "smear_dim")
+                     "pointer_dim", "logit_softcap", "init_std", "embed_scale", "smear_dim", "final_norm_groups")
     require_between(cfg, "embed_dropout", "backout_depth")
     require_not_negative(cfg, "backout")
     if not cfg.layers:
@@ -102,6 +104,8 @@ def check_model(cfg: Any, layer_kind: type) -> None:
                          f"layers={words_of(cfg.layers)}: use more layers or fewer kinds")
     if cfg.position == "sinusoidal" and cfg.dim % 2:
         raise ValueError(f"position='sinusoidal' needs an even dim, not dim={cfg.dim}")
+    if cfg.dim % (cfg.final_norm_groups or 1):
+        raise ValueError(f"final_norm_groups={cfg.final_norm_groups} does not divide dim={cfg.dim}: choose a divisor")
     if cfg.unit_weights and (cfg.out_init == "zero" or cfg.head_zero_init):
         raise ValueError("unit_weights=True with out_init='zero' or head_zero_init=True would divide by zero: use "
                          "out_init='same' or 'depth', and head_zero_init=False")
@@ -156,7 +160,8 @@ def check_shapes(cfg: Any) -> None:
     if hasattr(own := RECURRENT.get(cfg.mixer) and getattr(cfg, cfg.mixer), "check_widths"):
         own.check_widths(cfg)
     if has_part(cfg, "rope"):
-        rotated_channels(cfg.latent.rope_dim if cfg.mixer == "latent" else cfg.head_width, cfg.rope.fraction)
+        widths = {"latent": cfg.latent.rope_dim, "cema": cfg.cema.qk_width(cfg.dim) // cfg.cema.num_heads}
+        rotated_channels(widths.get(cfg.mixer, cfg.head_width), cfg.rope.fraction)
 
 
 def resolve_kinds(cfg: Any, layer_kind: type) -> dict[str, Any]:

@@ -35,8 +35,16 @@ def bias_from(layer: Any) -> int | None:
     return next((i for i, other in _before(layer) if _shares_bias(other)), None) if _shares_bias(layer) else None
 
 
+def first_values_from(layer: Any) -> int | None:
+    """The first layer with mixer=rwkv7, if this one is a later one, which mixes its values into its own."""
+    if layer.mixer != "rwkv7":
+        return None
+    return next((i for i, other in _before(layer) if other.mixer == "rwkv7"), None)
+
+
 # what the stream carries -> the number of the layer that a layer takes it from, or None
-SOURCES: dict[str, Callable[[Any], int | None]] = {"values": values_from, "keys": keys_from, "bias": bias_from}
+SOURCES: dict[str, Callable[[Any], int | None]] = {"values": values_from, "keys": keys_from, "bias": bias_from,
+                                                    "first values": first_values_from}
 
 
 def takes(layer: Any, what: str) -> bool:
@@ -61,8 +69,10 @@ EQUAL: dict[str, dict[str, Callable[[Any], Any]]] = {
     "keys": WIDTHS | {"position": lambda x: x.position, "rope": lambda x: x.rope, "attention.k_bias":
                       lambda x: x.attention.k_bias, "attention.v_bias": lambda x: x.attention.v_bias},
     "bias": {"attention.num_heads": lambda x: x.attention.num_heads, "t5": lambda x: x.t5},
+    "first values": {"rwkv7.num_heads": lambda x: x.rwkv7.num_heads, "rwkv7.head_dim": lambda x: x.rwkv7.width(x.dim)},
 }
-FLAGS = {"values": "attention.value_residual", "keys": "attention.share_kv", "bias": "t5.shared"}  # which asks for what
+FLAGS = {"values": "attention.value_residual", "keys": "attention.share_kv", "bias": "t5.shared",
+         "first values": "mixer"}  # which asks for what
 
 
 def check_sharing(model: Any) -> None:
@@ -95,7 +105,7 @@ def _require_equal(layer: Any, layers: list[Any], what: str) -> None:
 def _may_share(model: Any) -> bool:
     """Whether a kind of layer asks to share, without a look at each layer."""
     return any(kind.attention.value_residual != "none" or kind.attention.share_kv or _shares_bias(kind)
-               for kind in model.by_kind.values())
+               or kind.mixer == "rwkv7" for kind in model.by_kind.values())
 
 
 def _shares_bias(layer: Any) -> bool:

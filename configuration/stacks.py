@@ -30,6 +30,9 @@ def encoder_of(cfg: Any) -> Any:
 
 def require_both_ways(cfg: Any, what: str) -> None:
     """Raise ValueError if a layer cannot see later tokens, as in `what`."""
+    if cfg.final_norm_groups is not None:
+        raise ValueError(f"final_norm_groups={cfg.final_norm_groups} is a norm over all tokens so far, and {what} sees "
+                         "all of them at once: leave it out")
     one_way = (layer.mixer for layer in cfg.by_kind.values() if layer.mixer != "none" and not has_heads(layer))
     if word := next(one_way, None):
         raise ValueError(f"mixer={word} reads a text from left to right, and {what} sees all of it at once: use "

@@ -50,7 +50,8 @@ def tiny(cfg: Config, *, vocab_size: int = 61, max_seq_len: int = 32) -> Config:
     expert = max((layer.hidden_width for layer in cfg.model.by_kind.values() if layer.mlp == "moe"), default=widest)
     small |= changed(cfg.model, {
         "hidden_dim": lambda width: 80 if width == widest else 40, "attention.head_dim": lambda _: 16,
-        **dict.fromkeys(("attention.window", "attention.chunk"), lambda _: 5),
+        **dict.fromkeys(windows(cfg.model), lambda _: 5),
+        "final_norm_groups": lambda groups: min(groups, 8),
         "attention.num_kv_heads": lambda _: kv_heads, "moe.num_experts": lambda number: min(number, 8),
         "moe.top_k": lambda number: min(number, 3), "moe.num_groups": lambda number: min(number, 4),
         "moe.top_groups": lambda number: min(number, 2),
@@ -225,7 +226,8 @@ def shaped(model: ModelConfig, shape: Shape, target: float) -> dict[str, Any]:
     rules: dict[str, Callable[[Any], Any]] = {
         **dict.fromkeys(("hidden_dim", "moe.shared_dim"), lambda width: max(8, 8 * round(
             width * shape.dim / model.dim / 8))),
-        **dict.fromkeys(("attention.window", "attention.chunk"), lambda near: round(
+        "final_norm_groups": lambda groups: min(groups, 8),  # which divides any width
+        **dict.fromkeys(windows(model), lambda near: round(
             context * min(max(near / model.max_seq_len, 1 / 8), 1 / 2))),
         "encoder_layers": lambda number: max(1, round(number * shape.num_layers / model.num_layers)),
     }
@@ -250,6 +252,12 @@ def shaped(model: ModelConfig, shape: Shape, target: float) -> dict[str, Any]:
     rules |= recurrent_rules(model, shape.dim)
     sizes = {"dim": shape.dim, "num_layers": shape.num_layers, "vocab_size": None, "max_seq_len": context}
     return sizes | changed(model, rules)
+
+
+def windows(model: ModelConfig) -> tuple[str, ...]:
+    """The flags that say how many tokens attention sees."""
+    chunked = any(layer.mixer == "cema" for layer in model.by_kind.values())
+    return ("attention.window", "attention.chunk", *["cema.chunk"] * chunked)
 
 
 def recurrent_rules(model: ModelConfig, dim: int) -> dict[str, Callable[[Any], Any]]:

@@ -1,6 +1,7 @@
 """A layer: named branches, such as a mixer and an MLP, each in its wiring."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from itertools import repeat
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from modules.mixers import MIXERS
 from modules.mixers.cross import CROSS
 from modules.mlps import MLPS
 from modules.norm import branch_norm_maker
-from modules.residuals import RESIDUALS, NoSkip, Wiring
+from modules.residuals import RESIDUALS, NoSkip, PreNorm, Wiring
 from modules.shift import TokenShift
 from modules.short_conv import Convolved, ConvolvedHidden, ShortConv
 from modules.stream import Context, Stream
@@ -102,6 +103,21 @@ class ParallelBlock(Block):
         return stream.with_x(x)
 
 
+class TwoHopBlock(Block):
+    """x + mlp(norm(y)) with y = x + mixer(norm(x)): the skip of the last branch begins before the first.
+
+    Ma et al. 2024, arXiv:2404.08801 (Megalodon), section 3.4. Shape: stream.x (b, t, d) -> (b, t, d).
+    """
+
+    @log_io("b t ... d -> b t ... d")
+    def forward(self, stream: Stream, context: Context, caches: Caches | None = None) -> Stream:
+        stream = self.begin(stream, context, caches)
+        x = stream.x
+        for name in self.branches:
+            stream = self[name](stream, context, caches and caches[name])
+        return stream.with_x(x + stream.x)
+
+
 def make_blocks(cfg: ModelConfig) -> nn.ModuleList:
     """All layers of a model, or of its encoder."""
     return nn.ModuleList(make_block(cfg.at(i), kind=describe_kind(cfg, i)) for i in range(cfg.num_layers))
@@ -125,15 +141,18 @@ def make_block(cfg: LayerConfig, *, kind: str = "") -> Block:
                "enter": SkipToEmbedding() if cfg.skip_to_embedding else None}
     if cfg.residual in PARALLEL and len(parts) > 1:
         wiring, norm = PARALLEL[cfg.residual]
-        return ParallelBlock(_wired(wiring, parts, cfg), norm(cfg), **options)
-    return Block(_wired(RESIDUALS[cfg.residual], parts, cfg), **options)
+        return ParallelBlock(_wired(repeat(wiring), parts, cfg), norm(cfg), **options)
+    if cfg.residual == "two_hop" and len(parts) > 1:
+        return TwoHopBlock(_wired([*[PreNorm] * (len(parts) - 1), NoSkip], parts, cfg), **options)
+    return Block(_wired(repeat(RESIDUALS[cfg.residual]), parts, cfg), **options)
 
 
-def _wired(wiring: type[Wiring], parts: Mapping[str, nn.Module], cfg: LayerConfig) -> dict[str, Wiring]:
+def _wired(wirings: Iterable[type[Wiring]], parts: Mapping[str, nn.Module], cfg: LayerConfig) -> dict[str, Wiring]:
     """Each branch in its wiring, which is told the number of the branch in the model, from 0."""
     earlier = (cfg.model.by_kind[cfg.model.kind_at(i)] for i in range(cfg.index))
     first = sum(getattr(layer, name) != "none" for layer in earlier for name in BRANCHES)
-    return {name: wiring.from_config(cfg, part, first + place) for place, (name, part) in enumerate(parts.items())}
+    return {name: wiring.from_config(cfg, part, first + place)
+            for place, ((name, part), wiring) in enumerate(zip(parts.items(), wirings, strict=False))}
 
 
 def _convolved(name: str, part: nn.Module, cfg: LayerConfig) -> nn.Module:
@@ -141,7 +160,7 @@ def _convolved(name: str, part: nn.Module, cfg: LayerConfig) -> nn.Module:
     if name == "mlp" and "hidden" in cfg.canon:
         part = ConvolvedHidden(part, cfg.hidden_width, length=cfg.canon_len)
     if name in cfg.token_shift:
-        part = Convolved(part, TokenShift(cfg.dim, depth=cfg.index / cfg.model.num_layers))
+        part = Convolved(part, TokenShift(cfg.dim, depth=cfg.index / cfg.model.num_layers, power=cfg.token_shift_power))
     return Convolved(part, ShortConv(cfg.dim, length=cfg.canon_len)) if name in cfg.canon else part
 
 

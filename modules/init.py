@@ -11,7 +11,10 @@ OUT_STD = {"same": lambda std, cfg: std, "depth": lambda std, cfg: std * (2 * cf
 
 
 def draw_matrices(model: nn.Module, cfg: ModelConfig) -> None:
-    """Draw every matrix by `init`, those called `out` by `out_init`; embeddings with init_std; biases are zero."""
+    """Draw every matrix by `init`, those called `out` by `out_init`; embeddings with init_std; biases are zero.
+
+    One with an attribute `init_scale` has so many times the standard deviation.
+    """
     for path, module in model.named_modules():
         if isinstance(module, nn.Embedding):
             nn.init.normal_(module.weight, std=cfg.init_std)
@@ -41,4 +44,5 @@ def _std(path: str, linear: nn.Linear | StackedLinear, cfg: ModelConfig) -> floa
     cfg = cfg.encoder if path.startswith("encoder.") else cfg
     inputs, outputs = linear.in_features, linear.out_features
     std = {"normal": cfg.init_std, "fan_in": inputs**-0.5, "xavier": (2 / (inputs + outputs)) ** 0.5}[cfg.init]
+    std = std * getattr(linear, "init_scale", 1.0)
     return OUT_STD[cfg.out_init](std, cfg) if path.split(".")[-1] == "out" else std

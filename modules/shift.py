@@ -23,19 +23,19 @@ class TokenShift(LoggingModule):
     """x_t + share (x_{t - 1} - x_t), with a learned share of each channel.
 
     Peng et al. 2023, arXiv:2305.13048 (RWKV). At first the share falls from the first channel to the last, and from
-    layer to layer: 1 - (i / d)^(1 - l / num_layers).
+    layer to layer: 1 - (i / d)^((1 - l / num_layers)^power).
     Shape: (b, t, d) -> (b, t, d).
     """
 
-    def __init__(self, dim: int, *, depth: float):
+    def __init__(self, dim: int, *, depth: float, power: float = 1.0):
         super().__init__()
-        self.depth, self.share = depth, nn.Parameter(torch.empty(dim))
+        self.depth, self.power, self.share = depth, power, nn.Parameter(torch.empty(dim))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         with torch.no_grad():
             channels = torch.arange(len(self.share), dtype=torch.float32) / len(self.share)
-            self.share.copy_(1 - channels ** (1 - self.depth))
+            self.share.copy_(1 - channels ** (1 - self.depth) ** self.power)
 
     @log_io("b t d -> b t d")
     def forward(self, x: Tensor, context: Context, cache: ConvCache | None = None) -> Tensor:

@@ -109,6 +109,7 @@ class Convolved(Carrying):
     def __init__(self, part: nn.Module, conv: ShortConv):
         super().__init__()
         self.part, self.conv, self.call = part, conv, way_to_call(part)
+        self.own_norm = getattr(part, "own_norm", False)
 
     def make_cache(self, max_len: int) -> BranchCache:
         return BranchCache(ConvCache(), self.part.make_cache(max_len) if hasattr(self.part, "make_cache") else None)

@@ -6,17 +6,19 @@ from inspect import getdoc
 from itertools import groupby
 
 import torch
+from torch import nn
 
 from config import Config, LayerConfig, ModelConfig, flat, override
 from configuration.acting import has_heads, projects
 from configuration.command_line import spell_value
 from configuration.model_rules import IN_EMBEDDING, PLAIN_MODEL
 from model import Model
-from modules.block import Block, ParallelBlock
+from modules.block import Block, ParallelBlock, TwoHopBlock
 from modules.masks import Pattern
-from modules.mixers.recurrent import Recurrent
+from modules.residuals.wiring import way_to_call
+from modules.short_conv import Convolved
 from modules.sizes import idle_parameters
-from modules.stream import Context
+from modules.stream import Context, Stream
 from tools import unfilled
 
 VOCAB_SIZE = 4096  # if the tokenizer decides
@@ -34,18 +36,19 @@ def whole(cfg: Config) -> ModelConfig:
         "vocab_size": cfg.tokenizer.vocab_size or VOCAB_SIZE})
 
 
-def one_pattern(cfg: ModelConfig) -> Model:
-    """The model with one pattern of layers, without memory: its layers are all that there are."""
+def one_pattern(cfg: ModelConfig, *, times: int = 1) -> Model:
+    """The model with its pattern of layers so often, without memory."""
     with unfilled():
-        return Model(override(cfg, {"num_layers": len(cfg.layers)}))
+        return Model(override(cfg, {"num_layers": times * len(cfg.layers)}))
 
 
 def num_parameters(cfg: Config) -> tuple[int, int]:
     """All parameters, shared ones once; and those that one token uses."""
-    model = one_pattern(whole(cfg))
+    period = len(cfg.model.layers)
+    model = one_pattern(whole(cfg), times=2 if cfg.model.num_layers >= 2 * period else 1)
     blocks = [(sum(parameter.numel() for parameter in block.parameters()), idle_parameters(block))
               for block in model.blocks]
-    more = [blocks[i % len(blocks)] for i in range(len(blocks), cfg.model.num_layers)]
+    more = [blocks[-period:][i % period] for i in range(len(blocks), cfg.model.num_layers)]
     total = model.num_parameters() + sum(number for number, _ in more)
     encoder = 0 if model.encoder is None else idle_parameters(model.encoder)
     return total, total - sum(idle for _, idle in blocks + more) - encoder
@@ -75,17 +78,22 @@ def state_bytes(cfg: ModelConfig) -> int:
     if all(has_heads(layer) or layer.mixer == "none" for layer in cfg.by_kind.values()):
         return 0
     blocks = one_pattern(override(cfg, {"vocab_size": 1})).blocks
-    sizes = [sum(bytes_of_state(part, cfg.dim) for part in block.modules() if isinstance(part, Recurrent))
-             for block in blocks]
+    with torch.device("meta"):
+        sizes, stream = [], Stream(torch.empty(1, 1, cfg.dim, dtype=torch.bfloat16))
+        for i, block in enumerate(blocks):
+            recurrent = cfg.at(i).mixer != "none" and not has_heads(cfg.at(i))
+            size, stream = bytes_of_state(block["mixer"].branch, stream, cfg.max_seq_len) if recurrent else (0, stream)
+            sizes.append(size)
     return sum(sizes[i % len(sizes)] for i in range(cfg.num_layers))
 
 
-def bytes_of_state(mixer: Recurrent, dim: int) -> int:
-    """Of a mixer without memory, after one token."""
-    cache = mixer.make_cache(1)
-    with unfilled():
-        mixer(torch.empty(1, 1, dim), Context(torch.zeros(1, dtype=torch.int64)), cache)
-    return sum(part.nbytes for part in cache.tensors())
+def bytes_of_state(mixer: nn.Module, stream: Stream, max_len: int) -> tuple[int, Stream]:
+    """Of a mixer without memory, after one token; and what it gives to later layers."""
+    while isinstance(mixer, Convolved):
+        mixer = mixer.part
+    cache, mixer = mixer.make_cache(max_len), mixer.bfloat16()
+    _, stream = way_to_call(mixer)(mixer, stream.x, stream, Context(torch.zeros(1, dtype=torch.int64)), cache)
+    return sum(part.nbytes for part in cache.tensors()), stream
 
 
 def source_bytes(cfg: ModelConfig) -> int:
@@ -181,7 +189,7 @@ def layer_lines(cfg: LayerConfig, block: Block) -> list[str]:
     first = [formula(block[name]) for name in ("enter", "memory") if name in block]
     words = {name: f"cross-{cfg.cross}" if name == "cross" else getattr(cfg, name) for name in block.branches}
     numbers = {name: f"{word}: {', '.join(details(cfg, name, word))}" for name, word in words.items()}
-    if isinstance(block, ParallelBlock):
+    if isinstance(block, ParallelBlock | TwoHopBlock):
         text = formula(block)
         for name, word in words.items():
             text = text.replace(f"{name}(", f"{word}(")

@@ -332,7 +332,7 @@ def test_a_missing_file_is_named(tmp_path):
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_preset_says_everything_that_makes_its_architecture(preset):
-    sizes = {"dim", "num_layers", "attention.num_heads", "vocab_size", "max_seq_len"}
+    sizes = {"final_norm_groups", "cema.chunk", "dim", "num_layers", "attention.num_heads", "vocab_size", "max_seq_len"}
     said = set(PRESETS[preset].get("model", {}))
     if preset not in ("default", "tales"):
         assert said >= set(PLAIN_MODEL)
@@ -344,6 +344,7 @@ def test_tiny_keeps_every_choice(preset):
     cfg, small = load_preset(preset).model, tiny(load_preset(preset)).model
     sizes = {"dim", "num_layers", "encoder_layers", "attention.num_heads", "attention.num_kv_heads",
              "attention.head_dim", "hidden_dim", "vocab_size", "max_seq_len", "attention.window", "attention.chunk",
+             "cema.chunk", "final_norm_groups",
              "moe.num_experts", "moe.top_k", "moe.num_groups", "moe.top_groups", "moe.shared_dim"} | {
                  f"latent.{name}" for name in (
                  "kv_rank", "q_rank", "nope_dim", "rope_dim", "v_dim")} | {

@@ -70,6 +70,15 @@ VARIANTS |= {
     "Mamba-3 in groups, all of its keys turned, a norm": {
         "mixer": "mamba3", "mamba3.num_heads": 4, "mamba3.num_groups": 2, "mamba3.state_dim": 6, "mamba3.turned": 1.0,
         "mamba3.norm": True, "layers": ("base", "attention"), "token_shift": ("mixer",)},
+    "RWKV-7 after attention, wide heads, shifted": {
+        "layers": ("base", "rwkv7", "rwkv7"), "num_layers": 3, "rwkv7.head_dim": 10, "rwkv7.num_heads": 2,
+        "rwkv7.value_rank": 5, "token_shift": ("mlp",), "token_shift_power": 4.0, "norm": "layer", "norm_bias": True},
+    "as Megalodon, chunks": {
+        "layers": ("cema", "base"), "num_layers": 3, "kinds": {"cema": {"mixer": "cema"}}, "cema.num_heads": 2,
+        "cema.qk_dim": 8, "cema.value_dim": 10, "cema.chunk": 4, "residual": "two_hop", "final_norm_groups": 3,
+        "rope.layout": "interleaved", "mlp": "glu", "norm": "layer"},
+    "CEMA without positions, shifted": {"mixer": "cema", "position": "none", "token_shift": ("mixer",),
+                                        "residual": "parallel_each", "final_norm_groups": 8, "pointer": True},
     "one key/value head": {"attention.num_kv_heads": 1},
     "two key/value heads": {"attention.num_kv_heads": 2},
     "wide heads": {"attention.head_dim": 10},
@@ -313,8 +322,8 @@ def is_recurrent(word: str) -> bool:
 
 @pytest.mark.parametrize("word", [word for word in get_args(config.Mixer) if is_recurrent(word)])
 def test_the_state_of_a_text_does_not_grow(word):
-    model = small_model(mixer=word)
-    cache, sizes = model.make_cache(13), []
+    model = small_model(mixer=word).bfloat16()
+    cache, sizes = model.make_cache(16), []
     with torch.no_grad():
         for piece in small_tokens().split([4, 1, 8], dim=1):
             model(piece, cache=cache)
@@ -469,6 +478,7 @@ YARN = {"rope.scaling": "yarn", "rope.factor": 4.0, "rope.original_len": 30, "ro
 LLAMA3 = {"rope.scaling": "llama3", "rope.factor": 4.0, "rope.original_len": 30, "rope.theta": 100.0}
 MOE, LATENT, BIGRAM = {"mlp": "moe"}, {"mixer": "latent"}, {"memory": "bigram"}
 VALUES = {"attention.value_embedding": True}
+CEMA, RWKV7 = {"mixer": "cema"}, {"mixer": "rwkv7"}
 OTHER: dict[str, tuple[Any, dict[str, Any]]] = {
     **{f"mamba.{name}": (value, {"mixer": "mamba", "mamba.norms": "scaled"}) for name, value in {
         "expand": 1.5, "state_dim": 5, "step_rank": 5, "conv_len": 3, "conv_bias": False, "bias": True,
@@ -491,6 +501,12 @@ OTHER: dict[str, tuple[Any, dict[str, Any]]] = {
         "slstm": {"num_heads": 2, "conv_len": 2, "norm_eps": 0.1}}.items() for name, value in changes.items()},
     "rg_lru.inner_dim": (32, {"mixer": "rg_lru"}), "rg_lru.num_heads": (2, {"mixer": "rg_lru"}),
     "rg_lru.conv_len": (2, {"mixer": "rg_lru"}),
+    **{f"cema.{name}": (value, CEMA) for name, value in {
+        "state_dim": 5, "num_heads": 3, "qk_dim": 12, "value_dim": 10, "chunk": 5, "norm_groups": 3,
+        "norm_eps": 0.1}.items()}, "final_norm_groups": (3, {}),
+    **{f"rwkv7.{name}": (value, RWKV7) for name, value in {
+        "num_heads": 3, "head_dim": 5, "decay_rank": 5, "rate_rank": 5, "value_rank": 5, "gate_rank": 5,
+        "norm_eps": 0.1}.items()},
     "latent.kv_rank": (20, LATENT), "latent.q_rank": (10, LATENT), "latent.nope_dim": (10, LATENT),
     "latent.rope_dim": (8, LATENT), "latent.v_dim": (10, LATENT), "latent.bias": (True, LATENT),
     "latent.norm_eps": (0.1, LATENT),
@@ -537,7 +553,8 @@ OTHER: dict[str, tuple[Any, dict[str, Any]]] = {
     "attention.stride": (4, {"attention.window": 3}), "attention.global_tokens": (2, {"attention.window": 3}),
     "attention.exclusive": (True, {}), "layer_scale": (0.1, {}), "drop_branch": (0.9, {}),
     "skip_to_embedding": (True, {}), "canon": (("mlp",), {}), "canon_len": (3, {"canon": ("mixer",)}),
-    "token_shift": (("mlp",), {}), "attention.key_offset": (True, {}), "smear": (True, {}),
+    "token_shift": (("mlp",), {}), "token_shift_power": (4.0, {"token_shift": ("mlp",)}),
+    "attention.key_offset": (True, {}), "smear": (True, {}),
     "smear_dim": (5, {"smear": True}), "backout": (0.3, {}),
     "backout_depth": (0.3, {"backout": 0.3, "num_layers": 4}),
     "attention.value_gate_max": (3.0, VALUES), "attention.value_gate_dim": (5, VALUES),

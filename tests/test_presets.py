@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parent.parent
 EMPTY = tuple(f"ladder-0{rung}" for rung in range(1, 5))  # rungs without a mixer and an MLP
 SCALABLE = [name for name in PRESETS if not name.startswith(EMPTY)]
 SIZES = {"dim", "num_layers", "encoder_layers", "hidden_dim", "vocab_size", "max_seq_len", "rope.original_len",
-         "moe.shared_dim", "attention.temperature_len"} | {
+         "moe.shared_dim", "attention.temperature_len", "cema.chunk", "final_norm_groups"} | {
     f"attention.{name}" for name in ("num_heads", "num_kv_heads", "head_dim", "window", "chunk", "scale")} | {
     f"latent.{name}" for name in ("kv_rank", "q_rank", "nope_dim", "rope_dim", "v_dim")} | {
     f"{word}.{name}" for word, group in RECURRENT.items() if hasattr(group, "resized") for name in group().resized(1.0)}
@@ -154,7 +154,7 @@ def run(*words: str) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, "presets.py", *words], cwd=ROOT, capture_output=True, text=True)
 
 
-@pytest.mark.parametrize("preset", ["gpt2", "gemma3", "tales", "phi", "ladder-01-bigram"])
+@pytest.mark.parametrize("preset", ["gpt2", "gemma3", "tales", "phi", "rwkv7", "ladder-01-bigram"])
 def test_parameters_are_counted_from_one_pattern_of_layers(preset):
     cfg = load_preset(preset)
     whole = gallery.whole(cfg)

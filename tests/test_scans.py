@@ -13,6 +13,7 @@ from modules.scans import (
     decayed_maximum,
     delta_rule,
     diagonal_scan,
+    ema,
     erase_and_write,
     low_rank_rule,
     selective_scan,
@@ -80,6 +81,17 @@ def given_a(a: Tensor, x: Tensor, step: Tensor, b: Tensor, c: Tensor, *state: Te
     return selective_scan(x, step, a.to(x), b, c, *state, **options)
 
 
+def plain_ema(
+    x: Tensor, log_decay: Tensor, angle: Tensor, p: Tensor, gamma: Tensor, *, h: Tensor,
+) -> tuple[Tensor, Tensor]:
+    q, (real, imag), found = torch.polar(log_decay.exp(), angle), h.unbind(1), []
+    state = torch.complex(real, imag)
+    for t in range(x.shape[1]):
+        state = q * state + p * x[:, t].unsqueeze(-1)
+        found.append((torch.view_as_complex(gamma) * state).real.sum(-1))
+    return torch.stack(found, dim=1), torch.stack((state.real, state.imag), dim=1)
+
+
 def draws(seed: int = 0) -> Callable[..., Tensor]:
     generator = torch.Generator().manual_seed(seed)
     return lambda *sizes: torch.randn(*sizes, generator=generator, dtype=torch.float64)
@@ -102,6 +114,9 @@ def made(kind: str, t: int, decay: float) -> tuple[Callable, Callable, list[Tens
             diagonal_scan, plain_diagonal, [(-decay * draw(B, t, H, 1).abs()).exp(), draw(B, t, H, P)], draw(B, H, P)),
         "selective": (partial(given_a, rates), partial(plain_selective, rates), [
             draw(B, t, P), decay * draw(B, t, P).abs(), draw(B, t, N), draw(B, t, N)], draw(B, N, P)),
+        "moving averages": (
+            partial(ema, chunk=32), plain_ema, [draw(B, t, H), -decay * draw(H, N).abs(), 3 * draw(H, N),
+                                                draw(H, N).sigmoid(), draw(H, N, 2)], draw(B, 2, H, N)),
         "heads decay": (decayed_attention, plain_decayed, [q, k, v, of_heads], state),
         "heads decay, shared keys": (decayed_attention, plain_decayed, [q[:, :2], k[:, :2], v, of_heads], state),
         "channels decay": (decayed_attention, plain_decayed, [q, k, v, of_channels], state),
@@ -114,11 +129,21 @@ def made(kind: str, t: int, decay: float) -> tuple[Callable, Callable, list[Tens
     }[kind]
 
 
-KINDS = ["diagonal", "diagonal, one decay for some", "selective", "heads decay", "heads decay, shared keys",
-         "channels decay", "delta", "delta, channels decay", "delta, negative eigenvalues", "erase and write",
-         "low rank"]
-BEFORE = KINDS[:3]  # those whose axis of time comes before all others but the batch
+KINDS = ["diagonal", "diagonal, one decay for some", "selective", "moving averages", "heads decay",
+         "heads decay, shared keys", "channels decay", "delta", "delta, channels decay",
+         "delta, negative eigenvalues", "erase and write", "low rank"]
+BEFORE = KINDS[:4]  # those whose axis of time comes before all others but the batch
 each_kind = pytest.mark.parametrize("kind", KINDS)
+
+
+def time_axis(kind: str) -> int:
+    return 1 if kind in BEFORE else 2
+
+
+def pieces(arguments: list[Tensor], lengths: list[int], axis: int) -> list[list[Tensor]]:
+    """The arguments of each piece of the row; what has no time is the same for all."""
+    split = [x.split(lengths, dim=axis) if x.shape[axis] == sum(lengths) else [x] * len(lengths) for x in arguments]
+    return [list(piece) for piece in zip(*split, strict=True)]
 
 
 def results(call: Callable, arguments: list[Tensor], state: Tensor, **options: Tensor) -> list[Tensor]:
@@ -153,6 +178,7 @@ def test_a_row_at_once_equals_its_recurrence(kind, t, decay):
 @each_kind
 def test_float32_loses_few_digits(kind):
     call, plain, arguments, state = made(kind, 75, 5.0)
+    arguments, state = [x.float().double() for x in arguments], state.float().double()  # as they are in float32
     expected = results(as_plain(plain), arguments, state)
     found = results(call, [x.float() for x in arguments], state.float())
     tolerance = 1e-4 if "eigenvalues" in kind else 1e-5
@@ -162,10 +188,9 @@ def test_float32_loses_few_digits(kind):
 @each_kind
 def test_pieces_equal_one_pass(kind):
     call, _, arguments, state = made(kind, 75, 1.0)
-    axis = 1 if kind in BEFORE else 2
+    axis, found = time_axis(kind), []
     expected, last = call(*arguments, state)
-    found = []
-    for piece in zip(*(x.split([40, 1, 1, 33], dim=axis) for x in arguments), strict=True):
+    for piece in pieces(arguments, [40, 1, 1, 33], axis):
         y, state = call(*piece, state)
         found.append(y)
     assert_alike([torch.cat(found, dim=axis), state], [expected, last], 1e-9)
@@ -174,14 +199,14 @@ def test_pieces_equal_one_pass(kind):
 @each_kind
 def test_nothing_passes_between_documents(kind):
     call, plain, arguments, state = made(kind, 75, 1.0)
-    state, axis, lengths = torch.zeros_like(state), 1 if kind in BEFORE else 2, ((40, 3, 32), (1, 63, 11))
+    state, axis, lengths = torch.zeros_like(state), time_axis(kind), ((40, 3, 32), (1, 63, 11))
     runs = torch.stack([torch.arange(3).repeat_interleave(torch.tensor(row)) for row in lengths])
 
     def each_alone(*given: Tensor) -> tuple[Tensor, Tensor]:
         rows = []
         for row, cuts in enumerate(lengths):
-            pieces = zip(*(x[row:row + 1].split(cuts, dim=axis) for x in given[:-1]), strict=True)
-            rows.append([plain(*piece, h=given[-1][row:row + 1] * 0) for piece in pieces])
+            own = [x[row:row + 1] if x.shape[axis] == sum(cuts) else x for x in given[:-1]]
+            rows.append([plain(*piece, h=given[-1][row:row + 1] * 0) for piece in pieces(own, list(cuts), axis)])
         return (torch.cat([torch.cat([y for y, _ in row], dim=axis) for row in rows]),
                 torch.cat([row[-1][1] for row in rows]))
 

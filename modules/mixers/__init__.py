@@ -17,6 +17,7 @@ from config import LayerConfig
 from configuration.sharing import shares
 from modules.mixers.attention import Attention
 from modules.mixers.cells import GRU, LSTM, SLSTM
+from modules.mixers.cema import CEMA
 from modules.mixers.hgrn2 import HGRN2
 from modules.mixers.latent import LatentAttention
 from modules.mixers.mamba import Mamba
@@ -26,6 +27,7 @@ from modules.mixers.min_gru import MinGRU
 from modules.mixers.min_lstm import MinLSTM
 from modules.mixers.mlstm import MLSTM
 from modules.mixers.rg_lru import RGLRU
+from modules.mixers.rwkv7 import RWKV7
 from modules.mixers.sharing import SharingAttention
 
 
@@ -39,6 +41,7 @@ class AttentionByFlags:
 
 MIXERS = {
     "attention": AttentionByFlags,
+    "cema": CEMA,
     "gru": GRU,
     "hgrn2": HGRN2,
     "latent": LatentAttention,
@@ -49,6 +52,7 @@ MIXERS = {
     "min_gru": MinGRU,
     "min_lstm": MinLSTM,
     "mlstm": MLSTM,
+    "rwkv7": RWKV7,
     "none": None,
     "rg_lru": RGLRU,
     "slstm": SLSTM,

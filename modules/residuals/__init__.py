@@ -9,9 +9,9 @@ from modules.residuals.attnres import AttentionResidual
 from modules.residuals.hyper import HyperConnections, ManifoldHyperConnections
 from modules.residuals.wiring import BranchPostNorm, NoSkip, PostNorm, PreNorm, SandwichNorm, SphereStep, Wiring
 
-__all__ = ["RESIDUALS", "NoSkip", "Wiring"]
+__all__ = ["RESIDUALS", "NoSkip", "PreNorm", "Wiring"]
 
-# parallel, parallel_each: a layer with one branch is a PreNorm; with several branches it is a ParallelBlock
+# parallel, parallel_each, two_hop: a layer with one branch is a PreNorm; with several it is a block of its own kind
 RESIDUALS = {
     "pre": PreNorm,
     "post": PostNorm,
@@ -19,6 +19,7 @@ RESIDUALS = {
     "branch_post": BranchPostNorm,
     "parallel": PreNorm,
     "parallel_each": PreNorm,
+    "two_hop": PreNorm,
     "ngpt": SphereStep,
     "hyper": HyperConnections,
     "mhc": ManifoldHyperConnections,

@@ -97,6 +97,7 @@ class Wiring(LoggingModule):
     """
 
     norms: tuple[str, ...] = ()  # names of the norms of a wiring
+    norm_before = False  # whether its only norm is before the branch: one with `own_norm` needs none
 
     def __init__(
         self, branch: nn.Module, make_norm: Callable[[], nn.Module], *, dropout: float = 0.0, scale: float = 1.0,
@@ -113,7 +114,7 @@ class Wiring(LoggingModule):
 
     @classmethod
     def from_config(cls, cfg: LayerConfig, branch: nn.Module, number: int = 0) -> "Wiring":
-        skipped = cfg.model.skip_first_norm and number == 0
+        skipped = cfg.model.skip_first_norm and number == 0 or cls.norm_before and getattr(branch, "own_norm", False)
         return cls(branch, nn.Identity if skipped else partial(branch_norm_maker(cfg), cfg.dim), **joining(cfg))
 
     @classmethod
@@ -139,7 +140,7 @@ class Wiring(LoggingModule):
 class PreNorm(Wiring):
     """x + f(norm(x)): the stream itself is never normalised. Xiong et al. 2020, arXiv:2002.04745."""
 
-    norms = ("norm",)
+    norms, norm_before = ("norm",), True
 
     @log_io("b t d -> b t d")
     def forward(self, stream: Stream, context: Context, cache: Any = None) -> Stream:
@@ -150,6 +151,8 @@ class PreNorm(Wiring):
 class PostNorm(PreNorm):
     """norm(x + f(x)): the stream is normalised after every branch. Vaswani et al. 2017."""
 
+    norm_before = False
+
     @log_io("b t d -> b t d")
     def forward(self, stream: Stream, context: Context, cache: Any = None) -> Stream:
         y, stream = self.call(self.branch, stream.x, stream, context, cache)
@@ -158,6 +161,8 @@ class PostNorm(PreNorm):
 
 class BranchPostNorm(PreNorm):
     """x + norm(f(x)): only what a branch adds is normalised. OLMo 2, arXiv:2501.00656."""
+
+    norm_before = False
 
     @log_io("b t d -> b t d")
     def forward(self, stream: Stream, context: Context, cache: Any = None) -> Stream:
@@ -168,7 +173,7 @@ class BranchPostNorm(PreNorm):
 class SandwichNorm(PreNorm):
     """x + norm2(f(norm1(x))): a norm on both sides of a branch. Gemma 2, Grok-1, arXiv:2105.13290."""
 
-    norms = ("norm", "post_norm")
+    norms, norm_before = ("norm", "post_norm"), False
 
     @log_io("b t d -> b t d")
     def forward(self, stream: Stream, context: Context, cache: Any = None) -> Stream:

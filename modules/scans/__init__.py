@@ -5,6 +5,7 @@
     decayed_attention   S_t = diag(e^{g_t}) S_{t-1} + k_t v_t^T,  y_t = S_t^T q_t
     delta_rule          the same with k_t (v_t - S^T k_t)^T: what is written replaces what was read
     erase_and_write     the same, what is read of S being chosen by a vector of its own
+    ema                 h_t = q h_{t-1} + p x_t,  y_t = Re sum(gamma h_t), with complex numbers that no token changes
     low_rank_rule       S_t = diag(e^{g_t}) S_{t-1} + w_t (S_{t-1}^T e_t)^T + k_t v_t^T
     decayed_maximum     m_t = max(g_t + m_{t-1}, x_t)
     run_cell            a GRU, LSTM or sLSTM, token by token
@@ -26,3 +27,6 @@ from modules.scans.selective import selective_scan
 
 __all__ = ["decayed_attention", "decayed_maximum", "delta_rule", "diagonal_scan", "erase_and_write", "low_rank_rule",
            "run_cell", "selective_scan"]
+from modules.scans.ema import ema
+
+__all__ = ["decayed_attention", "delta_rule", "diagonal_scan", "ema", "erase_and_write", "low_rank_rule"]
