@@ -311,7 +311,7 @@ def test_the_fingerprint_follows_the_numbers():
     ({"data.name": ["ngram_lookup"], "data.probe.symbols": 2}, "data.probe.items=2 symbols hardly ever stand"),
     ({"tokenizer.kind": "char"}, "tokenizer.kind=char would change nothing: the tokens of data.name=mqar"),
     ({"train.epochs": 2.0}, "train.epochs: data.name=mqar has no epochs, its rows are new at every step"),
-    ({"train.schedule": "step"}, "train.step_unit=epochs: data.name=mqar has no epochs"),
+    ({"train.schedule": "step", "train.decay_fraction": 0.5}, "train.step_unit=epochs: data.name=mqar has no epochs"),
     ({"model.position": "learned", "data.probe.longer": [2]}, "data.probe.longer=2: model.position=learned has"),
 ])
 def test_what_a_task_cannot_have_is_refused_in_a_sentence(flags, sentence):

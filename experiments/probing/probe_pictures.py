@@ -94,8 +94,7 @@ def draw_panel(panel, outcomes: Sequence[CellOutcome], mixers: Sequence[str]) ->
         if known:
             x, values = zip(*known, strict=True)
             panel.errorbar(x, [value.mean for value in values], yerr=np.transpose([*map(bar, values)]), capsize=3,
-                           color=f"C{place % 10}",
-                           marker=MARKS[place % len(MARKS)], label=label(one.cell.mixer))
+                           color=f"C{place % 10}", marker=MARKS[place % len(MARKS)], label=label(one.cell.mixer))
     panel.axhline(outcomes[0].cell.guess, color="black", linestyle=":", linewidth=1, label="a constant guess")
     panel.set(xscale="log", xlabel="tokens of a row", ylim=(-0.03, 1.05))
     panel.set_xticks(sorted(lengths), [f"{length}" for length in sorted(lengths)])
