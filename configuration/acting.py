@@ -25,6 +25,11 @@ def has_heads(layer: Any) -> bool:
     return layer.mixer in ("attention", "latent")
 
 
+def is_rotated(layer: Any) -> bool:
+    """Whether a layer's mixer has queries and keys that rope rotates."""
+    return has_heads(layer) or layer.mixer == "retnet"
+
+
 def projects(layer: Any) -> bool:
     """Whether a layer has attention, to its text or to a source, with queries, keys and values of its own."""
     return attends(layer) or layer.cross == "attention"
@@ -40,7 +45,7 @@ def has_part(layer: Any, group: str) -> bool:
     if group == "attention":
         return has_heads(layer) or projects(layer)
     if group == layer.position == "rope":
-        return has_heads(layer)
+        return is_rotated(layer)
     return any(word == group and (flag != "position" or attends(layer)) for flag, word in choices.items())
 
 
@@ -101,7 +106,7 @@ LAYER_ACTS: dict[tuple[str, ...], Acts] = {
                      lambda c: c.norm not in ("cosine", "none") and c.norm_affine),
     ("norm_unit_offset",): ("norm is none of cosine, dyt and none, and norm_affine is on",
                             lambda c: c.norm not in ("cosine", "dyt", "none") and c.norm_affine),
-    ("position",): ("a mixer is attention, or latent with position=rope, or position is learned or sinusoidal",
+    ("position",): ("a mixer is attention, or latent or retnet with rope, or position is learned or sinusoidal",
                     lambda c: attends(c) or has_part(c, "rope") or c.position in IN_EMBEDDING),
     tuple(f"attention.{name}" for name in (
         "num_kv_heads", "head_dim", "q_bias", "k_bias", "v_bias", "clip", "gate", "differential")): (
@@ -127,6 +132,7 @@ LAYER_ACTS: dict[tuple[str, ...], Acts] = {
                                             lambda c: c.mlp != "none" and c.hidden_dim is None),
     ("residual", "residual_scale", "residual_dropout", "layer_scale", "drop_branch"): (
         "a layer has a mixer, cross or an MLP", has_branches),
+    ("skip_scale",): ("residual is post, and a layer has a branch", lambda c: c.residual == "post" and has_branches(c)),
     ("residual",): ("norm is not none, or residual is none of pre, post, sandwich, branch_post and parallel_each",
                     lambda c: c.norm != "none" or c.residual not in ("pre", "post", "sandwich", "branch_post",
                                                                      "parallel_each")),

@@ -70,6 +70,17 @@ VARIANTS |= {
     "Mamba-3 in groups, all of its keys turned, a norm": {
         "mixer": "mamba3", "mamba3.num_heads": 4, "mamba3.num_groups": 2, "mamba3.state_dim": 6, "mamba3.turned": 1.0,
         "mamba3.norm": True, "layers": ("base", "attention"), "token_shift": ("mixer",)},
+    "lightning and attention, stream scaled": {"layers": ("lightning", "base"), "num_layers": 3, "residual": "post",
+                                               "skip_scale": 2.0, "lightning.num_heads": 3, "lightning.head_dim": 5},
+    "short convolutions with biases, sandwich": {"layers": ("short_conv", "base"), "short_conv.length": 5,
+                                                 "short_conv.bias": True, "residual": "sandwich"},
+    "gated linear attention, wide, in loops": {"mixer": "gla", "gla.expand_k": 1.0, "gla.expand_v": 2.0, "gla.rank": 3,
+                                               "gla.num_heads": 2, "gla.divisor": 1.0, "stack": "loop"},
+    "Taylor features and attention": {"layers": ("linear", "base"), "linear.feature_map": "taylor",
+                                      "linear.key_dim": 3, "linear.num_heads": 3, "linear.eps": 0.1},
+    "retention without positions": {"mixer": "retnet", "position": "none", "retnet.first_power": 1.0,
+                                    "retnet.num_heads": 5, "canon": ("mixer",)},
+    "retention, half rotated": {"mixer": "retnet", "rope.fraction": 2 / 3, "rope.layout": "interleaved"},
     "one key/value head": {"attention.num_kv_heads": 1},
     "two key/value heads": {"attention.num_kv_heads": 2},
     "wide heads": {"attention.head_dim": 10},
@@ -469,6 +480,8 @@ YARN = {"rope.scaling": "yarn", "rope.factor": 4.0, "rope.original_len": 30, "ro
 LLAMA3 = {"rope.scaling": "llama3", "rope.factor": 4.0, "rope.original_len": 30, "rope.theta": 100.0}
 MOE, LATENT, BIGRAM = {"mlp": "moe"}, {"mixer": "latent"}, {"memory": "bigram"}
 VALUES = {"attention.value_embedding": True}
+GLA, LINEAR, RETNET = {"mixer": "gla"}, {"mixer": "linear"}, {"mixer": "retnet"}
+LIGHTNING, SHORT_CONV = {"mixer": "lightning"}, {"mixer": "short_conv"}
 OTHER: dict[str, tuple[Any, dict[str, Any]]] = {
     **{f"mamba.{name}": (value, {"mixer": "mamba", "mamba.norms": "scaled"}) for name, value in {
         "expand": 1.5, "state_dim": 5, "step_rank": 5, "conv_len": 3, "conv_bias": False, "bias": True,
@@ -491,6 +504,15 @@ OTHER: dict[str, tuple[Any, dict[str, Any]]] = {
         "slstm": {"num_heads": 2, "conv_len": 2, "norm_eps": 0.1}}.items() for name, value in changes.items()},
     "rg_lru.inner_dim": (32, {"mixer": "rg_lru"}), "rg_lru.num_heads": (2, {"mixer": "rg_lru"}),
     "rg_lru.conv_len": (2, {"mixer": "rg_lru"}),
+    "lightning.num_heads": (3, LIGHTNING), "lightning.head_dim": (5, LIGHTNING),
+    "lightning.by_depth": (False, LIGHTNING), "lightning.norm_eps": (0.1, LIGHTNING),
+    "gla.num_heads": (2, GLA), "gla.expand_k": (1.0, GLA), "gla.expand_v": (1.5, GLA), "gla.rank": (5, GLA),
+    "gla.divisor": (4.0, GLA), "gla.norm_eps": (0.1, GLA),
+    "linear.num_heads": (3, LINEAR), "linear.feature_map": ("taylor", LINEAR), "linear.key_dim": (5, LINEAR),
+    "linear.eps": (0.5, LINEAR),
+    "retnet.num_heads": (2, RETNET), "retnet.expand_v": (1.0, RETNET), "retnet.first_power": (1.0, RETNET),
+    "retnet.norm_eps": (0.1, RETNET),
+    "short_conv.length": (2, SHORT_CONV), "short_conv.bias": (True, SHORT_CONV),
     "latent.kv_rank": (20, LATENT), "latent.q_rank": (10, LATENT), "latent.nope_dim": (10, LATENT),
     "latent.rope_dim": (8, LATENT), "latent.v_dim": (10, LATENT), "latent.bias": (True, LATENT),
     "latent.norm_eps": (0.1, LATENT),
@@ -526,7 +548,8 @@ OTHER: dict[str, tuple[Any, dict[str, Any]]] = {
     "position": ("alibi", {}), "rope.theta": (100.0, {}), "rope.fraction": (1 / 3, {}),
     "rope.layout": ("interleaved", {}),
     "tie_embeddings": (True, {}), "embed_scale": (2.0, {}), "logit_softcap": (1.0, {}), "logit_scale": (2.0, {}),
-    "residual_scale": (0.5, {}), "embed_dropout": (0.5, {}), "attention.dropout": (0.5, {}),
+    "residual_scale": (0.5, {}), "skip_scale": (2.0, {"residual": "post"}), "embed_dropout": (0.5, {}),
+    "attention.dropout": (0.5, {}),
     "residual_dropout": (0.5, {}), "mlp_dropout": (0.5, {}),
     "init": ("xavier", {}), "init_std": (0.1, {}), "out_init": ("depth", {}), "head_zero_init": (True, {}),
     "z_loss": (0.5, {}), "inner_norm": (True, {}), "depth_scaled_norms": (True, {}),

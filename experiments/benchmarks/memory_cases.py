@@ -68,6 +68,8 @@ CASES: dict[str, dict[str, Any]] = {
     "gated recurrences": {"model.layers": ("min_lstm", "hgrn2", "rg_lru", "mlstm"), "model.dim": 192,
                           "model.num_layers": 4},
     "cells": {"model.layers": ("gru", "slstm", "lstm"), "model.dim": 192, "model.num_layers": 3},
+    "linear attentions": {"model.layers": ("gla", "linear", "retnet", "lightning", "short_conv"), "model.dim": 192,
+                          "model.num_layers": 5},
     "streams": {"model.residual": "hyper", "model.dim": 192, "model.num_layers": 4},
     "constrained streams": {"model.residual": "mhc", "model.dim": 192, "model.num_layers": 4, "train.batch_size": 4},
     "attention over depth": {"model.residual": "attnres", "model.num_layers": 8, "train.optimizer": "adamw"},
