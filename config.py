@@ -23,8 +23,12 @@ from configuration.checks import (
 )
 from configuration.recurrent import (
     CemaConfig,
+    FeatureMap,
+    GlaConfig,
     GruConfig,
     Hgrn2Config,
+    LightningConfig,
+    LinearConfig,
     LstmConfig,
     Mamba2Config,
     Mamba3Config,
@@ -32,8 +36,10 @@ from configuration.recurrent import (
     MinGruConfig,
     MinLstmConfig,
     MlstmConfig,
+    RetnetConfig,
     RgLruConfig,
     Rwkv7Config,
+    ShortConvConfig,
     SlstmConfig,
 )
 from configuration.stacks import encoder_of, require_both_ways
@@ -43,15 +49,16 @@ from configuration.units import in_bfloat16, parse_bytes, parse_seconds
 
 __all__ = [
     "CHECKED", "AlibiConfig", "AttentionConfig", "AttnresConfig", "BigramConfig", "CemaConfig", "ClampedGluConfig",
-    "Config", "DataConfig", "EngramConfig", "GruConfig", "Hgrn2Config", "HrmConfig", "HyperConfig", "LatentConfig",
-    "LayerConfig", "LoopConfig", "LstmConfig", "Mamba2Config", "Mamba3Config", "MambaConfig", "MinGruConfig",
-    "MinLstmConfig", "MlstmConfig", "ModelConfig", "MoeConfig", "NgptConfig", "ProbeConfig", "RgLruConfig",
-    "RopeConfig", "Rwkv7Config", "SampleConfig", "SinusoidalConfig", "SlstmConfig", "T5Config", "TokenizerConfig",
-    "TrainConfig", "diff", "flags", "flat", "from_dict", "get", "load_config", "override", "parse_bytes",
-    "parse_seconds", "replace", "require_both_ways", "rotated_channels", "save_config", "to_dict",
+    "Config", "DataConfig", "EngramConfig", "FeatureMap", "GlaConfig", "GruConfig", "Hgrn2Config", "HrmConfig",
+    "HyperConfig", "LatentConfig", "LayerConfig", "LightningConfig", "LinearConfig", "LoopConfig", "LstmConfig",
+    "Mamba2Config", "Mamba3Config", "MambaConfig", "MinGruConfig", "MinLstmConfig", "MlstmConfig", "ModelConfig",
+    "MoeConfig", "NgptConfig", "ProbeConfig", "RetnetConfig", "RgLruConfig", "RopeConfig", "Rwkv7Config",
+    "SampleConfig", "ShortConvConfig", "SinusoidalConfig", "SlstmConfig", "T5Config", "TokenizerConfig", "TrainConfig",
+    "diff", "flags", "flat", "from_dict", "get", "load_config", "override", "parse_bytes", "parse_seconds", "replace",
+    "require_both_ways", "rotated_channels", "save_config", "to_dict",
 ]
 
-Mixer = Literal["attention", "cema", "gru", "hgrn2", "latent", "lstm", "mamba", "mamba2", "mamba3", "min_gru", "min_lstm", "mlstm", "none", "rg_lru", "rwkv7", "slstm"]
+Mixer = Literal["attention", "cema", "gla", "gru", "hgrn2", "latent", "lightning", "linear", "lstm", "mamba", "mamba2", "mamba3", "min_gru", "min_lstm", "mlstm", "none", "retnet", "rg_lru", "rwkv7", "short_conv", "slstm"]
 Mlp = Literal["mlp", "glu", "clamped_glu", "scaled_glu", "moe", "none"]
 Cross = Literal["attention", "none"]
 Branch = Literal["mixer", "mlp"]
@@ -388,7 +395,7 @@ class ModelConfig:
     vocab_multiple_of: int = 1  # round the vocabulary up to a multiple of this, for speed on GPUs
     max_seq_len: int = 256  # length of the context in tokens (t)
 
-    mixer: Mixer = "attention"  # how information moves between positions: attention, latent arXiv:2405.04434, or a recurrence over the text: cema (moving averages, gru arXiv:1406.1078, hgrn2 arXiv:2404.07904, lstm (Hochreiter & Schmidhuber 1997), mamba arXiv:2312.00752, mamba2 arXiv:2405.21060, mamba3 arXiv:2603.15569, min_gru and min_lstm arXiv:2410.01201, min_gru arXiv:2410.01201, mlstm and slstm arXiv:2405.04517, rg_lru arXiv:2402.19427, rwkv7 arXiv:2503.14456, then attention within chunks; Megalodon) arXiv:2404.08801
+    mixer: Mixer = "attention"  # how information moves between positions: attention, latent arXiv:2405.04434, or a recurrence over the text: cema (moving averages, then attention within chunks; Megalodon) arXiv:2404.08801, gla arXiv:2312.06635, gru arXiv:1406.1078, hgrn2 arXiv:2404.07904, lightning arXiv:2501.08313, linear arXiv:2006.16236, lstm (Hochreiter & Schmidhuber 1997), mamba arXiv:2312.00752, mamba2 arXiv:2405.21060, mamba3 arXiv:2603.15569, min_gru and min_lstm arXiv:2410.01201, mlstm and slstm arXiv:2405.04517, retnet arXiv:2307.08621, rg_lru arXiv:2402.19427, rwkv7 arXiv:2503.14456, short_conv (of the last tokens only) arXiv:2511.23404
     cross: Cross = "none"  # attention to a source beside the text, between mixer and mlp; by kinds in some layers only. arXiv:1706.03762
     encoder_layers: int | None = None  # layers of an encoder that makes the source: the same flags without cross, not causal; it shares the embedding. None = the source comes from elsewhere
     mlp: Mlp = "mlp"  # mlp: two matrices; glu: three, gated; clamped_glu: gated and limited, with activation=quick_gelu that of gpt-oss; scaled_glu: with a learned scale for each hidden unit (nGPT); moe: a mixture of experts; none
@@ -409,8 +416,11 @@ class ModelConfig:
     attention: AttentionConfig = field(default_factory=AttentionConfig)  # mixer=attention or latent, and cross=attention
     latent: LatentConfig = field(default_factory=LatentConfig)  # mixer=latent: multi-head latent attention. arXiv:2405.04434
     cema: CemaConfig = field(default_factory=CemaConfig)  # mixer=cema
+    gla: GlaConfig = field(default_factory=GlaConfig)  # mixer=gla
     gru: GruConfig = field(default_factory=GruConfig)  # mixer=gru
     hgrn2: Hgrn2Config = field(default_factory=Hgrn2Config)  # mixer=hgrn2
+    lightning: LightningConfig = field(default_factory=LightningConfig)  # mixer=lightning
+    linear: LinearConfig = field(default_factory=LinearConfig)  # mixer=linear
     lstm: LstmConfig = field(default_factory=LstmConfig)  # mixer=lstm
     mamba2: Mamba2Config = field(default_factory=Mamba2Config)  # mixer=mamba2
     mamba3: Mamba3Config = field(default_factory=Mamba3Config)  # mixer=mamba3
@@ -418,8 +428,10 @@ class ModelConfig:
     min_gru: MinGruConfig = field(default_factory=MinGruConfig)  # mixer=min_gru
     min_lstm: MinLstmConfig = field(default_factory=MinLstmConfig)  # mixer=min_lstm
     mlstm: MlstmConfig = field(default_factory=MlstmConfig)  # mixer=mlstm
+    retnet: RetnetConfig = field(default_factory=RetnetConfig)  # mixer=retnet
     rg_lru: RgLruConfig = field(default_factory=RgLruConfig)  # mixer=rg_lru
     rwkv7: Rwkv7Config = field(default_factory=Rwkv7Config)  # mixer=rwkv7
+    short_conv: ShortConvConfig = field(default_factory=ShortConvConfig)  # mixer=short_conv
     slstm: SlstmConfig = field(default_factory=SlstmConfig)  # mixer=slstm
     rope: RopeConfig = field(default_factory=RopeConfig)  # position=rope
     alibi: AlibiConfig = field(default_factory=AlibiConfig)  # position=alibi
@@ -454,6 +466,7 @@ class ModelConfig:
     logit_softcap: float | None = None  # c * tanh(logits / c); None = off
     logit_scale: float | Literal["rsqrt_dim"] = 1.0  # factor on the logits, before the softcap (Grok-1 0.577); rsqrt_dim = dim ** -0.5 (T5)
     token_scale: bool = False  # a learned factor on the logit of each token, as in nGPT
+    skip_scale: float = 1.0  # factor on the stream as a branch joins it, before its norm; residual=post (DeepNorm; MiniMax-01 3.56). arXiv:2203.00555
     residual_scale: float = 1.0  # factor on each branch as it joins the stream (Granite)
     layer_scale: float | None = None  # start of a learned factor on each channel of what a branch adds (LayerScale); None = off. arXiv:2103.17239
     drop_branch: float = 0.0  # probability of leaving out a branch for a row, in the last layer; less in earlier ones (stochastic depth). arXiv:1603.09382

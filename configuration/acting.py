@@ -13,9 +13,7 @@ from configuration.checks import Acts
 
 OTHER_STREAMS = ("hyper", "mhc", "attnres")  # of residual, those whose stream is not one sum
 IN_EMBEDDING = ("learned", "sinusoidal")  # positions that are added to the embedding, once for all layers
-
-
-ROTATED = ("attention", "latent", "cema")  # of mixer, those whose queries and keys position=rope rotates
+ROTATED = ("attention", "latent", "cema", "retnet")  # of mixer, those whose queries and keys position=rope rotates
 
 
 def attends(layer: Any) -> bool:
@@ -105,7 +103,7 @@ LAYER_ACTS: dict[tuple[str, ...], Acts] = {
                      lambda c: c.norm not in ("cosine", "none") and c.norm_affine),
     ("norm_unit_offset",): ("norm is none of cosine, dyt and none, and norm_affine is on",
                             lambda c: c.norm not in ("cosine", "dyt", "none") and c.norm_affine),
-    ("position",): ("a mixer is attention, or latent or cema with position=rope, or position is learned or sinusoidal",
+    ("position",): ("a mixer is attention, or latent, cema or retnet with rope, or position is learned or sinusoidal",
                     lambda c: attends(c) or has_part(c, "rope") or c.position in IN_EMBEDDING),
     tuple(f"attention.{name}" for name in (
         "num_kv_heads", "head_dim", "q_bias", "k_bias", "v_bias", "clip", "gate", "differential")): (
@@ -131,6 +129,7 @@ LAYER_ACTS: dict[tuple[str, ...], Acts] = {
                                             lambda c: c.mlp != "none" and c.hidden_dim is None),
     ("residual", "residual_scale", "residual_dropout", "layer_scale", "drop_branch"): (
         "a layer has a mixer, cross or an MLP", has_branches),
+    ("skip_scale",): ("residual is post, and a layer has a branch", lambda c: c.residual == "post" and has_branches(c)),
     ("residual",): ("norm is not none, or residual is none of pre, post, sandwich, branch_post and parallel_each",
                     lambda c: c.norm != "none" or c.residual not in ("pre", "post", "sandwich", "branch_post",
                                                                      "parallel_each")),

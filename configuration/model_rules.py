@@ -64,7 +64,7 @@ PLAIN_MODEL: dict[str, Any] = {
     "rope.beta_slow": 1.0, "rope.truncate": True, "rope.attention_factor": None,
     "pointer": False, "pointer_dim": 64,
     "tie_embeddings": False, "embed_scale": 1.0, "logit_softcap": None, "logit_scale": 1.0, "token_scale": False,
-    "residual_scale": 1.0, "layer_scale": None, "drop_branch": 0.0, "canon": (), "canon_len": 4,
+    "residual_scale": 1.0, "skip_scale": 1.0, "layer_scale": None, "drop_branch": 0.0, "canon": (), "canon_len": 4,
     "skip_to_embedding": False, "token_shift": (), "token_shift_power": 1.0, "smear": False, "smear_dim": 12,
     "backout": None, "backout_depth": 0.5,
     "memory": "none", "bigram.factor": 5, "bigram.start": 0.1, "engram.max_n": 3, "engram.num_heads": 4,
@@ -160,7 +160,8 @@ def check_shapes(cfg: Any) -> None:
     if hasattr(own := RECURRENT.get(cfg.mixer) and getattr(cfg, cfg.mixer), "check_widths"):
         own.check_widths(cfg)
     if has_part(cfg, "rope"):
-        widths = {"latent": cfg.latent.rope_dim, "cema": cfg.cema.qk_width(cfg.dim) // cfg.cema.num_heads}
+        widths = {"latent": cfg.latent.rope_dim, "cema": cfg.cema.qk_width(cfg.dim) // cfg.cema.num_heads,
+                  "retnet": cfg.retnet.key_dim(cfg.dim)}
         rotated_channels(widths.get(cfg.mixer, cfg.head_width), cfg.rope.fraction)
 
 

@@ -122,6 +122,91 @@ class Mamba3Config:
         if self.num_angles == 0:
             raise ValueError(f"turned={self.turned} of state_dim={self.state_dim} is no pair of channels")
 
+FeatureMap = Literal["elu", "taylor"]
+
+
+def part_of(width: float, num_heads: int) -> int:
+    """The width of a head, if that of all is about `width`."""
+    return max(1, round(width / num_heads))
+
+
+@flags
+class GlaConfig:
+    """The numbers of mixer=gla."""
+
+    num_heads: int = 4  # heads (h)
+    expand_k: float = 0.5  # width of all queries, and of all keys / dim; that of a head (n) is rounded
+    expand_v: float = 1.0  # width of all values / dim; that of a head (p) is rounded
+    rank: int = 16  # numbers of a token from which the decays of all its key channels come
+    divisor: float = 16.0  # of the log decays: what is larger forgets more slowly
+    norm_eps: float = 1e-5  # of the norm of each head
+
+    def key_dim(self, dim: int) -> int:
+        return part_of(self.expand_k * dim, self.num_heads)
+
+    def value_dim(self, dim: int) -> int:
+        return part_of(self.expand_v * dim, self.num_heads)
+
+    def axes(self, dim: int) -> dict[str, int]:
+        return {"h": self.num_heads, "n": self.key_dim(dim), "p": self.value_dim(dim)}
+
+    def __post_init__(self):
+        require_positive(self, "num_heads", "expand_k", "expand_v", "rank", "divisor", "norm_eps")
+
+
+@flags
+class LightningConfig:
+    """The numbers of mixer=lightning."""
+
+    num_heads: int = 4  # heads (h)
+    head_dim: int | None = None  # width of a head's queries, keys and values; None = dim / num_heads, rounded
+    by_depth: bool = True  # slower decays in deeper layers, hardly any in the last; off: in all those of the first
+    norm_eps: float = 1e-6  # of the norm over all heads
+
+    def width(self, dim: int) -> int:
+        return self.head_dim or part_of(dim, self.num_heads)
+
+    def axes(self, dim: int) -> dict[str, int]:
+        return {"h": self.num_heads, "n": self.width(dim), "p": self.width(dim)}
+
+    def spelled_out(self, dim: int) -> dict[str, int]:
+        return {"head_dim": self.width(dim)}
+
+    def resized(self, factor: float) -> dict[str, int | None]:
+        followed = self.head_dim is None  # the width of the model
+        num_heads, width = (self.num_heads, None) if followed else heads_at(self.num_heads, self.head_dim, factor)
+        return {"num_heads": num_heads, "head_dim": width}
+
+    def __post_init__(self):
+        require_positive(self, "num_heads", "head_dim", "norm_eps")
+
+
+@flags
+class LinearConfig:
+    """The numbers of mixer=linear."""
+
+    num_heads: int = 4  # heads (h)
+    feature_map: FeatureMap = "elu"  # what queries and keys become: elu(x) + 1, arXiv:2006.16236; or numbers whose product is the Taylor series of exp(q.k / sqrt(key_dim)) up to the square, arXiv:2402.18668
+    key_dim: int | None = None  # width of a head's queries and keys before that; None = 16 if feature_map=taylor, else dim / num_heads, rounded
+    eps: float = 1e-6  # added to the sum of the weights, by which a head's output is divided
+
+    def query_dim(self, dim: int) -> int:
+        return self.key_dim or (16 if self.feature_map == "taylor" else self.value_dim(dim))
+
+    def value_dim(self, dim: int) -> int:
+        return part_of(dim, self.num_heads)
+
+    def spelled_out(self, dim: int) -> dict[str, int]:
+        return {"key_dim": self.query_dim(dim)}
+
+    def axes(self, dim: int) -> dict[str, int]:
+        n = self.query_dim(dim)
+        features = 1 + n + n * (n + 1) // 2 if self.feature_map == "taylor" else n
+        return {"h": self.num_heads, "n": features, "p": self.value_dim(dim)}
+
+    def __post_init__(self):
+        require_positive(self, "num_heads", "key_dim", "eps")
+
 
 @flags
 class CemaConfig:
@@ -370,6 +455,43 @@ class Rwkv7Config:
                          "norm_eps")
 
 
+@flags
+class RetnetConfig:
+    """The numbers of mixer=retnet."""
+
+    num_heads: int = 4  # heads (h)
+    expand_v: float = 2.0  # width of all values / dim; that of a head (p) is rounded
+    first_power: float = 5.0  # head i, from 0, forgets 2^-(this + i) of its state at each token
+    norm_eps: float = 1e-5  # of the norm of each head
+
+    def key_dim(self, dim: int) -> int:
+        return 2 * part_of(dim / 2, self.num_heads)  # pairs, which rope rotates
+
+    def value_dim(self, dim: int) -> int:
+        return part_of(self.expand_v * dim, self.num_heads)
+
+    def axes(self, dim: int) -> dict[str, int]:
+        return {"h": self.num_heads, "n": self.key_dim(dim), "p": self.value_dim(dim)}
+
+    def __post_init__(self):
+        require_positive(self, "num_heads", "expand_v", "first_power", "norm_eps")
+
+
+@flags
+class ShortConvConfig:
+    """The numbers of mixer=short_conv."""
+
+    length: int = 3  # tokens of the convolution, the present one included
+    bias: bool = False  # biases of the convolution and of all projections
+
+    def axes(self, dim: int) -> dict[str, int]:
+        return {}
+
+    def __post_init__(self):
+        if self.length < 2:
+            raise ValueError(f"length={self.length} has no earlier token: use 2 or more")
+
+
 def heads_at(num_heads: int, head_dim: int, factor: float) -> tuple[int, int]:
     """The number of heads and their width if all of them together are `factor` as wide: narrower if they are few."""
     inner = num_heads * head_dim * factor
@@ -396,8 +518,11 @@ def check_groups(own: Mamba2Config | Mamba3Config) -> None:
 # word of `mixer` -> its group
 RECURRENT = {
     "cema": CemaConfig,
+    "gla": GlaConfig,
     "gru": GruConfig,
     "hgrn2": Hgrn2Config,
+    "lightning": LightningConfig,
+    "linear": LinearConfig,
     "lstm": LstmConfig,
     "mamba": MambaConfig,
     "mamba2": Mamba2Config,
@@ -405,8 +530,10 @@ RECURRENT = {
     "min_gru": MinGruConfig,
     "min_lstm": MinLstmConfig,
     "mlstm": MlstmConfig,
+    "retnet": RetnetConfig,
     "rg_lru": RgLruConfig,
     "rwkv7": Rwkv7Config,
+    "short_conv": ShortConvConfig,
     "slstm": SlstmConfig,
 }
 

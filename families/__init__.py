@@ -13,7 +13,7 @@ FILES = (  # in this folder
     "cohere2", "exaone4", "glm4", "arcee", "nemotron", "apertus", "starcoder2", "phi", "gptj", "opt", "bloom", "mpt",
     "falcon", "neox", "cohere", "stablelm", "nanochat", "olmo3", "diffllama", "mixtral", "qwen3_moe", "olmoe",
     "gpt_oss", "deepseek_v3", "deepseek_v2", "llama4", "recurrent_gemma",
-    "xlstm",
+    "xlstm", "minimax", "lfm2",
     "mamba", "mamba2", "jamba", "bamba", "nemotron_h",
     # without presets
     "gpt", "gpt_neo", "gpt_bigcode", "codegen", "biogpt", "persimmon", "phi3", "glm", "ernie4_5", "helium",

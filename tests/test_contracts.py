@@ -79,6 +79,17 @@ VARIANTS |= {
         "rope.layout": "interleaved", "mlp": "glu", "norm": "layer"},
     "CEMA without positions, shifted": {"mixer": "cema", "position": "none", "token_shift": ("mixer",),
                                         "residual": "parallel_each", "final_norm_groups": 8, "pointer": True},
+    "lightning and attention, stream scaled": {"layers": ("lightning", "base"), "num_layers": 3, "residual": "post",
+                                               "skip_scale": 2.0, "lightning.num_heads": 3, "lightning.head_dim": 5},
+    "short convolutions with biases, sandwich": {"layers": ("short_conv", "base"), "short_conv.length": 5,
+                                                 "short_conv.bias": True, "residual": "sandwich"},
+    "gated linear attention, wide, in loops": {"mixer": "gla", "gla.expand_k": 1.0, "gla.expand_v": 2.0, "gla.rank": 3,
+                                               "gla.num_heads": 2, "gla.divisor": 1.0, "stack": "loop"},
+    "Taylor features and attention": {"layers": ("linear", "base"), "linear.feature_map": "taylor",
+                                      "linear.key_dim": 3, "linear.num_heads": 3, "linear.eps": 0.1},
+    "retention without positions": {"mixer": "retnet", "position": "none", "retnet.first_power": 1.0,
+                                    "retnet.num_heads": 5, "canon": ("mixer",)},
+    "retention, half rotated": {"mixer": "retnet", "rope.fraction": 2 / 3, "rope.layout": "interleaved"},
     "one key/value head": {"attention.num_kv_heads": 1},
     "two key/value heads": {"attention.num_kv_heads": 2},
     "wide heads": {"attention.head_dim": 10},
@@ -479,6 +490,8 @@ LLAMA3 = {"rope.scaling": "llama3", "rope.factor": 4.0, "rope.original_len": 30,
 MOE, LATENT, BIGRAM = {"mlp": "moe"}, {"mixer": "latent"}, {"memory": "bigram"}
 VALUES = {"attention.value_embedding": True}
 CEMA, RWKV7 = {"mixer": "cema"}, {"mixer": "rwkv7"}
+GLA, LINEAR, RETNET = {"mixer": "gla"}, {"mixer": "linear"}, {"mixer": "retnet"}
+LIGHTNING, SHORT_CONV = {"mixer": "lightning"}, {"mixer": "short_conv"}
 OTHER: dict[str, tuple[Any, dict[str, Any]]] = {
     **{f"mamba.{name}": (value, {"mixer": "mamba", "mamba.norms": "scaled"}) for name, value in {
         "expand": 1.5, "state_dim": 5, "step_rank": 5, "conv_len": 3, "conv_bias": False, "bias": True,
@@ -507,6 +520,15 @@ OTHER: dict[str, tuple[Any, dict[str, Any]]] = {
     **{f"rwkv7.{name}": (value, RWKV7) for name, value in {
         "num_heads": 3, "head_dim": 5, "decay_rank": 5, "rate_rank": 5, "value_rank": 5, "gate_rank": 5,
         "norm_eps": 0.1}.items()},
+    "lightning.num_heads": (3, LIGHTNING), "lightning.head_dim": (5, LIGHTNING),
+    "lightning.by_depth": (False, LIGHTNING), "lightning.norm_eps": (0.1, LIGHTNING),
+    "gla.num_heads": (2, GLA), "gla.expand_k": (1.0, GLA), "gla.expand_v": (1.5, GLA), "gla.rank": (5, GLA),
+    "gla.divisor": (4.0, GLA), "gla.norm_eps": (0.1, GLA),
+    "linear.num_heads": (3, LINEAR), "linear.feature_map": ("taylor", LINEAR), "linear.key_dim": (5, LINEAR),
+    "linear.eps": (0.5, LINEAR),
+    "retnet.num_heads": (2, RETNET), "retnet.expand_v": (1.0, RETNET), "retnet.first_power": (1.0, RETNET),
+    "retnet.norm_eps": (0.1, RETNET),
+    "short_conv.length": (2, SHORT_CONV), "short_conv.bias": (True, SHORT_CONV),
     "latent.kv_rank": (20, LATENT), "latent.q_rank": (10, LATENT), "latent.nope_dim": (10, LATENT),
     "latent.rope_dim": (8, LATENT), "latent.v_dim": (10, LATENT), "latent.bias": (True, LATENT),
     "latent.norm_eps": (0.1, LATENT),
@@ -542,7 +564,8 @@ OTHER: dict[str, tuple[Any, dict[str, Any]]] = {
     "position": ("alibi", {}), "rope.theta": (100.0, {}), "rope.fraction": (1 / 3, {}),
     "rope.layout": ("interleaved", {}),
     "tie_embeddings": (True, {}), "embed_scale": (2.0, {}), "logit_softcap": (1.0, {}), "logit_scale": (2.0, {}),
-    "residual_scale": (0.5, {}), "embed_dropout": (0.5, {}), "attention.dropout": (0.5, {}),
+    "residual_scale": (0.5, {}), "skip_scale": (2.0, {"residual": "post"}), "embed_dropout": (0.5, {}),
+    "attention.dropout": (0.5, {}),
     "residual_dropout": (0.5, {}), "mlp_dropout": (0.5, {}),
     "init": ("xavier", {}), "init_std": (0.1, {}), "out_init": ("depth", {}), "head_zero_init": (True, {}),
     "z_loss": (0.5, {}), "inner_norm": (True, {}), "depth_scaled_norms": (True, {}),

@@ -19,6 +19,7 @@ from experiments.benchmarks.benchmark_options import Gallery
 from experiments.common import figures
 from families import FAMILIES, ideas
 from families.ideas import IDEAS
+from families.sizing import recurrent_rules
 from memory_prediction.dry_run import sequence_bytes
 from model import Model
 from presets import ABOUT, PRESETS, at_scale, block_parameters, load_preset, parse_command_line
@@ -51,7 +52,8 @@ def test_a_scaled_preset_has_the_parameters_and_the_proportions(preset):
     if len(whole.model.layers) == whole.model.num_layers:  # said one by one: fewer of each kind
         assert set(model.layers) == set(whole.model.layers)
         changed -= {"layers"}
-    assert {re.sub(r"^kinds\.[\w-]+\.", "", name) for name in changed} <= SIZES
+    sizes = SIZES | {*recurrent_rules(whole.model, model.dim)}
+    assert {re.sub(r"^kinds\.[\w-]+\.", "", name) for name in changed} <= sizes
     assert model.num_layers % len(model.layers) == 0
     assert model.hidden_width / model.dim == pytest.approx(whole.model.hidden_width / whole.model.dim, rel=0.07)
     mixers = {layer.mixer for layer in model.by_kind.values()}

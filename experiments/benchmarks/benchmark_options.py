@@ -128,6 +128,23 @@ class Gallery:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Length:
+    """Time training steps of one mixer on texts of several lengths and decoding, and write a page with the tables.
+
+    A step has the same number of tokens at each length. All mixers and lengths take turns in one process, on one thread
+    of a CPU, and the fastest steps count, in processor time.
+    """
+
+    mixers: tuple[str, ...] = ()  # words of the menu, compared with attention; none given = all
+    lengths: tuple[int, ...] = (128, 256, 512, 1024, 2048, 4096, 8192)  # tokens of a text
+    cached: tuple[int, int] = (128, 4096)  # tokens before those that are decoded
+    tokens: int = 8192  # of a step, in as many texts as this makes
+    dim: int = 256
+    rounds: int = 3  # after one that does not count
+    page: str = "docs/length.md"  # relative to the project's folder
+
+
+@dataclass(frozen=True, kw_only=True)
 class Ideas:
     """Write a page of what ablations of ideas found, and of what each idea costs in parameters and time.
 

@@ -18,17 +18,22 @@ from configuration.sharing import shares
 from modules.mixers.attention import Attention
 from modules.mixers.cells import GRU, LSTM, SLSTM
 from modules.mixers.cema import CEMA
+from modules.mixers.gla import GatedLinearAttention
 from modules.mixers.hgrn2 import HGRN2
 from modules.mixers.latent import LatentAttention
+from modules.mixers.lightning import LightningAttention
+from modules.mixers.linear import LinearAttention
 from modules.mixers.mamba import Mamba
 from modules.mixers.mamba2 import Mamba2
 from modules.mixers.mamba3 import Mamba3
 from modules.mixers.min_gru import MinGRU
 from modules.mixers.min_lstm import MinLSTM
 from modules.mixers.mlstm import MLSTM
+from modules.mixers.retnet import Retention
 from modules.mixers.rg_lru import RGLRU
 from modules.mixers.rwkv7 import RWKV7
 from modules.mixers.sharing import SharingAttention
+from modules.mixers.short_conv import GatedShortConv
 
 
 class AttentionByFlags:
@@ -42,9 +47,12 @@ class AttentionByFlags:
 MIXERS = {
     "attention": AttentionByFlags,
     "cema": CEMA,
+    "gla": GatedLinearAttention,
     "gru": GRU,
     "hgrn2": HGRN2,
     "latent": LatentAttention,
+    "lightning": LightningAttention,
+    "linear": LinearAttention,
     "lstm": LSTM,
     "mamba": Mamba,
     "mamba2": Mamba2,
@@ -52,7 +60,9 @@ MIXERS = {
     "min_gru": MinGRU,
     "min_lstm": MinLSTM,
     "mlstm": MLSTM,
+    "retnet": Retention,
     "rwkv7": RWKV7,
+    "short_conv": GatedShortConv,
     "none": None,
     "rg_lru": RGLRU,
     "slstm": SLSTM,

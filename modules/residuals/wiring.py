@@ -149,14 +149,26 @@ class PreNorm(Wiring):
 
 
 class PostNorm(PreNorm):
-    """norm(x + f(x)): the stream is normalised after every branch. Vaswani et al. 2017."""
+    """norm(a x + f(x)): the stream is normalised after every branch. Vaswani et al. 2017.
+
+    `skip_scale` is a; above 1 as in DeepNorm, Wang et al. 2022, arXiv:2203.00555.
+    """
+
+    def __init__(self, *args: Any, skip_scale: float = 1.0, **options: Any):
+        super().__init__(*args, **options)
+        self.skip_scale = skip_scale
+
+    @classmethod
+    def from_config(cls, cfg: LayerConfig, branch: nn.Module, number: int = 0) -> "PostNorm":
+        return cls(branch, partial(branch_norm_maker(cfg), cfg.dim), skip_scale=cfg.skip_scale, **joining(cfg))
 
     norm_before = False
 
     @log_io("b t d -> b t d")
     def forward(self, stream: Stream, context: Context, cache: Any = None) -> Stream:
         y, stream = self.call(self.branch, stream.x, stream, context, cache)
-        return stream.with_x(self.norm(stream.x + self.scale_and_drop(y)))
+        x = stream.x if self.skip_scale == 1.0 else stream.x * self.skip_scale
+        return stream.with_x(self.norm(x + self.scale_and_drop(y)))
 
 
 class BranchPostNorm(PreNorm):
