@@ -41,7 +41,8 @@ class ComplexEMA(LoggingModule):
         for drawn, std in ((self.alpha, 0.2), (self.delta, 0.2), (self.gamma, 1.0)):
             nn.init.normal_(drawn, std=std)
         nn.init.zeros_(self.gamma[..., 1])
-        nn.init.trunc_normal_(self.omega, std=0.25, a=-1.0, b=1.0)
+        most = math.erf(4 / 2**0.5)  # of a normal distribution with standard deviation 1/4, within -1 and 1
+        self.omega.uniform_(-most, most).erfinv_().mul_(2**0.5 / 4).clamp_(-1, 1)
         dim, device = len(self.theta), self.theta.device
         shares = dim ** (-torch.arange(1, dim + 1, dtype=torch.float32, device=device) / dim)  # of a turn, all channels
         self.theta.index_copy_(0, torch.randperm(dim, device=device), shares.logit().to(self.theta.dtype))
