@@ -13,7 +13,7 @@ from model import Model
 from modules.stream import Context
 from modules.timestep_norm import TimestepNorm
 from presets import load_preset, tiny
-from tools import trace
+from tools import shapes, trace
 
 MEGALODON = {"mixer": "cema", "residual": "two_hop", "mlp": "glu", "activation": "silu", "norm": "layer",
              "norm_bias": True, "norm_eps": 0.01, "rope.layout": "interleaved", "final_norm_groups": 4,
@@ -172,6 +172,7 @@ def test_a_trace_finds_nothing_wrong():
     with torch.no_grad(), trace(model) as traced:
         model(small_tokens(1, 40))
     assert "ComplexEMA" in str(traced) and not [call.problem for call in traced.walk() if call.problem]
+    assert not [call.problem for call in shapes(model).walk() if call.problem]  # sizes as symbols
 
 
 def test_the_preset_is_the_model_of_this_page():

@@ -1,5 +1,6 @@
 """Moving averages whose decay does not depend on the token: Toeplitz matrices within chunks, states between them."""
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -39,21 +40,22 @@ def ema(
     with full_precision(x.device.type):
         wide, p, gamma = widen(x), widen(p), Parts(*widen(gamma).unbind(-1))
         d, n = p.shape
-        h = Parts(*(wide.new_zeros(len(x), 2, d, n) if state is None else widen(state)).unbind(1))
+        h = Parts(*(wide.new_zeros(x.shape[0], 2, d, n) if state is None else widen(state)).unbind(1))
         if x.shape[1] == 1:
             h = powers_of(widen(log_decay), widen(angle), 1).last().times(h)
             h = Parts(h.real + p * wide[:, 0].unsqueeze(-1), h.imag)
             return gamma.times(h).real.sum(-1).unsqueeze(1).to(x.dtype), torch.stack(h, dim=1)
         t, size = x.shape[1], min(chunk, CHUNK_OF_DOCUMENTS) if runs is not None else chunk
         powers = powers_of(widen(log_decay), widen(angle), min(size, t))
-        found, whole = [], t - t % size  # the last chunk may be shorter: states decay whatever the token
-        for start, stop in ((0, whole), (whole, t)):
-            if start < stop:
-                own = None if runs is None else runs[:, start:stop]
-                h = h if own is None or not start else Parts(*(
-                    part.where((runs[:, start - 1] == runs[:, start]).view(-1, 1, 1), 0.0) for part in h))
-                y, h = _in_chunks(wide[:, start:stop], powers, p, gamma, h, own, min(size, stop - start))
-                found.append(y)
+        cuts = (0, t) if t < size else sorted({0, t - t % size, t})  # the last chunk may be shorter
+        found = []
+        for start, stop in pairwise(cuts):
+            own = None if runs is None else runs[:, start:stop]
+            if own is not None and start:
+                h = Parts(*(part.where((runs[:, start - 1] == own[:, 0]).view(-1, 1, 1), 0.0) for part in h))
+            part = wide if stop - start == t else wide[:, start:stop]
+            y, h = _in_chunks(part, powers, p, gamma, h, own, min(size, stop - start))
+            found.append(y)
         y = found[0] if len(found) == 1 else torch.cat(found, dim=1)
         return y.to(x.dtype), torch.stack(h, dim=1)
 
@@ -62,7 +64,7 @@ def powers_of(log_decay: Tensor, angle: Tensor, size: int) -> Parts:
     """q^0 ... q^size, by doubling, which keeps the digits of the angle. Shape: (d, n) -> (size + 1, d, n), twice."""
     step = Parts(log_decay.exp() * angle.cos(), log_decay.exp() * angle.sin())
     found = Parts(torch.ones_like(angle).unsqueeze(0), torch.zeros_like(angle).unsqueeze(0))
-    while len(found.real) <= size:
+    while found.real.shape[0] <= size:
         found = Parts(*(torch.cat(pair) for pair in zip(found, found.times(step), strict=True)))
         step = step.times(step)
     return Parts(*(part[:size + 1] for part in found))
@@ -72,9 +74,11 @@ def _in_chunks(
     x: Tensor, powers: Parts, p: Tensor, gamma: Parts, h: Parts, runs: Tensor | None, size: int,
 ) -> tuple[Tensor, Parts]:
     """The rows of whole chunks, whose number m may be 1. Shape: (b, m size, d), runs (b, m size) -> the same, h."""
-    rows, passes = len(x), None if runs is None else Runs.of(runs, size)
-    kernel = ((gamma.real * p) * powers.real[:size] - (gamma.imag * p) * powers.imag[:size]).sum(-1)  # (size, d)
-    add = torch.cat([part[:size].flip(0) * p for part in powers], dim=-1)  # from a token to the end of its chunk
+    rows, passes = x.shape[0], None if runs is None else Runs.of(runs, size)
+    powers = Parts(*(part[:size + 1] for part in powers))
+    first, later, through = (Parts(*(part[place] for part in powers)) for place in (slice(-1), slice(1, None), -1))
+    kernel = ((gamma.real * p) * first.real - (gamma.imag * p) * first.imag).sum(-1)  # (size, d)
+    add = torch.cat([part.flip(0) * p for part in first], dim=-1)  # from a token to the end of its chunk
     add = rearrange(add, "c d n -> d c n")
     given = rearrange(x, "b (m c) d -> d (b m) c", c=size)
     if passes is None:
@@ -82,9 +86,9 @@ def _in_chunks(
     else:
         y = rearrange(_shifted(x.unflatten(1, (-1, size)), kernel, passes), "b m c d -> d (b m) c")
         added = (given * rearrange(passes.write, "b 1 m c -> (b m) c")) @ add
-    through, added = Parts(*(part[size] for part in powers)), rearrange(added, "d (b m) n -> m b d n", b=rows)
+    added = rearrange(added, "d (b m) n -> m b d n", b=rows)
     before, h = _states(through, Parts(*added.chunk(2, dim=-1)), h, passes)
-    later = gamma.times(Parts(*(part[1:size + 1] for part in powers)))  # what a state gives to each token
+    later = gamma.times(later)  # what a state gives to each token
     later = rearrange(torch.cat((later.real, -later.imag), dim=-1), "c d n -> d n c")
     earlier = rearrange(before, "b m d n -> d (b m) n") @ later
     if passes is not None:
@@ -94,7 +98,7 @@ def _in_chunks(
 
 def toeplitz(kernel: Tensor) -> Tensor:
     """What x is multiplied by in each channel: kernel[i - j] from token j to i. Shape: (c, d) -> (d, c, c)."""
-    index = torch.arange(len(kernel), device=kernel.device)
+    index = torch.arange(kernel.shape[0], device=kernel.device)
     distance = index - index.unsqueeze(-1)
     return rearrange(kernel[distance.clamp(min=0)].where((distance >= 0).unsqueeze(-1), 0.0), "j i d -> d j i")
 
