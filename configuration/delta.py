@@ -26,6 +26,11 @@ class DeltaRuleConfig:
     def value_width(self, dim: int) -> int:
         return self.value_dim or self.key_width(dim)
 
+    def widths(self, dim: int) -> tuple[int, int, int]:
+        """Of the queries, the keys and the values of all heads, and of all updates of a token."""
+        keys = self.key_heads * self.key_width(dim)
+        return keys, keys, self.num_heads * self.value_width(dim)
+
     def axes(self, dim: int) -> dict[str, int]:
         return {"h": self.num_heads, "n": self.key_width(dim), "p": self.value_width(dim)}
 
@@ -60,6 +65,10 @@ class DeltaNetConfig(DeltaRuleConfig):
     @property
     def key_heads(self) -> int:
         return self.num_key_heads or self.num_heads
+
+    def widths(self, dim: int) -> tuple[int, int, int]:
+        queries, keys, values = super().widths(dim)
+        return queries, self.num_updates * keys, self.num_updates * values
 
     def axes(self, dim: int) -> dict[str, int]:
         return super().axes(dim) | {"g": self.key_heads}

@@ -72,7 +72,7 @@ def formula(x: Tensor, p: dict[str, Tensor], cfg: LayerConfig) -> Tensor:
     else:
         low = x if word == "gated_delta" else x @ p["decay.steps.down.weight"].T
         matrix = p["decay.steps.weight" if word == "gated_delta" else "decay.steps.up.weight"]
-        steps, rate = (low @ matrix.T + p["decay.bias"]).view(B, T, heads, -1), p["decay.rate"].exp()[:, None]
+        steps, rate = (low @ matrix.T + p["decay.dt_bias"]).view(B, T, heads, -1), p["decay.A_log"].exp()[:, None]
         bound = getattr(own, "decay_bound", None)
         g = -rate * F.softplus(steps) if bound is None else -bound * (rate * steps).sigmoid()
     state, outputs = x.new_zeros(B, heads, keys, width), []
@@ -135,12 +135,13 @@ def test_equal_gates_make_one_rule_of_another():
 
     one = nn.Parameter(torch.randn(4, DIM, dtype=torch.float64)), nn.Parameter(torch.randn(4, dtype=torch.float64))
     with torch.no_grad():
-        kda.decay.bias.copy_(one[1].repeat_interleave(6))
+        kda.decay.dt_bias.copy_(one[1].repeat_interleave(6))
     kda.decay.steps = nn.Linear(DIM, DIM, bias=False, dtype=torch.float64)
     kda.decay.steps.weight = nn.Parameter(one[0].repeat_interleave(6, dim=0))
     delta, _ = made("gated_delta", {})
     own = {name: value for name, value in kda.state_dict().items() if not name.startswith(("decay", "gate"))}
-    delta.load_state_dict(own | {"decay.steps.weight": one[0], "decay.bias": one[1], "decay.rate": kda.decay.rate,
+    delta.load_state_dict(own | {"decay.steps.weight": one[0], "decay.dt_bias": one[1],
+                                 "decay.A_log": kda.decay.A_log,
                                  "gate.weight": kda.gate.up.weight @ kda.gate.down.weight})
     delta.norm.activation = torch.sigmoid
     torch.testing.assert_close(delta(text(), context), kda(text(), context))

@@ -61,22 +61,23 @@ class Decay(LoggingModule):
     ):
         super().__init__()
         self.steps, self.least, self.start, self.bound = steps(), least, start, bound
-        self.rate, self.bias = nn.Parameter(torch.empty(num_heads)), nn.Parameter(torch.empty(width))
+        self.A_log, self.dt_bias = (nn.Parameter(torch.empty(size)) for size in (num_heads, width))
         self.reset_parameters()
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        self.rate.uniform_(self.least, 16).log_()
-        draw_step_bias(self.bias)
+        self.A_log.uniform_(self.least, 16).log_()
+        draw_step_bias(self.dt_bias)
         if self.start is not None:
-            nn.init.constant_(self.bias, self.start)
+            nn.init.constant_(self.dt_bias, self.start)
         if self.bound is not None:
-            nn.init.zeros_(self.rate)
+            nn.init.zeros_(self.A_log)
 
     @log_io("b t d -> b h t ...")
     def forward(self, x: Tensor) -> Tensor:
-        steps = rearrange(widen(self.steps(x)) + widen(self.bias), "b t (h n) -> b t h n", h=len(self.rate))
-        rate = rearrange(widen(self.rate).exp(), "h -> h 1")
+        steps = widen(self.steps(x)) + widen(self.dt_bias)
+        steps = rearrange(steps, "b t (h n) -> b t h n", h=len(self.A_log))
+        rate = rearrange(widen(self.A_log).exp(), "h -> h 1")
         g = -rate * nn.functional.softplus(steps) if self.bound is None else -self.bound * (rate * steps).sigmoid()
         g = rearrange(g, "b t h n -> b h t n")
         return g.squeeze(-1) if g.shape[-1] == 1 else g
@@ -132,8 +133,8 @@ class DeltaRule(Recurrent):
         super().__init__()
         self.key_dim, self.value_dim, self.num_updates = own.key_width(dim), own.value_width(dim), num_updates
         self.num_heads, self.shared = own.num_heads, own.num_heads // own.key_heads
-        keys, values = own.key_heads * self.key_dim, own.num_heads * self.value_dim
-        self.widths = keys, num_updates * keys, num_updates * values
+        values = own.num_heads * self.value_dim
+        self.widths = own.widths(dim)
         self.q, self.k, self.v = (nn.Linear(dim, width, bias=False) for width in self.widths)
         self.conv = CausalConv(sum(self.widths), length=own.conv_len) if own.conv_len else NoConv()
         self.decay, self.strength, self.gate = decay and decay(), strength(), gate and gate()
