@@ -23,10 +23,14 @@ from configuration.checks import (
 )
 from configuration.recurrent import (
     CemaConfig,
+    DeltaNetConfig,
     FeatureMap,
+    GatedDeltaConfig,
+    Gdn2Config,
     GlaConfig,
     GruConfig,
     Hgrn2Config,
+    KdaConfig,
     LightningConfig,
     LinearConfig,
     LstmConfig,
@@ -49,8 +53,8 @@ from configuration.units import in_bfloat16, parse_bytes, parse_seconds
 
 __all__ = [
     "CHECKED", "AlibiConfig", "AttentionConfig", "AttnresConfig", "BigramConfig", "CemaConfig", "ClampedGluConfig",
-    "Config", "DataConfig", "EngramConfig", "FeatureMap", "GlaConfig", "GruConfig", "Hgrn2Config", "HrmConfig",
-    "HyperConfig", "LatentConfig", "LayerConfig", "LightningConfig", "LinearConfig", "LoopConfig", "LstmConfig",
+    "Config", "DataConfig", "DeltaNetConfig", "EngramConfig", "FeatureMap", "GatedDeltaConfig", "Gdn2Config",
+    "GlaConfig", "GruConfig", "Hgrn2Config", "HrmConfig", "HyperConfig", "KdaConfig", "LatentConfig", "LayerConfig", "LightningConfig", "LinearConfig", "LoopConfig", "LstmConfig",
     "Mamba2Config", "Mamba3Config", "MambaConfig", "MinGruConfig", "MinLstmConfig", "MlstmConfig", "ModelConfig",
     "MoeConfig", "NgptConfig", "ProbeConfig", "RetnetConfig", "RgLruConfig", "RopeConfig", "Rwkv7Config",
     "SampleConfig", "ShortConvConfig", "SinusoidalConfig", "SlstmConfig", "T5Config", "TokenizerConfig", "TrainConfig",
@@ -58,7 +62,7 @@ __all__ = [
     "require_both_ways", "rotated_channels", "save_config", "to_dict",
 ]
 
-Mixer = Literal["attention", "cema", "gla", "gru", "hgrn2", "latent", "lightning", "linear", "lstm", "mamba", "mamba2", "mamba3", "min_gru", "min_lstm", "mlstm", "none", "retnet", "rg_lru", "rwkv7", "short_conv", "slstm"]
+Mixer = Literal["attention", "cema", "deltanet", "gated_delta", "gdn2", "gla", "gru", "hgrn2", "kda", "latent", "lightning", "linear", "lstm", "mamba", "mamba2", "mamba3", "min_gru", "min_lstm", "mlstm", "none", "retnet", "rg_lru", "rwkv7", "short_conv", "slstm"]
 Mlp = Literal["mlp", "glu", "clamped_glu", "scaled_glu", "moe", "none"]
 Cross = Literal["attention", "none"]
 Branch = Literal["mixer", "mlp"]
@@ -395,7 +399,7 @@ class ModelConfig:
     vocab_multiple_of: int = 1  # round the vocabulary up to a multiple of this, for speed on GPUs
     max_seq_len: int = 256  # length of the context in tokens (t)
 
-    mixer: Mixer = "attention"  # how information moves between positions: attention, latent arXiv:2405.04434, or a recurrence over the text: cema (moving averages, then attention within chunks; Megalodon) arXiv:2404.08801, gla arXiv:2312.06635, gru arXiv:1406.1078, hgrn2 arXiv:2404.07904, lightning arXiv:2501.08313, linear arXiv:2006.16236, lstm (Hochreiter & Schmidhuber 1997), mamba arXiv:2312.00752, mamba2 arXiv:2405.21060, mamba3 arXiv:2603.15569, min_gru and min_lstm arXiv:2410.01201, mlstm and slstm arXiv:2405.04517, retnet arXiv:2307.08621, rg_lru arXiv:2402.19427, rwkv7 arXiv:2503.14456, short_conv (of the last tokens only) arXiv:2511.23404
+    mixer: Mixer = "attention"  # how information moves between positions: attention, latent arXiv:2405.04434, or a recurrence over the text: cema (moving averages, then attention within chunks; Megalodon) arXiv:2404.08801, deltanet arXiv:2406.06484, gated_delta arXiv:2412.06464, gdn2 arXiv:2605.22791, gla arXiv:2312.06635, gru arXiv:1406.1078, hgrn2 arXiv:2404.07904, kda arXiv:2510.26692, lightning arXiv:2501.08313, linear arXiv:2006.16236, lstm (Hochreiter & Schmidhuber 1997), mamba arXiv:2312.00752, mamba2 arXiv:2405.21060, mamba3 arXiv:2603.15569, min_gru and min_lstm arXiv:2410.01201, mlstm and slstm arXiv:2405.04517, retnet arXiv:2307.08621, rg_lru arXiv:2402.19427, rwkv7 arXiv:2503.14456, short_conv (of the last tokens only) arXiv:2511.23404
     cross: Cross = "none"  # attention to a source beside the text, between mixer and mlp; by kinds in some layers only. arXiv:1706.03762
     encoder_layers: int | None = None  # layers of an encoder that makes the source: the same flags without cross, not causal; it shares the embedding. None = the source comes from elsewhere
     mlp: Mlp = "mlp"  # mlp: two matrices; glu: three, gated; clamped_glu: gated and limited, with activation=quick_gelu that of gpt-oss; scaled_glu: with a learned scale for each hidden unit (nGPT); moe: a mixture of experts; none
@@ -416,9 +420,13 @@ class ModelConfig:
     attention: AttentionConfig = field(default_factory=AttentionConfig)  # mixer=attention or latent, and cross=attention
     latent: LatentConfig = field(default_factory=LatentConfig)  # mixer=latent: multi-head latent attention. arXiv:2405.04434
     cema: CemaConfig = field(default_factory=CemaConfig)  # mixer=cema
+    deltanet: DeltaNetConfig = field(default_factory=DeltaNetConfig)  # mixer=deltanet
+    gated_delta: GatedDeltaConfig = field(default_factory=GatedDeltaConfig)  # mixer=gated_delta
+    gdn2: Gdn2Config = field(default_factory=Gdn2Config)  # mixer=gdn2
     gla: GlaConfig = field(default_factory=GlaConfig)  # mixer=gla
     gru: GruConfig = field(default_factory=GruConfig)  # mixer=gru
     hgrn2: Hgrn2Config = field(default_factory=Hgrn2Config)  # mixer=hgrn2
+    kda: KdaConfig = field(default_factory=KdaConfig)  # mixer=kda
     lightning: LightningConfig = field(default_factory=LightningConfig)  # mixer=lightning
     linear: LinearConfig = field(default_factory=LinearConfig)  # mixer=linear
     lstm: LstmConfig = field(default_factory=LstmConfig)  # mixer=lstm

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from configuration.checked import flags
 from configuration.checks import require_between, require_not_negative, require_positive
+from configuration.delta import DeltaNetConfig, GatedDeltaConfig, Gdn2Config, KdaConfig
 
 InnerNorms = Literal["none", "plain", "scaled"]
 NormPlace = Literal["after_gate", "before_gate", "none"]
@@ -518,9 +519,13 @@ def check_groups(own: Mamba2Config | Mamba3Config) -> None:
 # word of `mixer` -> its group
 RECURRENT = {
     "cema": CemaConfig,
+    "deltanet": DeltaNetConfig,
+    "gated_delta": GatedDeltaConfig,
+    "gdn2": Gdn2Config,
     "gla": GlaConfig,
     "gru": GruConfig,
     "hgrn2": Hgrn2Config,
+    "kda": KdaConfig,
     "lightning": LightningConfig,
     "linear": LinearConfig,
     "lstm": LstmConfig,

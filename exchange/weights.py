@@ -8,6 +8,7 @@ from torch import Tensor
 from config import ModelConfig
 from exchange.folder import RenamedTensors, require_finite
 from families.family import Family
+from families.hybrid import together
 from families.weights import HEAD, weights_of
 from model import Model
 from tools import unfilled
@@ -44,9 +45,10 @@ def require_fitting(family: Family, cfg: ModelConfig, tensors: RenamedTensors) -
         raise ValueError(f"the folder lacks {listed(missing)}, which a {family.architecture} of its config.json has")
     if unknown := tensors.keys() - expected.keys() - spare:
         raise ValueError(f"the folder has {listed(unknown)}, which a {family.architecture} of its config.json lacks")
-    for name, shape in expected.items():
-        if tensors.shape(name) != shape:
-            raise ValueError(f"{name} is {tensors.shape(name)}, and config.json makes it {shape}")
+    found = together({name: tensors.shape(name) for name in expected})
+    for name, shape in together(expected).items():
+        if found[name] != shape:
+            raise ValueError(f"{name} is {found[name]}, and config.json makes it {shape}")
 
 
 def expected_shapes(family: Family, cfg: ModelConfig) -> dict[str, tuple[int, ...]]:

@@ -14,6 +14,7 @@ FILES = (  # in this folder
     "falcon", "neox", "cohere", "stablelm", "nanochat", "olmo3", "diffllama", "mixtral", "qwen3_moe", "olmoe",
     "gpt_oss", "deepseek_v3", "deepseek_v2", "llama4", "recurrent_gemma",
     "xlstm", "minimax", "lfm2",
+    "qwen3_next", "olmo_hybrid", "kimi_linear",
     "mamba", "mamba2", "jamba", "bamba", "nemotron_h",
     # without presets
     "gpt", "gpt_neo", "gpt_bigcode", "codegen", "biogpt", "persimmon", "phi3", "glm", "ernie4_5", "helium",

@@ -66,7 +66,8 @@ def latent_weights(*rules: Same, **options: Any) -> WeightMap:
     names = {"q.down": "q_a_proj", "q.norm": "q_a_layernorm", "q.up": "q_b_proj", "kv_down": "kv_a_proj_with_mqa",
              "kv_norm": "kv_a_layernorm", "kv_up": "kv_b_proj"}
     attention = [Same(f"mixer.branch.{ours}", f"self_attn.{theirs}") for ours, theirs in names.items()]
-    return expert_weights(*attention, *shared_expert("mlp.shared_experts"), *rules, **options)
+    shared = shared_expert(f"{options.get('room', 'mlp')}.shared_experts")
+    return expert_weights(*attention, *shared, *rules, **options)
 
 
 FAMILY = Family(

@@ -5,7 +5,7 @@ Rules name modules. A weight is a weight in both; our norms have a scale and a b
 needs no import of it.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -27,13 +27,14 @@ Tensors = Mapping[str, Any]
 class Same:
     """One module of ours is one of theirs; the rules below are for several of ours, or for other shapes.
 
-    With `beside` it is a rule for layers that have this module of ours too.
+    With `beside` it is a rule for layers that have this module of ours too, with `end` for this parameter of ours.
     """
 
     ours: str | tuple[str, ...]
     theirs: str
     beside: str = field(default="", kw_only=True)
-    by_rows: ClassVar[bool] = False  # whether each row of ours is a module of theirs
+    end: str = field(default="", kw_only=True)
+    by_rows: ClassVar[bool] = False  # whether one of ours is cut by rows into several modules of theirs
 
     @property
     def modules(self) -> tuple[str, ...]:
@@ -42,6 +43,10 @@ class Same:
     def names(self, prefix: str, end: str, shape: Sequence[int]) -> list[str]:
         """The names of theirs; `shape` is that of ours."""
         return [f"{prefix}{self.theirs}.{end}"]
+
+    def whole(self, theirs: Sequence[Any]) -> Any:
+        """Their tensors in one, for `split`."""
+        return rearrange(theirs, "row ... -> row ...") if self.by_rows else theirs[0]
 
     def split(self, theirs: Any, shapes: Sequence, cfg: ModelConfig) -> list[Any]:
         return [theirs]
@@ -138,9 +143,11 @@ class Fused(Same):
     """
 
     transposed: bool = False
-    parts: int | Literal["kv_heads"] = 1
+    parts: int | Literal["kv_heads"] | Callable[[ModelConfig], int] = 1
 
     def number(self, cfg: ModelConfig) -> int:
+        if callable(self.parts):
+            return self.parts(cfg)
         return cfg.attention.kv_heads if self.parts == "kv_heads" else self.parts
 
     def split(self, theirs: Any, shapes: Sequence, cfg: ModelConfig) -> list[Any]:
@@ -209,6 +216,7 @@ class WeightMap:
     constants: tuple[tuple[str, str, float], ...] = ()  # end of a weight's name, that of a buffer beside it, its value
     encoder_layer: str = ""  # what stands before the number of an encoder's layer; "" = there is no encoder
     encoder_rules: tuple[Same, ...] = ()
+    aliases: tuple[tuple[str, str], ...] = ()  # parts of names in some files -> what stands for them in the rules
 
     def pairs(self, cfg: ModelConfig, own: Tensors) -> Iterator[Pair]:
         """All pairs, for a model with these parameters. Raises ValueError if one of them has no place."""
@@ -221,7 +229,7 @@ class WeightMap:
                 continue
             for our_end, their_end in ENDS:
                 names = [f"{ours}{module}.{our_end}" for module in rule.modules]
-                if all(name in left for name in names):  # of several rules for a module, the first
+                if rule.end in ("", our_end) and all(name in left for name in names):  # of several rules, the first
                     left -= set(names)
                     yield Pair(names, rule.names(theirs, their_end, own[names[0]].shape), rule)
         if left:
@@ -238,8 +246,7 @@ class WeightMap:
     def to_ours(self, cfg: ModelConfig, own: Tensors, theirs: Tensors) -> Iterator[tuple[str, Any]]:
         """Each of our tensors from theirs, one pair at a time; `own` gives the shapes."""
         for pair in self.pairs(cfg, own):
-            tensors = [theirs[name] for name in pair.theirs]
-            whole = rearrange(tensors, "row ... -> row ...") if pair.rule.by_rows else tensors[0]
+            whole = pair.rule.whole([theirs[name] for name in pair.theirs])
             parts = pair.rule.split(whole, [own[name].shape for name in pair.ours], cfg)
             yield from zip(pair.ours, parts, strict=True)
 
@@ -261,6 +268,8 @@ class WeightMap:
         for name in kept:
             module, _, end = name.rpartition(".")
             full = f"{self.head}.{end}" if self.saved_head and module == self.saved_head else name
+            for other, usual in self.aliases:
+                full = full.replace(other, usual)
             found[self.prefix + full if bare and not full.startswith(self.head) else full] = name
         return found
 
@@ -284,8 +293,12 @@ def renamed(names: Mapping[str, str]) -> tuple[Same, ...]:
 
 
 def llama_weights(norms: Mapping[str, str] = PRE, *rules: Same) -> WeightMap:
-    """The names of Llama, which most later families have. `norms` are a layer's; `rules` replace those of a module."""
-    replaced = {module for rule in rules for module in rule.modules}
+    """The names of Llama, which most later families have. `norms` are a layer's; `rules` replace those of a module.
+
+    Those for some layers come first, and replace none of other layers.
+    """
+    some, rest = [rule for rule in rules if rule.beside], [rule for rule in rules if not rule.beside]
+    replaced = {module for rule in rest for module in rule.modules}
     names = {ours: theirs for ours, theirs in (LINEARS | norms).items() if ours not in replaced}
-    return WeightMap("model.layers.", (*renamed(names), *rules), renamed({
+    return WeightMap("model.layers.", (*some, *renamed(names), *rest), renamed({
         "embed.tokens": "model.embed_tokens", "norm": "model.norm", HEAD: "lm_head"}))

@@ -1,5 +1,8 @@
 """The families at toy size: configurations, and models of Hugging Face with random weights."""
 
+import re
+
+import torch
 import transformers
 from helpers import randomise
 from torch import nn
@@ -98,9 +101,18 @@ def tensors_of(theirs: nn.Module, values: dict | None = None) -> dict:
     found = values or weights_of(theirs)
     named = {name: value for name, value in found.items() if name in dict(theirs.named_parameters())
              or name.endswith("e_score_correction_bias")}
-    if not any("experts" in name or name.startswith("model.layers.0.mixer.") for name in named):
+    converted = ("experts", "linear_attn", "model.layers.0.mixer.")
+    if not any(part in name for name in named for part in converted):
         return named
     return revert_weight_conversion(theirs, named)
+
+
+def together(tensors: dict) -> dict:
+    """Tensors with the convolutions of queries, keys and values in one, which files cut in any place."""
+    found: dict = {}
+    for name in sorted(tensors, key=lambda name: "qkv".find(name.partition("_conv1d")[0][-1])):  # in this order
+        found.setdefault(re.sub(r"\.[qkv]_conv1d", ".conv1d", name), []).append(tensors[name])
+    return {name: parts[0] if len(parts) == 1 else torch.cat(parts) for name, parts in found.items()}
 
 
 def build_theirs(config: dict) -> nn.Module:

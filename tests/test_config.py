@@ -38,10 +38,11 @@ FLAGS = flag_names(Config)
 
 
 def comment_of(flag: str) -> str:
-    """The comment on a flag's line in config.py."""
+    """The comment on a flag's line, in its group or in one that this derives from."""
     *groups, name = flag.split(".")
     owner = functools.reduce(lambda kind, group: get_type_hints(kind)[group], groups, Config)
-    found = re.search(rf"^    {name}: [^\n]*?  # (\S[^\n]*)$", inspect.getsource(owner), re.MULTILINE)
+    source = "".join(inspect.getsource(kind) for kind in owner.__mro__ if dataclasses.is_dataclass(kind))
+    found = re.search(rf"^    {name}: [^\n]*?  # (\S[^\n]*)$", source, re.MULTILINE)
     assert found, f"{flag} has no comment on its line"
     return found[1]
 

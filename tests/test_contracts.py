@@ -90,6 +90,14 @@ VARIANTS |= {
     "retention without positions": {"mixer": "retnet", "position": "none", "retnet.first_power": 1.0,
                                     "retnet.num_heads": 5, "canon": ("mixer",)},
     "retention, half rotated": {"mixer": "retnet", "rope.fraction": 2 / 3, "rope.layout": "interleaved"},
+    "gated delta products, shared keys": {
+        "layers": ("gated_delta", "base"), "num_layers": 3, "residual": "parallel", "kinds": {"gated_delta": {
+            "mixer": "gated_delta", "gated_delta.num_key_heads": 2, "gated_delta.num_updates": 3,
+            "gated_delta.value_dim": 5, "gated_delta.neg_eigenvalues": True, "canon": ("mixer",)}}},
+    "deltanet, kda, gdn2 without convolutions": {
+        "layers": ("deltanet", "kda", "gdn2"), "num_layers": 3, "deltanet.conv_len": None, "deltanet.gate": True,
+        "kda.conv_len": 2, "kda.decay_bound": 5.0, "kda.rank": 3, "gdn2.conv_len": None, "gdn2.key_dim": 7,
+        "gdn2.neg_eigenvalues": True, "token_shift": ("mixer",)},
     "one key/value head": {"attention.num_kv_heads": 1},
     "two key/value heads": {"attention.num_kv_heads": 2},
     "wide heads": {"attention.head_dim": 10},
@@ -492,7 +500,13 @@ VALUES = {"attention.value_embedding": True}
 CEMA, RWKV7 = {"mixer": "cema"}, {"mixer": "rwkv7"}
 GLA, LINEAR, RETNET = {"mixer": "gla"}, {"mixer": "linear"}, {"mixer": "retnet"}
 LIGHTNING, SHORT_CONV = {"mixer": "lightning"}, {"mixer": "short_conv"}
+OF_DELTA_RULES = {"num_heads": 2, "key_dim": 4, "value_dim": 5, "conv_len": 3, "neg_eigenvalues": True, "norm_eps": 0.1}
+OF_KDA = OF_DELTA_RULES | {"rank": 3, "decay_bound": 5.0}
+OF_MIXERS = {"deltanet": OF_DELTA_RULES | {"num_key_heads": 2, "num_updates": 2, "gate": True},
+             "gated_delta": OF_DELTA_RULES | {"num_key_heads": 2, "num_updates": 2, "gate": False, "step_bias": 1.0},
+             "kda": OF_KDA | {"gate_bias": True}, "gdn2": OF_KDA | {"gate_bias": False}}
 OTHER: dict[str, tuple[Any, dict[str, Any]]] = {
+    **{f"{word}.{name}": (value, {"mixer": word}) for word, own in OF_MIXERS.items() for name, value in own.items()},
     **{f"mamba.{name}": (value, {"mixer": "mamba", "mamba.norms": "scaled"}) for name, value in {
         "expand": 1.5, "state_dim": 5, "step_rank": 5, "conv_len": 3, "conv_bias": False, "bias": True,
         "norms": "plain", "norm_eps": 0.1}.items()},

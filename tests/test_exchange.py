@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 transformers = pytest.importorskip("transformers")
 
-from small_families import TOYS, build_theirs, ends, family_of, toy  # noqa: E402
+from small_families import TOYS, build_theirs, ends, family_of, together, toy  # noqa: E402
 from small_runs import DATA  # noqa: E402
 from small_tokenizers import byte_level_backend  # noqa: E402
 
@@ -137,8 +137,8 @@ def made_by_theirs(weights: WeightMap) -> tuple[str, ...]:
 
 def assert_same_tensors(before: Path, after: Path, buffers: tuple[str, ...]) -> None:
     """The same tensors, but rows that no token reads, and buffers that their class makes itself."""
-    old = {name: tensor for file in before.glob("*.safetensors") for name, tensor in load_file(file).items()}
-    new = load_file(after / "model.safetensors")
+    old = together({name: tensor for file in before.glob("*.safetensors") for name, tensor in load_file(file).items()})
+    new = together(load_file(after / "model.safetensors"))
     assert not [name for name in old.keys() ^ new.keys() if not name.endswith(buffers)]
     for name in old.keys() & new.keys():
         if "embed_positions" not in name:

@@ -37,6 +37,7 @@ from small_families import (  # noqa: E402
     family_of,
     full_size,
     tensors_of,
+    together,
     toy,
 )
 
@@ -99,8 +100,7 @@ def test_gradients_are_equal(preset):
 @pytest.mark.parametrize("preset", TOYS)
 def test_weights_return_as_they_came(preset):
     cfg, theirs, ours = pair(preset)
-    back = family_of(preset).weights.to_theirs(cfg, weights_of(ours))
-    saved = tensors_of(theirs)
+    back, saved = together(family_of(preset).weights.to_theirs(cfg, weights_of(ours))), together(tensors_of(theirs))
     assert back.keys() == saved.keys()
     skipped = {name for name in saved if "embed_positions" in name}  # has rows that no token reads
     for name in saved.keys() - skipped:
@@ -153,6 +153,8 @@ OTHERS = {
     **{f"mamba2.{name}": values for name, values in {
         "norm": ("before_gate", "after_gate"), "norm_eps": (0.1,), "min_step": (0.9,), "max_step": (0.1,)}.items()},
     "sinusoidal.theta": (77.0,), "sinusoidal.layout": ("interleaved", "half"), "sinusoidal.first": (1,),
+    **{f"{word}.{flag}": values for word in ("gated_delta", "kda") for flag, values in {
+        "neg_eigenvalues": (True, False), "norm_eps": (1e-2,)}.items()}, "kda.decay_bound": (5.0,),
     "head_dense": ("silu",), "embed_norm": (False,), "final_norm": (False, True), "pointer": (False,),
 }
 
@@ -212,6 +214,8 @@ IN_WEIGHTS = {"dim", "num_layers", "hidden_dim", "vocab_size", "max_seq_len", "a
               "head_bias", "skip_first_norm", "norm_affine", "attention.qk_norm_affine", "kinds", "layers",
               "rope.original_len", "moe.expert", "moe.num_experts", "moe.shared_dim",
               "moe.shared_gate", "moe.router_bias", "moe.balance_bias"}
+IN_WEIGHTS |= {f"{word}.{name}" for word in ("gated_delta", "kda") for name in (
+    "num_heads", "num_key_heads", "key_dim", "value_dim", "conv_len", "num_updates", "gate", "rank", "gate_bias")}
 
 
 @pytest.mark.parametrize("preset", TOYS)

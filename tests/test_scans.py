@@ -21,7 +21,7 @@ from modules.scans import (
 from modules.scans.diagonal import _levels, _loop
 
 B, H, N, P = 2, 4, 5, 3
-LENGTHS = (1, 31, 32, 33, 75)
+LENGTHS = (1, 2, 31, 32, 33, 75)
 DECAYS = {"none": 0.0, "weak": 0.01, "strong": 3.0, "violent": 60.0}
 
 

@@ -72,6 +72,8 @@ CASES: dict[str, dict[str, Any]] = {
                   "model.num_layers": 4, "model.max_seq_len": 512, "model.final_norm_groups": 4},
     "linear attentions": {"model.layers": ("gla", "linear", "retnet", "lightning", "short_conv"), "model.dim": 192,
                           "model.num_layers": 5},
+    "delta rules": {"model.layers": ("gated_delta", "kda", "gdn2", "deltanet", "attention"), "model.dim": 192,
+                    "model.num_layers": 5, "model.max_seq_len": 512, "train.batch_size": 8},
     "streams": {"model.residual": "hyper", "model.dim": 192, "model.num_layers": 4},
     "constrained streams": {"model.residual": "mhc", "model.dim": 192, "model.num_layers": 4, "train.batch_size": 4},
     "attention over depth": {"model.residual": "attnres", "model.num_layers": 8, "train.optimizer": "adamw"},

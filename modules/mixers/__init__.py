@@ -18,6 +18,7 @@ from configuration.sharing import shares
 from modules.mixers.attention import Attention
 from modules.mixers.cells import GRU, LSTM, SLSTM
 from modules.mixers.cema import CEMA
+from modules.mixers.delta import DeltaNet, GatedDelta, GatedDelta2, KimiDelta
 from modules.mixers.gla import GatedLinearAttention
 from modules.mixers.hgrn2 import HGRN2
 from modules.mixers.latent import LatentAttention
@@ -47,9 +48,13 @@ class AttentionByFlags:
 MIXERS = {
     "attention": AttentionByFlags,
     "cema": CEMA,
+    "deltanet": DeltaNet,
+    "gated_delta": GatedDelta,
+    "gdn2": GatedDelta2,
     "gla": GatedLinearAttention,
     "gru": GRU,
     "hgrn2": HGRN2,
+    "kda": KimiDelta,
     "latent": LatentAttention,
     "lightning": LightningAttention,
     "linear": LinearAttention,

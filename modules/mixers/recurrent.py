@@ -54,6 +54,12 @@ def runs_of(context: Context) -> Tensor | None:
     return None if context.documents is None else context.documents.ids
 
 
+def unit(x: Tensor) -> Tensor:
+    """Vectors of length 1, in float32: x / sqrt(|x|^2 + 1e-6), so that zeros stay zeros. Shape: any."""
+    x = widen(x)
+    return x * (x.square().sum(-1, keepdim=True) + 1e-6).rsqrt()
+
+
 class Recurrent(LoggingModule):
     """A mixer that reads a text from its first token to its last, and keeps a State in place of keys and values."""
 

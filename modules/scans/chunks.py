@@ -7,6 +7,11 @@ from einops import rearrange
 from torch import Tensor
 
 
+def fitting(chunk: int, t: int) -> int:
+    """The length of chunks for a row of t tokens: a power of 2 that is no longer than it needs."""
+    return min(chunk, 1 << (t - 1).bit_length())
+
+
 def in_chunks(x: Tensor, size: int) -> Tensor:
     """Shape: (b, h, t, ...) -> (b, h, n, size, ...), filled up by zeros, which change no state."""
     t = x.shape[2]

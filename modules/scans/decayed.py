@@ -1,15 +1,14 @@
 """Linear attention whose state decays, for all tokens of a chunk at once; states pass from chunk to chunk."""
 
 import torch
-from einops import rearrange
 from torch import Tensor
 
 from modules.precision import full_precision, widen
-from modules.scans.chunks import Runs, in_chunks, whole
+from modules.scans.channels import running, scores_of_channels
+from modules.scans.chunks import Runs, fitting, in_chunks, whole
 from modules.scans.diagonal import diagonal_scan
 
-CHUNK, BLOCK = 32, 8
-MOST = 18.0  # decay of a step by which the scores of channels are computed: e^-18 is nothing to float32
+CHUNK = 32
 
 
 def decayed_attention(
@@ -31,7 +30,7 @@ def decayed_attention(
         if v.shape[2] == 1:
             y, state = decayed_step(*(x[:, :, 0] for x in wide), state)
             return y.unsqueeze(2).to(v.dtype), state
-        y, state = _in_chunks(*wide, widen(state), runs, chunk)
+        y, state = _in_chunks(*wide, widen(state), runs, fitting(chunk, v.shape[2]))
     return y.to(v.dtype), state
 
 
@@ -49,8 +48,8 @@ def _in_chunks(
     t, shared = v.shape[2], v.shape[1] // k.shape[1]
     q, k, v, g = (in_chunks(x, size) for x in (q, k, v, g))  # (b, h, n, c, ...)
     passes = None if runs is None else Runs.of(runs, size)
-    total = g.cumsum(3)
-    scores = scores_of_channels(q, k, total) if g.dim() == 5 else _scores_of_heads(q, k, total, shared)
+    total = running(g)
+    scores = scores_of_channels(k, total, q)[0] if g.dim() == 5 else _scores_of_heads(q, k, total, shared)
     if passes is not None:
         scores = scores.where(passes.same, 0.0)
     read, write, through = factors(total, passes)  # (b, h, n, c[, n]), the same, (b, h, n[, n])
@@ -99,32 +98,12 @@ def _by_group(x: Tensor, y: Tensor, shared: int) -> Tensor:
 
 def _scores_of_heads(q: Tensor, k: Tensor, total: Tensor, shared: int) -> Tensor:
     """q_i k_j e^{G_i - G_j} for j <= i. Shape: (b, g, n, c, _), the same, (b, h, n, c) -> (b, h, n, c, c)."""
+    scores = (q @ k.mT).unsqueeze(2)
+    return (scores * decays_of_heads(total).unflatten(1, (-1, shared))).flatten(1, 2)
+
+
+def decays_of_heads(total: Tensor) -> Tensor:
+    """e^{G_i - G_j} for j <= i, else 0. Shape: (..., c) -> (..., c, c)."""
     size = total.shape[-1]
     later = torch.ones(size, size, dtype=torch.bool, device=total.device).triu(1)
-    decay = (total.unsqueeze(-1) - total.unsqueeze(-2)).masked_fill(later, float("-inf")).exp()
-    scores = (q @ k.mT).unsqueeze(2)
-    return (scores * decay.unflatten(1, (-1, shared))).flatten(1, 2)
-
-
-def scores_of_channels(q: Tensor, k: Tensor, total: Tensor) -> Tensor:
-    """Sum over channels of q_i k_j e^{G_i - G_j} for j <= i, where no factor overflows.
-
-    Within blocks of 8 the exponents count from the middle of the block; between neighbours, whose blocks then join,
-    from the end of the left one. A step's decay counts for no more than `MOST`.
-    Shape: (..., c, n), three times -> (..., c, c).
-    """
-    steps = total.diff(dim=-2, prepend=torch.zeros_like(total[..., :1, :])).clamp(min=-MOST)
-    total = steps.cumsum(-2)
-    size, width = q.shape[-2], min(BLOCK, q.shape[-2])
-    parts = [rearrange(x, "... (m w) n -> ... m w n", w=width) for x in (q, k, total)]
-    middle = parts[2][..., width // 2, None, :]
-    scores = ((parts[0] * (parts[2] - middle).exp()) @ (parts[1] * (middle - parts[2]).exp()).mT).tril()
-    while width < size:
-        (_, right), (left, _), (before, after) = (
-            rearrange(x, "... (m two w) n -> two ... m w n", two=2, w=width) for x in (q, k, total))
-        edge = before[..., -1:, :]
-        low = (right * (after - edge).exp()) @ (left * (edge - before).exp()).mT
-        first, second = rearrange(scores, "... (m two) i j -> two ... m i j", two=2)
-        upper = torch.cat((first, torch.zeros_like(first)), dim=-1)
-        scores, width = torch.cat((upper, torch.cat((low, second), dim=-1)), dim=-2), 2 * width
-    return scores.squeeze(-3)
+    return (total.unsqueeze(-1) - total.unsqueeze(-2)).masked_fill(later, float("-inf")).exp()

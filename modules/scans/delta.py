@@ -5,8 +5,9 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from modules.precision import full_precision, widen
-from modules.scans.chunks import Runs, in_chunks, whole
-from modules.scans.decayed import CHUNK, factors, scores_of_channels
+from modules.scans.channels import running, scores_of_channels
+from modules.scans.chunks import Runs, fitting, in_chunks, whole
+from modules.scans.decayed import CHUNK, decays_of_heads, factors
 
 
 def delta_rule(
@@ -39,7 +40,7 @@ def erase_and_write(
         if v.shape[2] == 1:
             y, state = _step(*(x[:, :, 0] for x in wide), state)
             return y.unsqueeze(2).to(v.dtype), state
-        y, state = _erase_in_chunks(*wide, state, runs, chunk)
+        y, state = _erase_in_chunks(*wide, state, runs, fitting(chunk, v.shape[2]))
     return y.to(v.dtype), state
 
 
@@ -54,22 +55,24 @@ def _erase_in_chunks(
 ) -> tuple[Tensor, Tensor]:
     t, of_channels = v.shape[2], g.dim() == 4
     q, k, v, g, erase = (in_chunks(x, size) for x in (q, k, v, g, erase))  # (b, h, n, c, ...)
-    passes, total = None if runs is None else Runs.of(runs, size), g.cumsum(3)
-    both = torch.cat((q, erase), dim=1)
+    passes, total = None if runs is None else Runs.of(runs, size), running(g)
     if of_channels:
-        scores = scores_of_channels(both, torch.cat((k, k), dim=1), torch.cat((total, total), dim=1))
+        read, erased = scores_of_channels(k, total, q, erase)
     else:
-        later = torch.ones(size, size, dtype=torch.bool, device=g.device).triu(1)
-        decay = (total.unsqueeze(-1) - total.unsqueeze(-2)).masked_fill(later, float("-inf")).exp()
-        scores = (both @ torch.cat((k, k), dim=1).mT) * torch.cat((decay, decay), dim=1)
+        decay = decays_of_heads(total)
+        read, erased = q @ k.mT * decay, erase @ k.mT * decay
     if passes is not None:
-        scores = scores.where(passes.same, 0.0)
-    read, erased = scores.chunk(2, dim=1)
+        read, erased = (x.where(passes.same, 0.0) for x in (read, erased))
     begin, end, through = (x if of_channels else x.unsqueeze(-1) for x in factors(total, passes))
-    both = solved(erased.tril(-1), torch.cat((v, erase * begin), dim=-1))  # (I + strict lower part)^-1 of both
-    new, old = both.split((v.shape[-1], k.shape[-1]), dim=-1)
-    states, values, state = carry(through, -old, new, k * end, None, state)
+    inverse = inverted(erased.tril(-1))
+    states, values, state = carry(through, -inverse @ (erase * begin), inverse @ v, k * end, None, state)
     return whole((q * begin) @ states + read @ values, t), state
+
+
+def inverted(strict: Tensor) -> Tensor:
+    """(I + L)^-1 for a strictly lower triangular L. Shape: (..., c, c) -> the same."""
+    eye = torch.eye(strict.shape[-1], dtype=strict.dtype, device=strict.device).expand_as(strict)
+    return solved(strict, eye)
 
 
 def solved(strict: Tensor, y: Tensor) -> Tensor:
