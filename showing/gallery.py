@@ -110,7 +110,7 @@ def cached_numbers(layer: LayerConfig) -> int:
 
 
 def spell_cache(cfg: ModelConfig) -> str:
-    """e.g. "4.1 kB + 11.5 MB"; "0 + 37 kB" if all layers have windows."""
+    """e.g. "4.1 kB + 11.5 MB"; "0 + 37 kB" if all layers have windows or states."""
     growth, windows = cache_bytes(cfg)
     sizes = [f"{growth / 1e3:,.1f} kB" if growth else "0"]
     sizes += [f"{windows / 1e6:,.1f} MB" if windows >= 1e6 else f"{windows / 1e3:,.0f} kB"] if windows else []
@@ -149,7 +149,7 @@ def sizes_line(cfg: Config, model: ModelConfig) -> str:
     """Parameters, context and cache in a line; `model` has a size of the vocabulary."""
     (growth, windows), source = cache_bytes(model), source_bytes(model)
     total, active = num_parameters(cfg)
-    cache = [f"a cache of {growth:,} bytes a token in bfloat16{f' and {windows:,} for windows' if windows else ''}"]
+    cache = [f"a cache of {growth:,} bytes a token in bfloat16{f' and {windows:,} for windows and states' if windows else ''}"]
     cache += [f"{source:,} for each token of the source"] if source else []
     return ", ".join([f"{total:,} parameters", *([f"{active:,} active for a token"] if active < total else []),
                       f"a context of {model.max_seq_len:,} tokens", *cache])

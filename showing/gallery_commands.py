@@ -30,7 +30,7 @@ def list_presets(*, scale: str | None = None) -> None:
     """List the presets, a line each.
 
     The cache is what each further token adds in bfloat16: keys and values of layers that see all tokens. A layer with
-    a window stops growing: + is what all of them take once their windows are full.
+    a window or a state stops growing: + is what all of them take once their windows are full.
 
     Args:
         scale: 1M, 10M, ...: at this number of parameters in the blocks; those that have no such size are left out.

@@ -25,7 +25,7 @@ from training.step import NotFinite
 
 BASELINE = "gpt2"  # whose speed is 1
 HEADINGS = ("preset", "parameters", "in blocks", "bits/byte", "x floor", "tokens/s, x gpt2", "cache a token, bytes",
-            "for windows, bytes")
+            "windows and states, bytes")
 TEXT = """# The gallery at {scale}
 
 Every preset at `--scale {scale}`: about so many parameters in its blocks, in its own proportions, trained for {steps:,}
@@ -38,7 +38,8 @@ python experiments/benchmark.py gallery{flags}
 - One seed, {steps:,} steps, and one learning rate for all that AdamW trains: how each begins, and not which is best.
 - Bits per byte are of {tokens:,} held-out tokens. Presets of characters read less text in as many steps.
 - Speed is that of training steps without loading: the best of {rounds}, in turns with gpt2's in one process{clock}.
-- The cache is that of generation in bfloat16: what each further token adds, and what windows take once they are full.
+- The cache is that of generation in bfloat16: what each further token adds, and what does not grow, windows that are
+  full and the states of recurrent mixers.
 - Presets that are equal at this scale share a row.
 
 """
