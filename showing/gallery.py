@@ -149,7 +149,8 @@ def sizes_line(cfg: Config, model: ModelConfig) -> str:
     """Parameters, context and cache in a line; `model` has a size of the vocabulary."""
     (growth, windows), source = cache_bytes(model), source_bytes(model)
     total, active = num_parameters(cfg)
-    cache = [f"a cache of {growth:,} bytes a token in bfloat16{f' and {windows:,} for windows and states' if windows else ''}"]
+    cache = [f"a cache of {growth:,} bytes a token in bfloat16"
+             f"{f' and {windows:,} for windows and states' if windows else ''}"]
     cache += [f"{source:,} for each token of the source"] if source else []
     return ", ".join([f"{total:,} parameters", *([f"{active:,} active for a token"] if active < total else []),
                       f"a context of {model.max_seq_len:,} tokens", *cache])

@@ -8,7 +8,7 @@ from einops import rearrange, repeat
 from torch import Tensor, nn
 
 from config import LayerConfig
-from configuration.delta import DeltaNetConfig, DeltaRuleConfig, KdaConfig
+from configuration.recurrent.delta import DeltaNetConfig, DeltaRuleConfig, KdaConfig
 from modules.mixers.recurrent import (
     CausalConv,
     GatedNorm,

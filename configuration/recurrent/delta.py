@@ -1,7 +1,8 @@
-"""The numbers of mixers by the delta rule: a group for each word of `mixer`; see recurrent.py."""
+"""The numbers of mixers by the delta rule: a group for each word of `mixer`; see the package."""
 
 from configuration.checked import flags
 from configuration.checks import require_positive
+from configuration.recurrent.widths import heads_at
 
 
 @flags
@@ -42,8 +43,6 @@ class DeltaRuleConfig:
         """The heads that are `factor` as wide together; those that follow dim stay as many."""
         if self.key_dim is None:
             return {}
-        from configuration.recurrent import heads_at
-
         heads, width = heads_at(self.key_heads, self.key_dim, factor)
         return {"num_heads": heads * self.num_heads // self.key_heads, "key_dim": width,
                 "value_dim": round(self.value_width(0) * width / self.key_dim)}
