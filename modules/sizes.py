@@ -35,6 +35,6 @@ def axis_sizes(cfg: ModelConfig) -> dict[str, int | tuple[int, ...]]:
     for layer in layers:
         if hasattr(own := getattr(layer, layer.mixer, None), "axes"):
             for letter, size in own.axes(cfg.dim).items():
-                sizes[letter] = sizes.get(letter, set()) | {size}
+                sizes[letter] = sizes.get(letter, set()) | ({size} if isinstance(size, int) else set(size))
     several = {letter: tuple(sorted(found)) for letter, found in sizes.items() if found}
     return {letter: found[0] if len(found) == 1 else found for letter, found in several.items()}

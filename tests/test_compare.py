@@ -98,6 +98,7 @@ def expected(run: Run) -> dict[str, float]:
     return {
         "parameters": parameters, "active_parameters": parameters, "steps": 12, "tokens": columns["tokens"][-1],
         "flops": columns["flops"][-1], "seconds": columns["seconds"][-1], "val_loss": columns["val_loss"][-1],
+        "accuracy": columns["accuracy"][-1],
         "best_val_loss": min(columns["val_loss"]), "perplexity": math.exp(columns["val_loss"][-1]),
         "bits_per_byte": columns["bits_per_byte"][-1], "best_bits_per_byte": min(columns["bits_per_byte"]),
         "bits_over_floor": columns["bits_per_byte"][-1] - floor, "text_bits_per_byte": bits, "top_1": top_1,

@@ -1,5 +1,7 @@
 """The numbers of mixers by the delta rule: a group for each word of `mixer`; see the package."""
 
+from typing import Any
+
 from configuration.checked import flags
 from configuration.checks import require_positive
 from configuration.recurrent.widths import heads_at
@@ -39,13 +41,20 @@ class DeltaRuleConfig:
         """The numbers that follow from others where they are None."""
         return {"key_dim": self.key_width(dim), "value_dim": self.value_width(dim)}
 
-    def resized(self, factor: float) -> dict[str, int]:
-        """The heads that are `factor` as wide together; those that follow dim stay as many."""
-        if self.key_dim is None:
-            return {}
-        heads, width = heads_at(self.key_heads, self.key_dim, factor)
+    def resized(self, factor: float) -> dict[str, Any]:
+        """The numbers of heads that are `factor` as wide together; those whose width follows dim stay as many."""
+        heads, width = self.heads_at(factor)
         return {"num_heads": heads * self.num_heads // self.key_heads, "key_dim": width,
-                "value_dim": round(self.value_width(0) * width / self.key_dim)}
+                "value_dim": self.narrower(self.value_dim, factor)}
+
+    def narrower(self, width: int | None, factor: float) -> int | None:
+        """Another width of a head, as much narrower as its keys become."""
+        keys = self.heads_at(factor)[1]
+        return width and max(1, round(width * (factor if keys is None else keys / self.key_dim)))
+
+    def heads_at(self, factor: float) -> tuple[int, int | None]:
+        """The heads of keys and their width."""
+        return (self.key_heads, None) if self.key_dim is None else heads_at(self.key_heads, self.key_dim, factor)
 
     def __post_init__(self):
         require_positive(self, "num_heads", "key_dim", "value_dim", "norm_eps")
@@ -75,9 +84,9 @@ class DeltaNetConfig(DeltaRuleConfig):
     def spelled_out(self, dim: int) -> dict[str, int]:
         return super().spelled_out(dim) | {"num_key_heads": self.key_heads}
 
-    def resized(self, factor: float) -> dict[str, int]:
+    def resized(self, factor: float) -> dict[str, Any]:
         found = super().resized(factor)
-        return found | ({"num_key_heads": found["num_heads"] * self.key_heads // self.num_heads} if found else {})
+        return found | {"num_key_heads": found["num_heads"] * self.key_heads // self.num_heads}
 
     def __post_init__(self):
         super().__post_init__()
@@ -108,10 +117,8 @@ class KdaConfig(DeltaRuleConfig):
     def spelled_out(self, dim: int) -> dict[str, int]:
         return super().spelled_out(dim) | {"rank": self.inner_rank(dim)}
 
-    def resized(self, factor: float) -> dict[str, int]:
-        found = super().resized(factor)
-        rank = self.rank and found and {"rank": max(1, round(self.rank * found["key_dim"] / self.key_dim))}
-        return found | (rank or {})
+    def resized(self, factor: float) -> dict[str, Any]:
+        return super().resized(factor) | {"rank": self.narrower(self.rank, factor)}
 
     def __post_init__(self):
         super().__post_init__()

@@ -161,8 +161,9 @@ class RetnetConfig:
     def value_dim(self, dim: int) -> int:
         return part_of(self.expand_v * dim, self.num_heads)
 
-    def axes(self, dim: int) -> dict[str, int]:
-        return {"h": self.num_heads, "n": self.key_dim(dim), "p": self.value_dim(dim)}
+    def axes(self, dim: int) -> dict[str, int | tuple[int, int]]:
+        keys, values = self.key_dim(dim), self.value_dim(dim)
+        return {"h": self.num_heads, "n": keys, "p": (keys, values)}  # rope calls what it rotates p
 
     def __post_init__(self):
         require_positive(self, "num_heads", "expand_v", "first_power", "norm_eps")

@@ -11,6 +11,7 @@ from memory_prediction.dry_run import sequence_bytes
 
 # word of the mixer menu -> the flag that scales its state
 STATE_FLAGS = {"attention": "model.attention.window", "latent": "model.attention.window",
+               **{word: f"model.{word}.key_dim" for word in ("deltanet", "gated_delta", "gdn2", "kda")},
                "gru": "model.gru.expand", "hgrn2": "model.hgrn2.key_dim", "lstm": "model.lstm.expand",
                "mamba": "model.mamba.state_dim", "mamba2": "model.mamba2.state_dim",
                "mamba3": "model.mamba3.state_dim",

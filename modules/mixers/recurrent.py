@@ -135,5 +135,4 @@ def draw_step_bias(bias: Tensor, *, low: float = 1e-3, high: float = 0.1, least:
 
     It is the size of a step of time at first; no smaller than `least`.
     """
-    steps = torch.empty_like(bias).uniform_(math.log(low), math.log(high)).exp_().clamp_(min=least)
-    bias.copy_(steps + torch.log(-torch.expm1(-steps)))
+    bias.uniform_(math.log(low), math.log(high)).exp_().clamp_(min=least).expm1_().log_()

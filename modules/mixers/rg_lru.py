@@ -40,8 +40,7 @@ class RGLRU(Recurrent):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        decay = torch.empty_like(self.rate).uniform_(FAST**2, SLOW**2).sqrt()
-        self.rate.copy_(torch.log(1 / decay - 1))  # softplus(rate) = -log(decay)
+        self.rate.uniform_(FAST**2, SLOW**2).sqrt_().logit_().neg_()  # softplus(rate) = -log(decay)
 
     @log_io("b t i -> b t i, b t i")
     def gates(self, x: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:

@@ -22,11 +22,9 @@ from modules.scans.cells import run_cell
 from modules.scans.decayed import decayed_attention
 from modules.scans.delta import delta_rule, erase_and_write, low_rank_rule
 from modules.scans.diagonal import diagonal_scan
+from modules.scans.ema import ema
 from modules.scans.maximum import decayed_maximum
 from modules.scans.selective import selective_scan
 
-__all__ = ["decayed_attention", "decayed_maximum", "delta_rule", "diagonal_scan", "erase_and_write", "low_rank_rule",
-           "run_cell", "selective_scan"]
-from modules.scans.ema import ema
-
-__all__ = ["decayed_attention", "delta_rule", "diagonal_scan", "ema", "erase_and_write", "low_rank_rule"]
+__all__ = ["decayed_attention", "decayed_maximum", "delta_rule", "diagonal_scan", "ema", "erase_and_write",
+           "low_rank_rule", "run_cell", "selective_scan"]
