@@ -56,7 +56,7 @@ def short_conv(m: nn.Module, x: Tensor, cfg: LayerConfig) -> Tensor:
 def gla(m: nn.Module, x: Tensor, cfg: LayerConfig) -> Tensor:
     own = cfg.gla
     q, k, v, gate = (heads(x @ part.weight.T, own.num_heads) for part in (m.q, m.k, m.v, m.gate))
-    decay = (x @ m.decay_down.weight.T @ m.decay_up.weight.T + m.decay_up.bias).sigmoid() ** (1 / own.divisor)
+    decay = (x @ m.logits.down.weight.T @ m.logits.up.weight.T + m.logits.up.bias).sigmoid() ** (1 / own.divisor)
     y = decaying(q / q.shape[-1] ** 0.5, k, v, heads(decay, own.num_heads))
     return (rms(y, m.norm.scale, own.norm_eps) * F.silu(gate)).flatten(2) @ m.out.weight.T
 

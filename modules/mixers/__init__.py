@@ -27,8 +27,7 @@ from modules.mixers.linear import LinearAttention
 from modules.mixers.mamba import Mamba
 from modules.mixers.mamba2 import Mamba2
 from modules.mixers.mamba3 import Mamba3
-from modules.mixers.min_gru import MinGRU
-from modules.mixers.min_lstm import MinLSTM
+from modules.mixers.min_gru import MinGRU, MinLSTM
 from modules.mixers.mlstm import MLSTM
 from modules.mixers.retnet import Retention
 from modules.mixers.rg_lru import RGLRU

@@ -144,7 +144,7 @@ class SLSTM(Recurrent):
 
     @log_io("b t d -> b t d")
     def forward(self, x: Tensor, context: Context, cache: State | None = None) -> Tensor:
-        gates = self.gates(x, self.conv(x, context, None if cache is None else cache.conv))
+        gates = self.gates(x, self.conv(x, context, cache and cache.conv))
         gates = rearrange(gates, "b t g (h p) -> b t g h p", h=self.num_heads)
         recurrent = rearrange(self.recurrent, "h p (g q) -> h p g q", g=4)
         y, last = run_cell("slstm", gates, recurrent, held(cache, "states"), fresh=fresh_tokens(context))

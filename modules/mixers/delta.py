@@ -12,6 +12,7 @@ from configuration.recurrent.delta import DeltaNetConfig, DeltaRuleConfig, KdaCo
 from modules.mixers.recurrent import (
     CausalConv,
     GatedNorm,
+    LowRank,
     Recurrent,
     State,
     draw_step_bias,
@@ -25,18 +26,6 @@ from modules.scans import erase_and_write
 from modules.short_conv import ConvCache, without_padding
 from modules.stream import Context
 from tools import LoggingModule, log_io
-
-
-class LowRank(LoggingModule):
-    """up(down(x)), through `rank` numbers. Shape: (b, t, d) -> (b, t, _)."""
-
-    def __init__(self, dim: int, out_dim: int, *, rank: int, bias: bool = False):
-        super().__init__()
-        self.down, self.up = nn.Linear(dim, rank, bias=False), nn.Linear(rank, out_dim, bias=bias)
-
-    @log_io("b t d -> b t _")
-    def forward(self, x: Tensor) -> Tensor:
-        return self.up(self.down(x))
 
 
 class NoConv(LoggingModule):

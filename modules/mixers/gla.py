@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 from config import LayerConfig
 from modules.mixers.decaying import in_heads, read_state
-from modules.mixers.recurrent import GatedNorm, Recurrent, State
+from modules.mixers.recurrent import GatedNorm, LowRank, Recurrent, State
 from modules.precision import widen
 from modules.short_conv import without_padding
 from modules.stream import Context
@@ -27,7 +27,7 @@ class GatedLinearAttention(Recurrent):
         self.num_heads, self.divisor, self.scale = num_heads, divisor, key_dim**-0.5
         self.q, self.k = (nn.Linear(dim, keys, bias=False) for _ in range(2))
         self.v, self.gate = (nn.Linear(dim, inner, bias=False) for _ in range(2))
-        self.decay_down, self.decay_up = nn.Linear(dim, rank, bias=False), nn.Linear(rank, keys)
+        self.logits = LowRank(dim, keys, rank=rank, bias=True)
         self.norm = GatedNorm(inner, group=value_dim, eps=norm_eps)
         self.out = nn.Linear(inner, dim, bias=False)
 
@@ -47,8 +47,8 @@ class GatedLinearAttention(Recurrent):
     @log_io("b t d -> b h t n")
     def decay(self, x: Tensor) -> Tensor:
         """The log decay of each channel of a key, in float32."""
-        logits = widen(self.decay_up(self.decay_down(x)))
-        return in_heads(nn.functional.logsigmoid(logits) / self.divisor, self.num_heads)
+        decay = nn.functional.logsigmoid(widen(self.logits(x))) / self.divisor
+        return in_heads(decay, self.num_heads)
 
     @log_io("b t d -> b t d")
     def forward(self, x: Tensor, context: Context, cache: State | None = None) -> Tensor:

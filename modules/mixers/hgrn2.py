@@ -1,13 +1,12 @@
 """HGRN2: linear attention whose keys are what its channels forget."""
 
 import torch
-from einops import rearrange
 from torch import Tensor, nn
 
 from config import LayerConfig
-from modules.mixers.recurrent import GatedNorm, Recurrent, State, held, hold, runs_of
+from modules.mixers.decaying import in_heads, read_state
+from modules.mixers.recurrent import GatedNorm, Recurrent, State
 from modules.precision import widen
-from modules.scans import decayed_attention
 from modules.short_conv import without_padding
 from modules.stream import Context
 from tools import log_io
@@ -38,7 +37,7 @@ class HGRN2(Recurrent):
     @log_io("b t d -> b h t n, b h t n, b h t p, b h t n")
     def inputs(self, x: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Queries, keys, values (zeros at padding) and the logarithms of what is kept of each channel of a key."""
-        q, forget, v = (rearrange(y, "b t (h p) -> b h t p", h=self.num_heads)
+        q, forget, v = (in_heads(y, self.num_heads)
                         for y in (self.q(x), self.forget(x), without_padding(self.v(x), positions)))
         forget = widen(forget)
         k = (1 - self.floor) * torch.sigmoid(-forget)
@@ -47,6 +46,5 @@ class HGRN2(Recurrent):
 
     @log_io("b t d -> b t d")
     def forward(self, x: Tensor, context: Context, cache: State | None = None) -> Tensor:
-        y, last = decayed_attention(*self.inputs(x, context.positions), held(cache, "state"), runs=runs_of(context))
-        hold(cache, state=last)
-        return self.out(self.norm(rearrange(y, "b h t p -> b t (h p)")).type_as(x))
+        y = read_state(*self.inputs(x, context.positions), context, cache)
+        return self.out(self.norm(y).type_as(x))

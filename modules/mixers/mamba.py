@@ -80,7 +80,7 @@ class Mamba(Recurrent):
 
     @log_io("b t d -> b t d")
     def forward(self, x: Tensor, context: Context, cache: State | None = None) -> Tensor:
-        values = self.conv(self.value(x), context, None if cache is None else cache.conv)
+        values = self.conv(self.value(x), context, cache and cache.conv)
         steps, keys, queries = self.select(values)
         values, rates = widen(values), -widen(self.A_log).exp().t()  # (b, t, i), (n, i)
         y, last = selective_scan(values, steps, rates, keys, queries, held(cache, "h"), runs=runs_of(context))

@@ -5,12 +5,25 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from config import LayerConfig
-from modules.mixers.recurrent import CausalConv, Gate, GatedNorm, Recurrent, State, draw_step_bias, held, hold, runs_of
+from modules.mixers.recurrent import (
+    CausalConv,
+    Gate,
+    GatedNorm,
+    NormOfGated,
+    Recurrent,
+    State,
+    draw_step_bias,
+    held,
+    hold,
+    runs_of,
+)
 from modules.norm import fill
 from modules.precision import widen
 from modules.scans import decayed_attention
 from modules.stream import Context
 from tools import log_io
+
+NORMS = {"after_gate": NormOfGated, "before_gate": GatedNorm}
 
 
 class Mamba2(Recurrent):
@@ -32,8 +45,8 @@ class Mamba2(Recurrent):
         self.xbc = nn.Linear(dim, sum(self.sizes), bias=bias)
         self.conv = CausalConv(sum(self.sizes), length=conv_len, bias=conv_bias)
         self.A_log, self.D, self.dt_bias = (nn.Parameter(torch.empty(num_heads)) for _ in range(3))
-        self.norm = Gate() if norm == "none" else GatedNorm(
-            inner, group=inner // num_groups, eps=norm_eps, gate_first=norm == "after_gate", shared=False)
+        self.norm = Gate() if norm == "none" else NORMS[norm](
+            inner, group=inner // num_groups, eps=norm_eps, shared=False)
         self.out = nn.Linear(inner, dim, bias=bias)
         self.reset_parameters()
 
@@ -60,7 +73,7 @@ class Mamba2(Recurrent):
     @log_io("b t d -> b h t p, b g t n, b g t n")
     def inputs(self, x: Tensor, context: Context, cache: State | None) -> tuple[Tensor, Tensor, Tensor]:
         """x, B and C; zeros at padding."""
-        mixed = self.conv(self.xbc(x), context, None if cache is None else cache.conv)
+        mixed = self.conv(self.xbc(x), context, cache and cache.conv)
         values, b, c = mixed.split(self.sizes, dim=-1)
         keys, queries = (rearrange(y, "b t (g n) -> b g t n", g=self.num_groups) for y in (b, c))
         return widen(rearrange(values, "b t (h p) -> b h t p", h=len(self.D))), keys, queries

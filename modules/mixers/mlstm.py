@@ -5,6 +5,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from config import LayerConfig
+from modules.mixers.decaying import in_heads
 from modules.mixers.recurrent import GatedNorm, Recurrent, State, held, hold, runs_of
 from modules.norm import fill
 from modules.precision import widen
@@ -77,7 +78,7 @@ class MLSTM(Recurrent):
 
     @log_io("b t d -> b h t n, b h t n, b h t p")
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        q, k, v = (rearrange(y, "b t (h p) -> b h t p", h=self.num_heads) for y in (self.q(x), self.k(x), self.v(x)))
+        q, k, v = (in_heads(y, self.num_heads) for y in (self.q(x), self.k(x), self.v(x)))
         return q * q.shape[-1] ** -0.5, k, v
 
     @log_io("b t d -> b t d")

@@ -86,39 +86,57 @@ class CausalConv(ShortConv):
 class GatedNorm(LoggingModule):
     """The norm of each group of channels of a mixer's output, times an activation of a gate.
 
-    `gate_first`: the product is normalised, as in Mamba-2. `shared`: all groups have the same scales, as heads do.
-    `centred`: a LayerNorm, without a bias. Shape: y (b, t, _), gate (b, t, _) or None -> (b, t, _). Statistics in
-    float32; the result has the dtype of y.
+    `shared`: all groups have the same scales, as heads do. `centred`: a LayerNorm, without a bias, in place of an
+    RMSNorm. Shape: y (b, t, _), gate (b, t, _) or None -> (b, t, _). Statistics in float32; the result has the dtype
+    of y.
     """
 
     def __init__(
-        self, channels: int, *, group: int, activation: str = "silu", eps: float = 1e-5, gate_first: bool = False,
-        shared: bool = True, centred: bool = False,
+        self, channels: int, *, group: int, activation: str = "silu", eps: float = 1e-5, shared: bool = True,
+        centred: bool = False,
     ):
         super().__init__()
-        self.group, self.eps, self.gate_first, self.centred = group, eps, gate_first, centred
-        self.activation = GATES[activation]
+        self.group, self.eps, self.activation = group, eps, GATES[activation]
+        self.normal = nn.functional.layer_norm if centred else nn.functional.rms_norm
         self.scale = nn.Parameter(torch.empty(group if shared else channels))
         self.reset_parameters()
 
     def extra_repr(self) -> str:
-        return f"group={self.group}, eps={self.eps}" + (", gate_first=True" if self.gate_first else "")
+        return f"group={self.group}, eps={self.eps}"
 
     def reset_parameters(self) -> None:
         fill(self.scale, 1.0)
 
+    def normalise(self, wide: Tensor) -> Tensor:
+        """Shape: (b, t, _) -> (b, t, _)."""
+        groups = self.normal(rearrange(wide, "... (h p) -> ... h p", p=self.group), (self.group,), eps=self.eps)
+        scale = self.scale.to(wide.dtype).view(-1, self.group)  # (1, p) or (h, p)
+        return rearrange(groups * scale, "... h p -> ... (h p)")
+
     @log_io("b t _, b t _ -> b t _")
     def forward(self, y: Tensor, gate: Tensor | None = None) -> Tensor:
-        wide = widen(y)
-        factor = None if gate is None else self.activation(widen(gate))
-        if factor is not None and self.gate_first:
-            wide, factor = wide * factor, None
-        groups = rearrange(wide, "... (h p) -> ... h p", p=self.group)
-        normal = nn.functional.layer_norm if self.centred else nn.functional.rms_norm
-        scale = self.scale.to(wide.dtype).view(-1, self.group)  # (1, p) or (h, p)
-        groups = normal(groups, (self.group,), eps=self.eps) * scale
-        wide = rearrange(groups, "... h p -> ... (h p)")
-        return (wide if factor is None else wide * factor).type_as(y)
+        wide = self.normalise(widen(y))
+        return (wide if gate is None else wide * self.activation(widen(gate))).type_as(y)
+
+
+class NormOfGated(GatedNorm):
+    """The norm of the product in place of the product with the norm, as in Mamba-2. Shape: as of GatedNorm."""
+
+    @log_io("b t _, b t _ -> b t _")
+    def forward(self, y: Tensor, gate: Tensor) -> Tensor:
+        return self.normalise(widen(y) * self.activation(widen(gate))).type_as(y)
+
+
+class LowRank(LoggingModule):
+    """up(down(x)), through `rank` numbers. Shape: (b, t, d) -> (b, t, _)."""
+
+    def __init__(self, dim: int, out_dim: int, *, rank: int, bias: bool = False):
+        super().__init__()
+        self.down, self.up = nn.Linear(dim, rank, bias=False), nn.Linear(rank, out_dim, bias=bias)
+
+    @log_io("b t d -> b t _")
+    def forward(self, x: Tensor) -> Tensor:
+        return self.up(self.down(x))
 
 
 class Gate(LoggingModule):

@@ -52,7 +52,7 @@ class RGLRU(Recurrent):
 
     @log_io("b t d -> b t d")
     def forward(self, x: Tensor, context: Context, cache: State | None = None) -> Tensor:
-        convolved = self.conv(self.value(x), context, None if cache is None else cache.conv)
+        convolved = self.conv(self.value(x), context, cache and cache.conv)
         kept, added = self.gates(convolved, context.positions)
         y, last = diagonal_scan(kept, added, held(cache, "h"), runs=runs_of(context))
         hold(cache, h=last)

@@ -22,7 +22,7 @@ WEAKER_KEYS = 0.1  # keys are drawn so much smaller than `init` says
 FIRST = "first values"  # their name in the stream
 
 
-class LowRank(LoggingModule):
+class LoRA(LoggingModule):
     """act(x A) B with a few numbers between; A is zero at first, and B a tenth of an orthogonal matrix.
 
     Shape: (b, t, d) -> (b, t, i).
@@ -57,7 +57,7 @@ class FirstValues(LoggingModule):
 
     def __init__(self, dim: int, inner_dim: int, *, rank: int):
         super().__init__()
-        self.share = LowRank(dim, inner_dim, rank=rank, activation=nn.Identity())
+        self.share = LoRA(dim, inner_dim, rank=rank, activation=nn.Identity())
         self.bias = nn.Parameter(torch.empty(inner_dim))
         self.reset_parameters()
 
@@ -110,7 +110,7 @@ class RWKV7(Recurrent, Carrying):
         self.shares = nn.Parameter(torch.empty(len(FALLS), dim))
         self.r, self.k, self.v = (nn.Linear(dim, inner, bias=False) for _ in range(3))
         self.k.init_scale = WEAKER_KEYS
-        self.decay, self.rate, self.gate = (LowRank(dim, inner, rank=ranks[name], activation=activation()) for (
+        self.decay, self.rate, self.gate = (LoRA(dim, inner, rank=ranks[name], activation=activation()) for (
             name, activation) in {"decay": nn.Tanh, "rate": nn.Identity, "gate": nn.Sigmoid}.items())
         self.first = FirstValues(dim, inner, rank=ranks["value"]) if takes_values else None
         self.decay_bias, self.rate_bias, self.unit_scale, self.rate_share, self.own, self.norm_scale, self.norm_bias = (

@@ -26,5 +26,5 @@ class GatedShortConv(Recurrent):
 
     @log_io("b t d -> b t d")
     def forward(self, x: Tensor, context: Context, cache: State | None = None) -> Tensor:
-        y = self.conv(self.in_gate(x) * self.value(x), context, None if cache is None else cache.conv)
+        y = self.conv(self.in_gate(x) * self.value(x), context, cache and cache.conv)
         return self.out(self.out_gate(x) * y)
