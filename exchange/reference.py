@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from families.family import Family
+from families.family import Family, with_floats
 from model import Model
 
 NUM_TOKENS = 48  # of the text that both read
@@ -44,13 +44,6 @@ def build(family: Family, theirs: Mapping[str, Any], weights: Mapping[str, Tenso
     if lacking or found["unexpected_keys"]:
         raise ValueError(f"transformers has other weights: {', '.join([*lacking, *found['unexpected_keys']][:3])}")
     return model.eval()
-
-
-def with_floats(value: Any) -> Any:
-    """A field of a config.json, in which their library writes infinity as {"__float__": "Infinity"}."""
-    if isinstance(value, list):
-        return [with_floats(item) for item in value]
-    return float(value["__float__"]) if isinstance(value, dict) and value.keys() == {"__float__"} else value
 
 
 def load(kind: Any, config: Any, weights: dict[str, Tensor]) -> tuple[torch.nn.Module, dict[str, Any]]:

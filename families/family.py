@@ -80,7 +80,7 @@ class Family:
 
         Raises ValueError if it has a field that is not known here and may change what the model computes.
         """
-        theirs = self._by_one_name(theirs)
+        theirs = self._by_one_name({name: with_floats(value) for name, value in theirs.items()})
         self._require_known(theirs)
         full = {name: value for part in self.fields for name, value in part.defaults.items()} | dict(theirs)
         flags: dict[str, Any] = {}
@@ -192,3 +192,10 @@ def _said(part: Part, theirs: Theirs, error: Exception) -> str:
 def _short(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def with_floats(value: Any) -> Any:
+    """A field of a config.json, in which their library writes e.g. infinity as {"__float__": "Infinity"}."""
+    if isinstance(value, list):
+        return [with_floats(item) for item in value]
+    return next((float(word) for word in ("Infinity", "-Infinity", "NaN") if value == {"__float__": word}), value)

@@ -92,7 +92,6 @@ class StepLimits:
 
     def read(self, theirs: Theirs) -> dict[str, Any]:
         low, high = theirs.get("time_step_limit") or (0.0, math.inf)
-        high = float(high["__float__"] if isinstance(high, Mapping) else high)
         return {"mamba2.min_step": low, "mamba2.max_step": None if high == math.inf else high}
 
     def write(self, cfg: ModelConfig) -> dict[str, Any]:
