@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import BeforeValidator
 
-from configuration import model_rules, rules
+from configuration import model_rules, recurrent, rules
 from configuration.checked import CHECKED, flags
 from configuration.checks import (
     check_experts,
@@ -21,45 +21,18 @@ from configuration.checks import (
     require_positive,
     rotated_channels,
 )
-from configuration.recurrent import (
-    CemaConfig,
-    DeltaNetConfig,
-    FeatureMap,
-    GatedDeltaConfig,
-    Gdn2Config,
-    GlaConfig,
-    GruConfig,
-    Hgrn2Config,
-    KdaConfig,
-    LightningConfig,
-    LinearConfig,
-    LstmConfig,
-    Mamba2Config,
-    Mamba3Config,
-    MambaConfig,
-    MinGruConfig,
-    MinLstmConfig,
-    MlstmConfig,
-    RetnetConfig,
-    RgLruConfig,
-    Rwkv7Config,
-    ShortConvConfig,
-    SlstmConfig,
-)
 from configuration.stacks import encoder_of, require_both_ways
 from configuration.storage import load, save_config
 from configuration.tree import build, diff, flat, get, override, replace, to_dict
 from configuration.units import in_bfloat16, parse_bytes, parse_seconds
 
 __all__ = [
-    "CHECKED", "AlibiConfig", "AttentionConfig", "AttnresConfig", "BigramConfig", "CemaConfig", "ClampedGluConfig",
-    "Config", "DataConfig", "DeltaNetConfig", "EngramConfig", "FeatureMap", "GatedDeltaConfig", "Gdn2Config",
-    "GlaConfig", "GruConfig", "Hgrn2Config", "HrmConfig", "HyperConfig", "KdaConfig", "LatentConfig", "LayerConfig", "LightningConfig", "LinearConfig", "LoopConfig", "LstmConfig",
-    "Mamba2Config", "Mamba3Config", "MambaConfig", "MinGruConfig", "MinLstmConfig", "MlstmConfig", "ModelConfig",
-    "MoeConfig", "NgptConfig", "ProbeConfig", "RetnetConfig", "RgLruConfig", "RopeConfig", "Rwkv7Config",
-    "SampleConfig", "ShortConvConfig", "SinusoidalConfig", "SlstmConfig", "T5Config", "TokenizerConfig", "TrainConfig",
-    "diff", "flags", "flat", "from_dict", "get", "load_config", "override", "parse_bytes", "parse_seconds", "replace",
-    "require_both_ways", "rotated_channels", "save_config", "to_dict",
+    "CHECKED", "AlibiConfig", "AttentionConfig", "AttnresConfig", "BigramConfig", "ClampedGluConfig", "Config",
+    "DataConfig", "EngramConfig", "HrmConfig", "HyperConfig", "LatentConfig", "LayerConfig", "LoopConfig",
+    "ModelConfig", "MoeConfig", "NgptConfig", "ProbeConfig", "RopeConfig", "SampleConfig", "SinusoidalConfig",
+    "T5Config", "TokenizerConfig", "TrainConfig", "diff", "flags", "flat", "from_dict", "get", "load_config",
+    "override", "parse_bytes", "parse_seconds", "replace", "require_both_ways", "rotated_channels", "save_config",
+    "to_dict",
 ]
 
 Mixer = Literal["attention", "cema", "deltanet", "gated_delta", "gdn2", "gla", "gru", "hgrn2", "kda", "latent", "lightning", "linear", "lstm", "mamba", "mamba2", "mamba3", "min_gru", "min_lstm", "mlstm", "none", "retnet", "rg_lru", "rwkv7", "short_conv", "slstm"]
@@ -419,28 +392,28 @@ class ModelConfig:
 
     attention: AttentionConfig = field(default_factory=AttentionConfig)  # mixer=attention or latent, and cross=attention
     latent: LatentConfig = field(default_factory=LatentConfig)  # mixer=latent: multi-head latent attention. arXiv:2405.04434
-    cema: CemaConfig = field(default_factory=CemaConfig)  # mixer=cema
-    deltanet: DeltaNetConfig = field(default_factory=DeltaNetConfig)  # mixer=deltanet
-    gated_delta: GatedDeltaConfig = field(default_factory=GatedDeltaConfig)  # mixer=gated_delta
-    gdn2: Gdn2Config = field(default_factory=Gdn2Config)  # mixer=gdn2
-    gla: GlaConfig = field(default_factory=GlaConfig)  # mixer=gla
-    gru: GruConfig = field(default_factory=GruConfig)  # mixer=gru
-    hgrn2: Hgrn2Config = field(default_factory=Hgrn2Config)  # mixer=hgrn2
-    kda: KdaConfig = field(default_factory=KdaConfig)  # mixer=kda
-    lightning: LightningConfig = field(default_factory=LightningConfig)  # mixer=lightning
-    linear: LinearConfig = field(default_factory=LinearConfig)  # mixer=linear
-    lstm: LstmConfig = field(default_factory=LstmConfig)  # mixer=lstm
-    mamba2: Mamba2Config = field(default_factory=Mamba2Config)  # mixer=mamba2
-    mamba3: Mamba3Config = field(default_factory=Mamba3Config)  # mixer=mamba3
-    mamba: MambaConfig = field(default_factory=MambaConfig)  # mixer=mamba
-    min_gru: MinGruConfig = field(default_factory=MinGruConfig)  # mixer=min_gru
-    min_lstm: MinLstmConfig = field(default_factory=MinLstmConfig)  # mixer=min_lstm
-    mlstm: MlstmConfig = field(default_factory=MlstmConfig)  # mixer=mlstm
-    retnet: RetnetConfig = field(default_factory=RetnetConfig)  # mixer=retnet
-    rg_lru: RgLruConfig = field(default_factory=RgLruConfig)  # mixer=rg_lru
-    rwkv7: Rwkv7Config = field(default_factory=Rwkv7Config)  # mixer=rwkv7
-    short_conv: ShortConvConfig = field(default_factory=ShortConvConfig)  # mixer=short_conv
-    slstm: SlstmConfig = field(default_factory=SlstmConfig)  # mixer=slstm
+    cema: recurrent.CemaConfig = field(default_factory=recurrent.CemaConfig)  # mixer=cema
+    deltanet: recurrent.DeltaNetConfig = field(default_factory=recurrent.DeltaNetConfig)  # mixer=deltanet
+    gated_delta: recurrent.GatedDeltaConfig = field(default_factory=recurrent.GatedDeltaConfig)  # mixer=gated_delta
+    gdn2: recurrent.Gdn2Config = field(default_factory=recurrent.Gdn2Config)  # mixer=gdn2
+    gla: recurrent.GlaConfig = field(default_factory=recurrent.GlaConfig)  # mixer=gla
+    gru: recurrent.GruConfig = field(default_factory=recurrent.GruConfig)  # mixer=gru
+    hgrn2: recurrent.Hgrn2Config = field(default_factory=recurrent.Hgrn2Config)  # mixer=hgrn2
+    kda: recurrent.KdaConfig = field(default_factory=recurrent.KdaConfig)  # mixer=kda
+    lightning: recurrent.LightningConfig = field(default_factory=recurrent.LightningConfig)  # mixer=lightning
+    linear: recurrent.LinearConfig = field(default_factory=recurrent.LinearConfig)  # mixer=linear
+    lstm: recurrent.LstmConfig = field(default_factory=recurrent.LstmConfig)  # mixer=lstm
+    mamba: recurrent.MambaConfig = field(default_factory=recurrent.MambaConfig)  # mixer=mamba
+    mamba2: recurrent.Mamba2Config = field(default_factory=recurrent.Mamba2Config)  # mixer=mamba2
+    mamba3: recurrent.Mamba3Config = field(default_factory=recurrent.Mamba3Config)  # mixer=mamba3
+    min_gru: recurrent.MinGruConfig = field(default_factory=recurrent.MinGruConfig)  # mixer=min_gru
+    min_lstm: recurrent.MinLstmConfig = field(default_factory=recurrent.MinLstmConfig)  # mixer=min_lstm
+    mlstm: recurrent.MlstmConfig = field(default_factory=recurrent.MlstmConfig)  # mixer=mlstm
+    retnet: recurrent.RetnetConfig = field(default_factory=recurrent.RetnetConfig)  # mixer=retnet
+    rg_lru: recurrent.RgLruConfig = field(default_factory=recurrent.RgLruConfig)  # mixer=rg_lru
+    rwkv7: recurrent.Rwkv7Config = field(default_factory=recurrent.Rwkv7Config)  # mixer=rwkv7
+    short_conv: recurrent.ShortConvConfig = field(default_factory=recurrent.ShortConvConfig)  # mixer=short_conv
+    slstm: recurrent.SlstmConfig = field(default_factory=recurrent.SlstmConfig)  # mixer=slstm
     rope: RopeConfig = field(default_factory=RopeConfig)  # position=rope
     alibi: AlibiConfig = field(default_factory=AlibiConfig)  # position=alibi
     clamped_glu: ClampedGluConfig = field(default_factory=ClampedGluConfig)  # mlp=clamped_glu, or experts of that kind

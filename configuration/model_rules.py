@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from copy import copy
 from dataclasses import fields, is_dataclass
+from functools import cache
 from typing import Any
 
 from configuration.acting import CONDITIONS, IN_EMBEDDING, LAYER_ACTS, MODEL_ACTS, OTHER_STREAMS, has_part, projects
@@ -232,15 +233,29 @@ def frozen(tree: Mapping[str, Any]) -> FrozenDict:
 def check_acting(cfg: Any) -> None:
     """Raise ValueError if a flag of a layer requests something, but no layer with that value uses it."""
     layers = [cfg.by_kind[kind] for kind in dict.fromkeys(cfg.layers)]
+    silent = _silent_groups(cfg, layers)
     rules = {**dict(_group_acts(cfg)), **LAYER_ACTS}
     for names, (condition, test) in rules.items():
         for name in names:
-            _require_acting(cfg, layers, name, condition, test)
+            if name.partition(".")[0] not in silent:
+                _require_acting(cfg, layers, name, condition, test)
     for name in flag_names(type(cfg)):
-        if name.partition(".")[0] in WHOLE_MODEL | ALSO_WHOLE_MODEL or not asks(cfg, name, NEUTRAL_MODEL):
+        if name.partition(".")[0] in WHOLE_MODEL | ALSO_WHOLE_MODEL | silent or not asks(cfg, name, NEUTRAL_MODEL):
             continue
         if all(get(layer, name) != get(cfg, name) for layer in layers):
             raise ValueError(f"{name}={get(cfg, name)} would change nothing: every kind of layer has its own")
+
+
+def _silent_groups(cfg: Any, layers: list[Any]) -> set[str]:
+    """Groups that are as they stand in config.py everywhere: most, and none of their flags requests anything."""
+    groups = {field.name: getattr(cfg, field.name) for field in fields(cfg)}
+    return {name for name, group in groups.items() if is_dataclass(group) and all(
+        getattr(one, name) == _default_group(type(group)) for one in (cfg, *layers))}
+
+
+@cache
+def _default_group(kind: type) -> Any:
+    return kind()
 
 
 def _group_acts(cfg: Any) -> Iterator[tuple[tuple[str, ...], Acts]]:

@@ -6,6 +6,7 @@ from typing import get_args, get_type_hints
 import pytest
 
 import config
+from configuration.recurrent.linear import FeatureMap
 from modules.init import OUT_STD
 from modules.memory import MEMORIES
 from modules.mixers import MIXERS
@@ -32,7 +33,7 @@ from tokenizer import TOKENIZERS
     (config.Norm, NORMS), (config.Residual, RESIDUALS), (config.Position, POSITIONS), (config.RopeLayout, ROTARY),
     (config.RopeScaling, SCALINGS), (config.Stack, STACKS), (config.Memory, MEMORIES),
     (config.OutInit, OUT_STD), (config.TokenizerKind, TOKENIZERS), (config.Optimizer, OPTIMIZERS),
-    (config.Schedule, SCHEDULES), (config.Probe, PROBES), (config.FeatureMap, FEATURE_MAPS),
+    (config.Schedule, SCHEDULES), (config.Probe, PROBES), (FeatureMap, FEATURE_MAPS),
 ], ids=lambda value: "" if isinstance(value, dict) else "-".join(get_args(value)))
 def test_the_words_of_config_are_those_of_the_menu(words, menu):
     assert set(get_args(words)) - set(menu) == set(), "in config.py, but in no menu"

@@ -11,7 +11,6 @@ from dataclasses import fields
 from configuration.recurrent.delta import DeltaNetConfig, GatedDeltaConfig, Gdn2Config, KdaConfig
 from configuration.recurrent.gated import GruConfig, LstmConfig, MinGruConfig, MinLstmConfig, RgLruConfig, SlstmConfig
 from configuration.recurrent.linear import (
-    FeatureMap,
     GlaConfig,
     Hgrn2Config,
     LightningConfig,
@@ -23,7 +22,7 @@ from configuration.recurrent.others import CemaConfig, Rwkv7Config, ShortConvCon
 from configuration.recurrent.ssm import Mamba2Config, Mamba3Config, MambaConfig
 
 __all__ = [
-    "CemaConfig", "DeltaNetConfig", "FeatureMap", "GatedDeltaConfig", "Gdn2Config", "GlaConfig", "GruConfig",
+    "CemaConfig", "DeltaNetConfig", "GatedDeltaConfig", "Gdn2Config", "GlaConfig", "GruConfig",
     "Hgrn2Config", "KdaConfig", "LightningConfig", "LinearConfig", "LstmConfig", "Mamba2Config", "Mamba3Config",
     "MambaConfig", "MinGruConfig", "MinLstmConfig", "MlstmConfig", "PLAIN_RECURRENT", "RECURRENT", "RetnetConfig",
     "RgLruConfig", "Rwkv7Config", "ShortConvConfig", "SlstmConfig",
