@@ -173,6 +173,8 @@ NOTHING = {"mixer": "none", "mlp": "none"}
     ({"norm": "dyt", "norm_eps": 0.1}, "norm_eps"),
     ({"layers": ("x",), "kinds": {"x": {"mixer": "none", "attention.window": 5}}}, "kinds.x.attention.window"),
     ({"layers": ("x", "base"), "kinds": {"x": {"norm": "dyt", "norm_eps": 0.1}}}, "kinds.x.norm_eps"),
+    ({"layers": ("base", "x"), "kinds": {"x": {"moe.top_k": 3}}}, "kinds.x.moe.top_k"),
+    ({"layers": ("base", "x"), "kinds": {"x": {"min_gru.start": 3.0}}}, "kinds.x.min_gru.start"),
     ({"layers": ("none",), "attention.window": 5}, "attention.window"),
     ({"position": "alibi", "rope.theta": 99.0}, "rope.theta"),
     ({"position": "none", "rope.fraction": 0.5}, "rope.fraction"),
