@@ -125,6 +125,8 @@ def records(path: Path) -> list:
             place += 32768 - place % 32768
             continue
         _, length, kind = struct.unpack("<IHB", data[place: place + 7])
+        if place + 7 + length > len(data):  # its end is still being written
+            break
         parts += data[place + 7: place + 7 + length]
         place += 7 + length
         if kind in (1, 4):  # whole, or the last part
