@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import BeforeValidator
 
-from configuration import model_rules, recurrent, rules
+from configuration import model_rules, objectives, recurrent, rules
 from configuration.checked import CHECKED, flags
 from configuration.checks import (
     check_experts,
@@ -21,6 +21,7 @@ from configuration.checks import (
     require_positive,
     rotated_channels,
 )
+from configuration.objectives import DenoiseConfig, DiffusionConfig
 from configuration.stacks import encoder_of, require_both_ways
 from configuration.storage import load, save_config
 from configuration.tree import build, diff, flat, get, override, replace, to_dict
@@ -28,7 +29,7 @@ from configuration.units import in_bfloat16, parse_bytes, parse_seconds
 
 __all__ = [
     "CHECKED", "AlibiConfig", "AttentionConfig", "AttnresConfig", "BigramConfig", "ClampedGluConfig", "Config",
-    "DataConfig", "EngramConfig", "HrmConfig", "HyperConfig", "LatentConfig", "LayerConfig", "LoopConfig",
+    "DataConfig", "DenoiseConfig", "DiffusionConfig", "EngramConfig", "HrmConfig", "HyperConfig", "LatentConfig", "LayerConfig", "LoopConfig",
     "ModelConfig", "MoeConfig", "NgptConfig", "ProbeConfig", "RopeConfig", "SampleConfig", "SinusoidalConfig",
     "T5Config", "TokenizerConfig", "TrainConfig", "diff", "flags", "flat", "from_dict", "get", "load_config",
     "override", "parse_bytes", "parse_seconds", "replace", "require_both_ways", "rotated_channels", "save_config",
@@ -58,7 +59,7 @@ AttentionBackend = Literal["sdpa", "eager"]
 Init = Literal["normal", "fan_in", "xavier"]
 OutInit = Literal["same", "depth", "zero"]
 TokenizerKind = Literal["char", "byte", "bpe", "unigram", "hf_bpe"]
-ObjectiveKind = Literal["next_token"]
+ObjectiveKind = Literal["next_token", "masked_diffusion"]
 Optimizer = Literal["adamw", "muon", "adam", "sgd", "lion", "adafactor", "soap", "schedule_free"]
 Schedule = Literal["constant", "linear", "cosine", "restarts", "wsd", "inverse_sqrt", "step"]
 ScheduleUnit = Literal["steps", "tokens"]
@@ -589,7 +590,8 @@ class TokenizerConfig:
 class TrainConfig:
     """The objective, the optimisation, and what is logged and saved."""
 
-    objective: ObjectiveKind = "next_token"  # what the model learns; next_token: the next token of the text
+    objective: ObjectiveKind = "next_token"  # what the model learns: the next token of the text, or masked tokens from all others, as many as chance masks (masked_diffusion, arXiv:2406.07524)
+    diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
     name: str | None = None  # the run's folder in models/; None = the preset's name (and --scale), with a number if it is taken
     steps: int = 2000  # optimizer steps, unless tokens or epochs is given. With --resume it can grow: the rest follows the schedule of the longer run
     tokens: int | None = None  # length of training in tokens in place of `steps`, to the nearest step
@@ -653,6 +655,11 @@ class TrainConfig:
     trackers: tuple[Tracker, ...] = ()  # write the log also to: tensorboard (in the run's folder), wandb (without a network: WANDB_MODE=offline)
 
     @property
+    def facts(self) -> objectives.Facts:
+        """What the objective is like."""
+        return objectives.FACTS[self.objective]
+
+    @property
     def time_limit_seconds(self) -> float | None:
         return None if self.time_limit is None else parse_seconds(self.time_limit)
 
@@ -685,6 +692,7 @@ class SampleConfig:
     repetition_penalty: float = 1.0  # divides positive and multiplies negative logits of tokens already in the text. arXiv:1909.05858
     stop_at_eos: bool = True  # end a text at the end-of-text token
     seed: int = 0  # of the draws; each text has its own generator, so batching changes nothing
+    denoise: DenoiseConfig = field(default_factory=DenoiseConfig)
 
     def __post_init__(self):
         rules.check_sample(self)
@@ -699,6 +707,11 @@ class Config:
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     sample: SampleConfig = field(default_factory=SampleConfig)
+
+    @property
+    def row_len(self) -> int:
+        """The tokens of a row of a batch, which the model sees with the one after them if the objective says so."""
+        return self.model.max_seq_len - self.train.facts.whole_rows
 
 
 from_dict = partial(build, Config)  # a configuration from nested values; missing flags take their defaults

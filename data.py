@@ -16,6 +16,7 @@ from corpora.packing import EVAL_LAYOUTS, LAYOUTS, Layout, ranges
 from corpora.probe_rows import ProbeCorpus, ProbeRows
 from corpora.shards import JoinedTokenFile, TokenFile
 
+KEYS = 1  # sets the keys apart from other draws of a seed
 IGNORED = -100  # the target of a position without one, as in torch's cross_entropy
 
 
@@ -26,6 +27,7 @@ class Batch(NamedTuple):
     y: Tensor  # the token after each token of x; -100 = nothing to predict
     documents: Tensor | None  # the number of a token's document in its row, which it alone sees; None = a row is one
     num_targets: int
+    keys: Tensor | None = None  # (b,) int64, what an objective draws random numbers of a row from; None = of its tokens
 
     def to(self, device: torch.device) -> "Batch":
         """The batch on a device."""
@@ -115,7 +117,7 @@ class Batches:
     ):
         if seed < 0:
             raise ValueError(f"train.seed={seed} is negative: use 0 or more")
-        self.batch_size, self.seq_len, self.packing = batch_size, seq_len, packing
+        self.batch_size, self.seq_len, self.packing, self.seed = batch_size, seq_len, packing, seed
         self.rank, self.world_size, self.pad_id = rank, world_size, parts[0][0].pad_id
         self.row_sources = [ShuffledRows(part, seq_len=seq_len, packing=packing, seed=[seed, number], shuffle=shuffle)
                         for number, (part, _) in enumerate(parts)]
@@ -134,7 +136,7 @@ class Batches:
         for which in np.unique(sources):
             where = np.flatnonzero(sources == which)
             self.row_sources[which].write(builder, where, numbers[where])
-        return builder.batch(self.packing)
+        return builder.batch(self.packing)._replace(keys=keys_of_rows(self.seed, first, self.batch_size))
 
 
 class NewBatches:
@@ -157,7 +159,14 @@ class NewBatches:
         first = (step * self.world_size + self.rank) * self.batch_size
         rows = self.corpus.rows(first, self.batch_size, self.seq_len, part="train", seed=self.seed)
         x, y = map(torch.from_numpy, rows)
-        return Batch(x, y, None, int((y != IGNORED).sum()))
+        keys = keys_of_rows(self.seed, first, self.batch_size)
+        return Batch(x, y, None, int((y != IGNORED).sum()), keys)
+
+
+def keys_of_rows(seed: int, first: int, count: int) -> Tensor:
+    """A key of each row from number `first` on. Shape: (count,), int64."""
+    sequence = np.random.SeedSequence([seed, KEYS])
+    return torch.from_numpy(sequence.generate_state(1, np.uint64).view(np.int64)) + torch.arange(first, first + count)
 
 
 def interleave(rates: np.ndarray, first: int, count: int) -> tuple[np.ndarray, np.ndarray]:

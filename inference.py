@@ -31,9 +31,9 @@ from config import SampleConfig, replace
 from configuration.command_line import fail, printable
 from data import eval_batches
 from generation.command import Options, parse
-from generation.sampling import ended, eval_mode, generate, stream
+from generation.sampling import ended, eval_mode
 from model import Model
-from objective import NextToken
+from objective import Objective, as_objective, make_objective
 from runs import Run
 from tokenizer import Tokenizer
 from tools import pick_device
@@ -53,9 +53,17 @@ def encode_prompts(tokenizer: Tokenizer, cfg: SampleConfig) -> list[list[int]]:
     return [tokenizer.encode(prompt, bos=True) for prompt in cfg.prompts for _ in range(cfg.num_samples)]
 
 
-def continue_prompts(model: Model, tokenizer: Tokenizer, cfg: SampleConfig) -> list[str]:
-    """Continue each of cfg.prompts with cfg.num_samples texts, in one batch."""
-    ids = generate(model, encode_prompts(tokenizer, cfg), cfg, eos_id=tokenizer.eos_id, num_ids=tokenizer.vocab_size)
+def load_objective(
+    run: Run, checkpoint: str = "best", device: str | torch.device = "cpu", *, ema: bool = False,
+) -> Objective:
+    """What a run has learned, to generate and to score with; the options are those of Run.load_model."""
+    return make_objective(run.load_model(checkpoint, device, ema=ema), run.config.train)
+
+
+def continue_prompts(objective: Objective | Model, tokenizer: Tokenizer, cfg: SampleConfig) -> list[str]:
+    """Continue each of cfg.prompts with cfg.num_samples texts, in batches."""
+    prompts = encode_prompts(tokenizer, cfg)
+    ids = as_objective(objective).generate(prompts, cfg, eos_id=tokenizer.eos_id, num_ids=tokenizer.vocab_size)
     return [tokenizer.decode(new) for new in ids]
 
 
@@ -98,10 +106,10 @@ class EncodedText(NamedTuple):
 
 @torch.inference_mode()
 def score(
-    model: Model, tokenizer: Tokenizer, text: str, *, separator: str | None = None,
+    objective: Objective | Model, tokenizer: Tokenizer, text: str, *, separator: str | None = None,
     packing: str = "stream", batch_size: int = 8, top_k: Sequence[int] = (1, 5),
 ) -> Score:
-    """Predict each token of a text from those before it, in windows of max_seq_len tokens.
+    """Predict each token of a text, from those before it or as the objective does, in windows of max_seq_len tokens.
 
     A separator splits the text into documents, each read from its start; separators do not count. `packing` is how
     documents share a row, as in the model's training: see data.packing.
@@ -111,18 +119,18 @@ def score(
     if not any(documents):
         raise ValueError("text='' is empty: give at least one character to score")
     encoded = EncodedText.of(documents, tokenizer)
-    seq_len = min(model.cfg.max_seq_len, encoded.num_tokens - 1)
+    objective = as_objective(objective)
+    seq_len = min(objective.row_len, encoded.num_tokens - 1)
     num_windows = -(-(encoded.num_tokens - 1) // seq_len)
-    objective, device = NextToken(model), next(model.parameters()).device
+    device = next(objective.model.parameters()).device
     nats, count, hits = 0.0, 0, dict.fromkeys(top_k, 0)
-    with eval_mode(model):
+    with eval_mode(objective.model):
         for batch in eval_batches(encoded, min(batch_size, num_windows), seq_len, packing):
             scores = objective.score(batch.to(device), top_k=max(top_k))
             count += batch.num_targets
             nats += scores.nats.double().sum().item()
-            right = scores.likeliest.cpu() == batch.y[..., None]  # (b, t, k)
             for k in top_k:
-                hits[k] += int(right[..., :k].sum())
+                hits[k] += scores.right[..., :k][..., -1].double().sum().item()
     num_bytes = sum(len(document.encode()) for document in documents)
     return Score(loss=nats / count, bits_per_byte=nats / math.log(2) / num_bytes, num_tokens=count,
                  num_bytes=num_bytes, accuracy={k: n / count for k, n in hits.items()})
@@ -130,7 +138,7 @@ def score(
 
 # ---- command line ----
 
-def write_texts(model: Model, tokenizer: Tokenizer, cfg: SampleConfig, out: TextIO) -> None:
+def write_texts(objective: Objective | Model, tokenizer: Tokenizer, cfg: SampleConfig, out: TextIO) -> None:
     """Write each of cfg.prompts and its continuation in order, token by token.
 
     If there are several, a line precedes each. A character is written once all its bytes are generated. On a terminal
@@ -140,7 +148,7 @@ def write_texts(model: Model, tokenizer: Tokenizer, cfg: SampleConfig, out: Text
     prompts = encode_prompts(tokenizer, cfg)
     decoders = [codecs.getincrementaldecoder("utf-8")(errors="replace") for _ in prompts]
     waiting, new = [tokenizer.decode(ids) for ids in prompts], [[] for _ in prompts]
-    tokens = stream(model, prompts, cfg, eos_id=tokenizer.eos_id, num_ids=tokenizer.vocab_size)
+    tokens = as_objective(objective).stream(prompts, cfg, eos_id=tokenizer.eos_id, num_ids=tokenizer.vocab_size)
     for row in range(len(prompts)):
         if len(prompts) > 1:
             out.write(f"--- {row + 1} of {len(prompts)} ---\n")
@@ -188,13 +196,13 @@ def run_command(run: Run, options: Options) -> None:
         raise ValueError(f"score={options.score!r} generates nothing: leave out prompts and sampling flags")
     text = None if options.score is None else read_text(options.score)
     tokenizer = run.tokenizer()
-    model = run.load_model(options.checkpoint, pick_device(options.device), ema=options.ema)
+    objective = load_objective(run, options.checkpoint, pick_device(options.device), ema=options.ema)
     if text is None:
         prompts = prompts_or_opening(options.sample, run.config.data.name)
-        write_texts(model, tokenizer, replace(options.sample, prompts=prompts), sys.stdout)
+        write_texts(objective, tokenizer, replace(options.sample, prompts=prompts), sys.stdout)
     else:
         data = run.config.data
-        Console().print(score_table(score(model, tokenizer, text, separator=data.separator, packing=data.packing)))
+        Console().print(score_table(score(objective, tokenizer, text, separator=data.separator, packing=data.packing)))
 
 
 def main(argv: Sequence[str], command: tuple[Path, Options] | None = None) -> None:

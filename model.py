@@ -103,21 +103,22 @@ class Model(LoggingModule):
     def forward(
         self, tokens: Tensor, *, documents: Tensor | None = None, positions: Tensor | None = None,
         source: Source | None = None, cache: "Cache | None" = None, last_only: bool = False,
+        sight: Tensor | None = None,
     ) -> Tensor:
-        hidden = self.read(tokens, documents=documents, positions=positions, source=source, cache=cache)
+        hidden = self.read(tokens, documents=documents, positions=positions, source=source, cache=cache, sight=sight)
         if last_only:  # the logits of a long prompt would take more memory than anything else
             hidden = hidden._replace(last=hidden.last[:, -1:])
         return self.predict(hidden, cache)
 
     def read(
         self, tokens: Tensor, *, documents: Tensor | None = None, positions: Tensor | None = None,
-        source: Source | None = None, cache: "Cache | None" = None,
+        source: Source | None = None, cache: "Cache | None" = None, sight: Tensor | None = None,
     ) -> Hidden:
         """Embed the tokens and run all layers, for `predict`."""
         num_cached = None if cache is None else cache.length
         require_source(source, is_read=self.reads_source, read_before=bool(num_cached))
         context = make_context(tokens, documents=documents, positions=positions, source=source, num_cached=num_cached,
-                               patterns=self.patterns, causal=self.causal)
+                               patterns=self.patterns, causal=self.causal, sight=sight)
         caches, number, kept = repeat(None) if cache is None else iter(cache.layers), count(), []
         wanted = {0} if self.backout is None else {0, self.backout.layer}
 

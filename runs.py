@@ -120,7 +120,7 @@ class Run(RunLog, CheckpointFolder):
         """
         saved, cfg = self.checkpoint(checkpoint), cfg or self.config.model
         require_fitting(saved, cfg)
-        model = Model(cfg)
+        model = Model(cfg, causal=self.config.train.facts.causal)
         saved.load_weights(model, ema=ema)
         return model.to(device).eval()
 

@@ -117,7 +117,7 @@ def train(
                 saver.save_if_due(events)
             state.optimizer.eval()
             with saver.reporting():
-                report.finish(console, run, state.model, setup.tokenizer, prompts, trackers)
+                report.finish(console, run, state.objective, setup.tokenizer, prompts, trackers)
         print_line(console, budget and budget.result())
     return run
 
@@ -159,7 +159,8 @@ def examine(session: Session, events: Events) -> Results:
             if events.evaluation:
                 results = evaluate_all(state, setup, events)
             if events.samples and results.is_finite:
-                results.samples = report.write_samples(state.model, setup.tokenizer, session.prompts, setup.cfg.sample)
+                results.samples = report.write_samples(
+                    state.objective, setup.tokenizer, session.prompts, setup.cfg.sample)
     if not results.is_finite:
         last = setup.batches[setup.schedule.passes(progress.step - 1)[-1]].to(state.device)
         raise Diverged(run, progress.step, f"validation loss {results.evaluation.loss:g}", state.first_bad_module(last))

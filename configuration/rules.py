@@ -12,6 +12,7 @@ from configuration.checks import (
     require_positive,
     words_of,
 )
+from configuration.stacks import require_both_ways
 from configuration.units import parse_seconds
 
 # float32 has no product of much larger rates; a step reads all its batches before its first forward pass
@@ -123,6 +124,8 @@ TRAIN_ACTS: dict[tuple[str, ...], Acts] = {
     ("ramp_tokens", "log_noise_scale"): ("accumulation is above 1", lambda c: c.accumulation > 1),
     ("final_eval_share",): ("eval_tokens is given", lambda c: c.eval_tokens is not None),
     ("allow_partial",): ("init_from is given", lambda c: c.init_from is not None),
+    tuple(f"diffusion.{flag}" for flag in ("weight", "shift", "min_share", "estimate", "draws")): (
+        "objective is masked_diffusion", lambda c: c.objective == "masked_diffusion"),
 }
 NEUTRAL_TRAIN = {"step_size": 1, "step_unit": "epochs", "step_gamma": 0.9, "momentum": 0.95, "beta1": 0.9,
                  "beta2": 0.95, "adam_eps": 1e-8, "precondition_every": 10, "decay_fraction": 0.5, "num_cycles": 4,
@@ -185,6 +188,30 @@ def check_run(cfg: Any) -> None:
             cfg.model.by_kind[kind].cross != "none" for kind in cfg.model.layers):
         raise ValueError(f"train.objective={cfg.train.objective} gives no source, which a layer with "
                          "model.cross=attention reads: leave model.cross out, or look at it with python model.py")
+
+
+    check_objective(cfg)
+
+
+def check_objective(cfg: Any) -> None:
+    """Raise ValueError if the model or the rows are not what train.objective needs."""
+    facts, name = cfg.train.facts, f"train.objective={cfg.train.objective}"
+    if not facts.causal:
+        require_both_ways(cfg.model, name)
+    if facts.whole_rows and cfg.data.packing == "documents":
+        raise ValueError(f"{name} reads the tokens of a row as one text: use data.packing=stream or pad")
+    if facts.whole_rows and cfg.data.is_probe:
+        raise ValueError(f"{name} predicts the tokens of a row, and data.name={cfg.data.name[0]} asks for answers: use "
+                         "another objective or text")
+    if facts.whole_rows and cfg.model.max_seq_len < 2:
+        raise ValueError(f"{name} reads rows of two tokens at least: model.max_seq_len={cfg.model.max_seq_len}")
+    if not facts.denoises:
+        check_ignored(cfg, SAMPLE_OF_OBJECTIVE, {})
+
+
+SAMPLE_OF_OBJECTIVE: dict[tuple[str, ...], Acts] = {
+    ("sample.denoise.order", "sample.denoise.tokens_per_step", "sample.denoise.block_len"): (
+        "train.objective is masked_diffusion", lambda c: False)}
 
 
 def _check_probe_run(cfg: Any) -> None:

@@ -57,7 +57,7 @@ def generate(
     Raises ValueError for a prompt that is empty or has ids outside the vocabulary, and for logits that are not finite.
     """
     new = [[] for _ in prompts]
-    texts, rows = _start(model.cfg, prompts, cfg.seed), rows_at_a_time(model.cfg)
+    texts, rows = begin_texts(model.cfg, prompts, cfg.seed), rows_at_a_time(model.cfg)
     for first in range(0, len(texts), rows):
         for row, token in _continue(model, texts[first : first + rows], cfg, eos_id, use_cache, num_ids):
             new[row].append(token)
@@ -71,7 +71,7 @@ def stream(
     use_cache: bool = True, num_ids: int | None = None,
 ) -> Iterator[tuple[int, int]]:
     """`generate`, all prompts at once, one token at a time: yields (row, token id) for every unfinished row in turn."""
-    return _continue(model, _start(model.cfg, prompts, cfg.seed), cfg, eos_id, use_cache, num_ids)
+    return _continue(model, begin_texts(model.cfg, prompts, cfg.seed), cfg, eos_id, use_cache, num_ids)
 
 
 def rows_at_a_time(cfg: ModelConfig) -> int:
@@ -112,7 +112,8 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
         model.train(was_training)
 
 
-def _start(cfg: ModelConfig, prompts: Sequence[Sequence[int]], seed: int) -> list[Text]:
+def begin_texts(cfg: ModelConfig, prompts: Sequence[Sequence[int]], seed: int) -> list[Text]:
+    """A text for each prompt, with a generator of its own. Raises ValueError for a prompt that cannot be read."""
     texts, copies = [], Counter()
     for row, prompt in enumerate(prompts):
         prompt = tuple(int(token) for token in prompt)
@@ -140,16 +141,28 @@ def _longest(texts: list[Text]) -> int:
 @torch.inference_mode()
 def _read(model: Model, texts: list[Text], cache: Cache | None) -> Tensor:
     """The logits of the token after each text, on the CPU. Reads only what is not in the cache. Shape: (b, v)."""
-    longest = _longest(texts)
-    padding = [longest - len(text.seen) for text in texts]
-    first = 0 if cache is None or cache.length == 0 else longest - 1
-    tokens = torch.tensor([([0] * empty + text.seen)[first:] for empty, text in zip(padding, texts, strict=True)])
-    positions = torch.arange(first, longest)
-    if any(padding):  # (b, t), negative on padding; otherwise (t,), for which attention is faster
-        positions = positions - torch.tensor(padding)[:, None]
+    tokens, positions = padded([text.seen for text in texts])
+    first = 0 if cache is None or cache.length == 0 else tokens.shape[1] - 1
     device = next(model.parameters()).device
-    logits = model(tokens.to(device), positions=positions.to(device), cache=cache, last_only=True)
-    logits = logits[:, 0, : model.cfg.vocab_size].cpu()
+    logits = model(tokens[:, first:].to(device), positions=positions[..., first:].to(device), cache=cache,
+                   last_only=True)
+    return check_finite(logits[:, 0, : model.cfg.vocab_size].cpu())
+
+
+def padded(texts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    """Texts as rows, with padding before the shorter ones, and their positions, which are negative there.
+
+    Shape: -> tokens (b, t), positions (b, t), or (t,) if there is no padding, for which attention is faster.
+    """
+    longest = max(map(len, texts))
+    padding = [longest - len(text) for text in texts]
+    tokens = torch.tensor([[0] * empty + [*text] for empty, text in zip(padding, texts, strict=True)])
+    positions = torch.arange(longest)
+    return tokens, positions - torch.tensor(padding)[:, None] if any(padding) else positions
+
+
+def check_finite(logits: Tensor) -> Tensor:
+    """The logits. Raises ValueError if one is NaN or infinite."""
     if not logits.isfinite().all():
         raise ValueError("the model's logits are not finite: its training diverged; use an earlier checkpoint")
     return logits

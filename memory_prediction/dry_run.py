@@ -80,7 +80,7 @@ def _run_all_phases(cfg: Config, rows: int, num_texts: int, log: StorageLog) -> 
     train, gradients = cfg.train, {}
     with log.watching(), torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Accessing the data pointer of FakeTensor")  # by copy.deepcopy of a model
-        model = Model(cfg.model, checkpoint_activations=train.checkpoint_activations)
+        model = Model(cfg.model, causal=train.facts.causal, checkpoint_activations=train.checkpoint_activations)
         state = TrainState(model, train)
         log.position.names = groups(model) | {id(state.objective.loss): "loss"}
         for name, parameter in model.named_parameters():
@@ -121,10 +121,11 @@ def fill_states(state: TrainState, number: int) -> None:
 
 def some_batch(cfg: Config, rows: int) -> Batch:
     """A batch of random tokens; with packing=documents in documents of half a row."""
-    shape = rows, cfg.model.max_seq_len
+    shape = rows, cfg.row_len
     x, y = (torch.randint(cfg.model.vocab_size, shape) for _ in range(2))
     places = torch.arange(shape[1]).expand(shape)
-    return Batch(x, y, places * 2 // shape[1] if cfg.data.packing == "documents" else None, math.prod(shape))
+    documents = places * 2 // shape[1] if cfg.data.packing == "documents" else None
+    return Batch(x, y, documents, math.prod(shape), torch.arange(rows))
 
 
 def begin_texts(cfg: Config, objective: Objective, num_texts: int) -> None:
@@ -133,10 +134,7 @@ def begin_texts(cfg: Config, objective: Objective, num_texts: int) -> None:
     if "tales" in cfg.data.name and cfg.train.graded_stories:
         new = max(new, 2 * context)
     length = max(1, context // 2) if new >= context else min(SHORT_PROMPT, context)
-    tokens = objective.stream([[1] * length] * num_texts, replace(cfg.sample, max_new_tokens=new), eos_id=-1)
-    for _ in range(min(2, new) * num_texts):
-        next(tokens)
-    tokens.close()
+    objective.begin_texts([[1] * length] * num_texts, replace(cfg.sample, max_new_tokens=new))
 
 
 def groups(model: nn.Module) -> dict[int, str]:

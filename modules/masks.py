@@ -205,6 +205,20 @@ def make_mask(
     return Mask(causal=False, allowed=allowed)
 
 
+def mask_of_sight(
+    sight: Tensor, q_positions: Tensor, k_positions: Tensor, *, pattern: Pattern, documents: Documents | None,
+) -> Mask:
+    """What a query sees of what it may see: as far as its pattern reaches, of its own document, and no padding.
+
+    Shape: sight (b or 1, 1, t, s), positions (t,), (s,) or (b, t), (b, s) -> (b or 1, 1, t, s).
+    """
+    i, j = q_positions.unsqueeze(-1), k_positions.unsqueeze(-2)
+    near = pattern.sees(q_positions, k_positions, causal=False) & ((j >= 0) | (i == j))
+    seen = sight & near.view(-1, 1, *near.shape[-2:])
+    return Mask(causal=False, allowed=seen if documents is None else seen & within(
+        documents.ids, torch.ones_like(documents.ids[:, :1, None], dtype=torch.bool)))
+
+
 def _hides_nothing(pattern: Pattern, s: int) -> bool:
     """Whether s tokens in a row are all within the window of the last; where chunks begin depends on positions."""
     return pattern.chunk is None and pattern.dilation == 1 and (pattern.window is None or pattern.window >= s)

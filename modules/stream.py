@@ -19,6 +19,7 @@ class Context(NamedTuple):
     source: Tensor | None = None  # (b, s, d), what cross-attention reads; None = what it has in its cache
     tokens: Tensor | None = None  # (b, t), the ids, for parts that read them besides the stream
     source_seen: Tensor | None = None  # (b or 1, 1, t or 1, s), True for what a query sees of it; None = all
+    sight: Tensor | None = None  # (b or 1, 1, t, s), True for what a query may see; None = as `causal` says
 
 
 class Source(NamedTuple):
@@ -47,7 +48,7 @@ def require_source(source: Source | None, *, is_read: bool, read_before: bool) -
 
 def make_context(
     tokens: Tensor, *, documents: Tensor | None, positions: Tensor | None, source: Source | None,
-    num_cached: int | None, patterns: Iterable[Pattern], causal: bool,
+    num_cached: int | None, patterns: Iterable[Pattern], causal: bool, sight: Tensor | None = None,
 ) -> Context:
     """The context of tokens (b, t) that follow `num_cached` others; None = there is no cache.
 
@@ -62,12 +63,13 @@ def make_context(
     elif positions is None:
         start = num_cached or 0
         positions = torch.arange(start, start + tokens.shape[1], device=tokens.device)
+    sight = None if sight is None else sight.view(-1, 1, *sight.shape[-2:])
     if source is None:
-        return Context(positions, packed, causal, None, tokens)
+        return Context(positions, packed, causal, None, tokens, sight=sight)
     if source.documents is not None and packed is None:
         raise ValueError("a source with documents is for packed rows: give documents of the tokens too")
     return Context(positions, packed, causal, source.states, tokens,
-                   mask_of_source(source.positions, source.documents, packed))
+                   mask_of_source(source.positions, source.documents, packed), sight)
 
 
 class Stream(NamedTuple):

@@ -80,7 +80,7 @@ class Schedule:
         if self.cfg.schedule == "step" and self.cfg.step_unit == "epochs" and rows_per_epoch is None:
             raise ValueError("train.step_unit=epochs follows the size of the text, which is known only when it is "
                              "read: use train.step_unit=steps")
-        self.pass_tokens = self.cfg.batch_size * cfg.model.max_seq_len
+        self.pass_tokens = self.cfg.batch_size * cfg.row_len
         self._ramp = self._passes_while_ramping()
         self.end = self._position(self.cfg.steps)
         self.warmup = self._warmup()

@@ -13,10 +13,11 @@ from small_runs import DATA
 
 import inference
 import runs
-from config import Config, SampleConfig, from_dict, replace, to_dict
+from config import Config, SampleConfig, flat, from_dict, replace
 from generation.sampling import distribution, generate, stream
 from inference import score, write_texts
 from model import Model
+from objective import Objective
 from presets import tiny
 from runs import Progress, Run
 from tokenizer import ByteTokenizer, load_tokenizer
@@ -300,32 +301,34 @@ class Pieces(io.StringIO):
         return super().write(text)
 
 
-def pretend_to_draw(monkeypatch, *texts: bytes) -> None:
-    """Let stream() give these bytes, one row after another in each step, then the end token."""
+def pretend_to_draw(*texts: bytes) -> Objective:
+    """An objective that gives these bytes, one row after another in each step, then the end token."""
     rows = [[byte + 3 for byte in text] + [EOS] for text in texts]
     drawn = [(row, rows[row][i]) for i in range(max(map(len, rows))) for row in range(len(rows)) if i < len(rows[row])]
-    monkeypatch.setattr(inference, "stream", lambda *args, **kwargs: iter(drawn))
+    objective = Objective(small_model())
+    objective.stream = lambda *args, **kwargs: iter(drawn)
+    return objective
 
 
-def test_a_character_is_written_when_all_its_bytes_are_there(monkeypatch):
-    pretend_to_draw(monkeypatch, "é€😀!".encode())
+def test_a_character_is_written_when_all_its_bytes_are_there():
+    objective = pretend_to_draw("é€😀!".encode())
     out = Pieces()
-    write_texts(None, ByteTokenizer(), SampleConfig(prompts=("ü",), num_samples=1), out)
+    write_texts(objective, ByteTokenizer(), SampleConfig(prompts=("ü",), num_samples=1), out)
     assert out.getvalue() == "üé€😀!\n"
     assert [piece for piece in out.pieces if piece] == ["ü", "é", "€", "😀", "!", "\n"]
 
 
-def test_bytes_that_are_no_character_show_as_such_at_the_end(monkeypatch):
-    pretend_to_draw(monkeypatch, "a€".encode()[:-1])
+def test_bytes_that_are_no_character_show_as_such_at_the_end():
+    objective = pretend_to_draw("a€".encode()[:-1])
     out = io.StringIO()
-    write_texts(None, ByteTokenizer(), SampleConfig(prompts=("x",), num_samples=1), out)
+    write_texts(objective, ByteTokenizer(), SampleConfig(prompts=("x",), num_samples=1), out)
     assert out.getvalue() == "xa\ufffd\n"
 
 
-def test_several_texts_are_written_in_order(monkeypatch):
-    pretend_to_draw(monkeypatch, b"12", b"345", b"6")
+def test_several_texts_are_written_in_order():
+    objective = pretend_to_draw(b"12", b"345", b"6")
     out = io.StringIO()
-    write_texts(None, ByteTokenizer(), SampleConfig(prompts=("a", "b", "c"), num_samples=1), out)
+    write_texts(objective, ByteTokenizer(), SampleConfig(prompts=("a", "b", "c"), num_samples=1), out)
     assert out.getvalue() == "--- 1 of 3 ---\na12\n--- 2 of 3 ---\nb345\n--- 3 of 3 ---\nc6\n"
 
 
@@ -420,7 +423,7 @@ def test_a_prompt_that_the_tokenizer_cannot_write_is_a_sentence(command, folder,
 def test_help_lists_the_flags_without_a_run(command):
     status, output, _ = command("--help")
     assert status == 0
-    assert all(f"--{flag.replace('_', '-')}" in output for flag in to_dict(from_dict({}))["sample"])
+    assert all(f"--{flag.replace('_', '-')}" in output for flag in flat(from_dict({}).sample))
     assert all(flag in output for flag in ("--checkpoint", "--device", "--score"))
 
 
@@ -428,8 +431,7 @@ def test_an_interrupt_leaves_quietly(command, monkeypatch):
     def interrupt(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(inference, "generate", interrupt)
-    monkeypatch.setattr(inference, "stream", interrupt)
+    monkeypatch.setattr(inference, "write_texts", interrupt)
     assert command("toy")[::2] == (130, "")
 
 

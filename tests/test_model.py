@@ -24,7 +24,7 @@ from modules.position import ALiBi, LearnedPosition, SinusoidalPosition, alibi_s
 from modules.rope import ROTARY, InterleavedRoPE, RoPE
 from modules.stream import Context, Stream
 from objective import NextToken
-from objectives.next_token import CrossEntropy
+from objectives.base import CrossEntropy
 from presets import load_preset
 from tools import shapes, trace
 from tracing.module_tables import parameter_table

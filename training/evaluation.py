@@ -39,10 +39,10 @@ def evaluate(
     That is the begin-of-text token, which stands for no bytes, so all bytes of the text count.
     Changes neither the training data's order nor the random state.
     """
-    model, byte_lengths = objective.model, torch.from_numpy(tokenizer.byte_lengths)
-    device, found = next(model.parameters()).device, []
+    byte_lengths = torch.from_numpy(tokenizer.byte_lengths)
+    device, found = next(objective.model.parameters()).device, []
     with eval_mode(objective):
-        length = seq_len or model.cfg.max_seq_len
+        length = seq_len or objective.row_len
         for batch in eval_batches(part, batch_size, length, packing, max_tokens=max_tokens):
             is_target = batch.y != IGNORED
             num_bytes = torch.where(is_target, byte_lengths[batch.y.clamp(min=0)], 0)
@@ -57,7 +57,7 @@ def evaluate(
 def score_batch(objective: Objective, batch: Batch) -> tuple[Tensor, Tensor]:
     """The sum of nats over the targets of each row, and how many were the likeliest token. Shape: twice (b,)."""
     scores = objective.score(batch)
-    return scores.nats.cpu().double().sum(-1), (scores.likeliest[..., 0] == batch.y).cpu().double().sum(-1)
+    return scores.nats.cpu().double().sum(-1), scores.right[..., 0].cpu().double().sum(-1)
 
 
 def ratio(above: np.ndarray, below: np.ndarray) -> tuple[float, float | None]:

@@ -24,6 +24,7 @@ from configuration import BUSY, load_per_processor
 from configuration.command_line import print_line, printable, warn
 from inference import OPENINGS, continue_prompts, prompts_or_opening
 from model import Model, spell_parameters
+from objective import Objective
 from optimizing.schedules import schedule_warnings
 from run_store.atomic_files import write_bytes, write_text
 from run_store.checkpoint import Progress
@@ -47,7 +48,9 @@ def opening_prompts(cfg: Config, tokenizer: Tokenizer) -> list[str]:
     return [prompt for prompt in prompts for _ in range(cfg.sample.num_samples)]
 
 
-def write_samples(model: Model, tokenizer: Tokenizer, prompts: list[str], cfg: SampleConfig) -> list[dict[str, str]]:
+def write_samples(
+    model: Objective | Model, tokenizer: Tokenizer, prompts: list[str], cfg: SampleConfig,
+) -> list[dict[str, str]]:
     """Continue each prompt. Training is not affected."""
     new = continue_prompts(model, tokenizer, replace(cfg, prompts=tuple(prompts), num_samples=1))
     return [{"prompt": prompt, "text": prompt + text} for prompt, text in zip(prompts, new, strict=True)]
@@ -148,12 +151,13 @@ def finish(
     print_line(console, f"write more: python inference.py {run.name} {shlex.quote(prompts[0])}")
 
 
-def grade_stories(run: Run, model: Model, tokenizer: Tokenizer, count: int) -> str:
+def grade_stories(run: Run, model: Objective | Model, tokenizer: Tokenizer, count: int) -> str:
     """Sample stories from their first word at temperature 0.8; say how many are grammatical and consistent.
 
     grades.json gets every story, its grade and the place of its first mistake.
     """
-    cfg = SampleConfig(max_new_tokens=2 * run.config.model.max_seq_len, temperature=0.8)
+    cfg = SampleConfig(max_new_tokens=2 * run.config.model.max_seq_len, temperature=0.8,
+                       denoise=run.config.sample.denoise)
     texts = [s["text"] for s in write_samples(model, tokenizer, [OPENINGS["tales"]] * count, cfg)]
     grades = [tales.grade(text) for text in texts]
     lines = [asdict(grade) | {"text": text} for grade, text in zip(grades, texts, strict=True)]

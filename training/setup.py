@@ -49,7 +49,8 @@ class Setup:
 
         seed_everything(train.seed)
         torch._dynamo.reset()  # compiled code of other models counts against a limit
-        model = Model(self.cfg.model, checkpoint_activations=train.checkpoint_activations).to(self.device)
+        model = Model(self.cfg.model, causal=train.facts.causal, checkpoint_activations=train.checkpoint_activations)
+        model = model.to(self.device)
         if train.init_from and not resumed:
             self.cfg = begin_with_weights(self.cfg, model, self.tokenizer, console or Console(quiet=True))
         return TrainState(model, train)
@@ -64,7 +65,7 @@ class Setup:
 
         A batch has fewer of them, by the square of their length, so that they take no more memory.
         """
-        seq_len, found = self.cfg.model.max_seq_len, {}
+        seq_len, found = self.cfg.row_len, {}
         for column, part in self.longer_parts.items():
             longer = part.num_tokens // part.num_documents - 1
             rows = max(1, self.cfg.train.batch_size * seq_len**2 // longer**2)
@@ -122,7 +123,7 @@ def prepare_run(
         tokenizer = run.tokenizer()
     cfg = settle_precision(fit_vocabulary(cfg, tokenizer), device)
     train_parts, val_part = encoded_parts(cfg, corpus, tokenizer, console)
-    longer_parts = {f"accuracy_{factor}x": longer_rows(corpus, cfg.model.max_seq_len, factor)
+    longer_parts = {f"accuracy_{factor}x": longer_rows(corpus, cfg.row_len, factor)
                     for factor in cfg.data.probe.longer}
     batches = make_batches(cfg, corpus, train_parts)
     cfg = settle_steps(cfg, batches.rows_per_epoch)
@@ -135,7 +136,7 @@ def encoded_parts(
 ) -> tuple[list[tuple[TokenFile, float]], TokenFile | JoinedTokenFile | ProbeRows]:
     """The parts of `prepare`; of a synthetic task no training part, for its rows are drawn when they are needed."""
     if isinstance(corpus, ProbeCorpus):
-        return [], ProbeRows(corpus, cfg.model.max_seq_len)
+        return [], ProbeRows(corpus, cfg.row_len)
     train_parts, val_part = prepare(corpus, tokenizer, cfg.data.cache_path, workers=cfg.data.workers, console=console)
     for source, (file, _) in zip(corpus.sources, train_parts, strict=True):
         if file.left_out and console is not None:
@@ -166,8 +167,8 @@ class Settler:
 def make_batches(cfg: Config, corpus: Corpus, parts: list[tuple[TokenFile, float]]) -> Batches | NewBatches:
     """The batches of a run, from the encoded parts of its text, or drawn."""
     if isinstance(corpus, ProbeCorpus):
-        return NewBatches(corpus, batch_size=cfg.train.batch_size, seq_len=cfg.model.max_seq_len, seed=cfg.train.seed)
-    return Batches(parts, batch_size=cfg.train.batch_size, seq_len=cfg.model.max_seq_len, seed=cfg.train.seed,
+        return NewBatches(corpus, batch_size=cfg.train.batch_size, seq_len=cfg.row_len, seed=cfg.train.seed)
+    return Batches(parts, batch_size=cfg.train.batch_size, seq_len=cfg.row_len, seed=cfg.train.seed,
                    packing=cfg.data.packing)
 
 
@@ -195,11 +196,13 @@ def fit_vocabulary(cfg: Config, tokenizer: Tokenizer) -> Config:
 
     Raises ValueError if they set a smaller one.
     """
-    size = cfg.model.vocab_size
-    if size is not None and size < tokenizer.vocab_size:
-        raise ValueError(f"model.vocab_size={size} is smaller than the tokenizer's {tokenizer.vocab_size}: "
+    size, more = cfg.model.vocab_size, cfg.train.facts.num_ids
+    needed = tokenizer.vocab_size + more
+    if size is not None and size < needed:
+        beside = f", and the {more} that train.objective={cfg.train.objective} needs beside them" * bool(more)
+        raise ValueError(f"model.vocab_size={size} is smaller than the tokenizer's {tokenizer.vocab_size}{beside}: "
                          "leave it out, or choose a smaller tokenizer")
-    cfg = override(cfg, {"model.vocab_size": size or tokenizer.vocab_size})
+    cfg = override(cfg, {"model.vocab_size": size or needed})
     unknown = cfg.model.engram.eos_id is None and any(kind.memory == "engram" for kind in cfg.model.by_kind.values())
     return override(cfg, {"model.engram.eos_id": tokenizer.eos_id}) if unknown else cfg
 
@@ -215,7 +218,7 @@ def settle_steps(cfg: Config, rows_per_epoch: int) -> Config:
     """Convert train.tokens or train.epochs into steps, so that the saved run has their number."""
     train, tokens = cfg.train, cfg.train.tokens
     if train.epochs is not None:
-        tokens = train.epochs * rows_per_epoch * cfg.model.max_seq_len
+        tokens = train.epochs * rows_per_epoch * cfg.row_len
     if tokens is None:
         return cfg
     steps = Schedule(cfg, rows_per_epoch=rows_per_epoch).steps_for(tokens)

@@ -82,7 +82,7 @@ def token_seconds(cfg: Config, *, children: Children, folder: Path) -> float:
     key = hashlib.sha256(json.dumps(to_dict(override(cfg, {"train.steps": 1}))).encode()).hexdigest()[:16]
     seconds = cached(folder / "timing.json", key, lambda: statistics.median(
         time_steps(cfg, key, children, folder / "logs") for _ in range(TIMINGS)))
-    return seconds / (cfg.train.batch_size * cfg.train.accumulation * cfg.model.max_seq_len)
+    return seconds / (cfg.train.batch_size * cfg.train.accumulation * cfg.row_len)
 
 
 def time_steps(cfg: Config, name: str, children: Children, logs: Path) -> float:

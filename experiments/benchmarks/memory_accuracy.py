@@ -151,7 +151,8 @@ def train_and_measure(cfg: Config, allocator: str, threads: int, steps: int, dev
     seed_everything(0)
     before = baseline_bytes()
     reset_peak_rss()
-    model = Model(cfg.model, checkpoint_activations=cfg.train.checkpoint_activations).to(device)
+    model = Model(cfg.model, causal=cfg.train.facts.causal, checkpoint_activations=cfg.train.checkpoint_activations)
+    model = model.to(device)
     state = TrainState(model, cfg.train)
     for number in range(1, num_steps(cfg, steps) + 1):
         batches = [random_batch(cfg).to(state.device) for _ in range(cfg.train.accumulation)]
@@ -172,7 +173,7 @@ def evaluate_and_sample(cfg: Config, state: TrainState, batch: Batch) -> None:
 
 def random_batch(cfg: Config) -> Batch:
     """A batch as the packing makes it: a full row, a row that is half padding, or several documents in a row."""
-    shape = cfg.train.batch_size, cfg.model.max_seq_len
+    shape = cfg.train.batch_size, cfg.row_len
     x, y = (torch.randint(cfg.model.vocab_size, shape) for _ in range(2))  # (b, t)
     if cfg.data.packing == "pad":
         y[:, shape[1] // 2:] = IGNORED

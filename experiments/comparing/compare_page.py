@@ -22,7 +22,7 @@ from configuration.command_line import warn
 from experiments.comparing.curve_pictures import FLOORED, default_axis, default_column
 from experiments.comparing.differences import PER_TOKEN, tokenizers
 from experiments.comparing.lines import AXES, COLUMNS, Line
-from inference import prompts_or_opening
+from inference import load_objective, prompts_or_opening
 from run_store.atomic_files import write_text
 from tokenizer import Tokenizer
 from tools import pick_device
@@ -134,10 +134,10 @@ def same_prompts(
     repeated, texts = [prompt for prompt in prompts for _ in range(num)], {}
     for name, run in runs.items():
         tokens = max(1, round(num_bytes * (run.data["val_tokens_per_byte"] or TOKENS_PER_BYTE)))
-        cfg = SampleConfig(max_new_tokens=tokens, temperature=0.8, seed=seed)
+        cfg = SampleConfig(max_new_tokens=tokens, temperature=0.8, seed=seed, denoise=run.config.sample.denoise)
         try:
-            model = run.load_model("best", pick_device(device))
-            texts[name] = write_samples(model, tokenizers[name], repeated, cfg)
+            objective = load_objective(run, "best", pick_device(device))
+            texts[name] = write_samples(objective, tokenizers[name], repeated, cfg)
         except ValueError as error:
             warn(f"{name} writes no texts: {error}")
     return texts

@@ -13,7 +13,7 @@ import tales
 from config import SampleConfig
 from corpora.files import digest
 from experiments.common.caches import cached
-from inference import OPENINGS, continue_prompts
+from inference import OPENINGS, continue_prompts, load_objective
 from run_store.atomic_files import sha256
 from runs import Run
 from tools import pick_device
@@ -84,12 +84,12 @@ def grade_run(run: Run, *, num_stories: int = 100, checkpoint: str = "best", dev
     saved = run.checkpoint(checkpoint)
     room = math.ceil(ROOM * LONGEST * run.data["val_tokens_per_byte"])
     sample = SampleConfig(prompts=(OPENINGS["tales"],), num_samples=num_stories, temperature=TEMPERATURE, seed=SEED,
-                          max_new_tokens=room)
+                          max_new_tokens=room, denoise=run.config.sample.denoise)
     key = digest(saved.fingerprint, asdict(sample), [sha256(path) for path in tales.SOURCES])
 
     def grade() -> dict[str, Any]:
-        model = run.load_model(str(saved.step), pick_device(device))
-        texts = [OPENINGS["tales"] + new for new in continue_prompts(model, run.tokenizer(), sample)]
+        objective = load_objective(run, str(saved.step), pick_device(device))
+        texts = [OPENINGS["tales"] + new for new in continue_prompts(objective, run.tokenizer(), sample)]
         return {"step": saved.step, "stories": [asdict(tales.grade(text)) | {"text": text} for text in texts]}
 
     found = cached(run.path / CACHE, key, grade)

@@ -18,9 +18,8 @@ from data import IGNORED, eval_batches
 from experiments.common.caches import cached
 from experiments.comparing.lines import Line, members, try_each
 from experiments.comparing.sources import CurveSource
-from inference import EncodedText
-from model import Model
-from objective import NextToken
+from inference import EncodedText, load_objective
+from objective import Objective
 from runs import Run
 from tokenizer import Tokenizer
 from tools import pick_device
@@ -152,8 +151,8 @@ def measure(run: Run, text: HeldOut, *, checkpoint: str = "best", device: str = 
     key = digest(saved.fingerprint, digest(*text.documents), BLOCK_BYTES, TOP)
 
     def measure_now() -> dict:
-        model = run.load_model(str(saved.step), pick_device(device))
-        return {"step": saved.step, **predict(model, run.tokenizer(), text, packing=run.config.data.packing)}
+        objective = load_objective(run, str(saved.step), pick_device(device))
+        return {"step": saved.step, **predict(objective, run.tokenizer(), text, packing=run.config.data.packing)}
 
     found = cached(run.path / CACHE, key, measure_now)
     return Measures(**found | {"accuracy": {int(k): share for k, share in found["accuracy"].items()}})
@@ -165,20 +164,19 @@ def num_rows(cfg: ModelConfig, num_tokens: int, seq_len: int) -> int:
     return max(1, min(MAX_VALUES // (seq_len * widest), math.ceil(num_tokens / seq_len)))
 
 
-def predict(model: Model, tokenizer: Tokenizer, text: HeldOut, *, packing: str) -> dict:
+def predict(objective: Objective, tokenizer: Tokenizer, text: HeldOut, *, packing: str) -> dict:
     """The fields of Measures, without the step."""
     encoded = EncodedText.of(text.documents, tokenizer)
     blocks = text.blocks_of(tokenizer, np.split(encoded.tokens, encoded.document_starts[1:]))
-    seq_len = min(model.cfg.max_seq_len, encoded.num_tokens - 1)
-    rows = num_rows(model.cfg, encoded.num_tokens, seq_len)
+    seq_len = min(objective.row_len, encoded.num_tokens - 1)
+    rows = num_rows(objective.model.cfg, encoded.num_tokens, seq_len)
     # the same rows twice: of the tokens, and of their blocks
     batches, places = (eval_batches(encoded._replace(tokens=tokens), rows, seq_len, packing)
                        for tokens in (encoded.tokens, blocks))
-    objective, device, found = NextToken(model), next(model.parameters()).device, []
+    device, found = next(objective.model.parameters()).device, []
     for batch, place in zip(batches, places, strict=True):
         scores, counts = objective.score(batch.to(device), top_k=max(TOP)), place.y != IGNORED
-        right = scores.likeliest.cpu() == batch.y[..., None]  # (b, t, k)
-        found.append((place.y[counts], scores.nats.cpu()[counts], right[counts]))
+        found.append((place.y[counts], scores.nats.cpu()[counts], scores.right.cpu()[counts]))
     where, nats, right = map(torch.cat, zip(*found, strict=True))
-    return {"num_tokens": len(nats), "accuracy": {str(k): int(right[:, :k].sum()) / len(nats) for k in TOP},
+    return {"num_tokens": len(nats), "accuracy": {str(k): right[:, :k][:, -1].double().mean().item() for k in TOP},
             "block_nats": np.bincount(where, nats.double(), len(text.block_bytes)).tolist()}

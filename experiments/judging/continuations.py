@@ -14,7 +14,7 @@ from corpora.corpus import load_corpus
 from corpora.files import digest
 from corpora.shards import JoinedTokenFile, TokenFile, prepare
 from experiments.judging.judge_options import NUM_STORIES, JudgeOptions
-from inference import continue_prompts
+from inference import continue_prompts, load_objective
 from runs import Run
 from tokenizer import Tokenizer
 from tools import pick_device
@@ -142,11 +142,11 @@ def let_write(run: Run, name: str, prompts: list[str], options: JudgeOptions, ca
         raise ValueError(f"{name} cannot encode the beginnings: {error}") from None
     tokens = math.ceil(SLACK * options.room * sum(map(len, ids)) / sum(map(len, prompts)))
     sample = SampleConfig(prompts=tuple(prompts), num_samples=1, temperature=options.temperature, seed=options.seed,
-                          max_new_tokens=tokens)
+                          max_new_tokens=tokens, denoise=run.config.sample.denoise)
     key = digest(saved.fingerprint, asdict(sample))
     if key not in cache:
-        model = run.load_model(str(saved.step), pick_device(options.device))
-        cache[key] = continue_prompts(model, tokenizer, sample)
+        objective = load_objective(run, str(saved.step), pick_device(options.device))
+        cache[key] = continue_prompts(objective, tokenizer, sample)
     return RunTexts(name, saved.step, tuple(shorten(text, options.room) for text in cache[key]))
 
 

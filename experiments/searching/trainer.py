@@ -125,7 +125,7 @@ def is_worse_over_seeds(job: Job, options: Options) -> bool:
 
 def length(options: Options, base: Config, cfg: Config, step_seconds: float | None) -> dict[str, Any]:
     """The flags that give a trial its steps and its evaluations; `step_seconds` is what step_timing measured."""
-    step_tokens = cfg.train.batch_size * cfg.train.accumulation * cfg.model.max_seq_len
+    step_tokens = cfg.train.batch_size * cfg.train.accumulation * cfg.row_len
     steps = cfg.train.steps
     if options.trial_tokens:
         steps = Schedule(cfg, rows_per_epoch=1).steps_for(options.trial_tokens)

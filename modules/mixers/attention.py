@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from config import LayerConfig
 from modules.attend import Exclusive, make_attend
-from modules.masks import Mask, Pattern, make_mask
+from modules.masks import Mask, Pattern, make_mask, mask_of_sight
 from modules.mixers.blocked import Bias, attend_in_blocks, block_of
 from modules.mixers.earlier import EarlierProjections, Projections
 from modules.mixers.kv_cache import Keys, KVCache, make_kv_cache
@@ -199,6 +199,9 @@ class Attention(LoggingModule):
 
 def what_is_seen(context: Context, k_positions: Tensor, *, pattern: Pattern, fresh: bool) -> Mask:
     """The keys that each query sees; `fresh`: none of them is cached."""
+    if context.sight is not None:
+        return mask_of_sight(context.sight, context.positions, k_positions, pattern=pattern,
+                             documents=context.documents)
     if context.documents is not None:
         return context.documents.mask(pattern, causal=context.causal)
     return make_mask(context.positions, k_positions, pattern=pattern, fresh=fresh, causal=context.causal)

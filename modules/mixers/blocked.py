@@ -14,8 +14,8 @@ Bias = Callable[[Tensor, Tensor], Tensor]  # what is added to the scores, from t
 
 def block_of(pattern: Pattern, context: Context, t: int) -> int | None:
     """The tokens of a block; None = attention is not in blocks."""
-    if context.documents is None and context.positions.dim() > 1:  # rows that begin with padding
-        return None
+    if context.sight is not None or context.documents is None and context.positions.dim() > 1:
+        return None  # what is seen differs from block to block; rows begin with padding
     return block_size(pattern, t, causal=context.causal)
 
 

@@ -1,0 +1,58 @@
+"""The objectives: what each is told of the text, what its bits per byte mean, and the groups of their numbers."""
+
+import math
+from typing import Literal, NamedTuple
+
+from configuration.checked import flags
+from configuration.checks import require_between, require_positive
+
+Likelihood = Literal["exact", "bound", "none"]  # what bits per byte are: of the text, at least those of it, or not of it
+Weighting = Literal["none", "bound"]
+Estimate = Literal["masks", "orders"]
+Unmasking = Literal["confidence", "first_hitting", "ancestral"]
+
+
+class Facts(NamedTuple):
+    """What the rest of the project must know of an objective."""
+
+    causal: bool = True  # False: every position of the model sees all others
+    likelihood: Likelihood = "exact"
+    num_ids: int = 0  # ids it needs beside the tokenizer's; they are the last ones of the vocabulary
+    whole_rows: bool = False  # the row that the model reads is the text of a row and the token after it
+    denoises: bool = False  # texts come from a canvas of masks, by sample.denoise
+
+
+# word of train.objective -> what it is like
+FACTS = {
+    "next_token": Facts(),
+    "masked_diffusion": Facts(causal=False, likelihood="bound", num_ids=1, whole_rows=True, denoises=True),
+}
+
+
+@flags
+class DiffusionConfig:
+    """The numbers of objective=masked_diffusion."""
+
+    weight: Weighting = "none"  # of a masked token in training: none, or that of the bound, 1 / the share of masked tokens, which learns slower (arXiv:2602.15014). Evaluation takes the bound
+    shift: bool = False  # the output at a token predicts the next one, as in a causal model whose weights it begins with. arXiv:2508.15487
+    min_share: float = 1e-3  # of the tokens of a row that are masked in training, at least, on average
+    estimate: Estimate = "masks"  # how an evaluation finds the bound: by masks of numbers spread evenly from one token to all, or by whole orders of predicting a token after another, each as many passes as there are tokens
+    draws: int = 8  # masks, or orders, of each row in an evaluation
+
+    def __post_init__(self):
+        require_positive(self, "draws")
+        require_between(self, "min_share", high=0.5)
+
+
+@flags
+class DenoiseConfig:
+    """How a text comes from a canvas of masks: objective=masked_diffusion."""
+
+    order: Unmasking = "confidence"  # which masked tokens a step replaces: those that the model is surest of (arXiv:2202.04200), one at random (arXiv:2409.02908), or each with a probability (arXiv:2406.07524)
+    tokens_per_step: float = 2.0  # that a forward pass fills in, on average; order=first_hitting fills in one
+    block_len: int | None = 32  # tokens that are filled in before those after them; None = all that fit into the context
+
+    def __post_init__(self):
+        require_positive(self, "block_len")
+        if not 1 <= self.tokens_per_step < math.inf:
+            raise ValueError(f"tokens_per_step={self.tokens_per_step} must be 1 or more, and finite")
