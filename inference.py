@@ -166,11 +166,12 @@ def write_texts(objective: Objective | Model, tokenizer: Tokenizer, cfg: SampleC
         out.write("\n")
 
 
-def score_table(result: Score) -> Table:
+def score_table(result: Score, sign: str = "") -> Table:
+    """The figures; `sign` stands before those that are bounds."""
     table = Table(show_header=False)
-    table.add_row("loss", f"{result.loss:.4f} nats/token")
-    table.add_row("perplexity", f"{result.perplexity:.3f}")
-    table.add_row("bits per byte", f"{result.bits_per_byte:.4f}")
+    table.add_row("loss", f"{sign}{result.loss:.4f} nats/token")
+    table.add_row("perplexity", f"{sign}{result.perplexity:.3f}")
+    table.add_row("bits per byte", f"{sign}{result.bits_per_byte:.4f}")
     for k, share in result.accuracy.items():
         table.add_row(f"top-{k} accuracy", f"{share:.2%}")
     table.add_row("text", f"{result.num_tokens:,} tokens, {result.num_bytes:,} bytes")
@@ -202,7 +203,8 @@ def run_command(run: Run, options: Options) -> None:
         write_texts(objective, tokenizer, replace(options.sample, prompts=prompts), sys.stdout)
     else:
         data = run.config.data
-        Console().print(score_table(score(objective, tokenizer, text, separator=data.separator, packing=data.packing)))
+        found = score(objective, tokenizer, text, separator=data.separator, packing=data.packing)
+        Console().print(score_table(found, run.config.train.facts.sign))
 
 
 def main(argv: Sequence[str], command: tuple[Path, Options] | None = None) -> None:

@@ -12,6 +12,9 @@ Estimate = Literal["masks", "orders"]
 Unmasking = Literal["confidence", "first_hitting", "ancestral"]
 
 
+SIGNS = {"exact": "", "bound": "≤ ", "none": ""}  # before bits per byte
+
+
 class Facts(NamedTuple):
     """What the rest of the project must know of an objective."""
 
@@ -20,6 +23,11 @@ class Facts(NamedTuple):
     num_ids: int = 0  # ids it needs beside the tokenizer's; they are the last ones of the vocabulary
     whole_rows: bool = False  # the row that the model reads is the text of a row and the token after it
     denoises: bool = False  # texts come from a canvas of masks, by sample.denoise
+
+    @property
+    def sign(self) -> str:
+        """What stands before bits per byte."""
+        return SIGNS[self.likelihood]
 
 
 # word of train.objective -> what it is like

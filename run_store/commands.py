@@ -72,7 +72,8 @@ def cells(summary: RunSummary) -> tuple[str, ...]:
     steps = "-" if summary.steps is None else f"{summary.steps:,}"
     return (printable(summary.name), f"{datetime.fromtimestamp(summary.when):%Y-%m-%d %H:%M}", summary.state,
             format_value(summary.parameters), short(printable(summary.data or "-")), f"{summary.step:,}/{steps}",
-            format_value(summary.tokens), format_value(summary.best), format_value(summary.last),
+            format_value(summary.tokens), format_value(summary.best, summary.sign),
+            format_value(summary.last, summary.sign),
             f"{summary.num_bytes / 1e6:,.1f} MB" if summary.num_bytes >= 1e5 else f"{summary.num_bytes / 1e3:,.0f} kB")
 
 
@@ -82,10 +83,10 @@ def short(data: str) -> str:
     return names if len(names) <= LONGEST_DATA else f"...{names[3 - LONGEST_DATA:]}"
 
 
-def format_value(number: float | None) -> str:
+def format_value(number: float | None, sign: str = "") -> str:
     if number is None:
         return "-"
-    return f"{number:.4f}" if isinstance(number, float) else f"{number:,}"
+    return f"{sign}{number:.4f}" if isinstance(number, float) else f"{number:,}"
 
 
 def print_json(summaries: Sequence[RunSummary]) -> None:

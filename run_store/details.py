@@ -37,7 +37,8 @@ def heading(path: Path, summary: RunSummary) -> str:
     steps = "?" if summary.steps is None else f"{summary.steps:,}"
     parts = [summary.parameters and f"{summary.parameters:,} parameters", summary.data and f"data {summary.data}",
              f"step {summary.step:,} of {steps}", summary.tokens and f"{summary.tokens:,} tokens",
-             summary.best and f"bits per byte {summary.best:.4f} at best, {summary.last:.4f} at last"]
+             summary.best and f"bits per byte {summary.sign}{summary.best:.4f} at best, "
+             f"{summary.sign}{summary.last:.4f} at last"]
     lines = [f"{summary.name}: {summary.state}, last changed {datetime.fromtimestamp(summary.when):%Y-%m-%d %H:%M}, "
              f"{summary.num_bytes:,} bytes in {path}", ", ".join(part for part in parts if part)]
     lines += [f"broken: {summary.problem}"] if summary.problem else []

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from config import Config
 from experiments.common.intervals import holm, welch
 from experiments.comparing.gaps import bootstrap, gaps, tokens_saved
 from experiments.comparing.lines import Line
@@ -147,7 +148,7 @@ def test_the_last_evaluation_counts_on_the_same_tokens_as_those_before():
     run.table["bits_per_byte"] = run.table["val_loss"] * 0.5
     progress = SimpleNamespace(val_loss=3.0)  # on the tokens of the others; of the whole text it is 2.5
     checkpoint = SimpleNamespace(step=3, progress=progress)
-    folder = SimpleNamespace(checkpoints=lambda: [checkpoint], data=DATA, tokenizer=ByteTokenizer)
+    folder = SimpleNamespace(checkpoints=lambda: [checkpoint], data=DATA, tokenizer=ByteTokenizer, config=Config())
     ours = CurveSource("a", run.table, folder, Path("a"))
     saved = tokens_saved(Line("a", (ours,), ours.table, None, None), line("b", [6.0, 5.5, 3.5]), "val_loss")
     assert saved.amount == pytest.approx(3000 - 2500)
@@ -157,7 +158,8 @@ def test_between_tokenizers_bytes_of_text_are_saved():
     lines = []
     for name, tokenizer, end, bytes_per_token in (("a", ByteTokenizer(), 1.5, 1), ("b", CharTokenizer("abc"), 2.0, 3)):
         data = DATA | {"train_bytes": 3 * bytes_per_token}
-        run = SimpleNamespace(checkpoints=list, data=data, tokenizer=lambda tokenizer=tokenizer: tokenizer)
+        run = SimpleNamespace(checkpoints=list, data=data, config=Config(),
+                              tokenizer=lambda tokenizer=tokenizer: tokenizer)
         table = log(name, falling(end)).table.rename(columns={"val_loss": "bits_per_byte"})
         lines.append(Line(name, (CurveSource(name, table, run, Path(name)),), table, None, None))
     saved = tokens_saved(*lines, "bits_per_byte")

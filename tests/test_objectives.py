@@ -10,15 +10,22 @@ from lives import QUIET, interrupt
 from small_runs import assert_same_run
 from torch import nn
 
+import inference
 from config import DenoiseConfig, ModelConfig, SampleConfig, TrainConfig, override, to_dict
 from data import IGNORED, Batch
+from experiments.comparing.gaps import gaps
+from experiments.comparing.lines import lines
+from experiments.comparing.run_tables import line_table, run_table
+from experiments.comparing.sources import read_run
 from model import Hidden, Model
 from modules.stream import Context
 from objective import MaskedDiffusion, NextToken, as_objective, make_objective
 from objectives.noise import keys_of_text, normal, ranks, row_keys, uniform
+from run_store.details import describe_run
 from runs import Run
 from train import Interrupted
 from train import train as train_run
+from training.report import draw_loss
 
 ORDERS = ("confidence", "first_hitting", "ancestral")
 
@@ -339,3 +346,21 @@ def test_flags_of_another_objective_are_refused():
         TrainConfig(diffusion={"weight": "bound"})
     assert isinstance(make_objective(small_model(), TrainConfig()), NextToken)
     assert set(to_dict(TrainConfig())["diffusion"]) == {"weight", "shift", "min_share", "estimate", "draws"}
+
+
+@pytest.mark.usefixtures("models")
+def test_a_bound_is_called_one_wherever_bits_per_byte_stand(folder, go, capsys):
+    """In what training prints, in the list of runs, in a comparison with an exact loss, and in a score."""
+    bound = go(DIFFUSION | {"train.name": "bound"})
+    exact = go({"train.name": "exact"})
+    sources = [read_run(run.path) for run in (bound, exact)]
+    compared = lines(sources)  # lines of one run each
+    table = line_table(run_table(compared, {}, None), compared)
+    assert table.loc["bound", "final bits/byte"].startswith("≤ ") and table.loc["exact", "final bits/byte"][0].isdigit()
+    assert "The loss of bound is an upper bound" in str(gaps(compared, {}, None)[0])
+    assert "≤ " in describe_run(bound.path) and "≤ " not in describe_run(exact.path)
+    labels = [line.get_label() for line in draw_loss([bound]).axes[0].get_lines()]
+    assert labels == ["bound, validation, an upper bound"]
+    text = folder / "text.txt"
+    inference.main(["bound", "--score", str(text)])
+    assert "≤" in capsys.readouterr().out

@@ -40,7 +40,8 @@ def write(monkeypatch):
     """Have the model write these texts, whatever its weights."""
     def pretend(*texts: str) -> None:
         new = [[byte + 3 for byte in text.removeprefix("Once").encode()] for text in texts]
-        monkeypatch.setattr(inference, "generate", lambda model, ids, cfg, eos_id, num_ids: new[: len(ids)])
+        monkeypatch.setattr(inference, "as_objective", lambda _: SimpleNamespace(
+            generate=lambda ids, cfg, eos_id, num_ids: new[: len(ids)]))
 
     return pretend
 
@@ -78,11 +79,11 @@ def test_at_most_three_examples_are_named(run, write):
 def test_stories_are_drawn_from_their_first_word_at_temperature_0_8(run, monkeypatch):
     asked = []
 
-    def note(model, ids, cfg, eos_id, num_ids):
+    def note(ids, cfg, eos_id, num_ids):
         asked.append((ids, cfg))
         return [[] for _ in ids]
 
-    monkeypatch.setattr(inference, "generate", note)
+    monkeypatch.setattr(inference, "as_objective", lambda _: SimpleNamespace(generate=note))
     grade_stories(run, None, ByteTokenizer(), 2)
     ((ids, cfg),) = asked
     assert ids == [ByteTokenizer().encode("Once", bos=True)] * 2

@@ -100,10 +100,11 @@ def progress_bar(console: Console, cfg: Config, progress: Progress) -> Iterator:
 def print_evaluation(console: Console, run: Run, progress: Progress, evaluation: Evaluation) -> None:
     floor = run.data["floor_bits_per_byte"]
     error = evaluation.bits_per_byte_error
+    sign = run.config.train.facts.sign
     within = "" if error is None else f" ± {error:.4f}"
     above = f" ({evaluation.bits_per_byte / floor:.2f} x the floor {floor:.3f})" if floor else ""
     console.print(f"step {progress.step:6,}  {progress.seconds:5.0f} s  val loss {evaluation.loss:.4f}  "
-                  f"bits/byte {evaluation.bits_per_byte:.4f}{within}{above}  accuracy {evaluation.accuracy:.1%}",
+                  f"bits/byte {sign}{evaluation.bits_per_byte:.4f}{within}{above}  accuracy {evaluation.accuracy:.1%}",
                   highlight=False, soft_wrap=True)
 
 
@@ -179,8 +180,12 @@ def draw_loss(runs: list[Run]) -> Figure:
     for run in runs:
         log, bits = run.log(), run.data["val_tokens_per_byte"] / math.log(2)
         seen = log.dropna(subset="val_loss")
-        (line,) = axes.plot(seen.tokens, seen.bits_per_byte, "o-", markersize=3, label=f"{run.name}, validation")
-        axes.plot(log.tokens, log.train_loss * bits, color=line.get_color(), alpha=0.35, label=f"{run.name}, training")
+        is_exact = run.config.train.facts.likelihood == "exact"
+        name = f"{run.name}, validation" + ", an upper bound" * (not is_exact)
+        (line,) = axes.plot(seen.tokens, seen.bits_per_byte, "o-", markersize=3, label=name)
+        if is_exact:  # else the loss of training is another one
+            axes.plot(log.tokens, log.train_loss * bits, color=line.get_color(), alpha=0.35,
+                      label=f"{run.name}, training")
     floors = {run.data["floor_bits_per_byte"] for run in runs} - {None}
     for floor in floors:
         axes.axhline(floor, color="black", linestyle="--", linewidth=1, label=f"entropy of the text, {floor:.3f}")

@@ -14,6 +14,7 @@ import pandas as pd
 from scipy import stats
 
 from config import flat
+from configuration.objectives import SIGNS
 from experiments.comparing.sources import CurveSource
 from runs import Run
 
@@ -43,6 +44,17 @@ class Line:
     table: pd.DataFrame  # the mean over the members at their common steps, ascending
     low: pd.DataFrame | None  # 95 % interval of the mean by Student's t, at the same rows; None = one member
     high: pd.DataFrame | None
+
+    @property
+    def likelihood(self) -> str:
+        """What its bits per byte are, the same for all members; other people's logs count as exact."""
+        run = self.members[0].run
+        return "exact" if run is None else run.config.train.facts.likelihood
+
+    @property
+    def sign(self) -> str:
+        """What stands before its losses."""
+        return SIGNS[self.likelihood]
 
     def has(self, column: str) -> bool:
         return column in self.table and bool(self.table[column].notna().any())
@@ -91,7 +103,8 @@ def curve(source: CurveSource) -> pd.DataFrame:
     more, data = {}, source.run.data
     if "tokens" in table and data["train_tokens"] is not None:
         more["bytes"] = table["tokens"] * (data["train_bytes"] / data["train_tokens"])
-    if "train_loss" in table and data["val_tokens_per_byte"] is not None:
+    is_exact = source.run.config.train.facts.likelihood == "exact"  # else the loss of training is another one
+    if is_exact and "train_loss" in table and data["val_tokens_per_byte"] is not None:
         more["train_bits_per_byte"] = table["train_loss"] * data["val_tokens_per_byte"] / math.log(2)
     if "bits_per_byte" in table and data["floor_bits_per_byte"] is not None:
         more["bits_over_floor"] = table["bits_per_byte"] - data["floor_bits_per_byte"]

@@ -19,7 +19,8 @@ from experiments.common.caches import cached
 from experiments.comparing.lines import Line, members, try_each
 from experiments.comparing.sources import CurveSource
 from inference import EncodedText, load_objective
-from objective import Objective
+from model import Model
+from objective import Objective, as_objective
 from runs import Run
 from tokenizer import Tokenizer
 from tools import pick_device
@@ -164,10 +165,11 @@ def num_rows(cfg: ModelConfig, num_tokens: int, seq_len: int) -> int:
     return max(1, min(MAX_VALUES // (seq_len * widest), math.ceil(num_tokens / seq_len)))
 
 
-def predict(objective: Objective, tokenizer: Tokenizer, text: HeldOut, *, packing: str) -> dict:
+def predict(objective: Objective | Model, tokenizer: Tokenizer, text: HeldOut, *, packing: str) -> dict:
     """The fields of Measures, without the step."""
     encoded = EncodedText.of(text.documents, tokenizer)
     blocks = text.blocks_of(tokenizer, np.split(encoded.tokens, encoded.document_starts[1:]))
+    objective = as_objective(objective)
     seq_len = min(objective.row_len, encoded.num_tokens - 1)
     rows = num_rows(objective.model.cfg, encoded.num_tokens, seq_len)
     # the same rows twice: of the tokens, and of their blocks

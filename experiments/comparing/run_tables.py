@@ -42,6 +42,7 @@ HEADINGS: dict[str, tuple[str, Callable[[float], str]]] = {  # column -> its hea
     "tokens_per_second": ("tokens/s", whole),
     "peak_bytes": ("peak memory", spell_bytes),
 }
+LOSSES = {name for name in HEADINGS if name.endswith(("loss", "byte", "floor", "perplexity"))}
 PLAIN = ("parameters", "active_parameters", "steps", "tokens", "flops", "seconds", "tokens_per_second",
          "peak_bytes")  # no interval
 
@@ -110,7 +111,8 @@ def line_table(runs: pd.DataFrame, lines: Sequence[Line]) -> pd.DataFrame:
     for line in lines:
         mine = runs[runs["line"] == line.name]
         seeds = {"seeds": str(len(mine))} if len(runs) > len(lines) else {}
-        rows[line.name] = seeds | {HEADINGS[name][0]: cell(mine[name]) for name in kept}
+        signs = {name: line.sign for name in LOSSES}
+        rows[line.name] = seeds | {HEADINGS[name][0]: signs.get(name, "") + cell(mine[name]) for name in kept}
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
