@@ -374,6 +374,7 @@ class ModelConfig:
     max_seq_len: int = 256  # length of the context in tokens (t)
 
     mixer: Mixer = "attention"  # how information moves between positions: attention, latent arXiv:2405.04434, or a recurrence over the text: cema (moving averages, then attention within chunks; Megalodon) arXiv:2404.08801, deltanet arXiv:2406.06484, gated_delta arXiv:2412.06464, gdn2 arXiv:2605.22791, gla arXiv:2312.06635, gru arXiv:1406.1078, hgrn2 arXiv:2404.07904, kda arXiv:2510.26692, lightning arXiv:2501.08313, linear arXiv:2006.16236, lstm (Hochreiter & Schmidhuber 1997), mamba arXiv:2312.00752, mamba2 arXiv:2405.21060, mamba3 arXiv:2603.15569, min_gru and min_lstm arXiv:2410.01201, mlstm and slstm arXiv:2405.04517, retnet arXiv:2307.08621, rg_lru arXiv:2402.19427, rwkv7 arXiv:2503.14456, short_conv (of the last tokens only) arXiv:2511.23404
+    beside: Mixer = "none"  # a second mixer, another one, which reads the same input as the first; what both give is added, as in Hymba arXiv:2411.13676 and Falcon-H1 arXiv:2507.22448
     cross: Cross = "none"  # attention to a source beside the text, between mixer and mlp; by kinds in some layers only. arXiv:1706.03762
     encoder_layers: int | None = None  # layers of an encoder that makes the source: the same flags without cross, not causal; it shares the embedding. None = the source comes from elsewhere
     mlp: Mlp = "mlp"  # mlp: two matrices; glu: three, gated; clamped_glu: gated and limited, with activation=quick_gelu that of gpt-oss; scaled_glu: with a learned scale for each hidden unit (nGPT); moe: a mixture of experts; none
@@ -449,6 +450,9 @@ class ModelConfig:
     logit_scale: float | Literal["rsqrt_dim"] = 1.0  # factor on the logits, before the softcap (Grok-1 0.577); rsqrt_dim = dim ** -0.5 (T5)
     token_scale: bool = False  # a learned factor on the logit of each token, as in nGPT
     skip_scale: float = 1.0  # factor on the stream as a branch joins it, before its norm; residual=post (DeepNorm; MiniMax-01 3.56). arXiv:2203.00555
+    mixer_scales: tuple[float, ...] = (1.0, 1.0)  # with beside: constant factors on what the mixer reads and on what it gives (Falcon-H1)
+    beside_scales: tuple[float, ...] = (1.0, 1.0)  # the same of the second mixer
+    mlp_scales: tuple[float, ...] = (1.0, 1.0)  # constant factors on what the MLP's activation reads and on what the MLP gives (Falcon-H1)
     residual_scale: float = 1.0  # factor on each branch as it joins the stream (Granite)
     layer_scale: float | None = None  # start of a learned factor on each channel of what a branch adds (LayerScale); None = off. arXiv:2103.17239
     drop_branch: float = 0.0  # probability of leaving out a branch for a row, in the last layer; less in earlier ones (stochastic depth). arXiv:1603.09382

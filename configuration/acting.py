@@ -11,19 +11,25 @@ from typing import Any
 
 from configuration.checks import Acts
 
+HEADS = ("attention", "latent")  # of mixer, those with heads that attend
 OTHER_STREAMS = ("hyper", "mhc", "attnres")  # of residual, those whose stream is not one sum
 IN_EMBEDDING = ("learned", "sinusoidal")  # positions that are added to the embedding, once for all layers
 ROTATED = ("attention", "latent", "cema", "retnet")  # of mixer, those whose queries and keys position=rope rotates
 
 
+def mixers_of(layer: Any) -> tuple[str, ...]:
+    """The words of a layer's mixers: one, two side by side, or none."""
+    return tuple(word for word in (layer.mixer, layer.beside) if word != "none")
+
+
 def attends(layer: Any) -> bool:
-    """Whether a layer's mixer is attention, which the flags of attention and positions concern."""
-    return layer.mixer == "attention"
+    """Whether a mixer of a layer is attention, which the flags of attention and positions concern."""
+    return "attention" in mixers_of(layer)
 
 
 def has_heads(layer: Any) -> bool:
-    """Whether a layer's mixer has heads that attend, which some flags of attention and rope concern."""
-    return layer.mixer in ("attention", "latent")
+    """Whether a mixer of a layer has heads that attend, which some flags of attention and rope concern."""
+    return any(word in HEADS for word in mixers_of(layer))
 
 
 def projects(layer: Any) -> bool:
@@ -41,7 +47,7 @@ def has_part(layer: Any, group: str) -> bool:
     if group == "attention":
         return has_heads(layer) or projects(layer)
     if group == layer.position == "rope":
-        return layer.mixer in ROTATED
+        return any(word in ROTATED for word in mixers_of(layer))
     return any(word == group and (flag != "position" or attends(layer)) for flag, word in choices.items())
 
 
@@ -75,7 +81,7 @@ def has_branches(layer: Any) -> bool:
 def _has_first_norm(cfg: Any) -> bool:
     """Whether the wiring of the first branch has a norm before it, and no other."""
     first = cfg.by_kind[cfg.kind_at(0)]
-    return has_branches(first) and first.residual == "pre" and first.norm != "none" and first.mixer != "cema"
+    return has_branches(first) and first.residual == "pre" and first.norm != "none" and mixers_of(first) != ("cema",)
 
 
 # of canon: whether a layer has a place
@@ -124,11 +130,13 @@ LAYER_ACTS: dict[tuple[str, ...], Acts] = {
                                                         lambda c: c.rope.scaling == "llama3"),
     ("rope.beta_fast", "rope.beta_slow", "rope.truncate", "rope.attention_factor"): (
         "rope.scaling is yarn", lambda c: c.rope.scaling == "yarn"),
-    ("activation", "mlp_bias", "mlp_dropout", "hidden_dim"): ("mlp is not none", lambda c: c.mlp != "none"),
+    ("activation", "mlp_bias", "mlp_dropout", "mlp_scales", "hidden_dim"): (
+        "mlp is not none", lambda c: c.mlp != "none"),
     ("hidden_mult", "hidden_multiple_of"): ("mlp is not none and hidden_dim is not given",
                                             lambda c: c.mlp != "none" and c.hidden_dim is None),
     ("residual", "residual_scale", "residual_dropout", "layer_scale", "drop_branch"): (
         "a layer has a mixer, cross or an MLP", has_branches),
+    ("mixer_scales", "beside_scales"): ("beside is not none", lambda c: c.beside != "none"),
     ("skip_scale",): ("residual is post, and a layer has a branch", lambda c: c.residual == "post" and has_branches(c)),
     ("residual",): ("norm is not none, or residual is none of pre, post, sandwich, branch_post and parallel_each",
                     lambda c: c.norm != "none" or c.residual not in ("pre", "post", "sandwich", "branch_post",

@@ -37,6 +37,14 @@ def require_not_negative(cfg: Any, *names: str) -> None:
             raise ValueError(f"{name}={value} is {'below 0' if value < 0 else 'not finite'}")
 
 
+def require_factors(cfg: Any, *names: str, number: int) -> None:
+    """Raise ValueError unless flags have so many numbers, each above 0 and finite."""
+    for name in names:
+        value = get(cfg, name)
+        if len(value) != number or not all(0 < factor < math.inf for factor in value):
+            raise ValueError(f"{name}={words_of(value)} must be {number} factors, above 0 and finite")
+
+
 def rotated_channels(head_dim: int, fraction: float) -> int:
     """The first channels of a head, an even number, that rope.fraction rotates; a product may miss it by rounding.
 

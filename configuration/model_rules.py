@@ -6,7 +6,17 @@ from dataclasses import fields, is_dataclass
 from functools import cache
 from typing import Any
 
-from configuration.acting import CONDITIONS, IN_EMBEDDING, LAYER_ACTS, MODEL_ACTS, OTHER_STREAMS, has_part, projects
+from configuration.acting import (
+    CONDITIONS,
+    IN_EMBEDDING,
+    LAYER_ACTS,
+    MODEL_ACTS,
+    OTHER_STREAMS,
+    ROTATED,
+    has_part,
+    mixers_of,
+    projects,
+)
 from configuration.checks import (
     Acts,
     asks,
@@ -15,6 +25,7 @@ from configuration.checks import (
     ignored_sentence,
     is_folder_name,
     require_between,
+    require_factors,
     require_not_negative,
     require_positive,
     rotated_channels,
@@ -30,8 +41,8 @@ from configuration.tree import FrozenDict, build_of_plain, flag_names, flat, get
 # architecture. Setting a flag to its plain value is never an error.
 PLAIN_MODEL: dict[str, Any] = {
     "hidden_dim": None, "hidden_mult": 4.0, "hidden_multiple_of": 32, "vocab_multiple_of": 1,
-    "mixer": "attention", "layers": ("base",), "kinds": {}, "cross": "none", "encoder_layers": None, "mlp": "mlp",
-    "activation": "gelu_tanh",
+    "mixer": "attention", "beside": "none", "layers": ("base",), "kinds": {}, "cross": "none", "encoder_layers": None,
+    "mlp": "mlp", "activation": "gelu_tanh",
     "mlp_bias": False, "head_bias": False,
     "norm": "layer", "norm_eps": 1e-5, "norm_affine": True, "norm_bias": False, "norm_unit_offset": False,
     "depth_scaled_norms": False, "residual": "pre", "inner_norm": False, "final_norm": True,
@@ -65,6 +76,7 @@ PLAIN_MODEL: dict[str, Any] = {
     "rope.beta_slow": 1.0, "rope.truncate": True, "rope.attention_factor": None,
     "pointer": False, "pointer_dim": 64,
     "tie_embeddings": False, "embed_scale": 1.0, "logit_softcap": None, "logit_scale": 1.0, "token_scale": False,
+    "mixer_scales": (1.0, 1.0), "beside_scales": (1.0, 1.0), "mlp_scales": (1.0, 1.0),
     "residual_scale": 1.0, "skip_scale": 1.0, "layer_scale": None, "drop_branch": 0.0, "canon": (), "canon_len": 4,
     "skip_to_embedding": False, "token_shift": (), "token_shift_power": 1.0, "smear": False, "smear_dim": 12,
     "backout": None, "backout_depth": 0.5,
@@ -124,6 +136,10 @@ def check_layer(cfg: Any) -> None:
     require_positive(cfg, "dim", "hidden_dim", "hidden_mult", "hidden_multiple_of", "norm_eps")
     require_between(cfg, "residual_dropout", "mlp_dropout", "drop_branch")
     require_positive(cfg, "layer_scale")
+    require_factors(cfg, "mixer_scales", "beside_scales", "mlp_scales", number=2)
+    if cfg.beside != "none" and cfg.mixer in ("none", cfg.beside):
+        raise ValueError(f"beside={cfg.beside} with mixer={cfg.mixer}: two different mixers stand side by side; "
+                         f"{'use mixer alone' if cfg.mixer == 'none' else 'name another one, or none'}")
     if cfg.drop_branch == 1:
         raise ValueError("drop_branch=1.0 leaves out every branch of the last layer: use less than 1")
     if cfg.canon_len < 2:
@@ -158,12 +174,14 @@ def check_shapes(cfg: Any) -> None:
     if cfg.vocab_size is not None and cfg.vocab_size <= (cfg.engram.eos_id or 0):
         raise ValueError(f"engram.eos_id={cfg.engram.eos_id} is not an id of a vocabulary of vocab_size="
                          f"{cfg.vocab_size}")
-    if hasattr(own := RECURRENT.get(cfg.mixer) and getattr(cfg, cfg.mixer), "check_widths"):
-        own.check_widths(cfg)
+    for word in mixers_of(cfg):
+        if hasattr(own := RECURRENT.get(word) and getattr(cfg, word), "check_widths"):
+            own.check_widths(cfg)
     if has_part(cfg, "rope"):
         widths = {"latent": cfg.latent.rope_dim, "cema": cfg.cema.qk_width(cfg.dim) // cfg.cema.num_heads,
                   "retnet": cfg.retnet.key_dim(cfg.dim)}
-        rotated_channels(widths.get(cfg.mixer, cfg.head_width), cfg.rope.fraction)
+        for width in {widths.get(word, cfg.head_width) for word in mixers_of(cfg) if word in ROTATED}:
+            rotated_channels(width, cfg.rope.fraction)
 
 
 def resolve_kinds(cfg: Any, layer_kind: type) -> dict[str, Any]:

@@ -6,7 +6,7 @@ A layer here is what `ModelConfig.at` gives, which knows its `index` and its `mo
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from configuration.acting import attends
+from configuration.acting import attends, mixers_of
 from configuration.checks import asks
 from configuration.tree import get
 
@@ -36,10 +36,10 @@ def bias_from(layer: Any) -> int | None:
 
 
 def first_values_from(layer: Any) -> int | None:
-    """The first layer with mixer=rwkv7, if this one is a later one, which mixes its values into its own."""
-    if layer.mixer != "rwkv7":
+    """The first layer with a mixer rwkv7, if this one is a later one, which mixes its values into its own."""
+    if "rwkv7" not in mixers_of(layer):
         return None
-    return next((i for i, other in _before(layer) if other.mixer == "rwkv7"), None)
+    return next((i for i, other in _before(layer) if "rwkv7" in mixers_of(other)), None)
 
 
 # what the stream carries -> the number of the layer that a layer takes it from, or None
@@ -105,7 +105,7 @@ def _require_equal(layer: Any, layers: list[Any], what: str) -> None:
 def _may_share(model: Any) -> bool:
     """Whether a kind of layer asks to share, without a look at each layer."""
     return any(kind.attention.value_residual != "none" or kind.attention.share_kv or _shares_bias(kind)
-               or kind.mixer == "rwkv7" for kind in model.by_kind.values())
+               or "rwkv7" in mixers_of(kind) for kind in model.by_kind.values())
 
 
 def _shares_bias(layer: Any) -> bool:

@@ -3,7 +3,7 @@
 from copy import copy
 from typing import Any
 
-from configuration.acting import has_heads, has_part
+from configuration.acting import HEADS, has_part
 from configuration.sharing import check_sharing
 
 
@@ -33,10 +33,11 @@ def require_both_ways(cfg: Any, what: str) -> None:
     if cfg.final_norm_groups is not None:
         raise ValueError(f"final_norm_groups={cfg.final_norm_groups} is a norm over all tokens so far, and {what} sees "
                          "all of them at once: leave it out")
-    one_way = (layer.mixer for layer in cfg.by_kind.values() if layer.mixer != "none" and not has_heads(layer))
-    if word := next(one_way, None):
-        raise ValueError(f"mixer={word} reads a text from left to right, and {what} sees all of it at once: use "
-                         "mixer=attention or latent")
+    words = ((flag, getattr(layer, flag)) for layer in cfg.by_kind.values() for flag in ("mixer", "beside"))
+    for flag, word in words:
+        if word not in ("none", *HEADS):
+            raise ValueError(f"{flag}={word} reads a text from left to right, and {what} sees all of it at once: use "
+                             f"{flag}=attention or latent")
 
 
 def check_encoder(cfg: Any) -> None:

@@ -15,7 +15,7 @@ FILES = (  # in this folder
     "gpt_oss", "deepseek_v3", "deepseek_v2", "llama4", "recurrent_gemma",
     "xlstm", "minimax", "lfm2",
     "qwen3_next", "olmo_hybrid", "kimi_linear",
-    "mamba", "mamba2", "jamba", "bamba", "nemotron_h",
+    "mamba", "mamba2", "jamba", "bamba", "nemotron_h", "falcon_h1",
     # without presets
     "gpt", "gpt_neo", "gpt_bigcode", "codegen", "biogpt", "persimmon", "phi3", "glm", "ernie4_5", "helium",
     "hunyuan", "ministral", "internlm3", "iquestcoder", "seed_oss", "jais2", "vaultgemma", "bitnet", "cwm",

@@ -6,7 +6,7 @@ from math import isclose
 from typing import Any, NamedTuple
 
 from config import LayerConfig, ModelConfig, flat
-from configuration.acting import LAYER_ACTS, MODEL_ACTS, has_part
+from configuration.acting import LAYER_ACTS, MODEL_ACTS, has_part, mixers_of
 from configuration.checks import OFF
 from configuration.recurrent import RECURRENT
 from families.fields import scale_of
@@ -59,9 +59,9 @@ def effective(cfg: ModelConfig, layer: LayerConfig) -> dict[str, Any]:
               layer.head_width, "attention.num_kv_heads": layer.attention.kv_heads, "attention.scale": scale_of(layer),
               "embed_scale": cfg.embed_factor,
               "logit_scale": cfg.dim**-0.5 if cfg.logit_scale == "rsqrt_dim" else cfg.logit_scale}
-    group = getattr(layer, layer.mixer) if layer.mixer in RECURRENT else None
-    if hasattr(group, "spelled_out"):
-        found |= {f"{layer.mixer}.{name}": value for name, value in group.spelled_out(cfg.dim).items()}
+    for word in mixers_of(layer):
+        if hasattr(group := RECURRENT.get(word) and getattr(layer, word), "spelled_out"):
+            found |= {f"{word}.{name}": value for name, value in group.spelled_out(cfg.dim).items()}
     idle = NO_MATTER | set(_idle(cfg, layer))
     return {name: value for name, value in found.items() if name not in idle and name.partition(".")[0] not in idle}
 

@@ -10,6 +10,7 @@ from itertools import groupby
 from typing import Any, NamedTuple
 
 from config import Config, ModelConfig, flat, override
+from configuration.acting import mixers_of
 from configuration.recurrent import RECURRENT
 from configuration.units import parse_count
 
@@ -256,13 +257,14 @@ def shaped(model: ModelConfig, shape: Shape, target: float) -> dict[str, Any]:
 
 def windows(model: ModelConfig) -> tuple[str, ...]:
     """The flags that say how many tokens attention sees."""
-    chunked = any(layer.mixer == "cema" for layer in model.by_kind.values())
+    chunked = any("cema" in mixers_of(layer) for layer in model.by_kind.values())
     return ("attention.window", "attention.chunk", *["cema.chunk"] * chunked)
 
 
 def recurrent_rules(model: ModelConfig, dim: int) -> dict[str, Callable[[Any], Any]]:
     """The numbers of recurrent mixers at another width of the model."""
-    groups = {layer.mixer: getattr(layer, layer.mixer) for layer in model.by_kind.values() if layer.mixer in RECURRENT}
+    groups = {word: getattr(layer, word) for layer in model.by_kind.values() for word in mixers_of(layer)
+              if word in RECURRENT}
     return {f"{word}.{name}": lambda _, value=value: value for word, group in groups.items()
             if hasattr(group, "resized") for name, value in group.resized(dim / model.dim).items()}
 
@@ -284,10 +286,10 @@ def changed(model: ModelConfig, rules: Mapping[str, Callable[[Any], Any]]) -> di
 
 
 def is_latent(model: ModelConfig) -> bool:
-    """Whether a layer's mixer is latent attention."""
-    return any(layer.mixer == "latent" for layer in model.by_kind.values())
+    """Whether a mixer of a layer is latent attention."""
+    return any("latent" in mixers_of(layer) for layer in model.by_kind.values())
 
 
 def attends(model: ModelConfig) -> bool:
-    """Whether a layer's mixer is attention, which has heads."""
-    return any(layer.mixer == "attention" for layer in model.by_kind.values())
+    """Whether a mixer of a layer is attention, which has heads."""
+    return any("attention" in mixers_of(layer) for layer in model.by_kind.values())

@@ -107,16 +107,16 @@ def mamba_rules(room: str) -> tuple[Same, ...]:
             Same(MIXER, room), *renamed(names), out_of(room))
 
 
-def mamba2_rules(room: str) -> tuple[Same, ...]:
-    """The names of a Mamba-2 mixer."""
-    return (Fused(tuple(f"{MIXER}.{name}" for name in ("gate", "xbc", "dt")), f"{room}.in_proj"),
-            Taps(f"{MIXER}.conv", f"{room}.conv1d"), Same(MIXER, room), Same(f"{MIXER}.norm", f"{room}.norm"),
-            out_of(room))
+def mamba2_rules(room: str, mixer: str = MIXER) -> tuple[Same, ...]:
+    """The names of a Mamba-2 mixer, ours `mixer` and theirs `room`."""
+    return (Fused(tuple(f"{mixer}.{name}" for name in ("gate", "xbc", "dt")), f"{room}.in_proj"),
+            Taps(f"{mixer}.conv", f"{room}.conv1d"), Same(mixer, room), Same(f"{mixer}.norm", f"{room}.norm"),
+            out_of(room, mixer))
 
 
-def out_of(room: str) -> Same:
+def out_of(room: str, mixer: str = MIXER) -> Same:
     """The last projection of a mixer that has a convolution, as attention has not."""
-    return Same(f"{MIXER}.out", f"{room}.out_proj", beside=f"{MIXER}.conv")
+    return Same(f"{mixer}.out", f"{room}.out_proj", beside=f"{mixer}.conv")
 
 
 def attention_out() -> Same:

@@ -10,6 +10,7 @@ from torch import nn
 from config import LayerConfig, ModelConfig, diff
 from modules.memory import MEMORIES
 from modules.mixers import MIXERS
+from modules.mixers.beside import SideBySide
 from modules.mixers.cross import CROSS
 from modules.mlps import MLPS
 from modules.norm import branch_norm_maker
@@ -134,8 +135,8 @@ def describe_kind(cfg: ModelConfig, layer: int) -> str:
 
 def make_block(cfg: LayerConfig, *, kind: str = "") -> Block:
     """Build a layer from its flags."""
-    chosen = {name: _chosen(name, getattr(cfg, name), menu) for name, menu in BRANCHES.items()}
-    parts = {name: _convolved(name, part.from_config(cfg), cfg) for name, part in chosen.items() if part is not None}
+    made = {name: _made(name, cfg) for name in BRANCHES}
+    parts = {name: _convolved(name, part, cfg) for name, part in made.items() if part is not None}
     memory = _chosen("memory", cfg.memory, MEMORIES)
     options = {"kind": kind, "memory": memory and memory.from_config(cfg),
                "enter": SkipToEmbedding() if cfg.skip_to_embedding else None}
@@ -162,6 +163,14 @@ def _convolved(name: str, part: nn.Module, cfg: LayerConfig) -> nn.Module:
     if name in cfg.token_shift:
         part = Convolved(part, TokenShift(cfg.dim, depth=cfg.index / cfg.model.num_layers, power=cfg.token_shift_power))
     return Convolved(part, ShortConv(cfg.dim, length=cfg.canon_len)) if name in cfg.canon else part
+
+
+def _made(name: str, cfg: LayerConfig) -> nn.Module | None:
+    """The part of a branch, of a mixer also with the one beside it; None = the layer has no such branch."""
+    part = _chosen(name, getattr(cfg, name), BRANCHES[name])
+    if name == "mixer" and cfg.beside != "none":
+        return SideBySide.from_config(cfg, {cfg.mixer: part, cfg.beside: _chosen("beside", cfg.beside, MIXERS)})
+    return part and part.from_config(cfg)
 
 
 def _chosen(flag: str, word: str, menu: Mapping[str, Any]) -> Any:

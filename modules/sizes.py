@@ -3,6 +3,7 @@
 from torch import nn
 
 from config import ModelConfig
+from configuration.acting import mixers_of, projects
 
 
 def idle_parameters(module: nn.Module) -> int:
@@ -17,8 +18,8 @@ def axis_sizes(cfg: ModelConfig) -> dict[str, int | tuple[int, ...]]:
     """
     layers = [cfg.at(i) for i in range(len(cfg.layers))]
     routed = [layer for layer in layers if layer.mlp == "moe"]
-    latent = [layer for layer in layers if layer.mixer == "latent"]
-    attending = [layer for layer in layers if layer.mixer == "attention" or layer.cross == "attention"]
+    latent = [layer for layer in layers if "latent" in mixers_of(layer)]
+    attending = [layer for layer in layers if projects(layer)]
     hashed = [layer.engram for layer in layers if layer.memory == "engram"]
     sizes = {
         "d": {cfg.dim}, "v": {cfg.padded_vocab_size}, "c": {cfg.pointer_dim} if cfg.pointer else set(),
@@ -32,8 +33,8 @@ def axis_sizes(cfg: ModelConfig) -> dict[str, int | tuple[int, ...]]:
         "p": {layer.head_width for layer in attending},
         "m": {own.num_heads * (own.max_n - 1) * own.head_dim for own in hashed},
     }
-    for layer in layers:
-        if hasattr(own := getattr(layer, layer.mixer, None), "axes"):
+    for own in (getattr(layer, word) for layer in layers for word in mixers_of(layer)):
+        if hasattr(own, "axes"):
             for letter, size in own.axes(cfg.dim).items():
                 sizes[letter] = sizes.get(letter, set()) | ({size} if isinstance(size, int) else set(size))
     several = {letter: tuple(sorted(found)) for letter, found in sizes.items() if found}

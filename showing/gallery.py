@@ -9,12 +9,14 @@ import torch
 from torch import nn
 
 from config import Config, LayerConfig, ModelConfig, flat, override
-from configuration.acting import has_heads, projects
+from configuration.acting import HEADS, has_heads, mixers_of
 from configuration.command_line import spell_value
 from configuration.model_rules import IN_EMBEDDING, PLAIN_MODEL
 from model import Model
 from modules.block import Block, ParallelBlock, TwoHopBlock
 from modules.masks import Pattern
+from modules.mixers.beside import SideBySide
+from modules.mixers.recurrent import Recurrent
 from modules.residuals.wiring import way_to_call
 from modules.short_conv import Convolved
 from modules.sizes import idle_parameters
@@ -75,22 +77,32 @@ def cache_bytes(cfg: ModelConfig) -> tuple[int, int]:
 
 def state_bytes(cfg: ModelConfig) -> int:
     """What recurrent mixers keep of a text of any length, and the short convolutions within them."""
-    if all(has_heads(layer) or layer.mixer == "none" for layer in cfg.by_kind.values()):
+    if all(word in HEADS for layer in cfg.by_kind.values() for word in mixers_of(layer)):
         return 0
     blocks = one_pattern(override(cfg, {"vocab_size": 1})).blocks
     with torch.device("meta"):
         sizes, stream = [], Stream(torch.empty(1, 1, cfg.dim, dtype=torch.bfloat16))
-        for i, block in enumerate(blocks):
-            recurrent = cfg.at(i).mixer != "none" and not has_heads(cfg.at(i))
-            size, stream = bytes_of_state(block["mixer"].branch, stream, cfg.max_seq_len) if recurrent else (0, stream)
+        for block in blocks:
+            size = 0
+            for mixer in recurrences(block["mixer"].branch) if "mixer" in block.branches else ():
+                more, stream = bytes_of_state(mixer, stream, cfg.max_seq_len)
+                size += more
             sizes.append(size)
     return sum(sizes[i % len(sizes)] for i in range(cfg.num_layers))
 
 
-def bytes_of_state(mixer: nn.Module, stream: Stream, max_len: int) -> tuple[int, Stream]:
+def recurrences(branch: nn.Module) -> Iterator[Recurrent]:
+    """The recurrent mixers of a branch: one, two side by side, or none."""
+    if isinstance(branch, Convolved):
+        yield from recurrences(branch.part)
+    elif isinstance(branch, SideBySide):
+        yield from (mixer for part in branch.values() for mixer in recurrences(part))
+    elif isinstance(branch, Recurrent):
+        yield branch
+
+
+def bytes_of_state(mixer: Recurrent, stream: Stream, max_len: int) -> tuple[int, Stream]:
     """Of a mixer without memory, after one token; and what it gives to later layers."""
-    while isinstance(mixer, Convolved):
-        mixer = mixer.part
     cache, mixer = mixer.make_cache(max_len), mixer.bfloat16()
     _, stream = way_to_call(mixer)(mixer, stream.x, stream, Context(torch.zeros(1, dtype=torch.int64)), cache)
     return sum(part.nbytes for part in cache.tensors()), stream
@@ -104,9 +116,9 @@ def source_bytes(cfg: ModelConfig) -> int:
 
 def cached_numbers(layer: LayerConfig) -> int:
     """What a layer keeps of each token: keys and values, or a latent vector and a rotated key."""
-    if layer.mixer == "latent":
-        return layer.latent.kv_rank + layer.latent.rope_dim
-    return 2 * layer.attention.kv_heads * layer.head_width
+    numbers = {"attention": 2 * layer.attention.kv_heads * layer.head_width,
+               "latent": layer.latent.kv_rank + layer.latent.rope_dim}
+    return sum(numbers.get(word, 0) for word in mixers_of(layer))
 
 
 def spell_cache(cfg: ModelConfig) -> str:
@@ -188,8 +200,8 @@ def counted(layers: tuple[str, ...]) -> list[tuple[str, int]]:
 def layer_lines(cfg: LayerConfig, block: Block) -> list[str]:
     """What a layer computes: the formula of its wiring, and the numbers of each branch."""
     first = [formula(block[name]) for name in ("enter", "memory") if name in block]
-    words = {name: f"cross-{cfg.cross}" if name == "cross" else getattr(cfg, name) for name in block.branches}
-    numbers = {name: f"{word}: {', '.join(details(cfg, name, word))}" for name, word in words.items()}
+    words = {name: word_of(cfg, name) for name in block.branches}
+    numbers = {name: numbers_of(cfg, name, word) for name, word in words.items()}
     if isinstance(block, ParallelBlock | TwoHopBlock):
         text = formula(block)
         for name, word in words.items():
@@ -200,6 +212,21 @@ def layer_lines(cfg: LayerConfig, block: Block) -> list[str]:
         formulas = {name: text.replace("norm(x)", "x") for name, text in formulas.items()}
     width = max(map(len, formulas.values()), default=0)
     return [*first, *(f"{formulas[name]:{width}}  {numbers[name]}" for name in words)] or ["nothing"]
+
+
+def word_of(cfg: LayerConfig, branch: str) -> str:
+    """What a branch is called in formulas."""
+    pair = cfg.mixer if cfg.beside == "none" else f"({cfg.mixer} + {cfg.beside})"
+    return {"mixer": pair, "cross": f"cross-{cfg.cross}", "mlp": cfg.mlp}[branch]
+
+
+def numbers_of(cfg: LayerConfig, branch: str, word: str) -> str:
+    """A branch and its numbers, of two mixers those of each."""
+    if branch != "mixer" or cfg.beside == "none":
+        return f"{word}: {', '.join(details(cfg, branch, word))}"
+    pair = {"mixer": cfg.mixer, "beside": cfg.beside}
+    scales = {word: [f"{flag}_{mark}" for mark in marks(cfg, f"{flag}_")] for flag, word in pair.items()}
+    return "; ".join(f"{one}: {', '.join([*details(cfg, branch, one), *own])}" for one, own in scales.items())
 
 
 def formula(part: object) -> str:
@@ -214,7 +241,7 @@ def details(cfg: LayerConfig, branch: str, word: str) -> list[str]:
         experts = [f"{own.top_k} of {own.num_experts} experts"] if word == "moe" else []
         return [*experts, f"{cfg.hidden_width:,} wide", cfg.activation, *marks(cfg, "mlp_"), *marks(cfg, f"{word}."),
                 *branch_marks(cfg)]
-    if not (has_heads(cfg) if branch == "mixer" else projects(cfg)):
+    if branch == "mixer" and word not in HEADS:
         return marks(cfg, f"{word}.")
     own, latent = cfg.attention, word == "latent"
     heads = [f"{own.num_heads} head{'s' * (own.num_heads > 1)} of {cfg.latent.head_dim if latent else cfg.head_width}"]

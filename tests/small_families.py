@@ -33,6 +33,11 @@ FORMS = {"defaults": ("apertus", {"hidden_act": "relu2"}),
              "num_shared_experts": 1, "shared_expert_combination_strategy": "sum", "expert_selection_fn": "sigmoid",
              "norm_topk_prob": False, "rms_norm_eps": 1e-6}),
          "nemotron-experts": ("nemotron_h", {}),
+         "falcon-multiplied": ("falcon_h1", {  # every factor, also beside biases, and the norm of Mamba-2
+             "attention_in_multiplier": 0.8, "attention_out_multiplier": 0.9375, "ssm_in_multiplier": 1.25,
+             "ssm_out_multiplier": 0.6, "mlp_multipliers": [0.88, 0.59], "ssm_multipliers": [0.35, 0.75, 1.4, 0.5, 0.6],
+             "mamba_rms_norm": True, "mamba_d_ssm": None, "attention_bias": True, "mlp_bias": True,
+             "mamba_proj_bias": True, "projectors_bias": True}),
          "glm-qk-norm": ("glm4_moe", {"use_qk_norm": True}),
          "granite-shared": ("granitemoeshared", {"shared_intermediate_size": 1024})}
 # fields without which the defaults of a class are no model, or its router has no choice
@@ -76,6 +81,8 @@ def shrunk(full: Config, vocab_size: int) -> ModelConfig:
     off = dict.fromkeys(("embed_dropout", "attention.dropout", "residual_dropout", "mlp_dropout"), 0.0)
     off |= {} if cfg.attention.scale is None else {"attention.scale": 1 / 3}  # that of narrower heads
     off |= {"logit_scale": max(cfg.logit_scale, 0.25)}  # logits of narrower models are smaller
+    if cfg.beside != "none":  # so are states
+        off |= {"mamba2.scales": tuple(4 * scale for scale in cfg.mamba2.scales)}
     off |= {} if cfg.attention.clip is None else {"attention.clip": 0.4}  # below the largest values
     if cfg.mixer == "mlstm":  # as wide as their cache is
         off |= {"mlstm.num_heads": 8, "mlstm.key_dim": 8, "mlstm.head_dim": 16}

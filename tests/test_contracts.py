@@ -43,8 +43,24 @@ VARIANTS: dict[str, dict[str, Any]] = {
     f"{flag}={word}": (WITH.get(flag, {}) if word != "none" else {}) | {flag: word}
     for flag, words in MENUS.items() for word in get_args(words) if (flag, word) != ("attention.qk_norm_kind", "none")
 }
-VARIANTS |= {f"mixer={word}": {"mixer": word} for word in get_args(config.Mixer)}
+MIXERS = get_args(config.Mixer)
+VARIANTS |= {f"mixer={word}": {"mixer": word} for word in MIXERS}
+# each word once as the first of two mixers, and once as the second
+PAIRED = [word for word in MIXERS if word != "none"]
+VARIANTS |= {f"mixer={first} beside={second}": {"mixer": first, "beside": second}
+             for first, second in zip(PAIRED, [*PAIRED[1:], PAIRED[0]], strict=True)}
 VARIANTS |= {
+    "as Falcon-H1": {"beside": "mamba2", "mixer_scales": (0.8, 0.9), "beside_scales": (1.3, 0.4), "mlp": "glu",
+                     "mlp_scales": (0.9, 0.6), "mamba2.scales": (0.4, 0.6, 0.7, 1.2, 0.5), "attention.num_kv_heads": 2,
+                     "mamba2.norm": "none"},
+    "as Hymba, values and keys shared": {
+        "layers": ("global", "local", "local-2"), "num_layers": 4, "beside": "mamba", "attention.num_kv_heads": 2,
+        "kinds": {"global": {"attention.value_residual": "learned"}, "local": {"attention.window": 3},
+                  "local-2": {"attention.window": 3, "attention.share_kv": True}}},
+    "two mixers in some layers, shifted, canon, parallel": {
+        "layers": ("pair", "rwkv7"), "num_layers": 3, "kinds": {"pair": {
+            "mixer": "rwkv7", "beside": "attention", "beside_scales": (1.0, 0.5)}, "rwkv7": {"mixer": "rwkv7"}},
+        "token_shift": ("mixer",), "canon": ("mixer",), "residual": "parallel"},
     "mixers alternate": {"layers": ("none", "attention")},
     "minGRU and attention, shifted, parallel": {"layers": ("min_gru", "base"), "kinds": {"min_gru": {
         "mixer": "min_gru", "token_shift": ("mixer",), "min_gru.expand": 1.5}}, "num_layers": 3,
@@ -339,7 +355,7 @@ def is_recurrent(word: str) -> bool:
     return any(isinstance(part, Recurrent) for part in small_model(mixer=word).modules())
 
 
-@pytest.mark.parametrize("word", [word for word in get_args(config.Mixer) if is_recurrent(word)])
+@pytest.mark.parametrize("word", [word for word in MIXERS if is_recurrent(word)])
 def test_the_state_of_a_text_does_not_grow(word):
     model = small_model(mixer=word).bfloat16()
     cache, sizes = model.make_cache(16), []
@@ -512,7 +528,8 @@ OTHER: dict[str, tuple[Any, dict[str, Any]]] = {
         "norms": "plain", "norm_eps": 0.1}.items()},
     **{f"mamba2.{name}": (value, {"mixer": "mamba2"}) for name, value in {
         "num_heads": 4, "head_dim": 5, "state_dim": 20, "num_groups": 2, "conv_len": 3, "conv_bias": False,
-        "bias": True, "norm": "before_gate", "norm_eps": 0.1, "min_step": 2.0, "max_step": 0.1}.items()},
+        "bias": True, "norm": "before_gate", "norm_eps": 0.1, "min_step": 2.0, "max_step": 0.1,
+        "scales": (0.5, 0.6, 0.7, 0.8, 0.9)}.items()},
     **{f"mamba3.{name}": (value, {"mixer": "mamba3"}) for name, value in {
         "num_heads": 4, "head_dim": 5, "state_dim": 20, "num_groups": 2, "turned": 1.0, "norm": True,
         "norm_eps": 0.1}.items()},
@@ -565,6 +582,8 @@ OTHER: dict[str, tuple[Any, dict[str, Any]]] = {
     "hidden_dim": (48, {}), "hidden_mult": (5.0, {}),
     "hidden_multiple_of": (10, {}), "vocab_size": (41, {}), "vocab_multiple_of": (8, {}),
     "max_seq_len": (15, {"position": "learned"}),
+    "beside": ("min_gru", {}), "mixer_scales": ((0.7, 1.3), {"beside": "min_gru"}),
+    "beside_scales": ((0.7, 1.3), {"beside": "min_gru"}), "mlp_scales": ((0.7, 1.3), {}),
     "mixer": ("none", {}), "mlp": ("glu", {}), "activation": ("silu", {}),
     "attention.q_bias": (True, {}), "attention.k_bias": (True, {}), "attention.v_bias": (True, {}),
     "attention.out_bias": (True, {}),
@@ -766,7 +785,7 @@ UNSEEN = {("norm", "cosine"): {"norm_eps"}, ("norm", "l2"): {"norm_eps"},
 BASES = [WITH.get(flag, {}) | {flag: word} for flag, words in (MENUS | {"mixer": config.Mixer}).items()
          for word in get_args(words) if word != "none" or flag not in WITH]
 BASES += [{"pointer": True}, {"tie_embeddings": True}, {"layers": ("x", "none"), "kinds": {"x": {"norm": "dyt"}}}]
-BASES += [BIGRAM, ENGRAM]
+BASES += [BIGRAM, ENGRAM, {"beside": "mamba2"}, {"mixer": "rwkv7", "beside": "attention"}]
 
 
 def accepted_in_vain(base: dict[str, Any]) -> set[str]:

@@ -137,6 +137,7 @@ OTHERS = {
     "attention.chunk": (3, None),
     "attention.softcap": (0.2, None), "attention.scale": (0.123,), "logit_softcap": (2.0, None),
     "logit_scale": (1.1,), "embed_scale": (1.1,), "residual_scale": (0.9,), "skip_scale": (1.3,),
+    "mixer_scales": ((1.1, 0.7),), "beside_scales": ((1.4, 0.4),), "mlp_scales": ((0.7, 0.8),),
     "lightning.norm_eps": (1e-2,), "lightning.by_depth": (False,), "short_conv.length": (4,),
     "qk_norm": ("head", "full", "none"),
     "rope.scaling": ("linear", "ntk"), "rope.factor": (5.0,),
@@ -151,7 +152,8 @@ OTHERS = {
     "attention.temperature_first": (1, 0),
     "mamba.norms": ("plain", "none"), "mamba.norm_eps": (0.1,),
     **{f"mamba2.{name}": values for name, values in {
-        "norm": ("before_gate", "after_gate"), "norm_eps": (0.1,), "min_step": (0.9,), "max_step": (0.1,)}.items()},
+        "norm": ("before_gate", "after_gate"), "norm_eps": (0.1,), "min_step": (0.9,), "max_step": (0.1,),
+        "scales": ((0.4, 0.3, 0.5, 0.6, 0.7),)}.items()},
     "sinusoidal.theta": (77.0,), "sinusoidal.layout": ("interleaved", "half"), "sinusoidal.first": (1,),
     **{f"{word}.{flag}": values for word in ("gated_delta", "kda") for flag, values in {
         "neg_eigenvalues": (True, False), "norm_eps": (1e-2,)}.items()}, "kda.decay_bound": (5.0,),

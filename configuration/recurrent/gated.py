@@ -1,6 +1,6 @@
 """The numbers of gated recurrences: cells of channels, or of heads."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from configuration.checked import flags
 from configuration.checks import require_positive
@@ -35,6 +35,7 @@ class MinLstmConfig(MinGruConfig):
 class GruConfig:
     """The numbers of mixer=gru."""
 
+    word: ClassVar[str] = "gru"  # of the mixer
     expand: float = 1.0  # channels of the state / dim
     num_heads: int = 1  # groups of channels, within which the gates read the state (h)
 
@@ -47,8 +48,8 @@ class GruConfig:
     def check_widths(self, layer: Any) -> None:
         """Raise ValueError if the heads do not divide the channels."""
         if self.inner_dim(layer.dim) % self.num_heads:
-            raise ValueError(f"{layer.mixer}.num_heads={self.num_heads} does not divide the "
-                             f"{self.inner_dim(layer.dim)} channels of {layer.mixer}.expand={self.expand} with "
+            raise ValueError(f"{self.word}.num_heads={self.num_heads} does not divide the "
+                             f"{self.inner_dim(layer.dim)} channels of {self.word}.expand={self.expand} with "
                              f"dim={layer.dim}")
 
     def __post_init__(self):
@@ -59,6 +60,7 @@ class GruConfig:
 class LstmConfig(GruConfig):
     """The numbers of mixer=lstm."""
 
+    word: ClassVar[str] = "lstm"
     expand: float = 1.0  # channels of the state / dim
     num_heads: int = 1  # groups of channels, within which the gates read the state (h)
     start: float = 1.0  # bias of the forget gates at first

@@ -4,7 +4,7 @@ import math
 from typing import Any, Literal
 
 from configuration.checked import flags
-from configuration.checks import require_between, require_not_negative, require_positive
+from configuration.checks import require_between, require_factors, require_not_negative, require_positive
 from configuration.recurrent.widths import heads_at
 
 InnerNorms = Literal["none", "plain", "scaled"]
@@ -88,10 +88,12 @@ class Mamba2Config(HeadsConfig):
     norm: NormPlace = "after_gate"  # the RMS norm of the output, of each group: after the gate, before it, or none
     min_step: float = 0.0  # smallest step of time of a head, in which its state decays and a token is added
     max_step: float | None = None  # largest one; None = no limit
+    scales: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0, 1.0)  # constant factors on the projections z (the gate), x, B, C and dt, as in Falcon-H1
 
     def __post_init__(self):
         super().__post_init__()
         require_positive(self, "conv_len", "max_step")
+        require_factors(self, "scales", number=5)
         require_not_negative(self, "min_step")
         if self.max_step is not None and self.max_step <= self.min_step:
             raise ValueError(f"max_step={self.max_step} must be above min_step={self.min_step}")

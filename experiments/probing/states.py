@@ -7,6 +7,7 @@ from functools import cache
 from typing import Any
 
 from config import Config, ModelConfig, get, override
+from configuration.acting import mixers_of
 from memory_prediction.dry_run import sequence_bytes
 
 # word of the mixer menu -> the flag that scales its state
@@ -39,7 +40,7 @@ def equalised(cfg: Config, target: float) -> dict[str, Any]:
     """
     if 1 / NEAR <= state_bytes(cfg) / target <= NEAR:
         return {}
-    mixers = sorted({layer.mixer for layer in cfg.model.by_kind.values()} - {"none"})
+    mixers = sorted({word for layer in cfg.model.by_kind.values() for word in mixers_of(layer)})
     flags = {STATE_FLAGS.get(mixer) for mixer in mixers}
     if len(flags) != 1 or None in flags:
         raise ValueError(f"equal_state={target:g}: {' and '.join(mixers)} would have to keep another number of bytes "

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from config import LayerConfig
-from modules.norm import Rescaled, norm_maker
+from modules.norm import Rescaled, norm_maker, times
 from tools import LoggingModule, log_io
 
 
@@ -69,7 +69,8 @@ class MLP(LoggingModule):
     """out(act(up(x))): two matrices with a nonlinearity between them. Vaswani et al. 2017.
 
     `linear` makes the maps: those of a mixture of experts have a matrix for each expert, and `groups` says which rows
-    are whose; nn.Linear takes none.
+    are whose; nn.Linear takes none. `scales` are constant factors on what `act` reads and on what the MLP gives
+    (Falcon-H1, arXiv:2507.22448).
     Shape: (b, t, d) -> (b, t, d), through (b, t, f).
     """
 
@@ -78,13 +79,18 @@ class MLP(LoggingModule):
     def __init__(
         self, dim: int, *, hidden_dim: int, activation: str = "gelu", bias: bool = False,
         dropout: float = 0.0, inner_norm: nn.Module | None = None, linear: Callable[..., nn.Module] = nn.Linear,
+        scales: tuple[float, ...] = (1.0, 1.0),
     ):
         super().__init__()
+        self.scales = scales
         self.up = linear(dim, hidden_dim, bias=bias)
         self.act = ACTIVATIONS[activation]()
         self.inner_norm = nn.Identity() if inner_norm is None else inner_norm
         self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
         self.out = linear(hidden_dim, dim, bias=bias)
+
+    def extra_repr(self) -> str:
+        return "" if self.scales == (1.0, 1.0) else "scales=({:.3g}, {:.3g})".format(*self.scales)
 
     @classmethod
     def from_config(cls, cfg: LayerConfig) -> "MLP":
@@ -94,7 +100,7 @@ class MLP(LoggingModule):
     def options_of(cls, cfg: LayerConfig) -> dict[str, Any]:
         """What the flags of a layer say of it: its arguments besides the width."""
         return {"hidden_dim": cfg.hidden_width, "activation": cfg.activation, "bias": cfg.mlp_bias,
-                "dropout": cfg.mlp_dropout,
+                "dropout": cfg.mlp_dropout, "scales": cfg.mlp_scales,
                 "inner_norm": norm_maker(cfg)(cfg.hidden_width) if cfg.inner_norm else None}
 
     def read(self, x: Tensor, *groups: Tensor) -> tuple[Tensor, ...]:
@@ -103,7 +109,10 @@ class MLP(LoggingModule):
 
     def combine(self, up: Tensor) -> Tensor:
         """The hidden units. Shape: (..., f) -> (..., f)."""
-        return self.act(up)
+        return self.activate(up)
+
+    def activate(self, x: Tensor) -> Tensor:
+        return self.act(times(x, self.scales[0]))
 
     @log_io("... d -> ... f")
     def hidden(self, x: Tensor, *groups: Tensor) -> Tensor:
@@ -115,7 +124,7 @@ class MLP(LoggingModule):
 
     def leave(self, hidden: Tensor, *groups: Tensor) -> Tensor:
         """From the hidden units to the stream. Shape: (..., f) -> (..., d)."""
-        return self.out(self.dropout(self.inner_norm(hidden)), *groups)
+        return times(self.out(self.dropout(self.inner_norm(hidden)), *groups), self.scales[1])
 
 
 class GLU(MLP):
@@ -129,14 +138,13 @@ class GLU(MLP):
 
     def __init__(
         self, dim: int, *, hidden_dim: int, activation: str = "silu", bias: bool = False,
-        dropout: float = 0.0, inner_norm: nn.Module | None = None, linear: Callable[..., nn.Module] = nn.Linear,
+        linear: Callable[..., nn.Module] = nn.Linear, **options: Any,
     ):
-        super().__init__(dim, hidden_dim=hidden_dim, activation=activation, bias=bias,
-                         dropout=dropout, inner_norm=inner_norm, linear=linear)
+        super().__init__(dim, hidden_dim=hidden_dim, activation=activation, bias=bias, linear=linear, **options)
         self.gate = linear(dim, hidden_dim, bias=bias)
 
     def combine(self, gate: Tensor, up: Tensor) -> Tensor:
-        return self.act(gate) * up
+        return self.activate(gate) * up
 
 
 class ClampedGLU(GLU):
@@ -155,7 +163,7 @@ class ClampedGLU(GLU):
         return super().options_of(cfg) | {"limit": cfg.clamped_glu.limit, "offset": cfg.clamped_glu.offset}
 
     def combine(self, gate: Tensor, up: Tensor) -> Tensor:
-        return self.act(gate.clamp(max=self.limit)) * (up.clamp(-self.limit, self.limit) + self.offset)
+        return self.activate(gate.clamp(max=self.limit)) * (up.clamp(-self.limit, self.limit) + self.offset)
 
 
 class ScaledGLU(GLU):
@@ -171,7 +179,7 @@ class ScaledGLU(GLU):
         self.gate_scale = Rescaled(hidden_dim, start=dim**0.5, stored=dim**-0.5)
 
     def combine(self, gate: Tensor, up: Tensor) -> Tensor:
-        return self.act(self.gate_scale(gate)) * self.up_scale(up)
+        return self.activate(self.gate_scale(gate)) * self.up_scale(up)
 
 
 DENSE = {"mlp": MLP, "glu": GLU, "clamped_glu": ClampedGLU}  # of which there can be experts
