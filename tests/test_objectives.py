@@ -7,12 +7,13 @@ import pytest
 import torch
 from helpers import assert_close, randomise, small_config, small_model, small_tokens
 from lives import QUIET, interrupt
-from small_runs import assert_same_run
+from small_runs import assert_same_run, weights
 from torch import nn
 
 import inference
 from config import DenoiseConfig, ModelConfig, SampleConfig, TrainConfig, override, to_dict
 from data import IGNORED, Batch
+from exchange.exporting import export_run
 from experiments.comparing.gaps import gaps
 from experiments.comparing.lines import lines
 from experiments.comparing.run_tables import line_table, run_table
@@ -364,3 +365,16 @@ def test_a_bound_is_called_one_wherever_bits_per_byte_stand(folder, go, capsys):
     text = folder / "text.txt"
     inference.main(["bound", "--score", str(text)])
     assert "≤" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("models")
+def test_masked_diffusion_begins_with_the_weights_of_next_token_training_and_is_not_exported(go, tmp_path):
+    first = go({"train.name": "first", "train.steps": 6})
+    again = go(DIFFUSION | {"train.init_from": "first", "train.steps": 1, "train.lr": 1e-12,
+                            "train.diffusion.shift": True})
+    before, after = weights(first), weights(again)
+    for name, tensor in before.items():
+        assert_close(after[name][: len(tensor)], tensor, "rounding")
+    assert len(after["embed.tokens.weight"]) == len(before["embed.tokens.weight"]) + 1
+    with pytest.raises(ValueError, match="sees later tokens"):
+        export_run(again, tmp_path / "exported")

@@ -26,7 +26,8 @@ MAX_NAMED = 8  # tensors of one kind in an error
 def begin_with_weights(cfg: Config, model: Model, tokenizer: Tokenizer, console: Console) -> Config:
     """Copy the weights that train.init_from names; return the configuration with the resolved path of the file."""
     source = find_source(cfg.train.init_from)
-    misfits = load_weights(source, model, tokenizer, allow_partial=cfg.train.allow_partial)
+    misfits = load_weights(source, model, tokenizer, allow_partial=cfg.train.allow_partial,
+                           new_ids=cfg.train.facts.num_ids)
     fresh = f"; what does not fit begins fresh ({misfits})" if misfits else ""
     print_line(console, f"weights of {source.path}{fresh}")
     return replace(cfg, train=replace(cfg.train, init_from=str(source.path)))
@@ -60,13 +61,16 @@ def find_source(name: str) -> Source:
     return find_source(str(run.checkpoint("best").path))
 
 
-def load_weights(source: Source, model: Model, tokenizer: Tokenizer, *, allow_partial: bool) -> str | None:
+def load_weights(
+    source: Source, model: Model, tokenizer: Tokenizer, *, allow_partial: bool, new_ids: int = 0,
+) -> str | None:
     """Copy the weights into the model; return a sentence on what does not fit and begins fresh, or None.
 
+    Tables with a row for each token may lack the last `new_ids`, which the objective needs: these begin fresh.
     Raises ValueError, and changes nothing, if no tensor fits, or if one does not and `allow_partial` is off.
     """
     agree = None if source.tokenizer is None else same_ids(source.tokenizer, tokenizer)
-    fits, rows, misfits = compare(model.state_dict(), read_weights(source.path), agree)
+    fits, rows, misfits = compare(model.state_dict(), read_weights(source.path), agree, new_ids=new_ids)
     if any(misfits) and not allow_partial:
         hint = f", --tokenizer.path {source.path.parents[2] / 'tokenizer'} keeps its ids" * bool(misfits.other_ids)
         raise ValueError(f"train.init_from={source.path} does not fit ({misfits}): --allow-partial begins "
@@ -82,7 +86,7 @@ def load_weights(source: Source, model: Model, tokenizer: Tokenizer, *, allow_pa
 
 
 def compare(
-    wanted: dict[str, Tensor], saved: dict[str, Tensor], agree: bool | None,
+    wanted: dict[str, Tensor], saved: dict[str, Tensor], agree: bool | None, *, new_ids: int = 0,
 ) -> tuple[dict[str, Tensor], dict[str, Tensor], "Misfits"]:
     """(tensors that fit, first rows that fit if the vocabulary has another size, names of what does not fit).
 
@@ -101,6 +105,9 @@ def compare(
             fits[name] = theirs
             continue
         reason, description = found
+        if new_ids and reason == "reshaped" and name.endswith(BY_TOKEN) and len(ours) - len(theirs) == new_ids:
+            rows[name] = theirs
+            continue
         getattr(misfits, reason).append(description)
         if reason == "reshaped" and name.endswith(BY_TOKEN) and agree and ours.shape[1:] == theirs.shape[1:]:
             rows[name] = theirs[: len(ours)]
