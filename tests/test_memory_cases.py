@@ -10,10 +10,10 @@ from experiments.benchmarks.memory_cases import drawn_cases, named_cases
 
 MENUS = {"mlp": config.Mlp, "norm": config.Norm, "residual": config.Residual, "position": config.Position,
          "backend": config.AttentionBackend, "mixer": config.Mixer, "optimizer": config.Optimizer,
-         "packing": config.Packing, "memory": config.Memory}
+         "packing": config.Packing, "memory": config.Memory, "objective": config.ObjectiveKind}
 BESIDES = {"mlp": set(), "norm": {"none"}, "residual": {"none"}, "position": {"none"}, "backend": set(),
            "mixer": set(), "optimizer": {"adam"}, "packing": set(),
-          "memory": set()}  # nothing that takes memory of its own
+          "memory": set(), "objective": set()}  # nothing that takes memory of its own
 
 
 def settings(name):

@@ -89,6 +89,8 @@ CASES: dict[str, dict[str, Any]] = {
                 "train.optimizer": "adamw"},
     "smeared, a middle stream subtracted": {
         "model.smear": True, "model.backout": 0.2, "model.skip_to_embedding": True, "model.num_layers": 8},
+    "masked diffusion": {"train.objective": "masked_diffusion", "train.batch_size": 16, "model.num_layers": 4,
+                         "model.dim": 192},
     "soap": {"train.optimizer": "soap", "model.dim": 256, "model.num_layers": 4},
     "ngpt": {"preset": "ngpt", "model.dim": 256, "model.num_layers": 6, "model.attention.num_heads": 8,
              "model.hidden_dim": 1024, "model.max_seq_len": 256, "train.batch_size": 8},
