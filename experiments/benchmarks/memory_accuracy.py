@@ -174,7 +174,8 @@ def evaluate_and_sample(cfg: Config, state: TrainState, batch: Batch) -> None:
 def random_batch(cfg: Config) -> Batch:
     """A batch as the packing makes it: a full row, a row that is half padding, or several documents in a row."""
     shape = cfg.train.batch_size, cfg.row_len
-    x, y = (torch.randint(cfg.model.vocab_size, shape) for _ in range(2))  # (b, t)
+    num_ids = cfg.model.vocab_size - cfg.train.facts.num_ids
+    x, y = (torch.randint(num_ids, shape) for _ in range(2))  # (b, t)
     if cfg.data.packing == "pad":
         y[:, shape[1] // 2:] = IGNORED
     documents = (torch.rand(shape) < 0.02).cumsum(1) if cfg.data.packing == "documents" else None  # (b, t)
