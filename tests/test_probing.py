@@ -69,7 +69,7 @@ def test_the_guess_is_the_commonest_answer():
     (["--model.max-seq-len", "9"], "model.max_seq_len=9 would change nothing: --tasks says what it is in each run"),
     (["--train.lr", "1e-2"], "train.lr=0.01 would change nothing: --rates says what it is in each run"),
     (["--seeds", "0"], "seeds=0 must be 1 or more"), (["--equal-state", "0"], "equal_state=0 must be 1 or more"),
-     (["--rates", "-1"], "train.lr=-1.0 must be above 0"),
+    (["--sweep-seeds", "4"], "sweep_seeds=4 is more than seeds=3"), (["--rates", "-1"], "train.lr=-1.0 must be above 0"),
     (["--longer", "1"], "attention on mqar: data.probe.longer=1 must be different numbers from 2 on"),
 ])
 def test_a_mistake_is_one_sentence_and_nothing_is_trained(words, sentence, models, tmp_path, monkeypatch, capfd):
@@ -165,6 +165,18 @@ def test_a_rate_that_lost_a_seed_is_not_the_best(logs):
     logs(cell, 3e-3, 0, 0.99)
     found = probing.outcome(cell, {cell.runs[3e-3, 1].train.name: "step 7: the loss is nan"})
     assert found.rate == 1e-3 and found.failure == "1 of 4 runs failed: step 7: the loss is nan" and found.missing == 0
+
+
+def test_seeds_that_do_not_sweep_train_at_the_best_rate_alone(logs):
+    (cell,) = planned(seeds=3, sweep_seeds=1)
+    assert cell.swept == {(1e-3, 0), (3e-3, 0)}
+    logs(cell, 1e-3, 0, 0.5)
+    logs(cell, 3e-3, 0, 0.9)
+    assert probing.planned(cell).keys() == {(1e-3, 0), (3e-3, 0), (3e-3, 1), (3e-3, 2)}
+    assert probing.outcome(cell, {}).missing == 2
+    logs(cell, 3e-3, 1, 0.1)  # it stays the best, however the others do
+    found = probing.outcome(cell, {})
+    assert (found.rate, found.missing, found.accuracy[1].mean) == (3e-3, 1, 0.5)
 
 
 def test_pictures_are_drawn_of_what_is_there(logs):

@@ -42,6 +42,7 @@ class Cell:
     parameters: int
     state_bytes: float  # that a layer keeps of a row
     guess: float  # accuracy of always giving the commonest answer
+    swept: frozenset[tuple[float, int]]  # the runs that every rate has
 
 
 def make_cells(options: ProbeOptions, base: Config, plain: Config) -> list[Cell]:
@@ -98,7 +99,7 @@ def make_cell(options: ProbeOptions, mixer: str, task: str, cfg: Config, guess: 
             name = "-".join([options.name, slug(mixer), slug(task), slug(f"lr={spell(rate)}"), f"seed-{seed}"])
             runs[rate, seed] = override(cfg, {"train.lr": rate, "train.seed": seed, "train.name": name})
     return Cell(mixer, task, cfg, runs, cfg.model.max_seq_len - 1, cfg.data.probe.longer, num_parameters(cfg.model),
-                state_bytes(cfg), guess)
+                state_bytes(cfg), guess, frozenset(key for key in runs if key[1] in seeds[: options.sweep_seeds]))
 
 
 def commonest(cfg: Config) -> float:

@@ -55,8 +55,9 @@ def probe(
         trainer = Trainer(options.folder, children, jobs=options.jobs, say=say,
                           result=lambda name: f"accuracy {final(name, 'accuracy'):.1%}")
         try:
-            keys = sorted({key for cell in cells for key in cell.runs}, key=lambda key: key[::-1])  # seed by seed
+            keys = sorted({key for cell in cells for key in cell.swept}, key=lambda key: key[::-1])  # seed by seed
             trainer.train([cell.runs[key] for key in keys for cell in cells])
+            trainer.train([cfg for cell in cells for key, cfg in planned(cell).items() if key not in cell.swept])
         except Stopped as stop:
             stopped = stop
     outcomes = [outcome(cell, trainer.failures) for cell in cells]
@@ -75,20 +76,38 @@ def outcome(cell: Cell, failures: Mapping[str, str]) -> CellOutcome:
 
     The best rate has the highest mean among those at which most seeds have finished.
     """
-    done: dict[float, list[str]] = {}
-    for (rate, _), cfg in cell.runs.items():
-        done.setdefault(rate, []).extend([cfg.train.name] * is_finished(cfg.train.name))
+    done, runs = finished(cell), planned(cell)
     rates = {rate: interval(names, "accuracy") for rate, names in done.items()}
-    best = max(rates, key=lambda rate: (rates[rate].count, rates[rate].mean))
+    best = best_rate(done)
     names = done[best]
     columns = {1: "accuracy"} | {factor: f"accuracy_{factor}x" for factor in cell.longer}
-    failed = [failures[cfg.train.name] for cfg in cell.runs.values() if cfg.train.name in failures]
+    failed = [failures[cfg.train.name] for cfg in runs.values() if cfg.train.name in failures]
     return CellOutcome(
         cell, rates, best if names else None, tuple(names),
         {factor: interval(names, column) for factor, column in columns.items()},
         tuple(step for step in map(solved_at, names) if step is not None),
-        len(cell.runs) - sum(map(len, done.values())) - len(failed),
-        f"{len(failed)} of {len(cell.runs)} runs failed: {failed[0]}" if failed else None)
+        len(runs) - sum(map(len, done.values())) - len(failed),
+        f"{len(failed)} of {len(runs)} runs failed: {failed[0]}" if failed else None)
+
+
+def finished(cell: Cell) -> dict[float, list[str]]:
+    """The names of the finished runs at each rate."""
+    done: dict[float, list[str]] = {rate: [] for rate, _ in cell.runs}
+    for (rate, _), cfg in cell.runs.items():
+        done[rate] += [cfg.train.name] * is_finished(cfg.train.name)
+    return done
+
+
+def best_rate(done: Mapping[float, list[str]]) -> float:
+    """The rate of the highest mean accuracy among those at which most seeds have finished."""
+    means = {rate: interval(names, "accuracy") for rate, names in done.items()}
+    return max(means, key=lambda rate: (means[rate].count, means[rate].mean))
+
+
+def planned(cell: Cell) -> dict[tuple[float, int], Config]:
+    """The runs of all rates and the seeds that try them, and of all seeds at the rate that is best so far."""
+    best = best_rate(finished(cell))
+    return {key: cfg for key, cfg in cell.runs.items() if key in cell.swept or key[0] == best}
 
 
 def interval(names: list[str], column: str) -> Interval:
