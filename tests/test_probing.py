@@ -69,7 +69,8 @@ def test_the_guess_is_the_commonest_answer():
     (["--model.max-seq-len", "9"], "model.max_seq_len=9 would change nothing: --tasks says what it is in each run"),
     (["--train.lr", "1e-2"], "train.lr=0.01 would change nothing: --rates says what it is in each run"),
     (["--seeds", "0"], "seeds=0 must be 1 or more"), (["--equal-state", "0"], "equal_state=0 must be 1 or more"),
-    (["--sweep-seeds", "4"], "sweep_seeds=4 is more than seeds=3"), (["--rates", "-1"], "train.lr=-1.0 must be above 0"),
+    (["--sweep-seeds", "4"], "sweep_seeds=4 is more than seeds=3"),
+    (["--rates", "-1"], "train.lr=-1.0 must be above 0"),
     (["--longer", "1"], "attention on mqar: data.probe.longer=1 must be different numbers from 2 on"),
 ])
 def test_a_mistake_is_one_sentence_and_nothing_is_trained(words, sentence, models, tmp_path, monkeypatch, capfd):
