@@ -39,16 +39,22 @@ def projects(layer: Any) -> bool:
 
 def has_part(layer: Any, group: str) -> bool:
     """Whether a layer has the part that a group of flags belongs to: one of its choices is the group's name."""
+    return group in parts_of(layer)
+
+
+def parts_of(layer: Any) -> set[str]:
+    """The groups of flags whose parts a layer has."""
     choices = {field.name: getattr(layer, field.name) for field in fields(layer)}
+    position = choices.pop("position")
+    found = {word for word in choices.values() if isinstance(word, str)} - {"attention"}
+    rotates = any(word in ROTATED for word in mixers_of(layer))
+    if rotates if position == "rope" else attends(layer):
+        found.add(position)
     if layer.mlp == "moe":
-        choices["expert"] = layer.moe.expert
+        found.add(layer.moe.expert)
     if layer.residual == "mhc":
-        choices["streams"] = "hyper"
-    if group == "attention":
-        return has_heads(layer) or projects(layer)
-    if group == layer.position == "rope":
-        return any(word in ROTATED for word in mixers_of(layer))
-    return any(word == group and (flag != "position" or attends(layer)) for flag, word in choices.items())
+        found.add("hyper")
+    return found | {"attention"} if has_heads(layer) or projects(layer) else found
 
 
 # when a group acts, in words

@@ -1,9 +1,9 @@
 """The rules of ModelConfig: impossible values, and flags that no layer uses, by configuration/acting.py."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from copy import copy
 from dataclasses import fields, is_dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from configuration.acting import (
@@ -252,13 +252,13 @@ def check_acting(cfg: Any) -> None:
     """Raise ValueError if a flag of a layer requests something, but no layer with that value uses it."""
     layers = [cfg.by_kind[kind] for kind in dict.fromkeys(cfg.layers)]
     silent = _silent_groups(cfg, layers)
-    rules = {**dict(_group_acts(cfg)), **LAYER_ACTS}
-    for names, (condition, test) in rules.items():
+    for names, (condition, test) in (_group_acts(type(cfg)) | LAYER_ACTS).items():
         for name in names:
             if name.partition(".")[0] not in silent:
                 _require_acting(cfg, layers, name, condition, test)
+    alike = WHOLE_MODEL | ALSO_WHOLE_MODEL | silent
     for name in flag_names(type(cfg)):
-        if name.partition(".")[0] in WHOLE_MODEL | ALSO_WHOLE_MODEL | silent or not asks(cfg, name, NEUTRAL_MODEL):
+        if name.partition(".")[0] in alike or not asks(cfg, name, NEUTRAL_MODEL):
             continue
         if all(get(layer, name) != get(cfg, name) for layer in layers):
             raise ValueError(f"{name}={get(cfg, name)} would change nothing: every kind of layer has its own")
@@ -276,14 +276,12 @@ def _default_group(kind: type) -> Any:
     return kind()
 
 
-def _group_acts(cfg: Any) -> Iterator[tuple[tuple[str, ...], Acts]]:
+@cache
+def _group_acts(kind: type) -> dict[tuple[str, ...], Acts]:
     """The flags of each group, and when they act."""
-    for field in fields(cfg):
-        group = field.name
-        if is_dataclass(getattr(cfg, group)):
-            names = tuple(f"{group}.{flag.name}" for flag in fields(getattr(cfg, group)))
-            condition = CONDITIONS.get(group, f"a layer has {group}")
-            yield names, (condition, lambda layer, group=group: has_part(layer, group))
+    groups = {field.name: field.type for field in fields(kind) if is_dataclass(field.type)}
+    return {tuple(f"{group}.{flag.name}" for flag in fields(own)): (
+        CONDITIONS.get(group, f"a layer has {group}"), partial(has_part, group=group)) for group, own in groups.items()}
 
 
 def _require_acting(cfg: Any, layers: list[Any], name: str, condition: str, test: Callable[[Any], bool]) -> None:

@@ -190,5 +190,10 @@ def _joined(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, Any]:
 
 def _entries(node: Any) -> Iterator[tuple[str, Any]]:
     if is_dataclass(node):
-        return ((field.name, getattr(node, field.name)) for field in fields(node))
+        return ((name, getattr(node, name)) for name in _names(type(node)))
     return iter(node.items())
+
+
+@cache
+def _names(kind: type) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(kind))

@@ -6,7 +6,7 @@ from math import isclose
 from typing import Any, NamedTuple
 
 from config import LayerConfig, ModelConfig, flat
-from configuration.acting import LAYER_ACTS, MODEL_ACTS, has_part, mixers_of
+from configuration.acting import LAYER_ACTS, MODEL_ACTS, mixers_of, parts_of
 from configuration.checks import OFF
 from configuration.recurrent import RECURRENT
 from families.fields import scale_of
@@ -31,7 +31,8 @@ def differences(ours: ModelConfig, theirs: ModelConfig) -> list[Difference]:
     if ours.num_layers != theirs.num_layers:
         return [Difference("num_layers", ours.num_layers, theirs.num_layers)]
     pairs = [(_outside(ours), _outside(theirs))]
-    pairs += [(effective(ours, ours.at(i)), effective(theirs, theirs.at(i))) for i in range(ours.num_layers)]
+    kinds = dict.fromkeys((ours.kind_at(i), theirs.kind_at(i)) for i in range(ours.num_layers))
+    pairs += [(effective(ours, ours.by_kind[a]), effective(theirs, theirs.by_kind[b])) for a, b in kinds]
     found: dict[str, Difference] = {}
     for a, b in pairs:
         for name in dict.fromkeys([*a, *b]):
@@ -68,12 +69,13 @@ def effective(cfg: ModelConfig, layer: LayerConfig) -> dict[str, Any]:
 
 def _idle(cfg: ModelConfig, layer: LayerConfig) -> Iterator[str]:
     """Flags, and groups of flags, that act in no part of a layer."""
+    parts = parts_of(layer)
     for names, (_, acts) in LAYER_ACTS.items():
         yield from names if not acts(layer) else ()
     for names, (_, acts) in MODEL_ACTS.items():
         yield from names if not acts(cfg) else ()
     for field in fields(layer):
-        if is_dataclass(getattr(layer, field.name)) and not has_part(layer, field.name):
+        if is_dataclass(getattr(layer, field.name)) and field.name not in parts:
             yield field.name
 
 

@@ -121,15 +121,15 @@ class TwoHopBlock(Block):
 
 def make_blocks(cfg: ModelConfig) -> nn.ModuleList:
     """All layers of a model, or of its encoder."""
-    return nn.ModuleList(make_block(cfg.at(i), kind=describe_kind(cfg, i)) for i in range(cfg.num_layers))
+    said = {kind: describe_kind(cfg, kind) for kind in set(cfg.layers)}
+    return nn.ModuleList(make_block(cfg.at(i), kind=said[cfg.kind_at(i)]) for i in range(cfg.num_layers))
 
 
-def describe_kind(cfg: ModelConfig, layer: int) -> str:
-    """The kind of a layer and its own flags, e.g. "local: attention.window=512"; "" if all layers are alike."""
-    kind, base = cfg.kind_at(layer), cfg.by_kind["base"]
+def describe_kind(cfg: ModelConfig, kind: str) -> str:
+    """A kind of layer and its own flags, e.g. "local: attention.window=512"; "" if all layers are alike."""
     if len(set(cfg.layers)) == 1:
         return ""
-    changes = [f"{name}={value}" for name, (_, value) in diff(base, cfg.at(layer)).items()]
+    changes = [f"{name}={value}" for name, (_, value) in diff(cfg.by_kind["base"], cfg.by_kind[kind]).items()]
     return f"{kind}: {', '.join(changes)}" if changes else kind
 
 

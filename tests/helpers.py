@@ -54,7 +54,13 @@ def one_source(model: Model, rows: int) -> Source:
 
 def small_config(**flags: Any) -> ModelConfig:
     """A model whose sizes differ from one another, so that mixed-up axes fail; `flags` win."""
-    return override(ModelConfig(), SMALL | flags)
+    key = repr(flags)
+    if key not in _CONFIGS:  # many tests ask for the same, and to check one takes as long as to build its model
+        _CONFIGS[key] = override(ModelConfig(), SMALL | flags)
+    return _CONFIGS[key]
+
+
+_CONFIGS: dict[str, ModelConfig] = {}
 
 
 def loss_of(

@@ -32,7 +32,7 @@ from training.transfer import find_source, load_weights  # noqa: E402
 
 SOME = list({family_of(name).model_type: name for name in reversed(TOYS)}.values())[::-1]  # of each family one
 PROMPTS = ("Once", "The ", "a b c")
-NEW_TOKENS = 12
+NEW_TOKENS = 6
 SIZES = {"unigram": 34, "hf_bpe": 270}  # of tokenizers
 # in a process of its own: what transformers makes of each folder
 LOAD = """
@@ -87,14 +87,14 @@ def command(monkeypatch, capfd, models):
     return run
 
 
-def greedy(run: Run) -> list[str]:
-    """What a run writes after the prompts, as inference.py does."""
+def greedy(run: Run, model: Model) -> list[str]:
+    """What a run's model writes after the prompts, as inference.py does."""
     tokenizer, cfg = run.tokenizer(), override(Config(), {"sample.prompts": PROMPTS, "sample.num_samples": 1,
                                                           "sample.temperature": 0.0,
                                                           "sample.max_new_tokens": NEW_TOKENS}).sample
     adds_bos = run.data.get("imported", {}).get("adds_bos", True)
     prompts = [ids if adds_bos else ids[1:] for ids in encode_prompts(tokenizer, cfg)]
-    ids = generate(run.load_model(), prompts, cfg, eos_id=tokenizer.eos_id, num_ids=tokenizer.vocab_size)
+    ids = generate(model, prompts, cfg, eos_id=tokenizer.eos_id, num_ids=tokenizer.vocab_size)
     return [tokenizer.decode(new) for new in ids]
 
 
@@ -120,12 +120,14 @@ def test_each_family_comes_in_and_goes_out_with_equal_logits_and_text(folders, m
     assert done.returncode == 0, done.stderr
     for preset, found in zip((*SOME, "ours"), json.loads(done.stdout).values(), strict=True):
         run = Run(preset)
-        assert [run.tokenizer().decode(ids) for ids in found["new"]] == greedy(run), preset
+        model, tokenizer = run.load_model(), run.tokenizer()
+        written = greedy(run, model)
+        assert [tokenizer.decode(ids) for ids in found["new"]] == written, preset
         with torch.no_grad():
-            logits = run.load_model()(torch.tensor([found["ids"][0] * 3]))[0]
+            logits = model(torch.tensor([found["ids"][0] * 3]))[0]
         torch.testing.assert_close(torch.tensor(found["logits"]), logits, atol=2e-5, rtol=1e-5)
         if preset != "ours":
-            assert found["texts"] == greedy(run)
+            assert found["texts"] == written
             assert found["class"] == family_of(preset).architecture
             assert_same_tensors(folders / preset, tmp_path / preset, made_by_theirs(family_of(preset).weights))
 

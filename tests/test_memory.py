@@ -37,12 +37,12 @@ def configured(changes: dict | None = None) -> Config:
 KINDS = {
     "default": {}, "adamw": {"train.optimizer": "adamw"}, "sgd": {"train.optimizer": "sgd", "train.lr": 0.1},
     "lion": {"train.optimizer": "lion"}, "adafactor": {"train.optimizer": "adafactor"},
-    "documents": {"data.packing": "documents"}, "checkpointed": {"train.checkpoint_activations": True},
-    "chunked": {"train.loss_chunk": 16}, "bfloat16": {"train.precision": "bfloat16"},
-    "explicit attention": {"model.attention.backend": "eager"}, "alibi": {"model.position": "alibi"},
-    "gated": {"model.mlp": "glu", "model.norm": "layer"}, "tied": {"model.tie_embeddings": True},
-    "large vocabulary": {"model.vocab_size": 20_000}, "pointer": {"model.pointer": True},
-    "average": {"train.ema_decay": 0.9}, "window": {"model.attention.window": 8, "model.residual": "sandwich"},
+    "checkpointed": {"train.checkpoint_activations": True}, "chunked": {"train.loss_chunk": 16},
+    "documents, pointer": {"data.packing": "documents", "model.pointer": True},
+    "bfloat16": {"train.precision": "bfloat16"}, "large vocabulary": {"model.vocab_size": 20_000},
+    "explicit alibi": {"model.attention.backend": "eager", "model.position": "alibi"},
+    "gated, tied": {"model.mlp": "glu", "model.norm": "layer", "model.tie_embeddings": True},
+    "average, window": {"train.ema_decay": 0.9, "model.attention.window": 8, "model.residual": "sandwich"},
 }
 
 
@@ -63,24 +63,23 @@ def tracked(cfg: Config) -> int:
     return sum(kinds["Total"] for kinds in peak.values())
 
 
-# its hooks hold on to what is made again for the gradient
+# torch's tracker holds on to what is made again for the gradient
+UNTRACKED = ("checkpointed", "chunked")
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ("checkpointed", "chunked")])
-def test_the_steps_peak_where_torchs_own_tracker_sees_it(kind):
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_alive_at_the_peak_adds_up_to_it_and_torchs_own_tracker_sees_the_steps_peak(kind):
     cfg = configured(KINDS[kind])
-    breakdowns = dry_run(cfg, rows=cfg.train.batch_size, num_texts=0)
-    peak = max(m.num_bytes for (phase, _), m in breakdowns.items() if phase != "evaluation")
-    assert peak == pytest.approx(tracked(cfg), rel=2e-3)
-
-
-@pytest.mark.parametrize("changes", KINDS.values(), ids=KINDS)
-@pytest.mark.slow
-def test_what_is_alive_at_the_peak_adds_up_to_it(changes):
-    found = predict(configured(changes))
+    found = predict(cfg)
     assert sum(found.by_part.values()) == sum(found.by_module.values()) == found.peak_bytes
     assert found.how == "exact" and 0 < found.peak_bytes < found.low_bytes < found.high_bytes
-    weights = 4 * Model(configured(changes).model).num_parameters()
+    weights = 4 * Model(cfg.model).num_parameters()
     assert weights <= found.by_part["weights"] <= 1.1 * weights + 64 * 100
+    if kind not in UNTRACKED:
+        steps = [peak.num_bytes for (phase, _), peak in found.breakdowns.items() if phase not in
+                 ("evaluation", "sampling")]
+        assert max(steps) == pytest.approx(tracked(cfg), rel=2e-3)
 
 
 def test_the_optimizer_and_the_average_are_told_from_the_rest():
@@ -103,12 +102,13 @@ def test_the_compiler_counts():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("changes", [
-    {}, {"train.batch_size": 1}, {"model.layers": ("local", "local", "global"),
+    {}, {"train.batch_size": 1}, {"model.layers": ("local", "local", "global"), "model.num_layers": 10,
      "model.kinds": {"local": {"attention.window": 8}, "global": {}}},
     {"train.checkpoint_activations": True, "train.batch_size": 32}, {"model.layers": ("attention", "none")},
 ], ids=str)
 def test_many_layers_are_predicted_from_few(changes, monkeypatch):
-    cfg = configured({"model.num_layers": 10} | changes)
+    cfg = configured({"model.num_layers": 6} | changes)
+    monkeypatch.setattr(prediction, "DEEP", 4)
     fast = predict(cfg)
     monkeypatch.setattr(prediction, "DEEP", 10)
     whole = predict(cfg)
@@ -201,7 +201,7 @@ def test_each_text_keeps_its_keys_and_values(kv_heads, pointer):
 
 @pytest.mark.slow
 def test_the_largest_that_fits_does_and_the_next_does_not():
-    cfg, room = configured(), Room(300 * MB, 100 * MB)
+    cfg, room = configured({"model.num_layers": 1}), Room(300 * MB, 100 * MB)
     rows = largest(cfg, "train.batch_size", 1, lambda found: room.allocator_for(found) is not None)
     assert room.allocator_for(predict(override(cfg, {"train.batch_size": rows}))) == "tight"
     assert room.allocator_for(predict(override(cfg, {"train.batch_size": rows + max(1, rows // 50)}))) is None
@@ -214,7 +214,7 @@ def test_three_changes_that_make_a_run_fit_are_found_and_they_do(monkeypatch):
     known = {}  # what is asked twice is predicted once
     monkeypatch.setattr(suggestions, "predict", lambda cfg, **rest: known.get(repr((cfg, rest))) or known.setdefault(
         repr((cfg, rest)), predict(cfg, **rest)))
-    cfg = configured({"train.batch_size": 64, "model.num_layers": 4})
+    cfg = configured({"train.batch_size": 64, "model.num_layers": 3})
     room = Room(predict(cfg).low_bytes // 2, 0)
     assert room.allocator_for(predict(cfg)) is None
     found = list(cheaper(cfg, room))

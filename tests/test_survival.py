@@ -165,11 +165,11 @@ OFTEN = {"train.log_every": 1, "train.checkpoint_every": 5, "train.sample_every"
 
 @pytest.mark.slow
 def test_a_program_killed_twice_is_the_run_left_alone(start, go, folder, tmp_path):
-    changes, drawn = OFTEN | {"train.steps": 300}, random.Random(0)
+    changes, drawn = OFTEN | {"train.steps": 90}, random.Random(0)
     save_config(small_run_config(folder, changes), tmp_path / "config.json")
     words = ["--config", str(tmp_path / "config.json")]
     for number in range(2):
-        kill_somewhere(start(*words), 40 * number + drawn.randint(1, 30), drawn, in_a_save=number == 1)
+        kill_somewhere(start(*words), 30 * number + drawn.randint(1, 20), drawn, in_a_save=number == 1)
         words = ["--resume", "toy"]
     newest = Run("toy").checkpoint("last").step
     said, errors = start("--resume", "toy").communicate()
@@ -182,10 +182,10 @@ def test_a_program_killed_twice_is_the_run_left_alone(start, go, folder, tmp_pat
 
 @pytest.mark.slow
 def test_a_run_killed_twenty_times_is_the_run_left_alone(go, folder):
-    changes, drawn = OFTEN | {"train.steps": 560}, random.Random(1)
+    changes, drawn = OFTEN | {"train.steps": 230}, random.Random(1)
     cfg = small_run_config(folder, changes)
     for number in range(20):
-        kill_somewhere(begin_or_go_on(cfg), 20 * number + drawn.randint(1, 15), drawn, in_a_save=number % 2 == 1)
+        kill_somewhere(begin_or_go_on(cfg), 10 * number + drawn.randint(1, 8), drawn, in_a_save=number % 2 == 1)
     assert begin_or_go_on(cfg).wait() == 0
     whole = go(changes | {"train.name": "whole"})
     assert_same_run(Run("toy"), whole)

@@ -90,7 +90,7 @@ def method(options: ProbeOptions, outcomes: Sequence[CellOutcome]) -> list[str]:
         "step; the mean over the seeds, and half its 95 % interval by Student's t.",
         f"The rate is the one of {', '.join(f'{rate:g}' for rate in options.rates)} with the highest mean accuracy. It "
         "is chosen on the same seeds, so accuracies are a little too high, for all mixers alike." + (
-            f" Every rate is tried with {options.sweep_seeds} of the {options.seeds} seeds, the best one alone with all."
+            f" Every rate is tried with {options.sweep_seeds} of the {options.seeds} seeds, the best alone with all."
             if options.sweep_seeds else ""),
         f"A run solves a task at the first evaluation with an accuracy of {SOLVED:.0%} or more; the median of those "
         "that do.",
