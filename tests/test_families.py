@@ -7,6 +7,7 @@ differ.
 
 import functools
 import json
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from config import ModelConfig, flat, get, override
 from configuration.model_rules import PLAIN_MODEL
+from configuration.recurrent import RECURRENT
 from families import FAMILIES
 from families.differences import NO_MATTER, differences
 from families.family import Family, Part
@@ -161,10 +163,8 @@ OTHERS = {
 }
 
 
-@functools.cache
-def mutations(cfg: ModelConfig) -> dict[str, ModelConfig]:
-    """The configuration with one flag changed, for each flag that leaves the names and shapes of the weights."""
-    found, shapes = {}, shapes_of(cfg)
+def mutations(cfg: ModelConfig, shapes: dict[str, torch.Size]) -> Iterator[tuple[str, Model]]:
+    """(flag, a model with that flag changed), for each flag that leaves the names and shapes of the weights."""
     of_kinds = {name: name.split(".", 2)[-1] for name in flat(cfg) if name.startswith("kinds.")}
     named: dict = OTHERS | {name: OTHERS[flag] for name, flag in of_kinds.items() if flag in OTHERS}
     if cfg.embed_norm:  # which undoes a factor before it
@@ -173,41 +173,31 @@ def mutations(cfg: ModelConfig) -> dict[str, ModelConfig]:
         del named["moe.scale"]
     if all(layer.attention.temperature_scale is None for layer in cfg.by_kind.values()):
         del named["attention.temperature_scale"]  # which acts in longer texts
+    absent = RECURRENT.keys() - {layer.mixer for layer in cfg.by_kind.values()}
     for name, values in named.items():
-        for value in values:
-            if value == get(cfg, name):
-                continue
-            try:
-                changed = override(cfg, {name: value})
-                fits = differences(cfg, changed) and shapes_of(changed) == shapes
-            except ValueError:  # a flag that would be ignored, or is not legal with others
-                fits = False
-            if fits:
-                found[name] = changed
-                break
+        tried = values if name.partition(".")[0] not in absent else ()  # they would be ignored
+        if model := next(filter(None, (with_same_weights(cfg, name, value, shapes) for value in tried)), None):
+            yield name, model
     if len(set(cfg.layers)) > 1:
-        turned = override(cfg, {"layers": (*cfg.layers[1:], cfg.layers[0])})
-        if all(shapes.get(name, shape) == shape for name, shape in shapes_of(turned).items()):
-            found["layers"] = turned
-    return found
+        model = Model(override(cfg, {"layers": (*cfg.layers[1:], cfg.layers[0])}))
+        if all(shapes.get(name, shape) == shape for name, shape in shapes_of(model).items()):
+            yield "layers", model
 
 
-def shapes_of(cfg: ModelConfig) -> dict[str, torch.Size]:
-    with unfilled():
-        return {name: parameter.shape for name, parameter in Model(cfg).named_parameters()}
+def with_same_weights(cfg: ModelConfig, name: str, value: object, shapes: dict[str, torch.Size]) -> Model | None:
+    """A model with another value of a flag; None if it has other weights, or the flag would change nothing."""
+    try:
+        changed = override(cfg, {name: value})
+    except ValueError:  # a flag that would be ignored, or is not legal with others
+        return None
+    if value == get(cfg, name) or not differences(cfg, changed):
+        return None
+    model = Model(changed)
+    return model if shapes_of(model) == shapes else None
 
 
-@pytest.mark.parametrize("preset", TOYS)
-def test_a_wrong_flag_breaks_the_equality(preset):
-    cfg, theirs, ours = pair(preset)
-    with torch.no_grad():
-        expected, unnoticed = theirs(text()).logits, []
-        for flag, changed in mutations(cfg).items():
-            model = Model(changed)
-            model.load_state_dict(ours.state_dict(), strict=False)
-            if torch.allclose(model(text()), expected, **TOLERANCES["parity"]):
-                unnoticed.append(f"{flag}={get(changed, flag)}")
-    assert not unnoticed
+def shapes_of(model: Model) -> dict[str, torch.Size]:
+    return {name: parameter.shape for name, parameter in model.named_parameters()}
 
 
 # flags of presets that say how many weights there are, or nothing about the logits
@@ -221,12 +211,20 @@ IN_WEIGHTS |= {f"{word}.{name}" for word in ("gated_delta", "kda") for name in (
 
 
 @pytest.mark.parametrize("preset", TOYS)
-def test_each_flag_that_a_preset_sets_is_changed_or_counts_weights(preset):
-    cfg = toy(preset)
+def test_a_wrong_flag_breaks_the_equality_and_each_that_a_preset_sets_is_changed_or_counts_weights(preset):
+    cfg, theirs, ours = pair(preset)
+    state, shapes, tried, unnoticed = ours.state_dict(), shapes_of(ours), set(), []
+    with torch.no_grad():
+        expected = theirs(text()).logits
+        for flag, model in mutations(cfg, shapes):
+            tried.add(flag)
+            model.load_state_dict(state, strict=False)
+            if torch.allclose(model(text()), expected, **TOLERANCES["parity"]):
+                unnoticed.append(f"{flag}={get(model.cfg, flag)}")
+    assert not unnoticed
     flags = PRESETS[preset]["model"] if preset in PRESETS else flat(cfg)
     asked = {name for name, value in flags.items() if value != PLAIN_MODEL.get(name, ()) or name not in PLAIN_MODEL}
-    shapes, changed = shapes_of(cfg), mutations(cfg)
-    for name in asked - IN_WEIGHTS - NO_MATTER - changed.keys():
+    for name in asked - IN_WEIGHTS - NO_MATTER - tried:
         others = [value for value in OTHERS.get(name, (False,)) if value != get(cfg, name)]
         assert any(differs(cfg, name, value, shapes) for value in others), f"{name} has no other value in OTHERS"
 
@@ -234,9 +232,11 @@ def test_each_flag_that_a_preset_sets_is_changed_or_counts_weights(preset):
 def differs(cfg: ModelConfig, name: str, value: object, shapes: dict) -> bool:
     """Whether a flag changes the names or shapes of weights, or may not be changed alone."""
     try:
-        return shapes_of(override(cfg, {name: value})) != shapes
+        changed = override(cfg, {name: value})
     except ValueError:
         return True
+    with unfilled():
+        return shapes_of(Model(changed)) != shapes
 
 
 # ---- config.json ----
