@@ -15,6 +15,7 @@ from helpers import TOLERANCES, assert_close, loss_of
 from torch import Tensor, nn
 
 from config import ModelConfig, flat, get, override
+from configuration.acting import mixers_of
 from configuration.model_rules import PLAIN_MODEL
 from configuration.recurrent import RECURRENT
 from families import FAMILIES
@@ -173,7 +174,7 @@ def mutations(cfg: ModelConfig, shapes: dict[str, torch.Size]) -> Iterator[tuple
         del named["moe.scale"]
     if all(layer.attention.temperature_scale is None for layer in cfg.by_kind.values()):
         del named["attention.temperature_scale"]  # which acts in longer texts
-    absent = RECURRENT.keys() - {layer.mixer for layer in cfg.by_kind.values()}
+    absent = RECURRENT.keys() - {word for layer in cfg.by_kind.values() for word in mixers_of(layer)}
     for name, values in named.items():
         tried = values if name.partition(".")[0] not in absent else ()  # they would be ignored
         if model := next(filter(None, (with_same_weights(cfg, name, value, shapes) for value in tried)), None):
