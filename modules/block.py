@@ -135,8 +135,7 @@ def describe_kind(cfg: ModelConfig, kind: str) -> str:
 
 def make_block(cfg: LayerConfig, *, kind: str = "") -> Block:
     """Build a layer from its flags."""
-    made = {name: _made(name, cfg) for name in BRANCHES}
-    parts = {name: _convolved(name, part, cfg) for name, part in made.items() if part is not None}
+    parts = {name: _convolved(name, part, cfg) for name in BRANCHES if (part := _made(name, cfg)) is not None}
     memory = _chosen("memory", cfg.memory, MEMORIES)
     options = {"kind": kind, "memory": memory and memory.from_config(cfg),
                "enter": SkipToEmbedding() if cfg.skip_to_embedding else None}

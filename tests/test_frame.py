@@ -15,6 +15,7 @@ from pydantic import Field
 
 import objective
 from config import Config, TrainConfig, flags, override
+from configuration.objectives import FACTS, Facts
 from data import Batch
 from memory_prediction.dry_run import dry_run
 from memory_prediction.prediction import predict
@@ -61,6 +62,7 @@ each_part = pytest.mark.parametrize("name", PARTS)
 def menus(monkeypatch):
     """The words of the new parts."""
     monkeypatch.setitem(objective.OBJECTIVES, "translate", Translate)
+    monkeypatch.setitem(FACTS, "translate", Facts())
 
 
 def configured(name: str, **train) -> More:
