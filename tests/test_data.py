@@ -143,7 +143,7 @@ def test_an_epoch_of_whole_documents_has_each_of_their_targets_once(case, packin
     batches = batches_of(part, batch_size=1, seq_len=seq_len, packing=packing)
     found = []
     for step in range(batches.rows_per_epoch):
-        x, y, _, num_targets = batches[step]
+        x, y, _, num_targets, _ = batches[step]
         assert torch.equal(y == -100, x == part.pad_id) and num_targets == (y != -100).sum()
         assert torch.equal(y[y != -100], x[y != -100] + 1)
         found += y[y != -100].tolist()
