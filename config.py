@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import BeforeValidator
 
-from configuration import model_rules, objectives, recurrent, rules
+from configuration import model_rules, recurrent, rules
 from configuration.checked import CHECKED, flags
 from configuration.checks import (
     check_experts,
@@ -21,7 +21,7 @@ from configuration.checks import (
     require_positive,
     rotated_channels,
 )
-from configuration.objectives import DenoiseConfig, DiffusionConfig
+from configuration.objectives import FACTS, DenoiseConfig, DiffusionConfig, Facts
 from configuration.stacks import encoder_of, require_both_ways
 from configuration.storage import load, save_config
 from configuration.tree import build, diff, flat, get, override, replace, to_dict
@@ -29,11 +29,11 @@ from configuration.units import in_bfloat16, parse_bytes, parse_seconds
 
 __all__ = [
     "CHECKED", "AlibiConfig", "AttentionConfig", "AttnresConfig", "BigramConfig", "ClampedGluConfig", "Config",
-    "DataConfig", "DenoiseConfig", "DiffusionConfig", "EngramConfig", "HrmConfig", "HyperConfig", "LatentConfig", "LayerConfig", "LoopConfig",
-    "ModelConfig", "MoeConfig", "NgptConfig", "ProbeConfig", "RopeConfig", "SampleConfig", "SinusoidalConfig",
-    "T5Config", "TokenizerConfig", "TrainConfig", "diff", "flags", "flat", "from_dict", "get", "load_config",
-    "override", "parse_bytes", "parse_seconds", "replace", "require_both_ways", "rotated_channels", "save_config",
-    "to_dict",
+    "DataConfig", "DenoiseConfig", "DiffusionConfig", "EngramConfig", "FACTS", "HrmConfig", "HyperConfig",
+    "LatentConfig", "LayerConfig", "LoopConfig", "ModelConfig", "MoeConfig", "NgptConfig", "ProbeConfig", "RopeConfig",
+    "SampleConfig", "SinusoidalConfig", "T5Config", "TokenizerConfig", "TrainConfig", "diff", "flags", "flat",
+    "from_dict", "get", "load_config", "override", "parse_bytes", "parse_seconds", "replace", "require_both_ways",
+    "rotated_channels", "save_config", "to_dict",
 ]
 
 Mixer = Literal["attention", "cema", "deltanet", "gated_delta", "gdn2", "gla", "gru", "hgrn2", "kda", "latent", "lightning", "linear", "lstm", "mamba", "mamba2", "mamba3", "min_gru", "min_lstm", "mlstm", "none", "retnet", "rg_lru", "rwkv7", "short_conv", "slstm"]
@@ -595,7 +595,7 @@ class TrainConfig:
     """The objective, the optimisation, and what is logged and saved."""
 
     objective: ObjectiveKind = "next_token"  # what the model learns: the next token of the text, or masked tokens from all others, as many as chance masks (masked_diffusion, arXiv:2406.07524)
-    diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
+    diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)  # objective=masked_diffusion
     name: str | None = None  # the run's folder in models/; None = the preset's name (and --scale), with a number if it is taken
     steps: int = 2000  # optimizer steps, unless tokens or epochs is given. With --resume it can grow: the rest follows the schedule of the longer run
     tokens: int | None = None  # length of training in tokens in place of `steps`, to the nearest step
@@ -659,9 +659,9 @@ class TrainConfig:
     trackers: tuple[Tracker, ...] = ()  # write the log also to: tensorboard (in the run's folder), wandb (without a network: WANDB_MODE=offline)
 
     @property
-    def facts(self) -> objectives.Facts:
+    def facts(self) -> Facts:
         """What the objective is like."""
-        return objectives.FACTS[self.objective]
+        return FACTS[self.objective]
 
     @property
     def time_limit_seconds(self) -> float | None:
@@ -696,7 +696,7 @@ class SampleConfig:
     repetition_penalty: float = 1.0  # divides positive and multiplies negative logits of tokens already in the text. arXiv:1909.05858
     stop_at_eos: bool = True  # end a text at the end-of-text token
     seed: int = 0  # of the draws; each text has its own generator, so batching changes nothing
-    denoise: DenoiseConfig = field(default_factory=DenoiseConfig)
+    denoise: DenoiseConfig = field(default_factory=DenoiseConfig)  # of a run with objective=masked_diffusion
 
     def __post_init__(self):
         rules.check_sample(self)

@@ -57,9 +57,8 @@ def generate(
     Raises ValueError for a prompt that is empty or has ids outside the vocabulary, and for logits that are not finite.
     """
     new = [[] for _ in prompts]
-    texts, rows = begin_texts(model.cfg, prompts, cfg.seed), rows_at_a_time(model.cfg)
-    for first in range(0, len(texts), rows):
-        for row, token in _continue(model, texts[first : first + rows], cfg, eos_id, use_cache, num_ids):
+    for texts in in_batches(begin_texts(model.cfg, prompts, cfg.seed), model.cfg):
+        for row, token in continue_texts(model, texts, cfg, eos_id=eos_id, use_cache=use_cache, num_ids=num_ids):
             new[row].append(token)
             if on_token is not None:
                 on_token(row, token)
@@ -71,7 +70,8 @@ def stream(
     use_cache: bool = True, num_ids: int | None = None,
 ) -> Iterator[tuple[int, int]]:
     """`generate`, all prompts at once, one token at a time: yields (row, token id) for every unfinished row in turn."""
-    return _continue(model, begin_texts(model.cfg, prompts, cfg.seed), cfg, eos_id, use_cache, num_ids)
+    texts = begin_texts(model.cfg, prompts, cfg.seed)
+    return continue_texts(model, texts, cfg, eos_id=eos_id, use_cache=use_cache, num_ids=num_ids)
 
 
 def rows_at_a_time(cfg: ModelConfig) -> int:
@@ -79,9 +79,17 @@ def rows_at_a_time(cfg: ModelConfig) -> int:
     return max(1, TOKENS_AT_A_TIME // cfg.max_seq_len)
 
 
-def _continue(
-    model: Model, texts: list[Text], cfg: SampleConfig, eos_id: int, use_cache: bool, num_ids: int | None,
+def in_batches(texts: Sequence[Text], cfg: ModelConfig) -> Iterator[list[Text]]:
+    """The texts, `rows_at_a_time`."""
+    rows = rows_at_a_time(cfg)
+    return (list(texts[first : first + rows]) for first in range(0, len(texts), rows))
+
+
+def continue_texts(
+    model: Model, texts: list[Text], cfg: SampleConfig, *, eos_id: int, use_cache: bool = True,
+    num_ids: int | None = None,
 ) -> Iterator[tuple[int, int]]:
+    """`stream`, of texts that have begun."""
     cache = None
     with eval_mode(model):
         while texts:

@@ -134,7 +134,7 @@ def begin_texts(cfg: Config, objective: Objective, num_texts: int) -> None:
     if "tales" in cfg.data.name and cfg.train.graded_stories:
         new = max(new, 2 * context)
     length = max(1, context // 2) if new >= context else min(SHORT_PROMPT, context)
-    objective.begin_texts([[1] * length] * num_texts, replace(cfg.sample, max_new_tokens=new))
+    objective.rehearse([[1] * length] * num_texts, replace(cfg.sample, max_new_tokens=new))
 
 
 def groups(model: nn.Module) -> dict[int, str]:

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from config import SampleConfig, TrainConfig
+from config import FACTS, SampleConfig, TrainConfig
 from data import IGNORED, Batch
-from generation.sampling import rows_at_a_time, stream
+from generation.sampling import Text, begin_texts, continue_texts, in_batches
 from model import Hidden, Model
 from tools import LoggingModule, log_io
 
@@ -35,7 +35,6 @@ class Objective(LoggingModule):
     """
 
     own: str
-    whole_rows = False  # whether the model reads the tokens of a row and the one after the last
 
     def __init__(self, model: Model):
         super().__init__()
@@ -53,9 +52,15 @@ class Objective(LoggingModule):
         self, prompts: Sequence[Sequence[int]], cfg: SampleConfig, *, eos_id: int, num_ids: int | None = None,
     ) -> Iterator[tuple[int, int]]:
         """Continue prompts: yields (row, token) for every unfinished row in turn. See generation.sampling.stream."""
-        return stream(self.model, prompts, cfg, eos_id=eos_id, num_ids=num_ids)
+        return self.continue_texts(begin_texts(self.model.cfg, prompts, cfg.seed), cfg, eos_id=eos_id, num_ids=num_ids)
 
-    def begin_texts(self, prompts: Sequence[Sequence[int]], cfg: SampleConfig) -> None:
+    def continue_texts(
+        self, texts: list[Text], cfg: SampleConfig, *, eos_id: int, num_ids: int | None = None,
+    ) -> Iterator[tuple[int, int]]:
+        """`stream`, of texts that have begun."""
+        return continue_texts(self.model, texts, cfg, eos_id=eos_id, num_ids=num_ids)
+
+    def rehearse(self, prompts: Sequence[Sequence[int]], cfg: SampleConfig) -> None:
         """Continue prompts as far as the memory that it takes depends on, which is two tokens of each."""
         tokens = self.stream(prompts, cfg, eos_id=-1)
         for _ in range(min(2, cfg.max_new_tokens) * len(prompts)):
@@ -69,16 +74,16 @@ class Objective(LoggingModule):
     @property
     def row_len(self) -> int:
         """The most tokens in a row of a batch."""
-        return self.model.cfg.max_seq_len - self.whole_rows
+        return self.model.cfg.max_seq_len - FACTS[self.own].whole_rows
 
     def generate(
         self, prompts: Sequence[Sequence[int]], cfg: SampleConfig, *, eos_id: int, num_ids: int | None = None,
     ) -> list[list[int]]:
         """The new tokens of each prompt, in batches that take less memory than a training step."""
-        new, size = [[] for _ in prompts], rows_at_a_time(self.model.cfg)
-        for first in range(0, len(prompts), size):
-            for row, token in self.stream(prompts[first : first + size], cfg, eos_id=eos_id, num_ids=num_ids):
-                new[first + row].append(token)
+        new = [[] for _ in prompts]
+        for texts in in_batches(begin_texts(self.model.cfg, prompts, cfg.seed), self.model.cfg):
+            for row, token in self.continue_texts(texts, cfg, eos_id=eos_id, num_ids=num_ids):
+                new[row].append(token)
         return new
 
 

@@ -1,13 +1,14 @@
 """Texts from a canvas of masks: the tokens after a prompt are all masked, and replaced in some order."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from itertools import takewhile
 
 import torch
 from torch import Tensor
 
 from config import SampleConfig
-from generation.sampling import Text, begin_texts, check_finite, distribution, ended, eval_mode, padded
+from generation.sampling import Text, check_finite, distribution, ended, eval_mode, padded
 from model import Model
 
 
@@ -50,10 +51,10 @@ class Canvas:
 
 
 def denoise(
-    model: Model, prompts: Sequence[Sequence[int]], cfg: SampleConfig, *, mask_id: int, shift: int, eos_id: int,
+    model: Model, texts: list[Text], cfg: SampleConfig, *, mask_id: int, shift: int, eos_id: int,
     num_ids: int | None = None,
 ) -> Iterator[tuple[int, int]]:
-    """Continue prompts as a masked diffusion model does; yields (row, token) for every unfinished row in turn.
+    """Continue texts as a masked diffusion model does; yields (row, token) for every unfinished row in turn.
 
     All tokens up to max_new_tokens, or as many as fit into the context, are masked; block after block of
     cfg.denoise.block_len of them is filled in (Nie et al. 2025, arXiv:2502.09992). A step predicts the masked tokens,
@@ -61,17 +62,14 @@ def denoise(
     arXiv:2202.04200), one (`first_hitting`: Zheng et al. 2024, arXiv:2409.02908), or each with the probability that it
     is unmasked by then (`ancestral`: Sahoo et al. 2024, arXiv:2406.07524). A text that fills the context continues from
     its last half. Each has its own generator; draws are made in float64.
-    Raises ValueError as generation.sampling.generate does.
+    Raises ValueError for logits that are not finite.
     """
-    texts = begin_texts(model.cfg, prompts, cfg.seed)
     with eval_mode(model):
         while texts:
             for text, new in zip(texts, _filled(model, texts, cfg, mask_id, shift, num_ids), strict=True):
-                for token in new:
-                    if not ended(text.new, cfg, eos_id):
-                        text.tokens.append(token)
-                        yield text.row, token
-                text.slide()
+                for token in takewhile(lambda _, text=text: not ended(text.new, cfg, eos_id), new):
+                    text.tokens.append(token)
+                    yield text.row, token
             texts = [text for text in texts if not ended(text.new, cfg, eos_id)]
 
 

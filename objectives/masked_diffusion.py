@@ -8,7 +8,7 @@ from torch import Tensor
 
 from config import SampleConfig, TrainConfig
 from data import IGNORED, Batch
-from generation.sampling import distribution
+from generation.sampling import Text, distribution
 from model import Hidden, Model
 from objectives.base import Losses, Predictor, Scores
 from objectives.denoising import denoise, logits_of
@@ -21,18 +21,16 @@ class Row(NamedTuple):
 
     tokens: Tensor  # (b, t)
     is_target: Tensor  # (b, t) bool
-    positions: Tensor  # (t,), or (b, t) if a row has padding
+    positions: Tensor  # (b, t)
     keys: Tensor  # (b,)
 
     @classmethod
-    def of(cls, batch: Batch, *, is_padded: bool) -> "Row":
+    def of(cls, batch: Batch) -> "Row":
         """Shape: x and y (b, t - 1) -> rows of t tokens."""
         is_target = torch.nn.functional.pad(batch.y != IGNORED, (1, 0))
         tokens = torch.cat([batch.x[:, :1], batch.y.clamp(min=0)], dim=1)
         places = torch.arange(tokens.shape[1], device=tokens.device)
-        if is_padded:
-            is_there = is_target | (places == 0)
-            places = places.where(is_there, -1)
+        places = places.where(is_target | (places == 0), -1)
         keys = keys_of_text(tokens) if batch.keys is None else batch.keys
         return cls(tokens, is_target, places, keys)
 
@@ -48,16 +46,16 @@ class MaskedDiffusion(Predictor):
     A batch has the rows of next-token training; the model reads their tokens and the one after the last, t in all.
     """
 
-    own, whole_rows = "masked_diffusion", True
+    own = "masked_diffusion"
 
     def __init__(
         self, model: Model, *, weighted: bool = False, shift: bool = False, min_share: float = 1e-3,
-        by_orders: bool = False, num_draws: int = 8, is_padded: bool = True, **options,
+        by_orders: bool = False, num_draws: int = 8, **options,
     ):
         super().__init__(model, **options)
         self.weighted, self.shift, self.min_share = weighted, shift, min_share
         self.draws, self.num_draws = orders if by_orders else masks, num_draws
-        self.is_padded, self.mask_id = is_padded, model.cfg.vocab_size - 1
+        self.mask_id = model.cfg.vocab_size - 1
 
     @classmethod
     def from_config(cls, model: Model, cfg: TrainConfig) -> "MaskedDiffusion":
@@ -68,7 +66,7 @@ class MaskedDiffusion(Predictor):
 
     @log_io
     def forward(self, batch: Batch) -> Losses:
-        row = Row.of(batch, is_padded=self.is_padded)
+        row = Row.of(batch)
         share = self.min_share + (1 - self.min_share) * spread(row.keys)  # (b,)
         is_masked = (uniform(row.keys, row.tokens.shape[1:]) < share.unsqueeze(-1)) & row.is_target
         weight = 1 / share if self.weighted else torch.full_like(share, 2)
@@ -92,7 +90,7 @@ class MaskedDiffusion(Predictor):
 
         The draws follow from the row's tokens alone. See `masks` and `orders`.
         """
-        row, total = Row.of(batch._replace(keys=None), is_padded=self.is_padded), None
+        row, total = Row.of(batch._replace(keys=None)), None
         for is_masked, weight in self.draws(row, self.num_draws):
             found = self.scores(*self.read(row, is_masked), top_k)
             weight = weight[:, 1:].float() / self.num_draws
@@ -100,14 +98,13 @@ class MaskedDiffusion(Predictor):
             total = one if total is None else tuple(map(torch.add, total, one))
         return Scores(*total)
 
-    def stream(
-        self, prompts: Sequence[Sequence[int]], cfg: SampleConfig, *, eos_id: int, num_ids: int | None = None,
+    def continue_texts(
+        self, texts: list[Text], cfg: SampleConfig, *, eos_id: int, num_ids: int | None = None,
     ) -> Iterator[tuple[int, int]]:
-        return denoise(self.model, prompts, cfg, mask_id=self.mask_id, shift=int(self.shift), eos_id=eos_id,
+        return denoise(self.model, texts, cfg, mask_id=self.mask_id, shift=int(self.shift), eos_id=eos_id,
                        num_ids=num_ids)
 
-
-    def begin_texts(self, prompts: Sequence[Sequence[int]], cfg: SampleConfig) -> None:
+    def rehearse(self, prompts: Sequence[Sequence[int]], cfg: SampleConfig) -> None:
         t = min(self.model.cfg.max_seq_len, max(map(len, prompts)) + cfg.max_new_tokens)
         logits = logits_of(self.model, torch.zeros(len(prompts), t, dtype=torch.int64), torch.arange(t))
         distribution(logits[0], cfg, [[0]] * t)

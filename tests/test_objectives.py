@@ -275,6 +275,16 @@ def test_a_canvas_is_filled_and_the_mask_is_never_a_token(order, flags):
     assert objective.generate(prompts[:1], sample_config(order, **flags), eos_id=2, num_ids=30) == texts[:1]
 
 
+@pytest.mark.parametrize("make", [lambda: NextToken(small_model()), lambda: MaskedDiffusion(both_ways())],
+                         ids=["next token", "masked diffusion"])
+def test_batches_change_no_text_and_repeat_none(make, monkeypatch):
+    objective, cfg = make(), sample_config("confidence")
+    together = objective.generate([[1]] * 5, cfg, eos_id=-1)
+    monkeypatch.setattr("generation.sampling.rows_at_a_time", lambda cfg: 2)
+    assert objective.generate([[1]] * 5, cfg, eos_id=-1) == together
+    assert len(set(map(tuple, together))) == 5
+
+
 def test_texts_outgrow_the_context_and_end_at_the_end():
     objective = MaskedDiffusion(both_ways())
     cfg = override(sample_config("confidence", block_len=4), {"max_new_tokens": 40, "stop_at_eos": True})
