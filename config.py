@@ -714,8 +714,8 @@ class Config:
 
     @property
     def row_len(self) -> int:
-        """The tokens of a row of a batch, which the model sees with the one after them if the objective says so."""
-        return self.model.max_seq_len - self.train.facts.whole_rows
+        """The tokens of a row of a batch; the model reads as many more as the objective says."""
+        return self.model.max_seq_len - self.train.facts.room
 
 
 from_dict = partial(build, Config)  # a configuration from nested values; missing flags take their defaults

@@ -72,7 +72,10 @@ def continue_prompts(objective: Objective | Model, tokenizer: Tokenizer, cfg: Sa
 
 @dataclass(frozen=True)
 class Score:
-    """How well a text is predicted. The end-of-text token counts, the begin-of-text token does not."""
+    """How well a text is predicted, or the part of it that the objective predicts.
+
+    The end-of-text token counts, the begin-of-text token does not.
+    """
 
     loss: float  # nats per token
     bits_per_byte: float  # of UTF-8
@@ -123,15 +126,17 @@ def score(
     seq_len = min(objective.row_len, encoded.num_tokens - 1)
     num_windows = -(-(encoded.num_tokens - 1) // seq_len)
     device = next(objective.model.parameters()).device
-    nats, count, hits = 0.0, 0, dict.fromkeys(top_k, 0)
+    byte_lengths = torch.from_numpy(tokenizer.byte_lengths)
+    nats, count, num_bytes, hits = 0.0, 0, 0, dict.fromkeys(top_k, 0)
     with eval_mode(objective.model):
         for batch in eval_batches(encoded, min(batch_size, num_windows), seq_len, packing):
             scores = objective.score(batch.to(device), top_k=max(top_k))
-            count += batch.num_targets
+            counted = scores.counted.cpu()
+            count += int(counted.sum())
+            num_bytes += int(byte_lengths[batch.y[counted]].sum())
             nats += scores.nats.double().sum().item()
             for k in top_k:
                 hits[k] += scores.right[..., :k][..., -1].double().sum().item()
-    num_bytes = sum(len(document.encode()) for document in documents)
     return Score(loss=nats / count, bits_per_byte=nats / math.log(2) / num_bytes, num_tokens=count,
                  num_bytes=num_bytes, accuracy={k: n / count for k, n in hits.items()})
 

@@ -6,34 +6,40 @@ from typing import Literal, NamedTuple
 from configuration.checked import flags
 from configuration.checks import require_between, require_positive
 
-Likelihood = Literal["exact", "bound", "none"]  # what bits per byte are: of the text, at least those of it, or not of it
+Likelihood = Literal["exact", "bound", "none"]  # what losses are: -log p, at least as much, or not that of any text
 Weighting = Literal["none", "bound"]
 Estimate = Literal["masks", "orders"]
 Unmasking = Literal["confidence", "first_hitting", "ancestral"]
-
-
-SIGNS = {"exact": "", "bound": "≤ ", "none": ""}  # before bits per byte
 
 
 class Facts(NamedTuple):
     """What the rest of the project must know of an objective."""
 
     causal: bool = True  # False: every position of the model sees all others
+    looks_ahead: bool = False  # a position sees some or all later ones
     likelihood: Likelihood = "exact"
+    of: str = ""  # the part of a text whose losses they are; "" = all of it
     num_ids: int = 0  # ids it needs beside the tokenizer's; they are the last ones of the vocabulary
-    whole_rows: bool = False  # the row that the model reads is the text of a row and the token after it
+    room: int = 0  # tokens that the model reads beside those of a row: the one after them, or ids of its own
+    one_text: bool = False  # it takes the tokens of a row as one text
     denoises: bool = False  # texts come from a canvas of masks, by sample.denoise
 
     @property
+    def meaning(self) -> str:
+        """What its losses are, if not those of the whole text; else ""."""
+        return ", ".join(["an upper bound"] * (self.likelihood == "bound") + [f"of {self.of}"] * bool(self.of))
+
+    @property
     def sign(self) -> str:
-        """What stands before bits per byte."""
-        return SIGNS[self.likelihood]
+        """What stands before bits per byte: ≤ if they are a bound, ≠ if they are not those of the text."""
+        return "≤ " if self.likelihood == "bound" else "≠ " if self.of else ""
 
 
 # word of train.objective -> what it is like
 FACTS = {
     "next_token": Facts(),
-    "masked_diffusion": Facts(causal=False, likelihood="bound", num_ids=1, whole_rows=True, denoises=True),
+    "masked_diffusion": Facts(causal=False, looks_ahead=True, likelihood="bound", num_ids=1, room=1, one_text=True,
+                              denoises=True),
 }
 
 

@@ -196,15 +196,16 @@ def check_run(cfg: Any) -> None:
 def check_objective(cfg: Any) -> None:
     """Raise ValueError if the model or the rows are not what train.objective needs."""
     facts, name = cfg.train.facts, f"train.objective={cfg.train.objective}"
-    if not facts.causal:
+    if facts.looks_ahead:
         require_both_ways(cfg.model, name)
-    if facts.whole_rows and cfg.data.packing == "documents":
+    if facts.one_text and cfg.data.packing == "documents":
         raise ValueError(f"{name} reads the tokens of a row as one text: use data.packing=stream or pad")
-    if facts.whole_rows and cfg.data.is_probe:
+    if facts.one_text and cfg.data.is_probe:
         raise ValueError(f"{name} predicts the tokens of a row, and data.name={cfg.data.name[0]} asks for answers: use "
                          "another objective or text")
-    if facts.whole_rows and cfg.model.max_seq_len < 2:
-        raise ValueError(f"{name} reads rows of two tokens at least: model.max_seq_len={cfg.model.max_seq_len}")
+    if cfg.row_len < 1:
+        raise ValueError(f"{name} reads rows of {facts.room + 1} tokens at least: "
+                         f"model.max_seq_len={cfg.model.max_seq_len}")
     if not facts.denoises:
         check_ignored(cfg, SAMPLE_OF_OBJECTIVE, {})
 

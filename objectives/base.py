@@ -26,6 +26,7 @@ class Scores(NamedTuple):
 
     nats: Tensor  # (b, t) float32; 0 at a position without a target
     right: Tensor  # (b, t, k) float32, whether the target is the likeliest token, among the two likeliest, ...
+    counted: Tensor  # (b, t) bool, the targets that these are of: all, or those that the objective predicts
 
 
 class Objective(LoggingModule):
@@ -74,7 +75,7 @@ class Objective(LoggingModule):
     @property
     def row_len(self) -> int:
         """The most tokens in a row of a batch."""
-        return self.model.cfg.max_seq_len - FACTS[self.own].whole_rows
+        return self.model.cfg.max_seq_len - FACTS[self.own].room
 
     def generate(
         self, prompts: Sequence[Sequence[int]], cfg: SampleConfig, *, eos_id: int, num_ids: int | None = None,
@@ -168,15 +169,15 @@ class Predictor(Objective):
         """How well targets (b, t) are predicted."""
         pairs = [score_logits(self.predict(part), wanted, top_k)
                  for part, wanted in hidden.chunks(targets, self.loss_chunk)]
-        return Scores(*(torch.cat(each, dim=1) for each in zip(*pairs, strict=True)))
+        return Scores(*(torch.cat(each, dim=1) for each in zip(*pairs, strict=True)), targets != IGNORED)
 
 
-def score_logits(logits: Tensor, targets: Tensor, top_k: int) -> Scores:
-    """Shape: logits (b, t, v), targets (b, t)."""
+def score_logits(logits: Tensor, targets: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
+    """The nats of each target, and whether it is among the likeliest. Shape: (b, t, v), (b, t) -> (b, t), (b, t, k)."""
     nats = nn.functional.cross_entropy(
         logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="none")  # (b*t,)
     hits = likeliest(logits, top_k) == targets.unsqueeze(-1)
-    return Scores(nats.view_as(targets), hits.cumsum(-1).clamp(max=1).float())
+    return nats.view_as(targets), hits.cumsum(-1).clamp(max=1).float()
 
 
 def likeliest(logits: Tensor, k: int) -> Tensor:

@@ -1,7 +1,6 @@
 """Predict masked tokens from all others: diffusion whose noise replaces tokens by a mask."""
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,27 +11,9 @@ from generation.sampling import Text, distribution
 from model import Hidden, Model
 from objectives.base import Losses, Predictor, Scores
 from objectives.denoising import denoise, logits_of
-from objectives.noise import keys_of_text, ranks, uniform
+from objectives.noise import ranks, uniform
+from objectives.rows import Row
 from tools import log_io
-
-
-class Row(NamedTuple):
-    """The text of whole rows: the first token is always visible, and positions after the last are negative."""
-
-    tokens: Tensor  # (b, t)
-    is_target: Tensor  # (b, t) bool
-    positions: Tensor  # (b, t)
-    keys: Tensor  # (b,)
-
-    @classmethod
-    def of(cls, batch: Batch) -> "Row":
-        """Shape: x and y (b, t - 1) -> rows of t tokens."""
-        is_target = torch.nn.functional.pad(batch.y != IGNORED, (1, 0))
-        tokens = torch.cat([batch.x[:, :1], batch.y.clamp(min=0)], dim=1)
-        places = torch.arange(tokens.shape[1], device=tokens.device)
-        places = places.where(is_target | (places == 0), -1)
-        keys = keys_of_text(tokens) if batch.keys is None else batch.keys
-        return cls(tokens, is_target, places, keys)
 
 
 class MaskedDiffusion(Predictor):
@@ -96,7 +77,7 @@ class MaskedDiffusion(Predictor):
             weight = weight[:, 1:].float() / self.num_draws
             one = found.nats * weight, found.right * weight.unsqueeze(-1)
             total = one if total is None else tuple(map(torch.add, total, one))
-        return Scores(*total)
+        return Scores(*total, row.is_target[:, 1:])
 
     def continue_texts(
         self, texts: list[Text], cfg: SampleConfig, *, eos_id: int, num_ids: int | None = None,

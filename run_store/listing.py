@@ -19,7 +19,6 @@ from typing_extensions import TypedDict
 
 from config import Config, ModelConfig, build, from_dict
 from configuration.migrations import migrated
-from configuration.objectives import SIGNS
 from configuration.reading import Count, check_as, decoded, open_file, parse_json, read_json
 from run_store.facts import read_data
 from run_store.lock import is_being_trained
@@ -68,12 +67,7 @@ class RunSummary:
     last: float | None
     num_bytes: int  # of its files
     problem: str | None = None  # why it is broken
-    likelihood: str = "exact"  # whether bits per byte are exact, or a bound
-
-    @property
-    def sign(self) -> str:
-        """What stands before bits per byte."""
-        return SIGNS[self.likelihood]
+    sign: str = ""  # what stands before bits per byte, see configuration/objectives.py
 
 
 def is_run(path: Path) -> bool:
@@ -127,7 +121,7 @@ def summarize_run(path: Path) -> RunSummary:
         steps=None if imported or config is None else config.train.steps, tokens=log.get("tokens"),
         step=max([log.get("step", 0), *map(step_of, checkpoints[-1:])]), best=log.get("best"), last=log.get("last"),
         num_bytes=num_bytes(path), problem="; ".join(problems) or None,
-        likelihood="exact" if config is None else config.train.facts.likelihood)
+        sign="" if config is None else config.train.facts.sign)
 
 
 def try_read(problems: list[str], read: Callable[[Path], Any], path: Path) -> Any:

@@ -23,6 +23,7 @@ from modules.mixers.recurrent import Recurrent
 from modules.mlps import MLPS
 from modules.mlps.dense import MLP
 from modules.mlps.moe import MoE
+from modules.rewind import mark, rewind
 from objective import make_objective
 from optim import GROUPS, make_optimizer, parameter_groups, roles
 from presets import PRESETS, load_preset, tiny
@@ -312,11 +313,17 @@ def test_one_token_at_a_time_equals_one_pass(flags):
 
 
 @each_variant
-def test_pieces_of_any_length_equal_one_pass(flags):
+def test_pieces_of_any_length_equal_one_pass_also_after_others_are_taken_back(flags):
     model, tokens = small_model(**flags), small_tokens()
     cache = model.make_cache(13)
     with torch.no_grad():
-        pieces = [model(piece, cache=cache) for piece in tokens.split([4, 3, 1, 5], dim=1)]
+        pieces = []
+        for piece in tokens.split([4, 3, 1, 5], dim=1):
+            before = mark(cache)
+            for taken_back in (piece.flip(1), piece[:, :1]):
+                model(taken_back, cache=cache)
+                rewind(before)
+            pieces.append(model(piece, cache=cache))
         assert_close(torch.cat(pieces, dim=1), model(tokens), "same")
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from corpora.probe_rows import ProbeRows
 from corpora.shards import TokenFile
-from data import IGNORED, Batch, eval_batches
+from data import Batch, eval_batches
 from generation.sampling import eval_mode
 from objective import Objective
 from tokenizer import Tokenizer
@@ -36,7 +36,8 @@ def evaluate(
     In rows of `seq_len` tokens; None = as in training.
 
     Predicts every token once, except the first of each document (packing pad or documents) or of the part (stream).
-    That is the begin-of-text token, which stands for no bytes, so all bytes of the text count.
+    That is the begin-of-text token, which stands for no bytes, so all bytes of the text count; of an objective that
+    predicts a part of the tokens, the bytes of these.
     Changes neither the training data's order nor the random state.
     """
     byte_lengths = torch.from_numpy(tokenizer.byte_lengths)
@@ -44,20 +45,23 @@ def evaluate(
     with eval_mode(objective):
         length = seq_len or objective.row_len
         for batch in eval_batches(part, batch_size, length, packing, max_tokens=max_tokens):
-            is_target = batch.y != IGNORED
-            num_bytes = torch.where(is_target, byte_lengths[batch.y.clamp(min=0)], 0)
-            rows = torch.stack([*score_batch(objective, batch.to(device)), is_target.sum(-1), num_bytes.sum(-1)])
-            found.append(rows[:, is_target.any(-1)].numpy())  # the last batch may have empty rows
+            nats, right, counted = score_batch(objective, batch.to(device))
+            num_bytes = torch.where(counted, byte_lengths[batch.y.clamp(min=0)], 0)
+            rows = torch.stack([nats, right, counted.sum(-1), num_bytes.sum(-1)])
+            found.append(rows[:, counted.any(-1)].numpy())  # the last batch may have empty rows
     nats, right, targets, num_bytes = np.concatenate(found, axis=-1)
     loss, loss_error = ratio(nats, targets)
     bits, bits_error = ratio(nats / math.log(2), num_bytes)
     return Evaluation(loss, bits, ratio(right, targets)[0], loss_error, bits_error)
 
 
-def score_batch(objective: Objective, batch: Batch) -> tuple[Tensor, Tensor]:
-    """The sum of nats over the targets of each row, and how many were the likeliest token. Shape: twice (b,)."""
+def score_batch(objective: Objective, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    """The nats of the targets of each row, how many were the likeliest token, and which count.
+
+    Shape: -> (b,), (b,), (b, t), on the CPU.
+    """
     scores = objective.score(batch)
-    return scores.nats.cpu().double().sum(-1), scores.right[..., 0].cpu().double().sum(-1)
+    return scores.nats.cpu().double().sum(-1), scores.right[..., 0].cpu().double().sum(-1), scores.counted.cpu()
 
 
 def ratio(above: np.ndarray, below: np.ndarray) -> tuple[float, float | None]:

@@ -180,10 +180,10 @@ def draw_loss(runs: list[Run]) -> Figure:
     for run in runs:
         log, bits = run.log(), run.data["val_tokens_per_byte"] / math.log(2)
         seen = log.dropna(subset="val_loss")
-        is_exact = run.config.train.facts.likelihood == "exact"
-        name = f"{run.name}, validation" + ", an upper bound" * (not is_exact)
+        meaning = run.config.train.facts.meaning
+        name = f"{run.name}, validation" + f", {meaning}" * bool(meaning)
         (line,) = axes.plot(seen.tokens, seen.bits_per_byte, "o-", markersize=3, label=name)
-        if is_exact:  # else the loss of training is another one
+        if not meaning:  # else the loss of training is another one
             axes.plot(log.tokens, log.train_loss * bits, color=line.get_color(), alpha=0.35,
                       label=f"{run.name}, training")
     floors = {run.data["floor_bits_per_byte"] for run in runs} - {None}

@@ -111,7 +111,7 @@ def _draw(
     shown = place >= (place.min() if start is None else start)
     mean, *ends = (smoothed(frame.loc[there, column], smooth)[shown] for frame in frames)
     name = line.name if len(line.members) == 1 else f"{line.name} ({len(line.members)} seeds)"
-    name += " (upper bound)" * (line.likelihood == "bound" and column in BOUNDED)
+    name += f" ({line.facts.meaning})" * bool(line.facts.meaning and column in BOUNDED)
     axes.plot(place[shown], mean, color=color, linestyle=linestyle, linewidth=1.8, label=label(name),
               marker="o" if len(mean) <= FEW else None, markersize=3.5)
     if ends:

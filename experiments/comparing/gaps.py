@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass, replace
+from dataclasses import astuple, dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -47,16 +47,12 @@ class Gap:
     is_sure: bool | None  # None = unknown
     saved: Saved | None  # None = never reached, or tokens are unknown
     tests: int = 1  # number that p is corrected for
-    bounded: tuple[str, ...] = ()  # those of the two whose loss is an upper bound
+    meanings: Mapping[str, str] = field(default_factory=dict)  # those of the two whose loss is not that of the text
 
     def __str__(self) -> str:
-        """A sentence, and another one if one of the losses or both are bounds."""
-        if not self.bounded:
-            return self._compared()
-        both = len(self.bounded) == 2
-        meant = ("Both losses are upper bounds, and so the gap is one of bounds." if both else
-                 f"The loss of {self.bounded[0]} is an upper bound: the model may be better than that.")
-        return f"{self._compared()} {meant}"
+        """A sentence, and another one for each loss that is a bound, or of a part of the text."""
+        meant = (f"The loss of {name} is {meaning}." for name, meaning in self.meanings.items())
+        return " ".join([self._compared(), *meant])
 
     def _compared(self) -> str:
         mean, low, high, p = self.difference
@@ -117,7 +113,7 @@ def _gap(line: Line, base: Line, measured: Mapping[CurveSource, Measures], text:
         how = "which may be noise: one seed says nothing of another, and no text was measured on that is long enough"
     better, other = sides if difference.mean < 0 else (base, line)
     return Gap(line.name, base.name, difference, unit, how, is_sure, column and tokens_saved(better, other, column),
-               bounded=tuple(side.name for side in sides if side.likelihood == "bound"))
+               meanings={side.name: side.facts.meaning for side in sides if side.facts.meaning})
 
 
 def _common(line: Line, base: Line) -> str | None:

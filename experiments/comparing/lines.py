@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from config import flat
-from configuration.objectives import SIGNS
+from config import FACTS, flat
+from configuration.objectives import Facts
 from experiments.comparing.sources import CurveSource
 from runs import Run
 
@@ -46,15 +46,10 @@ class Line:
     high: pd.DataFrame | None
 
     @property
-    def likelihood(self) -> str:
-        """What its bits per byte are, the same for all members; other people's logs count as exact."""
+    def facts(self) -> Facts:
+        """What its losses are, the same for all members; other people's logs count as exact."""
         run = self.members[0].run
-        return "exact" if run is None else run.config.train.facts.likelihood
-
-    @property
-    def sign(self) -> str:
-        """What stands before its losses."""
-        return SIGNS[self.likelihood]
+        return FACTS["next_token"] if run is None else run.config.train.facts
 
     def has(self, column: str) -> bool:
         return column in self.table and bool(self.table[column].notna().any())
@@ -103,7 +98,7 @@ def curve(source: CurveSource) -> pd.DataFrame:
     more, data = {}, source.run.data
     if "tokens" in table and data["train_tokens"] is not None:
         more["bytes"] = table["tokens"] * (data["train_bytes"] / data["train_tokens"])
-    is_exact = source.run.config.train.facts.likelihood == "exact"  # else the loss of training is another one
+    is_exact = not source.run.config.train.facts.meaning  # else the loss of training is another one
     if is_exact and "train_loss" in table and data["val_tokens_per_byte"] is not None:
         more["train_bits_per_byte"] = table["train_loss"] * data["val_tokens_per_byte"] / math.log(2)
     if "bits_per_byte" in table and data["floor_bits_per_byte"] is not None:

@@ -14,7 +14,7 @@ from config import ModelConfig
 from corpora.corpus import load_corpus
 from corpora.files import digest, text_blocks
 from corpora.shards import prepare
-from data import IGNORED, eval_batches
+from data import eval_batches
 from experiments.common.caches import cached
 from experiments.comparing.lines import Line, members, try_each
 from experiments.comparing.sources import CurveSource
@@ -146,8 +146,11 @@ def _up_to(documents: Iterable[str], max_bytes: int) -> tuple[str, ...]:
 def measure(run: Run, text: HeldOut, *, checkpoint: str = "best", device: str = "auto") -> Measures:
     """Measure a checkpoint on the text, in rows as in the run's own evaluations; results are kept in its folder.
 
-    Raises ValueError if there is no such checkpoint, or if the tokenizer cannot encode the text.
+    Raises ValueError if there is no such checkpoint, if the tokenizer cannot encode the text, or if the objective
+    predicts a part of the text only.
     """
+    if of := run.config.train.facts.of:
+        raise ValueError(f"train.objective={run.config.train.objective} predicts {of}")
     saved = run.checkpoint(checkpoint)
     key = digest(saved.fingerprint, digest(*text.documents), BLOCK_BYTES, TOP)
 
@@ -177,7 +180,8 @@ def predict(objective: Objective | Model, tokenizer: Tokenizer, text: HeldOut, *
                        for tokens in (encoded.tokens, blocks))
     device, found = next(objective.model.parameters()).device, []
     for batch, place in zip(batches, places, strict=True):
-        scores, counts = objective.score(batch.to(device), top_k=max(TOP)), place.y != IGNORED
+        scores = objective.score(batch.to(device), top_k=max(TOP))
+        counts = scores.counted.cpu()
         found.append((place.y[counts], scores.nats.cpu()[counts], scores.right.cpu()[counts]))
     where, nats, right = map(torch.cat, zip(*found, strict=True))
     return {"num_tokens": len(nats), "accuracy": {str(k): right[:, :k][:, -1].double().mean().item() for k in TOP},

@@ -111,7 +111,7 @@ def line_table(runs: pd.DataFrame, lines: Sequence[Line]) -> pd.DataFrame:
     for line in lines:
         mine = runs[runs["line"] == line.name]
         seeds = {"seeds": str(len(mine))} if len(runs) > len(lines) else {}
-        signs = {name: line.sign for name in LOSSES}
+        signs = {name: line.facts.sign for name in LOSSES}
         rows[line.name] = seeds | {HEADINGS[name][0]: signs.get(name, "") + cell(mine[name]) for name in kept}
     return pd.DataFrame.from_dict(rows, orient="index")
 

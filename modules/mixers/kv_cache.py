@@ -93,6 +93,7 @@ class WindowCache(KVCache):
         k, v, positions = joined(self.at(slice(start, self.length)), (k, v, positions))
         self.length = min(self.reach, k.shape[2])
         last = slice(k.shape[2] - self.length, None)
+        self.allocate(k, v, positions)  # what is held may be returned to, see modules/rewind.py
         self.write(slice(self.length), k[:, :, last], v[:, :, last], positions[..., last])
         return k, v, positions
 

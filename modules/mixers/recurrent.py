@@ -46,7 +46,7 @@ def held(cache: State | None, name: str) -> Tensor | None:
 def hold(cache: State | None, **parts: Tensor) -> None:
     """Keep the state after these tokens, if there is a cache."""
     if cache is not None:
-        cache.held |= {name: x.clone() for name, x in parts.items()}  # a view would keep the states of all tokens
+        cache.held = cache.held | {name: x.clone() for name, x in parts.items()}  # a view would keep the states of all
 
 
 def runs_of(context: Context) -> Tensor | None:
