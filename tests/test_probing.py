@@ -180,6 +180,15 @@ def test_seeds_that_do_not_sweep_train_at_the_best_rate_alone(logs):
     assert (found.rate, found.missing, found.accuracy[1].mean) == (3e-3, 1, 0.5)
 
 
+def test_a_rate_that_is_added_later_wins_by_the_seeds_that_sweep(logs):
+    (cell,) = planned(seeds=3, sweep_seeds=1)
+    for seed in range(3):
+        logs(cell, 1e-3, seed, 0.5)
+    logs(cell, 3e-3, 0, 0.9)
+    found = probing.outcome(cell, {})
+    assert (found.rate, found.missing, found.runs) == (3e-3, 2, (cell.runs[3e-3, 0].train.name,))
+
+
 def test_pictures_are_drawn_of_what_is_there(logs):
     first, second = planned(tasks=("parity", "s3"))
     for seed in (0, 1):

@@ -18,7 +18,7 @@ from modules.scans import (
     low_rank_rule,
     selective_scan,
 )
-from modules.scans.diagonal import _levels, _loop
+from modules.scans.diagonal import _scan
 
 B, H, N, P = 2, 4, 5, 3
 LENGTHS = (1, 2, 31, 32, 33, 75)
@@ -245,7 +245,11 @@ def test_products_of_states_count_as_operations():
 
 def test_chunks_of_a_diagonal_scan_equal_its_loop():
     _, _, (a, b), h = made("diagonal", 75, 1.0)
-    torch.testing.assert_close(_levels(a, b, h), _loop(a, b, h))
+    for way, order in ((iter, range(75)), (reversed, reversed(range(75)))):
+        state, expected = h, torch.empty_like(b)
+        for t in order:
+            state = expected[:, t] = a[:, t] * state + b[:, t]
+        torch.testing.assert_close(_scan(a, b, h, way), expected)
 
 
 def test_padding_changes_no_state():

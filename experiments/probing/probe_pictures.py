@@ -14,6 +14,7 @@ from experiments.probing.probing import CellOutcome
 COLOURS = "YlGnBu"
 DARK = 0.6  # accuracy from which text on it is white
 INCHES = 1.55, 0.72  # of a square of the map
+INCHES_OF_A_LETTER = 0.08  # below it
 COLUMNS = 3  # of curves
 MARKS = "osD^vP*X"
 
@@ -36,7 +37,9 @@ def draw_heat_map(outcomes: Sequence[CellOutcome], title: str) -> Figure:
     """Accuracy at the length of the training, of each mixer on each task, with half its interval."""
     mixers, tasks, found = grid(outcomes)
     values = np.array([[found[m, t].accuracy[1].mean if (m, t) in found else math.nan for t in tasks] for m in mixers])
-    figure = Figure(figsize=(2.6 + INCHES[0] * len(tasks), 1.5 + INCHES[1] * len(mixers)), layout="constrained")
+    longest = max(len(word) for task in tasks for word in task.split())
+    width, height = max(INCHES[0], INCHES_OF_A_LETTER * longest), INCHES[1]
+    figure = Figure(figsize=(2.6 + width * len(tasks), 1.5 + height * len(mixers)), layout="constrained")
     axes = figure.subplots()
     colours = colormaps[COLOURS].with_extremes(bad="#eeeeee")
     picture = axes.imshow(np.ma.masked_invalid(values), cmap=colours, vmin=0, vmax=1, aspect="auto")
@@ -48,7 +51,7 @@ def draw_heat_map(outcomes: Sequence[CellOutcome], title: str) -> Figure:
     guesses = {one.cell.task: one.cell.guess for one in outcomes}
     names = ["\n".join([*label(task).split(), f"(guess {guesses[task]:.0%})"]) for task in tasks]
     axes.set_xticks(range(len(tasks)), names, fontsize=9)
-    axes.set_yticks(range(len(mixers)), map(label, mixers), fontsize=9)
+    axes.set_yticks(range(len(mixers)), ["\n".join(label(mixer).split()) for mixer in mixers], fontsize=9)
     axes.set_title(label(title), fontsize=10)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)

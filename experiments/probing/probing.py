@@ -1,7 +1,7 @@
 """Trains a mixer on a task for each rate and seed, and says how well it does at its best rate."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import pandas as pd
@@ -74,39 +74,41 @@ def final(name: str, column: str) -> float:
 def outcome(cell: Cell, failures: Mapping[str, str]) -> CellOutcome:
     """The outcome so far; `failures` holds the reasons by the runs' names.
 
-    The best rate has the highest mean among those at which most seeds have finished.
+    The best rate is that of best_rate.
     """
-    done, runs = finished(cell), planned(cell)
+    done, runs = finished(cell, cell.runs), planned(cell)
     rates = {rate: interval(names, "accuracy") for rate, names in done.items()}
-    best = best_rate(done)
+    best = best_rate(cell)
     names = done[best]
     columns = {1: "accuracy"} | {factor: f"accuracy_{factor}x" for factor in cell.longer}
     failed = [failures[cfg.train.name] for cfg in runs.values() if cfg.train.name in failures]
+    ended = {*failures, *(name for at_rate in done.values() for name in at_rate)}
     return CellOutcome(
         cell, rates, best if names else None, tuple(names),
         {factor: interval(names, column) for factor, column in columns.items()},
         tuple(step for step in map(solved_at, names) if step is not None),
-        len(runs) - sum(map(len, done.values())) - len(failed),
+        sum(cfg.train.name not in ended for cfg in runs.values()),
         f"{len(failed)} of {len(runs)} runs failed: {failed[0]}" if failed else None)
 
 
-def finished(cell: Cell) -> dict[float, list[str]]:
-    """The names of the finished runs at each rate."""
+def finished(cell: Cell, among: Iterable[tuple[float, int]]) -> dict[float, list[str]]:
+    """The names of those runs that have finished, at each rate."""
     done: dict[float, list[str]] = {rate: [] for rate, _ in cell.runs}
-    for (rate, _), cfg in cell.runs.items():
-        done[rate] += [cfg.train.name] * is_finished(cfg.train.name)
+    for rate, seed in among:
+        name = cell.runs[rate, seed].train.name
+        done[rate] += [name] * is_finished(name)
     return done
 
 
-def best_rate(done: Mapping[float, list[str]]) -> float:
-    """The rate of the highest mean accuracy among those at which most seeds have finished."""
-    means = {rate: interval(names, "accuracy") for rate, names in done.items()}
+def best_rate(cell: Cell) -> float:
+    """The rate of the highest mean accuracy over the seeds that try every rate, of those with most of them finished."""
+    means = {rate: interval(names, "accuracy") for rate, names in finished(cell, sorted(cell.swept)).items()}
     return max(means, key=lambda rate: (means[rate].count, means[rate].mean))
 
 
 def planned(cell: Cell) -> dict[tuple[float, int], Config]:
     """The runs of all rates and the seeds that try them, and of all seeds at the rate that is best so far."""
-    best = best_rate(finished(cell))
+    best = best_rate(cell)
     return {key: cfg for key, cfg in cell.runs.items() if key in cell.swept or key[0] == best}
 
 

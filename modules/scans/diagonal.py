@@ -1,11 +1,15 @@
 """h_t = a_t h_{t-1} + b_t: one operation for torch, of any length, with a backward pass of its own."""
 
+from collections.abc import Callable, Iterator
+
 import torch
 from torch import Tensor
 
 from modules.precision import widen
 
-LEVEL = 32  # steps of a chunk on a GPU, which has many chunks at a time
+Way = Callable[..., Iterator]  # the order of time: iter, or reversed
+
+SHORT = 64  # tokens that a plain loop goes through: more make chunks of so many, whose loops go on at the same time
 
 
 def diagonal_scan(
@@ -31,30 +35,40 @@ def diagonal_scan(
 @torch.library.custom_op("shapeshifter::scan", mutates_args=())
 def scan(a: Tensor, b: Tensor, h: Tensor) -> Tensor:
     """Shape: a (b, t, ...), axes after t may be 1; b (b, t, ...); h (b, ...) -> (b, t, ...)."""
-    return _levels(a, b, h) if b.is_cuda else _loop(a, b, h)
+    return _scan(a, b, h, iter)
 
 
-def _loop(a: Tensor, b: Tensor, h: Tensor) -> Tensor:
-    y = torch.empty_like(b)
-    for factor, added, out in zip(a.unbind(1), b.unbind(1), y.unbind(1), strict=True):
-        h = torch.addcmul(added, factor, h, out=out)
-    return y
+def _scan(a: Tensor, b: Tensor, h: Tensor, way: Way) -> Tensor:
+    """y_t = a_t y_(t-1) + b_t, or with reversed as the way y_t = a_t y_(t+1) + b_t; h comes before the first.
+
+    First all chunks go through their tokens at once, each from 0, then the states pass from chunk to chunk.
+    """
+    t = b.shape[1]
+    pad = -t % SHORT if t > SHORT else 0
+    if pad:
+        a, b = (torch.cat((x, x.new_full((len(x), pad, *x.shape[2:]), fill)), dim=1)
+                for x, fill in ((a, 1.0), (b, 0.0)))
+    a, b = (x.unflatten(1, (-1, min(t, SHORT))) for x in (a, b))  # (b, chunks, tokens, ...)
+    y, last = torch.empty_like(b), h.unsqueeze(1) if b.shape[1] == 1 else torch.zeros_like(b[:, :, 0])
+    for factor, added, out in _steps(way, 2, a, b, y):
+        last = torch.addcmul(added, factor, last, out=out)
+    return (y if b.shape[1] == 1 else _joined(a, y, last, h, way)).flatten(1, 2)[:, :t].contiguous()
 
 
-def _levels(a: Tensor, b: Tensor, h: Tensor) -> Tensor:
-    """The same in few steps: all chunks go through their tokens at once, then the states pass from chunk to chunk."""
-    t, pad = b.shape[1], -b.shape[1] % LEVEL
-    a, b = (torch.cat((x, x.new_zeros(len(x), pad, *x.shape[2:])), dim=1).unflatten(1, (-1, LEVEL)) for x in (a, b))
-    y, decay = torch.empty_like(b), a.cumprod(2)  # (b, chunks, LEVEL, ...)
-    last = torch.zeros_like(b[:, :, 0])
-    for i in range(LEVEL):
-        last = torch.addcmul(b[:, :, i], a[:, :, i], last)
-        y[:, :, i] = last
-    begins = []
-    for chunk in range(b.shape[1]):
-        begins.append(h)
-        h = y[:, chunk, -1] + decay[:, chunk, -1] * h
-    return torch.addcmul(y, decay, torch.stack(begins, dim=1).unsqueeze(2)).flatten(1, 2)[:, :t].contiguous()
+def _joined(a: Tensor, y: Tensor, last: Tensor, h: Tensor, way: Way) -> Tensor:
+    """Add to chunks that began from 0 what the states before them leave; `last` are the states at their ends."""
+    reach, decay, begins = torch.empty_like(a), torch.ones_like(a[:, :, 0]), torch.empty_like(last)
+    for factor, out in _steps(way, 2, a, reach):
+        decay = torch.mul(factor, decay, out=out)
+    for end, factor, out in _steps(way, 1, last, decay, begins):
+        out.copy_(h)
+        h = torch.addcmul(end, factor, h)
+    return y.addcmul_(reach, begins.unsqueeze(2))
+
+
+def _steps(way: Way, dim: int, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """The parts of tensors along an axis, in an order."""
+    return zip(*(way(x.unbind(dim)) for x in tensors), strict=True)
 
 
 @scan.register_fake
@@ -65,14 +79,8 @@ def _(a: Tensor, b: Tensor, h: Tensor) -> Tensor:
 @torch.library.custom_op("shapeshifter::scan_back", mutates_args=())
 def scan_back(a: Tensor, grad: Tensor) -> Tensor:
     """The gradient of b from that of y: e_t = grad_t + a_{t+1} e_{t+1}. Shape: as in scan."""
-    if grad.is_cuda:
-        earlier = torch.cat((torch.zeros_like(a[:, :1]), a[:, 1:].flip(1)), dim=1)
-        return _levels(earlier, grad.flip(1), torch.zeros_like(grad[:, 0])).flip(1)
-    found = torch.empty_like(grad)
-    factors, e = (*a.unbind(1)[1:], None), None
-    for factor, given, out in zip(reversed(factors), reversed(grad.unbind(1)), reversed(found.unbind(1)), strict=True):
-        e = out.copy_(given) if e is None else torch.addcmul(given, factor, e, out=out)
-    return found
+    later = torch.cat((a[:, 1:], torch.zeros_like(a[:, :1])), dim=1)
+    return _scan(later, grad, torch.zeros_like(grad[:, 0]), reversed)
 
 
 @scan_back.register_fake
