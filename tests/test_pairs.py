@@ -1,6 +1,7 @@
 """Pairs of a source and a target: in token files, in batches, built in, from tables, and graded."""
 
 import csv
+import io
 import json
 import re
 from pathlib import Path
@@ -8,23 +9,30 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import QUIET
+from lives import interrupt
+from small_runs import assert_same_run, small_run_config
 
 import runs
 import tales
 import tales.pairs
-from config import TALES, Config, DataConfig, override
+from config import TALES, Config, DataConfig, override, replace
 from corpora.chunks import Chunk, first_documents, pair, recut, sample_documents, split_evenly
 from corpora.corpus import load_corpus
 from corpora.kinds import Corpus
 from corpora.shards import JoinedTokenFile, prepare
 from data import IGNORED, Batches, eval_batches
+from experiments.comparing.lines import lines
+from experiments.comparing.run_tables import run_table
+from experiments.comparing.sources import read_run
+from inference import continue_prompts, write_texts
 from model import Model
 from objective import MaskedDiffusion, NextToken
 from objectives.rows import Row
-from small_runs import assert_same_run, small_run_config
+from runs import Run
 from tales.words import BOYS, GIRLS
 from tokenizer import ByteTokenizer, load_tokenizer
-from train import train
+from train import Interrupted, train
 from training.pairs import validation_pairs, write_targets
 
 BYTES = ByteTokenizer()
@@ -62,6 +70,7 @@ def table(path: Path, rows: list[tuple[str, str]]) -> Path:
 @pytest.fixture(autouse=True)
 def models(tmp_path, monkeypatch):
     monkeypatch.setattr(runs, "MODELS", tmp_path / "models")
+    return tmp_path / "models"
 
 
 # ---- token files and rows ----
@@ -188,7 +197,7 @@ def answer(story: str, asked: str) -> str | None:
 
 def test_answers_are_found_again_in_the_text_by_other_rules():
     kinds = set()
-    for source, target in built_in("tales-questions", 1500):
+    for source, target in built_in("tales-questions", 800):
         story, asked = source.rsplit("\n", 1)
         assert answer(story, asked) == target, source
         kinds.add(asked.split()[0] + asked.split()[1])
@@ -210,11 +219,12 @@ def test_the_built_tokenizers_encode_all_built_in_pairs():
 def test_a_table_of_two_columns_trains_and_its_broken_rows_are_counted(tmp_path, name, capsys):
     rows = [(f"what is {n}", f"{n} it is") for n in range(20)]
     path = table(tmp_path / name, [*rows, ("", "no source"), ("no target", " ")])
-    cfg = pair_config(tmp_path, path, {"train.steps": 3, "train.graded_stories": 2})
-    run = train(cfg)
+    cfg = pair_config(tmp_path, path, {"train.steps": 1, "train.graded_stories": 2})
+    run = train(cfg, console=QUIET)
     assert run.data["rows_left_out"] == {"blank (question)": 1, "blank (answer)": 1}
     assert run.data["train_bytes"] + run.data["val_bytes"] == sum(len(target) for _, target in rows)
-    assert run.data["val_tokens_per_byte"] == (run.data["val_bytes"] + run.data["val_documents"]) / run.data["val_bytes"]
+    num_bytes = run.data["val_bytes"]
+    assert run.data["val_tokens_per_byte"] == (num_bytes + run.data["val_documents"]) / num_bytes
     assert "2 rows are left out" in capsys.readouterr().err
     lines = json.loads((run.path / "pairs.json").read_text())
     assert len(lines) == 2 and {(line["source"], line["target"]) for line in lines} <= set(rows)
@@ -229,16 +239,26 @@ def pair_config(folder: Path, path: Path | str, changes: dict) -> Config:
 
 @pytest.mark.parametrize(("flags", "said"), [
     ({"packing": "stream"}, "packing=stream would join the pairs"),
-    ({"name": ("tales-opening",), "packing": "documents", "source_column": None}, "packing=documents would join"),
     ({"source_column": "nothing"}, "data.source_column=nothing is not a column of"),
+    ({"column": None}, "data.column=text is not a column of"),
+    ({"name": "tales-opening"}, "source_column=question would change nothing"),
+    ({"name": "tales-opening", "source_column": None, "packing": "documents"}, "packing=documents would join"),
     ({"name": ("tales", "tales-opening"), "source_column": None}, "gives pairs of a source and a target, and tales"),
-    ({"name": ("tales-opening",)}, "source_column='question' would change nothing"),
+    ({"name": "text.txt"}, "data.source_column='question' would change nothing for"),
+    ({"val_name": "text.txt"}, "pairs.csv gives pairs of a source and a target, and .*text.txt texts"),
 ])
 def test_what_pairs_cannot_be_is_refused(tmp_path, flags, said):
-    path = table(tmp_path / "pairs.csv", THREE)
+    (tmp_path / "text.txt").write_text("a text, and more. " * 9)
+    flags = {"source_column": "question", "column": "answer", "packing": "pad", "name": "pairs.csv"} | flags
+    if "tales-opening" in flags["name"]:
+        flags |= {"num_stories": 9, "column": None}
+    for flag in {"name", "val_name"} & {*flags}:
+        flags[flag] = str(tmp_path / flags[flag]) if "." in flags[flag] else flags[flag]
+    table(tmp_path / "pairs.csv", THREE)
+    if flags["name"].__class__ is str and flags["name"].endswith(".txt"):
+        flags["column"] = None
     with pytest.raises(ValueError, match=said):
-        load_corpus(DataConfig(**{"name": str(path), "source_column": "question", "column": "answer", "packing": "pad",
-                                  "cache_dir": str(tmp_path)} | flags | ({"num_stories": 9} if "name" in flags else {})))
+        load_corpus(DataConfig(**flags, cache_dir=str(tmp_path)))
 
 
 # ---- runs ----
@@ -261,24 +281,32 @@ def test_a_model_that_knows_pairs_by_heart_is_exact_and_an_untrained_one_is_not(
     lines = write_targets(objective, BYTES, pairs, greedy)
     assert [(line["source"], line["target"], line["text"], line["exact"]) for line in lines] == [
         (source, target, target, True) for source, target in THREE]
+    sample = replace(greedy, prompts=tuple(source for source, _ in THREE), num_samples=1)
+    assert continue_prompts(objective, BYTES, sample, are_sources=True) == [target for _, target in THREE]
+    write_texts(objective, BYTES, replace(sample, prompts=("one",)), out := io.StringIO(), are_sources=True)
+    assert out.getvalue() == "one\nI\n"
     cut = override(Config(), {"sample.temperature": 0.0, "sample.max_new_tokens": 2}).sample
     assert [line["exact"] for line in write_targets(objective, BYTES, pairs, cut)] == [True, False, False]
 
 
 @pytest.mark.parametrize("objective", ["next_token", "masked_diffusion"])
-def test_a_run_on_pairs_resumes_bit_for_bit(tmp_path, objective):
-    changes = {"data.num_stories": 60, "model.max_seq_len": 150, "train.steps": 8, "train.checkpoint_every": 4,
-               "train.eval_every": 4, "train.sample_every": 8, "train.log_every": 2, "train.graded_stories": 2,
-               "train.objective": objective, "train.diffusion.draws": 2}
-    if objective == "next_token":
-        changes.pop("train.diffusion.draws")
-    whole = train(pair_config(tmp_path, "tales-reversed", changes | {"train.name": "whole"}))
-    cut = train(pair_config(tmp_path, "tales-reversed", changes | {"train.name": "cut", "train.steps": 4}))
-    resumed = train(override(cut.config, {"train.steps": 8}), run=cut)
-    assert_same_run(resumed, whole)
-    assert (whole.path / "pairs.json").read_text() == (resumed.path / "pairs.json").read_text()
-    [source, *_] = {sample["prompt"] for sample in whole.samples()}
-    assert source in {tales.pairs.TASKS["tales-reversed"](-1, n).source for n in range(10)}
+def test_a_run_on_pairs_resumes_bit_for_bit(tmp_path, objective, at_step, models):
+    cfg = pair_config(tmp_path, "tales-reversed", {
+        "data.num_stories": 60, "data.val_ratio": 0.2, "model.max_seq_len": 150, "train.steps": 6,
+        "train.checkpoint_every": 2, "train.eval_every": 2, "train.sample_every": 3, "train.log_every": 2,
+        "train.graded_stories": 2, "train.objective": objective, "sample.max_new_tokens": 3})
+    expected = train(cfg, console=QUIET)
+    kept = expected.path.rename(models / "expected")
+    at_step(5, lambda _: interrupt())
+    with pytest.raises(Interrupted):
+        train(cfg, console=QUIET)
+    resumed = train(Run("toy").config, run=Run("toy"), console=QUIET)
+    assert_same_run(resumed, Run(kept))
+    assert (resumed.path / "pairs.json").read_text() == (kept / "pairs.json").read_text()
+    [source] = {sample["prompt"] for sample in resumed.samples()}
+    assert source in {tales.pairs.TASKS["tales-reversed"](-1, n).source for n in range(12)}
+    [row] = run_table(lines([read_run(resumed.path)]), {}, None)["exact"]
+    assert row == np.mean([line["exact"] for line in json.loads((kept / "pairs.json").read_text())])
 
 
 def test_openings_are_continued_to_stories_that_are_graded(tmp_path, capsys):
