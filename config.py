@@ -575,9 +575,14 @@ class DataConfig:
         return not {*self.name, *self.val_name}.isdisjoint(get_args(Probe))
 
     @property
+    def stories(self) -> set[str]:
+        """The names of built-in stories, and of pairs made of them, in name or val_name."""
+        return {*TALES} & {*self.name, *self.val_name}
+
+    @property
     def is_pairs(self) -> bool:
         """Whether documents are pairs of a source and a target."""
-        return self.source_column is not None or not {*TALES[1:]}.isdisjoint(self.name + self.val_name)
+        return self.source_column is not None or bool(self.stories - {"tales"})
 
     @property
     def cache_path(self) -> Path:

@@ -31,7 +31,7 @@ class PairTargets:
 
 def without_longer(groups: Iterable[Encoded], max_len: int, left_out: dict[str, int]) -> Iterator[Encoded]:
     """Leave out pairs of more than `max_len` tokens, which would lose their source or their end; count them."""
-    reason = f"longer than a row of {max_len - 1:,} tokens"
+    reason = f"pairs with more than the {max_len - 1:,} tokens of a row"
     for group in groups:
         is_source = np.array([chunk.is_source for chunk in group.chunks])
         lengths = np.add.reduceat(group.num_ids, np.flatnonzero(is_source))

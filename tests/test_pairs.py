@@ -114,7 +114,7 @@ def test_pairs_are_counted_cut_and_drawn_as_documents():
 def test_a_row_never_holds_a_target_without_its_source_and_longer_pairs_are_left_out_and_counted(tmp_path):
     pairs = [("s" * n, "t" * n) for n in (2, 3, 9, 4, 2)]
     part, val = encoded(tmp_path, pairs, max_pair_len=11)  # bos, eos, eos and twice 4
-    assert part.left_out == {"longer than a row of 10 tokens": 1} and part.num_documents == 3
+    assert part.left_out == {"pairs with more than the 10 tokens of a row": 1} and part.num_documents == 3
     assert part.num_bytes == 2 + 3 + 4
     batch = Batches([(part, 1.0)], batch_size=3, seq_len=10, packing="pad", shuffle=False)[0]
     for x, y, n in zip(batch.x.tolist(), batch.y.tolist(), (2, 3, 4), strict=True):
@@ -122,7 +122,7 @@ def test_a_row_never_holds_a_target_without_its_source_and_longer_pairs_are_left
         assert y[: n + 1] == [IGNORED] * (n + 1) and x[: n + 2] == [BYTES.bos_id, *BYTES.encode("s" * n), BYTES.eos_id]
     scored = [token for batch in eval_batches(val, 2, 10, "pad") for token in batch.y[batch.y != IGNORED].tolist()]
     assert scored == [*BYTES.encode("tt"), BYTES.eos_id] and batch.num_targets == 3 + 4 + 5
-    with pytest.raises(ValueError, match=r"leaves the train part empty.*4 longer than a row of 3 tokens"):
+    with pytest.raises(ValueError, match=r"leaves the train part empty.*4 pairs with more than the 3 tokens of a row"):
         encoded(tmp_path, [("s" * n, "t" * n) for n in (7, 8, 9, 4)], max_pair_len=4)
 
 
