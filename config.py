@@ -69,6 +69,7 @@ Packing = Literal["stream", "pad", "documents"]
 Probe = Literal[
     "mqar", "recall", "noisy_recall", "fuzzy_recall", "memorisation", "induction", "needle", "selective_copying", "copying",
     "ngram_lookup", "parity", "modular_arithmetic", "s3", "a5", "s5", "z60", "depo", "mano"]
+TALES = ("tales", "tales-opening", "tales-reversed", "tales-questions")  # the stories, and pairs made of them
 Names = Annotated[tuple[str, ...], BeforeValidator(lambda given: (given,) if isinstance(given, str) else given)]
 Tracker = Literal["tensorboard", "wandb"]
 
@@ -545,12 +546,13 @@ class ProbeConfig:
 class DataConfig:
     """The training and validation text."""
 
-    name: Names = ("tales",)  # tales (built in), a synthetic task (mqar, parity, ...: see docs/data.md), tinystories, tinystories-v2, fineweb-edu, wikipedia, a Hub dataset (owner/name, owner/name:split), or files: .txt, .jsonl, .csv, .parquet, each also .gz or .zst, a folder or a glob of them. Several texts are mixed
+    name: Names = ("tales",)  # tales (built in), pairs made of them (tales-opening, tales-reversed, tales-questions: see docs/data.md), a synthetic task (mqar, parity, ...: see docs/data.md), tinystories, tinystories-v2, fineweb-edu, wikipedia, a Hub dataset (owner/name, owner/name:split), or files: .txt, .jsonl, .csv, .parquet, each also .gz or .zst, a folder or a glob of them. Several texts are mixed
     weights: tuple[float, ...] = ()  # share of each name in the training tokens, in any scale; none given = by size
     val_name: Names = ()  # validation texts, named as above; none given = a part of each text in name
     val_ratio: float = 0.1  # fraction held out for validation: the last documents of text files, or the end of a single one; evenly spread documents of tables and Hub datasets
     separator: str | None = None  # text files: separates documents, e.g. "\n\n"; None = a file is one document
     column: str | None = None  # tables and Hub datasets: the column with the text (body), one inside another (data.body), or one of chats (messages); None = text (Tweets_cricket: tweet)
+    source_column: str | None = None  # tables and Hub datasets: the column with the source of each row's text, named as column is: the text is a target, learned from its source. None = no pairs
     subset: str | None = None  # Hub datasets: the configuration; None = its default (fineweb-edu: sample-10BT, wikipedia: 20231101.en)
     revision: str | None = None  # Hub datasets: a branch, tag or commit; None = main, as it was at its first use here
     streaming: bool = False  # Hub datasets: read over the network while encoding, without storing a download
@@ -560,7 +562,7 @@ class DataConfig:
     seed: int = 0  # tales: of the stories; sample_ratio: of the choice of documents; a synthetic task: of its rows, besides train.seed
     workers: int | None = None  # processes that encode; None = one per core, and none for short texts. Does not change the tokens
     cache_dir: str = ".cache/data"  # folder for downloads and encoded text; may be deleted at any time
-    packing: Packing = "stream"  # a row of max_seq_len tokens holds contiguous text (stream), one document and padding (pad), or several whole documents that do not attend to each other (documents, arXiv:2404.10830). A synthetic task needs pad
+    packing: Packing = "stream"  # a row of max_seq_len tokens holds contiguous text (stream), one document and padding (pad), or several whole documents that do not attend to each other (documents, arXiv:2404.10830). A synthetic task and pairs need pad
     prefetch: int = 2  # batches that a thread prepares in advance; 0 = no thread. Does not change results
     probe: ProbeConfig = field(default_factory=ProbeConfig)  # a synthetic task in name
 
@@ -571,6 +573,16 @@ class DataConfig:
     def is_probe(self) -> bool:
         """Whether there is a synthetic task in name or val_name."""
         return not {*self.name, *self.val_name}.isdisjoint(get_args(Probe))
+
+    @property
+    def stories(self) -> set[str]:
+        """The names of built-in stories, and of pairs made of them, in name or val_name."""
+        return {*TALES} & {*self.name, *self.val_name}
+
+    @property
+    def is_pairs(self) -> bool:
+        """Whether documents are pairs of a source and a target."""
+        return self.source_column is not None or bool(self.stories - {"tales"})
 
     @property
     def cache_path(self) -> Path:
@@ -655,7 +667,7 @@ class TrainConfig:
     log_grad_norms: bool = False  # add columns to the log: the norm of the gradient in each layer
     log_expert_load: bool = False  # add columns to the log: the load of each expert, 1 = the mean of its layer; the largest is always there
     log_noise_scale: bool = False  # add columns to the log: the batch size in tokens at which gradient noise equals the signal. arXiv:1812.06162
-    graded_stories: int = 100  # tales: stories to sample at temperature 0.8 and grade at the end; 0 = none
+    graded_stories: int = 100  # tales: stories to sample at temperature 0.8 and grade at the end; pairs: validation targets to write greedily and compare; 0 = none
     trackers: tuple[Tracker, ...] = ()  # write the log also to: tensorboard (in the run's folder), wandb (without a network: WANDB_MODE=offline)
 
     @property
@@ -716,6 +728,16 @@ class Config:
     def row_len(self) -> int:
         """The tokens of a row of a batch; the model reads as many more as the objective says."""
         return self.model.max_seq_len - self.train.facts.room
+
+    @property
+    def max_pair_len(self) -> int | None:
+        """The most tokens of a pair, which has to fit into a row; None = the text is no pairs."""
+        return self.row_len + 1 if self.data.is_pairs else None
+
+    @property
+    def num_graded(self) -> int:
+        """The texts that are written and graded after the last step."""
+        return self.train.graded_stories if "tales" in self.data.name or self.data.is_pairs else 0
 
 
 from_dict = partial(build, Config)  # a configuration from nested values; missing flags take their defaults

@@ -48,9 +48,13 @@ def prompts_or_opening(cfg: SampleConfig, corpora: tuple[str, ...]) -> tuple[str
     return cfg.prompts or (OPENINGS.get(corpora[0], ""),)
 
 
-def encode_prompts(tokenizer: Tokenizer, cfg: SampleConfig) -> list[list[int]]:
-    """Encode each of cfg.prompts after a begin-of-text token, cfg.num_samples times in a row."""
-    return [tokenizer.encode(prompt, bos=True) for prompt in cfg.prompts for _ in range(cfg.num_samples)]
+def encode_prompts(tokenizer: Tokenizer, cfg: SampleConfig, *, are_sources: bool = False) -> list[list[int]]:
+    """Encode each of cfg.prompts after a begin-of-text token, cfg.num_samples times in a row.
+
+    A source of a pair ends with an end-of-text token.
+    """
+    return [tokenizer.encode(prompt, bos=True, eos=are_sources)
+            for prompt in cfg.prompts for _ in range(cfg.num_samples)]
 
 
 def load_objective(
@@ -60,9 +64,11 @@ def load_objective(
     return make_objective(run.load_model(checkpoint, device, ema=ema), run.config.train)
 
 
-def continue_prompts(objective: Objective | Model, tokenizer: Tokenizer, cfg: SampleConfig) -> list[str]:
-    """Continue each of cfg.prompts with cfg.num_samples texts, in batches."""
-    prompts = encode_prompts(tokenizer, cfg)
+def continue_prompts(
+    objective: Objective | Model, tokenizer: Tokenizer, cfg: SampleConfig, *, are_sources: bool = False,
+) -> list[str]:
+    """Continue each of cfg.prompts with cfg.num_samples texts, in batches; with `are_sources` these are targets."""
+    prompts = encode_prompts(tokenizer, cfg, are_sources=are_sources)
     ids = as_objective(objective).generate(prompts, cfg, eos_id=tokenizer.eos_id, num_ids=tokenizer.vocab_size)
     return [tokenizer.decode(new) for new in ids]
 
@@ -143,16 +149,18 @@ def score(
 
 # ---- command line ----
 
-def write_texts(objective: Objective | Model, tokenizer: Tokenizer, cfg: SampleConfig, out: TextIO) -> None:
-    """Write each of cfg.prompts and its continuation in order, token by token.
+def write_texts(
+    objective: Objective | Model, tokenizer: Tokenizer, cfg: SampleConfig, out: TextIO, *, are_sources: bool = False,
+) -> None:
+    """Write each of cfg.prompts and its continuation in order, token by token; a target on a line below its source.
 
     If there are several, a line precedes each. A character is written once all its bytes are generated. On a terminal
     control characters are spelled out.
     """
     shown = printable if out.isatty() else str
-    prompts = encode_prompts(tokenizer, cfg)
+    prompts = encode_prompts(tokenizer, cfg, are_sources=are_sources)
     decoders = [codecs.getincrementaldecoder("utf-8")(errors="replace") for _ in prompts]
-    waiting, new = [tokenizer.decode(ids) for ids in prompts], [[] for _ in prompts]
+    waiting, new = [tokenizer.decode(ids) + "\n" * are_sources for ids in prompts], [[] for _ in prompts]
     tokens = as_objective(objective).stream(prompts, cfg, eos_id=tokenizer.eos_id, num_ids=tokenizer.vocab_size)
     for row in range(len(prompts)):
         if len(prompts) > 1:
@@ -200,14 +208,20 @@ def run_command(run: Run, options: Options) -> None:
     """Score a text or continue prompts, as the options say. Documents are separated as in the run's own text."""
     if options.score is not None and options.sample != run.config.sample:
         raise ValueError(f"score={options.score!r} generates nothing: leave out prompts and sampling flags")
+    data = run.config.data
+    if data.is_pairs and options.score is not None:
+        raise ValueError(f"score={options.score!r} has no sources, and {run.name} was trained on pairs: give a run on "
+                         "texts")
+    if data.is_pairs and not options.sample.prompts:
+        raise ValueError(f"{run.name} was trained on pairs: give a source as the prompt")
     text = None if options.score is None else read_text(options.score)
     tokenizer = run.tokenizer()
     objective = load_objective(run, options.checkpoint, pick_device(options.device), ema=options.ema)
     if text is None:
-        prompts = prompts_or_opening(options.sample, run.config.data.name)
-        write_texts(objective, tokenizer, replace(options.sample, prompts=prompts), sys.stdout)
+        prompts = prompts_or_opening(options.sample, data.name)
+        write_texts(objective, tokenizer, replace(options.sample, prompts=prompts), sys.stdout,
+                    are_sources=data.is_pairs)
     else:
-        data = run.config.data
         found = score(objective, tokenizer, text, separator=data.separator, packing=data.packing)
         Console().print(score_table(found, run.config.train.facts.sign))
 

@@ -4,7 +4,7 @@
 
     models/<name>/
         config.json  data.json  environment.json  tokenizer/     what it is
-        log.csv  samples.jsonl  grades.json  loss.png            how it went
+        log.csv  samples.jsonl  grades.json  pairs.json  loss.png  how it went
         tensorboard/  wandb/  wandb.txt                          the same, by train.trackers; see training/trackers.py
         checkpoints/step_00000500/                               see run_store/checkpoint.py
 """

@@ -87,7 +87,7 @@ def train(
     setup = prepare_run(cfg, device, run=run, console=console)
     if run is not None:
         require_changeable(run, setup.cfg)
-    prompts = report.opening_prompts(setup.cfg, setup.tokenizer)
+    prompts = report.opening_prompts(setup.cfg, setup.tokenizer, setup.val_part)
     budget = Budget.of(setup.cfg, device, force=force)
     state = setup.make_state(console, resumed=run is not None and bool(run.checkpoints()))
     cfg = setup.cfg
@@ -117,7 +117,7 @@ def train(
                 saver.save_if_due(events)
             state.optimizer.eval()
             with saver.reporting():
-                report.finish(console, run, state.objective, setup.tokenizer, prompts, trackers)
+                report.finish(console, run, state.objective, setup.tokenizer, prompts, trackers, setup.val_part)
         print_line(console, budget and budget.result())
     return run
 
@@ -160,7 +160,8 @@ def examine(session: Session, events: Events) -> Results:
                 results = evaluate_all(state, setup, events)
             if events.samples and results.is_finite:
                 results.samples = report.write_samples(
-                    state.objective, setup.tokenizer, session.prompts, setup.cfg.sample)
+                    state.objective, setup.tokenizer, session.prompts, setup.cfg.sample,
+                    are_sources=setup.cfg.data.is_pairs)
     if not results.is_finite:
         last = setup.batches[setup.schedule.passes(progress.step - 1)[-1]].to(state.device)
         raise Diverged(run, progress.step, f"validation loss {results.evaluation.loss:g}", state.first_bad_module(last))

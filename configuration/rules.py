@@ -19,12 +19,8 @@ from configuration.units import parse_seconds
 LARGEST = {"lr": 1e30, "embed_lr_mult": 1e6, "head_lr_mult": 1e6, "vector_lr_mult": 1e6, "accumulation": 100_000}
 
 
-def _has_tales(cfg: Any) -> bool:
-    return "tales" in cfg.name + cfg.val_name
-
-
 def _is_drawn(cfg: Any) -> bool:
-    return _has_tales(cfg) or cfg.is_probe
+    return bool(cfg.stories) or cfg.is_probe
 
 
 PROBE_FLAGS = ("symbols", "items", "noise", "longer")
@@ -32,12 +28,12 @@ DATA_ACTS: dict[tuple[str, ...], Acts] = {
     ("weights",): ("data.name has several texts", lambda c: len(c.name) > 1),
     ("val_ratio",): ("val_name is not given, and name is no synthetic task",
                      lambda c: not c.val_name and not c.is_probe),
-    ("num_stories",): ("a text is tales", _has_tales),
+    ("num_stories",): ("a text is tales", lambda c: bool(c.stories)),
     ("seed",): ("a text is tales or a synthetic task, or sample_ratio is below 1",
                 lambda c: _is_drawn(c) or c.sample_ratio < 1),
-    ("sample_ratio", "max_documents", "separator", "column", "subset", "revision", "streaming"): (
+    ("sample_ratio", "max_documents", "separator", "column", "source_column", "subset", "revision", "streaming"): (
         "a text is neither tales nor a synthetic task",
-        lambda c: {*c.name, *c.val_name} != {"tales"} and not c.is_probe),
+        lambda c: c.stories != {*c.name, *c.val_name} and not c.is_probe),
     ("workers",): ("name is no synthetic task", lambda c: not c.is_probe),
     tuple(f"probe.{flag}" for flag in PROBE_FLAGS): ("name is a synthetic task", lambda c: c.is_probe),
 }
@@ -72,6 +68,9 @@ def check_data(cfg: Any) -> None:
     check_ignored(cfg, DATA_ACTS, NEUTRAL_DATA)
     if cfg.is_probe:
         _check_task(cfg)
+    if cfg.is_pairs and cfg.packing != "pad":
+        raise ValueError(f"packing={cfg.packing} would join the pairs of name={words_of(cfg.name)}, or part a target "
+                         "from its source: use packing=pad")
 
 
 def _check_task(cfg: Any) -> None:

@@ -16,13 +16,22 @@ SINGLE_NEWLINE, SINGLE_SPACE = re.compile(r"\S\n(?=\S)"), re.compile(r"\S(?= \S)
 
 
 class Chunk(NamedTuple):
-    """A stretch of a document. `bits` are those of the whole document, on its first chunk."""
+    """A stretch of a document. `bits` are those of the whole document, on its first chunk.
+
+    A pair is a document of two chunks, its source and its target.
+    """
 
     text: str
     is_first: bool = True
     is_last: bool = True
     bits: float | None = None
     part: str = "train"
+    is_source: bool = False  # of a pair: an end-of-text token follows, and nothing of it is predicted
+
+    @property
+    def ends(self) -> bool:
+        """Whether an end-of-text token follows."""
+        return self.is_last or self.is_source
 
 
 def split_documents(blocks: Iterable[str], separator: str | None) -> Iterator[Chunk]:
@@ -52,6 +61,22 @@ def cut_document(text: str, *, is_first: bool = True, bits: float | None = None)
     yield Chunk(text[start:], is_first, True, bits)
 
 
+def pair(source: str, target: str) -> Iterator[Chunk]:
+    """The chunks of a pair, whatever its length: `[bos] source [eos] target [eos]`."""
+    yield Chunk(source, is_last=False, is_source=True)
+    yield Chunk(target, is_first=False)
+
+
+def whole_pairs(chunks: Iterable[Chunk]) -> Iterator[list[Chunk]]:
+    """Chunks, those of a pair together."""
+    held: list[Chunk] = []
+    for chunk in chunks:
+        held.append(chunk)
+        if not chunk.is_source:
+            yield held
+            held = []
+
+
 def cut_position(text: str) -> int:
     """The last position in the second half of a chunk that is after a single newline or before a single space.
 
@@ -72,10 +97,10 @@ def recut(chunks: Iterable[Chunk], find_cut: Callable[[str], int], max_chars: in
     for chunk in chunks:
         if held is not None:
             chunk = held._replace(text=held.text + chunk.text, is_last=chunk.is_last)
-        end = len(chunk.text) if chunk.is_last else find_cut(chunk.text)
+        end = len(chunk.text) if chunk.ends else find_cut(chunk.text)
         if end == 0 and len(chunk.text) >= max_chars:
             end = len(chunk.text)
-        if end == 0 and not chunk.is_last:
+        if end == 0 and not chunk.ends:
             held = chunk
             continue
         yield chunk._replace(text=chunk.text[:end])

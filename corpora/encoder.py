@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from corpora.chunks import CHUNK_CHARS, Chunk, recut
+from corpora.chunks import CHUNK_CHARS, Chunk, recut, whole_pairs
 from corpora.files import writing
 from tokenization.base import PARALLELISM, Tokenizer, group_by_chars
 from tokenization.cuts import last_cut
@@ -47,14 +47,15 @@ def dtype_of(tokenizer: Tokenizer) -> np.dtype:
 
 
 def grouped(chunks: Iterable[Chunk]) -> Iterator[list[Chunk]]:
-    """Chunks in groups of CHUNK_CHARS characters."""
-    return group_by_chars(chunks, lambda chunk: len(chunk.text), CHUNK_CHARS)
+    """Chunks in groups of CHUNK_CHARS characters, no pair in two of them."""
+    pieces = group_by_chars(whole_pairs(chunks), lambda piece: sum(len(chunk.text) for chunk in piece), CHUNK_CHARS)
+    return (list(chain.from_iterable(group)) for group in pieces)
 
 
 def encode_group(tokenizer: Tokenizer, chunks: list[Chunk]) -> Encoded:
-    """Encode a group in this process, with bos before each document and eos after it."""
+    """Encode a group in this process, with bos before each document, and eos after it and after a source."""
     texts = [chunk.text for chunk in chunks]
-    batch = [[tokenizer.bos_id] * chunk.is_first + ids + [tokenizer.eos_id] * chunk.is_last
+    batch = [[tokenizer.bos_id] * chunk.is_first + ids + [tokenizer.eos_id] * chunk.ends
              for chunk, ids in zip(chunks, tokenizer.encode_batch(texts), strict=True)]
     num_ids = np.fromiter(map(len, batch), np.int64, len(batch))
     ids = np.fromiter(chain.from_iterable(batch), dtype_of(tokenizer), num_ids.sum())

@@ -1,19 +1,20 @@
 """The kinds of corpora: tales, text files, tables, and mixtures. A corpus has two parts, train and val."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import tales
+import tales.pairs
 from config import DataConfig
 from corpora.chunks import (
     Chunk,
     cut_document,
     drop_blank,
     first_documents,
+    pair,
     sample_documents,
     split_by_characters,
     split_by_documents,
@@ -29,6 +30,7 @@ class Corpus:
     """Documents in two parts, train and val; `fingerprint` names their content.
 
     `total` is the number of documents in both parts, or of characters if `counts_characters`; None = not known.
+    With `is_pairs` each document is a pair of a source and a target.
     `flags` are the flags of DataConfig that this corpus uses, of those that not all corpora use. `left_out` counts the
     rows without text that the last `chunks` has met, by the reason.
     """
@@ -37,6 +39,7 @@ class Corpus:
     fingerprint: str
     total: int | None = None
     counts_characters = False
+    is_pairs = False
     flags: tuple[str, ...] = ()
     left_out: Mapping[str, int] = MappingProxyType({})
 
@@ -73,7 +76,7 @@ class Mixture(Corpus):
 
     def __init__(self, sources: list[Corpus], weights: tuple[float, ...], validation: list[Corpus]):
         self._sources, self._weights, self._validation = sources, weights, validation
-        self.name = " ".join(source.name for source in sources)
+        self.name, self.is_pairs = " ".join(source.name for source in sources), sources[0].is_pairs
         prints = ([corpus.fingerprint for corpus in corpora] for corpora in (sources, validation))
         self.fingerprint = digest("mixture", weights, *prints)
 
@@ -106,6 +109,23 @@ class TalesCorpus(Corpus):
             for number in range(count):
                 story = tales.story(seed, number)
                 yield Chunk(story.text, bits=story.bits, part=part)
+
+
+class TalePairs(TalesCorpus):
+    """A task on the built-in stories: one pair of each."""
+
+    is_pairs = True
+
+    def __init__(self, name: str, streams: dict[str, tuple[int, int]]):
+        super().__init__(streams)
+        self.name = name
+        self.fingerprint = digest(name, self.fingerprint, sha256(Path(tales.pairs.__file__)))
+
+    def chunks(self) -> Iterator[Chunk]:
+        for part, (seed, count) in self._streams.items():
+            for number in range(count):
+                found = tales.pairs.TASKS[self.name](seed, number)
+                yield from (chunk._replace(part=part) for chunk in pair(found.source, found.target))
 
 
 class TextCorpus(Corpus):
@@ -150,18 +170,23 @@ class TextCorpus(Corpus):
 
 
 class TableCorpus(Corpus):
-    """A column of a table, one document per row; validated on evenly spaced rows."""
+    """A column of a table, one document per row, or a pair with a column of sources; validated on evenly spaced rows.
 
-    def __init__(self, table: Table, column: Column, cfg: DataConfig, content: list[Any], *, held_out: bool,
+    `columns` is that of the texts, or those of the sources and of the targets.
+    """
+
+    def __init__(self, table: Table, columns: Sequence[Column], cfg: DataConfig, content: list[Any], *, held_out: bool,
                  flags: tuple[str, ...] = ()):
-        self.name, self._table, self._column, self._cfg = table.name, table, column, cfg
-        self._val_ratio = cfg.val_ratio if held_out else 0
-        self.flags = ("column", *flags)
-        self.fingerprint = digest("table", content, column.name, self._val_ratio, *selection_key(cfg))
+        self.name, self._table, self._columns, self._cfg = table.name, table, columns, cfg
+        self._val_ratio, self.is_pairs = cfg.val_ratio if held_out else 0, len(columns) > 1
+        self.flags = ("column", "source_column", *flags)
+        names = [column.name for column in reversed(columns)]
+        self.fingerprint = digest("table", content, *names, self._val_ratio, *selection_key(cfg))
 
     def chunks(self) -> Iterator[Chunk]:
         self.left_out = Counter()
-        rows = (chunk for text in self._table.texts(self._column, self.left_out) for chunk in cut_document(text))
+        cut = pair if self.is_pairs else cut_document
+        rows = (chunk for texts in self._table.texts(self._columns, self.left_out) for chunk in cut(*texts))
         return split_evenly(select_documents(drop_blank(rows), self._cfg), self._val_ratio)
 
 

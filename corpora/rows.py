@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from configuration.reading import parse_json
@@ -50,8 +50,20 @@ def find_column(columns: dict[str, str], asked: str | None) -> Column:
     return Column(name, parts[0], tuple(parts[1:])) if is_inside else Column(name, name)
 
 
-def texts_in(rows: Any, column: Column, left_out: Counter[str]) -> Iterator[str]:
-    """The text of each row of an Arrow table; rows without one are counted, by the reason, and left out."""
+def texts_in(rows: Any, columns: Sequence[Column], left_out: Counter[str]) -> Iterator[tuple[str, ...]]:
+    """The text of each column, row by row of an Arrow table; rows that lack one are counted, by the reason, and left
+    out.
+    """
+    for found in zip(*(cells(rows, column) for column in columns), strict=True):
+        bad = next((place for place, (_, reason) in enumerate(found) if reason), None)
+        if bad is None:
+            yield tuple(text for text, _ in found)
+        else:
+            left_out[found[bad][1] + f" ({columns[bad].name})" * (len(columns) > 1)] += 1
+
+
+def cells(rows: Any, column: Column) -> Iterator[tuple[str, str]]:
+    """The text in each row of a column, and "" or why there is none."""
     kind = rows.schema.field(column.top).type
     for value in rows.column(column.top).to_pylist():
         value = decoded(kind, value)
@@ -59,9 +71,9 @@ def texts_in(rows: Any, column: Column, left_out: Counter[str]) -> Iterator[str]
             value = value.get(name) if isinstance(value, dict) else None
         text = chat_text(value) if isinstance(value, list) else value
         if isinstance(text, str) and text and not text.isspace():
-            yield text
+            yield text, ""
         else:
-            left_out[MISSING if value is None else BLANK if isinstance(text, str) else NOT_TEXT] += 1
+            yield "", MISSING if value is None else BLANK if isinstance(text, str) else NOT_TEXT
 
 
 def decoded(kind: Any, value: Any) -> Any:

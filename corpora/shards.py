@@ -18,6 +18,7 @@ from corpora.encoder import Encoded, dtype_of, encode
 from corpora.files import digest, writing
 from corpora.kinds import Corpus
 from corpora.locks import locked
+from corpora.pairs import PairTargets, without_longer
 from corpora.rows import reasons
 from run_store.atomic_files import sha256, write_text
 from run_store.unfinished import abandoned, private_folder, publish, remove
@@ -32,7 +33,8 @@ class TokenFile:
 
     `tokens` (num_tokens,) and `document_starts` (num_documents,) are memory-mapped. `num_bytes` is the size of the
     text in UTF-8, `bits` its information content, None = not known. `left_out` counts the rows of the text's table that
-    had no text, by the reason.
+    had no text, by the reason. Of pairs, `target_starts` (num_documents,) are the places of the first target tokens,
+    sources are no targets and have no bytes; of other texts it is None.
     Raises ValueError if a file is missing, or not as it was written.
     """
 
@@ -47,9 +49,17 @@ class TokenFile:
             self.pad_id, self.left_out = meta["pad_id"], meta.get("left_out", {})
             self.tokens = np.memmap(folder / f"{part}.bin", meta["dtype"], "r")
             self.document_starts = np.memmap(folder / f"{part}.starts", np.int64, "r")
+            is_pairs = "target_starts" in meta["sha256"]
+            self.target_starts = np.memmap(folder / f"{part}.target_starts", np.int64, "r") if is_pairs else None
         except (OSError, ValueError, KeyError) as error:
             raise ValueError(f"cache {str(folder)!r} is broken ({error}): delete it") from error
-        self.targets = self.tokens  # what is to be predicted: all of it
+        # what is to be predicted: all of it, or the targets
+        self.targets = PairTargets(self.tokens, self.document_starts, self.target_starts) if is_pairs else self.tokens
+
+    @property
+    def num_source_tokens(self) -> int:
+        """The tokens of sources and what stands around them; 0 if the text is no pairs."""
+        return 0 if self.target_starts is None else int((self.target_starts - self.document_starts).sum())
 
 
 class JoinedTokens:
@@ -78,11 +88,15 @@ class JoinedTokenFile:
     """Several parts concatenated, with the interface of a TokenFile."""
 
     def __init__(self, files: list[TokenFile]):
-        self.tokens = self.targets = JoinedTokens([file.tokens for file in files])
+        self.tokens, self.targets = (JoinedTokens([getattr(file, name) for file in files])
+                                     for name in ("tokens", "targets"))
         self.num_tokens, self.pad_id = len(self.tokens), files[0].pad_id
         offsets = np.cumsum([0] + [file.num_tokens for file in files[:-1]])
         self.document_starts = np.concatenate(
             [file.document_starts + offset for file, offset in zip(files, offsets, strict=True)])
+        self.target_starts = None if files[0].target_starts is None else np.concatenate(
+            [file.target_starts + offset for file, offset in zip(files, offsets, strict=True)])
+        self.num_source_tokens = sum(file.num_source_tokens for file in files)
         self.num_documents = len(self.document_starts)
         self.num_bytes = sum(file.num_bytes for file in files)
         bits = [file.bits for file in files]
@@ -91,25 +105,27 @@ class JoinedTokenFile:
 
 def prepare(
     corpus: Corpus, tokenizer: Tokenizer, cache_dir: Path, *, workers: int | None = None,
-    console: Console | None = None,
+    console: Console | None = None, max_pair_len: int | None = None,
 ) -> tuple[list[tuple[TokenFile, float]], TokenFile | JoinedTokenFile]:
     """([(train part, weight) of each source], validation part), from the cache or encoded into it now.
 
-    The weights add up to 1. Raises ValueError if a part is empty.
+    The weights add up to 1. Pairs of more than `max_pair_len` tokens are left out. Raises ValueError if a part is
+    empty.
     """
-    console = console or Console(stderr=True)
-    files = [encoded_part(source, "train", tokenizer, cache_dir, workers, console) for source in corpus.sources]
+    how = tokenizer, cache_dir, workers, console or Console(stderr=True), max_pair_len
+    files = [encoded_part(source, "train", *how) for source in corpus.sources]
     weights = corpus.weights or [file.num_tokens for file in files]
-    held_out = [encoded_part(source, part, tokenizer, cache_dir, workers, console) for source, part in corpus.held_out]
+    held_out = [encoded_part(source, part, *how) for source, part in corpus.held_out]
     return ([(file, weight / sum(weights)) for file, weight in zip(files, weights, strict=True)],
             held_out[0] if len(held_out) == 1 else JoinedTokenFile(held_out))
 
 
 def encoded_part(
     corpus: Corpus, part: str, tokenizer: Tokenizer, cache_dir: Path, workers: int | None, console: Console,
+    max_pair_len: int | None = None,
 ) -> TokenFile:
     """One part of a corpus, encoded."""
-    folder = encode_once(corpus, tokenizer, Path(cache_dir), workers, console)
+    folder = encode_once(corpus, tokenizer, Path(cache_dir), workers, console, max_pair_len)
     if (folder / f"{part}.json").exists() and (folder / f"{part}.starts").stat().st_size == 0:
         left_out = json.loads((folder / f"{part}.json").read_text())["left_out"]
         raise ValueError(f"data.name={corpus.name!r} leaves the {part} part empty{reasons(left_out)}: use another "
@@ -117,13 +133,17 @@ def encoded_part(
     return TokenFile(folder, part)
 
 
-def encode_once(corpus: Corpus, tokenizer: Tokenizer, cache_dir: Path, workers: int | None, console: Console) -> Path:
+def encode_once(
+    corpus: Corpus, tokenizer: Tokenizer, cache_dir: Path, workers: int | None, console: Console,
+    max_pair_len: int | None = None,
+) -> Path:
     """The folder of an encoded corpus, encoded now if it is not in the cache.
 
     The folder gets its name when it is complete, so an interrupted encoding is never used. If another process encodes
     the same corpus, wait for it. What killed encodings have left is removed.
     """
-    name = digest(FORMAT, corpus.fingerprint, tokenizer.fingerprint)[:32]
+    of_pairs = ["pairs", max_pair_len] if corpus.is_pairs else []
+    name = digest(FORMAT, corpus.fingerprint, tokenizer.fingerprint, *of_pairs)[:32]
     folder = cache_dir / name
     if folder.exists():
         return folder
@@ -133,34 +153,36 @@ def encode_once(corpus: Corpus, tokenizer: Tokenizer, cache_dir: Path, workers: 
             for left in abandoned(cache_dir):
                 remove(left)
             with private_folder(folder) as unfinished:
-                write_parts(unfinished, corpus, tokenizer, workers, console)
+                write_parts(unfinished, corpus, tokenizer, workers, console, max_pair_len)
                 publish(unfinished, folder)
     return folder
 
 
 class PartWriter:
-    """Writes {part}.bin, {part}.starts and {part}.json into a folder."""
+    """Writes {part}.bin, {part}.starts, of pairs {part}.target_starts, and {part}.json into a folder."""
 
-    def __init__(self, folder: Path, part: str, tokens: IO[bytes], starts: IO[bytes]):
-        self.folder, self.part, self.tokens, self.starts = folder, part, tokens, starts
+    def __init__(self, folder: Path, part: str, files: Mapping[str, IO[bytes]]):
+        self.folder, self.part, self.files = folder, part, files
         self.num_tokens = self.num_bytes = self.num_documents = 0
         self.bits: float | None = 0.0
-        self.sums = {"bin": hashlib.sha256(), "starts": hashlib.sha256()}
+        self.sums = {end: hashlib.sha256() for end in files}
 
     def add(self, group: Encoded) -> None:
         """Append the chunks of this part in a group."""
-        mine = np.array([chunk.part == self.part for chunk in group.chunks])
-        is_first = np.array([chunk.is_first for chunk in group.chunks])[mine]
+        mine = np.array([chunk.part == self.part for chunk in group.chunks], bool)
+        is_first, is_source = (np.array([getattr(chunk, name) for chunk in group.chunks], bool)[mine]
+                               for name in ("is_first", "is_source"))
         ids = group.ids if mine.all() else group.ids[np.repeat(mine, group.num_ids)]
-        num_ids = group.num_ids[mine]
-        starts = (self.num_tokens + np.cumsum(num_ids) - num_ids)[is_first]
-        for end, file, data in (("starts", self.starts, starts), ("bin", self.tokens, ids)):
+        ends = self.num_tokens + np.cumsum(group.num_ids[mine])
+        found = {"starts": (ends - group.num_ids[mine])[is_first], "bin": ids, "target_starts": ends[is_source]}
+        for end, file in self.files.items():
+            data = found[end].tobytes()
             with writing(Path(file.name)):
-                file.write(data.tobytes())
+                file.write(data)
                 file.flush()
-            self.sums[end].update(data.tobytes())
+            self.sums[end].update(data)
         self.num_tokens += len(ids)
-        self.num_bytes += int(group.num_bytes[mine].sum())
+        self.num_bytes += int(group.num_bytes[mine][~is_source].sum())
         self.num_documents += int(is_first.sum())
         for chunk in group.chunks:
             if chunk.is_first and chunk.part == self.part:
@@ -168,7 +190,7 @@ class PartWriter:
 
     def finish(self, tokenizer: Tokenizer, left_out: Mapping[str, int]) -> None:
         """Write the description, and flush all to the disk before the folder gets its name."""
-        for file in (self.tokens, self.starts):
+        for file in self.files.values():
             with writing(Path(file.name)):
                 sync(file)
         meta = {"num_tokens": self.num_tokens, "num_bytes": self.num_bytes, "num_documents": self.num_documents,
@@ -179,19 +201,23 @@ class PartWriter:
             write_text(path, json.dumps(meta))
 
 
-def write_parts(folder: Path, corpus: Corpus, tokenizer: Tokenizer, workers: int | None, console: Console) -> None:
+def write_parts(
+    folder: Path, corpus: Corpus, tokenizer: Tokenizer, workers: int | None, console: Console,
+    max_pair_len: int | None = None,
+) -> None:
     """Encode both parts in one pass over the corpus, in bounded memory."""
+    ends, too_long = ["starts", "bin", *["target_starts"] * corpus.is_pairs], {}
     with contextlib.ExitStack() as stack:
-        writers = [PartWriter(folder, part, *(stack.enter_context(new_file(folder / f"{part}.{end}"))
-                                              for end in ("bin", "starts"))) for part in ("train", "val")]
+        writers = [PartWriter(folder, part, {end: stack.enter_context(new_file(folder / f"{part}.{end}"))
+                                             for end in ends}) for part in ("train", "val")]
         show = stack.enter_context(progress_bar(console, corpus))
         groups = stack.enter_context(contextlib.closing(encode(corpus.chunks(), tokenizer, workers)))
-        for group in groups:
+        for group in without_longer(groups, max_pair_len, too_long) if corpus.is_pairs and max_pair_len else groups:
             for writer in writers:
                 writer.add(group)
             show(group)
         for writer in writers:
-            writer.finish(tokenizer, corpus.left_out)
+            writer.finish(tokenizer, {**corpus.left_out, **too_long})
 
 
 @contextlib.contextmanager

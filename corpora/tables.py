@@ -9,7 +9,7 @@ import glob
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,37 +42,37 @@ class Table:
     cache: Path
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
 
-    def batches(self, column: str | None = None) -> Iterator[Any]:
-        """The rows, of one column or all, as Arrow tables. Raises ValueError if a file is not of its kind."""
+    def batches(self, columns: tuple[str, ...] = ()) -> Iterator[Any]:
+        """The rows, of some columns or all, as Arrow tables. Raises ValueError if a file is not of its kind."""
         import pyarrow
 
         local_parquet = self.kind == "parquet" and not any(file.startswith("hf://") for file in self.files)
         try:
-            yield from self._parquet(column) if local_parquet else self._others(column)
+            yield from self._parquet(columns) if local_parquet else self._others(columns)
         except (ValueError, OSError, pyarrow.ArrowException) as error:
             raise ValueError(f"data.name={self.name!r} cannot be read as {self.kind} ({one_line(error)}): "
                              "repair the file or leave it out") from error
 
-    def _parquet(self, column: str | None) -> Iterator[Any]:
+    def _parquet(self, wanted: tuple[str, ...]) -> Iterator[Any]:
         """Read local parquet with Arrow: `datasets` holds a whole row group, and some files are a single one."""
         from pyarrow.parquet import ParquetFile
 
         for path in self.files:
             with open(path, "rb") as file:
                 parquet = ParquetFile(file, buffer_size=BYTES_PER_READ, pre_buffer=False)
-                columns = [column] if column in parquet.schema_arrow.names else None
+                columns = list(wanted) if wanted and {*wanted} <= {*parquet.schema_arrow.names} else None
                 yield from parquet.iter_batches(ROWS_PER_READ, columns=columns)
 
-    def _others(self, column: str | None) -> Iterator[Any]:
+    def _others(self, columns: tuple[str, ...]) -> Iterator[Any]:
         builder = import_datasets().load_dataset_builder(self.kind, data_files={"train": list(self.files)},
                                                         cache_dir=str(self.cache / "datasets"), **self.options)
         config = builder.config
         if self.kind == "parquet":
-            config.batch_size, config.columns = ROWS_PER_READ, None if column is None else [column]
+            config.batch_size, config.columns = ROWS_PER_READ, list(columns) or None
         if self.kind == "json":
             config.chunksize = BYTES_PER_READ
         if self.kind == "csv":  # keep text as it is: "NA" is not a missing value, "007" not a number
-            config.na_filter, config.converters = False, None if column is None else {column: str}
+            config.na_filter, config.converters = False, dict.fromkeys(columns, str) or None
         with contextlib.suppress(StopIteration):  # from `datasets`, if the files are empty
             yield from builder.as_streaming_dataset(split="train").with_format("arrow").iter(batch_size=ROWS_PER_READ)
 
@@ -83,20 +83,26 @@ class Table:
             raise ValueError(f"data.name={self.name!r} has no text: give a file with at least one row")
         return column_types(first)
 
-    def texts(self, column: Column, left_out: Counter[str]) -> Iterator[str]:
-        """The texts of a column, row by row. Rows without text are counted in `left_out`, by the reason."""
-        for batch in self.batches(column.top):
-            choose_column(self, column_types(batch), column.name)  # a later file may have other columns
-            yield from texts_in(batch, column, left_out)
+    def texts(self, columns: Sequence[Column], left_out: Counter[str]) -> Iterator[tuple[str, ...]]:
+        """The texts of some columns, row by row. Rows that lack one are counted in `left_out`, by the reason."""
+        tops, names = tuple({column.top: None for column in columns}), [column.name for column in columns]
+        for batch in self.batches(tops):
+            choose_columns(self, column_types(batch), names[-1], *names[:-1])  # a later file may have other columns
+            yield from texts_in(batch, columns, left_out)
 
 
-def choose_column(table: Table, columns: dict[str, str], asked: str | None) -> Column:
-    """The column of the text: `asked`, else `text`. Raises ValueError, with the names of the columns, without one."""
-    try:
-        return find_column(columns, asked)
-    except ValueError as problem:
-        raise ValueError(f"data.column={asked or 'text'} {problem} {table.name!r}: use one of {', '.join(columns)}"
-                         ) from None
+def choose_columns(table: Table, columns: dict[str, str], asked: str | None, source: str | None = None) -> list[Column]:
+    """The column of the text: `asked`, else `text`; of pairs that of the sources before it.
+
+    Raises ValueError, with the names of the columns, without one.
+    """
+    found = []
+    for flag, name in [*([("source_column", source)] if source else []), ("column", asked or "text")]:
+        try:
+            found.append(find_column(columns, name))
+        except ValueError as problem:
+            raise ValueError(f"data.{flag}={name} {problem} {table.name!r}: use one of {', '.join(columns)}") from None
+    return found
 
 
 def local_table(name: str, files: list[Path], cache: Path) -> Table:

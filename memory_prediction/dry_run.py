@@ -131,9 +131,11 @@ def some_batch(cfg: Config, rows: int) -> Batch:
 def begin_texts(cfg: Config, objective: Objective, num_texts: int) -> None:
     """Generate two tokens of each text when most is read: at its start, or once it has outgrown the context."""
     context, new = cfg.model.max_seq_len, cfg.sample.max_new_tokens
-    if "tales" in cfg.data.name and cfg.train.graded_stories:
+    if cfg.num_graded:
         new = max(new, 2 * context)
     length = max(1, context // 2) if new >= context else min(SHORT_PROMPT, context)
+    if cfg.data.is_pairs:  # a source may be as long
+        length = max(1, context - 1)
     objective.rehearse([[1] * length] * num_texts, replace(cfg.sample, max_new_tokens=new))
 
 

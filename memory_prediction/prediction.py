@@ -183,7 +183,7 @@ def _settle(cfg: Config, device: str) -> Config:
 def num_texts(cfg: Config) -> int:
     """The largest number of texts that a run continues at once."""
     samples = max(1, len(cfg.sample.prompts)) * cfg.sample.num_samples
-    texts = max(samples, cfg.train.graded_stories if "tales" in cfg.data.name else 0)
+    texts = max(samples, cfg.num_graded)
     return min(texts, rows_at_a_time(cfg.model))
 
 

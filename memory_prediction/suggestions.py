@@ -64,7 +64,7 @@ def in_words(cfg: Config, room: Room, device: str = "cpu") -> list[str]:
 def _ways(cfg: Config, fits: Callable[[dict[str, Any]], bool]) -> Iterator[list[dict[str, Any]]]:
     """Lists of changes, each of which saves more than the one before it; the cheapest list first."""
     train = cfg.train
-    stories = {"train.graded_stories": 0} if "tales" in cfg.data.name and train.graded_stories else {}
+    stories = {"train.graded_stories": 0} if cfg.num_graded else {}
     kept = {} if train.checkpoint_activations else {"train.checkpoint_activations": True}
     chunked = {"train.loss_chunk": 32} if (train.loss_chunk or math.inf) > 32 and cfg.model.max_seq_len > 32 else {}
     split = [{"train.batch_size": rows, "train.accumulation": train.accumulation * train.batch_size // rows}

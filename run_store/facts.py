@@ -63,6 +63,12 @@ class GradedStory(TypedDict):
     text: str
 
 
+class GradedPair(TypedDict):
+    """A pair of pairs.json."""
+
+    exact: bool
+
+
 class MemoryFacts(TypedDict):
     """memory.json: the memory of the process, predicted and measured."""
 
@@ -78,6 +84,7 @@ class SavedLoss(TypedDict, total=False):
 LOSS = TypeAdapter(SavedLoss)
 DATA, SAMPLE = TypeAdapter(DataFacts), TypeAdapter(Sample)
 GRADES, MEMORY = TypeAdapter(list[GradedStory]), TypeAdapter(MemoryFacts)
+PAIRS = TypeAdapter(list[GradedPair])
 
 
 def as_sample(line: str) -> Sample:
@@ -101,3 +108,12 @@ def read_data(run: Path) -> DataFacts:
 def peak_bytes(run: Path) -> int | None:
     """The measured memory of a run's process; None = unknown. Raises ValueError if memory.json is damaged."""
     return read_as(MEMORY, run / "memory.json")["peak_bytes"] if (run / "memory.json").exists() else None
+
+
+def exact_targets(run: Path) -> float | None:
+    """The share of targets that were exactly right after the last step; None = of no pairs, or not graded.
+
+    Raises ValueError if pairs.json is damaged.
+    """
+    pairs = read_as(PAIRS, run / "pairs.json") if (run / "pairs.json").exists() else []
+    return sum(pair["exact"] for pair in pairs) / len(pairs) if pairs else None

@@ -95,7 +95,7 @@ class RunLog:
         if samples.exists():
             kept = [line for line in complete_lines(samples) if as_sample(line)["step"] <= step]
             write_text(samples, "".join(kept))
-        for name in ("grades.json", "loss.png", DIVERGED):
+        for name in ("grades.json", "pairs.json", "loss.png", DIVERGED):
             (self.path / name).unlink(missing_ok=True)
         for unfinished in abandoned(self.path / "checkpoints"):
             remove(unfinished)

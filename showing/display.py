@@ -93,7 +93,7 @@ def held_out(run: Run) -> tuple[list[int], str]:
         if corpus.fingerprint != run.data["fingerprint"]:
             raise ValueError(f"data.name={corpus.name} has changed since {run.name} was trained")
         part = encoded_part(*corpus.held_out[0], run.tokenizer(), data.cache_path, data.workers,
-                            Console(stderr=True))
+                            Console(stderr=True), run.config.max_pair_len)
     except ValueError as error:
         raise ValueError(f"{error}; --text TEXT shows {run.name} on a text of yours") from None
     end = min(NUM_TOKENS, *part.document_starts[1:2], part.num_tokens)

@@ -22,6 +22,7 @@ import tales
 from config import Config, SampleConfig, replace
 from configuration import BUSY, load_per_processor
 from configuration.command_line import print_line, printable, warn
+from corpora.shards import JoinedTokenFile, TokenFile
 from inference import OPENINGS, continue_prompts, prompts_or_opening
 from model import Model, spell_parameters
 from objective import Objective
@@ -33,14 +34,23 @@ from runs import Run
 from tokenizer import Tokenizer
 from training.evaluation import Evaluation
 from training.events import Results, Timer
+from training.pairs import grade_pairs, validation_pairs
 from training.setup import Setup
 from training.step import TrainState
 from training.trackers import Tracker
 
 
-def opening_prompts(cfg: Config, tokenizer: Tokenizer) -> list[str]:
-    """The prompts of samples. Raises ValueError if one cannot be encoded, so that this shows before training."""
-    prompts = prompts_or_opening(cfg.sample, cfg.data.name)
+def opening_prompts(
+    cfg: Config, tokenizer: Tokenizer, val_part: TokenFile | JoinedTokenFile | None = None,
+) -> list[str]:
+    """The prompts of samples; of pairs without any, a source of the validation part.
+
+    Raises ValueError if one cannot be encoded, so that this shows before training.
+    """
+    if cfg.data.is_pairs and not cfg.sample.prompts:
+        prompts = [tokenizer.decode(source) for source, _ in validation_pairs(val_part, 1)]
+    else:
+        prompts = prompts_or_opening(cfg.sample, cfg.data.name)
     try:
         tokenizer.encode_batch(list(prompts))
     except ValueError as error:
@@ -49,11 +59,13 @@ def opening_prompts(cfg: Config, tokenizer: Tokenizer) -> list[str]:
 
 
 def write_samples(
-    model: Objective | Model, tokenizer: Tokenizer, prompts: list[str], cfg: SampleConfig,
+    model: Objective | Model, tokenizer: Tokenizer, prompts: list[str], cfg: SampleConfig, *, are_sources: bool = False,
 ) -> list[dict[str, str]]:
-    """Continue each prompt. Training is not affected."""
-    new = continue_prompts(model, tokenizer, replace(cfg, prompts=tuple(prompts), num_samples=1))
-    return [{"prompt": prompt, "text": prompt + text} for prompt, text in zip(prompts, new, strict=True)]
+    """Continue each prompt; a target stands on a line below its source. Training is not affected."""
+    new = continue_prompts(model, tokenizer, replace(cfg, prompts=tuple(prompts), num_samples=1),
+                           are_sources=are_sources)
+    between = "\n" if are_sources else ""
+    return [{"prompt": prompt, "text": prompt + between + text} for prompt, text in zip(prompts, new, strict=True)]
 
 
 def announce(console: Console, run: Run, model: Model, setup: Setup, progress: Progress) -> None:
@@ -137,14 +149,15 @@ def log_line(progress: Progress, evaluation: Evaluation | None, speed: float | N
 
 def finish(
     console: Console, run: Run, model: Model, tokenizer: Tokenizer, prompts: list[str],
-    trackers: Sequence[Tracker] = (),
+    trackers: Sequence[Tracker] = (), val_part: TokenFile | JoinedTokenFile | None = None,
 ) -> None:
-    """Print the last samples and the grades of stories, and draw the loss curve."""
+    """Print the last samples and the grades of stories or targets, and draw the loss curve."""
     for sample in run.samples()[-len(prompts):]:
         console.print(printable(f"\n{sample['text']}"), markup=False, highlight=False)
-    count = run.config.train.graded_stories
-    if "tales" in run.config.data.name and count:
-        console.print(printable(f"\n{grade_stories(run, model, tokenizer, count)}"), markup=False, highlight=False)
+    if count := run.config.num_graded:
+        said = (said_of_pairs(run, model, tokenizer, val_part) if run.config.data.is_pairs
+                else grade_stories(run, model, tokenizer, count))
+        console.print(printable(f"\n{said}"), markup=False, highlight=False)
     plot_loss([run], run.path / "loss.png")
     for tracker in trackers:
         tracker.picture(run.config.train.steps, run.path / "loss.png")
@@ -159,8 +172,21 @@ def grade_stories(run: Run, model: Objective | Model, tokenizer: Tokenizer, coun
     """
     cfg = SampleConfig(max_new_tokens=2 * run.config.model.max_seq_len, temperature=0.8,
                        denoise=run.config.sample.denoise)
-    texts = [s["text"] for s in write_samples(model, tokenizer, [OPENINGS["tales"]] * count, cfg)]
-    grades = [tales.grade(text) for text in texts]
+    return grade_texts(run, [s["text"] for s in write_samples(model, tokenizer, [OPENINGS["tales"]] * count, cfg)])
+
+
+def said_of_pairs(
+    run: Run, model: Objective | Model, tokenizer: Tokenizer, val_part: TokenFile | JoinedTokenFile,
+) -> str:
+    """Grade the targets written after validation sources; those of tales-opening also as stories."""
+    said, texts = grade_pairs(run, model, tokenizer, val_part)
+    data = run.config.data
+    return said if (data.val_name or data.name) != ("tales-opening",) else f"{said}\n{grade_texts(run, texts)}"
+
+
+def grade_texts(run: Run, texts: list[str]) -> str:
+    """Grade stories, write grades.json, and say how many are grammatical and consistent."""
+    count, grades = len(texts), [tales.grade(text) for text in texts]
     lines = [asdict(grade) | {"text": text} for grade, text in zip(grades, texts, strict=True)]
     write_text(run.path / "grades.json", json.dumps(lines, indent=1) + "\n")
     broken = [(grade, text) for grade, text in zip(grades, texts, strict=True) if not grade.passed]

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from config import Config, DataConfig, TokenizerConfig, override
+from config import TALES, Config, DataConfig, TokenizerConfig, override
 from configuration.command_line import complain
 from configuration.rules import check_run
 from corpora.corpus import Corpus, load_corpus
@@ -25,7 +25,7 @@ from training.evaluation import Evaluation, evaluate
 from training.step import TrainState
 from training.transfer import begin_with_weights
 
-DEFAULT_SIZES = {("tales",): 4096}  # of a corpus's vocabulary, if the flags set none
+TALES_SIZE, OTHER_SIZE = 4096, 2048  # of a vocabulary, if the flags set none
 
 
 @dataclass
@@ -90,7 +90,8 @@ class Setup:
                     "val_tokens_per_byte": val.num_targets / val.num_bytes, "floor_bits_per_byte": None}
         files = [file for file, _ in self.train_parts]
         floor = None if val.bits is None else val.bits / val.num_bytes
-        num_targets = val.num_tokens - (0 if self.cfg.data.packing == "stream" else val.num_documents)
+        first = 0 if self.cfg.data.packing == "stream" else val.num_documents  # tokens that nothing precedes
+        num_targets = val.num_tokens - (val.num_source_tokens or first)
         described = {"name": corpus.name, "fingerprint": corpus.fingerprint,
                      "train_tokens": sum(file.num_tokens for file in files),
                      "train_bytes": sum(file.num_bytes for file in files),
@@ -137,7 +138,8 @@ def encoded_parts(
     """The parts of `prepare`; of a synthetic task no training part, for its rows are drawn when they are needed."""
     if isinstance(corpus, ProbeCorpus):
         return [], ProbeRows(corpus, cfg.row_len)
-    train_parts, val_part = prepare(corpus, tokenizer, cfg.data.cache_path, workers=cfg.data.workers, console=console)
+    train_parts, val_part = prepare(corpus, tokenizer, cfg.data.cache_path, workers=cfg.data.workers, console=console,
+                                    max_pair_len=cfg.max_pair_len)
     for source, (file, _) in zip(corpus.sources, train_parts, strict=True):
         if file.left_out and console is not None:
             complain(f"data.name={source.name}{reasons(file.left_out)}")
@@ -152,7 +154,7 @@ class Settler:
 
     def __call__(self, cfg: Config) -> Config:
         check_run(cfg)
-        key = cfg.data, cfg.tokenizer
+        key = cfg.data, cfg.tokenizer, cfg.max_pair_len
         if key not in self._texts:
             corpus = load_corpus(cfg.data)
             tokenizer = choose_tokenizer(cfg.tokenizer, cfg.data, corpus)
@@ -182,8 +184,9 @@ def choose_tokenizer(cfg: TokenizerConfig, data: DataConfig, corpus: Corpus) -> 
         return load_tokenizer(cfg.path)
     if cfg.kind in ("char", "byte"):
         return train_tokenizer(cfg.kind, corpus.train(), others=corpus.val())
-    size = cfg.vocab_size or (DEFAULT_SIZES.get(data.name, 2048) if cfg.kind == "bpe" else 2048)
-    if data.name == ("tales",) and cfg.kind == "bpe" and size in BUILT_SIZES:
+    is_built_in = {*data.name} <= {*TALES}
+    size = cfg.vocab_size or (TALES_SIZE if is_built_in and cfg.kind == "bpe" else OTHER_SIZE)
+    if is_built_in and cfg.kind == "bpe" and size in BUILT_SIZES:
         return built_tokenizer(size)
     try:
         return train_tokenizer(cfg.kind, corpus.train(), size, others=corpus.val())

@@ -137,7 +137,8 @@ def same_prompts(
         cfg = SampleConfig(max_new_tokens=tokens, temperature=0.8, seed=seed, denoise=run.config.sample.denoise)
         try:
             objective = load_objective(run, "best", pick_device(device))
-            texts[name] = write_samples(objective, tokenizers[name], repeated, cfg)
+            texts[name] = write_samples(objective, tokenizers[name], repeated, cfg,
+                                        are_sources=run.config.data.is_pairs)
         except ValueError as error:
             warn(f"{name} writes no texts: {error}")
     return texts

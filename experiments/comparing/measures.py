@@ -87,12 +87,14 @@ class Measures:
 def held_out(lines: Sequence[Line], max_bytes: int, path: Path | None = None) -> tuple[HeldOut | None, list[str]]:
     """The file's text, or the held-out text of the first run that still has it; and why other runs do not.
 
-    None if `max_bytes` is 0 or no run has it, as runs on synthetic tasks. Raises ValueError if the file has no text.
+    None if `max_bytes` is 0 or no run has it, as runs on synthetic tasks and pairs. Raises ValueError if the file has
+    no text.
     """
     problems = []
     if path is not None:
         return text_file(path, max_bytes), problems
-    for run in (member.run for member in members(lines) if max_bytes and not member.run.config.data.is_probe):
+    runs = (member.run for member in members(lines) if max_bytes)
+    for run in (run for run in runs if not (run.config.data.is_probe or run.config.data.is_pairs)):
         try:
             return held_out_text(run, max_bytes), problems
         except ValueError as error:
@@ -146,11 +148,13 @@ def _up_to(documents: Iterable[str], max_bytes: int) -> tuple[str, ...]:
 def measure(run: Run, text: HeldOut, *, checkpoint: str = "best", device: str = "auto") -> Measures:
     """Measure a checkpoint on the text, in rows as in the run's own evaluations; results are kept in its folder.
 
-    Raises ValueError if there is no such checkpoint, if the tokenizer cannot encode the text, or if the objective
-    predicts a part of the text only.
+    Raises ValueError if there is no such checkpoint, if the tokenizer cannot encode the text, or if the run or
+    its objective predicts a part of the text only.
     """
     if of := run.config.train.facts.of:
         raise ValueError(f"train.objective={run.config.train.objective} predicts {of}")
+    if run.config.data.is_pairs:
+        raise ValueError("it predicts targets after their sources")
     saved = run.checkpoint(checkpoint)
     key = digest(saved.fingerprint, digest(*text.documents), BLOCK_BYTES, TOP)
 

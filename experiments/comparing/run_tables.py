@@ -16,7 +16,7 @@ from experiments.comparing.grades import grade_run
 from experiments.comparing.lines import Line, try_each
 from experiments.comparing.measures import HeldOut, Measures
 from experiments.comparing.sources import CurveSource
-from run_store.facts import GRADES, peak_bytes
+from run_store.facts import GRADES, exact_targets, peak_bytes
 from runs import Run
 
 whole, loss, percent, digits = "{:,.0f}".format, "{:.4f}".format, "{:.1%}".format, "{:.4g}".format
@@ -39,6 +39,7 @@ HEADINGS: dict[str, tuple[str, Callable[[float], str]]] = {  # column -> its hea
     "top_1": ("top-1, same text", percent),
     "top_5": ("top-5, same text", percent),
     "stories": ("whole stories", percent),
+    "exact": ("exact targets", percent),
     "tokens_per_second": ("tokens/s", whole),
     "peak_bytes": ("peak memory", spell_bytes),
 }
@@ -88,10 +89,13 @@ def of_run(run: Run, bits_per_byte: float | None) -> dict[str, float]:
     """The figures that the rest of its folder gives."""
     model, floor = run.config.model, run.data["floor_bits_per_byte"]
     found = {"parameters": num_parameters(model), "active_parameters": num_active_parameters(model)}
-    if run.config.data.is_probe:  # of answers; of tokens of a text it depends on the tokenizer
+    data = run.config.data
+    if data.is_probe or data.is_pairs:  # of answers; of tokens of a text it depends on the tokenizer
         found["accuracy"] = last_value(run.log(), "accuracy")
     if floor is not None and bits_per_byte is not None:
         found["bits_over_floor"] = bits_per_byte - floor
+    if (exact := exact_targets(run.path)) is not None:
+        found["exact"] = exact
     if peak := peak_bytes(run.path):
         found["peak_bytes"] = peak
     return found

@@ -54,6 +54,7 @@ def read_prompts(path: Path) -> list[str]:
 def held_out_prompts(run: Run, count: int) -> list[str]:
     """Prompts spread evenly over the validation texts. Raises ValueError if they are too few or the texts changed."""
     data, tokenizer = run.config.data, run.tokenizer()
+    require_texts(run)
     corpus = load_corpus(data)
     require_same_text(run, corpus)
     _, part = prepare(corpus, tokenizer, data.cache_path, workers=data.workers, console=Console(stderr=True))
@@ -66,6 +67,12 @@ def held_out_prompts(run: Run, count: int) -> list[str]:
         raise ValueError(f"stories={count} is more than the {len(found)} beginnings that the held-out text of "
                          f"{run.name} has: use less, or give --prompts FILE")
     return spread(found, count)
+
+
+def require_texts(run: Run) -> None:
+    """Raise ValueError if a run was trained on pairs."""
+    if run.config.data.is_pairs:
+        raise ValueError(f"{run.name} was trained on pairs, and writes targets of sources, not texts: leave it out")
 
 
 def stretches(part: TokenFile | JoinedTokenFile, length: int) -> list[tuple[int, int, bool]]:
@@ -135,6 +142,7 @@ def let_write(run: Run, name: str, prompts: list[str], options: JudgeOptions, ca
 
     Raises ValueError if there is no such checkpoint, if it has diverged, or if it cannot encode a prompt.
     """
+    require_texts(run)
     saved, tokenizer = run.checkpoint(options.checkpoint), run.tokenizer()
     try:
         ids = tokenizer.encode_batch(prompts)
