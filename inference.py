@@ -1,6 +1,7 @@
 """Load a run, and continue texts with it or measure how well it predicts one.
 
     python inference.py RUN "Once upon a time" --temperature 0.7 --min-p 0.05
+    python inference.py RUN "Once upon a time" --suffix "The end."
     python inference.py RUN --score FILE
 
 RUN is a name in models/ or a path. Without a prompt the run's own prompts are continued.
@@ -31,6 +32,7 @@ from config import SampleConfig, replace
 from configuration.command_line import fail, printable
 from data import eval_batches
 from generation.command import Options, parse
+from generation.infilling import write_infilled
 from generation.sampling import ended, eval_mode
 from model import Model
 from objective import Objective, as_objective, make_objective
@@ -197,15 +199,18 @@ def read_text(name: str) -> str:
 
 
 def run_command(run: Run, options: Options) -> None:
-    """Score a text or continue prompts, as the options say. Documents are separated as in the run's own text."""
-    if options.score is not None and options.sample != run.config.sample:
-        raise ValueError(f"score={options.score!r} generates nothing: leave out prompts and sampling flags")
+    """Score a text, or continue prompts, as the options say. Documents are separated as in the run's own text."""
+    if options.score is not None and (options.sample != run.config.sample or options.suffix is not None):
+        raise ValueError(f"score={options.score!r} generates nothing: leave out prompts, suffix and sampling flags")
     text = None if options.score is None else read_text(options.score)
     tokenizer = run.tokenizer()
     objective = load_objective(run, options.checkpoint, pick_device(options.device), ema=options.ema)
     if text is None:
-        prompts = prompts_or_opening(options.sample, run.config.data.name)
-        write_texts(objective, tokenizer, replace(options.sample, prompts=prompts), sys.stdout)
+        sample = replace(options.sample, prompts=prompts_or_opening(options.sample, run.config.data.name))
+        if options.suffix is None:
+            write_texts(objective, tokenizer, sample, sys.stdout)
+        else:
+            write_infilled(objective, tokenizer, sample, options.suffix, sys.stdout)
     else:
         data = run.config.data
         found = score(objective, tokenizer, text, separator=data.separator, packing=data.packing)
