@@ -32,10 +32,9 @@ from config import SampleConfig, replace
 from configuration.command_line import fail, printable
 from data import eval_batches
 from generation.command import Options, parse
-from generation.infilling import write_infilled
 from generation.sampling import ended, eval_mode
 from model import Model
-from objective import Objective, as_objective, make_objective
+from objective import FillInTheMiddle, Objective, as_objective, make_objective
 from runs import Run
 from tokenizer import Tokenizer
 from tools import pick_device
@@ -66,6 +65,19 @@ def continue_prompts(objective: Objective | Model, tokenizer: Tokenizer, cfg: Sa
     """Continue each of cfg.prompts with cfg.num_samples texts, in batches."""
     prompts = encode_prompts(tokenizer, cfg)
     ids = as_objective(objective).generate(prompts, cfg, eos_id=tokenizer.eos_id, num_ids=tokenizer.vocab_size)
+    return [tokenizer.decode(new) for new in ids]
+
+
+def fill_in(objective: Objective, tokenizer: Tokenizer, prompt: str, suffix: str, cfg: SampleConfig) -> list[str]:
+    """`cfg.num_samples` texts between a prompt and a suffix.
+
+    Raises ValueError if the objective has not learned to fill in, or both do not fit into the context.
+    """
+    if not isinstance(objective, FillInTheMiddle):
+        raise ValueError(f"suffix={suffix!r} is for a run with train.objective=fill_in_the_middle, and this one has "
+                         f"learned {objective.own}: leave it out")
+    ids = objective.infill(tokenizer.encode(prompt, bos=True), tokenizer.encode(suffix), cfg, eos_id=tokenizer.eos_id,
+                           num_ids=tokenizer.vocab_size)
     return [tokenizer.decode(new) for new in ids]
 
 
@@ -173,6 +185,15 @@ def write_texts(objective: Objective | Model, tokenizer: Tokenizer, cfg: SampleC
         out.write("\n")
 
 
+def write_filled(objective: Objective, tokenizer: Tokenizer, cfg: SampleConfig, suffix: str, out: TextIO) -> None:
+    """Write each of cfg.prompts, what is filled in, and the suffix; a line precedes each if there are several."""
+    shown = printable if out.isatty() else str
+    texts = [prompt + middle + suffix for prompt in cfg.prompts
+             for middle in fill_in(objective, tokenizer, prompt, suffix, cfg)]
+    for number, text in enumerate(texts, start=1):
+        out.write(f"--- {number} of {len(texts)} ---\n" * (len(texts) > 1) + shown(text) + "\n")
+
+
 def score_table(result: Score, sign: str = "") -> Table:
     """The figures; `sign` stands before those that are bounds."""
     table = Table(show_header=False)
@@ -210,7 +231,7 @@ def run_command(run: Run, options: Options) -> None:
         if options.suffix is None:
             write_texts(objective, tokenizer, sample, sys.stdout)
         else:
-            write_infilled(objective, tokenizer, sample, options.suffix, sys.stdout)
+            write_filled(objective, tokenizer, sample, options.suffix, sys.stdout)
     else:
         data = run.config.data
         found = score(objective, tokenizer, text, separator=data.separator, packing=data.packing)

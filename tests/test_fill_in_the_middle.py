@@ -209,12 +209,14 @@ def test_what_is_learned_by_heart_is_filled_in():
     rows = torch.nn.functional.pad(texts.repeat(8, 1), (0, 1))  # padding tells that the texts are whole
     y = rows[:, 1:].clone()
     y[:, -1] = IGNORED
-    optimizer = torch.optim.Adam(model.parameters(), lr=4e-3)
-    for step in range(300):
+    optimizer = torch.optim.Adam(model.parameters(), lr=8e-3)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.05, 400)
+    for step in range(400):
         batch = Batch(rows[:, :-1], y, None, 168, row_keys(step, torch.arange(24)))
         objective(batch).total.backward()
         optimizer.step()
         optimizer.zero_grad()
+        schedule.step()
     cfg = SampleConfig(temperature=0.0, num_samples=1)
     for tokens, spm, right in product(texts.tolist(), (False, True), range(3, 8)):
         for left in range(2, right + 1):  # the first two tell the texts apart
@@ -243,16 +245,16 @@ def test_a_run_resumes_bit_for_bit_and_fills_in(folder, go, at_step, models, cap
     assert log.bits_per_byte.iloc[-1] < log.bits_per_byte.dropna().iloc[0]
     assert resumed.config.model.vocab_size == resumed.tokenizer().vocab_size + 3
     capsys.readouterr()
-    inference.main(["toy", "a", "--suffix", "b", "--num-samples", "1"])
+    inference.main(["toy", "the", "--suffix", " fox", "--num-samples", "1"])
     text = capsys.readouterr().out
-    assert text.startswith("a") and text.endswith("b\n")
+    assert text.startswith("the") and text.endswith(" fox\n")
 
 
 @pytest.mark.usefixtures("models")
 def test_a_suffix_is_refused_by_another_objective_and_with_a_score(folder, go, capsys):
     go({"train.steps": 1})
-    for words, sentence in ((["a", "--suffix", "b"], "has learned next_token: leave it out"),
-                            (["--suffix", "b", "--score", "-"], "generates nothing")):
+    for words, sentence in ((["the", "--suffix", " fox"], "has learned next_token: leave it out"),
+                            (["--suffix", " fox", "--score", "-"], "generates nothing")):
         with pytest.raises(SystemExit):
             inference.main(["toy", *words])
         assert sentence in " ".join(capsys.readouterr().err.split())
