@@ -19,6 +19,7 @@ import codecs
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
@@ -185,8 +186,8 @@ def write_texts(objective: Objective | Model, tokenizer: Tokenizer, cfg: SampleC
         out.write("\n")
 
 
-def write_filled(objective: Objective, tokenizer: Tokenizer, cfg: SampleConfig, suffix: str, out: TextIO) -> None:
-    """Write each of cfg.prompts, what is filled in, and the suffix; a line precedes each if there are several."""
+def write_filled(objective: Objective, tokenizer: Tokenizer, cfg: SampleConfig, out: TextIO, suffix: str) -> None:
+    """Write each of cfg.prompts, what is filled in, and the suffix; if there are several, after a line each."""
     shown = printable if out.isatty() else str
     texts = [prompt + middle + suffix for prompt in cfg.prompts
              for middle in fill_in(objective, tokenizer, prompt, suffix, cfg)]
@@ -227,11 +228,9 @@ def run_command(run: Run, options: Options) -> None:
     tokenizer = run.tokenizer()
     objective = load_objective(run, options.checkpoint, pick_device(options.device), ema=options.ema)
     if text is None:
-        sample = replace(options.sample, prompts=prompts_or_opening(options.sample, run.config.data.name))
-        if options.suffix is None:
-            write_texts(objective, tokenizer, sample, sys.stdout)
-        else:
-            write_filled(objective, tokenizer, sample, options.suffix, sys.stdout)
+        write = write_texts if options.suffix is None else partial(write_filled, suffix=options.suffix)
+        prompts = prompts_or_opening(options.sample, run.config.data.name)
+        write(objective, tokenizer, replace(options.sample, prompts=prompts), sys.stdout)
     else:
         data = run.config.data
         found = score(objective, tokenizer, text, separator=data.separator, packing=data.packing)
