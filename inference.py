@@ -1,6 +1,7 @@
 """Load a run, and continue texts with it or measure how well it predicts one.
 
     python inference.py RUN "Once upon a time" --temperature 0.7 --min-p 0.05
+    python inference.py RUN "Once upon a time" --suffix "The end."
     python inference.py RUN --score FILE
 
 RUN is a name in models/ or a path. Without a prompt the run's own prompts are continued.
@@ -18,6 +19,7 @@ import codecs
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
@@ -33,7 +35,7 @@ from data import eval_batches
 from generation.command import Options, parse
 from generation.sampling import ended, eval_mode
 from model import Model
-from objective import Objective, as_objective, make_objective
+from objective import FillInTheMiddle, Objective, as_objective, make_objective
 from runs import Run
 from tokenizer import Tokenizer
 from tools import pick_device
@@ -70,6 +72,19 @@ def continue_prompts(
     """Continue each of cfg.prompts with cfg.num_samples texts, in batches; with `are_sources` these are targets."""
     prompts = encode_prompts(tokenizer, cfg, are_sources=are_sources)
     ids = as_objective(objective).generate(prompts, cfg, eos_id=tokenizer.eos_id, num_ids=tokenizer.vocab_size)
+    return [tokenizer.decode(new) for new in ids]
+
+
+def fill_in(objective: Objective, tokenizer: Tokenizer, prompt: str, suffix: str, cfg: SampleConfig) -> list[str]:
+    """`cfg.num_samples` texts between a prompt and a suffix.
+
+    Raises ValueError if the objective has not learned to fill in, or both do not fit into the context.
+    """
+    if not isinstance(objective, FillInTheMiddle):
+        raise ValueError(f"suffix={suffix!r} is for a run with train.objective=fill_in_the_middle, and this one has "
+                         f"learned {objective.own}: leave it out")
+    ids = objective.infill(tokenizer.encode(prompt, bos=True), tokenizer.encode(suffix), cfg, eos_id=tokenizer.eos_id,
+                           num_ids=tokenizer.vocab_size)
     return [tokenizer.decode(new) for new in ids]
 
 
@@ -179,6 +194,15 @@ def write_texts(
         out.write("\n")
 
 
+def write_filled(objective: Objective, tokenizer: Tokenizer, cfg: SampleConfig, out: TextIO, suffix: str) -> None:
+    """Write each of cfg.prompts, what is filled in, and the suffix; if there are several, after a line each."""
+    shown = printable if out.isatty() else str
+    texts = [prompt + middle + suffix for prompt in cfg.prompts
+             for middle in fill_in(objective, tokenizer, prompt, suffix, cfg)]
+    for number, text in enumerate(texts, start=1):
+        out.write(f"--- {number} of {len(texts)} ---\n" * (len(texts) > 1) + shown(text) + "\n")
+
+
 def score_table(result: Score, sign: str = "") -> Table:
     """The figures; `sign` stands before those that are bounds."""
     table = Table(show_header=False)
@@ -205,9 +229,9 @@ def read_text(name: str) -> str:
 
 
 def run_command(run: Run, options: Options) -> None:
-    """Score a text or continue prompts, as the options say. Documents are separated as in the run's own text."""
-    if options.score is not None and options.sample != run.config.sample:
-        raise ValueError(f"score={options.score!r} generates nothing: leave out prompts and sampling flags")
+    """Score a text, or continue prompts, as the options say. Documents are separated as in the run's own text."""
+    if options.score is not None and (options.sample != run.config.sample or options.suffix is not None):
+        raise ValueError(f"score={options.score!r} generates nothing: leave out prompts, suffix and sampling flags")
     data = run.config.data
     if data.is_pairs and options.score is not None:
         raise ValueError(f"score={options.score!r} has no sources, and {run.name} was trained on pairs: give a run on "
@@ -218,9 +242,10 @@ def run_command(run: Run, options: Options) -> None:
     tokenizer = run.tokenizer()
     objective = load_objective(run, options.checkpoint, pick_device(options.device), ema=options.ema)
     if text is None:
-        prompts = prompts_or_opening(options.sample, data.name)
-        write_texts(objective, tokenizer, replace(options.sample, prompts=prompts), sys.stdout,
-                    are_sources=data.is_pairs)
+        write = (partial(write_texts, are_sources=data.is_pairs) if options.suffix is None
+                 else partial(write_filled, suffix=options.suffix))
+        write(objective, tokenizer, replace(options.sample, prompts=prompts_or_opening(options.sample, data.name)),
+              sys.stdout)
     else:
         found = score(objective, tokenizer, text, separator=data.separator, packing=data.packing)
         Console().print(score_table(found, run.config.train.facts.sign))

@@ -7,13 +7,16 @@ An objective holds a model. `objective(batch)` returns its losses, `objective.sc
 from config import TrainConfig
 from model import Model
 from objectives.base import Losses, Objective, Scores
+from objectives.fill_in_the_middle import FillInTheMiddle
 from objectives.masked_diffusion import MaskedDiffusion
 from objectives.next_token import NextToken
+from objectives.prefix import Prefix
 
-__all__ = ["OBJECTIVES", "Losses", "MaskedDiffusion", "NextToken", "Objective", "Scores", "as_objective",
-           "make_objective"]
+__all__ = ["OBJECTIVES", "FillInTheMiddle", "Losses", "MaskedDiffusion", "NextToken", "Objective", "Prefix", "Scores",
+           "as_objective", "make_objective"]
 
-OBJECTIVES = {"masked_diffusion": MaskedDiffusion, "next_token": NextToken}
+OBJECTIVES = {"fill_in_the_middle": FillInTheMiddle, "masked_diffusion": MaskedDiffusion, "next_token": NextToken,
+              "prefix": Prefix}
 
 
 def make_objective(model: Model, cfg: TrainConfig) -> Objective:

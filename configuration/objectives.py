@@ -22,12 +22,18 @@ class Facts(NamedTuple):
     num_ids: int = 0  # ids it needs beside the tokenizer's; they are the last ones of the vocabulary
     room: int = 0  # tokens that the model reads beside those of a row: the one after them, or ids of its own
     one_text: bool = False  # it takes the tokens of a row as one text
+    rearranges: bool = False  # it trains on rows whose tokens are in another order
     denoises: bool = False  # texts come from a canvas of masks, by sample.denoise
 
     @property
     def meaning(self) -> str:
         """What its losses are, if not those of the whole text; else ""."""
         return ", ".join(["an upper bound"] * (self.likelihood == "bound") + [f"of {self.of}"] * bool(self.of))
+
+    @property
+    def trains_as_evaluated(self) -> bool:
+        """Whether the losses of training are those of an evaluation."""
+        return not (self.meaning or self.rearranges)
 
     @property
     def sign(self) -> str:
@@ -40,6 +46,8 @@ FACTS = {
     "next_token": Facts(),
     "masked_diffusion": Facts(causal=False, looks_ahead=True, likelihood="bound", num_ids=1, room=1, one_text=True,
                               denoises=True),
+    "prefix": Facts(looks_ahead=True, of="the part after a prefix"),
+    "fill_in_the_middle": Facts(num_ids=3, room=3, one_text=True, rearranges=True),
 }
 
 
@@ -56,6 +64,17 @@ class DiffusionConfig:
     def __post_init__(self):
         require_positive(self, "draws")
         require_between(self, "min_share", high=0.5)
+
+
+@flags
+class FimConfig:
+    """The numbers of objective=fill_in_the_middle."""
+
+    rate: float = 0.5  # share of the rows whose middle is moved to the end; arXiv:2207.14255 takes 0.5 to 0.9
+    spm_rate: float = 0.5  # share of these in which the suffix precedes the prefix (SPM), which is followed by the middle; in the others the prefix comes first (PSM)
+
+    def __post_init__(self):
+        require_between(self, "rate", "spm_rate")
 
 
 @flags

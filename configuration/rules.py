@@ -125,6 +125,8 @@ TRAIN_ACTS: dict[tuple[str, ...], Acts] = {
     ("allow_partial",): ("init_from is given", lambda c: c.init_from is not None),
     tuple(f"diffusion.{flag}" for flag in ("weight", "shift", "min_share", "estimate", "draws")): (
         "objective is masked_diffusion", lambda c: c.objective == "masked_diffusion"),
+    ("fim.rate", "fim.spm_rate"): (
+        "objective is fill_in_the_middle", lambda c: c.objective == "fill_in_the_middle"),
 }
 NEUTRAL_TRAIN = {"step_size": 1, "step_unit": "epochs", "step_gamma": 0.9, "momentum": 0.95, "beta1": 0.9,
                  "beta2": 0.95, "adam_eps": 1e-8, "precondition_every": 10, "decay_fraction": 0.5, "num_cycles": 4,
@@ -173,7 +175,7 @@ def check_optimizer(cfg: Any) -> None:
                              "leave it out, or use another optimizer")
 
 
-WITHOUT_SOURCE = ("next_token",)  # objectives whose batches have no source beside the text
+WITHOUT_SOURCE = ("next_token", "prefix", "fill_in_the_middle")  # objectives without a source beside the text
 
 
 def check_run(cfg: Any) -> None:

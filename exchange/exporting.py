@@ -32,7 +32,7 @@ def export_run(run: Run, folder: Path, *, checkpoint: str = "best", ema: bool = 
     """
     if os.path.lexists(folder):
         raise ValueError(f"{folder} is there already: give another folder")
-    if not run.config.train.facts.causal:
+    if run.config.train.facts.looks_ahead:
         raise ValueError(f"{run.name} has learned train.objective={run.config.train.objective}: its model sees later "
                          "tokens, and no class of a family does")
     imported, cfg = run.data.get("imported") or {}, run.config.model

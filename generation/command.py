@@ -23,6 +23,7 @@ class Options:
     checkpoint: str = "best"  # best, last, or the step of a checkpoint
     ema: bool = False  # use the moving average of the weights, for a run with train.ema_decay
     device: str = "auto"  # auto = cuda, else mps, else cpu
+    suffix: str | None = None  # write what is between each prompt and this text: objective=fill_in_the_middle
     score: str | None = None  # score a text file (- = standard input) in place of generating
 
 

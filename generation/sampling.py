@@ -12,6 +12,7 @@ from config import ModelConfig, SampleConfig
 from model import Cache, Model
 
 SMALLEST = 1e-30  # float32 makes 0 of much smaller numbers
+SightOf = Callable[[list["Text"], Tensor], Tensor]  # from texts and positions (t,) or (b, t): what is seen, (b, t, t)
 TOKENS_AT_A_TIME = 2**15  # of all texts in a batch, if each is as long as the context
 
 
@@ -87,15 +88,15 @@ def in_batches(texts: Sequence[Text], cfg: ModelConfig) -> Iterator[list[Text]]:
 
 def continue_texts(
     model: Model, texts: list[Text], cfg: SampleConfig, *, eos_id: int, use_cache: bool = True,
-    num_ids: int | None = None,
+    num_ids: int | None = None, sight_of: SightOf | None = None,
 ) -> Iterator[tuple[int, int]]:
-    """`stream`, of texts that have begun."""
+    """`stream`, of texts that have begun. With `sight_of` tokens may see later ones that are read with them."""
     cache = None
     with eval_mode(model):
         while texts:
             if cache is None and use_cache:
                 cache = model.make_cache(min(model.cfg.max_seq_len, _longest(texts) + cfg.max_new_tokens))
-            logits = _read(model, texts, cache)[:, :num_ids]
+            logits = _read(model, texts, cache, sight_of)[:, :num_ids]
             chances = distribution(logits, cfg, [text.tokens for text in texts])
             for text, token in zip(texts, _draw(chances, texts), strict=True):
                 text.tokens.append(token)
@@ -147,13 +148,14 @@ def _longest(texts: list[Text]) -> int:
 
 
 @torch.inference_mode()
-def _read(model: Model, texts: list[Text], cache: Cache | None) -> Tensor:
+def _read(model: Model, texts: list[Text], cache: Cache | None, sight_of: SightOf | None) -> Tensor:
     """The logits of the token after each text, on the CPU. Reads only what is not in the cache. Shape: (b, v)."""
     tokens, positions = padded([text.seen for text in texts])
     first = 0 if cache is None or cache.length == 0 else tokens.shape[1] - 1
     device = next(model.parameters()).device
+    sight = None if first or sight_of is None else sight_of(texts, positions).to(device)
     logits = model(tokens[:, first:].to(device), positions=positions[..., first:].to(device), cache=cache,
-                   last_only=True)
+                   last_only=True, sight=sight)
     return check_finite(logits[:, 0, : model.cfg.vocab_size].cpu())
 
 

@@ -209,7 +209,7 @@ def draw_loss(runs: list[Run]) -> Figure:
         meaning = run.config.train.facts.meaning
         name = f"{run.name}, validation" + f", {meaning}" * bool(meaning)
         (line,) = axes.plot(seen.tokens, seen.bits_per_byte, "o-", markersize=3, label=name)
-        if not meaning:  # else the loss of training is another one
+        if run.config.train.facts.trains_as_evaluated:
             axes.plot(log.tokens, log.train_loss * bits, color=line.get_color(), alpha=0.35,
                       label=f"{run.name}, training")
     floors = {run.data["floor_bits_per_byte"] for run in runs} - {None}

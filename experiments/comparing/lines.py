@@ -98,8 +98,8 @@ def curve(source: CurveSource) -> pd.DataFrame:
     more, data = {}, source.run.data
     if "tokens" in table and data["train_tokens"] is not None:
         more["bytes"] = table["tokens"] * (data["train_bytes"] / data["train_tokens"])
-    is_exact = not source.run.config.train.facts.meaning  # else the loss of training is another one
-    if is_exact and "train_loss" in table and data["val_tokens_per_byte"] is not None:
+    is_alike = source.run.config.train.facts.trains_as_evaluated
+    if is_alike and "train_loss" in table and data["val_tokens_per_byte"] is not None:
         more["train_bits_per_byte"] = table["train_loss"] * data["val_tokens_per_byte"] / math.log(2)
     if "bits_per_byte" in table and data["floor_bits_per_byte"] is not None:
         more["bits_over_floor"] = table["bits_per_byte"] - data["floor_bits_per_byte"]
