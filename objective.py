@@ -7,16 +7,20 @@ An objective holds a model. `objective(batch)` returns its losses, `objective.sc
 from config import TrainConfig
 from model import Model
 from objectives.base import Losses, Objective, Scores
+from objectives.block_diffusion import BlockDiffusion
 from objectives.fill_in_the_middle import FillInTheMiddle
+from objectives.masked import MaskedTokens
 from objectives.masked_diffusion import MaskedDiffusion
 from objectives.next_token import NextToken
 from objectives.prefix import Prefix
 
-__all__ = ["OBJECTIVES", "FillInTheMiddle", "Losses", "MaskedDiffusion", "NextToken", "Objective", "Prefix", "Scores",
-           "as_objective", "make_objective"]
+__all__ = ["OBJECTIVES", "BlockDiffusion", "FillInTheMiddle", "Losses", "MaskedDiffusion", "MaskedTokens", "NextToken",
+           "Objective", "Prefix", "Scores", "as_objective", "make_objective"]
 
-OBJECTIVES = {"fill_in_the_middle": FillInTheMiddle, "masked_diffusion": MaskedDiffusion, "next_token": NextToken,
-              "prefix": Prefix}
+OBJECTIVES = {
+    "next_token": NextToken, "prefix": Prefix, "fill_in_the_middle": FillInTheMiddle, "masked": MaskedTokens,
+    "masked_diffusion": MaskedDiffusion, "block_diffusion": BlockDiffusion,
+}
 
 
 def make_objective(model: Model, cfg: TrainConfig) -> Objective:

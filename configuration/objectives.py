@@ -1,10 +1,11 @@
 """The objectives: what each is told of the text, what its bits per byte mean, and the groups of their numbers."""
 
 import math
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from configuration.checked import flags
-from configuration.checks import require_between, require_positive
+from configuration.checks import Acts, require_between, require_positive, words_of
+from configuration.tree import get
 
 Likelihood = Literal["exact", "bound", "none"]  # what losses are: -log p, at least as much, or not that of any text
 Weighting = Literal["none", "bound"]
@@ -23,6 +24,7 @@ class Facts(NamedTuple):
     room: int = 0  # tokens that the model reads beside those of a row: the one after them, or ids of its own
     one_text: bool = False  # it takes the tokens of a row as one text
     rearranges: bool = False  # it trains on rows whose tokens are in another order
+    copies: int = 1  # of a row that the model reads in one pass, at the same positions
     denoises: bool = False  # texts come from a canvas of masks, by sample.denoise
 
     @property
@@ -48,22 +50,47 @@ FACTS = {
                               denoises=True),
     "prefix": Facts(looks_ahead=True, of="the part after a prefix"),
     "fill_in_the_middle": Facts(num_ids=3, room=3, one_text=True, rearranges=True),
+    "block_diffusion": Facts(causal=False, looks_ahead=True, likelihood="bound", num_ids=1, room=1, one_text=True,
+                             copies=2, denoises=True),
+    "masked": Facts(causal=False, looks_ahead=True, likelihood="none", of="masked tokens", num_ids=1, room=1,
+                    one_text=True, denoises=True),
 }
 
 
 @flags
 class DiffusionConfig:
-    """The numbers of objective=masked_diffusion."""
+    """The numbers of objective=masked_diffusion and block_diffusion."""
 
     weight: Weighting = "none"  # of a masked token in training: none, or that of the bound, 1 / the share of masked tokens, which learns slower (arXiv:2602.15014). Evaluation takes the bound
     shift: bool = False  # the output at a token predicts the next one, as in a causal model whose weights it begins with. arXiv:2508.15487
-    min_share: float = 1e-3  # of the tokens of a row that are masked in training, at least, on average
+    min_share: float = 1e-3  # of the tokens of a row, or block, that are masked in training, at least, on average
+    max_share: float = 1.0  # at most, on average. Shares from 0.45 to 0.95, say, are clipped as in arXiv:2503.09573: less noise in the gradient. Evaluation takes all shares
+    block_len: int = 4  # block_diffusion: tokens of a block
     estimate: Estimate = "masks"  # how an evaluation finds the bound: by masks of numbers spread evenly from one token to all, or by whole orders of predicting a token after another, each as many passes as there are tokens
     draws: int = 8  # masks, or orders, of each row in an evaluation
 
     def __post_init__(self):
-        require_positive(self, "draws")
-        require_between(self, "min_share", high=0.5)
+        require_positive(self, "draws", "block_len")
+        require_between(self, "min_share", "max_share")
+        if not self.min_share <= self.max_share or self.max_share == 0:
+            raise ValueError(f"max_share={self.max_share} must be above 0, and not below min_share={self.min_share}")
+
+
+@flags
+class MaskedConfig:
+    """The numbers of objective=masked."""
+
+    rate: float = 0.15  # of the tokens that are chosen to be predicted
+    random: float = 0.1  # of the chosen ones, the share that is shown as a random token in training
+    keep: float = 0.1  # of the chosen ones, the share that is shown as it is in training
+
+    def __post_init__(self):
+        require_between(self, "rate", "random", "keep")
+        if self.rate == 0:
+            raise ValueError("rate=0 predicts no token: use e.g. 0.15")
+        if self.random + self.keep > 1:
+            raise ValueError(f"random={self.random} and keep={self.keep} are shares of the chosen tokens, and more "
+                             "than 1 together: lower one")
 
 
 @flags
@@ -79,7 +106,7 @@ class FimConfig:
 
 @flags
 class DenoiseConfig:
-    """How a text comes from a canvas of masks: objective=masked_diffusion."""
+    """How a text comes from a canvas of masks: objective=masked_diffusion, block_diffusion and masked."""
 
     order: Unmasking = "confidence"  # which masked tokens a step replaces: those that the model is surest of (arXiv:2202.04200), one at random (arXiv:2409.02908), or each with a probability (arXiv:2406.07524)
     tokens_per_step: float = 2.0  # that a forward pass fills in, on average; order=first_hitting fills in one
@@ -89,3 +116,32 @@ class DenoiseConfig:
         require_positive(self, "block_len")
         if not 1 <= self.tokens_per_step < math.inf:
             raise ValueError(f"tokens_per_step={self.tokens_per_step} must be 1 or more, and finite")
+
+
+DIFFUSIONS = "masked_diffusion", "block_diffusion"
+ACTS_OF_OBJECTIVES: dict[tuple[str, ...], Acts] = {
+    tuple(f"diffusion.{flag}" for flag in ("weight", "min_share", "max_share", "estimate", "draws")): (
+        "objective is masked_diffusion or block_diffusion", lambda c: c.objective in DIFFUSIONS),
+    ("diffusion.shift",): ("objective is masked_diffusion", lambda c: c.objective == "masked_diffusion"),
+    ("diffusion.block_len",): ("objective is block_diffusion", lambda c: c.objective == "block_diffusion"),
+    ("fim.rate", "fim.spm_rate"): (
+        "objective is fill_in_the_middle", lambda c: c.objective == "fill_in_the_middle"),
+    ("masked.rate", "masked.random", "masked.keep"): ("objective is masked", lambda c: c.objective == "masked"),
+}
+BY_PLACE = "canon", "token_shift", "memory", "attention.key_offset"  # parts that read the token before
+
+
+def check_copies(cfg: Any, name: str) -> None:
+    """Raise ValueError if a part of the model goes by the places of tokens in a row and not by their positions.
+
+    An objective that reads several copies of a row in one pass cannot have one.
+    """
+    kinds = [(flag, get(layer, flag)) for layer in cfg.by_kind.values() for flag in BY_PLACE]
+    for flag, value in [*kinds, ("pointer", cfg.pointer), ("smear", cfg.smear)]:
+        if value not in (False, (), "none"):
+            said = words_of(value) if isinstance(value, tuple) else value
+            raise ValueError(f"{name} reads two copies of a row in one pass, and model.{flag}={said} goes by the places "
+                             "of tokens in it: leave it out")
+    if any(layer.position == "learned" for layer in cfg.by_kind.values()):
+        raise ValueError(f"{name} reads two copies of a row in one pass, which model.position=learned takes for one "
+                         "that is too long: use another position")

@@ -12,6 +12,7 @@ from configuration.checks import (
     require_positive,
     words_of,
 )
+from configuration.objectives import ACTS_OF_OBJECTIVES, FACTS, check_copies
 from configuration.stacks import require_both_ways
 from configuration.units import parse_seconds
 
@@ -123,10 +124,7 @@ TRAIN_ACTS: dict[tuple[str, ...], Acts] = {
     ("ramp_tokens", "log_noise_scale"): ("accumulation is above 1", lambda c: c.accumulation > 1),
     ("final_eval_share",): ("eval_tokens is given", lambda c: c.eval_tokens is not None),
     ("allow_partial",): ("init_from is given", lambda c: c.init_from is not None),
-    tuple(f"diffusion.{flag}" for flag in ("weight", "shift", "min_share", "estimate", "draws")): (
-        "objective is masked_diffusion", lambda c: c.objective == "masked_diffusion"),
-    ("fim.rate", "fim.spm_rate"): (
-        "objective is fill_in_the_middle", lambda c: c.objective == "fill_in_the_middle"),
+    **ACTS_OF_OBJECTIVES,
 }
 NEUTRAL_TRAIN = {"step_size": 1, "step_unit": "epochs", "step_gamma": 0.9, "momentum": 0.95, "beta1": 0.9,
                  "beta2": 0.95, "adam_eps": 1e-8, "precondition_every": 10, "decay_fraction": 0.5, "num_cycles": 4,
@@ -175,7 +173,7 @@ def check_optimizer(cfg: Any) -> None:
                              "leave it out, or use another optimizer")
 
 
-WITHOUT_SOURCE = ("next_token", "prefix", "fill_in_the_middle")  # objectives without a source beside the text
+WITHOUT_SOURCE = tuple(FACTS)  # objectives without a source beside the text
 
 
 def check_run(cfg: Any) -> None:
@@ -199,6 +197,8 @@ def check_objective(cfg: Any) -> None:
     facts, name = cfg.train.facts, f"train.objective={cfg.train.objective}"
     if facts.looks_ahead:
         require_both_ways(cfg.model, name)
+    if facts.copies > 1:
+        check_copies(cfg.model, name)
     if facts.one_text and cfg.data.packing == "documents":
         raise ValueError(f"{name} reads the tokens of a row as one text: use data.packing=stream or pad")
     if facts.one_text and cfg.data.is_probe:
@@ -207,13 +207,14 @@ def check_objective(cfg: Any) -> None:
     if cfg.row_len < 1:
         raise ValueError(f"{name} reads rows of {facts.room + 1} tokens at least: "
                          f"model.max_seq_len={cfg.model.max_seq_len}")
-    if not facts.denoises:
-        check_ignored(cfg, SAMPLE_OF_OBJECTIVE, {})
+    check_ignored(cfg, SAMPLE_OF_OBJECTIVE, {})
 
 
 SAMPLE_OF_OBJECTIVE: dict[tuple[str, ...], Acts] = {
-    ("sample.denoise.order", "sample.denoise.tokens_per_step", "sample.denoise.block_len"): (
-        "train.objective is masked_diffusion", lambda c: False)}
+    ("sample.denoise.order", "sample.denoise.tokens_per_step"): (
+        "train.objective is masked_diffusion, block_diffusion or masked", lambda c: c.train.facts.denoises),
+    ("sample.denoise.block_len",): ("train.objective is masked_diffusion or masked", lambda c: (
+        c.train.facts.denoises and c.train.objective != "block_diffusion"))}
 
 
 def _check_probe_run(cfg: Any) -> None:

@@ -67,10 +67,20 @@ def denoise(
     with eval_mode(model):
         while texts:
             for text, new in zip(texts, _filled(model, texts, cfg, mask_id, shift, num_ids), strict=True):
-                for token in takewhile(lambda _, text=text: not ended(text.new, cfg, eos_id), new):
-                    text.tokens.append(token)
-                    yield text.row, token
+                yield from taken(text, new, cfg, eos_id)
             texts = [text for text in texts if not ended(text.new, cfg, eos_id)]
+
+
+def taken(text: Text, new: list[int], cfg: SampleConfig, eos_id: int) -> Iterator[tuple[int, int]]:
+    """Append new tokens to a text up to its end; yields (row, token)."""
+    for token in takewhile(lambda _: not ended(text.new, cfg, eos_id), new):
+        text.tokens.append(token)
+        yield text.row, token
+
+
+def steps_for(number: int, cfg: SampleConfig) -> int:
+    """The steps that fill in a number of tokens."""
+    return math.ceil(number if cfg.denoise.order == "first_hitting" else number / cfg.denoise.tokens_per_step)
 
 
 def _filled(
@@ -84,8 +94,7 @@ def _filled(
             text.start = len(text.tokens) - max(1, text.max_len // 2)
         length = min(left, text.max_len - len(text.seen))
         block = min(length, own.block_len or length)
-        steps = math.ceil(block if own.order == "first_hitting" else block / own.tokens_per_step)
-        canvases.append(Canvas(text, length, block=block, steps=steps, mask_id=mask_id))
+        canvases.append(Canvas(text, length, block=block, steps=steps_for(block, cfg), mask_id=mask_id))
     while working := [canvas for canvas in canvases if len(canvas.masked)]:
         for canvas, logits in zip(working, _read(model, working, shift, num_ids), strict=True):
             canvas.fill(logits, cfg, own.order)

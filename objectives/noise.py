@@ -40,13 +40,16 @@ def normal(keys: Tensor, size: Sequence[int], *, draw: int = 0) -> Tensor:
     return ((-2 * (1 - radius).log()).sqrt() * (2 * math.pi * angle).cos()).float()
 
 
-def ranks(keys: Tensor, among: Tensor, *, draw: int = 0) -> Tensor:
-    """A random order of the places that are `among`, counted from 0; the others come last.
+def ranks(keys: Tensor, among: Tensor, *, draw: int = 0, size: int | None = None) -> Tensor:
+    """A random order of the places that are `among`, counted from 0; the others come last. Of each `size` places.
 
     Shape: keys (b,), among (b, t) bool -> (b, t).
     """
-    value = uniform(keys, among.shape[1:], draw=draw).where(among, 2.0)
-    return value.argsort(-1).argsort(-1)
+    t = among.shape[1]
+    value = uniform(keys, (t,), draw=draw).where(among, 2.0)
+    if size is not None:
+        value = torch.nn.functional.pad(value, (0, -t % size), value=2.0).unflatten(1, (-1, size))
+    return value.argsort(-1).argsort(-1).flatten(1)[:, :t]
 
 
 def row_keys(*numbers: Tensor | int) -> Tensor:

@@ -356,7 +356,8 @@ def test_flags_of_another_objective_are_refused():
     with pytest.raises(ValueError, match="objective is masked_diffusion"):
         TrainConfig(diffusion={"weight": "bound"})
     assert isinstance(make_objective(small_model(), TrainConfig()), NextToken)
-    assert set(to_dict(TrainConfig())["diffusion"]) == {"weight", "shift", "min_share", "estimate", "draws"}
+    assert set(to_dict(TrainConfig())["diffusion"]) == {
+        "weight", "shift", "min_share", "max_share", "block_len", "estimate", "draws"}
 
 
 @pytest.mark.usefixtures("models")
