@@ -21,7 +21,7 @@ from configuration.checks import (
     require_positive,
     rotated_channels,
 )
-from configuration.objectives import FACTS, DenoiseConfig, DiffusionConfig, Facts
+from configuration.objectives import FACTS, NUM_SENTINELS, DenoiseConfig, DiffusionConfig, Facts, SpansConfig
 from configuration.stacks import encoder_of, require_both_ways
 from configuration.storage import load, save_config
 from configuration.tree import build, diff, flat, get, override, replace, to_dict
@@ -30,9 +30,9 @@ from configuration.units import in_bfloat16, parse_bytes, parse_seconds
 __all__ = [
     "CHECKED", "AlibiConfig", "AttentionConfig", "AttnresConfig", "BigramConfig", "ClampedGluConfig", "Config",
     "DataConfig", "DenoiseConfig", "DiffusionConfig", "EngramConfig", "FACTS", "HrmConfig", "HyperConfig",
-    "LatentConfig", "LayerConfig", "LoopConfig", "ModelConfig", "MoeConfig", "NgptConfig", "ProbeConfig", "RopeConfig",
-    "SampleConfig", "SinusoidalConfig", "T5Config", "TokenizerConfig", "TrainConfig", "diff", "flags", "flat",
-    "from_dict", "get", "load_config", "override", "parse_bytes", "parse_seconds", "replace", "require_both_ways",
+    "LatentConfig", "LayerConfig", "LoopConfig", "ModelConfig", "MoeConfig", "NUM_SENTINELS", "NgptConfig", "ProbeConfig",
+    "RopeConfig", "SampleConfig", "SinusoidalConfig", "SpansConfig", "T5Config", "TokenizerConfig", "TrainConfig", "diff",
+    "flags", "flat", "from_dict", "get", "load_config", "override", "parse_bytes", "parse_seconds", "replace", "require_both_ways",
     "rotated_channels", "save_config", "to_dict",
 ]
 
@@ -59,7 +59,7 @@ AttentionBackend = Literal["sdpa", "eager"]
 Init = Literal["normal", "fan_in", "xavier"]
 OutInit = Literal["same", "depth", "zero"]
 TokenizerKind = Literal["char", "byte", "bpe", "unigram", "hf_bpe"]
-ObjectiveKind = Literal["next_token", "masked_diffusion"]
+ObjectiveKind = Literal["next_token", "masked_diffusion", "seq2seq", "span_corruption"]
 Optimizer = Literal["adamw", "muon", "adam", "sgd", "lion", "adafactor", "soap", "schedule_free"]
 Schedule = Literal["constant", "linear", "cosine", "restarts", "wsd", "inverse_sqrt", "step"]
 ScheduleUnit = Literal["steps", "tokens"]
@@ -594,8 +594,9 @@ class TokenizerConfig:
 class TrainConfig:
     """The objective, the optimisation, and what is logged and saved."""
 
-    objective: ObjectiveKind = "next_token"  # what the model learns: the next token of the text, or masked tokens from all others, as many as chance masks (masked_diffusion, arXiv:2406.07524)
+    objective: ObjectiveKind = "next_token"  # what the model learns: the next token of the text, or masked tokens from all others, as many as chance masks (masked_diffusion, arXiv:2406.07524); with an encoder, a target from its source (seq2seq) or hidden spans from the rest (span_corruption, arXiv:1910.10683)
     diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)  # objective=masked_diffusion
+    spans: SpansConfig = field(default_factory=SpansConfig)  # objective=span_corruption
     name: str | None = None  # the run's folder in models/; None = the preset's name (and --scale), with a number if it is taken
     steps: int = 2000  # optimizer steps, unless tokens or epochs is given. With --resume it can grow: the rest follows the schedule of the longer run
     tokens: int | None = None  # length of training in tokens in place of `steps`, to the nearest step

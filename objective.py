@@ -9,11 +9,14 @@ from model import Model
 from objectives.base import Losses, Objective, Scores
 from objectives.masked_diffusion import MaskedDiffusion
 from objectives.next_token import NextToken
+from objectives.seq2seq import Seq2Seq
+from objectives.span_corruption import SpanCorruption
 
-__all__ = ["OBJECTIVES", "Losses", "MaskedDiffusion", "NextToken", "Objective", "Scores", "as_objective",
-           "make_objective"]
+__all__ = ["OBJECTIVES", "Losses", "MaskedDiffusion", "NextToken", "Objective", "Scores", "Seq2Seq",
+           "SpanCorruption", "as_objective", "make_objective"]
 
-OBJECTIVES = {"masked_diffusion": MaskedDiffusion, "next_token": NextToken}
+OBJECTIVES = {"masked_diffusion": MaskedDiffusion, "next_token": NextToken, "seq2seq": Seq2Seq,
+              "span_corruption": SpanCorruption}
 
 
 def make_objective(model: Model, cfg: TrainConfig) -> Objective:

@@ -1,7 +1,7 @@
 """The objectives: what each is told of the text, what its bits per byte mean, and the groups of their numbers."""
 
 import math
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from configuration.checked import flags
 from configuration.checks import require_between, require_positive
@@ -23,6 +23,7 @@ class Facts(NamedTuple):
     room: int = 0  # tokens that the model reads beside those of a row: the one after them, or ids of its own
     one_text: bool = False  # it takes the tokens of a row as one text
     denoises: bool = False  # texts come from a canvas of masks, by sample.denoise
+    encodes: bool = False  # the model has an encoder, which reads what its batches give as the source
 
     @property
     def meaning(self) -> str:
@@ -35,11 +36,17 @@ class Facts(NamedTuple):
         return "≤ " if self.likelihood == "bound" else "≠ " if self.of else ""
 
 
+NUM_SENTINELS = 100  # ids that stand for hidden spans, as in T5
+
 # word of train.objective -> what it is like
 FACTS = {
     "next_token": Facts(),
     "masked_diffusion": Facts(causal=False, looks_ahead=True, likelihood="bound", num_ids=1, room=1, one_text=True,
                               denoises=True),
+    "seq2seq": Facts(of="targets given their sources, of a text without a source its second half given the first",
+                     num_ids=1, one_text=True, encodes=True),
+    "span_corruption": Facts(of="hidden spans given the rest of the text", num_ids=NUM_SENTINELS + 1, room=1,
+                             one_text=True, encodes=True),
 }
 
 
@@ -56,6 +63,39 @@ class DiffusionConfig:
     def __post_init__(self):
         require_positive(self, "draws")
         require_between(self, "min_share", high=0.5)
+
+
+@flags
+class SpansConfig:
+    """The numbers of objective=span_corruption."""
+
+    rate: float = 0.15  # of the tokens of a row that are hidden
+    mean_len: float = 3.0  # tokens of a hidden span, on average
+
+    def __post_init__(self):
+        require_between(self, "rate", open_ends=True)
+        if not 1 <= self.mean_len < math.inf:
+            raise ValueError(f"mean_len={self.mean_len} must be 1 or more, and finite")
+
+    def counts(self, length: int) -> tuple[int, int]:
+        """How many of `length` tokens are hidden, in how many spans. Raffel et al. 2019, arXiv:1910.10683."""
+        if length < 2:
+            return 0, 0
+        hidden = min(max(round(length * self.rate), 1), length - 1)
+        return hidden, min(max(round(hidden / self.mean_len), 1), length - hidden)
+
+
+def check_spans(cfg: Any) -> None:
+    """Raise ValueError if there are not enough sentinels for the spans of a row, or a target may be too long."""
+    length = cfg.row_len + 1
+    hidden, spans = cfg.train.spans.counts(length)
+    hides = (f"train.spans.rate={cfg.train.spans.rate:g} with train.spans.mean_len={cfg.train.spans.mean_len:g} hides "
+             f"{hidden} of model.max_seq_len={length} tokens in {spans} spans")
+    if spans > NUM_SENTINELS:
+        raise ValueError(f"{hides}, and there are {NUM_SENTINELS} sentinels: give longer spans, or a lower rate")
+    if hidden + spans + 1 > length:
+        raise ValueError(f"{hides}: these make a target of {hidden + spans + 1} tokens, which must fit in "
+                         "model.max_seq_len too; give a lower rate, or longer spans")
 
 
 @flags

@@ -12,6 +12,7 @@ from configuration.checks import (
     require_positive,
     words_of,
 )
+from configuration.objectives import check_spans
 from configuration.stacks import require_both_ways
 from configuration.units import parse_seconds
 
@@ -126,6 +127,7 @@ TRAIN_ACTS: dict[tuple[str, ...], Acts] = {
     ("allow_partial",): ("init_from is given", lambda c: c.init_from is not None),
     tuple(f"diffusion.{flag}" for flag in ("weight", "shift", "min_share", "estimate", "draws")): (
         "objective is masked_diffusion", lambda c: c.objective == "masked_diffusion"),
+    ("spans.rate", "spans.mean_len"): ("objective is span_corruption", lambda c: c.objective == "span_corruption"),
 }
 NEUTRAL_TRAIN = {"step_size": 1, "step_unit": "epochs", "step_gamma": 0.9, "momentum": 0.95, "beta1": 0.9,
                  "beta2": 0.95, "adam_eps": 1e-8, "precondition_every": 10, "decay_fraction": 0.5, "num_cycles": 4,
@@ -174,9 +176,6 @@ def check_optimizer(cfg: Any) -> None:
                              "leave it out, or use another optimizer")
 
 
-WITHOUT_SOURCE = ("next_token",)  # objectives whose batches have no source beside the text
-
-
 def check_run(cfg: Any) -> None:
     """Raise ValueError if the model, which may be looked at, is not one that train.objective can train."""
     layers = cfg.model.by_kind.values()
@@ -184,18 +183,19 @@ def check_run(cfg: Any) -> None:
         _check_probe_run(cfg)
     if cfg.train.log_expert_load and "moe" not in {layer.mlp for layer in layers}:
         raise ValueError("train.log_expert_load=True would change nothing: no layer has model.mlp=moe")
-    if cfg.train.objective in WITHOUT_SOURCE and any(
-            cfg.model.by_kind[kind].cross != "none" for kind in cfg.model.layers):
-        raise ValueError(f"train.objective={cfg.train.objective} gives no source, which a layer with "
-                         "model.cross=attention reads: leave model.cross out, or look at it with python model.py")
-
-
     check_objective(cfg)
 
 
 def check_objective(cfg: Any) -> None:
     """Raise ValueError if the model or the rows are not what train.objective needs."""
     facts, name = cfg.train.facts, f"train.objective={cfg.train.objective}"
+    reads_source = any(cfg.model.by_kind[kind].cross != "none" for kind in cfg.model.layers)
+    if reads_source and not facts.encodes:
+        raise ValueError(f"{name} gives no source, which a layer with model.cross=attention reads: leave model.cross "
+                         "out, or use train.objective=seq2seq or span_corruption")
+    if facts.encodes and cfg.model.encoder_layers is None:
+        raise ValueError(f"{name} is of an encoder and a decoder: give model.cross=attention and model.encoder_layers, "
+                         "or a preset such as t5-small")
     if facts.looks_ahead:
         require_both_ways(cfg.model, name)
     if facts.one_text and cfg.data.packing == "documents":
@@ -206,6 +206,8 @@ def check_objective(cfg: Any) -> None:
     if cfg.row_len < 1:
         raise ValueError(f"{name} reads rows of {facts.room + 1} tokens at least: "
                          f"model.max_seq_len={cfg.model.max_seq_len}")
+    if cfg.train.objective == "span_corruption":
+        check_spans(cfg)
     if not facts.denoises:
         check_ignored(cfg, SAMPLE_OF_OBJECTIVE, {})
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from config import ModelConfig, SampleConfig
 from model import Cache, Model
+from modules.stream import Source
 
 SMALLEST = 1e-30  # float32 makes 0 of much smaller numbers
 TOKENS_AT_A_TIME = 2**15  # of all texts in a batch, if each is as long as the context
@@ -87,15 +88,19 @@ def in_batches(texts: Sequence[Text], cfg: ModelConfig) -> Iterator[list[Text]]:
 
 def continue_texts(
     model: Model, texts: list[Text], cfg: SampleConfig, *, eos_id: int, use_cache: bool = True,
-    num_ids: int | None = None,
+    num_ids: int | None = None, encode: Callable[[list[Text]], Source] | None = None,
+    adapt: Callable[[Tensor], Tensor] = lambda logits: logits,
 ) -> Iterator[tuple[int, int]]:
-    """`stream`, of texts that have begun."""
+    """`stream`, of texts that have begun.
+
+    `encode` makes the source that a model with an encoder reads; `adapt` changes the logits (b, v) before a draw.
+    """
     cache = None
     with eval_mode(model):
         while texts:
             if cache is None and use_cache:
                 cache = model.make_cache(min(model.cfg.max_seq_len, _longest(texts) + cfg.max_new_tokens))
-            logits = _read(model, texts, cache)[:, :num_ids]
+            logits = adapt(_read(model, texts, cache, encode))[:, :num_ids]
             chances = distribution(logits, cfg, [text.tokens for text in texts])
             for text, token in zip(texts, _draw(chances, texts), strict=True):
                 text.tokens.append(token)
@@ -147,13 +152,16 @@ def _longest(texts: list[Text]) -> int:
 
 
 @torch.inference_mode()
-def _read(model: Model, texts: list[Text], cache: Cache | None) -> Tensor:
+def _read(
+    model: Model, texts: list[Text], cache: Cache | None, encode: Callable[[list[Text]], Source] | None,
+) -> Tensor:
     """The logits of the token after each text, on the CPU. Reads only what is not in the cache. Shape: (b, v)."""
     tokens, positions = padded([text.seen for text in texts])
     first = 0 if cache is None or cache.length == 0 else tokens.shape[1] - 1
     device = next(model.parameters()).device
-    logits = model(tokens[:, first:].to(device), positions=positions[..., first:].to(device), cache=cache,
-                   last_only=True)
+    source = None if encode is None or first else encode(texts)
+    logits = model(tokens[:, first:].to(device), positions=positions[..., first:].to(device), source=source,
+                   cache=cache, last_only=True)
     return check_finite(logits[:, 0, : model.cfg.vocab_size].cpu())
 
 
@@ -185,7 +193,8 @@ def distribution(logits: Tensor, cfg: SampleConfig, seen: Sequence[Sequence[int]
     if cfg.repetition_penalty != 1:
         there = torch.zeros_like(logits, dtype=torch.bool)
         for row, tokens in enumerate(seen):
-            there[row, torch.as_tensor(tokens)] = True
+            ids = torch.as_tensor(tokens)
+            there[row, ids[ids < logits.shape[-1]]] = True
         weaker = torch.where(logits > 0, logits / cfg.repetition_penalty, logits * cfg.repetition_penalty)
         logits = logits.where(~there, weaker.nan_to_num())  # finite with a tiny and with a huge penalty
     if cfg.temperature == 0:
