@@ -89,7 +89,9 @@ class SpanCorruption(EncoderDecoder):
         ends = [eos_id, self.start_id - 2, self.start_id]
 
         def to_end(logits: Tensor) -> Tensor:
-            logits[:, eos_id] = logits[:, ends].logsumexp(-1)
+            end = logits[:, ends].logsumexp(-1)
+            logits = logits.clone()
+            logits[:, eos_id] = end
             return logits
 
         return continue_texts(self.model, answers, cfg, eos_id=eos_id, encode=self.encode, adapt=to_end,
