@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from config import ModelConfig, SampleConfig
-from model import Cache, Model
-from modules.stream import Source
+from model import Cache, Model, Source
 
 SMALLEST = 1e-30  # float32 makes 0 of much smaller numbers
 TOKENS_AT_A_TIME = 2**15  # of all texts in a batch, if each is as long as the context
