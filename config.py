@@ -21,7 +21,16 @@ from configuration.checks import (
     require_positive,
     rotated_channels,
 )
-from configuration.objectives import FACTS, DenoiseConfig, DiffusionConfig, Facts, FimConfig, MaskedConfig
+from configuration.objectives import (
+    FACTS,
+    NUM_SENTINELS,
+    DenoiseConfig,
+    DiffusionConfig,
+    Facts,
+    FimConfig,
+    MaskedConfig,
+    SpansConfig,
+)
 from configuration.stacks import encoder_of, require_both_ways
 from configuration.storage import load, save_config
 from configuration.tree import build, diff, flat, get, override, replace, to_dict
@@ -30,10 +39,10 @@ from configuration.units import in_bfloat16, parse_bytes, parse_seconds
 __all__ = [
     "CHECKED", "AlibiConfig", "AttentionConfig", "AttnresConfig", "BigramConfig", "ClampedGluConfig", "Config",
     "DataConfig", "DenoiseConfig", "DiffusionConfig", "EngramConfig", "FACTS", "FimConfig", "HrmConfig", "HyperConfig",
-    "LatentConfig", "LayerConfig", "LoopConfig", "MaskedConfig", "ModelConfig", "MoeConfig", "NgptConfig",
-    "ProbeConfig", "RopeConfig",
-    "SampleConfig", "SinusoidalConfig", "T5Config", "TokenizerConfig", "TrainConfig", "diff", "flags", "flat",
-    "from_dict", "get", "load_config", "override", "parse_bytes", "parse_seconds", "replace", "require_both_ways",
+    "LatentConfig", "LayerConfig", "LoopConfig", "MaskedConfig", "ModelConfig", "MoeConfig", "NUM_SENTINELS",
+    "NgptConfig", "ProbeConfig", "RopeConfig", "SampleConfig", "SinusoidalConfig", "SpansConfig", "T5Config",
+    "TokenizerConfig", "TrainConfig", "diff", "flags", "flat", "from_dict", "get", "load_config", "override",
+    "parse_bytes", "parse_seconds", "replace", "require_both_ways",
     "rotated_channels", "save_config", "to_dict",
 ]
 
@@ -60,7 +69,8 @@ AttentionBackend = Literal["sdpa", "eager"]
 Init = Literal["normal", "fan_in", "xavier"]
 OutInit = Literal["same", "depth", "zero"]
 TokenizerKind = Literal["char", "byte", "bpe", "unigram", "hf_bpe"]
-ObjectiveKind = Literal["next_token", "prefix", "fill_in_the_middle", "masked", "masked_diffusion", "block_diffusion"]
+ObjectiveKind = Literal[
+    "next_token", "prefix", "fill_in_the_middle", "masked", "masked_diffusion", "block_diffusion", "seq2seq", "span_corruption"]
 Optimizer = Literal["adamw", "muon", "adam", "sgd", "lion", "adafactor", "soap", "schedule_free"]
 Schedule = Literal["constant", "linear", "cosine", "restarts", "wsd", "inverse_sqrt", "step"]
 ScheduleUnit = Literal["steps", "tokens"]
@@ -607,10 +617,11 @@ class TokenizerConfig:
 class TrainConfig:
     """The objective, the optimisation, and what is logged and saved."""
 
-    objective: ObjectiveKind = "next_token"  # what the model learns: the next token of the text; the next one after a prefix that is read in both directions (prefix, arXiv:1910.10683), or in part of the rows a middle after what is around it (fill_in_the_middle, arXiv:2207.14255); masked tokens from all others, a fixed share (masked, arXiv:1810.04805) or as many as chance masks (masked_diffusion, arXiv:2406.07524), or of a block from it and the text before it (block_diffusion, arXiv:2503.09573)
+    objective: ObjectiveKind = "next_token"  # what the model learns: the next token of the text; the next one after a prefix that is read in both directions (prefix, arXiv:1910.10683), or in part of the rows a middle after what is around it (fill_in_the_middle, arXiv:2207.14255); masked tokens from all others, a fixed share (masked, arXiv:1810.04805) or as many as chance masks (masked_diffusion, arXiv:2406.07524), or of a block from it and the text before it (block_diffusion, arXiv:2503.09573); with an encoder, a target from its source (seq2seq) or hidden spans from the rest (span_corruption, arXiv:1910.10683)
     fim: FimConfig = field(default_factory=FimConfig)  # objective=fill_in_the_middle
     masked: MaskedConfig = field(default_factory=MaskedConfig)  # objective=masked
     diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)  # objective=masked_diffusion or block_diffusion
+    spans: SpansConfig = field(default_factory=SpansConfig)  # objective=span_corruption
     name: str | None = None  # the run's folder in models/; None = the preset's name (and --scale), with a number if it is taken
     steps: int = 2000  # optimizer steps, unless tokens or epochs is given. With --resume it can grow: the rest follows the schedule of the longer run
     tokens: int | None = None  # length of training in tokens in place of `steps`, to the nearest step

@@ -26,6 +26,7 @@ class Facts(NamedTuple):
     rearranges: bool = False  # it trains on rows whose tokens are in another order
     copies: int = 1  # of a row that the model reads in one pass, at the same positions
     denoises: bool = False  # texts come from a canvas of masks, by sample.denoise
+    encodes: bool = False  # the model has an encoder, which reads what its batches give as the source
 
     @property
     def meaning(self) -> str:
@@ -43,6 +44,8 @@ class Facts(NamedTuple):
         return "≤ " if self.likelihood == "bound" else "≠ " if self.of else ""
 
 
+NUM_SENTINELS = 100  # ids that stand for hidden spans, as in T5
+
 # word of train.objective -> what it is like
 FACTS = {
     "next_token": Facts(),
@@ -54,6 +57,10 @@ FACTS = {
                              copies=2, denoises=True),
     "masked": Facts(causal=False, looks_ahead=True, likelihood="none", of="masked tokens", num_ids=1, room=1,
                     one_text=True, denoises=True),
+    "seq2seq": Facts(of="targets given their sources, of a text without a source its second half given the first",
+                     num_ids=1, one_text=True, encodes=True),
+    "span_corruption": Facts(of="hidden spans given the rest of the text", num_ids=NUM_SENTINELS + 1, room=1,
+                             one_text=True, encodes=True),
 }
 
 
@@ -105,6 +112,39 @@ class FimConfig:
 
 
 @flags
+class SpansConfig:
+    """The numbers of objective=span_corruption."""
+
+    rate: float = 0.15  # of the tokens of a row that are hidden
+    mean_len: float = 3.0  # tokens of a hidden span, on average
+
+    def __post_init__(self):
+        require_between(self, "rate", open_ends=True)
+        if not 1 <= self.mean_len < math.inf:
+            raise ValueError(f"mean_len={self.mean_len} must be 1 or more, and finite")
+
+    def counts(self, length: int) -> tuple[int, int]:
+        """How many of `length` tokens are hidden, in how many spans. Raffel et al. 2019, arXiv:1910.10683."""
+        if length < 2:
+            return 0, 0
+        hidden = min(max(round(length * self.rate), 1), length - 1)
+        return hidden, min(max(round(hidden / self.mean_len), 1), length - hidden)
+
+
+def check_spans(cfg: Any) -> None:
+    """Raise ValueError if there are not enough sentinels for the spans of a row, or a target may be too long."""
+    length = cfg.row_len + 1
+    hidden, spans = cfg.train.spans.counts(length)
+    hides = (f"train.spans.rate={cfg.train.spans.rate:g} with train.spans.mean_len={cfg.train.spans.mean_len:g} hides "
+             f"{hidden} of model.max_seq_len={length} tokens in {spans} spans")
+    if spans > NUM_SENTINELS:
+        raise ValueError(f"{hides}, and there are {NUM_SENTINELS} sentinels: give longer spans, or a lower rate")
+    if hidden + spans + 1 > length:
+        raise ValueError(f"{hides}: these make a target of {hidden + spans + 1} tokens, which must fit in "
+                         "model.max_seq_len too; give a lower rate, or longer spans")
+
+
+@flags
 class DenoiseConfig:
     """How a text comes from a canvas of masks: objective=masked_diffusion, block_diffusion and masked."""
 
@@ -126,6 +166,7 @@ ACTS_OF_OBJECTIVES: dict[tuple[str, ...], Acts] = {
     ("diffusion.block_len",): ("objective is block_diffusion", lambda c: c.objective == "block_diffusion"),
     ("fim.rate", "fim.spm_rate"): (
         "objective is fill_in_the_middle", lambda c: c.objective == "fill_in_the_middle"),
+    ("spans.rate", "spans.mean_len"): ("objective is span_corruption", lambda c: c.objective == "span_corruption"),
     ("masked.rate", "masked.random", "masked.keep"): ("objective is masked", lambda c: c.objective == "masked"),
 }
 BY_PLACE = "canon", "token_shift", "memory", "attention.key_offset"  # parts that read the token before

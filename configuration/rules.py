@@ -12,7 +12,7 @@ from configuration.checks import (
     require_positive,
     words_of,
 )
-from configuration.objectives import ACTS_OF_OBJECTIVES, FACTS, check_copies
+from configuration.objectives import ACTS_OF_OBJECTIVES, check_copies, check_spans
 from configuration.stacks import require_both_ways
 from configuration.units import parse_seconds
 
@@ -173,9 +173,6 @@ def check_optimizer(cfg: Any) -> None:
                              "leave it out, or use another optimizer")
 
 
-WITHOUT_SOURCE = tuple(FACTS)  # objectives without a source beside the text
-
-
 def check_run(cfg: Any) -> None:
     """Raise ValueError if the model, which may be looked at, is not one that train.objective can train."""
     layers = cfg.model.by_kind.values()
@@ -183,18 +180,19 @@ def check_run(cfg: Any) -> None:
         _check_probe_run(cfg)
     if cfg.train.log_expert_load and "moe" not in {layer.mlp for layer in layers}:
         raise ValueError("train.log_expert_load=True would change nothing: no layer has model.mlp=moe")
-    if cfg.train.objective in WITHOUT_SOURCE and any(
-            cfg.model.by_kind[kind].cross != "none" for kind in cfg.model.layers):
-        raise ValueError(f"train.objective={cfg.train.objective} gives no source, which a layer with "
-                         "model.cross=attention reads: leave model.cross out, or look at it with python model.py")
-
-
     check_objective(cfg)
 
 
 def check_objective(cfg: Any) -> None:
     """Raise ValueError if the model or the rows are not what train.objective needs."""
     facts, name = cfg.train.facts, f"train.objective={cfg.train.objective}"
+    reads_source = any(cfg.model.by_kind[kind].cross != "none" for kind in cfg.model.layers)
+    if reads_source and not facts.encodes:
+        raise ValueError(f"{name} gives no source, which a layer with model.cross=attention reads: leave model.cross "
+                         "out, or use train.objective=seq2seq or span_corruption")
+    if facts.encodes and cfg.model.encoder_layers is None:
+        raise ValueError(f"{name} is of an encoder and a decoder: give model.cross=attention and model.encoder_layers, "
+                         "or a preset such as t5-small")
     if facts.looks_ahead:
         require_both_ways(cfg.model, name)
     if facts.copies > 1:
@@ -207,6 +205,8 @@ def check_objective(cfg: Any) -> None:
     if cfg.row_len < 1:
         raise ValueError(f"{name} reads rows of {facts.room + 1} tokens at least: "
                          f"model.max_seq_len={cfg.model.max_seq_len}")
+    if cfg.train.objective == "span_corruption":
+        check_spans(cfg)
     check_ignored(cfg, SAMPLE_OF_OBJECTIVE, {})
 
 

@@ -4,6 +4,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from config import ModelConfig, SampleConfig
 from model import Cache, Model
 
 SMALLEST = 1e-30  # float32 makes 0 of much smaller numbers
-SightOf = Callable[[list["Text"], Tensor], Tensor]  # from texts and positions (t,) or (b, t): what is seen, (b, t, t)
+Given = Callable[[list["Text"], Tensor], dict[str, Any]]  # from texts and positions (t,) or (b, t)
 TOKENS_AT_A_TIME = 2**15  # of all texts in a batch, if each is as long as the context
 
 
@@ -88,15 +89,20 @@ def in_batches(texts: Sequence[Text], cfg: ModelConfig) -> Iterator[list[Text]]:
 
 def continue_texts(
     model: Model, texts: list[Text], cfg: SampleConfig, *, eos_id: int, use_cache: bool = True,
-    num_ids: int | None = None, sight_of: SightOf | None = None,
+    num_ids: int | None = None, given: Given = lambda texts, positions: {},
+    adapt: Callable[[Tensor], Tensor] = lambda logits: logits,
 ) -> Iterator[tuple[int, int]]:
-    """`stream`, of texts that have begun. With `sight_of` tokens may see later ones that are read with them."""
+    """`stream`, of texts that have begun.
+
+    `given` makes what the model takes beside the tokens that are read first: a source, a sight. `adapt` changes the
+    logits (b, v) before a draw.
+    """
     cache = None
     with eval_mode(model):
         while texts:
             if cache is None and use_cache:
                 cache = model.make_cache(min(model.cfg.max_seq_len, _longest(texts) + cfg.max_new_tokens))
-            logits = _read(model, texts, cache, sight_of)[:, :num_ids]
+            logits = adapt(_read(model, texts, cache, given))[:, :num_ids]
             chances = distribution(logits, cfg, [text.tokens for text in texts])
             for text, token in zip(texts, _draw(chances, texts), strict=True):
                 text.tokens.append(token)
@@ -148,14 +154,13 @@ def _longest(texts: list[Text]) -> int:
 
 
 @torch.inference_mode()
-def _read(model: Model, texts: list[Text], cache: Cache | None, sight_of: SightOf | None) -> Tensor:
+def _read(model: Model, texts: list[Text], cache: Cache | None, given: Given) -> Tensor:
     """The logits of the token after each text, on the CPU. Reads only what is not in the cache. Shape: (b, v)."""
     tokens, positions = padded([text.seen for text in texts])
     first = 0 if cache is None or cache.length == 0 else tokens.shape[1] - 1
-    device = next(model.parameters()).device
-    sight = None if first or sight_of is None else sight_of(texts, positions).to(device)
-    logits = model(tokens[:, first:].to(device), positions=positions[..., first:].to(device), cache=cache,
-                   last_only=True, sight=sight)
+    tokens, positions = (x.to(next(model.parameters()).device) for x in (tokens, positions))
+    beside = {} if first else given(texts, positions)
+    logits = model(tokens[:, first:], positions=positions[..., first:], cache=cache, last_only=True, **beside)
     return check_finite(logits[:, 0, : model.cfg.vocab_size].cpu())
 
 
@@ -187,7 +192,8 @@ def distribution(logits: Tensor, cfg: SampleConfig, seen: Sequence[Sequence[int]
     if cfg.repetition_penalty != 1:
         there = torch.zeros_like(logits, dtype=torch.bool)
         for row, tokens in enumerate(seen):
-            there[row, torch.as_tensor(tokens)] = True
+            ids = torch.as_tensor(tokens)
+            there[row, ids[ids < logits.shape[-1]]] = True
         weaker = torch.where(logits > 0, logits / cfg.repetition_penalty, logits * cfg.repetition_penalty)
         logits = logits.where(~there, weaker.nan_to_num())  # finite with a tiny and with a huge penalty
     if cfg.temperature == 0:

@@ -48,7 +48,7 @@ class Prefix(Predictor):
         use_cache: bool = True,
     ) -> Iterator[tuple[int, int]]:
         return continue_texts(self.model, texts, cfg, eos_id=eos_id, num_ids=num_ids, use_cache=use_cache,
-                              sight_of=sight_of_prompts)
+                              given=given_to_prompts)
 
 
 def ids_of(batch: Batch) -> Tensor:
@@ -77,7 +77,7 @@ def sight_of(in_prefix: Tensor) -> Tensor:
     return torch.ones(t, t, dtype=torch.bool, device=in_prefix.device).tril() | in_prefix.unsqueeze(-2)
 
 
-def sight_of_prompts(texts: list[Text], positions: Tensor) -> Tensor:
+def given_to_prompts(texts: list[Text], positions: Tensor) -> dict[str, Tensor]:
     """The sight of texts whose prefix is what is still seen of their prompts. Shape: (t,) or (b, t) -> (b, t, t)."""
-    lens = torch.tensor([text.num_prompt - text.start for text in texts])
-    return sight_of(positions < lens.unsqueeze(-1))
+    lens = torch.tensor([text.num_prompt - text.start for text in texts], device=positions.device)
+    return {"sight": sight_of(positions < lens.unsqueeze(-1))}

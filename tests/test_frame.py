@@ -62,7 +62,7 @@ each_part = pytest.mark.parametrize("name", PARTS)
 def menus(monkeypatch):
     """The words of the new parts."""
     monkeypatch.setitem(objective.OBJECTIVES, "translate", Translate)
-    monkeypatch.setitem(FACTS, "translate", Facts())
+    monkeypatch.setitem(FACTS, "translate", Facts(encodes=True))
 
 
 def configured(name: str, **train) -> More:
