@@ -21,8 +21,8 @@ from configuration.checks import (
     require_positive,
     rotated_channels,
 )
-from configuration.objectives import FACTS, DenoiseConfig, DiffusionConfig, Facts
-from configuration.stacks import encoder_of, require_both_ways
+from configuration.objectives import FACTS, DenoiseConfig, DiffusionConfig, Facts, MultiTokenConfig
+from configuration.stacks import encoder_of, last_layer_alone, require_both_ways
 from configuration.storage import load, save_config
 from configuration.tree import build, diff, flat, get, override, replace, to_dict
 from configuration.units import in_bfloat16, parse_bytes, parse_seconds
@@ -30,8 +30,8 @@ from configuration.units import in_bfloat16, parse_bytes, parse_seconds
 __all__ = [
     "CHECKED", "AlibiConfig", "AttentionConfig", "AttnresConfig", "BigramConfig", "ClampedGluConfig", "Config",
     "DataConfig", "DenoiseConfig", "DiffusionConfig", "EngramConfig", "FACTS", "HrmConfig", "HyperConfig",
-    "LatentConfig", "LayerConfig", "LoopConfig", "ModelConfig", "MoeConfig", "NgptConfig", "ProbeConfig", "RopeConfig",
-    "SampleConfig", "SinusoidalConfig", "T5Config", "TokenizerConfig", "TrainConfig", "diff", "flags", "flat",
+    "LatentConfig", "LayerConfig", "LoopConfig", "ModelConfig", "MoeConfig", "MultiTokenConfig", "NgptConfig",
+    "ProbeConfig", "RopeConfig", "SampleConfig", "SinusoidalConfig", "T5Config", "TokenizerConfig", "TrainConfig", "diff", "flags", "flat",
     "from_dict", "get", "load_config", "override", "parse_bytes", "parse_seconds", "replace", "require_both_ways",
     "rotated_channels", "save_config", "to_dict",
 ]
@@ -42,6 +42,7 @@ Cross = Literal["attention", "none"]
 Branch = Literal["mixer", "mlp"]
 CanonPlace = Literal["mixer", "qkv", "mlp", "hidden"]
 Memory = Literal["none", "bigram", "engram"]
+Ahead = Literal["none", "heads", "modules"]
 Expert = Literal["mlp", "glu", "clamped_glu"]
 ExpertScores = Literal["softmax", "sigmoid", "sparsemixer"]
 GATED = ("glu", "clamped_glu", "scaled_glu")  # of Mlp, those with a third matrix
@@ -59,7 +60,7 @@ AttentionBackend = Literal["sdpa", "eager"]
 Init = Literal["normal", "fan_in", "xavier"]
 OutInit = Literal["same", "depth", "zero"]
 TokenizerKind = Literal["char", "byte", "bpe", "unigram", "hf_bpe"]
-ObjectiveKind = Literal["next_token", "masked_diffusion"]
+ObjectiveKind = Literal["next_token", "masked_diffusion", "multi_token"]
 Optimizer = Literal["adamw", "muon", "adam", "sgd", "lion", "adafactor", "soap", "schedule_free"]
 Schedule = Literal["constant", "linear", "cosine", "restarts", "wsd", "inverse_sqrt", "step"]
 ScheduleUnit = Literal["steps", "tokens"]
@@ -389,6 +390,9 @@ class ModelConfig:
     stack: Stack = "plain"  # the way through the layers: each once (plain); all several times with the same weights (loop), arXiv:1807.03819; a fast and a slow half in cycles (hrm), arXiv:2506.21734; with skips from the first half to the second (unet), as in modded-nanogpt
     memory: Memory = "none"  # add learned vectors of the last tokens to the stream before a layer, by kinds. bigram: of the last two, from one table of all layers, as in nanochat; engram: of hashed n-grams, which the stream gates, arXiv:2601.07372
 
+    ahead: Ahead = "none"  # parts that predict tokens beyond the next, learned with train.objective=multi_token. heads: a block each, beside the last layer, arXiv:2404.19737; modules: one after another, each of which reads what the one before made and the next token, arXiv:2412.19437
+    ahead_depth: int = 1  # number of these parts: the last predicts the token so many beyond the next
+
     layers: tuple[str, ...] = ("base",)  # the kind of each layer, repeated over the depth: base, a name in kinds, or a mixer
     kinds: dict[str, dict[str, Any]] = field(default_factory=dict)  # kind -> the flags in which it differs from the model: {"local": {"attention.window": 512}}
 
@@ -505,6 +509,11 @@ class ModelConfig:
         """The configuration of the encoder's layers; None if there is none."""
         return None if self.encoder_layers is None else encoder_of(self)
 
+    @property
+    def last_alone(self) -> "ModelConfig":
+        """The configuration of a model whose only layer is like the last one."""
+        return last_layer_alone(self)
+
     def kind_at(self, layer: int) -> str:
         """The kind of a layer, from 0."""
         return self.layers[layer % len(self.layers)]
@@ -594,8 +603,9 @@ class TokenizerConfig:
 class TrainConfig:
     """The objective, the optimisation, and what is logged and saved."""
 
-    objective: ObjectiveKind = "next_token"  # what the model learns: the next token of the text, or masked tokens from all others, as many as chance masks (masked_diffusion, arXiv:2406.07524)
+    objective: ObjectiveKind = "next_token"  # what the model learns: the next token of the text, or masked tokens from all others, as many as chance masks (masked_diffusion, arXiv:2406.07524), or the next token and, by the parts of model.ahead, those after it (multi_token, arXiv:2404.19737)
     diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)  # objective=masked_diffusion
+    multi_token: MultiTokenConfig = field(default_factory=MultiTokenConfig)  # objective=multi_token
     name: str | None = None  # the run's folder in models/; None = the preset's name (and --scale), with a number if it is taken
     steps: int = 2000  # optimizer steps, unless tokens or epochs is given. With --resume it can grow: the rest follows the schedule of the longer run
     tokens: int | None = None  # length of training in tokens in place of `steps`, to the nearest step

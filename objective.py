@@ -8,12 +8,13 @@ from config import TrainConfig
 from model import Model
 from objectives.base import Losses, Objective, Scores
 from objectives.masked_diffusion import MaskedDiffusion
+from objectives.multi_token import MultiToken
 from objectives.next_token import NextToken
 
-__all__ = ["OBJECTIVES", "Losses", "MaskedDiffusion", "NextToken", "Objective", "Scores", "as_objective",
+__all__ = ["OBJECTIVES", "Losses", "MaskedDiffusion", "MultiToken", "NextToken", "Objective", "Scores", "as_objective",
            "make_objective"]
 
-OBJECTIVES = {"masked_diffusion": MaskedDiffusion, "next_token": NextToken}
+OBJECTIVES = {"masked_diffusion": MaskedDiffusion, "multi_token": MultiToken, "next_token": NextToken}
 
 
 def make_objective(model: Model, cfg: TrainConfig) -> Objective:

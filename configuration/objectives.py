@@ -40,6 +40,7 @@ FACTS = {
     "next_token": Facts(),
     "masked_diffusion": Facts(causal=False, looks_ahead=True, likelihood="bound", num_ids=1, room=1, one_text=True,
                               denoises=True),
+    "multi_token": Facts(),
 }
 
 
@@ -56,6 +57,16 @@ class DiffusionConfig:
     def __post_init__(self):
         require_positive(self, "draws")
         require_between(self, "min_share", high=0.5)
+
+
+@flags
+class MultiTokenConfig:
+    """The numbers of objective=multi_token."""
+
+    weight: float = 0.3  # of the mean loss of the tokens beyond the next, beside that of the next. arXiv:2412.19437
+
+    def __post_init__(self):
+        require_positive(self, "weight")
 
 
 @flags

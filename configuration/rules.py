@@ -126,6 +126,7 @@ TRAIN_ACTS: dict[tuple[str, ...], Acts] = {
     ("allow_partial",): ("init_from is given", lambda c: c.init_from is not None),
     tuple(f"diffusion.{flag}" for flag in ("weight", "shift", "min_share", "estimate", "draws")): (
         "objective is masked_diffusion", lambda c: c.objective == "masked_diffusion"),
+    ("multi_token.weight",): ("objective is multi_token", lambda c: c.objective == "multi_token"),
 }
 NEUTRAL_TRAIN = {"step_size": 1, "step_unit": "epochs", "step_gamma": 0.9, "momentum": 0.95, "beta1": 0.9,
                  "beta2": 0.95, "adam_eps": 1e-8, "precondition_every": 10, "decay_fraction": 0.5, "num_cycles": 4,
@@ -174,7 +175,7 @@ def check_optimizer(cfg: Any) -> None:
                              "leave it out, or use another optimizer")
 
 
-WITHOUT_SOURCE = ("next_token",)  # objectives whose batches have no source beside the text
+WITHOUT_SOURCE = ("next_token", "multi_token")  # objectives whose batches have no source beside the text
 
 
 def check_run(cfg: Any) -> None:
@@ -196,6 +197,7 @@ def check_run(cfg: Any) -> None:
 def check_objective(cfg: Any) -> None:
     """Raise ValueError if the model or the rows are not what train.objective needs."""
     facts, name = cfg.train.facts, f"train.objective={cfg.train.objective}"
+    _check_ahead(cfg, name)
     if facts.looks_ahead:
         require_both_ways(cfg.model, name)
     if facts.one_text and cfg.data.packing == "documents":
@@ -208,6 +210,16 @@ def check_objective(cfg: Any) -> None:
                          f"model.max_seq_len={cfg.model.max_seq_len}")
     if not facts.denoises:
         check_ignored(cfg, SAMPLE_OF_OBJECTIVE, {})
+
+
+def _check_ahead(cfg: Any, name: str) -> None:
+    """Raise ValueError unless there are parts that predict further tokens exactly if the objective trains them."""
+    if cfg.train.objective == "multi_token" and cfg.model.ahead == "none":
+        raise ValueError(f"{name} predicts tokens beyond the next, and model.ahead=none has no parts for them: use "
+                         "model.ahead=heads or modules")
+    if cfg.train.objective != "multi_token" and cfg.model.ahead != "none":
+        raise ValueError(f"{name} would train nothing of model.ahead={cfg.model.ahead}: use "
+                         "train.objective=multi_token, leave model.ahead out, or look at it with python model.py")
 
 
 SAMPLE_OF_OBJECTIVE: dict[tuple[str, ...], Acts] = {
