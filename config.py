@@ -29,9 +29,10 @@ from configuration.objectives import (
     Facts,
     FimConfig,
     MaskedConfig,
+    MultiTokenConfig,
     SpansConfig,
 )
-from configuration.stacks import encoder_of, require_both_ways
+from configuration.stacks import encoder_of, last_layer_alone, require_both_ways
 from configuration.storage import load, save_config
 from configuration.tree import build, diff, flat, get, override, replace, to_dict
 from configuration.units import in_bfloat16, parse_bytes, parse_seconds
@@ -39,10 +40,10 @@ from configuration.units import in_bfloat16, parse_bytes, parse_seconds
 __all__ = [
     "CHECKED", "AlibiConfig", "AttentionConfig", "AttnresConfig", "BigramConfig", "ClampedGluConfig", "Config",
     "DataConfig", "DenoiseConfig", "DiffusionConfig", "EngramConfig", "FACTS", "FimConfig", "HrmConfig", "HyperConfig",
-    "LatentConfig", "LayerConfig", "LoopConfig", "MaskedConfig", "ModelConfig", "MoeConfig", "NUM_SENTINELS",
-    "NgptConfig", "ProbeConfig", "RopeConfig", "SampleConfig", "SinusoidalConfig", "SpansConfig", "T5Config",
-    "TokenizerConfig", "TrainConfig", "diff", "flags", "flat", "from_dict", "get", "load_config", "override",
-    "parse_bytes", "parse_seconds", "replace", "require_both_ways",
+    "LatentConfig", "LayerConfig", "LoopConfig", "MaskedConfig", "ModelConfig", "MoeConfig", "MultiTokenConfig",
+    "NUM_SENTINELS", "NgptConfig", "ProbeConfig", "RopeConfig", "SampleConfig", "SinusoidalConfig", "SpansConfig",
+    "T5Config", "TokenizerConfig", "TrainConfig", "diff", "flags", "flat", "from_dict", "get", "load_config",
+    "override", "parse_bytes", "parse_seconds", "replace", "require_both_ways",
     "rotated_channels", "save_config", "to_dict",
 ]
 
@@ -52,6 +53,7 @@ Cross = Literal["attention", "none"]
 Branch = Literal["mixer", "mlp"]
 CanonPlace = Literal["mixer", "qkv", "mlp", "hidden"]
 Memory = Literal["none", "bigram", "engram"]
+Ahead = Literal["none", "heads", "modules"]
 Expert = Literal["mlp", "glu", "clamped_glu"]
 ExpertScores = Literal["softmax", "sigmoid", "sparsemixer"]
 GATED = ("glu", "clamped_glu", "scaled_glu")  # of Mlp, those with a third matrix
@@ -70,7 +72,8 @@ Init = Literal["normal", "fan_in", "xavier"]
 OutInit = Literal["same", "depth", "zero"]
 TokenizerKind = Literal["char", "byte", "bpe", "unigram", "hf_bpe"]
 ObjectiveKind = Literal[
-    "next_token", "prefix", "fill_in_the_middle", "masked", "masked_diffusion", "block_diffusion", "seq2seq", "span_corruption"]
+    "next_token", "multi_token", "prefix", "fill_in_the_middle", "masked", "masked_diffusion", "block_diffusion", "seq2seq",
+    "span_corruption"]
 Optimizer = Literal["adamw", "muon", "adam", "sgd", "lion", "adafactor", "soap", "schedule_free"]
 Schedule = Literal["constant", "linear", "cosine", "restarts", "wsd", "inverse_sqrt", "step"]
 ScheduleUnit = Literal["steps", "tokens"]
@@ -401,6 +404,9 @@ class ModelConfig:
     stack: Stack = "plain"  # the way through the layers: each once (plain); all several times with the same weights (loop), arXiv:1807.03819; a fast and a slow half in cycles (hrm), arXiv:2506.21734; with skips from the first half to the second (unet), as in modded-nanogpt
     memory: Memory = "none"  # add learned vectors of the last tokens to the stream before a layer, by kinds. bigram: of the last two, from one table of all layers, as in nanochat; engram: of hashed n-grams, which the stream gates, arXiv:2601.07372
 
+    ahead: Ahead = "none"  # parts that predict tokens beyond the next, learned with train.objective=multi_token. heads: a block each, beside the last layer, arXiv:2404.19737; modules: one after another, each of which reads what the one before made and the next token, arXiv:2412.19437
+    ahead_depth: int = 1  # number of these parts: the last predicts the token so many beyond the next
+
     layers: tuple[str, ...] = ("base",)  # the kind of each layer, repeated over the depth: base, a name in kinds, or a mixer
     kinds: dict[str, dict[str, Any]] = field(default_factory=dict)  # kind -> the flags in which it differs from the model: {"local": {"attention.window": 512}}
 
@@ -517,6 +523,11 @@ class ModelConfig:
         """The configuration of the encoder's layers; None if there is none."""
         return None if self.encoder_layers is None else encoder_of(self)
 
+    @property
+    def last_alone(self) -> "ModelConfig":
+        """The configuration of a model whose only layer is like the last one."""
+        return last_layer_alone(self)
+
     def kind_at(self, layer: int) -> str:
         """The kind of a layer, from 0."""
         return self.layers[layer % len(self.layers)]
@@ -617,7 +628,8 @@ class TokenizerConfig:
 class TrainConfig:
     """The objective, the optimisation, and what is logged and saved."""
 
-    objective: ObjectiveKind = "next_token"  # what the model learns: the next token of the text; the next one after a prefix that is read in both directions (prefix, arXiv:1910.10683), or in part of the rows a middle after what is around it (fill_in_the_middle, arXiv:2207.14255); masked tokens from all others, a fixed share (masked, arXiv:1810.04805) or as many as chance masks (masked_diffusion, arXiv:2406.07524), or of a block from it and the text before it (block_diffusion, arXiv:2503.09573); with an encoder, a target from its source (seq2seq) or hidden spans from the rest (span_corruption, arXiv:1910.10683)
+    objective: ObjectiveKind = "next_token"  # what the model learns: the next token of the text; besides, by the parts of model.ahead, those after it (multi_token, arXiv:2404.19737); the next one after a prefix that is read in both directions (prefix, arXiv:1910.10683), or in part of the rows a middle after what is around it (fill_in_the_middle, arXiv:2207.14255); masked tokens from all others, a fixed share (masked, arXiv:1810.04805) or as many as chance masks (masked_diffusion, arXiv:2406.07524), or of a block from it and the text before it (block_diffusion, arXiv:2503.09573); with an encoder, a target from its source (seq2seq) or hidden spans from the rest (span_corruption, arXiv:1910.10683)
+    multi_token: MultiTokenConfig = field(default_factory=MultiTokenConfig)  # objective=multi_token
     fim: FimConfig = field(default_factory=FimConfig)  # objective=fill_in_the_middle
     masked: MaskedConfig = field(default_factory=MaskedConfig)  # objective=masked
     diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)  # objective=masked_diffusion or block_diffusion

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from config import ModelConfig, override, require_both_ways
+from modules.ahead import AHEAD
 from modules.block import Caches, make_blocks
 from modules.embed import Embed
 from modules.encoder import Encoder
@@ -43,7 +44,8 @@ from tools import LoggingModule, log_io
 class Hidden(NamedTuple):
     """What the head and the pointer predict from. `last` may have only the last t of the s positions.
 
-    Shape: last (b, t, d), the normalised stream after all layers; first (b, s, d), after one layer; tokens (b, s).
+    Shape: last (b, t, d), the normalised stream after all layers; first (b, s, d), after one layer; tokens (b, s);
+    below (b, s, d), what the parts of `ahead` read, if there are any.
     """
 
     last: Tensor
@@ -51,6 +53,7 @@ class Hidden(NamedTuple):
     tokens: Tensor
     context: Context
     losses: dict[str, Tensor]  # auxiliary losses of the blocks
+    below: Tensor | None = None
 
     def chunks(self, targets: Tensor, size: int | None) -> Iterator[tuple["Hidden", Tensor]]:
         """Split into chunks of `size` positions (None = one chunk), each with its targets (b, t)."""
@@ -95,6 +98,9 @@ class Model(LoggingModule):
         self.exit = self.wiring.make_exit(cfg)
         self.stack = STACKS[cfg.stack] and STACKS[cfg.stack].from_config(cfg)
         self.backout = Backout.from_config(cfg, num_steps=len(self.order()))
+        self.ahead = AHEAD[cfg.ahead] and AHEAD[cfg.ahead].from_config(cfg, run=self.run)
+        self.below = self.ahead and self.ahead.layer(len(self.order()))
+        self.kept = {0, self.below, self.backout and self.backout.layer}  # layers after which the stream is kept
         self.reads_source = any("cross" in block.branches for block in self.blocks)
         self.patterns = {part.pattern for part in self.modules() if hasattr(part, "pattern")}
         self.draw_weights()
@@ -119,13 +125,12 @@ class Model(LoggingModule):
         require_source(source, is_read=self.reads_source, read_before=bool(num_cached))
         context = make_context(tokens, documents=documents, positions=positions, source=source, num_cached=num_cached,
                                patterns=self.patterns, causal=self.causal, sight=sight)
-        caches, number, kept = repeat(None) if cache is None else iter(cache.layers), count(), []
-        wanted = {0} if self.backout is None else {0, self.backout.layer}
+        caches, number, kept = repeat(None) if cache is None else iter(cache.layers), count(), {}
 
         def run(layer: int, stream: Stream) -> Stream:
             stream = self.run(self.blocks[layer], stream, context, next(caches))
-            if next(number) in wanted:
-                kept.append(self.leave(stream))
+            if (place := next(number)) in self.kept:
+                kept[place] = self.leave(stream)
             return stream
 
         x = self.wiring.begin(self.embedded(tokens, context, cache), self.cfg)
@@ -133,9 +138,14 @@ class Model(LoggingModule):
         stream = go_through(self.stack, len(self.blocks), stream, run)
         if cache is not None:
             cache.length += tokens.shape[1]
-        last = self.leave(stream) if self.backout is None else self.backout(self.leave(stream), kept[-1])
+        last = self.leave(stream)
+        last = last if self.backout is None else self.backout(last, kept[self.backout.layer])
         last, _ = self.call_norm(self.norm, last, stream, context, cache and cache.normalised)
-        return Hidden(last, kept[0], tokens, context, stream.losses)
+        return Hidden(last, kept[0], tokens, context, stream.losses, kept.get(self.below))
+
+    def look_ahead(self, hidden: Hidden) -> tuple[list[Tensor], dict[str, Tensor]]:
+        """What the head predicts each further token from, (b, t, d) each, and the auxiliary losses of its making."""
+        return self.ahead(hidden.below, hidden.tokens, hidden.context, self.embed, self.norm)
 
     def embedded(self, tokens: Tensor, context: Context, cache: "Cache | None" = None) -> Tensor:
         """What the layers begin with. Shape: (b, t) -> (b, t, d)."""
@@ -225,6 +235,10 @@ class Cache:
         self, layers: list[Caches], copied: KVCache | None, smeared: ConvCache | None, normalised: State | None,
     ):
         self.layers, self.copied, self.smeared, self.normalised, self.length = layers, copied, smeared, normalised, 0
+
+    def drop_last(self, number: int) -> None:
+        """Forget the last `number` tokens; see modules/rewind.py."""
+        self.length -= number
 
     def keep_rows(self, rows: list[int], *, padding: int = 0) -> None:
         """Keep these rows, without their first `padding` tokens, which are padding in all of them."""

@@ -11,17 +11,18 @@ from objectives.block_diffusion import BlockDiffusion
 from objectives.fill_in_the_middle import FillInTheMiddle
 from objectives.masked import MaskedTokens
 from objectives.masked_diffusion import MaskedDiffusion
+from objectives.multi_token import MultiToken
 from objectives.next_token import NextToken
 from objectives.prefix import Prefix
 from objectives.seq2seq import Seq2Seq
 from objectives.span_corruption import SpanCorruption
 
-__all__ = ["OBJECTIVES", "BlockDiffusion", "FillInTheMiddle", "Losses", "MaskedDiffusion", "MaskedTokens", "NextToken",
-           "Objective", "Prefix", "Scores", "Seq2Seq", "SpanCorruption", "as_objective", "make_objective"]
+__all__ = ["OBJECTIVES", "BlockDiffusion", "FillInTheMiddle", "Losses", "MaskedDiffusion", "MaskedTokens", "MultiToken",
+           "NextToken", "Objective", "Prefix", "Scores", "Seq2Seq", "SpanCorruption", "as_objective", "make_objective"]
 
 OBJECTIVES = {
-    "next_token": NextToken, "prefix": Prefix, "fill_in_the_middle": FillInTheMiddle, "masked": MaskedTokens,
-    "masked_diffusion": MaskedDiffusion, "block_diffusion": BlockDiffusion, "seq2seq": Seq2Seq,
+    "next_token": NextToken, "multi_token": MultiToken, "prefix": Prefix, "fill_in_the_middle": FillInTheMiddle,
+    "masked": MaskedTokens, "masked_diffusion": MaskedDiffusion, "block_diffusion": BlockDiffusion, "seq2seq": Seq2Seq,
     "span_corruption": SpanCorruption,
 }
 

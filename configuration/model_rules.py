@@ -74,7 +74,7 @@ PLAIN_MODEL: dict[str, Any] = {
     "rope.theta": 10_000.0, "rope.fraction": 1.0, "rope.layout": "half", "rope.scaling": "none", "rope.factor": 1.0,
     "rope.original_len": 8192, "rope.low_freq_factor": 1.0, "rope.high_freq_factor": 4.0, "rope.beta_fast": 32.0,
     "rope.beta_slow": 1.0, "rope.truncate": True, "rope.attention_factor": None,
-    "pointer": False, "pointer_dim": 64,
+    "pointer": False, "pointer_dim": 64, "ahead": "none", "ahead_depth": 1,
     "tie_embeddings": False, "embed_scale": 1.0, "logit_softcap": None, "logit_scale": 1.0, "token_scale": False,
     "mixer_scales": (1.0, 1.0), "beside_scales": (1.0, 1.0), "mlp_scales": (1.0, 1.0),
     "residual_scale": 1.0, "skip_scale": 1.0, "layer_scale": None, "drop_branch": 0.0, "canon": (), "canon_len": 4,
@@ -97,7 +97,7 @@ WHOLE_MODEL = {"dim", "num_layers", "encoder_layers", "vocab_size", "vocab_multi
                "pointer_dim", "tie_embeddings", "embed_scale", "logit_softcap", "logit_scale", "token_scale",
                "embed_dropout", "init", "init_std", "out_init", "head_zero_init", "unit_weights", "z_loss",
                "skip_to_embedding", "smear", "smear_dim", "backout", "backout_depth", "stack", "loop", "hrm",
-               "bigram"}
+               "bigram", "ahead", "ahead_depth"}
 ALSO_WHOLE_MODEL = {"norm", "norm_eps", "norm_affine", "norm_bias", "norm_unit_offset", "residual"}  # the final norm's
 
 
@@ -107,7 +107,8 @@ def check_model(cfg: Any, layer_kind: type) -> None:
     Sets `by_kind`, the flags of each kind of layer as a `layer_kind`.
     """
     require_positive(cfg, "num_layers", "encoder_layers", "vocab_size", "vocab_multiple_of", "max_seq_len",
-                     "pointer_dim", "logit_softcap", "init_std", "embed_scale", "smear_dim", "final_norm_groups")
+                     "pointer_dim", "ahead_depth", "logit_softcap", "init_std", "embed_scale", "smear_dim",
+                     "final_norm_groups")
     require_between(cfg, "embed_dropout", "backout_depth")
     require_not_negative(cfg, "backout")
     if not cfg.layers:
@@ -122,6 +123,9 @@ def check_model(cfg: Any, layer_kind: type) -> None:
     if cfg.unit_weights and (cfg.out_init == "zero" or cfg.head_zero_init):
         raise ValueError("unit_weights=True with out_init='zero' or head_zero_init=True would divide by zero: use "
                          "out_init='same' or 'depth', and head_zero_init=False")
+    if cfg.ahead == "heads" and cfg.final_norm_groups is not None:
+        raise ValueError(f"final_norm_groups={cfg.final_norm_groups} is a norm with a state, which the heads of "
+                         "ahead=heads would share: use ahead=modules, or leave it out")
     check_stack(cfg)
     object.__setattr__(cfg, "by_kind", resolve_kinds(cfg, layer_kind))
     check_ignored(cfg, MODEL_ACTS, NEUTRAL_MODEL)

@@ -61,6 +61,7 @@ FACTS = {
                      num_ids=1, one_text=True, encodes=True),
     "span_corruption": Facts(of="hidden spans given the rest of the text", num_ids=NUM_SENTINELS + 1, room=1,
                              one_text=True, encodes=True),
+    "multi_token": Facts(),
 }
 
 
@@ -145,6 +146,16 @@ def check_spans(cfg: Any) -> None:
 
 
 @flags
+class MultiTokenConfig:
+    """The numbers of objective=multi_token."""
+
+    weight: float = 0.3  # of the mean loss of the tokens beyond the next, beside that of the next. arXiv:2412.19437
+
+    def __post_init__(self):
+        require_positive(self, "weight")
+
+
+@flags
 class DenoiseConfig:
     """How a text comes from a canvas of masks: objective=masked_diffusion, block_diffusion and masked."""
 
@@ -167,6 +178,7 @@ ACTS_OF_OBJECTIVES: dict[tuple[str, ...], Acts] = {
     ("fim.rate", "fim.spm_rate"): (
         "objective is fill_in_the_middle", lambda c: c.objective == "fill_in_the_middle"),
     ("spans.rate", "spans.mean_len"): ("objective is span_corruption", lambda c: c.objective == "span_corruption"),
+    ("multi_token.weight",): ("objective is multi_token", lambda c: c.objective == "multi_token"),
     ("masked.rate", "masked.random", "masked.keep"): ("objective is masked", lambda c: c.objective == "masked"),
 }
 BY_PLACE = "canon", "token_shift", "memory", "attention.key_offset"  # parts that read the token before

@@ -193,6 +193,7 @@ def check_objective(cfg: Any) -> None:
     if facts.encodes and cfg.model.encoder_layers is None:
         raise ValueError(f"{name} is of an encoder and a decoder: give model.cross=attention and model.encoder_layers, "
                          "or a preset such as t5-small")
+    _check_ahead(cfg, name)
     if facts.looks_ahead:
         require_both_ways(cfg.model, name)
     if facts.copies > 1:
@@ -208,6 +209,16 @@ def check_objective(cfg: Any) -> None:
     if cfg.train.objective == "span_corruption":
         check_spans(cfg)
     check_ignored(cfg, SAMPLE_OF_OBJECTIVE, {})
+
+
+def _check_ahead(cfg: Any, name: str) -> None:
+    """Raise ValueError unless there are parts that predict further tokens exactly if the objective trains them."""
+    if cfg.train.objective == "multi_token" and cfg.model.ahead == "none":
+        raise ValueError(f"{name} predicts tokens beyond the next, and model.ahead=none has no parts for them: use "
+                         "model.ahead=heads or modules")
+    if cfg.train.objective != "multi_token" and cfg.model.ahead != "none":
+        raise ValueError(f"{name} would train nothing of model.ahead={cfg.model.ahead}: use "
+                         "train.objective=multi_token, leave model.ahead out, or look at it with python model.py")
 
 
 SAMPLE_OF_OBJECTIVE: dict[tuple[str, ...], Acts] = {

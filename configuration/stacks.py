@@ -28,6 +28,19 @@ def encoder_of(cfg: Any) -> Any:
     return found
 
 
+def last_layer_alone(cfg: Any) -> Any:
+    """The configuration of a model whose only layer is like the last of another, and so takes nothing from others.
+
+    It has neither cross-attention nor a memory.
+    """
+    found, kind = copy(cfg), cfg.kind_at(cfg.num_layers - 1)
+    layer = copy(cfg.by_kind[kind])
+    layer.__dict__.update(cross="none", memory="none")
+    found.__dict__.update(num_layers=1, encoder_layers=None, layers=(kind,), by_kind={kind: layer}, stack="plain",
+                          skip_first_norm=False, ahead="none")
+    return found
+
+
 def require_both_ways(cfg: Any, what: str) -> None:
     """Raise ValueError if a layer cannot see later tokens, as in `what`."""
     if cfg.final_norm_groups is not None:

@@ -10,13 +10,13 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer as Backend
 
 import tales
-from config import ModelConfig
+from config import ModelConfig, override
 from exchange.folder import WHOLE
 from exchange.reference import sentence
 from exchange.weights import their_weights
 from families import FAMILIES
 from families.family import Family
-from model import spell_parameters
+from model import Model, spell_parameters
 from run_store.unfinished import private_folder, publish
 from runs import Run
 from tokenization.as_json import describe, to_backend
@@ -35,9 +35,10 @@ def export_run(run: Run, folder: Path, *, checkpoint: str = "best", ema: bool = 
     if run.config.train.facts.looks_ahead:
         raise ValueError(f"{run.name} has learned train.objective={run.config.train.objective}: its model sees later "
                          "tokens, and no class of a family does")
-    imported, cfg = run.data.get("imported") or {}, run.config.model
-    family = choose_family(cfg, imported.get("model_type"), run.name)
-    tokenizer, model = run.tokenizer(), run.load_model(checkpoint, ema=ema)
+    imported, tokenizer = run.data.get("imported") or {}, run.tokenizer()
+    family = choose_family(without_ahead(run.config.model), imported.get("model_type"), run.name)
+    model = trunk_of(run.load_model(checkpoint, ema=ema))
+    cfg = model.cfg
     backend = to_backend(tokenizer, real_texts(run), bos=imported.get("adds_bos", True))
     theirs, weights = their_config(family, cfg, tokenizer), their_weights(family, cfg, model)
     compared = sentence(model, family, theirs, weights) if check else "its logits are not compared: --no-check"
@@ -52,7 +53,21 @@ def export_run(run: Run, folder: Path, *, checkpoint: str = "best", ema: bool = 
         except FileExistsError:
             raise ValueError(f"{folder} is there already: give another folder") from None
     return [f"{folder} is a {family.architecture} of {spell_parameters(model)}; {compared}",
-            "its tokenizer gives the ids of the run's"]
+            "its tokenizer gives the ids of the run's",
+            *["the parts of model.ahead stay behind: it predicts the next token alone"] * (cfg != run.config.model)]
+
+
+def without_ahead(cfg: ModelConfig) -> ModelConfig:
+    return cfg if cfg.ahead == "none" else override(cfg, {"ahead": "none", "ahead_depth": 1})
+
+
+def trunk_of(model: Model) -> Model:
+    """A model without the parts of model.ahead, which no class of a family has."""
+    if model.cfg.ahead == "none":
+        return model
+    trunk = Model(without_ahead(model.cfg)).eval()
+    trunk.load_state_dict({name: x for name, x in model.state_dict().items() if not name.startswith("ahead.")})
+    return trunk
 
 
 def choose_family(cfg: ModelConfig, origin: str | None, name: str) -> Family:

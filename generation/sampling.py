@@ -104,7 +104,7 @@ def continue_texts(
                 cache = model.make_cache(min(model.cfg.max_seq_len, _longest(texts) + cfg.max_new_tokens))
             logits = adapt(_read(model, texts, cache, given))[:, :num_ids]
             chances = distribution(logits, cfg, [text.tokens for text in texts])
-            for text, token in zip(texts, _draw(chances, texts), strict=True):
+            for text, token in zip(texts, draw(chances, texts), strict=True):
                 text.tokens.append(token)
                 yield text.row, token
             rows = [row for row, text in enumerate(texts) if not ended(text.new, cfg, eos_id)]
@@ -213,7 +213,7 @@ def distribution(logits: Tensor, cfg: SampleConfig, seen: Sequence[Sequence[int]
     return p / p.sum(-1, keepdim=True)
 
 
-def _draw(p: Tensor, texts: list[Text]) -> list[int]:
+def draw(p: Tensor, texts: Sequence[Text]) -> list[int]:
     """Draw a token for each text from its row of p (b, v), by one number of the text's own generator."""
     share = torch.stack([torch.rand(1, generator=text.random, dtype=torch.float64) for text in texts])  # (b, 1)
     reached = p.double().cumsum(-1)

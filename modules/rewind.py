@@ -21,6 +21,15 @@ def rewind(marked: Mark) -> None:
         vars(part).update(state)
 
 
+def drop_last(cache: Any, number: int) -> bool:
+    """Forget the last tokens of a cache that has nothing but the keys and values of each; False = it has other states.
+    """
+    drops = [getattr(part, "drop_last", None) for part in _parts(cache)]
+    for drop in drops if all(drops) else ():
+        drop(number)
+    return all(drops)
+
+
 def _parts(cache: Any) -> Iterator[Any]:
     """The caches within a cache that have a state."""
     if hasattr(cache, "__dict__"):

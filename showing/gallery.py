@@ -154,7 +154,8 @@ def picture(cfg: Config) -> str:
     lines += ["tokens", f"  embed  {embed}", *stack_lines(model, made.blocks), *backout, *norm]
     own = "the matrix of embed" if model.tie_embeddings else f"{model.dim:,} x {model.padded_vocab_size:,}"
     head = [own, *marks(model, "logit_"), *marks(model, "head_"), *["pointer"] * model.pointer]
-    return "\n".join([*lines, f"  head   {', '.join(head)}", "logits"])
+    ahead = [f"  ahead  {model.ahead_depth} {formula(made.ahead)}"] if made.ahead else []
+    return "\n".join([*lines, f"  head   {', '.join(head)}", *ahead, "logits"])
 
 
 def sizes_line(cfg: Config, model: ModelConfig) -> str:

@@ -12,7 +12,7 @@ from config import ModelConfig, override
 from data import IGNORED, Batch
 from model import Cache, Hidden, Model
 from modules.stream import Source
-from objective import NextToken
+from objective import MultiToken, NextToken
 
 # atol and rtol of torch.testing.assert_close, float32 unless the name says otherwise
 TOLERANCES = {
@@ -66,9 +66,9 @@ _CONFIGS: dict[str, ModelConfig] = {}
 def loss_of(
     model: Model, tokens: Tensor, targets: Tensor, *, documents: Tensor | None = None, loss_chunk: int | None = None,
 ) -> Tensor:
-    """The next-token loss of a batch."""
+    """The next-token loss of a batch, with those of the tokens beyond if the model predicts them."""
     batch = Batch(tokens, targets, documents, int((targets != IGNORED).sum()))
-    return NextToken(model, loss_chunk=loss_chunk)(batch).total
+    return (MultiToken if model.ahead else NextToken)(model, loss_chunk=loss_chunk)(batch).total
 
 
 def randomise(model: nn.Module, *, std: float = 0.2, seed: int = 0) -> nn.Module:

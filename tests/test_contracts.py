@@ -30,7 +30,7 @@ from presets import PRESETS, load_preset, tiny
 from showing.gallery import state_bytes
 
 MENUS = {"norm": config.Norm, "residual": config.Residual, "position": config.Position, "mlp": config.Mlp,
-         "stack": config.Stack, "activation": config.Activation, "qk_norm": config.QKNorm,
+         "stack": config.Stack, "ahead": config.Ahead, "activation": config.Activation, "qk_norm": config.QKNorm,
          "attention.backend": config.AttentionBackend,
          "rope.layout": config.RopeLayout, "cross": config.Cross, "attention.gate": config.OutputGate,
          "attention.value_residual": config.ValueResidual,
@@ -273,6 +273,12 @@ VARIANTS |= {
                                   "attention.window": 4, "attention.global_tokens": 2},
     "a source, nGPT": {"cross": "attention", "encoder_layers": 2, "residual": "ngpt", "norm": "none", "qk_norm": "unit",
                        "final_norm": False, "unit_weights": True, "attention.value_residual": "learned"},
+    "heads of several streams, experts, carried values": {
+        "ahead": "heads", "ahead_depth": 3, "residual": "mhc", "hyper.num_streams": 2, "mlp": "moe",
+        "attention.value_residual": "learned", "num_layers": 3},
+    "modules that recur, shifted, tied": {
+        "ahead": "modules", "ahead_depth": 2, "layers": ("base", "mamba2"), "token_shift": ("mixer",),
+        "tie_embeddings": True, "pointer": True, "memory": "bigram", "residual": "parallel"},
     "parallel, gated": {"residual": "parallel", "mlp": "glu", "activation": "silu"},
 }
 
@@ -587,6 +593,7 @@ OTHER: dict[str, tuple[Any, dict[str, Any]]] = {
     "attention.out_bias": (True, {}),
     "mlp_bias": (True, {}), "head_bias": (True, {}),
     "pointer": (True, {}), "pointer_dim": (7, {"pointer": True}),
+    "ahead": ("heads", {}), "ahead_depth": (2, {"ahead": "modules"}),
     "norm": ("layer", {}), "norm_eps": (0.1, {}), "norm_affine": (False, {}), "norm_bias": (True, {}),
     "norm_unit_offset": (True, {}), "residual": ("post", {}), "final_norm": (False, {}), "embed_norm": (True, {}),
     "skip_first_norm": (True, {}), "head_dense": ("gelu", {}),

@@ -10,10 +10,11 @@ from experiments.benchmarks.memory_cases import drawn_cases, named_cases
 
 MENUS = {"mlp": config.Mlp, "norm": config.Norm, "residual": config.Residual, "position": config.Position,
          "backend": config.AttentionBackend, "mixer": config.Mixer, "optimizer": config.Optimizer,
-         "packing": config.Packing, "memory": config.Memory, "objective": config.ObjectiveKind}
+         "packing": config.Packing, "memory": config.Memory, "objective": config.ObjectiveKind,
+         "ahead": config.Ahead}
 BESIDES = {"mlp": set(), "norm": {"none"}, "residual": {"none"}, "position": {"none"}, "backend": set(),
            "mixer": set(), "optimizer": {"adam"}, "packing": set(),
-          "memory": set(), "objective": set()}  # nothing that takes memory of its own
+          "memory": set(), "objective": set(), "ahead": set()}  # nothing that takes memory of its own
 
 
 def settings(name):

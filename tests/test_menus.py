@@ -7,6 +7,7 @@ import pytest
 
 import config
 from configuration.recurrent.linear import FeatureMap
+from modules.ahead import AHEAD
 from modules.init import OUT_STD
 from modules.memory import MEMORIES
 from modules.mixers import MIXERS
@@ -31,7 +32,7 @@ from tokenizer import TOKENIZERS
     (config.Mixer, MIXERS), (config.Cross, CROSS), (config.Mlp, MLPS), (config.ExpertScores, ROUTERS),
     (config.Activation, ACTIVATIONS),
     (config.Norm, NORMS), (config.Residual, RESIDUALS), (config.Position, POSITIONS), (config.RopeLayout, ROTARY),
-    (config.RopeScaling, SCALINGS), (config.Stack, STACKS), (config.Memory, MEMORIES),
+    (config.RopeScaling, SCALINGS), (config.Stack, STACKS), (config.Memory, MEMORIES), (config.Ahead, AHEAD),
     (config.OutInit, OUT_STD), (config.TokenizerKind, TOKENIZERS), (config.Optimizer, OPTIMIZERS),
     (config.Schedule, SCHEDULES), (config.Probe, PROBES), (FeatureMap, FEATURE_MAPS),
 ], ids=lambda value: "" if isinstance(value, dict) else "-".join(get_args(value)))

@@ -13,7 +13,7 @@ def flops_per_token(cfg: ModelConfig, seq_len: int) -> float:
 
     Counted by running the model without data, or with data if its shapes depend on data. The backward pass counts twice
     the forward pass. Attention counts in full, with its masked half, as is usual. A source that the model reads is as
-    long as the text; its encoder counts with the text.
+    long as the text; its encoder counts with the text, and so do the parts of model.ahead with their logits.
     """
     try:
         with torch.device("meta"):
@@ -26,5 +26,8 @@ def flops_per_token(cfg: ModelConfig, seq_len: int) -> float:
 def _count_flops(cfg: ModelConfig, seq_len: int) -> float:
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model, tokens = Model(spelled_out(cfg)), torch.zeros(1, seq_len, dtype=torch.int64)
-        model(tokens, source=some_source(model, tokens))
+        hidden = model.read(tokens, source=some_source(model, tokens))
+        model.predict(hidden)
+        for last in model.look_ahead(hidden)[0] if model.ahead else ():
+            model.head(last)
     return 3 * counter.get_total_flops() / seq_len

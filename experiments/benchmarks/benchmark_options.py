@@ -161,6 +161,21 @@ class Ideas:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Speculation:
+    """Write texts with a run of train.objective=multi_token, with the drafts of its parts and token by token, in turns.
+
+    The fastest of several rounds counts, on a CPU in processor time. Both ways must write the same texts.
+    """
+
+    run: str  # a name in models/, or a path
+    texts: tuple[int, ...] = (1, 3)  # texts at a time
+    temperature: float = 0.0  # 0 = greedy
+    max_new_tokens: int = 200  # of each text
+    rounds: int = 5
+    device: str = "auto"  # auto = cuda, else mps, else cpu
+
+
+@dataclass(frozen=True, kw_only=True)
 class Experts:
     """Time training steps on tales of mixtures of experts and of a dense model with as many active parameters.
 

@@ -42,6 +42,10 @@ class KVCache:
         self.length = stop
         return self.at(slice(stop))
 
+    def drop_last(self, number: int) -> None:
+        """Forget the last `number` tokens."""
+        self.length -= number
+
     def keep_rows(self, rows: list[int], *, padding: int) -> None:
         """Keep these rows, without their first `padding` tokens, which are padding in all of them."""
         self.length -= padding
@@ -66,6 +70,8 @@ class WindowCache(KVCache):
     Its size follows the window and not the text: `max_len` is the length of a text, and room is for a quarter more
     tokens than the window has.
     """
+
+    drop_last = None  # earlier tokens are gone
 
     def __init__(self, max_len: int, window: int):
         super().__init__(room_of(window))
