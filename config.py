@@ -21,7 +21,7 @@ from configuration.checks import (
     require_positive,
     rotated_channels,
 )
-from configuration.objectives import FACTS, DenoiseConfig, DiffusionConfig, Facts
+from configuration.objectives import FACTS, DenoiseConfig, DiffuseqConfig, DiffusionConfig, Facts, VectorsConfig
 from configuration.stacks import encoder_of, require_both_ways
 from configuration.storage import load, save_config
 from configuration.tree import build, diff, flat, get, override, replace, to_dict
@@ -29,9 +29,9 @@ from configuration.units import in_bfloat16, parse_bytes, parse_seconds
 
 __all__ = [
     "CHECKED", "AlibiConfig", "AttentionConfig", "AttnresConfig", "BigramConfig", "ClampedGluConfig", "Config",
-    "DataConfig", "DenoiseConfig", "DiffusionConfig", "EngramConfig", "FACTS", "HrmConfig", "HyperConfig",
+    "DataConfig", "DenoiseConfig", "DiffuseqConfig", "DiffusionConfig", "EngramConfig", "FACTS", "HrmConfig", "HyperConfig",
     "LatentConfig", "LayerConfig", "LoopConfig", "ModelConfig", "MoeConfig", "NgptConfig", "ProbeConfig", "RopeConfig",
-    "SampleConfig", "SinusoidalConfig", "T5Config", "TokenizerConfig", "TrainConfig", "diff", "flags", "flat",
+    "SampleConfig", "SinusoidalConfig", "T5Config", "TokenizerConfig", "TrainConfig", "VectorsConfig", "diff", "flags", "flat",
     "from_dict", "get", "load_config", "override", "parse_bytes", "parse_seconds", "replace", "require_both_ways",
     "rotated_channels", "save_config", "to_dict",
 ]
@@ -59,7 +59,7 @@ AttentionBackend = Literal["sdpa", "eager"]
 Init = Literal["normal", "fan_in", "xavier"]
 OutInit = Literal["same", "depth", "zero"]
 TokenizerKind = Literal["char", "byte", "bpe", "unigram", "hf_bpe"]
-ObjectiveKind = Literal["next_token", "masked_diffusion"]
+ObjectiveKind = Literal["next_token", "masked_diffusion", "diffuseq"]
 Optimizer = Literal["adamw", "muon", "adam", "sgd", "lion", "adafactor", "soap", "schedule_free"]
 Schedule = Literal["constant", "linear", "cosine", "restarts", "wsd", "inverse_sqrt", "step"]
 ScheduleUnit = Literal["steps", "tokens"]
@@ -385,6 +385,9 @@ class ModelConfig:
     qk_norm: QKNorm = "head"  # normalise queries and keys per head, per head with a scale of its own for each, over the full projection, or to unit length with one learned scale for both (nGPT). arXiv:2302.05442
     pointer: bool = False  # add attention that copies earlier tokens into the prediction: it moves information too. arXiv:1609.07843
     pointer_dim: int = 64  # width of the pointer's queries and keys
+    noised: bool = False  # read narrow vectors of tokens with noise, and how much of it, in place of tokens, and give the vectors without it: train.objective=diffuseq. arXiv:2210.08933
+    noised_dim: int = 64  # width of these vectors (u), which are those of the head too
+    noised_steps: int = 2000  # from a little noise to noise alone
 
     stack: Stack = "plain"  # the way through the layers: each once (plain); all several times with the same weights (loop), arXiv:1807.03819; a fast and a slow half in cycles (hrm), arXiv:2506.21734; with skips from the first half to the second (unet), as in modded-nanogpt
     memory: Memory = "none"  # add learned vectors of the last tokens to the stream before a layer, by kinds. bigram: of the last two, from one table of all layers, as in nanochat; engram: of hashed n-grams, which the stream gates, arXiv:2601.07372
@@ -594,8 +597,9 @@ class TokenizerConfig:
 class TrainConfig:
     """The objective, the optimisation, and what is logged and saved."""
 
-    objective: ObjectiveKind = "next_token"  # what the model learns: the next token of the text, or masked tokens from all others, as many as chance masks (masked_diffusion, arXiv:2406.07524)
+    objective: ObjectiveKind = "next_token"  # what the model learns: the next token of the text, or masked tokens from all others, as many as chance masks (masked_diffusion, arXiv:2406.07524), vectors of tokens without noise from those with it, of a whole text or of what follows a source (diffuseq, arXiv:2210.08933)
     diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)  # objective=masked_diffusion
+    diffuseq: DiffuseqConfig = field(default_factory=DiffuseqConfig)  # objective=diffuseq
     name: str | None = None  # the run's folder in models/; None = the preset's name (and --scale), with a number if it is taken
     steps: int = 2000  # optimizer steps, unless tokens or epochs is given. With --resume it can grow: the rest follows the schedule of the longer run
     tokens: int | None = None  # length of training in tokens in place of `steps`, to the nearest step
@@ -697,6 +701,7 @@ class SampleConfig:
     stop_at_eos: bool = True  # end a text at the end-of-text token
     seed: int = 0  # of the draws; each text has its own generator, so batching changes nothing
     denoise: DenoiseConfig = field(default_factory=DenoiseConfig)  # of a run with objective=masked_diffusion
+    vectors: VectorsConfig = field(default_factory=VectorsConfig)  # of a run with objective=diffuseq
 
     def __post_init__(self):
         rules.check_sample(self)

@@ -7,13 +7,14 @@ An objective holds a model. `objective(batch)` returns its losses, `objective.sc
 from config import TrainConfig
 from model import Model
 from objectives.base import Losses, Objective, Scores
+from objectives.diffuseq import DiffuSeq
 from objectives.masked_diffusion import MaskedDiffusion
 from objectives.next_token import NextToken
 
-__all__ = ["OBJECTIVES", "Losses", "MaskedDiffusion", "NextToken", "Objective", "Scores", "as_objective",
+__all__ = ["DiffuSeq", "OBJECTIVES", "Losses", "MaskedDiffusion", "NextToken", "Objective", "Scores", "as_objective",
            "make_objective"]
 
-OBJECTIVES = {"masked_diffusion": MaskedDiffusion, "next_token": NextToken}
+OBJECTIVES = {"diffuseq": DiffuSeq, "masked_diffusion": MaskedDiffusion, "next_token": NextToken}
 
 
 def make_objective(model: Model, cfg: TrainConfig) -> Objective:

@@ -177,6 +177,7 @@ MODEL_ACTS: dict[tuple[str, ...], Acts] = {
     ("encoder_layers",): ("cross is attention in a layer", lambda c: any(
         c.by_kind[kind].cross == "attention" for kind in c.layers)),
     ("pointer_dim",): ("pointer is on", lambda c: c.pointer),
+    ("noised_dim", "noised_steps"): ("noised is on", lambda c: c.noised),
     ("smear_dim",): ("smear is on", lambda c: c.smear),
     ("backout_depth",): ("backout is given", lambda c: c.backout is not None),
     ("head_zero_init",): ("tie_embeddings is off", lambda c: not c.tie_embeddings),

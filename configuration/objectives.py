@@ -10,6 +10,7 @@ Likelihood = Literal["exact", "bound", "none"]  # what losses are: -log p, at le
 Weighting = Literal["none", "bound"]
 Estimate = Literal["masks", "orders"]
 Unmasking = Literal["confidence", "first_hitting", "ancestral"]
+Times = Literal["uniform", "loss"]
 
 
 class Facts(NamedTuple):
@@ -23,6 +24,7 @@ class Facts(NamedTuple):
     room: int = 0  # tokens that the model reads beside those of a row: the one after them, or ids of its own
     one_text: bool = False  # it takes the tokens of a row as one text
     denoises: bool = False  # texts come from a canvas of masks, by sample.denoise
+    noised: bool = False  # the model reads vectors of tokens with noise: model.noised; texts come from them, by sample.vectors
 
     @property
     def meaning(self) -> str:
@@ -40,6 +42,8 @@ FACTS = {
     "next_token": Facts(),
     "masked_diffusion": Facts(causal=False, looks_ahead=True, likelihood="bound", num_ids=1, room=1, one_text=True,
                               denoises=True),
+    "diffuseq": Facts(causal=False, looks_ahead=True, likelihood="none", of="tokens recovered from vectors with noise",
+                      num_ids=1, room=1, one_text=True, noised=True),
 }
 
 
@@ -70,3 +74,28 @@ class DenoiseConfig:
         require_positive(self, "block_len")
         if not 1 <= self.tokens_per_step < math.inf:
             raise ValueError(f"tokens_per_step={self.tokens_per_step} must be 1 or more, and finite")
+
+
+@flags
+class DiffuseqConfig:
+    """The numbers of objective=diffuseq, besides those of the model."""
+
+    sampling: Times = "uniform"  # how the noise of a row is drawn in training: each step alike, or by the last 10 losses of each once all have them, weighted so that the mean loss stays the same. arXiv:2102.09672
+    draws: int = 8  # amounts of noise, spread evenly, of each row in an evaluation
+
+    def __post_init__(self):
+        require_positive(self, "draws")
+
+
+@flags
+class VectorsConfig:
+    """How a text comes from vectors of noise: objective=diffuseq."""
+
+    steps: int = 20  # forward passes, spread evenly over model.noised_steps (DDIM). arXiv:2010.02502
+    eta: float = 0.0  # noise that a step adds, as a share of that of ancestral sampling; with 1 and all steps it is that
+    snap: bool = True  # replace what a step predicts by the nearest vectors of tokens
+    candidates: int = 1  # texts that are drawn, of which the one is taken that is most like the others by BLEU (MBR)
+
+    def __post_init__(self):
+        require_positive(self, "steps", "candidates")
+        require_between(self, "eta")

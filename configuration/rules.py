@@ -126,6 +126,7 @@ TRAIN_ACTS: dict[tuple[str, ...], Acts] = {
     ("allow_partial",): ("init_from is given", lambda c: c.init_from is not None),
     tuple(f"diffusion.{flag}" for flag in ("weight", "shift", "min_share", "estimate", "draws")): (
         "objective is masked_diffusion", lambda c: c.objective == "masked_diffusion"),
+    ("diffuseq.sampling", "diffuseq.draws"): ("objective is diffuseq", lambda c: c.objective == "diffuseq"),
 }
 NEUTRAL_TRAIN = {"step_size": 1, "step_unit": "epochs", "step_gamma": 0.9, "momentum": 0.95, "beta1": 0.9,
                  "beta2": 0.95, "adam_eps": 1e-8, "precondition_every": 10, "decay_fraction": 0.5, "num_cycles": 4,
@@ -174,7 +175,7 @@ def check_optimizer(cfg: Any) -> None:
                              "leave it out, or use another optimizer")
 
 
-WITHOUT_SOURCE = ("next_token",)  # objectives whose batches have no source beside the text
+WITHOUT_SOURCE = ("next_token", "diffuseq")  # objectives whose batches have no source beside the text
 
 
 def check_run(cfg: Any) -> None:
@@ -206,13 +207,35 @@ def check_objective(cfg: Any) -> None:
     if cfg.row_len < 1:
         raise ValueError(f"{name} reads rows of {facts.room + 1} tokens at least: "
                          f"model.max_seq_len={cfg.model.max_seq_len}")
-    if not facts.denoises:
-        check_ignored(cfg, SAMPLE_OF_OBJECTIVE, {})
+    check_ignored(cfg, SAMPLE_OF_OBJECTIVE, {})
+    check_noised(cfg, facts, name)
 
 
 SAMPLE_OF_OBJECTIVE: dict[tuple[str, ...], Acts] = {
     ("sample.denoise.order", "sample.denoise.tokens_per_step", "sample.denoise.block_len"): (
-        "train.objective is masked_diffusion", lambda c: False)}
+        "train.objective is masked_diffusion", lambda c: c.train.facts.denoises),
+    tuple(f"sample.vectors.{flag}" for flag in ("steps", "eta", "snap", "candidates")): (
+        "train.objective is diffuseq", lambda c: c.train.facts.noised),
+    tuple(f"sample.{flag}" for flag in ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")): (
+        "train.objective is not diffuseq, which draws vectors and no tokens", lambda c: not c.train.facts.noised),
+}
+
+
+def check_noised(cfg: Any, facts: Any, name: str) -> None:
+    """Raise ValueError unless the model reads vectors with noise exactly if the objective gives them."""
+    if cfg.model.noised and not facts.noised:
+        raise ValueError(f"model.noised=True reads vectors with noise, which {name} does not give: use "
+                         "train.objective=diffuseq, or leave it out")
+    if facts.noised and not cfg.model.noised:
+        raise ValueError(f"{name} gives vectors with noise: use model.noised=True and model.tie_embeddings=True")
+    if not facts.noised:
+        return
+    if cfg.sample.vectors.steps > cfg.model.noised_steps:
+        raise ValueError(f"sample.vectors.steps={cfg.sample.vectors.steps} is more than model.noised_steps="
+                         f"{cfg.model.noised_steps}: use at most as many")
+    if cfg.train.log_accuracy:
+        raise ValueError(f"train.log_accuracy=True: {name} learns vectors, and has no likeliest token in training: "
+                         "leave it out, an evaluation has it")
 
 
 def _check_probe_run(cfg: Any) -> None:

@@ -91,6 +91,8 @@ CASES: dict[str, dict[str, Any]] = {
         "model.smear": True, "model.backout": 0.2, "model.skip_to_embedding": True, "model.num_layers": 8},
     "masked diffusion": {"train.objective": "masked_diffusion", "train.batch_size": 16, "model.num_layers": 4,
                          "model.dim": 192},
+    "vectors with noise": {"train.objective": "diffuseq", "model.noised": True, "model.tie_embeddings": True,
+                           "train.batch_size": 16, "model.num_layers": 4, "model.dim": 192},
     "soap": {"train.optimizer": "soap", "model.dim": 256, "model.num_layers": 4},
     "ngpt": {"preset": "ngpt", "model.dim": 256, "model.num_layers": 6, "model.attention.num_heads": 8,
              "model.hidden_dim": 1024, "model.max_seq_len": 256, "train.batch_size": 8},
