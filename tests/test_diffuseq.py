@@ -232,10 +232,9 @@ def test_only_training_notes_losses():
     assert_close(history.losses.sum() / 3, losses.parts["diffuseq"], "rounding")
 
 
-@pytest.mark.parametrize("by_losses", [False, True])
-def test_it_compiles_in_one_piece_and_notes_the_same(by_losses):
+def test_it_compiles_in_one_piece_and_notes_the_same():
     torch._dynamo.reset()
-    plain, compiled = (DiffuSeq(noised_model(), by_losses=by_losses).train() for _ in range(2))
+    plain, compiled = (DiffuSeq(noised_model(num_layers=1), by_losses=True, loss_chunk=9).train() for _ in range(2))
     call = torch.compile(compiled, backend="aot_eager", fullgraph=True)
     for seed in (5, 6):
         ours, theirs = call(batch_of_pairs(seed=seed)).total, plain(batch_of_pairs(seed=seed)).total
@@ -326,10 +325,10 @@ def test_texts_are_written_alone_as_together(flags, monkeypatch):
     objective, prompts = DiffuSeq(noised_model()), [[1], [4, 5, 6], [1], [7] * 14]
     together = objective.generate(prompts, sample_config(**flags), eos_id=2, num_ids=30)
     assert [len(text) for text in together] == [9] * 4 and max(map(max, together)) < 30
+    ended = objective.generate(prompts * 5, override(sample_config(**flags), {"stop_at_eos": True}), eos_id=2)
     monkeypatch.setattr("generation.sampling.rows_at_a_time", lambda cfg: 1)
     assert objective.generate(prompts, sample_config(**flags), eos_id=2, num_ids=30) == together
     assert together[0] != together[2]  # the same prompt, drawn anew
-    ended = objective.generate(prompts * 5, override(sample_config(**flags), {"stop_at_eos": True}), eos_id=2)
     assert all(2 not in text[:-1] and (text[-1] == 2 or len(text) == 9) and PADDING not in text for text in ended)
     with pytest.raises(ValueError, match="vectors.steps=41 is more than the model's noised_steps=40"):
         objective.generate(prompts, sample_config(steps=41), eos_id=2)
@@ -346,22 +345,22 @@ def test_the_candidate_that_is_most_like_the_others_is_taken(monkeypatch):
 
 def test_what_is_learned_by_heart_is_written():
     torch.manual_seed(0)
-    model = Model(small_config(**NOISED | {"dim": 32, "vocab_size": 14, "max_seq_len": 9}), causal=False)
+    model = Model(small_config(**NOISED | {"dim": 32, "num_layers": 1, "noised_dim": 16, "vocab_size": 14, "max_seq_len": 9}),
+                  causal=False)
     objective = DiffuSeq(model, by_losses=True)
     texts = torch.tensor([[1, 5, 6, 7, 8, 9, 10, 11, 12], [2, 9, 9, 5, 5, 6, 0, 0, 0], [3, 7, 5, 9, 0, 0, 0, 0, 0]])
     y = texts[:, 1:].where(texts[:, 1:] != 0, IGNORED)
-    optimizer = torch.optim.Adam(model.parameters(), lr=4e-3)
-    for step in range(400):
+    optimizer = torch.optim.Adam(model.parameters(), lr=6e-3)
+    for step in range(300):
         batch = Batch(texts[:, :-1].repeat(4, 1), y.repeat(4, 1), None, 64, row_keys(step, torch.arange(12)))
         objective(batch).total.backward()
         optimizer.step()
         optimizer.zero_grad()
     cfg = override(sample_config(), {"stop_at_eos": True, "max_new_tokens": 8})
-    expected = [[token for token in row if token != IGNORED] for row in y.tolist()]
+    expected = [[5, 6, 7, 8, 9, 10, 11, 12], [9, 9, 5, 5, 6, 12], [7, 5, 9, 12]]  # padding ends a text, as 12 does
     for steps in (1, 5, 40):
         written = objective.generate([[1], [2], [3]], override(cfg, {"vectors.steps": steps}), eos_id=12)
-        assert [[token for token in text if token != 12] for text in written] == [
-            [token for token in text if token != 12] for text in expected]
+        assert written == expected
     assert objective.score(Batch(texts[:, :-1], y, None, 16)).right.sum() > 15
 
 
