@@ -345,8 +345,8 @@ def test_the_candidate_that_is_most_like_the_others_is_taken(monkeypatch):
 
 def test_what_is_learned_by_heart_is_written():
     torch.manual_seed(0)
-    model = Model(small_config(**NOISED | {"dim": 32, "num_layers": 1, "noised_dim": 16, "vocab_size": 14, "max_seq_len": 9}),
-                  causal=False)
+    sizes = {"dim": 32, "num_layers": 1, "noised_dim": 16, "vocab_size": 14, "max_seq_len": 9}
+    model = Model(small_config(**NOISED | sizes), causal=False)
     objective = DiffuSeq(model, by_losses=True)
     texts = torch.tensor([[1, 5, 6, 7, 8, 9, 10, 11, 12], [2, 9, 9, 5, 5, 6, 0, 0, 0], [3, 7, 5, 9, 0, 0, 0, 0, 0]])
     y = texts[:, 1:].where(texts[:, 1:] != 0, IGNORED)

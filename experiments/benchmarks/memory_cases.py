@@ -92,6 +92,7 @@ CASES: dict[str, dict[str, Any]] = {
     "masked diffusion": {"train.objective": "masked_diffusion", "train.batch_size": 16, "model.num_layers": 4,
                          "model.dim": 192},
     "vectors with noise": {"train.objective": "diffuseq", "model.noised": True, "model.tie_embeddings": True,
+                           "model.pointer": False,
                            "train.batch_size": 16, "model.num_layers": 4, "model.dim": 192},
     "soap": {"train.optimizer": "soap", "model.dim": 256, "model.num_layers": 4},
     "ngpt": {"preset": "ngpt", "model.dim": 256, "model.num_layers": 6, "model.attention.num_heads": 8,
