@@ -136,7 +136,7 @@ def check_model(cfg: Any, layer_kind: type) -> None:
 
 # flags that read tokens, or change vectors or logits in a way that a model of vectors with noise does not know
 NOT_NOISED = ("pointer", "smear", "memory", "cross", "attention.value_embedding", "head_dense", "embed_scale",
-              "logit_scale", "logit_softcap", "token_scale", "z_loss", "unit_weights")
+              "logit_scale", "logit_softcap", "token_scale", "unit_weights")
 
 
 def check_noised(cfg: Any) -> None:

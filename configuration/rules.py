@@ -233,6 +233,9 @@ def check_noised(cfg: Any, facts: Any, name: str) -> None:
     if cfg.sample.vectors.steps > cfg.model.noised_steps:
         raise ValueError(f"sample.vectors.steps={cfg.sample.vectors.steps} is more than model.noised_steps="
                          f"{cfg.model.noised_steps}: use at most as many")
+    if cfg.model.z_loss:
+        raise ValueError(f"model.z_loss={cfg.model.z_loss} would change nothing: the loss of {name} has no such term: "
+                         "leave it out")
     if cfg.train.log_accuracy:
         raise ValueError(f"train.log_accuracy=True: {name} learns vectors, and has no likeliest token in training: "
                          "leave it out, an evaluation has it")

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from config import ModelConfig
 from modules.embed import Embed
 from modules.head import Head
-from modules.precision import widen
+from modules.precision import Float32Buffers, widen
 from tools import LoggingModule, log_io
 
 KEPT = 10  # losses of each noise step
@@ -48,7 +48,7 @@ class TimeEmbedding(LoggingModule):
         return self.second(nn.functional.silu(self.first(waves)))
 
 
-class LossHistory(LoggingModule):
+class LossHistory(Float32Buffers):
     """The last 10 losses of each noise step, from which its chance to be drawn follows.
 
     It is proportional to the root of the mean square of these losses, once all steps have 10, and mixed with a uniform
@@ -144,7 +144,7 @@ class NoisedHead(Head):
     @log_io("... u -> ... v")
     def round(self, vectors: Tensor) -> Tensor:
         """The logits of vectors."""
-        return widen(self.unembed(vectors))
+        return widen(self.unembed(vectors.type_as(self.unembed.weight)))
 
 
 def make_embed(cfg: ModelConfig) -> Embed:

@@ -120,7 +120,7 @@ def _written(
 def found_at(objective: "DiffuSeq", x: Tensor, step: int) -> Tensor:
     """The vectors without noise that the model finds in x at a step. Shape: (b, n, u) -> (b, n, u)."""
     hidden = objective.read(x, torch.full_like(x[:, 0, 0], step))
-    return objective.model.head.vectors(hidden.last)
+    return objective.model.head.vectors(hidden.last).type_as(x)
 
 
 def nearest(x: Tensor, vectors: Tensor, barred: Tensor | None = None) -> Tensor:

@@ -315,6 +315,12 @@ def test_the_nearest_vector_is_that_of_the_least_distance():
     assert torch.equal(nearest(x, vectors, barred), 7 + torch.cdist(x, vectors[7:].expand(2, 2, 3)).argmin(-1))
 
 
+def test_it_runs_in_bfloat16():
+    objective = DiffuSeq(noised_model().to(torch.bfloat16), by_losses=True)
+    assert objective(batch_of_pairs()).total.isfinite() and objective.score(batch_of_pairs()).nats.isfinite().all()
+    assert len(objective.generate([[1]], sample_config(eta=0.5), eos_id=2)[0]) == 9
+
+
 def sample_config(**flags) -> SampleConfig:
     return SampleConfig(stop_at_eos=False, max_new_tokens=9, vectors=VectorsConfig(**{"steps": 5} | flags))
 
@@ -450,6 +456,7 @@ REFUSED = {
     "too many steps": ({"sample.vectors.steps": 7}, "sample.vectors.steps=7 is more than model.noised_steps=6"),
     "temperature": ({"sample.temperature": 0.5}, "sample.temperature=0.5 would change nothing"),
     "masks": ({"sample.denoise.block_len": 4}, "sample.denoise.block_len=4 would change nothing"),
+    "z-loss": ({"model.z_loss": 0.1}, "model.z_loss=0.1 would change nothing"),
     "accuracy": ({"train.log_accuracy": True}, "train.log_accuracy=True"),
     "documents": ({"data.packing": "documents"}, "use data.packing=stream or pad"),
 }
