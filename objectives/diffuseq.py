@@ -133,16 +133,15 @@ class DiffuSeq(Objective):
         return self.loss(self.model.head.round(vectors), tokens)
 
     def distance(self) -> Tensor:
-        """The root mean square distance between the vectors of two tokens. Shape: -> a scalar."""
-        return (2 * self.model.embed.tokens.weight[: self.padding + 1].var(0).sum()).sqrt()
+        """The root mean square distance between the vectors of two tokens, 1 for those of the start: a scalar."""
+        return self.model.embed.tokens.weight[: self.padding + 1].var(0).mean().sqrt()
 
     def trouble(self, parts: dict[str, float]) -> str | None:
         """Vectors that come together make every loss low, and tell no token from another."""
-        now, start = parts["embedding_distance"], (2 * self.model.cfg.noised_dim) ** 0.5
-        if now >= COLLAPSED * start:
+        if parts["embedding_distance"] >= COLLAPSED:
             return None
-        return (f"the vectors of tokens have come together: embedding_distance={now:.3g} is below {COLLAPSED:g} times "
-                f"the {start:.3g} of the start")
+        return (f"the vectors of tokens have come together: embedding_distance={parts['embedding_distance']:.3g} is "
+                f"below {COLLAPSED:g} of that of the start")
 
     @torch.no_grad()
     def score(self, batch: Batch, *, top_k: int = 1) -> Scores:

@@ -151,7 +151,7 @@ def test_the_loss_is_that_of_the_paper():
     assert_close(losses.total, expected.sum(), "same")
     vectors = model.embed.tokens.weight
     pairs = torch.cdist(vectors, vectors).square().sum() / (37 * 36)
-    assert_close(losses.parts["embedding_distance"], pairs.sqrt(), "same")
+    assert_close(losses.parts["embedding_distance"], (pairs / (2 * 8)).sqrt(), "same")
     losses.total.backward()
     assert all(parameter.grad.abs().sum() > 0 for parameter in model.parameters())
 
@@ -421,7 +421,8 @@ def test_nothing_changes_in_a_step_whose_vectors_have_come_together():
 
 def test_its_memory_is_that_of_real_tensors():
     flags = {f"model.{name}": value for name, value in NOISED.items()} | {
-        "model.dim": 24, "model.num_layers": 2, "model.vocab_size": 300, "model.max_seq_len": 64}
+        "model.dim": 24, "model.num_layers": 2, "model.vocab_size": 300, "model.noised_dim": 64,
+        "model.max_seq_len": 64}
     cfg = override(Config(), flags | {"train.objective": "diffuseq", "train.precision": "float32"})
     fake, real = (dry_run(cfg, rows=3, num_texts=2, fake=fake) for fake in (True, False))
     assert {where: part.num_bytes for where, part in fake.items()} == {
