@@ -25,12 +25,14 @@ from configuration.objectives import (
     FACTS,
     NUM_SENTINELS,
     DenoiseConfig,
+    DiffuseqConfig,
     DiffusionConfig,
     Facts,
     FimConfig,
     MaskedConfig,
     MultiTokenConfig,
     SpansConfig,
+    VectorsConfig,
 )
 from configuration.stacks import encoder_of, last_layer_alone, require_both_ways
 from configuration.storage import load, save_config
@@ -39,11 +41,11 @@ from configuration.units import in_bfloat16, parse_bytes, parse_seconds
 
 __all__ = [
     "CHECKED", "AlibiConfig", "AttentionConfig", "AttnresConfig", "BigramConfig", "ClampedGluConfig", "Config",
-    "DataConfig", "DenoiseConfig", "DiffusionConfig", "EngramConfig", "FACTS", "FimConfig", "HrmConfig", "HyperConfig",
-    "LatentConfig", "LayerConfig", "LoopConfig", "MaskedConfig", "ModelConfig", "MoeConfig", "MultiTokenConfig",
-    "NUM_SENTINELS", "NgptConfig", "ProbeConfig", "RopeConfig", "SampleConfig", "SinusoidalConfig", "SpansConfig",
-    "T5Config", "TokenizerConfig", "TrainConfig", "diff", "flags", "flat", "from_dict", "get", "load_config",
-    "override", "parse_bytes", "parse_seconds", "replace", "require_both_ways",
+    "DataConfig", "DenoiseConfig", "DiffuseqConfig", "DiffusionConfig", "EngramConfig", "FACTS", "FimConfig",
+    "HrmConfig", "HyperConfig", "LatentConfig", "LayerConfig", "LoopConfig", "MaskedConfig", "ModelConfig", "MoeConfig",
+    "MultiTokenConfig", "NUM_SENTINELS", "NgptConfig", "ProbeConfig", "RopeConfig", "SampleConfig", "SinusoidalConfig",
+    "SpansConfig", "T5Config", "TokenizerConfig", "TrainConfig", "VectorsConfig", "diff", "flags", "flat", "from_dict",
+    "get", "load_config", "override", "parse_bytes", "parse_seconds", "replace", "require_both_ways",
     "rotated_channels", "save_config", "to_dict",
 ]
 
@@ -72,8 +74,8 @@ Init = Literal["normal", "fan_in", "xavier"]
 OutInit = Literal["same", "depth", "zero"]
 TokenizerKind = Literal["char", "byte", "bpe", "unigram", "hf_bpe"]
 ObjectiveKind = Literal[
-    "next_token", "multi_token", "prefix", "fill_in_the_middle", "masked", "masked_diffusion", "block_diffusion", "seq2seq",
-    "span_corruption"]
+    "next_token", "multi_token", "prefix", "fill_in_the_middle", "masked", "masked_diffusion", "block_diffusion", "diffuseq",
+    "seq2seq", "span_corruption"]
 Optimizer = Literal["adamw", "muon", "adam", "sgd", "lion", "adafactor", "soap", "schedule_free"]
 Schedule = Literal["constant", "linear", "cosine", "restarts", "wsd", "inverse_sqrt", "step"]
 ScheduleUnit = Literal["steps", "tokens"]
@@ -400,6 +402,9 @@ class ModelConfig:
     qk_norm: QKNorm = "head"  # normalise queries and keys per head, per head with a scale of its own for each, over the full projection, or to unit length with one learned scale for both (nGPT). arXiv:2302.05442
     pointer: bool = False  # add attention that copies earlier tokens into the prediction: it moves information too. arXiv:1609.07843
     pointer_dim: int = 64  # width of the pointer's queries and keys
+    noised: bool = False  # read narrow vectors of tokens with noise, and how much of it, in place of tokens, and give the vectors without it: train.objective=diffuseq. arXiv:2210.08933
+    noised_dim: int = 64  # width of these vectors (u), which are those of the head too
+    noised_steps: int = 2000  # from a little noise to noise alone
 
     stack: Stack = "plain"  # the way through the layers: each once (plain); all several times with the same weights (loop), arXiv:1807.03819; a fast and a slow half in cycles (hrm), arXiv:2506.21734; with skips from the first half to the second (unet), as in modded-nanogpt
     memory: Memory = "none"  # add learned vectors of the last tokens to the stream before a layer, by kinds. bigram: of the last two, from one table of all layers, as in nanochat; engram: of hashed n-grams, which the stream gates, arXiv:2601.07372
@@ -628,11 +633,12 @@ class TokenizerConfig:
 class TrainConfig:
     """The objective, the optimisation, and what is logged and saved."""
 
-    objective: ObjectiveKind = "next_token"  # what the model learns: the next token of the text; besides, by the parts of model.ahead, those after it (multi_token, arXiv:2404.19737); the next one after a prefix that is read in both directions (prefix, arXiv:1910.10683), or in part of the rows a middle after what is around it (fill_in_the_middle, arXiv:2207.14255); masked tokens from all others, a fixed share (masked, arXiv:1810.04805) or as many as chance masks (masked_diffusion, arXiv:2406.07524), or of a block from it and the text before it (block_diffusion, arXiv:2503.09573); with an encoder, a target from its source (seq2seq) or hidden spans from the rest (span_corruption, arXiv:1910.10683)
+    objective: ObjectiveKind = "next_token"  # what the model learns: the next token of the text; besides, by the parts of model.ahead, those after it (multi_token, arXiv:2404.19737); the next one after a prefix that is read in both directions (prefix, arXiv:1910.10683), or in part of the rows a middle after what is around it (fill_in_the_middle, arXiv:2207.14255); masked tokens from all others, a fixed share (masked, arXiv:1810.04805) or as many as chance masks (masked_diffusion, arXiv:2406.07524), or of a block from it and the text before it (block_diffusion, arXiv:2503.09573); vectors of tokens without noise from those with it (diffuseq, arXiv:2210.08933); with an encoder, a target from its source (seq2seq) or hidden spans from the rest (span_corruption, arXiv:1910.10683)
     multi_token: MultiTokenConfig = field(default_factory=MultiTokenConfig)  # objective=multi_token
     fim: FimConfig = field(default_factory=FimConfig)  # objective=fill_in_the_middle
     masked: MaskedConfig = field(default_factory=MaskedConfig)  # objective=masked
     diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)  # objective=masked_diffusion or block_diffusion
+    diffuseq: DiffuseqConfig = field(default_factory=DiffuseqConfig)  # objective=diffuseq
     spans: SpansConfig = field(default_factory=SpansConfig)  # objective=span_corruption
     name: str | None = None  # the run's folder in models/; None = the preset's name (and --scale), with a number if it is taken
     steps: int = 2000  # optimizer steps, unless tokens or epochs is given. With --resume it can grow: the rest follows the schedule of the longer run
@@ -735,6 +741,7 @@ class SampleConfig:
     stop_at_eos: bool = True  # end a text at the end-of-text token
     seed: int = 0  # of the draws; each text has its own generator, so batching changes nothing
     denoise: DenoiseConfig = field(default_factory=DenoiseConfig)  # of a run with objective=masked_diffusion, block_diffusion or masked
+    vectors: VectorsConfig = field(default_factory=VectorsConfig)  # of a run with objective=diffuseq
 
     def __post_init__(self):
         rules.check_sample(self)

@@ -22,9 +22,8 @@ from torch.utils.checkpoint import checkpoint
 from config import ModelConfig, override, require_both_ways
 from modules.ahead import AHEAD
 from modules.block import Caches, make_blocks
-from modules.embed import Embed
+from modules.denoiser import make_embed, make_head
 from modules.encoder import Encoder
-from modules.head import Head
 from modules.init import draw_matrices, normalise_matrices
 from modules.mixers.kv_cache import KVCache
 from modules.mixers.recurrent import State
@@ -85,13 +84,13 @@ class Model(LoggingModule):
         if not causal:
             require_both_ways(cfg, "a model that is not causal")
         self.run = partial(checkpoint, use_reentrant=False) if checkpoint_activations else _call
-        self.embed = Embed.from_config(cfg)
+        self.embed = make_embed(cfg)
         self.smear = Smear(min(cfg.dim, cfg.smear_dim)) if cfg.smear else None
         self.encoder = Encoder(cfg.encoder, run=self.run) if cfg.encoder_layers else None
         self.blocks = make_blocks(cfg)
         self.norm = make_final_norm(cfg)
         self.call_norm = way_to_call(self.norm)
-        self.head = Head.from_config(cfg)
+        self.head = make_head(cfg)
         self.pointer = Pointer(cfg.dim, key_dim=cfg.pointer_dim, vocab_size=cfg.padded_vocab_size,
                                norm=norm_maker(cfg)(cfg.dim)) if cfg.pointer else None
         self.wiring = RESIDUALS[cfg.residual]
@@ -119,8 +118,9 @@ class Model(LoggingModule):
     def read(
         self, tokens: Tensor, *, documents: Tensor | None = None, positions: Tensor | None = None,
         source: Source | None = None, cache: "Cache | None" = None, sight: Tensor | None = None,
+        x: Tensor | None = None,
     ) -> Hidden:
-        """Embed the tokens and run all layers, for `predict`."""
+        """Embed the tokens, unless the layers begin with x (b, t, d), and run all layers, for `predict`."""
         num_cached = None if cache is None else cache.length
         require_source(source, is_read=self.reads_source, read_before=bool(num_cached))
         context = make_context(tokens, documents=documents, positions=positions, source=source, num_cached=num_cached,
@@ -133,7 +133,7 @@ class Model(LoggingModule):
                 kept[place] = self.leave(stream)
             return stream
 
-        x = self.wiring.begin(self.embedded(tokens, context, cache), self.cfg)
+        x = self.wiring.begin(self.embedded(tokens, context, cache) if x is None else x, self.cfg)
         stream = Stream(x, {} if source is None else source.losses)
         stream = go_through(self.stack, len(self.blocks), stream, run)
         if cache is not None:

@@ -8,6 +8,7 @@ from config import TrainConfig
 from model import Model
 from objectives.base import Losses, Objective, Scores
 from objectives.block_diffusion import BlockDiffusion
+from objectives.diffuseq import DiffuSeq
 from objectives.fill_in_the_middle import FillInTheMiddle
 from objectives.masked import MaskedTokens
 from objectives.masked_diffusion import MaskedDiffusion
@@ -17,13 +18,14 @@ from objectives.prefix import Prefix
 from objectives.seq2seq import Seq2Seq
 from objectives.span_corruption import SpanCorruption
 
-__all__ = ["OBJECTIVES", "BlockDiffusion", "FillInTheMiddle", "Losses", "MaskedDiffusion", "MaskedTokens", "MultiToken",
-           "NextToken", "Objective", "Prefix", "Scores", "Seq2Seq", "SpanCorruption", "as_objective", "make_objective"]
+__all__ = ["OBJECTIVES", "BlockDiffusion", "DiffuSeq", "FillInTheMiddle", "Losses", "MaskedDiffusion", "MaskedTokens",
+           "MultiToken", "NextToken", "Objective", "Prefix", "Scores", "Seq2Seq", "SpanCorruption", "as_objective",
+           "make_objective"]
 
 OBJECTIVES = {
     "next_token": NextToken, "multi_token": MultiToken, "prefix": Prefix, "fill_in_the_middle": FillInTheMiddle,
-    "masked": MaskedTokens, "masked_diffusion": MaskedDiffusion, "block_diffusion": BlockDiffusion, "seq2seq": Seq2Seq,
-    "span_corruption": SpanCorruption,
+    "masked": MaskedTokens, "masked_diffusion": MaskedDiffusion, "block_diffusion": BlockDiffusion,
+    "diffuseq": DiffuSeq, "seq2seq": Seq2Seq, "span_corruption": SpanCorruption,
 }
 
 

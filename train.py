@@ -39,7 +39,7 @@ from training.flops import flops_per_token
 from training.saving import Diverged, Interrupted, Saver, load_newest, require_changeable
 from training.seeds import train_seeds
 from training.setup import Setup, prepare_run
-from training.step import NotFinite, TrainState
+from training.step import NotFinite, TrainState, Useless
 from training.stopping import EXIT_STATUS, Stop, process_seconds
 from training.trackers import Tracker, opened, require_packages
 
@@ -140,6 +140,8 @@ def take_step(session: Session, coming: Iterator[Batch]) -> None:
         except NotFinite as error:
             where = state.first_bad_module(error.batch)
             raise Diverged(session.run, progress.step + 1, str(error), where) from None
+        except Useless as error:
+            raise Diverged(session.run, progress.step + 1, str(error)) from None
         progress.step += 1
         progress.tokens += step.num_targets
         progress.flops += len(passes) * session.flops_per_pass

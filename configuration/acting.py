@@ -178,6 +178,7 @@ MODEL_ACTS: dict[tuple[str, ...], Acts] = {
         c.by_kind[kind].cross == "attention" for kind in c.layers)),
     ("pointer_dim",): ("pointer is on", lambda c: c.pointer),
     ("ahead_depth",): ("ahead is not none", lambda c: c.ahead != "none"),
+    ("noised_dim", "noised_steps"): ("noised is on", lambda c: c.noised),
     ("smear_dim",): ("smear is on", lambda c: c.smear),
     ("backout_depth",): ("backout is given", lambda c: c.backout is not None),
     ("head_zero_init",): ("tie_embeddings is off", lambda c: not c.tie_embeddings),

@@ -74,7 +74,8 @@ PLAIN_MODEL: dict[str, Any] = {
     "rope.theta": 10_000.0, "rope.fraction": 1.0, "rope.layout": "half", "rope.scaling": "none", "rope.factor": 1.0,
     "rope.original_len": 8192, "rope.low_freq_factor": 1.0, "rope.high_freq_factor": 4.0, "rope.beta_fast": 32.0,
     "rope.beta_slow": 1.0, "rope.truncate": True, "rope.attention_factor": None,
-    "pointer": False, "pointer_dim": 64, "ahead": "none", "ahead_depth": 1,
+    "pointer": False, "pointer_dim": 64, "ahead": "none", "ahead_depth": 1, "noised": False, "noised_dim": 64,
+    "noised_steps": 2000,
     "tie_embeddings": False, "embed_scale": 1.0, "logit_softcap": None, "logit_scale": 1.0, "token_scale": False,
     "mixer_scales": (1.0, 1.0), "beside_scales": (1.0, 1.0), "mlp_scales": (1.0, 1.0),
     "residual_scale": 1.0, "skip_scale": 1.0, "layer_scale": None, "drop_branch": 0.0, "canon": (), "canon_len": 4,
@@ -93,7 +94,7 @@ NEUTRAL_MODEL = PLAIN_MODEL | {"attention.backend": "sdpa", "attention.num_heads
 # flags of the whole model: layers cannot differ in them
 WHOLE_MODEL = {"dim", "num_layers", "encoder_layers", "vocab_size", "vocab_multiple_of", "max_seq_len", "layers",
                "kinds", "head_bias", "head_dense", "final_norm", "final_norm_groups",
-               "embed_norm", "skip_first_norm", "pointer",
+               "embed_norm", "skip_first_norm", "pointer", "noised", "noised_dim", "noised_steps",
                "pointer_dim", "tie_embeddings", "embed_scale", "logit_softcap", "logit_scale", "token_scale",
                "embed_dropout", "init", "init_std", "out_init", "head_zero_init", "unit_weights", "z_loss",
                "skip_to_embedding", "smear", "smear_dim", "backout", "backout_depth", "stack", "loop", "hrm",
@@ -108,7 +109,7 @@ def check_model(cfg: Any, layer_kind: type) -> None:
     """
     require_positive(cfg, "num_layers", "encoder_layers", "vocab_size", "vocab_multiple_of", "max_seq_len",
                      "pointer_dim", "ahead_depth", "logit_softcap", "init_std", "embed_scale", "smear_dim",
-                     "final_norm_groups")
+                     "final_norm_groups", "noised_dim", "noised_steps")
     require_between(cfg, "embed_dropout", "backout_depth")
     require_not_negative(cfg, "backout")
     if not cfg.layers:
@@ -131,8 +132,28 @@ def check_model(cfg: Any, layer_kind: type) -> None:
     check_ignored(cfg, MODEL_ACTS, NEUTRAL_MODEL)
     check_acting(cfg)
     check_sharing(cfg)
+    if cfg.noised:
+        check_noised(cfg)
     if cfg.encoder_layers is not None:
         check_encoder(cfg)
+
+
+# flags that read tokens, or change vectors or logits in a way that a model of vectors with noise does not know
+NOT_NOISED = ("pointer", "smear", "memory", "cross", "attention.value_embedding", "head_dense", "embed_scale",
+              "logit_scale", "logit_softcap", "token_scale", "unit_weights")
+
+
+def check_noised(cfg: Any) -> None:
+    """Raise ValueError if the model cannot read vectors with noise."""
+    if not cfg.tie_embeddings:
+        raise ValueError("noised=True rounds vectors to tokens by the vectors that it reads: use tie_embeddings=True")
+    if cfg.noised_dim % 2:
+        raise ValueError(f"noised_dim={cfg.noised_dim} must be even: the noise is told by as many sines and cosines")
+    for flag in NOT_NOISED:
+        for layer in cfg.by_kind.values():
+            if (value := get(layer, flag)) != PLAIN_MODEL[flag]:
+                raise ValueError(f"{flag}={value} does not go with noised=True, which reads vectors with noise and "
+                                 "gives those of tokens: leave it out")
 
 
 def check_layer(cfg: Any) -> None:

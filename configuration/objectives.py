@@ -1,16 +1,16 @@
 """The objectives: what each is told of the text, what its bits per byte mean, and the groups of their numbers."""
 
 import math
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from configuration.checked import flags
-from configuration.checks import Acts, require_between, require_positive, words_of
-from configuration.tree import get
+from configuration.checks import require_between, require_positive
 
 Likelihood = Literal["exact", "bound", "none"]  # what losses are: -log p, at least as much, or not that of any text
 Weighting = Literal["none", "bound"]
 Estimate = Literal["masks", "orders"]
 Unmasking = Literal["confidence", "first_hitting", "ancestral"]
+Times = Literal["uniform", "loss"]
 
 
 class Facts(NamedTuple):
@@ -27,6 +27,7 @@ class Facts(NamedTuple):
     copies: int = 1  # of a row that the model reads in one pass, at the same positions
     denoises: bool = False  # texts come from a canvas of masks, by sample.denoise
     encodes: bool = False  # the model has an encoder, which reads what its batches give as the source
+    noised: bool = False  # the model reads vectors of tokens with noise: model.noised; texts come from them, by sample.vectors
 
     @property
     def meaning(self) -> str:
@@ -62,6 +63,8 @@ FACTS = {
     "span_corruption": Facts(of="hidden spans given the rest of the text", num_ids=NUM_SENTINELS + 1, room=1,
                              one_text=True, encodes=True),
     "multi_token": Facts(),
+    "diffuseq": Facts(causal=False, looks_ahead=True, likelihood="none", of="tokens recovered from vectors with noise",
+                      num_ids=1, room=1, one_text=True, noised=True),
 }
 
 
@@ -132,19 +135,6 @@ class SpansConfig:
         return hidden, min(max(round(hidden / self.mean_len), 1), length - hidden)
 
 
-def check_spans(cfg: Any) -> None:
-    """Raise ValueError if there are not enough sentinels for the spans of a row, or a target may be too long."""
-    length = cfg.row_len + 1
-    hidden, spans = cfg.train.spans.counts(length)
-    hides = (f"train.spans.rate={cfg.train.spans.rate:g} with train.spans.mean_len={cfg.train.spans.mean_len:g} hides "
-             f"{hidden} of model.max_seq_len={length} tokens in {spans} spans")
-    if spans > NUM_SENTINELS:
-        raise ValueError(f"{hides}, and there are {NUM_SENTINELS} sentinels: give longer spans, or a lower rate")
-    if hidden + spans + 1 > length:
-        raise ValueError(f"{hides}: these make a target of {hidden + spans + 1} tokens, which must fit in "
-                         "model.max_seq_len too; give a lower rate, or longer spans")
-
-
 @flags
 class MultiTokenConfig:
     """The numbers of objective=multi_token."""
@@ -169,32 +159,26 @@ class DenoiseConfig:
             raise ValueError(f"tokens_per_step={self.tokens_per_step} must be 1 or more, and finite")
 
 
-DIFFUSIONS = "masked_diffusion", "block_diffusion"
-ACTS_OF_OBJECTIVES: dict[tuple[str, ...], Acts] = {
-    tuple(f"diffusion.{flag}" for flag in ("weight", "min_share", "max_share", "estimate", "draws")): (
-        "objective is masked_diffusion or block_diffusion", lambda c: c.objective in DIFFUSIONS),
-    ("diffusion.shift",): ("objective is masked_diffusion", lambda c: c.objective == "masked_diffusion"),
-    ("diffusion.block_len",): ("objective is block_diffusion", lambda c: c.objective == "block_diffusion"),
-    ("fim.rate", "fim.spm_rate"): (
-        "objective is fill_in_the_middle", lambda c: c.objective == "fill_in_the_middle"),
-    ("spans.rate", "spans.mean_len"): ("objective is span_corruption", lambda c: c.objective == "span_corruption"),
-    ("multi_token.weight",): ("objective is multi_token", lambda c: c.objective == "multi_token"),
-    ("masked.rate", "masked.random", "masked.keep"): ("objective is masked", lambda c: c.objective == "masked"),
-}
-BY_PLACE = "canon", "token_shift", "memory", "attention.key_offset"  # parts that read the token before
+@flags
+class DiffuseqConfig:
+    """The numbers of objective=diffuseq, besides those of the model."""
+
+    sampling: Times = "uniform"  # how the noise of a row is drawn in training: each step alike, or by the last 10 losses of each once all have them, weighted so that the mean loss stays the same. arXiv:2102.09672
+    draws: int = 8  # amounts of noise, spread evenly, of each row in an evaluation
+
+    def __post_init__(self):
+        require_positive(self, "draws")
 
 
-def check_copies(cfg: Any, name: str) -> None:
-    """Raise ValueError if a part of the model goes by the places of tokens in a row and not by their positions.
+@flags
+class VectorsConfig:
+    """How a text comes from vectors of noise: objective=diffuseq."""
 
-    An objective that reads several copies of a row in one pass cannot have one.
-    """
-    kinds = [(flag, get(layer, flag)) for layer in cfg.by_kind.values() for flag in BY_PLACE]
-    for flag, value in [*kinds, ("pointer", cfg.pointer), ("smear", cfg.smear)]:
-        if value not in (False, (), "none"):
-            said = words_of(value) if isinstance(value, tuple) else value
-            raise ValueError(f"{name} reads two copies of a row in one pass, and model.{flag}={said} goes by the places "
-                             "of tokens in it: leave it out")
-    if any(layer.position == "learned" for layer in cfg.by_kind.values()):
-        raise ValueError(f"{name} reads two copies of a row in one pass, which model.position=learned takes for one "
-                         "that is too long: use another position")
+    steps: int = 20  # forward passes, spread evenly over model.noised_steps (DDIM). arXiv:2010.02502
+    eta: float = 0.0  # noise that a step adds, as a share of that of ancestral sampling; with 1 and all steps it is that
+    snap: bool = True  # replace what a step predicts by the nearest vectors of tokens
+    candidates: int = 1  # texts that are drawn, of which the one is taken that is most like the others by BLEU (MBR)
+
+    def __post_init__(self):
+        require_positive(self, "steps", "candidates")
+        require_between(self, "eta")

@@ -12,8 +12,7 @@ from configuration.checks import (
     require_positive,
     words_of,
 )
-from configuration.objectives import ACTS_OF_OBJECTIVES, check_copies, check_spans
-from configuration.stacks import require_both_ways
+from configuration.objective_rules import ACTS_OF_OBJECTIVES, check_objective
 from configuration.units import parse_seconds
 
 # float32 has no product of much larger rates; a step reads all its batches before its first forward pass
@@ -181,51 +180,6 @@ def check_run(cfg: Any) -> None:
     if cfg.train.log_expert_load and "moe" not in {layer.mlp for layer in layers}:
         raise ValueError("train.log_expert_load=True would change nothing: no layer has model.mlp=moe")
     check_objective(cfg)
-
-
-def check_objective(cfg: Any) -> None:
-    """Raise ValueError if the model or the rows are not what train.objective needs."""
-    facts, name = cfg.train.facts, f"train.objective={cfg.train.objective}"
-    reads_source = any(cfg.model.by_kind[kind].cross != "none" for kind in cfg.model.layers)
-    if reads_source and not facts.encodes:
-        raise ValueError(f"{name} gives no source, which a layer with model.cross=attention reads: leave model.cross "
-                         "out, or use train.objective=seq2seq or span_corruption")
-    if facts.encodes and cfg.model.encoder_layers is None:
-        raise ValueError(f"{name} is of an encoder and a decoder: give model.cross=attention and model.encoder_layers, "
-                         "or a preset such as t5-small")
-    _check_ahead(cfg, name)
-    if facts.looks_ahead:
-        require_both_ways(cfg.model, name)
-    if facts.copies > 1:
-        check_copies(cfg.model, name)
-    if facts.one_text and cfg.data.packing == "documents":
-        raise ValueError(f"{name} reads the tokens of a row as one text: use data.packing=stream or pad")
-    if facts.one_text and cfg.data.is_probe:
-        raise ValueError(f"{name} predicts the tokens of a row, and data.name={cfg.data.name[0]} asks for answers: use "
-                         "another objective or text")
-    if cfg.row_len < 1:
-        raise ValueError(f"{name} reads rows of {facts.room + 1} tokens at least: "
-                         f"model.max_seq_len={cfg.model.max_seq_len}")
-    if cfg.train.objective == "span_corruption":
-        check_spans(cfg)
-    check_ignored(cfg, SAMPLE_OF_OBJECTIVE, {})
-
-
-def _check_ahead(cfg: Any, name: str) -> None:
-    """Raise ValueError unless there are parts that predict further tokens exactly if the objective trains them."""
-    if cfg.train.objective == "multi_token" and cfg.model.ahead == "none":
-        raise ValueError(f"{name} predicts tokens beyond the next, and model.ahead=none has no parts for them: use "
-                         "model.ahead=heads or modules")
-    if cfg.train.objective != "multi_token" and cfg.model.ahead != "none":
-        raise ValueError(f"{name} would train nothing of model.ahead={cfg.model.ahead}: use "
-                         "train.objective=multi_token, leave model.ahead out, or look at it with python model.py")
-
-
-SAMPLE_OF_OBJECTIVE: dict[tuple[str, ...], Acts] = {
-    ("sample.denoise.order", "sample.denoise.tokens_per_step"): (
-        "train.objective is masked_diffusion, block_diffusion or masked", lambda c: c.train.facts.denoises),
-    ("sample.denoise.block_len",): ("train.objective is masked_diffusion or masked", lambda c: (
-        c.train.facts.denoises and c.train.objective != "block_diffusion"))}
 
 
 def _check_probe_run(cfg: Any) -> None:

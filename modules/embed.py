@@ -1,5 +1,7 @@
 """From token ids to the residual stream."""
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from config import ModelConfig
@@ -27,16 +29,17 @@ class Embed(LoggingModule):
 
     @classmethod
     def from_config(cls, cfg: ModelConfig) -> "Embed":
+        return cls(cfg.padded_vocab_size, **cls.options_of(cfg))
+
+    @classmethod
+    def options_of(cls, cfg: ModelConfig) -> dict[str, Any]:
         position = None
         if cfg.position == "learned":
             position = LearnedPosition(cfg.dim, max_seq_len=cfg.max_seq_len)
         elif cfg.position in EMBEDDED:
             position = SinusoidalPosition(cfg.dim, cfg.sinusoidal)
-        return cls(
-            cfg.padded_vocab_size, dim=cfg.dim, position=position, dropout=cfg.embed_dropout,
-            scale=cfg.embed_factor,
-            norm=norm_maker(cfg)(cfg.dim) if cfg.embed_norm else None,
-        )
+        return {"dim": cfg.dim, "position": position, "dropout": cfg.embed_dropout, "scale": cfg.embed_factor,
+                "norm": norm_maker(cfg)(cfg.dim) if cfg.embed_norm else None}
 
     @log_io("b t, ... t -> b t d")
     def forward(self, tokens: Tensor, positions: Tensor) -> Tensor:

@@ -13,11 +13,11 @@ OUT_STD = {"same": lambda std, cfg: std, "depth": lambda std, cfg: std * (2 * cf
 def draw_matrices(model: nn.Module, cfg: ModelConfig) -> None:
     """Draw every matrix by `init`, those called `out` by `out_init`; embeddings with init_std; biases are zero.
 
-    One with an attribute `init_scale` has so many times the standard deviation.
+    One with an attribute `init_scale` has so many times the standard deviation, an embedding with `init_std` that one.
     """
     for path, module in model.named_modules():
         if isinstance(module, nn.Embedding):
-            nn.init.normal_(module.weight, std=cfg.init_std)
+            nn.init.normal_(module.weight, std=getattr(module, "init_std", cfg.init_std))
         if isinstance(module, nn.Linear | StackedLinear):
             nn.init.normal_(module.weight, std=_std(path, module, cfg))
             if module.bias is not None:

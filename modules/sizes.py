@@ -23,6 +23,7 @@ def axis_sizes(cfg: ModelConfig) -> dict[str, int | tuple[int, ...]]:
     hashed = [layer.engram for layer in layers if layer.memory == "engram"]
     sizes = {
         "d": {cfg.dim}, "v": {cfg.padded_vocab_size}, "c": {cfg.pointer_dim} if cfg.pointer else set(),
+        "u": {cfg.noised_dim} if cfg.noised else set(),
         "f": {layer.hidden_width for layer in layers if layer.mlp != "none"} | {
             layer.moe.shared_dim for layer in routed if layer.moe.shared_dim},
         "e": {layer.moe.num_experts for layer in routed}, "k": {layer.moe.top_k for layer in routed},

@@ -49,6 +49,10 @@ class Objective(LoggingModule):
         """The losses of a batch in training."""
         raise NotImplementedError
 
+    def trouble(self, parts: dict[str, float]) -> str | None:
+        """What is wrong with the parts of the losses of a step, so that training must end; None = nothing."""
+        return None
+
     def stream(
         self, prompts: Sequence[Sequence[int]], cfg: SampleConfig, *, eos_id: int, num_ids: int | None = None,
     ) -> Iterator[tuple[int, int]]:

@@ -39,6 +39,7 @@ MENUS = {"norm": config.Norm, "residual": config.Residual, "position": config.Po
 WITH = {"attention.qk_norm_kind": {"qk_norm": "head"}, "rope.scaling": {"rope.factor": 4.0}}
 
 ENGRAM = {"memory": "engram", "engram.rows": 20, "engram.num_heads": 2, "engram.head_dim": 5}
+NOISED = {"noised": True, "tie_embeddings": True, "noised_dim": 8, "noised_steps": 20}
 
 # the flags of each variant, by its name: every word of every menu, then what has no menu
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -149,6 +150,7 @@ VARIANTS |= {
     "key bias, alibi": {"attention.k_bias": True, "position": "alibi"},
     "tied": {"tie_embeddings": True, "embed_scale": "sqrt_dim"},
     "pointer": {"pointer": True, "pointer_dim": 5},
+    "vectors with noise": NOISED,
     "pointer, softcap": {"pointer": True, "logit_softcap": 5.0, "tie_embeddings": True},
     "scaled": {"residual_scale": 0.5, "logit_scale": 0.5, "attention.scale": 0.3, "embed_scale": 2.0},
     "queries and keys normalised after they turn": {"qk_norm": "head", "attention.qk_norm_after_rope": True},
@@ -594,6 +596,7 @@ OTHER: dict[str, tuple[Any, dict[str, Any]]] = {
     "mlp_bias": (True, {}), "head_bias": (True, {}),
     "pointer": (True, {}), "pointer_dim": (7, {"pointer": True}),
     "ahead": ("heads", {}), "ahead_depth": (2, {"ahead": "modules"}),
+    "noised": (True, {"tie_embeddings": True}), "noised_dim": (12, NOISED), "noised_steps": (30, NOISED),
     "norm": ("layer", {}), "norm_eps": (0.1, {}), "norm_affine": (False, {}), "norm_bias": (True, {}),
     "norm_unit_offset": (True, {}), "residual": ("post", {}), "final_norm": (False, {}), "embed_norm": (True, {}),
     "skip_first_norm": (True, {}), "head_dense": ("gelu", {}),

@@ -46,6 +46,8 @@ def test_a_preset_has_the_published_number_of_parameters(preset, count):
     ({"attention.num_kv_heads": 2}, {"d": 24, "v": 37, "f": 96, "h": 4, "g": 2, "p": 6}),
     ({"mlp": "none", "mixer": "none", "vocab_multiple_of": 8}, {"d": 24, "v": 40}),
     ({"mlp": "none", "mixer": "none", "pointer": True, "pointer_dim": 5}, {"d": 24, "v": 37, "c": 5}),
+    ({"mlp": "none", "mixer": "none", "noised": True, "noised_dim": 6, "tie_embeddings": True},
+     {"d": 24, "v": 37, "u": 6}),
     ({"layers": ("x", "base"), "kinds": {"x": {"attention.num_heads": 2, "mlp": "none"}}},
      {"d": 24, "v": 37, "f": 96, "h": (2, 4), "g": (2, 4), "p": (6, 12)}),
 ])

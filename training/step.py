@@ -36,6 +36,10 @@ class NotFinite(Exception):
         self.batch = batch
 
 
+class Useless(Exception):
+    """The losses are finite, and nothing is learned from them; the weights are unchanged."""
+
+
 class TrainState:
     """A model in training, with its objective, optimizer, weight average and gradient measurements."""
 
@@ -54,7 +58,8 @@ class TrainState:
     def step(self, batches: Sequence[Batch], *, number: int, lr: float, noise: list[tuple[float, float]]) -> Step:
         """Take step `number`, from 1, with the mean gradient over all targets of the batches.
 
-        Adds the noise estimates of GradientWatch to `noise`. Raises NotFinite before the weights change.
+        Adds the noise estimates of GradientWatch to `noise`. Raises NotFinite or Useless before the weights
+        change.
         """
         self.optimizer.set_lr(lr)
         self.optimizer.train()
@@ -73,6 +78,8 @@ class TrainState:
         loss = parts.pop(self.objective.own)
         if not (math.isfinite(total) and math.isfinite(grad_norm)):
             raise NotFinite(f"loss {loss:g}, gradient norm {grad_norm:g}", batch)
+        if trouble := self.objective.trouble(parts):
+            raise Useless(trouble)
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.model.after_step()
