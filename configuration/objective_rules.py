@@ -41,6 +41,9 @@ def check_objective(cfg: Any) -> None:
     _check_noised(cfg, name)
     if facts.looks_ahead:
         require_both_ways(cfg.model, name)
+    if cfg.model.pointer and not facts.causal:
+        raise ValueError(f"{name} hides tokens, and model.pointer=True would copy what stands in their place: use "
+                         "model.pointer=False")
     if facts.copies > 1:
         _check_copies(cfg.model, name)
     if facts.one_text and cfg.data.packing == "documents":
@@ -104,7 +107,7 @@ def _check_copies(cfg: Any, name: str) -> None:
     An objective that reads several copies of a row in one pass cannot have one.
     """
     kinds = [(flag, get(layer, flag)) for layer in cfg.by_kind.values() for flag in BY_PLACE]
-    for flag, value in [*kinds, ("pointer", cfg.pointer), ("smear", cfg.smear)]:
+    for flag, value in [*kinds, ("smear", cfg.smear)]:
         if value not in (False, (), "none"):
             said = words_of(value) if isinstance(value, tuple) else value
             raise ValueError(f"{name} reads two copies of a row in one pass, and model.{flag}={said} goes by the "

@@ -338,7 +338,7 @@ def test_a_run_resumes_bit_for_bit_and_its_loss_is_a_bound(folder, go, at_step, 
 
 
 REFUSED = {
-    "a pointer": ({"model.pointer": True}, "model.pointer=True goes by the places"),
+    "a pointer": ({"model.pointer": True}, "hides tokens, and model.pointer=True would copy"),
     "smear": ({"model.smear": True}, "model.smear=True goes by the places"),
     "canon layers": ({"model.canon": ("mixer",)}, "model.canon=mixer goes by the places"),
     "bigrams": ({"model.memory": "bigram"}, "model.memory=bigram goes by the places"),
