@@ -91,8 +91,7 @@ def train(
     budget = Budget.of(setup.cfg, device, force=force)
     state = setup.make_state(console, resumed=run is not None and bool(run.checkpoints()))
     cfg = setup.cfg
-    copies = cfg.train.facts.copies
-    flops_per_pass = flops_per_token(cfg.model, copies * cfg.model.max_seq_len) * copies * setup.schedule.pass_tokens
+    flops_per_pass = flops_per_token(cfg) * setup.schedule.pass_tokens
     run = run or Run.create(name, cfg, setup.tokenizer, setup.describe_data())
     with (run.locked(), stop.listening(), deterministic(cfg.train.deterministic),
           budget.enforced_on(run.path) if budget else contextlib.nullcontext()):

@@ -8,11 +8,12 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from config import ModelConfig, override
+from config import Config, ModelConfig, TrainConfig, override
 from data import IGNORED, Batch
 from model import Cache, Hidden, Model
 from modules.stream import Source
 from objective import MultiToken, NextToken
+from training.flops import flops_per_token
 
 # atol and rtol of torch.testing.assert_close, float32 unless the name says otherwise
 TOLERANCES = {
@@ -50,6 +51,11 @@ def one_source(model: Model, rows: int) -> Source:
         return model.encode(tokens, positions=positions)
     states = torch.randn(1, 7, model.cfg.dim, generator=torch.Generator().manual_seed(3))
     return Source(states.expand(rows, -1, -1).type_as(model.embed.tokens.weight), positions)
+
+
+def flops_of(cfg: ModelConfig, t: int, *, objective: str = "next_token") -> float:
+    """FLOPs of a token in training, in rows of t tokens."""
+    return flops_per_token(Config(model=override(cfg, {"max_seq_len": t}), train=TrainConfig(objective=objective)))
 
 
 def small_config(**flags: Any) -> ModelConfig:

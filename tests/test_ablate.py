@@ -248,9 +248,12 @@ def share_called(seeds: int, num_variants: int, *, gain: float, repetitions: int
     return called / repetitions
 
 
-def outcome(label: str, values: list[float], failure: str | None = None, **rest) -> VariantOutcome:
+def outcome(
+    label: str, values: list[float], failure: str | None = None, objective: str = "next_token", **rest,
+) -> VariantOutcome:
     """What would become of a variant whose runs end so."""
-    planned = Planned(Variant(label, label, {}, BASE), {}, BASE, 1000, 5000, 1.0)
+    cfg = override(BASE, {"train.objective": objective})
+    planned = Planned(Variant(label, label, {}, cfg), {}, cfg, 1000, 5000, 1.0)
     return VariantOutcome(planned, tuple(range(len(values))), (), tuple(values), failure, **{"swept": {}} | rest)
 
 
@@ -310,6 +313,19 @@ def test_the_picture_has_a_row_and_its_seeds_for_each_variant_that_trained():
     assert [tick.get_text() for tick in axes.get_yticklabels()] == ["b", "base", "a", "c"]
     dots = [line.get_xdata() for line in axes.lines if line.get_marker() == "o"]
     np.testing.assert_allclose(dots[0], np.array(NOISY[2]) - 2.0)
+
+
+def test_a_bound_is_called_one_and_the_loss_of_a_part_is_not_compared(results):
+    found = [outcome("base", NOISY[0]), outcome("bound", [x + 1 for x in NOISY[1]], objective="masked_diffusion"),
+             outcome("part", [x - 1 for x in NOISY[2]], objective="prefix")]
+    said = write_report(AblationOptions(name="toy"), found, [])
+    assert "bound is worse than the base" in said and "Its loss is an upper bound." in said
+    assert "part: not compared: the loss is not of the same text." in said and "part is better" not in said
+    table = result_table(found).set_index("variant")
+    assert math.isnan(table.difference["part"]) and table.bits_per_byte["part"] < table.bits_per_byte["base"]
+    assert table.loss.to_dict() == {"base": "", "bound": "an upper bound", "part": "of the part after a prefix"}
+    (axes,) = draw_forest(result_table(found), {one.planned.variant.label: one.values for one in found}, "toy").axes
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == ["base", "bound"]
 
 
 # ---- the command ----

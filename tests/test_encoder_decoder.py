@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import TOLERANCES, assert_close, one_source, randomise, small_config, small_model, small_tokens
+from helpers import TOLERANCES, assert_close, flops_of, one_source, randomise, small_config, small_model, small_tokens
 from parts.translate import Translate
 from torch import Tensor, nn
 
@@ -27,7 +27,6 @@ from modules.stream import Context, Source
 from presets import load_preset, tiny
 from showing import gallery
 from tools import trace
-from training.flops import flops_per_token
 from training.gradients import layer_norms
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -337,7 +336,7 @@ def test_parameters_flops_and_the_cache_are_counted_with_the_encoder():
     assert model.num_parameters() == Model(plain).num_parameters() + 3 * block + d + 2 * cross
     layer = 2 * t * (4 * d * d + 2 * 4 * d * d) + 4 * t * t * d  # matrices, then scores and their values
     reading = 2 * t * 4 * d * d + 4 * t * t * d
-    assert flops_per_token(cfg, t) - flops_per_token(plain, t) == 3 * (3 * layer + 2 * reading) / t
+    assert flops_of(cfg, t, objective="seq2seq") - flops_of(plain, t) == 3 * (3 * layer + 2 * reading) / t
     assert gallery.source_bytes(cfg) == 2 * 2 * 2 * d  # keys and values of two layers in bfloat16
     sizes = [sequence_bytes(override(Config(), {"model": flat(model)})) for model in (cfg, plain)]
     assert sizes[0] - sizes[1] == 2 * gallery.source_bytes(cfg) * t  # in float32

@@ -2,13 +2,12 @@
 
 import pytest
 import torch
-from helpers import assert_close, randomise, small_config, small_model, small_tokens
+from helpers import assert_close, flops_of, randomise, small_config, small_model, small_tokens
 
 from model import Model
 from modules.masks import Pattern
 from modules.mixers import attention, latent
 from modules.mixers.kv_cache import make_kv_cache
-from training.flops import flops_per_token
 
 PATTERNS = {
     "window": {"window": 3},
@@ -81,7 +80,7 @@ def test_blocks_change_nothing(pattern, flags, monkeypatch):
 def test_blocks_compute_as_much_as_the_window_asks_for():
     def of_attention(**flags) -> float:
         layer = {"num_layers": 1, "mlp": "none"}
-        return flops_per_token(small_config(**layer, **flags), 1024) - flops_per_token(
+        return flops_of(small_config(**layer, **flags), 1024) - flops_of(
             small_config(**layer, mixer="none"), 1024)
 
     projections = 6 * 4 * 24 * 24

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from helpers import LiveBytes, assert_close, loss_of, randomise, small_config, small_model, small_tokens
+from helpers import LiveBytes, assert_close, flops_of, loss_of, randomise, small_config, small_model, small_tokens
 from torch import nn
 from torch.nn import functional as F
 
@@ -28,7 +28,6 @@ from objectives.base import CrossEntropy
 from presets import load_preset
 from tools import shapes, trace
 from tracing.module_tables import parameter_table
-from training.flops import flops_per_token
 
 # ---- the whole ----
 
@@ -658,9 +657,9 @@ def test_flops_are_counted_for_shapes_that_depend_on_the_data(monkeypatch):
             rows = (x.flatten(0, 1).abs().sum(-1) >= 0).nonzero().squeeze(-1)
             return super().forward(x.flatten(0, 1)[rows]).view_as(x)
 
-    plain = flops_per_token(small_config(), 16)
+    plain = flops_of(small_config(), 16)
     monkeypatch.setitem(MLPS, "mlp", Sorted)
-    assert flops_per_token(small_config(), 16) == plain
+    assert flops_of(small_config(), 16) == plain
 
 
 def test_parts_are_visited_after_a_step():

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from helpers import assert_close, loss_of, randomise, small_config, small_model, small_tokens
+from helpers import assert_close, flops_of, loss_of, randomise, small_config, small_model, small_tokens
 from torch import nn
 from torch.nn import functional as F
 
@@ -15,7 +15,6 @@ from modules.mlps.grouped import grouped_mm, grouped_outer
 from modules.mlps.moe import MoE
 from modules.stream import Stream
 from optim import roles
-from training.flops import flops_per_token
 from training.step import TrainState
 
 # ---- products of groups of rows ----
@@ -221,7 +220,7 @@ def test_stacked_matrices_are_matrices_for_the_optimizer_and_drawn_as_the_flags_
 
 
 def test_time_follows_the_experts_of_a_token_and_not_all_of_them():
-    few, many, more = (flops_per_token(small_config(**EXPERTS | {"moe.num_experts": number, "moe.top_k": top_k}), 16)
+    few, many, more = (flops_of(small_config(**EXPERTS | {"moe.num_experts": number, "moe.top_k": top_k}), 16)
                        for number, top_k in ((4, 2), (16, 2), (16, 4)))
     one = 3 * 2 * 3 * 24 * 20 * 2  # forward and backward, of three matrices in two layers
     router = 3 * 2 * 24 * 2  # an expert more to score

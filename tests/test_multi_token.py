@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from helpers import assert_close, randomise, small_config, small_model, small_tokens
+from helpers import assert_close, flops_of, randomise, small_config, small_model, small_tokens
 from lives import QUIET, interrupt
 from safetensors.torch import load_file
 from small_runs import assert_same_run
@@ -21,7 +21,6 @@ from runs import Run
 from tools import trace
 from train import Interrupted
 from train import train as train_run
-from training.flops import flops_per_token
 
 WORDS = ("heads", "modules")
 each_word = pytest.mark.parametrize("word", WORDS)
@@ -217,8 +216,9 @@ def test_it_compiles_whole_and_is_traced(word):
 @each_word
 def test_its_parts_count_in_flops_and_parameters(word):
     one, two = (small_config(ahead=word, ahead_depth=depth) for depth in (1, 2))
-    more = flops_per_token(two, 16) - flops_per_token(one, 16)
-    assert more == flops_per_token(one, 16) - flops_per_token(small_config(), 16)
+    first, second = (flops_of(cfg, 16, objective="multi_token") for cfg in (one, two))
+    more = second - first
+    assert more == first - flops_of(small_config(), 16)
     assert more > 6 * 24 * 37  # its block, besides its logits
     assert Model(two).num_parameters() > Model(one).num_parameters() > Model(small_config()).num_parameters()
 

@@ -69,7 +69,7 @@ def test_the_log_has_a_line_whenever_one_is_due(reference):
     assert log[log.val_loss.notna()].step.tolist() == [6, 12, 18, 24]
     assert log.tokens.tolist() == [step * 4 * 16 for step in log.step]
     assert log.flops.tolist() == pytest.approx(
-        [flops_per_token(reference.config.model, 16) * tokens for tokens in log.tokens])
+        [flops_per_token(reference.config) * tokens for tokens in log.tokens])
     assert log.lr.tolist() == [Schedule(reference.config).rate(step - 1) for step in log.step]
     assert log.seconds.is_monotonic_increasing and (log.tokens_per_second > 0).all()
 

@@ -110,9 +110,9 @@ def progress_bar(console: Console, cfg: Config, progress: Progress) -> Iterator:
 
 
 def print_evaluation(console: Console, run: Run, progress: Progress, evaluation: Evaluation) -> None:
-    floor = run.data["floor_bits_per_byte"]
-    error = evaluation.bits_per_byte_error
-    sign = run.config.train.facts.sign
+    facts = run.config.train.facts
+    floor = None if facts.of else run.data["floor_bits_per_byte"]
+    error, sign = evaluation.bits_per_byte_error, facts.sign
     within = "" if error is None else f" ± {error:.4f}"
     above = f" ({evaluation.bits_per_byte / floor:.2f} x the floor {floor:.3f})" if floor else ""
     console.print(f"step {progress.step:6,}  {progress.seconds:5.0f} s  val loss {evaluation.loss:.4f}  "

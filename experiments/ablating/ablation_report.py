@@ -72,6 +72,7 @@ def _findings(table: pd.DataFrame) -> list[str]:
     others, base = table[table.variant != BASE], table[table.variant == BASE].iloc[0]
     sentences = [f"{row.variant} is {found} than the base: {row.difference:+.4f} bits per byte "
                  f"({row.difference_low:+.4f} to {row.difference_high:+.4f}), corrected p {row.p_holm:.2g}."
+                 + f" Its loss is {row.loss}." * bool(row.loss)
                  for found in (BETTER, WORSE) for row in others[others.verdict == found].itertuples()]
     noise = others[others.verdict == NOISE]
     if len(noise):
@@ -110,7 +111,7 @@ def _printed(table: pd.DataFrame) -> str:
         "variant": row.variant, "bits per byte": cell(".4f", row.bits_per_byte),
         "95 % interval": cell(".4f", row.low, row.high), "less the base's": cell("+.4f", row.difference),
         "its 95 % interval": cell("+.4f", row.difference_low, row.difference_high), "p": cell(".2g", row.p),
-        "corrected p": cell(".2g", row.p_holm), "verdict": row.verdict, "runs": str(row.runs),
+        "corrected p": cell(".2g", row.p_holm), "verdict": row.verdict, "its loss": row.loss, "runs": str(row.runs),
         "parameters": f"{row.parameters:,}", "tokens": f"{row.tokens:,}", "FLOPs": cell(".3g", row.flops),
         "seconds": cell(".1f", row.seconds), "match": cell("+.2%", row.match - 1), "sized by": row.sized_by,
         "chosen": getattr(row, "chosen", "")} for row in table.itertuples()]
@@ -172,9 +173,11 @@ def _ends(swept: dict[str, float]) -> set[str]:
 def draw_forest(table: pd.DataFrame, values: Mapping[str, Sequence[float]], title: str) -> Figure:
     """Bits per byte minus the base's: dots are seeds, thick bars 95 %, thin ones 95 % for all of them together.
 
-    `table` is a result_table, `values` has the runs of each variant. The best is on top; failed ones are left out.
+    `table` is a result_table, `values` has the runs of each variant. The best is on top; those that failed or are not
+    compared are left out.
     """
-    rows = table[table.bits_per_byte.notna()].reset_index(drop=True)
+    rows = table[table.difference.notna() | (table.variant == BASE) & table.bits_per_byte.notna()]
+    rows = rows.reset_index(drop=True)
     base = float(rows.loc[rows.variant == BASE, "bits_per_byte"].iloc[0])
     figure = Figure(figsize=(9.5, 1.7 + ROW_INCHES * len(rows)), layout="constrained")
     axes = figure.subplots()
@@ -194,7 +197,8 @@ def draw_forest(table: pd.DataFrame, values: Mapping[str, Sequence[float]], titl
 
 def _draw_row(axes: Axes, place: int, row: pd.Series, seeds: np.ndarray) -> None:
     """The seeds of a variant, its mean and intervals, and on the right its verdict."""
-    colour, mean, said = COLOURS.get(row.verdict, OTHER), row.difference, f"{row.difference:+.4f}  {row.verdict}"
+    colour, mean = COLOURS.get(row.verdict, OTHER), row.difference
+    said = f"{row.difference:+.4f}  {row.verdict}" + f", {row.loss}" * bool(row.loss)
     low, high = row.difference_low, row.difference_high
     if row.variant == BASE:
         mean, said = 0.0, f"{row.bits_per_byte:.4f}"

@@ -106,7 +106,7 @@ def num_parameters(cfg: Config) -> int:
 @cache
 def num_flops(cfg: Config) -> float:
     """FLOPs of training on one token."""
-    return flops_per_token(cfg.model, cfg.model.max_seq_len)
+    return flops_per_token(cfg)
 
 
 def schedule(cfg: Config) -> Schedule:

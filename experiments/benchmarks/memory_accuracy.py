@@ -138,7 +138,7 @@ def num_steps(cfg: Config, steps: int) -> int:
 def num_flops(cfg: Config, steps: int) -> float:
     """FLOPs of a process's training."""
     rows = num_steps(cfg, steps) * cfg.train.batch_size * cfg.train.accumulation
-    return rows * cfg.model.max_seq_len * flops_per_token(cfg.model, cfg.model.max_seq_len)
+    return rows * cfg.row_len * flops_per_token(cfg)
 
 
 # ---- in the process of its own ----

@@ -65,7 +65,7 @@ def suitable_runs(seed: int) -> Iterator[Config]:
     for cfg in drawn_cases(seed, RUN_CHOICES, RUN):
         tokens = cfg.train.steps * cfg.train.accumulation * cfg.train.batch_size * cfg.model.max_seq_len
         sized = override(cfg, {"model.vocab_size": cfg.model.vocab_size or 4096})
-        if (tokens * flops_per_token(sized.model, cfg.model.max_seq_len) < LONGEST
+        if (tokens * flops_per_token(sized) < LONGEST
                 and predict(sized).low_bytes < LARGEST):
             yield cfg
 
