@@ -205,7 +205,7 @@ def test_chunks_change_nothing_and_auxiliary_losses_count_those_of_the_parts(wor
 @each_word
 def test_it_compiles_whole_and_is_traced(word):
     torch._dynamo.reset()
-    objective, batch = MultiToken(small_model(ahead=word, ahead_depth=2), loss_chunk=5), batch_of(packed=True)
+    objective, batch = MultiToken(small_model(ahead=word, num_layers=1), loss_chunk=8), batch_of(packed=True)
     assert_close(torch.compile(objective, backend="aot_eager", fullgraph=True)(batch).total, objective(batch).total,
                  "same")
     with trace(objective.model) as t:
