@@ -135,7 +135,7 @@ def test_a_trained_run_is_listed_with_what_it_is_and_how_far_it_came(reference, 
         "name": "toy", "when": (reference.path / "log.csv").stat().st_mtime, "state": "finished",
         "parameters": reference.load_model().num_parameters(), "data": reference.data["name"], "step": 24, "steps": 24,
         "tokens": log.tokens.iloc[-1], "best": log.bits_per_byte.min(),
-        "last": log.bits_per_byte.dropna().iloc[-1], "problem": None, "likelihood": "exact",
+        "last": log.bits_per_byte.dropna().iloc[-1], "problem": None, "sign": "",
         "num_bytes": sum(path.stat().st_size for path in reference.path.rglob("*") if path.is_file())}
 
 
