@@ -123,7 +123,7 @@ def test_every_number_is_what_logs_checkpoints_and_corpus_say(five, command, tmp
         assert dict(table.loc[name].drop("line")) == pytest.approx(figures, rel=1e-5, nan_ok=True)
     saved = json.loads((tmp_path / "runs.json").read_text())
     assert {name: row.pop("line") for name, row in saved.items()} == dict(table["line"])
-    assert not any(row.pop(name) for row in saved.values() for name in ("accuracy", "exact"))  # none: nothing is not a number in JSON
+    assert not any(row.pop(name) for row in saved.values() for name in ("accuracy", "exact"))  # none, not nan, in JSON
     assert all(saved[name] == pytest.approx(without(again[name], "accuracy", "exact"), rel=1e-5) for name in RUNS)
     assert warned.count("warning: skipped: ") == 1 and "broken" in warned
     check_printed(said, again)
