@@ -21,6 +21,8 @@ SMALLER = {  # numbers that make the test quicker, and change nothing else
     "ladder.ipynb": {'"tokens": 98_304': '"tokens": 6_144'},
     "model_comparison.ipynb": {'"train.steps": 150': '"train.steps": 25', "100_000)": "10_000)",
                                '{"base": 3, "pointer": 3, "window": 3,': '{"base": 2, "pointer": 2, "window": 2,'},
+    "objectives.ipynb": {'"train.steps": 200': '"train.steps": 10', '"train.eval_every": 25': '"train.eval_every": 5'},
+    "probes.ipynb": {'"train.steps": 200': '"train.steps": 10', '"train.eval_every": 20': '"train.eval_every": 5'},
     "train.ipynb": {'"train.steps": 300': '"train.steps": 40', '"train.eval_every": 50': '"train.eval_every": 20',
                     '"train.sample_every": 100': '"train.sample_every": 20'},
 }

@@ -67,8 +67,10 @@ def score_batch(objective: Objective, batch: Batch) -> tuple[Tensor, Tensor, Ten
 def ratio(above: np.ndarray, below: np.ndarray) -> tuple[float, float | None]:
     """sum(above) / sum(below), and its standard error over the rows; None = there is one row. Shape: twice (rows,).
 
-    Cochran 1977, Sampling Techniques, chapter 6.
+    Nan if sum(below) is 0, as of texts of which only ends are predicted. Cochran 1977, Sampling Techniques, chapter 6.
     """
+    if not math.fsum(below):
+        return math.nan, None
     value, rows = math.fsum(above) / math.fsum(below), len(above)
     if rows == 1:
         return value, None
