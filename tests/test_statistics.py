@@ -7,7 +7,6 @@ import pytest
 from scipy import stats
 
 from experiments.common.intervals import holm, mean_interval, welch
-from training.evaluation import ratio
 
 VALUES, BASE = [0.812, 0.835, 0.829, 0.818], [0.851, 0.848, 0.856]
 
@@ -68,8 +67,3 @@ def test_holm_multiplies_the_least_by_all_and_never_goes_down():
 def test_holm_does_not_count_what_was_not_tested():
     adjusted = holm([math.nan, 0.02, 0.03])
     assert math.isnan(adjusted[0]) and adjusted[1:] == pytest.approx([0.04, 0.04])
-
-
-def test_a_ratio_of_nothing_is_not_a_number():
-    value, error = ratio(np.array([1.0, 2.0]), np.zeros(2))
-    assert math.isnan(value) and error is None

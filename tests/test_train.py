@@ -38,7 +38,7 @@ from tokenizer import load_tokenizer
 from train import Diverged, Interrupted
 from train import train as train_run
 from training import setup
-from training.evaluation import evaluate
+from training.evaluation import evaluate, ratio
 from training.flops import flops_per_token
 from training.setup import choose_tokenizer, fit_vocabulary
 from training.step import TrainState, clip
@@ -699,3 +699,8 @@ def test_a_vocabulary_larger_than_the_tokenizers_writes_only_its_tokens(go):
     run = go({"model.vocab_size": 5000, "train.steps": 2, "sample.max_new_tokens": 30})
     assert run.config.model.vocab_size == 5000
     assert all(len(sample["text"]) > 1 for sample in run.samples())
+
+
+def test_a_ratio_of_nothing_is_not_a_number():
+    value, error = ratio(np.array([1.0, 2.0]), np.zeros(2))
+    assert math.isnan(value) and error is None
