@@ -1,11 +1,31 @@
 """Which models, rows and flags go with which objective."""
 
+from dataclasses import fields
 from typing import Any
 
 from configuration.checks import Acts, check_ignored, words_of
-from configuration.objectives import NUM_SENTINELS
+from configuration.objectives import (
+    NUM_SENTINELS,
+    DiffuseqConfig,
+    FimConfig,
+    MaskedConfig,
+    MultiTokenConfig,
+    SpansConfig,
+    VectorsConfig,
+)
 from configuration.stacks import require_both_ways
 from configuration.tree import get
+
+# a group of flags, its class, and the objective that alone reads it
+OWN_GROUPS = (("multi_token", MultiTokenConfig, "multi_token"), ("fim", FimConfig, "fill_in_the_middle"),
+              ("masked", MaskedConfig, "masked"), ("diffuseq", DiffuseqConfig, "diffuseq"),
+              ("spans", SpansConfig, "span_corruption"))
+
+
+def _acts_of_group(group: str, kind: type, objective: str) -> tuple[tuple[str, ...], Acts]:
+    names = tuple(f"{group}.{flag.name}" for flag in fields(kind))
+    return names, (f"objective is {objective}", lambda cfg: cfg.objective == objective)
+
 
 DIFFUSIONS = "masked_diffusion", "block_diffusion"
 ACTS_OF_OBJECTIVES: dict[tuple[str, ...], Acts] = {
@@ -13,19 +33,14 @@ ACTS_OF_OBJECTIVES: dict[tuple[str, ...], Acts] = {
         "objective is masked_diffusion or block_diffusion", lambda c: c.objective in DIFFUSIONS),
     ("diffusion.shift",): ("objective is masked_diffusion", lambda c: c.objective == "masked_diffusion"),
     ("diffusion.block_len",): ("objective is block_diffusion", lambda c: c.objective == "block_diffusion"),
-    ("fim.rate", "fim.spm_rate"): (
-        "objective is fill_in_the_middle", lambda c: c.objective == "fill_in_the_middle"),
-    ("spans.rate", "spans.mean_len"): ("objective is span_corruption", lambda c: c.objective == "span_corruption"),
-    ("multi_token.weight",): ("objective is multi_token", lambda c: c.objective == "multi_token"),
-    ("diffuseq.sampling", "diffuseq.draws"): ("objective is diffuseq", lambda c: c.objective == "diffuseq"),
-    ("masked.rate", "masked.random", "masked.keep"): ("objective is masked", lambda c: c.objective == "masked"),
+    **dict(_acts_of_group(*each) for each in OWN_GROUPS),
 }
 SAMPLE_OF_OBJECTIVE: dict[tuple[str, ...], Acts] = {
     ("sample.denoise.order", "sample.denoise.tokens_per_step"): (
         "train.objective is masked_diffusion, block_diffusion or masked", lambda c: c.train.facts.denoises),
     ("sample.denoise.block_len",): ("train.objective is masked_diffusion or masked", lambda c: (
         c.train.facts.denoises and c.train.objective != "block_diffusion")),
-    tuple(f"sample.vectors.{flag}" for flag in ("steps", "eta", "snap", "candidates")): (
+    tuple(f"sample.vectors.{flag.name}" for flag in fields(VectorsConfig)): (
         "train.objective is diffuseq", lambda c: c.train.facts.noised),
     tuple(f"sample.{flag}" for flag in ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")): (
         "train.objective is not diffuseq, which draws vectors and no tokens", lambda c: not c.train.facts.noised),

@@ -1,6 +1,6 @@
 """The base classes of objectives, and their results: losses for training, scores for evaluation."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -171,9 +171,23 @@ class Predictor(Objective):
 
     def scores(self, hidden: Hidden, targets: Tensor, top_k: int) -> Scores:
         """How well targets (b, t) are predicted."""
-        pairs = [score_logits(self.predict(part), wanted, top_k)
-                 for part, wanted in hidden.chunks(targets, self.loss_chunk)]
-        return Scores(*(torch.cat(each, dim=1) for each in zip(*pairs, strict=True)), targets != IGNORED)
+        return score_hidden(self.predict, hidden, targets, top_k, chunk=self.loss_chunk)
+
+
+def in_chunks(call: Callable[..., Tensor], *parts: Tensor, size: int | None) -> list[Tensor]:
+    """`call` on parts (b, t, ...), or on chunks of `size` positions, which are computed again for the gradient."""
+    if size is None:
+        return [call(*parts)]
+    pieces = zip(*(part.split(size, dim=1) for part in parts), strict=True)
+    return [checkpoint(call, *piece, use_reentrant=False) for piece in pieces]
+
+
+def score_hidden(
+    predict: Callable[[Hidden], Tensor], hidden: Hidden, targets: Tensor, top_k: int, *, chunk: int | None,
+) -> Scores:
+    """How well targets (b, t) are predicted by the logits of hidden states, in chunks of so many positions."""
+    pairs = [score_logits(predict(part), wanted, top_k) for part, wanted in hidden.chunks(targets, chunk)]
+    return Scores(*(torch.cat(each, dim=1) for each in zip(*pairs, strict=True)), targets != IGNORED)
 
 
 def score_logits(logits: Tensor, targets: Tensor, top_k: int) -> tuple[Tensor, Tensor]:

@@ -5,13 +5,12 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from config import SampleConfig, TrainConfig
 from data import IGNORED, Batch
 from generation.sampling import Text
 from model import Hidden, Model
-from objectives.base import Losses, Objective, Scores, score_logits
+from objectives.base import Losses, Objective, Scores, in_chunks, score_hidden
 from objectives.noise import keys_of_text, normal, uniform
 from objectives.rows import Row
 from objectives.vectors import rehearse, signal, write
@@ -124,10 +123,7 @@ class DiffuSeq(Objective):
 
     def nats(self, vectors: Tensor, tokens: Tensor) -> Tensor:
         """The nats of rounding vectors to tokens, over all positions at once or in chunks. Shape: -> (b, n)."""
-        if self.loss_chunk is None:
-            return self.nats_of_chunk(vectors, tokens)
-        pieces = zip(vectors.split(self.loss_chunk, dim=1), tokens.split(self.loss_chunk, dim=1), strict=True)
-        return torch.cat([checkpoint(self.nats_of_chunk, *piece, use_reentrant=False) for piece in pieces], dim=1)
+        return torch.cat(in_chunks(self.nats_of_chunk, vectors, tokens, size=self.loss_chunk), dim=1)
 
     def nats_of_chunk(self, vectors: Tensor, tokens: Tensor) -> Tensor:
         return self.loss(self.model.head.round(vectors), tokens)
@@ -150,17 +146,16 @@ class DiffuSeq(Objective):
         The noise follows from the row's tokens alone.
         """
         tokens, is_source, keys = self.filled(batch._replace(keys=None))
-        row, pairs = Row.of(batch), []
+        row, found = Row.of(batch), []
         targets = row.tokens.where(row.is_target, IGNORED)[:, 1:]
         for draw in range(self.num_draws):
             step = torch.full_like(keys, self.num_steps * (2 * draw + 1) // (2 * self.num_draws))
             noised = self.noised(tokens, is_source, keys, step, draw=draw)
             hidden = self.read(noised.x, step)
             states = hidden.last[:, 1 : targets.shape[1] + 1]
-            chunks = hidden._replace(last=states).chunks(targets, self.loss_chunk)
-            found = [score_logits(self.model.predict(part), wanted, top_k) for part, wanted in chunks]
-            pairs.append([torch.cat(each, dim=1) for each in zip(*found, strict=True)])
-        nats, right = (sum(each) / self.num_draws for each in zip(*pairs, strict=True))
+            found.append(score_hidden(self.model.predict, hidden._replace(last=states), targets, top_k,
+                                      chunk=self.loss_chunk))
+        nats, right = (sum(each) / self.num_draws for each in zip(*(one[:2] for one in found), strict=True))
         return Scores(nats, right, row.is_target[:, 1:])
 
     def continue_texts(

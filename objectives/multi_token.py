@@ -3,14 +3,13 @@
 from collections.abc import Iterator
 
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from config import SampleConfig, TrainConfig
 from data import IGNORED, Batch
 from generation.sampling import Text, continue_texts
 from model import Model
 from modules.ahead import shifted
-from objectives.base import Losses, num_targets
+from objectives.base import Losses, in_chunks, num_targets
 from objectives.next_token import NextToken
 from objectives.speculation import MOST_TEXTS, speculate
 from tools import log_io
@@ -49,10 +48,7 @@ class MultiToken(NextToken):
 
     def nats(self, last: Tensor, targets: Tensor) -> Tensor:
         """The sum of the nats of further targets. Shape: (b, t, d), (b, t) -> a scalar."""
-        if self.loss_chunk is None:
-            return self.nats_of_chunk(last, targets)
-        pieces = zip(last.split(self.loss_chunk, dim=1), targets.split(self.loss_chunk, dim=1), strict=True)
-        return sum(checkpoint(self.nats_of_chunk, *piece, use_reentrant=False) for piece in pieces)
+        return sum(in_chunks(self.nats_of_chunk, last, targets, size=self.loss_chunk))
 
     def nats_of_chunk(self, last: Tensor, targets: Tensor) -> Tensor:
         return self.loss(self.model.head(last), targets)[0]

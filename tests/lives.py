@@ -10,13 +10,15 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Protocol
 
+import pytest
 import torch
 from rich.console import Console
+from small_runs import assert_same_run
 
 import runs
 from config import Config
 from runs import Run
-from train import train
+from train import Interrupted, train
 
 QUIET = Console(quiet=True)
 
@@ -60,6 +62,19 @@ class Fork:
 def interrupt(*_, **__) -> None:
     """Ctrl-C."""
     os.kill(os.getpid(), signal.SIGINT)
+
+
+def interrupted_and_resumed(
+    begin: Callable[[], Run], at_step: Callable[[int, Callable], None], models: Path, *, step: int = 11,
+) -> Run:
+    """The run "toy", interrupted at a step and resumed: it is the one that never stopped, models/expected."""
+    kept = begin().path.rename(models / "expected")
+    at_step(step, interrupt)
+    with pytest.raises(Interrupted):
+        begin()
+    resumed = train(Run("toy").config, run=Run("toy"), console=QUIET)
+    assert_same_run(resumed, Run(kept))
+    return resumed
 
 
 def begin_or_go_on(cfg: Config) -> Fork:

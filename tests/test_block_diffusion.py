@@ -6,8 +6,7 @@ from collections import Counter
 import pytest
 import torch
 from helpers import assert_close, small_config
-from lives import QUIET, interrupt
-from small_runs import assert_same_run
+from lives import interrupted_and_resumed
 from test_objectives import LENGTH, ORDERS, SYMBOLS, Exact, batch_of, both_ways, chain_rows, nats_of
 
 from config import Config, DenoiseConfig, SampleConfig, TrainConfig, override
@@ -20,10 +19,7 @@ from objective import BlockDiffusion, MaskedDiffusion, make_objective
 from objectives.block_diffusion import two_halves
 from objectives.noise import uniform
 from objectives.rows import Row
-from runs import Run
 from tools import trace
-from train import Interrupted
-from train import train as train_run
 
 MASK = 36
 PARTS = {"attention": {}, "window": {"attention.window": 5}, "chunks": {"attention.chunk": 6},
@@ -324,13 +320,7 @@ RUN = {"train.objective": "block_diffusion", "train.diffusion.block_len": 3, "tr
 
 @pytest.mark.usefixtures("models")
 def test_a_run_resumes_bit_for_bit_and_its_loss_is_a_bound(folder, go, at_step, models):
-    expected = go(RUN)
-    kept = expected.path.rename(models / "expected")
-    at_step(11, lambda _: interrupt())
-    with pytest.raises(Interrupted):
-        go(RUN)
-    resumed = train_run(Run("toy").config, run=Run("toy"), console=QUIET)
-    assert_same_run(resumed, Run(kept))
+    resumed = interrupted_and_resumed(lambda: go(RUN), at_step, models)
     log = resumed.log().bits_per_byte.dropna()
     assert log.iloc[-1] < log.iloc[0]
     assert resumed.config.model.vocab_size == resumed.tokenizer().vocab_size + 1

@@ -6,8 +6,8 @@ from collections import Counter
 import pytest
 import torch
 from helpers import assert_close, randomise, small_config, small_tokens
-from lives import QUIET, interrupt
-from small_runs import assert_same_run, weights
+from lives import interrupted_and_resumed
+from small_runs import weights
 
 import train
 from config import Config, ModelConfig, SampleConfig, TrainConfig, VectorsConfig, override
@@ -20,7 +20,6 @@ from objectives.bleu import bleu, most_alike
 from objectives.noise import normal, row_keys, uniform
 from objectives.vectors import from_noise, nearest, signal, spaced
 from run_store.listing import DIVERGED
-from runs import Run
 from tools import trace
 from training.step import TrainState, Useless
 
@@ -379,13 +378,7 @@ RUN = {"train.objective": "diffuseq", **{f"model.{name}": value for name, value 
 @pytest.mark.usefixtures("models")
 def test_a_run_resumes_bit_for_bit_with_its_history(folder, go, at_step, models):
     flags = RUN | {"train.diffuseq.sampling": "loss", "train.ema_decay": 0.9}
-    expected = go(flags)
-    kept = expected.path.rename(models / "expected")
-    at_step(11, lambda _: interrupt())
-    with pytest.raises(train.Interrupted):
-        go(flags)
-    resumed = train.train(Run("toy").config, run=Run("toy"), console=QUIET)
-    assert_same_run(resumed, Run(kept))
+    resumed = interrupted_and_resumed(lambda: go(flags), at_step, models)
     count = weights(resumed)["embed.history.count"]
     assert count.sum() == 24 * 2 * 4 and (count >= 10).all()
     log = resumed.log()

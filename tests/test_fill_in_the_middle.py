@@ -6,8 +6,7 @@ from itertools import product
 import pytest
 import torch
 from helpers import assert_close, small_config, small_model, small_tokens
-from lives import QUIET, interrupt
-from small_runs import assert_same_run
+from lives import interrupted_and_resumed
 
 import inference
 from config import SampleConfig, TrainConfig
@@ -17,9 +16,6 @@ from objective import FillInTheMiddle, NextToken, make_objective
 from objectives.fill_in_the_middle import Cut
 from objectives.noise import row_keys
 from objectives.rows import Row
-from runs import Run
-from train import Interrupted
-from train import train as train_run
 
 PRE, SUF, MID = 34, 35, 36  # the last ids of small_config
 SIZE = 9  # tokens of a row and the one after it
@@ -234,13 +230,7 @@ FIM = {"train.objective": "fill_in_the_middle", "train.log_accuracy": True}
 @pytest.mark.usefixtures("models")
 def test_a_run_resumes_bit_for_bit_and_fills_in(folder, go, at_step, models, capsys):
     flags = FIM | {"data.packing": "pad"}
-    expected = go(flags)
-    kept = expected.path.rename(models / "expected")
-    at_step(11, lambda _: interrupt())
-    with pytest.raises(Interrupted):
-        go(flags)
-    resumed = train_run(Run("toy").config, run=Run("toy"), console=QUIET)
-    assert_same_run(resumed, Run(kept))
+    resumed = interrupted_and_resumed(lambda: go(flags), at_step, models)
     log = resumed.log()
     assert log.bits_per_byte.iloc[-1] < log.bits_per_byte.dropna().iloc[0]
     assert resumed.config.model.vocab_size == resumed.tokenizer().vocab_size + 3

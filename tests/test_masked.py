@@ -3,8 +3,7 @@
 import pytest
 import torch
 from helpers import assert_close, small_config
-from lives import QUIET, interrupt
-from small_runs import assert_same_run
+from lives import interrupted_and_resumed
 from test_objectives import batch_of, both_ways
 
 from config import Config, TrainConfig, override
@@ -14,10 +13,7 @@ from memory_prediction.dry_run import dry_run
 from objective import MaskedDiffusion, MaskedTokens, make_objective
 from objectives.noise import uniform
 from objectives.rows import Row
-from runs import Run
 from tools import trace
-from train import Interrupted
-from train import train as train_run
 
 MASK = 36
 
@@ -122,13 +118,7 @@ RUN = {"train.objective": "masked", "train.log_accuracy": True}
 
 @pytest.mark.usefixtures("models")
 def test_a_run_resumes_bit_for_bit_and_its_loss_is_not_that_of_the_text(folder, go, at_step, models):
-    expected = go(RUN)
-    kept = expected.path.rename(models / "expected")
-    at_step(11, lambda _: interrupt())
-    with pytest.raises(Interrupted):
-        go(RUN)
-    resumed = train_run(Run("toy").config, run=Run("toy"), console=QUIET)
-    assert_same_run(resumed, Run(kept))
+    resumed = interrupted_and_resumed(lambda: go(RUN), at_step, models)
     facts = resumed.config.train.facts
     assert (facts.sign, facts.meaning) == ("≠ ", "of masked tokens") and resumed.samples()
     log = resumed.log().val_loss.dropna()

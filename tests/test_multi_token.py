@@ -3,9 +3,8 @@
 import pytest
 import torch
 from helpers import assert_close, flops_of, randomise, small_config, small_model, small_tokens
-from lives import QUIET, interrupt
+from lives import interrupted_and_resumed
 from safetensors.torch import load_file
-from small_runs import assert_same_run
 from torch import nn
 
 from config import SampleConfig, override
@@ -17,10 +16,7 @@ from modules.ahead import shifted
 from objective import MultiToken, NextToken
 from objectives.speculation import Reader, speculate
 from run_store.details import describe_run
-from runs import Run
 from tools import trace
-from train import Interrupted
-from train import train as train_run
 
 WORDS = ("heads", "modules")
 each_word = pytest.mark.parametrize("word", WORDS)
@@ -336,13 +332,7 @@ TRAINED = {"train.objective": "multi_token", "model.ahead": "modules", "model.ah
 
 @pytest.mark.usefixtures("models")
 def test_a_run_of_multi_token_resumes_bit_for_bit(folder, go, at_step, models, tmp_path):
-    expected = go(TRAINED)
-    kept = expected.path.rename(models / "expected")
-    at_step(11, lambda _: interrupt())
-    with pytest.raises(Interrupted):
-        go(TRAINED)
-    resumed = train_run(Run("toy").config, run=Run("toy"), console=QUIET)
-    assert_same_run(resumed, Run(kept))
+    resumed = interrupted_and_resumed(lambda: go(TRAINED), at_step, models)
     log = resumed.log()
     assert log.ahead_2.iloc[-1] < log.ahead_2.dropna().iloc[0]
     assert log.bits_per_byte.iloc[-1] < log.bits_per_byte.dropna().iloc[0]

@@ -6,8 +6,8 @@ from itertools import product
 import pytest
 import torch
 from helpers import assert_close, randomise, small_config, small_model, small_tokens
-from lives import QUIET, interrupt
-from small_runs import assert_same_run, weights
+from lives import interrupted_and_resumed
+from small_runs import weights
 from torch import nn
 
 import inference
@@ -23,9 +23,6 @@ from modules.stream import Context
 from objective import MaskedDiffusion, NextToken, as_objective, make_objective
 from objectives.noise import keys_of_text, normal, ranks, row_keys, uniform
 from run_store.details import describe_run
-from runs import Run
-from train import Interrupted
-from train import train as train_run
 from training.report import draw_loss
 
 ORDERS = ("confidence", "first_hitting", "ancestral")
@@ -319,13 +316,7 @@ DIFFUSION = {"train.objective": "masked_diffusion", "train.log_accuracy": True}
 
 @pytest.mark.usefixtures("models")
 def test_a_run_of_masked_diffusion_resumes_bit_for_bit(folder, go, at_step, models):
-    expected = go(DIFFUSION)
-    kept = expected.path.rename(models / "expected")
-    at_step(11, lambda _: interrupt())
-    with pytest.raises(Interrupted):
-        go(DIFFUSION)
-    resumed = train_run(Run("toy").config, run=Run("toy"), console=QUIET)
-    assert_same_run(resumed, Run(kept))
+    resumed = interrupted_and_resumed(lambda: go(DIFFUSION), at_step, models)
     log = resumed.log()
     assert log.bits_per_byte.iloc[-1] < log.bits_per_byte.dropna().iloc[0]
     assert resumed.config.model.vocab_size == resumed.tokenizer().vocab_size + 1

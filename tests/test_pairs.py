@@ -5,13 +5,14 @@ import io
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from conftest import QUIET
-from lives import interrupt
-from small_runs import assert_same_run, small_run_config
+from lives import interrupted_and_resumed
+from small_runs import small_run_config
 
 import runs
 import tales
@@ -29,10 +30,10 @@ from inference import continue_prompts, write_texts
 from model import Model
 from objective import MaskedDiffusion, NextToken
 from objectives.rows import Row
-from runs import Run
 from tales.words import BOYS, GIRLS
 from tokenizer import ByteTokenizer, load_tokenizer
-from train import Interrupted, train
+from train import train
+from training import pairs, report
 from training.pairs import validation_pairs, write_targets
 
 BYTES = ByteTokenizer()
@@ -295,13 +296,8 @@ def test_a_run_on_pairs_resumes_bit_for_bit(tmp_path, objective, at_step, models
         "data.num_stories": 60, "data.val_ratio": 0.2, "model.max_seq_len": 150, "train.steps": 6,
         "train.checkpoint_every": 2, "train.eval_every": 2, "train.sample_every": 3, "train.log_every": 2,
         "train.graded_stories": 2, "train.objective": objective, "sample.max_new_tokens": 3})
-    expected = train(cfg, console=QUIET)
-    kept = expected.path.rename(models / "expected")
-    at_step(5, lambda _: interrupt())
-    with pytest.raises(Interrupted):
-        train(cfg, console=QUIET)
-    resumed = train(Run("toy").config, run=Run("toy"), console=QUIET)
-    assert_same_run(resumed, Run(kept))
+    resumed = interrupted_and_resumed(lambda: train(cfg, console=QUIET), at_step, models, step=5)
+    kept = models / "expected"
     assert (resumed.path / "pairs.json").read_text() == (kept / "pairs.json").read_text()
     [source] = {sample["prompt"] for sample in resumed.samples()}
     assert source in {tales.pairs.TASKS["tales-reversed"](-1, n).source for n in range(12)}
@@ -317,3 +313,19 @@ def test_openings_are_continued_to_stories_that_are_graded(tmp_path, capsys):
     assert [grade["text"] for grade in grades] == [line["source"] + line["text"] for line in pairs]
     said = capsys.readouterr().out
     assert "0 of 3 targets are exactly right" in said and "0 of 3 stories are grammatical" in said
+
+
+@pytest.mark.parametrize("grade", ["stories", "targets"])
+def test_what_is_graded_is_written_as_the_run_says(tmp_path, monkeypatch, grade):
+    flags = {"sample.denoise.order": "first_hitting", "sample.vectors.steps": 7}
+    run = SimpleNamespace(config=override(Config(), flags), path=tmp_path)
+    given = []
+    monkeypatch.setattr(report, "write_samples", lambda model, tokenizer, prompts, cfg: given.append(cfg) or [])
+    monkeypatch.setattr(report, "grade_texts", lambda run, texts: "")
+    monkeypatch.setattr(pairs, "validation_pairs", lambda part, count: [([1, 2], [3])])
+    monkeypatch.setattr(pairs, "write_targets", lambda model, tokenizer, pairs, cfg: given.append(cfg) or [])
+    if grade == "stories":
+        report.grade_stories(run, None, None, 1)
+    else:
+        pairs.grade_pairs(run, None, None, None)
+    assert (given[0].denoise.order, given[0].vectors.steps) == ("first_hitting", 7)

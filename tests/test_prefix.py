@@ -3,8 +3,7 @@
 import pytest
 import torch
 from helpers import assert_close, randomise, small_config, small_model, small_tokens
-from lives import QUIET, interrupt
-from small_runs import assert_same_run
+from lives import interrupted_and_resumed
 
 from config import SampleConfig
 from data import IGNORED, Batch
@@ -14,9 +13,6 @@ from model import Model
 from objective import NextToken, Prefix
 from objectives.noise import row_keys
 from objectives.prefix import prefix_lens
-from runs import Run
-from train import Interrupted
-from train import train as train_run
 
 SIGHTED = {"attention": {}, "latent": {"mixer": "latent"}, "window": {"attention.window": 5},
            "learned distances": {"position": "t5"}, "alibi": {"position": "alibi"}, "pointer": {"pointer": True}}
@@ -190,13 +186,7 @@ PREFIX = {"train.objective": "prefix", "train.log_accuracy": True}
 @pytest.mark.parametrize("packing", ["stream", "documents"])
 def test_a_run_resumes_bit_for_bit(folder, go, at_step, models, packing):
     flags = PREFIX | {"data.packing": packing}
-    expected = go(flags)
-    kept = expected.path.rename(models / "expected")
-    at_step(11, lambda _: interrupt())
-    with pytest.raises(Interrupted):
-        go(flags)
-    resumed = train_run(Run("toy").config, run=Run("toy"), console=QUIET)
-    assert_same_run(resumed, Run(kept))
+    resumed = interrupted_and_resumed(lambda: go(flags), at_step, models)
     log = resumed.log()
     assert log.bits_per_byte.iloc[-1] < log.bits_per_byte.dropna().iloc[0]
 

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import assert_close, randomise, small_config, small_tokens
-from lives import QUIET, interrupt
-from small_runs import assert_same_run
+from lives import interrupted_and_resumed
 from test_encoder_decoder import FAMILY, SOURCE, TEXT, S, T, each_preset, pair
 
 from config import Config, SampleConfig, SpansConfig, TrainConfig, override
@@ -19,10 +18,7 @@ from objective import OBJECTIVES, Seq2Seq, SpanCorruption, make_objective
 from objectives.noise import row_keys
 from objectives.rows import Row
 from optim import parameter_groups
-from runs import Run
 from tools import trace
-from train import Interrupted
-from train import train as train_run
 
 READS = {"cross": "attention", "encoder_layers": 2, "position": "t5", "vocab_size": 150}
 START = 149  # the last id
@@ -362,13 +358,7 @@ each_run = pytest.mark.parametrize("name", RUNS)
 @pytest.mark.usefixtures("models")
 @each_run
 def test_a_run_resumes_bit_for_bit(name, go, at_step, models, tmp_path):
-    expected = go(RUNS[name])
-    kept = expected.path.rename(models / "expected")
-    at_step(11, lambda _: interrupt())
-    with pytest.raises(Interrupted):
-        go(RUNS[name])
-    resumed = train_run(Run("toy").config, run=Run("toy"), console=QUIET)
-    assert_same_run(resumed, Run(kept))
+    resumed = interrupted_and_resumed(lambda: go(RUNS[name]), at_step, models)
     log = resumed.log()
     assert log.val_loss.iloc[-1] < log.val_loss.dropna().iloc[0]
     with pytest.raises(ValueError, match="model.cross=attention"):

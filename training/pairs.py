@@ -47,8 +47,9 @@ def grade_pairs(
     """
     pairs = validation_pairs(part, run.config.train.graded_stories)
     longest = max(len(target) for _, target in pairs)
-    cfg = SampleConfig(max_new_tokens=min(run.config.row_len, 2 * longest), temperature=0.0,
-                       denoise=run.config.sample.denoise)
+    own = run.config.sample
+    cfg = SampleConfig(max_new_tokens=min(run.config.row_len, 2 * longest), temperature=0.0, denoise=own.denoise,
+                       vectors=own.vectors)
     lines = write_targets(model, tokenizer, pairs, cfg)
     write_text(run.path / "pairs.json", json.dumps(lines, indent=1) + "\n")
     wrong = [line for line in lines if not line["exact"]]

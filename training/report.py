@@ -170,8 +170,9 @@ def grade_stories(run: Run, model: Objective | Model, tokenizer: Tokenizer, coun
 
     grades.json gets every story, its grade and the place of its first mistake.
     """
-    cfg = SampleConfig(max_new_tokens=2 * run.config.model.max_seq_len, temperature=0.8,
-                       denoise=run.config.sample.denoise)
+    own = run.config.sample
+    cfg = SampleConfig(max_new_tokens=2 * run.config.model.max_seq_len, temperature=0.8, denoise=own.denoise,
+                       vectors=own.vectors)
     return grade_texts(run, [s["text"] for s in write_samples(model, tokenizer, [OPENINGS["tales"]] * count, cfg)])
 
 

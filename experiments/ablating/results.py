@@ -11,8 +11,8 @@ from experiments.common.intervals import LEVEL, holm, mean_interval, welch
 from runs import Run
 
 BETTER, WORSE, NOISE = "better", "worse", "inside the noise"
-MEASURES = ("bits_per_byte", "low", "high", "difference", "difference_low", "difference_high", "wide_low", "wide_high",
-            "p", "p_holm")
+DIFFERENCES = ("difference", "difference_low", "difference_high", "wide_low", "wide_high", "p", "p_holm")
+MEASURES = ("bits_per_byte", "low", "high", *DIFFERENCES)
 
 
 def result_table(outcomes: Sequence[VariantOutcome]) -> pd.DataFrame:
@@ -26,7 +26,7 @@ def result_table(outcomes: Sequence[VariantOutcome]) -> pd.DataFrame:
     for row, outcome in zip(rows, outcomes, strict=True):
         row["verdict"] = outcome.failure or verdict(row)
         if outcome.failure is None and outcome.planned.cfg.train.facts.of != of_base:
-            row |= dict.fromkeys(MEASURES[3:], math.nan) | {"verdict": "not compared: the loss is not of the same text"}
+            row |= dict.fromkeys(DIFFERENCES, math.nan) | {"verdict": "not compared: the loss is not of the same text"}
     return pd.DataFrame(rows).sort_values("bits_per_byte", na_position="last", kind="stable", ignore_index=True)
 
 
