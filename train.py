@@ -153,7 +153,7 @@ def take_step(session: Session, coming: Iterator[Batch]) -> None:
 def examine(session: Session, events: Events) -> Results:
     """Evaluate and sample if that is due. Raises Diverged if the weights have gone bad, and Stopped at any moment."""
     run, setup, state, progress = session.run, session.setup, session.state, session.progress
-    results = Results(longer=dict.fromkeys(setup.longer_parts))
+    results = Results(others=dict.fromkeys(setup.other_columns))
     progress.val_loss, progress.seconds = None, session.timer.seconds()
     if events.evaluation or events.samples:
         state.optimizer.eval()
@@ -183,7 +183,7 @@ def evaluate_all(state: TrainState, setup: Setup, events: Events) -> Results:
         return Results(
             val_loss=evaluation.loss, evaluation=evaluation if most == some else setup.evaluate(state.objective, most),
             averaged=state.averaged and setup.evaluate(state.averaged, most),
-            longer=setup.evaluate_longer(state.objective, some))
+            others=setup.evaluate_others(state.objective, some))
 
 
 def record(

@@ -9,6 +9,7 @@
     tracing          what a forward costs while it is traced, and what a marked method costs while it is not
     experts          training steps of mixtures of experts compared with a dense model of the same active size
     speculation      tokens per forward pass and speed of texts written with drafts, compared with token by token
+    vectors          targets written from noise that are right, in more and fewer steps
     length           a training step of each mixer in longer and longer texts, and decoding, as a page
     ideas            what ablations of ideas found and what each costs, as a page
     gallery          the presets at one scale on tales: bits per byte, speed compared with gpt2, cache
@@ -37,6 +38,7 @@ BENCHMARKS = {  # name -> its flags, and the module whose `run` measures
     "tokenizer": (options.Tokenizers, "tokenizer_speed"), "encode": (options.Encode, "encoding"),
     "loader": (options.Loader, "loader_wait"), "experts": (options.Experts, "experts_speed"),
     "length": (options.Length, "length"), "speculation": (options.Speculation, "speculation"),
+    "vectors": (options.Vectors, "noised_texts"),
     "gallery": (options.Gallery, "gallery_table"), "ideas": (options.Ideas, "ideas_table")}
 WIDTH = 120  # of a table in a file
 

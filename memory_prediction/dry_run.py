@@ -96,7 +96,7 @@ def _run_all_phases(cfg: Config, rows: int, num_texts: int, log: StorageLog) -> 
         log.position.phase = "evaluation"
         state.optimizer.eval()
         with state.precision:
-            score_batch(state.objective, batches[0])
+            score_batch(state.objective.score, batches[0])
         if num_texts:
             log.position.phase = "sampling"
             begin_texts(cfg, state.objective, num_texts)

@@ -1,6 +1,7 @@
 """Measure how well a model predicts a part of a corpus."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +12,7 @@ from corpora.probe_rows import ProbeRows
 from corpora.shards import TokenFile
 from data import Batch, eval_batches
 from generation.sampling import eval_mode
-from objective import Objective
+from objective import Objective, Scores
 from tokenizer import Tokenizer
 
 
@@ -30,10 +31,11 @@ class Evaluation:
 def evaluate(
     objective: Objective, part: TokenFile | ProbeRows, tokenizer: Tokenizer, batch_size: int,
     max_tokens: int | None = None, *, packing: str = "stream", seq_len: int | None = None,
+    score: Callable[[Batch], Scores] | None = None,
 ) -> Evaluation:
     """Measure an objective on a part of a corpus, on at most `max_tokens`, spread evenly.
 
-    In rows of `seq_len` tokens; None = as in training.
+    In rows of `seq_len` tokens; None = as in training. `score` is the objective's measure; None = Objective.score.
 
     Predicts every token once, except the first of each document (packing pad or documents) or of the part (stream).
     That is the begin-of-text token, which stands for no bytes, so all bytes of the text count; of an objective that
@@ -45,7 +47,7 @@ def evaluate(
     with eval_mode(objective):
         length = seq_len or objective.row_len
         for batch in eval_batches(part, batch_size, length, packing, max_tokens=max_tokens):
-            nats, right, counted = score_batch(objective, batch.to(device))
+            nats, right, counted = score_batch(score or objective.score, batch.to(device))
             num_bytes = torch.where(counted, byte_lengths[batch.y.clamp(min=0)], 0)
             rows = torch.stack([nats, right, counted.sum(-1), num_bytes.sum(-1)])
             found.append(rows[:, counted.any(-1)].numpy())  # the last batch may have empty rows
@@ -55,12 +57,12 @@ def evaluate(
     return Evaluation(loss, bits, ratio(right, targets)[0], loss_error, bits_error)
 
 
-def score_batch(objective: Objective, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+def score_batch(score: Callable[[Batch], Scores], batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
     """The nats of the targets of each row, how many were the likeliest token, and which count.
 
     Shape: -> (b,), (b,), (b, t), on the CPU.
     """
-    scores = objective.score(batch)
+    scores = score(batch)
     return scores.nats.cpu().double().sum(-1), scores.right[..., 0].cpu().double().sum(-1), scores.counted.cpu()
 
 

@@ -31,7 +31,7 @@ class Results:
     val_loss: float | None = None  # on the same tokens at every step, to compare checkpoints
     averaged: Evaluation | None = None  # of the moving average of the weights
     samples: Sequence[dict[str, str]] = ()
-    longer: dict[str, float | None] = field(default_factory=dict)  # see Setup.evaluate_longer
+    others: dict[str, float | None] = field(default_factory=dict)  # see Setup.evaluate_others
 
     @property
     def is_finite(self) -> bool:

@@ -124,7 +124,7 @@ def write_line(progress: Progress, state: TrainState, results: Results, timer: T
     """Make the line of log.csv for the steps since the last line, and begin the next one."""
     line = log_line(progress, results.evaluation, timer.tokens_per_second())
     line |= state.watch.columns(progress.recent_noise)
-    line |= results.longer
+    line |= results.others
     line |= {"ema_val_loss": results.averaged and results.averaged.loss} if state.average else {}
     for recent in (progress.recent_losses, progress.recent_parts, progress.recent_noise):
         recent.clear()

@@ -16,7 +16,7 @@ from corpora.rows import reasons
 from corpora.shards import JoinedTokenFile, TokenFile, prepare
 from data import Batches, NewBatches
 from model import Model
-from objective import Objective
+from objective import FillInTheMiddle, Objective
 from optimizing.schedules import Schedule
 from runs import Run
 from tokenizer import BUILT_SIZES, Tokenizer, built_tokenizer, load_tokenizer, train_tokenizer
@@ -26,6 +26,7 @@ from training.step import TrainState
 from training.transfer import begin_with_weights
 
 TALES_SIZE, OTHER_SIZE = 4096, 2048  # of a vocabulary, if the flags set none
+MIDDLE = "middle_bits_per_byte"  # a column of the log: objective=fill_in_the_middle
 
 
 @dataclass
@@ -55,15 +56,20 @@ class Setup:
             self.cfg = begin_with_weights(self.cfg, model, self.tokenizer, console or Console(quiet=True))
         return TrainState(model, train)
 
-    def evaluate(self, objective: Objective, max_tokens: int | None = None) -> Evaluation:
+    def evaluate(self, objective: Objective, max_tokens: int | None = None, **options: Any) -> Evaluation:
         """Evaluate an objective on the validation part, or on at most `max_tokens` spread over it."""
         return evaluate(objective, self.val_part, self.tokenizer, self.cfg.train.batch_size, max_tokens,
-                        packing=self.cfg.data.packing)
+                        packing=self.cfg.data.packing, **options)
 
-    def evaluate_longer(self, objective: Objective, max_tokens: int | None = None) -> dict[str, float]:
-        """The accuracy of an objective on longer rows than those of the training, by column of the log.
+    @property
+    def other_columns(self) -> list[str]:
+        """The columns of the log with what evaluate_others gives."""
+        return [*self.longer_parts, *([MIDDLE] if self.cfg.train.objective == "fill_in_the_middle" else [])]
 
-        A batch has fewer of them, by the square of their length, so that they take no more memory.
+    def evaluate_others(self, objective: Objective, max_tokens: int | None = None) -> dict[str, float]:
+        """The accuracy on longer rows than those of the training, and bits per byte of middles given both sides.
+
+        A batch has fewer of the longer rows, by the square of their length, so that they take no more memory.
         """
         seq_len, found = self.cfg.row_len, {}
         for column, part in self.longer_parts.items():
@@ -71,6 +77,8 @@ class Setup:
             rows = max(1, self.cfg.train.batch_size * seq_len**2 // longer**2)
             found[column] = evaluate(objective, part, self.tokenizer, rows, max_tokens, packing="pad",
                                      seq_len=longer).accuracy
+        if isinstance(objective, FillInTheMiddle):
+            found[MIDDLE] = self.evaluate(objective, max_tokens, score=objective.score_middle).bits_per_byte
         return found
 
     @property

@@ -176,6 +176,21 @@ class Speculation:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Vectors:
+    """Write targets of validation pairs with a run of train.objective=diffuseq, in more and fewer steps.
+
+    Counts the targets that are exactly right, and of tales-opening the stories that are grammatical and consistent.
+    With several candidates the one is taken that is most like the others. On a CPU, time is processor time.
+    """
+
+    run: str  # a name in models/, or a path
+    steps: tuple[int, ...] = (2000, 200, 20, 5)  # forward passes of each text
+    candidates: tuple[int, ...] = (1, 10)
+    texts: int = 100
+    device: str = "auto"  # auto = cuda, else mps, else cpu
+
+
+@dataclass(frozen=True, kw_only=True)
 class Experts:
     """Time training steps on tales of mixtures of experts and of a dense model with as many active parameters.
 

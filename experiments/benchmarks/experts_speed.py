@@ -1,6 +1,5 @@
 """The benchmark experts: what it costs to choose among experts, at the same active size."""
 
-import time
 
 from rich.console import Console
 from rich.table import Table
@@ -8,7 +7,7 @@ from rich.table import Table
 from config import Config, override
 from experiments.benchmarks.benchmark_options import Experts
 from experiments.benchmarks.gallery_table import timed_step
-from experiments.benchmarks.measuring import best_seconds
+from experiments.benchmarks.measuring import best_seconds, clock_of
 from memory_prediction.process import choose_allocator
 from model import idle_parameters
 from tools import pick_device
@@ -26,7 +25,7 @@ def run(options: Experts, console: Console) -> bool:
         f"{number} experts": {"mlp": "moe", "hidden_dim": options.hidden_dim, "moe.num_experts": number,
                               "moe.top_k": options.top_k, "moe.balance_bias": True} for number in options.experts}
     steps = {name: timed_step(prepare_run(configured(options, model), device)) for name, model in flags.items()}
-    clock = time.process_time if device.type == "cpu" else time.perf_counter
+    clock = clock_of(device.type)
     best = best_seconds(steps, options.rounds + 2, clock)  # the first are a warm-up
     table = Table("model", "parameters", "active", "in blocks, active", "ms a step", "tokens/s, x dense")
     for name, step in steps.items():

@@ -1,7 +1,6 @@
 """The benchmark gallery: every preset at one scale, trained on the built-in stories, as a page of the manual."""
 
 import math
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,7 +12,7 @@ from rich.console import Console
 from config import Config, diff, override
 from configuration.command_line import spell_value
 from experiments.benchmarks.benchmark_options import Gallery
-from experiments.benchmarks.measuring import best_seconds
+from experiments.benchmarks.measuring import best_seconds, clock_of
 from memory_prediction.process import choose_allocator
 from presets import LADDER, PRESETS, at_scale, block_parameters, load_preset
 from run_store.atomic_files import write_text
@@ -104,7 +103,7 @@ def measure(names: tuple[str, ...], options: Gallery, baseline: Setup) -> Row:
     """Train a preset, and time its steps beside the baseline's."""
     setup = prepare_run(scaled(names[0], options), baseline.device)
     ways = {"own": timed_step(setup), "baseline": timed_step(baseline)}
-    clock = time.process_time if baseline.device.type == "cpu" else time.perf_counter
+    clock = clock_of(baseline.device.type)
     best = best_seconds(ways, options.rounds + 2, clock)  # the first are a warm-up
     tokens = {"own": setup.schedule.tokens_before(1), "baseline": baseline.schedule.tokens_before(1)}
     speed = tokens["own"] / best["own"] * best["baseline"] / tokens["baseline"]

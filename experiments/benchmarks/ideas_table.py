@@ -2,7 +2,6 @@
 
 import csv
 import io
-import time
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from experiments.ablating.results import NOISE
 from experiments.ablating.variants import BASE, make_variants
 from experiments.benchmarks.benchmark_options import Ideas
 from experiments.benchmarks.gallery_table import timed_step
-from experiments.benchmarks.measuring import best_seconds
+from experiments.benchmarks.measuring import best_seconds, clock_of
 from experiments.common.reports import Markdown, markdown_table
 from families.ideas import FOUND, IDEAS
 from memory_prediction.process import choose_allocator
@@ -103,7 +102,7 @@ def cost(idea: str, setup: Setup, options: Ideas) -> tuple[float, float]:
     with unfilled():
         more, count = (Model(one.cfg.model).num_parameters() for one in (changed, setup))
     ways = {"idea": timed_step(changed), "base": timed_step(setup)}
-    clock = time.process_time if setup.device.type == "cpu" else time.perf_counter
+    clock = clock_of(setup.device.type)
     best = best_seconds(ways, options.rounds + 2, clock)  # the first are a warm-up
     return more / count, best["idea"] / best["base"]
 

@@ -23,6 +23,11 @@ def best_seconds(
     return best
 
 
+def clock_of(device_type: str) -> Callable[[], float]:
+    """Processor time on a CPU, which other programs do not change; else the time that passes."""
+    return time.process_time if device_type == "cpu" else time.perf_counter
+
+
 def start(module: str, *words: str, threads: int | None = None, **options) -> subprocess.Popen:
     """Run a module of this folder in a fresh process, whose memory nothing else has touched; its output is a pipe."""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}

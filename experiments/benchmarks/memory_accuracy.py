@@ -167,7 +167,7 @@ def train_and_measure(cfg: Config, allocator: str, threads: int, steps: int, dev
 def evaluate_and_sample(cfg: Config, state: TrainState, batch: Batch) -> None:
     state.optimizer.eval()
     with state.precision:
-        score_batch(state.objective, batch)
+        score_batch(state.objective.score, batch)
     begin_texts(cfg, state.objective, num_texts(cfg))
 
 

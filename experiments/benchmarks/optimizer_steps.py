@@ -1,6 +1,5 @@
 """The benchmark optimizer-steps: how long a step takes, compared with torch's own AdamW and Muon."""
 
-import time
 from functools import partial
 
 import torch
@@ -9,7 +8,7 @@ from rich.table import Table
 
 from config import TrainConfig, replace
 from experiments.benchmarks.benchmark_options import OptimizerSteps
-from experiments.benchmarks.measuring import best_seconds
+from experiments.benchmarks.measuring import best_seconds, clock_of
 from model import Model
 from optim import OPTIMIZERS, Optimizers, make_optimizer
 from presets import load_preset
@@ -29,7 +28,7 @@ def run(options: OptimizerSteps, console: Console) -> bool:
     makers |= {kind: partial(make_optimizer, cfg=TrainConfig(optimizer=kind, schedule="constant", lr=LR))
                for kind in OPTIMIZERS}
     ways = {name: partial(take_steps, make(model), options.steps, device) for name, make in makers.items()}
-    clock = time.process_time if device.type == "cpu" else time.perf_counter
+    clock = clock_of(device.type)
     best = best_seconds(ways, options.rounds + 1, clock)  # the first is a warm-up
     table = Table("optimizer", "ms a step", "x torch's AdamW")
     for name, seconds in best.items():

@@ -1,6 +1,5 @@
 """The benchmark speculation: what drafts of further tokens save in writing texts."""
 
-import time
 from collections.abc import Callable
 
 from rich.console import Console
@@ -8,7 +7,7 @@ from rich.table import Table
 
 from config import SampleConfig
 from experiments.benchmarks.benchmark_options import Speculation
-from experiments.benchmarks.measuring import best_seconds
+from experiments.benchmarks.measuring import best_seconds, clock_of
 from generation.sampling import begin_texts, continue_texts
 from inference import OPENINGS, load_objective
 from model import Model
@@ -27,7 +26,7 @@ def run(options: Speculation, console: Console) -> bool:
     prompt = tokenizer.encode(OPENINGS.get(trained.config.data.name[0], ""), bos=True)
     cfg = SampleConfig(temperature=options.temperature, max_new_tokens=options.max_new_tokens, stop_at_eos=False)
     table, same = Table("texts", "tokens a pass", "token by token, ms a token", "with drafts", "x faster"), True
-    clock = time.process_time if device.type == "cpu" else time.perf_counter
+    clock = clock_of(device.type)
     for number in options.texts:
         found: dict[str, list[tuple[int, int]]] = {}
 
