@@ -162,6 +162,15 @@ def test_a_study_that_still_runs_is_told_of_as_it_stands(tmp_path):
     assert "1 done, 1 running, 1 waiting" in write_report(study, tmp_path).summary
 
 
+@pytest.mark.parametrize(("column", "says"), [("bits_per_byte", True), ("tokens_per_second", False)])
+def test_losses_that_are_not_those_of_the_text_are_said_to_be_so(column, says, tmp_path):
+    study = empty_study(column)
+    for objective in (None, "masked_diffusion"):
+        add(study, "done", 1.0, flags={"train.objective": objective} if objective else {})
+    summary = write_report(study, tmp_path).summary
+    assert ("The loss of masked_diffusion is an upper bound." in summary) == says and "next_token" not in summary
+
+
 # ---- tables ----
 
 

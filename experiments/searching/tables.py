@@ -8,11 +8,13 @@ import pandas as pd
 from optuna.trial import FrozenTrial
 
 from configuration.command_line import spell_bytes
+from configuration.objectives import FACTS as OBJECTIVES
 from experiments.common.reports import markdown_table
 from experiments.searching.outcomes import FAILED, OUTCOMES, columns, ended, flags, signs, varying
 
 FACTS = ("parameters", "predicted_low_bytes", "predicted_high_bytes", "allocator", "peak_bytes", "seconds",
          "predict_seconds", "run", "seed", "repeat_of", "by_seed", "shrunk", "reason")
+LOSSES = {"bits_per_byte", "val_loss", "perplexity"}  # columns with the losses of a text
 SECTIONS = {"Pruned": ("pruned",), "Skipped for memory": ("oversized",), "Invalid": ("invalid",), "Failed": FAILED}
 
 
@@ -47,7 +49,17 @@ def describe(results: optuna.Study, table: pd.DataFrame) -> str:
     numbers, said = table.outcome.value_counts(), {"oversized": "skipped for memory"}
     ends = ", ".join(f"{numbers[name]} {said.get(name, name)}" for name in OUTCOMES if name in numbers) or "none yet"
     return (f"Objective: {sought}; {bound}. {len(table)} trials: {ends}. They cost {costs(table).sum():,.0f} s, "
-            f"{oversized_share(table):.2%} of it for what was skipped for memory.")
+            f"{oversized_share(table):.2%} of it for what was skipped for memory.{meanings(results)}")
+
+
+def meanings(results: optuna.Study) -> str:
+    """What losses of the trials are not those of the whole text; "" if trials are judged by other columns."""
+    if LOSSES.isdisjoint(columns(results)):
+        return ""
+    base = results.user_attrs["base"]["train"].get("objective", "next_token")
+    found = {flags(trial).get("train.objective", base) for trial in results.get_trials(deepcopy=False)}
+    return "".join(f" The loss of {word} is {OBJECTIVES[word].meaning}." for word in sorted(found)
+                   if word in OBJECTIVES and OBJECTIVES[word].meaning)
 
 
 def trials_page(results: optuna.Study, best: list[FrozenTrial], summary: str) -> str:
