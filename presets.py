@@ -17,6 +17,7 @@ if __name__ == "__main__":
 
 import argparse
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -148,7 +149,12 @@ def load_preset(name: str, base: Config | None = None) -> Config:
     """
     if name not in PRESETS:
         raise ValueError(f"preset={name!r} is not known: use one of {', '.join(PRESETS)}{nearest(name, list(PRESETS))}")
-    return override(base or Config(), PRESETS[name])
+    return override(base, PRESETS[name]) if base else _loaded(name)
+
+
+@cache
+def _loaded(name: str) -> Config:
+    return override(Config(), PRESETS[name])
 
 
 def at_scale(cfg: Config, size: str) -> Config:

@@ -6,7 +6,8 @@ the conditions of single flags.
 """
 
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
+from functools import cache
 from typing import Any
 
 from configuration.checks import Acts
@@ -44,9 +45,8 @@ def has_part(layer: Any, group: str) -> bool:
 
 def parts_of(layer: Any) -> set[str]:
     """The groups of flags whose parts a layer has."""
-    choices = {field.name: getattr(layer, field.name) for field in fields(layer)}
-    position = choices.pop("position")
-    found = {word for word in choices.values() if isinstance(word, str)} - {"attention"}
+    values, position = (getattr(layer, name) for name in _choices(type(layer))), layer.position
+    found = {word for word in values if isinstance(word, str)} - {"attention"}
     rotates = any(word in ROTATED for word in mixers_of(layer))
     if rotates if position == "rope" else attends(layer):
         found.add(position)
@@ -55,6 +55,12 @@ def parts_of(layer: Any) -> set[str]:
     if layer.residual == "mhc":
         found.add("hyper")
     return found | {"attention"} if has_heads(layer) or projects(layer) else found
+
+
+@cache
+def _choices(kind: type) -> list[str]:
+    """The flags of a layer that may be words, but position."""
+    return [field.name for field in fields(kind) if not is_dataclass(field.type) and field.name != "position"]
 
 
 # when a group acts, in words

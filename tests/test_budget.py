@@ -40,7 +40,8 @@ def test_a_run_says_what_it_will_take_and_what_it_took(go, predicted, models, re
 def test_a_run_that_cannot_fit_is_refused_before_it_begins_and_ways_are_named(
         go, predicted, models, monkeypatch):
     monkeypatch.setattr(suggestions, "time", SimpleNamespace(monotonic=lambda: 0.0))  # a busy machine names fewer
-    large = {"train.batch_size": 2**14, "model.max_seq_len": 256, "model.dim": 256, "train.memory_limit": "6GB"}
+    large = {"train.batch_size": 2**14, "model.max_seq_len": 256, "model.dim": 256, "model.num_layers": 1,
+             "train.memory_limit": "6GB"}
     with pytest.raises(ValueError) as caught:
         go(large)
     sentence = str(caught.value)
@@ -72,7 +73,8 @@ def test_a_run_that_fits_only_tightly_runs_with_memory_that_goes_back(start, fol
 @pytest.mark.slow
 @linux
 def test_a_compiled_run_peaks_in_its_range(start, folder, models, tmp_path):
-    compiled = {"model.num_layers": 1, "train.compile": True, "train.steps": 2}
+    compiled = {"model.num_layers": 1, "model.mlp": "none", "model.hidden_dim": None, "train.compile": True,
+                "train.steps": 2}
     save_config(small_run_config(folder, compiled), tmp_path / "config.json")
     assert start("--config", str(tmp_path / "config.json")).wait() == 0
     numbers = json.loads((models / "toy" / "memory.json").read_text())

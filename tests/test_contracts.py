@@ -476,10 +476,9 @@ def test_checkpointed_activations_change_no_bit_and_a_chunked_loss_only_rounds(f
         (loss, grads), (other, others) = (train_pass(model, documents=documents) for model in (plain, checkpointed))
         assert torch.equal(loss, other) and grads.keys() == others.keys()
         assert all(torch.equal(grads[name], others[name]) for name in grads)
-        for chunk in (1, 5):
-            other, others = train_pass(plain, documents=documents, loss_chunk=chunk)
-            assert_close(other, loss, "rounding")
-            assert_close(others, grads, "rounding")
+    other, others = train_pass(plain, documents=documents, loss_chunk=5)
+    assert_close(other, loss, "rounding")
+    assert_close(others, grads, "rounding")
 
 
 # parameters that no data can teach, by the ends of their names

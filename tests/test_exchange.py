@@ -31,8 +31,8 @@ from tokenizer import built_tokenizer, load_tokenizer, train_tokenizer  # noqa: 
 from training.transfer import find_source, load_weights  # noqa: E402
 
 SOME = list({family_of(name).model_type: name for name in reversed(TOYS)}.values())[::-1]  # of each family one
-PROMPTS = ("Once", "The ", "a b c")
-NEW_TOKENS = 6
+PROMPTS = ("Once", "a b c")
+NEW_TOKENS = 4
 SIZES = {"unigram": 34, "hf_bpe": 270}  # of tokenizers
 # in a process of its own: what transformers makes of each folder
 LOAD = """

@@ -18,7 +18,7 @@ SMALLER = {  # numbers that make the test quicker, and change nothing else
     "hyperparameter_search.ipynb": {"trials=8": "trials=5", "trial_tokens=40_000": "trial_tokens=5_000"},
     "inference.ipynb": {'"train.steps": 300': '"train.steps": 30', "num_samples=12, max_new_tokens=120":
                         "num_samples=3, max_new_tokens=40"},
-    "ladder.ipynb": {'"tokens": 98_304': '"tokens": 6_144'},
+    "ladder.ipynb": {'"tokens": 98_304': '"tokens": 2_048'},
     "model_comparison.ipynb": {'"train.steps": 150': '"train.steps": 25', "100_000)": "10_000)",
                                '{"base": 3, "pointer": 3, "window": 3,': '{"base": 2, "pointer": 2, "window": 2,'},
     "objectives.ipynb": {'"train.steps": 200': '"train.steps": 10', '"train.eval_every": 25': '"train.eval_every": 5'},
@@ -77,7 +77,7 @@ def test_a_notebook_calls_functions_and_defines_none(name):
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_a_notebook_runs_in_a_fresh_copy_of_the_project(name, tmp_path, monkeypatch):
     project, runs = tmp_path / "project", tmp_path / "runs"
-    shutil.copytree(ROOT, project, ignore=shutil.ignore_patterns(".*", "tests", "models", "results", "__pycache__"))
+    shutil.copytree(ROOT, project, ignore=shutil.ignore_patterns(".*", "tests", "models", "results"))
     environment = {"SHAPESHIFTER_MODELS": runs, "OMP_NUM_THREADS": 1, "IPYTHONDIR": tmp_path / "ipython",
                    "JUPYTER_DATA_DIR": tmp_path / "jupyter"}  # no kernel or setting of the user's
     for variable, value in environment.items():

@@ -63,9 +63,8 @@ def sqlite(tmp_path):
     return f"sqlite:///{tmp_path}/study.db"
 
 
-@pytest.mark.parametrize("database", ["postgresql", "sqlite"])
-def test_two_searches_on_one_database_share_the_trials(tmp_path, request, database):
-    url = request.getfixturevalue(database)
+def test_two_searches_on_one_database_share_the_trials(tmp_path, request):
+    url = request.getfixturevalue("postgresql" if (PROGRAMS / "initdb").exists() else "sqlite")
     write_space(tmp_path)
     both = [start(tmp_path, trials=4, storage=url, pruner="none", ram_limit=room(1540)) for _ in range(2)]
     ends = [finish(search) for search in both]
