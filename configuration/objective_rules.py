@@ -71,7 +71,15 @@ def check_objective(cfg: Any) -> None:
                          f"model.max_seq_len={cfg.model.max_seq_len}")
     if cfg.train.objective == "span_corruption":
         _check_spans(cfg)
+    check_sampling(cfg)
+
+
+def check_sampling(cfg: Any) -> None:
+    """Raise ValueError if a flag of `sample` asks for something by which texts of the objective are not made."""
     check_ignored(cfg, SAMPLE_OF_OBJECTIVE, {})
+    if cfg.train.facts.noised and cfg.sample.vectors.steps > cfg.model.noised_steps:
+        raise ValueError(f"sample.vectors.steps={cfg.sample.vectors.steps} is more than model.noised_steps="
+                         f"{cfg.model.noised_steps}: use at most as many")
 
 
 def _check_source(cfg: Any, name: str) -> None:
@@ -105,9 +113,6 @@ def _check_noised(cfg: Any, name: str) -> None:
         raise ValueError(f"{name} gives vectors with noise: use model.noised=True and model.tie_embeddings=True")
     if not facts.noised:
         return
-    if cfg.sample.vectors.steps > cfg.model.noised_steps:
-        raise ValueError(f"sample.vectors.steps={cfg.sample.vectors.steps} is more than model.noised_steps="
-                         f"{cfg.model.noised_steps}: use at most as many")
     if cfg.model.z_loss:
         raise ValueError(f"model.z_loss={cfg.model.z_loss} would change nothing: the loss of {name} has no such term: "
                          "leave it out")

@@ -7,8 +7,9 @@ from typing import Annotated
 
 import tyro
 
-from config import SampleConfig, load_config, override
+from config import SampleConfig, load_config, override, replace
 from configuration.command_line import fail, parse_flags
+from configuration.objective_rules import check_sampling
 from run_store.listing import MODELS, find_run, list_names, saved_names
 
 PROGRAM = "inference.py RUN"
@@ -36,8 +37,9 @@ def parse(words: Sequence[str], description: str, models: Path = MODELS) -> tupl
     run, *rest = words
     try:
         path = find_run(run, models)
-        sample = load_config(path / "config.json").sample
-        options = parse_flags(rest, Options(sample=sample), PROGRAM, description)
+        cfg = load_config(path / "config.json")
+        options = parse_flags(rest, Options(sample=cfg.sample), PROGRAM, description)
+        check_sampling(replace(cfg, sample=options.sample))
         if options.texts:
             options = override(options, {"sample.prompts": options.texts})
         return path, options

@@ -396,6 +396,8 @@ def test_the_command_scores_a_file_and_standard_input(command, tmp_path, monkeyp
     (["nowhere"], "nowhere is not a run"),
     (["toy", "--checkpoint", "7"], "checkpoint=7"),
     (["toy", "--temperature", "-1"], "temperature=-1.0 is below 0"),
+    (["toy", "--denoise.order", "ancestral"], "denoise.order=ancestral would change nothing: it acts only when"),
+    (["toy", "--vectors.steps", "7"], "vectors.steps=7 would change nothing: it acts only when train.objective is"),
     (["toy", "--temprature", "1"], "perhaps --temperature was meant"),
     (["toy", "--device", "abacus"], "device=abacus"),
     (["toy", "--score", "no/such/file"], "score='no/such/file' cannot be read"),

@@ -162,9 +162,8 @@ def test_checkpointed_activations_are_not_kept():
     assert checkpointed < 0.4 * whole
 
 
-@pytest.mark.parametrize("checkpointed", [False, True])
-@pytest.mark.parametrize("chunk", [None, 5])
-@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize(("checkpointed", "chunk", "packed"), [
+    (False, None, False), (True, 5, False), (True, None, True), (False, 5, True)])  # every two of them
 @pytest.mark.slow
 def test_a_model_compiles_in_one_piece(checkpointed, chunk, packed):
     torch._dynamo.reset()
