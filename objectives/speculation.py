@@ -13,6 +13,7 @@ from torch import Tensor
 from config import SampleConfig
 from generation.sampling import Text, check_finite, distribution, draw, ended, eval_mode, padded
 from model import Model
+from modules.ahead import Depth
 from modules.rewind import drop_last, mark, rewind
 from modules.stream import Context
 
@@ -144,16 +145,17 @@ class Drafter:
     ) -> tuple[Tensor, Tensor]:
         """Read the states of depth k, of which so many are certain. Shape: -> (b, n, d), and of the last one (b, 1, d).
         """
-        first, cache, made = self.lengths[k - 1], self.caches[k - 1], []
-        for part, taken_back in ((states[:, :num_certain], False), (states[:, num_certain:], True)):
-            marked, stop = mark(cache) if taken_back else [], first + part.shape[1]
-            if part.shape[1]:
-                made.append(self.step(k, part, tokens[:, first + k : stop + k], positions[..., first:stop], cache))
-            rewind(marked)
-            first = stop
+        first, cache, drafted = self.lengths[k - 1], self.caches[k - 1], states.shape[1] - num_certain
+        marked, made = mark(cache), self.step(k, first, states, tokens, positions, cache)
+        if drafted and not drop_last(cache, drafted):
+            rewind(marked)  # a state, which reads what is certain again
+            if num_certain:
+                self.step(k, first, states[:, :num_certain], tokens, positions, cache)
         self.lengths[k - 1] += num_certain
-        return torch.cat([each.state for each in made], dim=1), made[-1].last[:, -1:]
+        return made.state, made.last[:, -1:]
 
-    def step(self, k: int, states: Tensor, tokens: Tensor, positions: Tensor, cache: Any) -> Any:
-        context = Context(positions, tokens=tokens)
-        return self.ahead.step(k, states, tokens, context, self.model.embed, self.model.norm, cache)
+    def step(self, k: int, first: int, states: Tensor, tokens: Tensor, positions: Tensor, cache: Any) -> Depth:
+        """The part of depth k on the states of positions from `first` on."""
+        stop = first + states.shape[1]
+        context = Context(positions[..., first:stop], tokens=tokens[:, first + k : stop + k])
+        return self.ahead.step(k, states, context.tokens, context, self.model.embed, self.model.norm, cache)
