@@ -32,7 +32,17 @@ def one_thread():
 
 
 @pytest.fixture(scope="session")
-def predict_memory(one_thread):
+def blank_curves(one_thread):
+    """No run in this process draws its loss curve, which takes as long as its steps: the picture is blank."""
+    from matplotlib.figure import Figure
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("training.report.draw_loss", lambda runs: Figure(figsize=(8, 4.5)))
+        yield
+
+
+@pytest.fixture(scope="session")
+def predict_memory(blank_curves):
     """Budget.of, which predicts a run's memory. No run in this process calls it: many tests count what a run calls."""
     from memory_prediction.budget import Budget
 
