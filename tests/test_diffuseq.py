@@ -7,11 +7,14 @@ import pytest
 import torch
 from helpers import assert_close, randomise, small_config, small_tokens
 from lives import interrupted_and_resumed
+from rich.console import Console
 from small_runs import weights
 
 import train
 from config import Config, ModelConfig, SampleConfig, TrainConfig, VectorsConfig, override
 from data import IGNORED, Batch
+from experiments.benchmarks import noised_texts
+from experiments.benchmarks.benchmark_options import Vectors
 from memory_prediction.dry_run import dry_run
 from model import Model
 from modules.denoiser import LossHistory
@@ -21,6 +24,7 @@ from objectives.noise import normal, row_keys, uniform
 from objectives.vectors import from_noise, nearest, signal, spaced
 from run_store.listing import DIVERGED
 from tools import trace
+from training.pairs import write_targets
 from training.step import TrainState, Useless
 
 NOISED = {"noised": True, "tie_embeddings": True, "noised_dim": 8, "noised_steps": 40}
@@ -385,6 +389,27 @@ def test_a_run_resumes_bit_for_bit_with_its_history(folder, go, at_step, models)
     assert {"mse", "nll", "t_T", "embedding_distance"} <= set(log.columns)
     assert log.val_loss.dropna().iloc[-1] < log.val_loss.dropna().iloc[0]
     assert resumed.config.model.vocab_size == resumed.tokenizer().vocab_size + 1
+
+
+@pytest.mark.usefixtures("models")
+def test_the_benchmark_counts_the_right_targets_for_each_number_of_steps(go, tmp_path, capsys, monkeypatch):
+    def write(objective, tokenizer, pairs, cfg):
+        lines = write_targets(objective, tokenizer, pairs, cfg)
+        right = cfg.vectors.steps + 10 * cfg.vectors.candidates  # an untrained model knows none
+        return [line | {"exact": number < right} for number, line in enumerate(lines)]
+
+    (tmp_path / "pairs.csv").write_text("source,text\n" + 400 * "a,b\n")
+    go(RUN | {"data.name": str(tmp_path / "pairs.csv"), "data.source_column": "source", "data.packing": "pad",
+              "train.steps": 1, "train.graded_stories": 0})
+    monkeypatch.setattr(noised_texts, "write_targets", write)
+    capsys.readouterr()
+    assert noised_texts.run(Vectors(run="toy", steps=(6, 1), candidates=(1, 2), texts=30), Console(width=120))
+    rows = [line.split("│")[1:4] for line in capsys.readouterr().out.splitlines() if line.startswith("│")]
+    assert [[cell.strip() for cell in row] for row in rows] == [
+        ["6", "1", "16 of 30"], ["6", "2", "26 of 30"], ["1", "1", "11 of 30"], ["1", "2", "21 of 30"]]
+    go({"train.steps": 1, "train.name": "other"})
+    with pytest.raises(ValueError, match="run=other has learned train.objective=next_token"):
+        noised_texts.run(Vectors(run="other"), Console())
 
 
 @pytest.mark.usefixtures("models")

@@ -1,6 +1,5 @@
 """The benchmark experts: what it costs to choose among experts, at the same active size."""
 
-
 from rich.console import Console
 from rich.table import Table
 
