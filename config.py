@@ -758,6 +758,12 @@ class Config:
     sample: SampleConfig = field(default_factory=SampleConfig)
 
     @property
+    def facts(self) -> Facts:
+        """What the objective is like on this text."""
+        facts = self.train.facts
+        return facts._replace(of="") if facts.from_source and self.data.is_pairs else facts
+
+    @property
     def row_len(self) -> int:
         """The tokens of a row of a batch; the model reads as many more as the objective says."""
         return self.model.max_seq_len - self.train.facts.room

@@ -248,7 +248,7 @@ def run_command(run: Run, options: Options) -> None:
               sys.stdout)
     else:
         found = score(objective, tokenizer, text, separator=data.separator, packing=data.packing)
-        Console().print(score_table(found, run.config.train.facts.sign))
+        Console().print(score_table(found, run.config.facts.sign))
 
 
 def main(argv: Sequence[str], command: tuple[Path, Options] | None = None) -> None:

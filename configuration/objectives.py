@@ -20,6 +20,7 @@ class Facts(NamedTuple):
     looks_ahead: bool = False  # a position sees some or all later ones
     likelihood: Likelihood = "exact"
     of: str = ""  # the part of a text whose losses they are; "" = all of it
+    from_source: bool = False  # of pairs, its losses are those of whole targets
     num_ids: int = 0  # ids it needs beside the tokenizer's; they are the last ones of the vocabulary
     room: int = 0  # tokens that the model reads beside those of a row: the one after them, or ids of its own
     one_text: bool = False  # it takes the tokens of a row as one text
@@ -52,14 +53,14 @@ FACTS = {
     "next_token": Facts(),
     "masked_diffusion": Facts(causal=False, looks_ahead=True, likelihood="bound", num_ids=1, room=1, one_text=True,
                               denoises=True),
-    "prefix": Facts(looks_ahead=True, of="the part after a prefix"),
+    "prefix": Facts(looks_ahead=True, of="the part after a prefix", from_source=True),
     "fill_in_the_middle": Facts(num_ids=3, room=3, one_text=True, rearranges=True),
     "block_diffusion": Facts(causal=False, looks_ahead=True, likelihood="bound", num_ids=1, room=1, one_text=True,
                              copies=2, denoises=True),
     "masked": Facts(causal=False, looks_ahead=True, likelihood="none", of="masked tokens", num_ids=1, room=1,
                     one_text=True, denoises=True),
-    "seq2seq": Facts(of="targets given their sources, of a text without a source its second half given the first",
-                     num_ids=1, one_text=True, encodes=True),
+    "seq2seq": Facts(of="the second half of each row given the first", from_source=True, num_ids=1, one_text=True,
+                     encodes=True),
     "span_corruption": Facts(of="hidden spans given the rest of the text", num_ids=NUM_SENTINELS + 1, room=1,
                              one_text=True, encodes=True),
     "multi_token": Facts(),

@@ -121,7 +121,7 @@ def summarize_run(path: Path) -> RunSummary:
         steps=None if imported or config is None else config.train.steps, tokens=log.get("tokens"),
         step=max([log.get("step", 0), *map(step_of, checkpoints[-1:])]), best=log.get("best"), last=log.get("last"),
         num_bytes=num_bytes(path), problem="; ".join(problems) or None,
-        sign="" if config is None else config.train.facts.sign)
+        sign="" if config is None else config.facts.sign)
 
 
 def try_read(problems: list[str], read: Callable[[Path], Any], path: Path) -> Any:

@@ -329,3 +329,11 @@ def test_what_is_graded_is_written_as_the_run_says(tmp_path, monkeypatch, grade)
     else:
         pairs.grade_pairs(run, None, None, None)
     assert (given[0].denoise.order, given[0].vectors.steps) == ("first_hitting", 7)
+
+
+@pytest.mark.parametrize("objective", ["prefix", "seq2seq", "masked"])
+def test_losses_of_whole_targets_are_marked_on_texts_alone(objective):
+    text, pairs = (override(Config(), {"train.objective": objective} | data) for data in (
+        {}, {"data.name": "tales-reversed", "data.packing": "pad"}))
+    assert text.facts.sign == "≠ " and not text.facts.trains_as_evaluated
+    assert (pairs.facts.sign == "") == pairs.facts.trains_as_evaluated == (objective != "masked")

@@ -110,7 +110,7 @@ def progress_bar(console: Console, cfg: Config, progress: Progress) -> Iterator:
 
 
 def print_evaluation(console: Console, run: Run, progress: Progress, evaluation: Evaluation) -> None:
-    facts = run.config.train.facts
+    facts = run.config.facts
     floor = None if facts.of else run.data["floor_bits_per_byte"]
     error, sign = evaluation.bits_per_byte_error, facts.sign
     within = "" if error is None else f" ± {error:.4f}"
@@ -207,10 +207,10 @@ def draw_loss(runs: list[Run]) -> Figure:
     for run in runs:
         log, bits = run.log(), run.data["val_tokens_per_byte"] / math.log(2)
         seen = log.dropna(subset="val_loss")
-        meaning = run.config.train.facts.meaning
+        meaning = run.config.facts.meaning
         name = f"{run.name}, validation" + f", {meaning}" * bool(meaning)
         (line,) = axes.plot(seen.tokens, seen.bits_per_byte, "o-", markersize=3, label=name)
-        if run.config.train.facts.trains_as_evaluated:
+        if run.config.facts.trains_as_evaluated:
             axes.plot(log.tokens, log.train_loss * bits, color=line.get_color(), alpha=0.35,
                       label=f"{run.name}, training")
     floors = {run.data["floor_bits_per_byte"] for run in runs} - {None}

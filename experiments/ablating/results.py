@@ -22,10 +22,10 @@ def result_table(outcomes: Sequence[VariantOutcome]) -> pd.DataFrame:
     """
     found = compare([outcome.values if outcome.failure is None else () for outcome in outcomes])
     rows = [sizes(outcome) | measures for outcome, measures in zip(outcomes, found, strict=True)]
-    of_base = outcomes[0].planned.cfg.train.facts.of
+    of_base = outcomes[0].planned.cfg.facts.of
     for row, outcome in zip(rows, outcomes, strict=True):
         row["verdict"] = outcome.failure or verdict(row)
-        if outcome.failure is None and outcome.planned.cfg.train.facts.of != of_base:
+        if outcome.failure is None and outcome.planned.cfg.facts.of != of_base:
             row |= dict.fromkeys(DIFFERENCES, math.nan) | {"verdict": "not compared: the loss is not of the same text"}
     return pd.DataFrame(rows).sort_values("bits_per_byte", na_position="last", kind="stable", ignore_index=True)
 
@@ -70,7 +70,7 @@ def sizes(outcome: VariantOutcome) -> dict:
     planned = outcome.planned
     logs = pd.DataFrame([Run(name).log().iloc[-1] for name in outcome.runs], columns=["flops", "seconds"])
     row = {"variant": planned.variant.label, "sized_by": flags_line(planned.sizing), "parameters": planned.parameters,
-           "tokens": planned.tokens, "loss": planned.cfg.train.facts.meaning,
+           "tokens": planned.tokens, "loss": planned.cfg.facts.meaning,
            "flops": logs.flops.max(), "seconds": logs.seconds.mean(), "match": planned.match}
     if outcome.swept:
         row["chosen"] = "" if outcome.chosen is None else spell(outcome.chosen)

@@ -49,7 +49,7 @@ class Line:
     def facts(self) -> Facts:
         """What its losses are, the same for all members; other people's logs count as exact."""
         run = self.members[0].run
-        return FACTS["next_token"] if run is None else run.config.train.facts
+        return FACTS["next_token"] if run is None else run.config.facts
 
     def has(self, column: str) -> bool:
         return column in self.table and bool(self.table[column].notna().any())
@@ -98,7 +98,7 @@ def curve(source: CurveSource) -> pd.DataFrame:
     more, data = {}, source.run.data
     if "tokens" in table and data["train_tokens"] is not None:
         more["bytes"] = table["tokens"] * (data["train_bytes"] / data["train_tokens"])
-    is_alike = source.run.config.train.facts.trains_as_evaluated
+    is_alike = source.run.config.facts.trains_as_evaluated
     if is_alike and "train_loss" in table and data["val_tokens_per_byte"] is not None:
         more["train_bits_per_byte"] = table["train_loss"] * data["val_tokens_per_byte"] / math.log(2)
     if "bits_per_byte" in table and data["floor_bits_per_byte"] is not None:

@@ -151,7 +151,7 @@ def measure(run: Run, text: HeldOut, *, checkpoint: str = "best", device: str = 
     Raises ValueError if there is no such checkpoint, if the tokenizer cannot encode the text, or if the run or
     its objective predicts a part of the text only.
     """
-    if of := run.config.train.facts.of:
+    if of := run.config.facts.of:
         raise ValueError(f"train.objective={run.config.train.objective} predicts {of}")
     if run.config.data.is_pairs:
         raise ValueError("it predicts targets after their sources")

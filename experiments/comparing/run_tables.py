@@ -88,7 +88,7 @@ def of_log(table: pd.DataFrame) -> dict[str, float]:
 def of_run(run: Run, bits_per_byte: float | None) -> dict[str, float]:
     """The figures that the rest of its folder gives."""
     model = run.config.model
-    floor = None if run.config.train.facts.of else run.data["floor_bits_per_byte"]
+    floor = None if run.config.facts.of else run.data["floor_bits_per_byte"]
     found = {"parameters": num_parameters(model), "active_parameters": num_active_parameters(model)}
     data = run.config.data
     if data.is_probe or data.is_pairs:  # of answers; of tokens of a text it depends on the tokenizer
