@@ -760,8 +760,7 @@ class Config:
     @property
     def facts(self) -> Facts:
         """What the objective is like on this text."""
-        facts = self.train.facts
-        return facts._replace(of="") if facts.from_source and self.data.is_pairs else facts
+        return self.train.facts.on(pairs=self.data.is_pairs)
 
     @property
     def row_len(self) -> int:

@@ -153,7 +153,7 @@ def take_step(session: Session, coming: Iterator[Batch]) -> None:
 def examine(session: Session, events: Events) -> Results:
     """Evaluate and sample if that is due. Raises Diverged if the weights have gone bad, and Stopped at any moment."""
     run, setup, state, progress = session.run, session.setup, session.state, session.progress
-    results = Results(others=dict.fromkeys(setup.other_columns))
+    results = Results(others=dict.fromkeys(setup.other_columns(state.objective)))
     progress.val_loss, progress.seconds = None, session.timer.seconds()
     if events.evaluation or events.samples:
         state.optimizer.eval()

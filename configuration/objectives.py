@@ -20,7 +20,7 @@ class Facts(NamedTuple):
     looks_ahead: bool = False  # a position sees some or all later ones
     likelihood: Likelihood = "exact"
     of: str = ""  # the part of a text whose losses they are; "" = all of it
-    from_source: bool = False  # of pairs, its losses are those of whole targets
+    from_source: bool = False  # on pairs its losses are of whole targets, whatever `of` says
     num_ids: int = 0  # ids it needs beside the tokenizer's; they are the last ones of the vocabulary
     room: int = 0  # tokens that the model reads beside those of a row: the one after them, or ids of its own
     one_text: bool = False  # it takes the tokens of a row as one text
@@ -29,6 +29,10 @@ class Facts(NamedTuple):
     denoises: bool = False  # texts come from a canvas of masks, by sample.denoise
     encodes: bool = False  # the model has an encoder, which reads what its batches give as the source
     noised: bool = False  # the model reads vectors of tokens with noise: model.noised; texts come from them, by sample.vectors
+
+    def on(self, *, pairs: bool) -> "Facts":
+        """The same on pairs, or on texts."""
+        return self._replace(of="") if pairs and self.from_source else self
 
     @property
     def meaning(self) -> str:

@@ -76,6 +76,10 @@ class Objective(LoggingModule):
         """How well each target of a batch is predicted."""
         raise NotImplementedError
 
+    def other_scores(self) -> dict[str, Callable[[Batch], Scores]]:
+        """What else an evaluation measures in bits per byte, by the column of the log."""
+        return {}
+
     @property
     def row_len(self) -> int:
         """The most tokens in a row of a batch."""

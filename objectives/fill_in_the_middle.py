@@ -1,6 +1,6 @@
 """Predict the next token, in part of the rows of a middle after the text on both sides of it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -79,6 +79,9 @@ class FillInTheMiddle(Predictor):
         counted = cut.is_middle(row)[:, 1:]
         right = right.gather(1, back.unsqueeze(-1).expand(-1, -1, right.shape[-1]))
         return Scores(nats.gather(1, back) * counted, right * counted.unsqueeze(-1), counted)
+
+    def other_scores(self) -> dict[str, Callable[[Batch], Scores]]:
+        return {"middle_bits_per_byte": self.score_middle}
 
     def continue_texts(
         self, texts: list[Text], cfg: SampleConfig, *, eos_id: int, num_ids: int | None = None,

@@ -241,7 +241,7 @@ def test_a_search_killed_and_stopped_again_and_again_goes_on_and_nothing_is_lost
     options = {"trials": 3, "sampler": "grid", "predictor": "searching_parts:slow", "pruner": "none"}
     before = {}
     for moment, number, status in ((predicting_after_one_is_done, signal.SIGKILL, -9),
-                                   (training_32, signal.SIGTERM, 143)):
+                                   (training_32, signal.SIGINT, 130), (training_32, signal.SIGTERM, 143)):
         search = start(tmp_path, trainer="searching_parts:endless", **options)
         wait_for(tmp_path, moment)
         search.send_signal(number)

@@ -167,7 +167,10 @@ def test_losses_that_are_not_those_of_the_text_are_said_to_be_so(column, says, t
     study = empty_study(column)
     for objective in (None, "masked_diffusion"):
         add(study, "done", 1.0, flags={"train.objective": objective} if objective else {})
+    add(study, "done", 1.0, flags={"train.objective": "seq2seq"})  # of pairs, as next_token
+    study.set_user_attr("base", to_dict(override(Config(), {"data.name": "tales-reversed", "data.packing": "pad"})))
     summary = write_report(study, tmp_path).summary
+    assert "seq2seq" not in summary
     assert ("The loss of masked_diffusion is an upper bound." in summary) == says and "next_token" not in summary
 
 

@@ -16,7 +16,7 @@ from corpora.rows import reasons
 from corpora.shards import JoinedTokenFile, TokenFile, prepare
 from data import Batches, NewBatches
 from model import Model
-from objective import FillInTheMiddle, Objective
+from objective import Objective
 from optimizing.schedules import Schedule
 from runs import Run
 from tokenizer import BUILT_SIZES, Tokenizer, built_tokenizer, load_tokenizer, train_tokenizer
@@ -26,7 +26,6 @@ from training.step import TrainState
 from training.transfer import begin_with_weights
 
 TALES_SIZE, OTHER_SIZE = 4096, 2048  # of a vocabulary, if the flags set none
-MIDDLE = "middle_bits_per_byte"  # a column of the log: objective=fill_in_the_middle
 
 
 @dataclass
@@ -61,13 +60,12 @@ class Setup:
         return evaluate(objective, self.val_part, self.tokenizer, self.cfg.train.batch_size, max_tokens,
                         packing=self.cfg.data.packing, **options)
 
-    @property
-    def other_columns(self) -> list[str]:
+    def other_columns(self, objective: Objective) -> list[str]:
         """The columns of the log with what evaluate_others gives."""
-        return [*self.longer_parts, *([MIDDLE] if self.cfg.train.objective == "fill_in_the_middle" else [])]
+        return [*self.longer_parts, *objective.other_scores()]
 
     def evaluate_others(self, objective: Objective, max_tokens: int | None = None) -> dict[str, float]:
-        """The accuracy on longer rows than those of the training, and bits per byte of middles given both sides.
+        """The accuracy on longer rows than those of the training, and bits per byte by the objective's other scores.
 
         A batch has fewer of the longer rows, by the square of their length, so that they take no more memory.
         """
@@ -77,9 +75,8 @@ class Setup:
             rows = max(1, self.cfg.train.batch_size * seq_len**2 // longer**2)
             found[column] = evaluate(objective, part, self.tokenizer, rows, max_tokens, packing="pad",
                                      seq_len=longer).accuracy
-        if isinstance(objective, FillInTheMiddle):
-            found[MIDDLE] = self.evaluate(objective, max_tokens, score=objective.score_middle).bits_per_byte
-        return found
+        return found | {column: self.evaluate(objective, max_tokens, score=score).bits_per_byte
+                        for column, score in objective.other_scores().items()}
 
     @property
     def final_eval_tokens(self) -> int | None:

@@ -7,6 +7,7 @@ import optuna
 import pandas as pd
 from optuna.trial import FrozenTrial
 
+from config import from_dict
 from configuration.command_line import spell_bytes
 from configuration.objectives import FACTS as OBJECTIVES
 from experiments.common.reports import markdown_table
@@ -56,10 +57,10 @@ def meanings(results: optuna.Study) -> str:
     """What losses of the trials are not those of the whole text; "" if trials are judged by other columns."""
     if LOSSES.isdisjoint(columns(results)):
         return ""
-    base = results.user_attrs["base"]["train"].get("objective", "next_token")
-    found = {flags(trial).get("train.objective", base) for trial in results.get_trials(deepcopy=False)}
-    return "".join(f" The loss of {word} is {OBJECTIVES[word].meaning}." for word in sorted(found)
-                   if word in OBJECTIVES and OBJECTIVES[word].meaning)
+    base = from_dict(results.user_attrs["base"])
+    found = {flags(trial).get("train.objective", base.train.objective) for trial in results.get_trials(deepcopy=False)}
+    said = {word: OBJECTIVES[word].on(pairs=base.data.is_pairs).meaning for word in sorted(found & OBJECTIVES.keys())}
+    return "".join(f" The loss of {word} is {meaning}." for word, meaning in said.items() if meaning)
 
 
 def trials_page(results: optuna.Study, best: list[FrozenTrial], summary: str) -> str:
