@@ -49,8 +49,8 @@ def by_width(cfg: Config, *, device: str = "cpu") -> Predicted:
 
 
 def by_batch(cfg: Config, *, device: str = "cpu") -> Predicted:
-    """300 MB for each row of the batch."""
-    return Predicted(300 * MB * cfg.train.batch_size, 600 * MB * cfg.train.batch_size)
+    """400 MB for each row of the batch."""
+    return Predicted(400 * MB * cfg.train.batch_size, 800 * MB * cfg.train.batch_size)
 
 
 def slow(cfg: Config, *, device: str = "cpu") -> Predicted:

@@ -13,7 +13,6 @@ from typing import Any
 
 import runs
 from configuration.heap import with_joined
-from memory_prediction.process import rss_bytes
 
 
 class Worker:
@@ -31,14 +30,12 @@ class Worker:
 
     def ask(self, request: dict[str, Any]) -> None:
         """Send a request; `answers` gives the answer."""
-        self.start()
+        if self._process is None:
+            self._start()
         self._process.stdin.write(json.dumps(request).encode() + b"\n")
         self._process.stdin.flush()
 
-    def start(self) -> None:
-        """Start the program unless it runs, so that it is ready for the first request."""
-        if self._process is not None:
-            return
+    def _start(self) -> None:
         with self.log.open("ab") as errors:
             self._process = subprocess.Popen(self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                              stderr=errors, env=self._environment, start_new_session=True)
@@ -59,10 +56,6 @@ class Worker:
 
     def fileno(self) -> int:
         return self._process.stdout.fileno()
-
-    def rss_bytes(self) -> int:
-        """Its resident memory; 0 if it does not run."""
-        return (self._process and rss_bytes(self._process.pid)) or 0
 
     @property
     def is_running(self) -> bool:

@@ -58,7 +58,7 @@ class Search:
         logs = options.folder / "logs"
         logs.mkdir(parents=True, exist_ok=True)
         self.trainer = Trainer(options, self.space.base, trainer, logs)
-        self.predictor = Predictor(options, predictor, logs)
+        self.predictor = Predictor(options, predictor, self.trainer.children, logs)
         self.signals, self.began, self.jobs = self.trainer.children.signals, time.monotonic(), []
         self.shared: SharedStudy | None = None
 
@@ -66,8 +66,7 @@ class Search:
         with self.signals.listening():
             try:
                 self.show()
-                self.trainer.children.server.start()
-                idle = self.predictor.idle_bytes(self.space.base, self.signals)
+                idle = self.predictor.idle_bytes(self.space.base)
                 self.shared = SharedStudy(self.options, self.space, idle_bytes=idle, began=self.began)
                 while self.jobs or self.shared.plan.is_to_go_on():
                     self.step()
@@ -94,12 +93,13 @@ class Search:
         if self.shared.plan.is_out_of_time():
             self.abandon("the budget was over")
         self.show()
-        wait_for_answers((self.trainer.children.server, self.predictor.worker), POLL_SECONDS)
+        wait_for_answers((self.trainer.children.server, self.predictor), POLL_SECONDS)
 
     def take_answers(self) -> None:
         """Record the trials that have ended since."""
-        skipped = self.predictor.ended(self.jobs, self.shared)
-        for job, found in chain(skipped, self.trainer.ended(self.jobs)):
+        ended = self.trainer.children.ended()
+        skipped = self.predictor.ended(ended, self.jobs, self.shared)
+        for job, found in chain(skipped, self.trainer.ended(ended, self.jobs)):
             self.jobs.remove(job)
             if found:
                 self.shared.tell(job, found)
@@ -115,7 +115,7 @@ class Search:
     def abandon(self, reason: str) -> None:
         """Kill what runs; it is lost, and is trained when the search goes on."""
         self.trainer.children.close()
-        self.predictor.worker.close()
+        self.predictor.close()
         while self.jobs:
             queue.tell_lost(self.shared.study, self.jobs.pop().trial, reason)
         if self.shared:

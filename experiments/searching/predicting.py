@@ -1,6 +1,6 @@
 """The process that predicts how much memory a configuration needs, whether it fits, and what would make it fit.
 
-    python -m experiments.searching.predicting MODULE:FUNCTION    JSON lines: requests on stdin, answers on stdout
+    experiments.searching.predicting:main FUNCTION QUESTIONS ANSWERS    JSON lines in two named pipes
     {"id": 3, "config": {...}, "limit_bytes": 2e9, "shrink": true}
     -> {"id": 3, "low_bytes", "high_bytes", "allocator", "shrunk", "steps", "parameters", "seconds",
         "baseline_bytes"}
@@ -12,7 +12,6 @@ memory.predict, or a test's substitute. A text is read and encoded when it is fi
 
 import importlib
 import json
-import os
 import sys
 import time
 from typing import Any
@@ -29,18 +28,18 @@ from training.setup import Settler
 
 
 def main() -> None:
-    module, _, name = sys.argv[1].partition(":")
+    function, questions, answers = sys.argv[1:]
+    module, _, name = function.partition(":")
     predictor = Predictor(getattr(importlib.import_module(module), name))
-    answers = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
-    os.dup2(2, 1)  # so that no print of the predicted code is taken for an answer
-    for line in sys.stdin:
-        request = json.loads(line)
-        began = time.perf_counter()
-        try:
-            found = predictor.answer(**{name: value for name, value in request.items() if name != "id"})
-        except (ValueError, OSError) as error:
-            found = {"invalid": str(error)}
-        print(json.dumps({"id": request["id"], "seconds": time.perf_counter() - began} | found), file=answers)
+    with open(questions, encoding="utf-8") as lines, open(answers, "w", buffering=1, encoding="utf-8") as said:
+        for line in lines:
+            request = json.loads(line)
+            began = time.perf_counter()
+            try:
+                found = predictor.answer(**{name: value for name, value in request.items() if name != "id"})
+            except (ValueError, OSError) as error:
+                found = {"invalid": str(error)}
+            print(json.dumps({"id": request["id"], "seconds": time.perf_counter() - began} | found), file=said)
 
 
 class Predictor:
@@ -72,7 +71,3 @@ def smaller_step(cfg: Config) -> dict[str, Any]:
     if cfg.train.batch_size % 2 == 0:
         return {"train.batch_size": cfg.train.batch_size // 2, "train.accumulation": cfg.train.accumulation * 2}
     return {} if cfg.train.checkpoint_activations else {"train.checkpoint_activations": True}
-
-
-if __name__ == "__main__":
-    main()

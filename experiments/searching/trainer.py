@@ -56,12 +56,12 @@ class Trainer:
         job.reported = -1
         job.child = self.children.begin(Task(job.run_name, call, words, self._file(job, "txt"), job.granted_bytes))
 
-    def ended(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Ending]]:
-        """The trials that have ended since the last call, and how; the others go on with their next process."""
+    def ended(self, children: Sequence[Child], jobs: Sequence[Job]) -> Iterator[tuple[Job, Ending]]:
+        """The trials that end with these children, and how; the others go on with their next process."""
         by_child = {job.child: job for job in jobs if job.child}
-        for child in self.children.ended():
+        for child in children:
             if (job := by_child.get(child)) is None:
-                continue  # another process has failed its trial
+                continue  # the one that predicts, or another process has failed its trial
             job.ended(child)
             if found := self._timed(job, child) if job.phase == "timing" else self._trained(job, child):
                 yield job, found
