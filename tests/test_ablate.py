@@ -20,7 +20,7 @@ from experiments import ablate
 from experiments.ablating.ablation_options import AblationOptions
 from experiments.ablating.ablation_report import draw_forest, write_report
 from experiments.ablating.plan import Planned, num_flops, num_parameters, num_tokens, plan_one, resized, schedule
-from experiments.ablating.results import BETTER, NOISE, WORSE, compare, result_table, verdict
+from experiments.ablating.results import BETTER, NOISE, UNTOLD, WORSE, compare, result_table, verdict
 from experiments.ablating.runner import VariantOutcome
 from experiments.ablating.variants import Variant, make_variants, read_values
 from runs import Run
@@ -204,6 +204,17 @@ def test_differences_are_told_from_the_noise():
     assert list(found.verdict) == [BETTER, "the base", NOISE, WORSE]
 
 
+@pytest.mark.parametrize(("base", "others", "said"), [
+    ("next_token", "block_diffusion", [BETTER, NOISE, UNTOLD]),
+    ("block_diffusion", "next_token", [UNTOLD, NOISE, WORSE]),
+    ("block_diffusion", "masked_diffusion", [BETTER, NOISE, WORSE])])
+def test_an_upper_bound_above_a_loss_tells_nothing_and_one_below_it_does(base, others, said):
+    objectives = [base, others, others, others]
+    found = result_table([outcome(name, values, objective=objective)
+                          for name, values, objective in zip(["base", *"abc"], NOISY, objectives, strict=True)])
+    assert list(found.set_index("variant").verdict[["b", "a", "c"]]) == said
+
+
 def test_p_values_are_corrected_for_the_number_of_variants():
     alone, four = compare(NOISY[:2]), compare([NOISY[0], *[NOISY[1]] * 4])
     assert alone[1]["p_holm"] == alone[1]["p"] == four[1]["p"]
@@ -319,7 +330,7 @@ def test_a_bound_is_called_one_and_the_loss_of_a_part_is_not_compared(results):
     found = [outcome("base", NOISY[0]), outcome("bound", [x + 1 for x in NOISY[1]], objective="masked_diffusion"),
              outcome("part", [x - 1 for x in NOISY[2]], objective="prefix")]
     said = write_report(AblationOptions(name="toy"), found, [])
-    assert "bound is worse than the base" in said and "Its loss is an upper bound." in said
+    assert "bound, not told: an upper bound lies above a loss: +1.0" in said and "Its loss is an upper bound." in said
     assert "part: not compared: the loss is not of the same text." in said and "part is better" not in said
     table = result_table(found).set_index("variant")
     assert math.isnan(table.difference["part"]) and table.bits_per_byte["part"] < table.bits_per_byte["base"]

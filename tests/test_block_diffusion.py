@@ -209,6 +209,13 @@ class ExactBlocks(Exact):
         return Hidden(last, last, tokens, Context(positions), {})
 
 
+def test_with_blocks_of_one_token_the_loss_is_exact_and_is_called_so():
+    for block_len, sign in ((1, ""), (2, "≤ ")):
+        cfg = override(Config(), {"model.pointer": False, "train.objective": "block_diffusion",
+                                  "train.diffusion.block_len": block_len})
+        assert cfg.facts.sign == sign
+
+
 @pytest.mark.parametrize("block_len", [1, 2, 4])
 def test_whole_orders_of_an_exact_model_give_the_probability_of_each_text(block_len):
     batch = chain_rows(24)

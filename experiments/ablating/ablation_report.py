@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 
 from experiments.ablating.ablation_options import AblationOptions
 from experiments.ablating.plan import TOLERANCE
-from experiments.ablating.results import BETTER, NOISE, WORSE, result_table
+from experiments.ablating.results import BETTER, NOISE, UNTOLD, WORSE, result_table
 from experiments.ablating.runner import VariantOutcome
 from experiments.ablating.variants import BASE, spell
 from experiments.common.axes import label
@@ -70,10 +70,11 @@ def _unfinished(outcomes: Sequence[VariantOutcome]) -> list[str]:
 def _findings(table: pd.DataFrame) -> list[str]:
     """The variants that are better or worse than the base, those inside the noise, and those that failed."""
     others, base = table[table.variant != BASE], table[table.variant == BASE].iloc[0]
-    sentences = [f"{row.variant} is {found} than the base: {row.difference:+.4f} bits per byte "
+    said = {BETTER: " is better than the base", WORSE: " is worse than the base", UNTOLD: f", {UNTOLD}"}
+    sentences = [f"{row.variant}{words}: {row.difference:+.4f} bits per byte "
                  f"({row.difference_low:+.4f} to {row.difference_high:+.4f}), corrected p {row.p_holm:.2g}."
                  + f" Its loss is {row.loss}." * bool(row.loss)
-                 for found in (BETTER, WORSE) for row in others[others.verdict == found].itertuples()]
+                 for found, words in said.items() for row in others[others.verdict == found].itertuples()]
     noise = others[others.verdict == NOISE]
     if len(noise):
         names = ", ".join(f"{row.variant} ({row.difference:+.4f}, corrected p {row.p_holm:.2g})"
@@ -82,7 +83,7 @@ def _findings(table: pd.DataFrame) -> list[str]:
         sentences += [f"Inside the noise, and so neither better nor worse as far as these runs can tell: {names}.",
                       f"To be told from noise a difference had to be about {smallest:.4f} bits per byte (median of "
                       "the variants); more --seeds tell smaller ones."]
-    rest = others[~others.verdict.isin({BETTER, WORSE, NOISE})]
+    rest = others[~others.verdict.isin({*said, NOISE})]
     sentences += [f"{row.variant}: {row.verdict}." for row in rest.itertuples()]
     return sentences + ([f"The base: {base.verdict}."] if math.isnan(base.bits_per_byte) else [])
 

@@ -11,6 +11,7 @@ from experiments.common.intervals import LEVEL, holm, mean_interval, welch
 from runs import Run
 
 BETTER, WORSE, NOISE = "better", "worse", "inside the noise"
+UNTOLD = "not told: an upper bound lies above a loss"
 DIFFERENCES = ("difference", "difference_low", "difference_high", "wide_low", "wide_high", "p", "p_holm")
 MEASURES = ("bits_per_byte", "low", "high", *DIFFERENCES)
 
@@ -18,14 +19,19 @@ MEASURES = ("bits_per_byte", "low", "high", *DIFFERENCES)
 def result_table(outcomes: Sequence[VariantOutcome]) -> pd.DataFrame:
     """A row for each variant, the best first and failed ones last, with the columns of `sizes` and `compare`.
 
-    Of an objective whose losses are of another part of the text than the base's there is no difference.
+    Of an objective whose losses are of another part of the text than the base's there is no difference. Where the
+    higher of the two is an upper bound and the other a loss, the difference tells nothing.
     """
     found = compare([outcome.values if outcome.failure is None else () for outcome in outcomes])
     rows = [sizes(outcome) | measures for outcome, measures in zip(outcomes, found, strict=True)]
-    of_base = outcomes[0].planned.cfg.facts.of
+    base = outcomes[0].planned.cfg.facts
     for row, outcome in zip(rows, outcomes, strict=True):
+        facts = outcome.planned.cfg.facts
         row["verdict"] = outcome.failure or verdict(row)
-        if outcome.failure is None and outcome.planned.cfg.facts.of != of_base:
+        if row["verdict"] in (BETTER, WORSE):
+            lower, higher = (facts, base) if row["difference"] < 0 else (base, facts)
+            row["verdict"] = UNTOLD if (lower.likelihood, higher.likelihood) == ("exact", "bound") else row["verdict"]
+        if outcome.failure is None and facts.of != base.of:
             row |= dict.fromkeys(DIFFERENCES, math.nan) | {"verdict": "not compared: the loss is not of the same text"}
     return pd.DataFrame(rows).sort_values("bits_per_byte", na_position="last", kind="stable", ignore_index=True)
 
