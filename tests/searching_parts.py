@@ -22,7 +22,8 @@ from experiments.processes.signals import Stopped
 from experiments.searching import shared, studies
 from experiments.searching.loop import search
 from experiments.searching.options import Options
-from memory_prediction.baseline import child_baseline_bytes
+from memory_prediction.baseline import baseline_bytes, child_baseline_bytes
+from memory_prediction.process import choose_allocator
 
 MB = 10**6
 SPACE = {"model.dim": [16, 24, 32, 64], "train.lr": {"float": [1e-3, 1e-1], "log": True}, "train.batch_size": [2, 4]}
@@ -102,9 +103,16 @@ def raising() -> None:
 # ---- searches ----
 
 
-def room(megabytes: int, processes: int = 1) -> str:
-    """A limit under which so many processes can take so much together; idle, each holds more with a build for GPUs."""
-    return f"{processes * child_baseline_bytes() // MB + megabytes}MB"
+def room(megabytes: int, processes: int = 1, *, fresh: bool = False) -> str:
+    """A limit under which so many processes can take so much together, beside what each holds before it trains."""
+    idle = child_baseline_bytes() if fresh else int(finish(Program(lambda: print(idle_bytes()), {}))[1])
+    return f"{processes * idle // MB + megabytes}MB"
+
+
+def idle_bytes() -> int:
+    """What this process holds before it trains, as the one that predicts measures it."""
+    choose_allocator("tight")
+    return baseline_bytes()
 
 
 def write_space(folder: Path, search: dict[str, Any] | None = None, changes: dict[str, Any] | None = None) -> Path:
@@ -116,12 +124,14 @@ def write_space(folder: Path, search: dict[str, Any] | None = None, changes: dic
 
 
 def start(folder: Path, *, trainer: str = "train:main", predictor: str = "searching_parts:by_width",
-          **options: Any) -> Program:
+          fresh: bool = False, **options: Any) -> Program:
     """A search as a process of its own, by default of three trials that may take 540 MB."""
-    options = {"space": folder / "toy.yaml", "ram_limit": room(540), "trials": 3} | options
+    options = {"space": folder / "toy.yaml", "trials": 3} | options
+    if "ram_limit" not in options:
+        options["ram_limit"] = room(540, fresh=fresh)
     environment = {"SHAPESHIFTER_MODELS": str(folder / "models"), "SHAPESHIFTER_RESULTS": str(folder / "results"),
                    "OMP_NUM_THREADS": "1"}
-    return Program(lambda: search_as(options, trainer, predictor), environment)
+    return Program(lambda: search_as(options, trainer, predictor), environment, fresh=fresh)
 
 
 def finish(process: Program) -> tuple[int, str, str]:

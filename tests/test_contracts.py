@@ -402,10 +402,10 @@ def test_documents_in_one_row_come_out_as_each_alone(flags):
         for row, lengths in enumerate(LENGTHS):
             alone = [model(text[None])[0] for text in tokens[row].split(lengths)]
             assert_close(together[row], torch.cat(alone), "same")
-            loss = loss_of(model, tokens[row, None], targets[row, None], documents=packed_documents()[row, None])
-            losses = [loss_of(model, text[None], wanted[None]) for text, wanted in
-                      zip(tokens[row].split(lengths), targets[row].split(lengths), strict=True)]
-            assert_close(loss, (torch.stack(losses) * torch.tensor(lengths)).sum() / 13, "same")
+        loss = loss_of(model, tokens[row, None], targets[row, None], documents=packed_documents()[row, None])
+        losses = [loss_of(model, text[None], wanted[None]) for text, wanted in
+                  zip(tokens[row].split(lengths), targets[row].split(lengths), strict=True)]
+        assert_close(loss, (torch.stack(losses) * torch.tensor(lengths)).sum() / 13, "same")
 
 
 def train_pass(
@@ -431,13 +431,14 @@ def test_every_part_runs_in_every_dtype(flags):
         loss, grads = train_pass(model.to(dtype))
         assert_close(loss.float(), expected, tolerance)
         assert all(grad.dtype == dtype and grad.isfinite().all() for grad in grads.values())
-        assert train_pass(model, documents=packed_documents(), loss_chunk=5)[0].isfinite()
-        cache = model.eval().make_cache(13)
         with torch.no_grad():
-            logits = model(small_tokens())
-            assert logits.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
-            pieces = [model(piece, cache=cache) for piece in small_tokens().split([4, 3, 1, 5], dim=1)]
-            assert_close(torch.cat(pieces, dim=1), logits, tolerance)
+            logits = model.eval()(small_tokens())
+        assert logits.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    assert train_pass(model, documents=packed_documents(), loss_chunk=5)[0].isfinite()  # in bfloat16
+    cache = model.eval().make_cache(13)
+    with torch.no_grad():
+        pieces = [model(piece, cache=cache) for piece in small_tokens().split([4, 3, 1, 5], dim=1)]
+    assert_close(torch.cat(pieces, dim=1), logits, tolerance)
 
 
 @each_variant

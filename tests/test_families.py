@@ -193,7 +193,8 @@ def with_same_weights(cfg: ModelConfig, name: str, value: object, shapes: dict[s
         return None
     if value == get(cfg, name) or not differences(cfg, changed):
         return None
-    model = Model(changed)
+    with unfilled():
+        model = Model(changed)
     return model if shapes_of(model) == shapes else None
 
 

@@ -59,8 +59,8 @@ def eventful(tmp_path_factory):
 
 def test_what_fits_is_a_saved_run_and_what_does_not_never_starts_and_the_best_is_repeated(tmp_path):
     write_space(tmp_path, {"model.dim": [16, 24, 28, 32, 64]})
-    assert finish(start(tmp_path, trials=5, jobs=2, sampler="grid", repeat_best=1, repeat_seeds=2,
-                        pruner="none")) == (0, "", "")
+    assert finish(start(tmp_path, trials=5, jobs=2, sampler="grid", repeat_best=1, repeat_seeds=2, pruner="none",
+                        fresh=True)) == (0, "", "")
     found = study(tmp_path)
     assert Counter(outcomes(found)) == {"done": 3 + 2, "oversized": 1, "invalid": 1}
     limit = found.user_attrs["limit_bytes"]
@@ -145,8 +145,6 @@ def test_every_point_of_a_grid_is_trained_once_by_two_searches(tmp_path):
     assert len(params) == 4 and set(params.values()) == {1}
 
 
-
-
 def test_several_objectives_give_a_front(eventful):
     by_dim = {trial.params["model.dim"]: trial for trial in eventful.trials if trial.values}
     assert [by_dim[dim].values[1] for dim in (16, 24)] == [
@@ -167,8 +165,6 @@ def test_trials_of_equal_time_have_as_many_steps_as_fit(tmp_path):
     assert steps[4] > 1.5 * steps[256]
 
 
-
-
 def test_a_trial_over_seeds_is_their_mean_and_wilcoxon_spares_a_hopeless_one_its_last(tmp_path):
     write_space(tmp_path, {"train.lr": [0.01, 1e-7]})
     assert finish(start(tmp_path, trials=2, sampler="grid", pruner="wilcoxon", seeds=5))[0] == 0
@@ -186,8 +182,8 @@ def test_a_trial_over_seeds_is_their_mean_and_wilcoxon_spares_a_hopeless_one_its
 
 def test_a_trial_that_outgrows_its_prediction_dies_alone(tmp_path):
     write_space(tmp_path, {"model.dim": [16, 32]})
-    status, _, errors = finish(start(tmp_path, trials=2, jobs=2, sampler="grid", ram_limit=room(680, processes=2),
-                                     trainer="searching_parts:greedy"))
+    status, _, errors = finish(start(tmp_path, trials=2, jobs=2, sampler="grid", fresh=True,
+                                     ram_limit=room(680, processes=2, fresh=True), trainer="searching_parts:greedy"))
     assert (status, errors) == (0, "")
     by_dim = {trial.params["model.dim"]: trial for trial in study(tmp_path).trials}
     assert by_dim[16].user_attrs["outcome"] == "done"
@@ -238,7 +234,8 @@ def training_32(found) -> bool:
 
 def test_a_search_killed_and_stopped_again_and_again_goes_on_and_nothing_is_lost_or_done_twice(tmp_path):
     write_space(tmp_path, {"model.dim": [16, 24, 32]})
-    options = {"trials": 3, "sampler": "grid", "predictor": "searching_parts:slow", "pruner": "none"}
+    options = {"trials": 3, "sampler": "grid", "predictor": "searching_parts:slow", "pruner": "none",
+               "fresh": True}  # whose processes can be found by their environment
     before = {}
     for moment, number, status in ((predicting_after_one_is_done, signal.SIGKILL, -9),
                                    (training_32, signal.SIGINT, 130), (training_32, signal.SIGTERM, 143)):
