@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 import config
 from config import Config, ModelConfig, SampleConfig, get, override, replace
+from configuration.acting import WHOLE_TEXT
 from configuration.recurrent import RECURRENT
 from configuration.tree import flag_names
 from data import Batches
@@ -377,10 +378,7 @@ def is_recurrent(word: str) -> bool:
     return any(isinstance(part, Recurrent) for part in small_model(mixer=word).modules())
 
 
-GROWING = {"hyena", "long_conv"}  # convolutions over the whole text
-
-
-@pytest.mark.parametrize("word", [word for word in MIXERS if is_recurrent(word) and word not in GROWING])
+@pytest.mark.parametrize("word", [word for word in MIXERS if is_recurrent(word) and word not in WHOLE_TEXT])
 def test_the_state_of_a_text_does_not_grow(word):
     model = small_model(mixer=word).bfloat16()
     cache, sizes = model.make_cache(16), []
