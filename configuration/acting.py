@@ -13,6 +13,7 @@ from typing import Any
 from configuration.checks import Acts
 
 HEADS = ("attention", "latent")  # of mixer, those with heads that attend
+WHOLE_TEXT = ("hyena", "long_conv")  # of mixer, those that keep a vector of each token, as they convolve all of them
 OTHER_STREAMS = ("hyper", "mhc", "attnres")  # of residual, those whose stream is not one sum
 IN_EMBEDDING = ("learned", "sinusoidal")  # positions that are added to the embedding, once for all layers
 ROTATED = ("attention", "latent", "cema", "retnet")  # of mixer, those whose queries and keys position=rope rotates

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from config import Config, LayerConfig, ModelConfig, flat, override
-from configuration.acting import HEADS, has_heads, mixers_of
+from configuration.acting import HEADS, WHOLE_TEXT, has_heads, mixers_of
 from configuration.command_line import spell_value
 from configuration.model_rules import IN_EMBEDDING, PLAIN_MODEL
 from model import Model
@@ -65,13 +65,14 @@ def spell_parameters(cfg: Config) -> str:
 def cache_bytes(cfg: ModelConfig) -> tuple[int, int]:
     """What each further token adds to the cache in bfloat16, and what does not grow with the text.
 
-    Keys and values, and the keys of the pointer; those of layers with windows once these are full, and the states of
-    recurrent mixers, which are in float32.
+    Keys and values, what convolutions over the whole text read, and the keys of the pointer; those of layers with
+    windows once these are full, and the states of recurrent mixers, which are in float32.
     """
     layers = [cfg.at(i) for i in range(cfg.num_layers) if has_heads(cfg.at(i))]
     sizes = [(BYTES * cached_numbers(layer), Pattern.of(layer.attention).num_kept) for layer in layers]
     pointer = BYTES * cfg.pointer_dim if cfg.pointer else 0
-    return (pointer + sum(size for size, kept in sizes if kept is None),
+    read = BYTES * cfg.dim * sum(word in WHOLE_TEXT for i in range(cfg.num_layers) for word in mixers_of(cfg.at(i)))
+    return (pointer + read + sum(size for size, kept in sizes if kept is None),
             sum(size * min(kept, cfg.max_seq_len) for size, kept in sizes if kept is not None) + state_bytes(cfg))
 
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 import config
 from config import Config, ModelConfig, SampleConfig, get, override, replace
+from configuration.acting import WHOLE_TEXT
 from configuration.recurrent import RECURRENT
 from configuration.tree import flag_names
 from data import Batches
@@ -102,6 +103,12 @@ VARIANTS |= {
                                                "skip_scale": 2.0, "lightning.num_heads": 3, "lightning.head_dim": 5},
     "short convolutions with biases, sandwich": {"layers": ("short_conv", "base"), "short_conv.length": 5,
                                                  "short_conv.bias": True, "residual": "sandwich"},
+    "Hyena, one band, between attention, sandwich": {
+        "layers": ("hyena", "base"), "num_layers": 3, "residual": "sandwich", "hyena.bands": 1, "hyena.conv_len": 2,
+        "hyena.filter_dim": 5, "hyena.filter_layers": 0, "hyena.frequency": 2.0},
+    "long convolutions, canon, parallel, shorter than a text": {
+        "layers": ("long_conv", "hyena"), "canon": ("mixer",), "residual": "parallel", "long_conv.threshold": 0.0,
+        "max_seq_len": 5, "token_shift": ("mlp",)},
     "gated linear attention, wide, in loops": {"mixer": "gla", "gla.expand_k": 1.0, "gla.expand_v": 2.0, "gla.rank": 3,
                                                "gla.num_heads": 2, "gla.divisor": 1.0, "stack": "loop"},
     "Taylor features and attention": {"layers": ("linear", "base"), "linear.feature_map": "taylor",
@@ -371,7 +378,7 @@ def is_recurrent(word: str) -> bool:
     return any(isinstance(part, Recurrent) for part in small_model(mixer=word).modules())
 
 
-@pytest.mark.parametrize("word", [word for word in MIXERS if is_recurrent(word)])
+@pytest.mark.parametrize("word", [word for word in MIXERS if is_recurrent(word) and word not in WHOLE_TEXT])
 def test_the_state_of_a_text_does_not_grow(word):
     model = small_model(mixer=word).bfloat16()
     cache, sizes = model.make_cache(16), []
@@ -565,6 +572,9 @@ OTHER: dict[str, tuple[Any, dict[str, Any]]] = {
     "linear.eps": (0.5, LINEAR),
     "retnet.num_heads": (2, RETNET), "retnet.expand_v": (1.0, RETNET), "retnet.first_power": (1.0, RETNET),
     "retnet.norm_eps": (0.1, RETNET),
+    **{f"hyena.{name}": (value, {"mixer": "hyena"}) for name, value in {
+        "conv_len": 2, "filter_dim": 5, "filter_layers": 1, "bands": 3, "frequency": 2.0, "fast_decay": 0.1,
+        "slow_decay": 3.0}.items()}, "long_conv.threshold": (0.1, {"mixer": "long_conv"}),
     "short_conv.length": (2, SHORT_CONV), "short_conv.bias": (True, SHORT_CONV),
     "latent.kv_rank": (20, LATENT), "latent.q_rank": (10, LATENT), "latent.nope_dim": (10, LATENT),
     "latent.rope_dim": (8, LATENT), "latent.v_dim": (10, LATENT), "latent.bias": (True, LATENT),

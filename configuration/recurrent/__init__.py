@@ -8,6 +8,7 @@ there is one, gives what None stands for.
 
 from dataclasses import fields
 
+from configuration.recurrent.convolution import HyenaConfig, LongConvConfig
 from configuration.recurrent.delta import DeltaNetConfig, GatedDeltaConfig, Gdn2Config, KdaConfig
 from configuration.recurrent.gated import GruConfig, LstmConfig, MinGruConfig, MinLstmConfig, RgLruConfig, SlstmConfig
 from configuration.recurrent.linear import (
@@ -23,9 +24,9 @@ from configuration.recurrent.ssm import Mamba2Config, Mamba3Config, MambaConfig
 
 __all__ = [
     "CemaConfig", "DeltaNetConfig", "GatedDeltaConfig", "Gdn2Config", "GlaConfig", "GruConfig",
-    "Hgrn2Config", "KdaConfig", "LightningConfig", "LinearConfig", "LstmConfig", "Mamba2Config", "Mamba3Config",
-    "MambaConfig", "MinGruConfig", "MinLstmConfig", "MlstmConfig", "PLAIN_RECURRENT", "RECURRENT", "RetnetConfig",
-    "RgLruConfig", "Rwkv7Config", "ShortConvConfig", "SlstmConfig",
+    "Hgrn2Config", "HyenaConfig", "KdaConfig", "LightningConfig", "LinearConfig", "LongConvConfig", "LstmConfig",
+    "Mamba2Config", "Mamba3Config", "MambaConfig", "MinGruConfig", "MinLstmConfig", "MlstmConfig", "PLAIN_RECURRENT",
+    "RECURRENT", "RetnetConfig", "RgLruConfig", "Rwkv7Config", "ShortConvConfig", "SlstmConfig",
 ]
 
 # word of `mixer` -> its group
@@ -37,9 +38,11 @@ RECURRENT = {
     "gla": GlaConfig,
     "gru": GruConfig,
     "hgrn2": Hgrn2Config,
+    "hyena": HyenaConfig,
     "kda": KdaConfig,
     "lightning": LightningConfig,
     "linear": LinearConfig,
+    "long_conv": LongConvConfig,
     "lstm": LstmConfig,
     "mamba": MambaConfig,
     "mamba2": Mamba2Config,

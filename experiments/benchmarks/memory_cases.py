@@ -75,6 +75,8 @@ CASES: dict[str, dict[str, Any]] = {
                   "model.num_layers": 4, "model.max_seq_len": 512, "model.final_norm_groups": 4},
     "linear attentions": {"model.layers": ("gla", "linear", "retnet", "lightning", "short_conv"), "model.dim": 192,
                           "model.num_layers": 5},
+    "long convolutions": {"model.layers": ("hyena", "long_conv"), "model.dim": 192, "model.num_layers": 4,
+                          "model.max_seq_len": 512, "train.batch_size": 8},
     "delta rules": {"model.layers": ("gated_delta", "kda", "gdn2", "deltanet", "attention"), "model.dim": 192,
                     "model.num_layers": 5, "model.max_seq_len": 512, "train.batch_size": 8},
     "streams": {"model.residual": "hyper", "model.dim": 192, "model.num_layers": 4},

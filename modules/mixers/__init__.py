@@ -21,9 +21,11 @@ from modules.mixers.cema import CEMA
 from modules.mixers.delta import DeltaNet, GatedDelta, GatedDelta2, KimiDelta
 from modules.mixers.gla import GatedLinearAttention
 from modules.mixers.hgrn2 import HGRN2
+from modules.mixers.hyena import Hyena
 from modules.mixers.latent import LatentAttention
 from modules.mixers.lightning import LightningAttention
 from modules.mixers.linear import LinearAttention
+from modules.mixers.long_conv import LongConv
 from modules.mixers.mamba import Mamba
 from modules.mixers.mamba2 import Mamba2
 from modules.mixers.mamba3 import Mamba3
@@ -53,10 +55,12 @@ MIXERS = {
     "gla": GatedLinearAttention,
     "gru": GRU,
     "hgrn2": HGRN2,
+    "hyena": Hyena,
     "kda": KimiDelta,
     "latent": LatentAttention,
     "lightning": LightningAttention,
     "linear": LinearAttention,
+    "long_conv": LongConv,
     "lstm": LSTM,
     "mamba": Mamba,
     "mamba2": Mamba2,

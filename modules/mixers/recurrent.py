@@ -29,7 +29,7 @@ class State:
         self.conv = ConvCache()
 
     def tensors(self) -> list[Tensor]:
-        """All that is kept."""
+        """All that is kept of a text of any length."""
         return [*self.held.values(), *([] if self.conv.inputs is None else [self.conv.inputs])]
 
     def keep_rows(self, rows: list[int], *, padding: int) -> None:
@@ -61,7 +61,10 @@ def unit(x: Tensor) -> Tensor:
 
 
 class Recurrent(LoggingModule):
-    """A mixer that reads a text from its first token to its last, and keeps a State in place of keys and values."""
+    """A mixer that reads a text from its first token to its last, and keeps a State in place of keys and values.
+
+    The state has a fixed size, but for convolutions over the whole text: see modules/mixers/long_conv.py.
+    """
 
     def make_cache(self, max_len: int) -> State:
         return State()

@@ -9,9 +9,11 @@
     low_rank_rule       S_t = diag(e^{g_t}) S_{t-1} + w_t (S_{t-1}^T e_t)^T + k_t v_t^T
     decayed_maximum     m_t = max(g_t + m_{t-1}, x_t)
     run_cell            a GRU, LSTM or sLSTM, token by token
+    long_conv           y_t = sum over i of kernel_i x_{t-i}, over the whole text
 
 Each works on a whole row at once, in time linear in its length, takes the state before the row (None = zeros) and
-returns the one after it, so that a row can come in pieces of any length. States, decays and sums are in float32
+returns the one after it, so that a row can come in pieces of any length. Only long_conv has no state: it takes all
+tokens before the row, and somewhat more than linear time. States, decays and sums are in float32
 whatever the dtype of a model (float64 stays); y has the dtype of v or b.
 
 `runs` (b, t) are equal within a document of a packed row, whose tokens are contiguous: no state passes from one to the
@@ -19,6 +21,7 @@ next. Padding needs no run of its own: zeros (v, b or k) add nothing to a state,
 """
 
 from modules.scans.cells import run_cell
+from modules.scans.convolution import long_conv
 from modules.scans.decayed import decayed_attention
 from modules.scans.delta import delta_rule, erase_and_write, low_rank_rule
 from modules.scans.diagonal import diagonal_scan
@@ -27,4 +30,4 @@ from modules.scans.maximum import decayed_maximum
 from modules.scans.selective import selective_scan
 
 __all__ = ["decayed_attention", "decayed_maximum", "delta_rule", "diagonal_scan", "ema", "erase_and_write",
-           "low_rank_rule", "run_cell", "selective_scan"]
+           "long_conv", "low_rank_rule", "run_cell", "selective_scan"]
