@@ -16,6 +16,7 @@ from configuration.recurrent.linear import (
     LightningConfig,
     LinearConfig,
     MlstmConfig,
+    MlstmV1Config,
     RetnetConfig,
 )
 from configuration.recurrent.others import CemaConfig, Rwkv7Config, ShortConvConfig
@@ -24,8 +25,8 @@ from configuration.recurrent.ssm import Mamba2Config, Mamba3Config, MambaConfig
 __all__ = [
     "CemaConfig", "DeltaNetConfig", "GatedDeltaConfig", "Gdn2Config", "GlaConfig", "GruConfig",
     "Hgrn2Config", "KdaConfig", "LightningConfig", "LinearConfig", "LstmConfig", "Mamba2Config", "Mamba3Config",
-    "MambaConfig", "MinGruConfig", "MinLstmConfig", "MlstmConfig", "PLAIN_RECURRENT", "RECURRENT", "RetnetConfig",
-    "RgLruConfig", "Rwkv7Config", "ShortConvConfig", "SlstmConfig",
+    "MambaConfig", "MinGruConfig", "MinLstmConfig", "MlstmConfig", "MlstmV1Config", "PLAIN_RECURRENT", "RECURRENT",
+    "RetnetConfig", "RgLruConfig", "Rwkv7Config", "ShortConvConfig", "SlstmConfig",
 ]
 
 # word of `mixer` -> its group
@@ -47,6 +48,7 @@ RECURRENT = {
     "min_gru": MinGruConfig,
     "min_lstm": MinLstmConfig,
     "mlstm": MlstmConfig,
+    "mlstm_v1": MlstmV1Config,
     "retnet": RetnetConfig,
     "rg_lru": RgLruConfig,
     "rwkv7": Rwkv7Config,
