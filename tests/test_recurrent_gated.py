@@ -1,17 +1,20 @@
 """Recurrent mixers with gates equal their formulas, written token by token: values and gradients."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
-from helpers import assert_close, randomise, small_config
+from helpers import assert_close, randomise, small_config, small_tokens
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from model import Model
 from modules.mixers import MIXERS
 from modules.mixers.rg_lru import bounded_root
 from modules.stream import Context
+from presets import load_preset, tiny
 
 B, T = 2, 11
 
@@ -153,12 +156,41 @@ def test_rg_lru_begins_with_decays_between_those_of_its_paper():
     assert_close(mixer.input_gate.weight.std(), torch.tensor(0.1 / 128**0.5), "bfloat16")
 
 
+@pytest.mark.parametrize("word", ["mlstm", "mlstm_v1"])
+def test_padding_before_a_text_changes_nothing_of_an_mlstm_with_small_weights(word):
+    mixer, x = made(word, eps=0.5)
+    with torch.no_grad():
+        mixer.input_gate.bias.sub_(5.0)  # the largest weight is then what is left of that before the text, 1
+        mixer.input_gate.weight.zero_()
+    found = mixer(x, Context(torch.arange(T).expand(B, T) - 4))[:, 4:]
+    torch.testing.assert_close(found, mixer(x[:, 4:], Context(torch.arange(T - 4))), rtol=1e-8, atol=1e-9)
+
+
 def test_the_gates_of_an_mlstm_v1_start_open_and_its_channels_are_shared_evenly():
-    cfg = small_config(mixer="mlstm_v1", dim=100, **{"mlstm_v1.num_heads": 6})
+    cfg = small_config(mixer="mlstm_v1", dim=100, **{"mlstm_v1.num_heads": 6, "mlstm_v1.norm_eps": 0.3})
     mixer = MIXERS["mlstm_v1"].from_config(cfg.at(0))
+    assert mixer.norm.eps == 0.3
     assert mixer.skip.shape == (204,) and (mixer.skip == 1).all()  # of 200, 6 heads and blocks of 4
     assert len(mixer.q.weight) == 51 and mixer.q.weight.std().item() == pytest.approx(0.004**0.5, rel=0.1)
     assert mixer.input_gate.weight.abs().max() == mixer.forget_gate.weight.abs().max() == 0
     assert_close(mixer.forget_gate.bias, torch.linspace(3, 6, 6), "same")
     drawn = torch.cat([MIXERS["mlstm_v1"].from_config(cfg.at(0)).input_gate.bias.detach() for _ in range(50)])
     assert drawn.std().item() == pytest.approx(0.1, rel=0.2) and drawn.mean().abs() < 0.02
+
+
+def test_the_preset_is_the_first_xlstm():
+    """Seven layers are an mLSTM alone, the fourth of each eight is an sLSTM and a gated MLP."""
+    cfg = tiny(load_preset("xlstm-v1")).model
+    model, tokens = randomise(Model(cfg), std=0.3).double(), small_tokens(B, T)
+    x, norm = model.embed.tokens(tokens), partial(F.layer_norm, eps=1e-5)
+    for place, block in enumerate(model.blocks):
+        mixer = block["mixer"].branch
+        read = norm(x, (48,), block["mixer"].norm.scale)
+        x = x + (mixer(read, Context(torch.arange(T))) if place == 3 else mlstm_v1(mixer, read))
+        assert ("mlp" in block) == (place == 3)
+        if place == 3:
+            mlp, read = block["mlp"].branch, norm(x, (48,), block["mlp"].norm.scale)
+            x = x + mlp.out(F.gelu(mlp.gate(read)) * mlp.up(read))
+    expected = F.linear(norm(x, (48,), model.norm.scale), model.head.unembed.weight)
+    torch.testing.assert_close(model(tokens), expected, rtol=1e-8, atol=1e-8)
+    assert type(model.blocks[3]["mixer"].branch).__name__ == "SLSTM" and load_preset("xlstm-v1").model.num_layers == 24
