@@ -49,7 +49,7 @@ __all__ = [
     "rotated_channels", "save_config", "to_dict",
 ]
 
-Mixer = Literal["attention", "cema", "deltanet", "gated_delta", "gdn2", "gla", "gru", "hgrn2", "hyena", "kda", "latent", "lightning", "linear", "long_conv", "lstm", "mamba", "mamba2", "mamba3", "min_gru", "min_lstm", "mlstm", "none", "retnet", "rg_lru", "rwkv7", "short_conv", "slstm"]
+Mixer = Literal["attention", "cema", "deltanet", "gated_delta", "gdn2", "gla", "gru", "hgrn2", "hyena", "kda", "latent", "lightning", "linear", "long_conv", "lstm", "mamba", "mamba2", "mamba3", "min_gru", "min_lstm", "mlstm", "mlstm_v1", "none", "retnet", "rg_lru", "rwkv7", "short_conv", "slstm"]
 Mlp = Literal["mlp", "glu", "clamped_glu", "scaled_glu", "moe", "none"]
 Cross = Literal["attention", "none"]
 Branch = Literal["mixer", "mlp"]
@@ -390,7 +390,7 @@ class ModelConfig:
     vocab_multiple_of: int = 1  # round the vocabulary up to a multiple of this, for speed on GPUs
     max_seq_len: int = 256  # length of the context in tokens (t)
 
-    mixer: Mixer = "attention"  # how information moves between positions: attention, latent arXiv:2405.04434, or a recurrence over the text: cema (moving averages, then attention within chunks; Megalodon) arXiv:2404.08801, deltanet arXiv:2406.06484, gated_delta arXiv:2412.06464, gdn2 arXiv:2605.22791, gla arXiv:2312.06635, gru arXiv:1406.1078, hgrn2 arXiv:2404.07904, hyena arXiv:2302.10866, kda arXiv:2510.26692, lightning arXiv:2501.08313, linear arXiv:2006.16236, long_conv arXiv:2302.06646, lstm (Hochreiter & Schmidhuber 1997), mamba arXiv:2312.00752, mamba2 arXiv:2405.21060, mamba3 arXiv:2603.15569, min_gru and min_lstm arXiv:2410.01201, mlstm and slstm arXiv:2405.04517, retnet arXiv:2307.08621, rg_lru arXiv:2402.19427, rwkv7 arXiv:2503.14456, short_conv (of the last tokens only) arXiv:2511.23404
+    mixer: Mixer = "attention"  # how information moves between positions: attention, latent arXiv:2405.04434, or a recurrence over the text: cema (moving averages, then attention within chunks; Megalodon) arXiv:2404.08801, deltanet arXiv:2406.06484, gated_delta arXiv:2412.06464, gdn2 arXiv:2605.22791, gla arXiv:2312.06635, gru arXiv:1406.1078, hgrn2 arXiv:2404.07904, hyena arXiv:2302.10866, kda arXiv:2510.26692, lightning arXiv:2501.08313, linear arXiv:2006.16236, long_conv arXiv:2302.06646, lstm (Hochreiter & Schmidhuber 1997), mamba arXiv:2312.00752, mamba2 arXiv:2405.21060, mamba3 arXiv:2603.15569, min_gru and min_lstm arXiv:2410.01201, mlstm, mlstm_v1 (with an up-projection) and slstm arXiv:2405.04517, retnet arXiv:2307.08621, rg_lru arXiv:2402.19427, rwkv7 arXiv:2503.14456, short_conv (of the last tokens only) arXiv:2511.23404
     beside: Mixer = "none"  # a second mixer, another one, which reads the same input as the first; what both give is added, as in Hymba arXiv:2411.13676 and Falcon-H1 arXiv:2507.22448
     cross: Cross = "none"  # attention to a source beside the text, between mixer and mlp; by kinds in some layers only. arXiv:1706.03762
     encoder_layers: int | None = None  # layers of an encoder that makes the source: the same flags without cross, not causal; it shares the embedding. None = the source comes from elsewhere
@@ -436,6 +436,7 @@ class ModelConfig:
     min_gru: recurrent.MinGruConfig = field(default_factory=recurrent.MinGruConfig)  # mixer=min_gru
     min_lstm: recurrent.MinLstmConfig = field(default_factory=recurrent.MinLstmConfig)  # mixer=min_lstm
     mlstm: recurrent.MlstmConfig = field(default_factory=recurrent.MlstmConfig)  # mixer=mlstm
+    mlstm_v1: recurrent.MlstmV1Config = field(default_factory=recurrent.MlstmV1Config)  # mixer=mlstm_v1
     retnet: recurrent.RetnetConfig = field(default_factory=recurrent.RetnetConfig)  # mixer=retnet
     rg_lru: recurrent.RgLruConfig = field(default_factory=recurrent.RgLruConfig)  # mixer=rg_lru
     rwkv7: recurrent.Rwkv7Config = field(default_factory=recurrent.Rwkv7Config)  # mixer=rwkv7

@@ -54,6 +54,19 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         },
         "train": ADAMW | {"lr": 8e-4, "beta2": 0.99, "adam_eps": 1e-18, "min_lr_ratio": 0.0375, "warmup_steps": 10},
     },
+    # xLSTM[7:1], Beck et al. 2024, arXiv:2405.04517, at the size of its smallest models: 7 of 8 layers are an mLSTM
+    # alone, the others an sLSTM and an MLP. The paper chooses the places of the few sLSTMs one by one
+    "xlstm-v1": {
+        "model": PLAIN_MODEL | {
+            "dim": 768, "num_layers": 24, "hidden_dim": 1024, "vocab_size": 50304, "max_seq_len": 2048,
+            "mixer": "slstm", "slstm.num_heads": 4, "slstm.conv_len": 4, "slstm.norm_eps": 1e-5,
+            "slstm.out_proj": False, "mlp": "glu", "activation": "gelu", "position": "none", "out_init": "depth",
+            "layers": (*["mlstm"] * 3, "slstm", *["mlstm"] * 4), "kinds": {"mlstm": {
+                "mixer": "mlstm_v1", "mlp": "none", "mlstm_v1.num_heads": 4, "mlstm_v1.expand": 2.0,
+                "mlstm_v1.block_dim": 4, "mlstm_v1.conv_len": 4, "mlstm_v1.eps": 1e-6, "mlstm_v1.norm_eps": 1e-5}},
+        },
+        "train": ADAMW | {"lr": 1e-3},
+    },
 }
 ABOUT: dict[str, About] = {
     "grok1": About("eight experts, norms on both sides of a branch, capped scores", 2024, "xai-org/grok-1"),
@@ -63,4 +76,6 @@ ABOUT: dict[str, About] = {
                        "arXiv:2404.08801"),
     "rwkv7": About("a state that takes out what it reads; gates of few numbers, shifted tokens", 2025,
                    "arXiv:2503.14456"),
+    "xlstm-v1": About("memories with exponential gates: 7 layers of matrices (mLSTM) to 1 of numbers (sLSTM)", 2024,
+                      "arXiv:2405.04517"),
 }

@@ -75,6 +75,11 @@ VARIANTS |= {
     "mLSTM and attention, narrow heads, sandwich": {
         "layers": ("mlstm", "attention"), "num_layers": 3, "residual": "sandwich", "mlstm.num_heads": 3,
         "mlstm.key_dim": 5, "mlstm.head_dim": 6, "mlstm.gate_cap": 3.0, "mlstm.eps": 0.2},
+    "as xLSTM v1": {
+        "layers": ("mlstm", "slstm"), "num_layers": 3, "slstm.out_proj": False, "mlp": "glu", "activation": "gelu",
+        "norm": "layer", "position": "none", "kinds": {
+            "mlstm": {"mixer": "mlstm_v1", "mlp": "none", "mlstm_v1.num_heads": 3, "mlstm_v1.expand": 1.5,
+                      "mlstm_v1.block_dim": 2, "mlstm_v1.conv_len": 2, "mlstm_v1.eps": 0.2}}},
     "GRU, LSTM and sLSTM with heads, parallel": {
         "layers": ("gru", "slstm", "lstm"), "num_layers": 4, "residual": "parallel", "gru.num_heads": 2,
         "gru.expand": 0.5, "lstm.num_heads": 3, "lstm.expand": 1.5, "slstm.num_heads": 2, "slstm.conv_len": 2},
@@ -555,7 +560,9 @@ OTHER: dict[str, tuple[Any, dict[str, Any]]] = {
         "norm_eps": 0.1}.items()},
     **{f"{word}.{name}": (value, {"mixer": word}) for word, changes in {
         "gru": {"expand": 1.5, "num_heads": 2}, "lstm": {"expand": 1.5, "num_heads": 2, "start": 3.0},
-        "slstm": {"num_heads": 2, "conv_len": 2, "norm_eps": 0.1}}.items() for name, value in changes.items()},
+        "slstm": {"num_heads": 2, "conv_len": 2, "norm_eps": 0.1, "out_proj": False},
+        "mlstm_v1": {"num_heads": 3, "expand": 1.0, "block_dim": 2, "conv_len": 2, "eps": 0.5, "norm_eps": 0.1},
+    }.items() for name, value in changes.items()},
     "rg_lru.inner_dim": (32, {"mixer": "rg_lru"}), "rg_lru.num_heads": (2, {"mixer": "rg_lru"}),
     "rg_lru.conv_len": (2, {"mixer": "rg_lru"}),
     **{f"cema.{name}": (value, CEMA) for name, value in {

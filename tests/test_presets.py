@@ -96,7 +96,7 @@ def test_a_mixer_without_heads_is_scaled_too():
     assert block_parameters(at_scale(cfg, "1M").model) == pytest.approx(1e6, rel=0.15)
 
 
-@pytest.mark.parametrize("preset", ["gemma3", "falcon", "bloom", "qwen3-moe", "nanochat-2026", "modded"])
+@pytest.mark.parametrize("preset", ["gemma3", "falcon", "bloom", "qwen3-moe", "nanochat-2026", "modded", "xlstm-v1"])
 def test_a_scaled_preset_trains(preset):
     cfg = override(at_scale(load_preset(preset), "1M"), {"model.vocab_size": 61, "train.precision": "float32"})
     torch.manual_seed(0)

@@ -141,8 +141,9 @@ def test_gru_and_lstm_are_those_of_torch(word, theirs):
     torch.testing.assert_close(mixer.recurrent.grad[0].T, theirs.weight_hh_l0.grad, rtol=1e-8, atol=1e-10)
 
 
-def test_an_slstm_equals_its_formula():
-    mixer, x = of_word("slstm", num_heads=2, conv_len=3, norm_eps=0.1)
+@pytest.mark.parametrize("out_proj", [True, False])
+def test_an_slstm_equals_its_formula(out_proj):
+    mixer, x = of_word("slstm", num_heads=2, conv_len=3, norm_eps=0.1, out_proj=out_proj)
     weight, bias = mixer.conv.weight, mixer.conv.bias
     read = F.silu(torch.stack([bias + sum(weight[i] * x[:, t - i] for i in range(min(3, t + 1))) for t in range(T)], 1))
     gates = torch.stack([F.linear(source, torch.block_diag(*part.weight)) for part, source in (
@@ -155,7 +156,8 @@ def test_an_slstm_equals_its_formula():
         found.append(states[0])
     y = torch.stack(found, dim=1)
     y = (y - y.mean(-1, keepdim=True)) / (y.var(-1, keepdim=True, correction=0) + 0.1).sqrt()
-    expected = F.linear(y.flatten(2) * mixer.norm.scale, mixer.out.weight)
+    expected = y.flatten(2) * mixer.norm.scale
+    expected = F.linear(expected, mixer.out.weight) if out_proj else expected
     torch.testing.assert_close(mixer(x, Context(torch.arange(T))), expected, rtol=1e-9, atol=1e-10)
 
 

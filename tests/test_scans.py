@@ -16,6 +16,7 @@ from modules.scans import (
     ema,
     erase_and_write,
     low_rank_rule,
+    normalised_attention,
     selective_scan,
 )
 from modules.scans.diagonal import _scan
@@ -278,3 +279,92 @@ def test_a_running_maximum_equals_its_recurrence(t):
             expected.append(m)
         found = decayed_maximum(decay, x, start, runs=given)
         torch.testing.assert_close(found, torch.stack(expected, dim=-1), rtol=1e-12, atol=1e-12)
+
+
+# ---- weights of any size ----
+
+EPS = 0.3  # large, so that it counts
+
+
+def gated(t: int, width: float) -> list[Tensor]:
+    """q, k, v, log decays and log weights up to +- `width`, as by forget gates before their sigmoid as wide."""
+    draw, generator = draws(), torch.Generator().manual_seed(2)
+    g, i = ((2 * torch.rand(B, H, t, generator=generator, dtype=torch.float64) - 1) * width for _ in range(2))
+    q, k = draw(B, H, t, N), draw(B, H, t, N)
+    return [x.float().double() for x in (q, k, draw(B, H, t, P), torch.nn.functional.logsigmoid(g), i)]
+
+
+def plain_normalised(q: Tensor, k: Tensor, v: Tensor, g: Tensor, i: Tensor) -> tuple[Tensor, Tensor]:
+    """As it is published: sums that are scaled by their running maximum, token by token."""
+    state, total, m, found = q.new_zeros(len(q), H, N, P), q.new_zeros(len(q), H, N), q.new_zeros(len(q), H), []
+    for t in range(q.shape[2]):
+        before, m = m, torch.maximum(g[:, :, t] + m, i[:, :, t])
+        kept, added = (g[:, :, t] + before - m).exp(), (i[:, :, t] - m).exp()
+        state = kept[..., None, None] * state + torch.einsum("bh,bhn,bhp->bhnp", added, k[:, :, t], v[:, :, t])
+        total = kept[..., None] * total + added[..., None] * k[:, :, t]
+        below = torch.maximum((total * q[:, :, t]).sum(-1).abs(), (-m).exp()) + EPS
+        found.append(torch.einsum("bhn,bhnp->bhp", q[:, :, t], state) / below.unsqueeze(-1))
+    return torch.stack(found, dim=2), m
+
+
+def normalised(*arguments: Tensor, **options: Tensor) -> tuple[Tensor, Tensor]:
+    y, _, m = normalised_attention(*arguments, eps=EPS, **options)
+    return y, m
+
+
+def with_gradients(call: Callable, arguments: list[Tensor]) -> list[Tensor]:
+    given = [x.clone().requires_grad_() for x in arguments]
+    y, m = call(*given)
+    ((y * draws(1)(*y.shape)).sum() + m.sum()).backward()
+    return [y.detach(), m.detach(), *(x.grad for x in given)]
+
+
+@pytest.mark.parametrize("t", [1, 33, 75])
+@pytest.mark.parametrize("width", [1.0, 15.0, 100.0])
+def test_weights_of_any_size_equal_their_recurrence(t, width):
+    arguments = gated(t, width)
+    assert_alike(with_gradients(normalised, arguments), with_gradients(plain_normalised, arguments), 1e-10)
+
+
+@pytest.mark.parametrize("forget", [3.0, -3.0, 100.0])
+def test_float32_loses_few_digits_of_weights_that_it_cannot_hold(forget):
+    q, k, v, _, i = gated(75, 100.0)
+    g = torch.full_like(i, forget).float().double()
+    arguments = [q.abs(), k.abs(), v, torch.nn.functional.logsigmoid(g).float().double(), i]  # no sum near zero
+    found = with_gradients(normalised, [x.float() for x in arguments])
+    assert_alike([x.double() for x in found], with_gradients(plain_normalised, arguments), 1e-4)
+
+
+def test_weights_far_below_one_leave_nothing_and_no_gradient_overflows():
+    q, k, v, _, _ = gated(75, 1.0)
+    small = torch.full((B, H, 75), -100.0, dtype=torch.float64)
+    found = with_gradients(normalised, [x.float() for x in (q, k, v, small, small)])
+    assert all(x.isfinite().all() for x in found) and found[0].abs().max() < 1e-38
+
+
+def test_pieces_and_documents_of_weights_of_any_size_equal_one_pass_and_each_alone():
+    arguments, state, m, found = gated(75, 100.0), None, None, []
+    for piece in pieces(arguments, [40, 1, 1, 33], 2):
+        y, state, m = normalised_attention(*piece, state, m, eps=EPS)
+        found.append(y)
+    whole, last, _ = normalised_attention(*arguments, eps=EPS)
+    assert_alike([torch.cat(found, dim=2), state], [whole, last], 1e-9)
+    lengths = [40, 3, 32]
+    runs = torch.arange(3).repeat_interleave(torch.tensor(lengths)).expand(B, -1)
+
+    def each_alone(*given: Tensor) -> tuple[Tensor, Tensor]:
+        rows = [plain_normalised(*piece) for piece in pieces(given, lengths, 2)]
+        return torch.cat([y for y, _ in rows], dim=2), rows[-1][1]
+
+    packed = partial(normalised, runs=runs)
+    assert_alike(with_gradients(packed, arguments), with_gradients(each_alone, arguments), 1e-9)
+    arguments[4][:, :, 39], arguments[4][:, :, 40] = 100.0, -100.0  # e^100 is too large for float32
+    assert all(x.isfinite().all() for x in with_gradients(packed, [x.float() for x in arguments]))
+
+
+def test_weights_of_any_size_are_for_meta_tensors_and_the_compiler_too():
+    arguments = [x.float() for x in gated(40, 50.0)]
+    expected = normalised(*arguments)
+    assert [x.shape for x in normalised(*(x.to("meta") for x in arguments))] == [x.shape for x in expected]
+    torch._dynamo.reset()
+    assert_alike(list(torch.compile(normalised, backend="aot_eager", fullgraph=True)(*arguments)), list(expected), 1e-5)

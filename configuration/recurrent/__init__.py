@@ -17,6 +17,7 @@ from configuration.recurrent.linear import (
     LightningConfig,
     LinearConfig,
     MlstmConfig,
+    MlstmV1Config,
     RetnetConfig,
 )
 from configuration.recurrent.others import CemaConfig, Rwkv7Config, ShortConvConfig
@@ -25,8 +26,8 @@ from configuration.recurrent.ssm import Mamba2Config, Mamba3Config, MambaConfig
 __all__ = [
     "CemaConfig", "DeltaNetConfig", "GatedDeltaConfig", "Gdn2Config", "GlaConfig", "GruConfig",
     "Hgrn2Config", "HyenaConfig", "KdaConfig", "LightningConfig", "LinearConfig", "LongConvConfig", "LstmConfig",
-    "Mamba2Config", "Mamba3Config", "MambaConfig", "MinGruConfig", "MinLstmConfig", "MlstmConfig", "PLAIN_RECURRENT",
-    "RECURRENT", "RetnetConfig", "RgLruConfig", "Rwkv7Config", "ShortConvConfig", "SlstmConfig",
+    "Mamba2Config", "Mamba3Config", "MambaConfig", "MinGruConfig", "MinLstmConfig", "MlstmConfig", "MlstmV1Config",
+    "PLAIN_RECURRENT", "RECURRENT", "RetnetConfig", "RgLruConfig", "Rwkv7Config", "ShortConvConfig", "SlstmConfig",
 ]
 
 # word of `mixer` -> its group
@@ -50,6 +51,7 @@ RECURRENT = {
     "min_gru": MinGruConfig,
     "min_lstm": MinLstmConfig,
     "mlstm": MlstmConfig,
+    "mlstm_v1": MlstmV1Config,
     "retnet": RetnetConfig,
     "rg_lru": RgLruConfig,
     "rwkv7": Rwkv7Config,

@@ -73,6 +73,7 @@ class SlstmConfig:
     num_heads: int = 4  # groups of channels, within which the gates read the state (h)
     conv_len: int = 4  # tokens that the convolution before the input and forget gates reads, its own included
     norm_eps: float = 1e-5  # of the norm of each head's output
+    out_proj: bool = True  # map the output to the stream by a matrix, as other mixers do; off: as published
 
     def axes(self, dim: int) -> dict[str, int]:
         return {"h": self.num_heads, "p": dim // self.num_heads}

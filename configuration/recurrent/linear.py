@@ -1,5 +1,6 @@
 """The numbers of linear attentions, whose state is a matrix for each head."""
 
+import math
 from typing import Literal
 
 from configuration.checked import flags
@@ -142,8 +143,28 @@ class MlstmConfig:
 
     def __post_init__(self):
         require_positive(self, "num_heads", "key_dim", "head_dim", "gate_cap", "eps", "norm_eps")
-        if self.gate_cap > 60:
-            raise ValueError(f"gate_cap={self.gate_cap} is above 60: sums of such weights are too large for float32")
+
+
+@flags
+class MlstmV1Config:
+    """The numbers of mixer=mlstm_v1."""
+
+    num_heads: int = 4  # heads (h)
+    expand: float = 2.0  # channels (i) / dim, rounded to as many as the heads and the blocks share evenly
+    block_dim: int = 4  # channels of the blocks within which queries, keys and values mix them
+    conv_len: int = 4  # tokens that the convolution before queries and keys reads, its own included
+    eps: float = 1e-6  # added to what divides the output, times the largest weight in it
+    norm_eps: float = 1e-5  # of the norm of each head's output
+
+    def inner_dim(self, dim: int) -> int:
+        step = math.lcm(self.num_heads, self.block_dim)
+        return step * part_of(self.expand * dim, step)
+
+    def axes(self, dim: int) -> dict[str, int]:
+        return {"h": self.num_heads, "i": self.inner_dim(dim), "n": self.inner_dim(dim) // self.num_heads}
+
+    def __post_init__(self):
+        require_positive(self, "num_heads", "expand", "block_dim", "conv_len", "eps", "norm_eps")
 
 
 @flags

@@ -17,7 +17,8 @@ STATE_FLAGS = {"attention": "model.attention.window", "latent": "model.attention
                "mamba": "model.mamba.state_dim", "mamba2": "model.mamba2.state_dim",
                "mamba3": "model.mamba3.state_dim",
                "min_gru": "model.min_gru.expand", "min_lstm": "model.min_lstm.expand",
-               "mlstm": "model.mlstm.key_dim", "rg_lru": "model.rg_lru.inner_dim"}
+               "mlstm": "model.mlstm.key_dim", "mlstm_v1": "model.mlstm_v1.expand",
+               "rg_lru": "model.rg_lru.inner_dim"}
 NEAR = 1.1  # states whose sizes differ by less than this factor count as equal
 MOST = 8  # x the flag's value: the largest that is tried
 

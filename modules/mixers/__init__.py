@@ -31,6 +31,7 @@ from modules.mixers.mamba2 import Mamba2
 from modules.mixers.mamba3 import Mamba3
 from modules.mixers.min_gru import MinGRU, MinLSTM
 from modules.mixers.mlstm import MLSTM
+from modules.mixers.mlstm_v1 import MLSTMV1
 from modules.mixers.retnet import Retention
 from modules.mixers.rg_lru import RGLRU
 from modules.mixers.rwkv7 import RWKV7
@@ -68,6 +69,7 @@ MIXERS = {
     "min_gru": MinGRU,
     "min_lstm": MinLSTM,
     "mlstm": MLSTM,
+    "mlstm_v1": MLSTMV1,
     "retnet": Retention,
     "rwkv7": RWKV7,
     "short_conv": GatedShortConv,

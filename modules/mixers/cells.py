@@ -104,14 +104,15 @@ class SLSTM(Recurrent):
     """c_t = f c_{t-1} + e^i tanh(z), n_t = f n_{t-1} + e^i, y_t = o c_t / n_t; the gates read y_{t-1} within each head.
 
     Beck et al. 2024, arXiv:2405.04517. i and f read a short convolution of the input, z and o the input itself, all by
-    block-diagonal matrices; then a LayerNorm of each head, and here a projection, as in other mixers. Biases of f start
-    between 5 and -7 in each head, the more of them low the deeper the layer is (`depth`, 0 to 1).
+    block-diagonal matrices; then a LayerNorm of each head. With `out_proj` a projection follows, as in other mixers;
+    the paper has none. Biases of f start between 5 and -7 in each head, the more of them low the deeper the layer is
+    (`depth`, 0 to 1).
     Shape: x (b, t, d) -> (b, t, d).
     """
 
     roles = {"recurrent": "matrix"}
 
-    def __init__(self, dim: int, *, num_heads: int, conv_len: int, norm_eps: float, depth: float):
+    def __init__(self, dim: int, *, num_heads: int, conv_len: int, norm_eps: float, out_proj: bool, depth: float):
         super().__init__()
         width, std = dim // num_heads, (2 / (5 * dim)) ** 0.5
         self.num_heads, self.depth = num_heads, depth
@@ -121,13 +122,14 @@ class SLSTM(Recurrent):
         self.recurrent = nn.Parameter(torch.empty(num_heads, width, 4 * width))
         self.bias = nn.Parameter(torch.empty(4, dim))
         self.norm = GatedNorm(dim, group=width, activation="none", eps=norm_eps, shared=False, centred=True)
-        self.out = nn.Linear(dim, dim, bias=False)
+        self.out = nn.Linear(dim, dim, bias=False) if out_proj else nn.Identity()
         self.reset_parameters()
 
     @classmethod
     def from_config(cls, cfg: LayerConfig) -> "SLSTM":
         own, depth = cfg.slstm, cfg.index / max(1, cfg.model.num_layers - 1)
-        return cls(cfg.dim, num_heads=own.num_heads, conv_len=own.conv_len, norm_eps=own.norm_eps, depth=depth)
+        return cls(cfg.dim, num_heads=own.num_heads, conv_len=own.conv_len, norm_eps=own.norm_eps,
+                   out_proj=own.out_proj, depth=depth)
 
     @torch.no_grad()
     def reset_parameters(self) -> None:

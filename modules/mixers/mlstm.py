@@ -9,7 +9,7 @@ from modules.mixers.decaying import in_heads
 from modules.mixers.recurrent import GatedNorm, Recurrent, State, held, hold, runs_of
 from modules.norm import fill
 from modules.precision import widen
-from modules.scans import decayed_attention, decayed_maximum
+from modules.scans import normalised_attention
 from modules.stream import Context
 from tools import LoggingModule, log_io
 
@@ -17,26 +17,39 @@ FORGET_START = (3.0, 6.0)  # of the forget gates before their sigmoid, from the 
 
 
 class HeadGate(LoggingModule):
-    """A number for each head and token, no larger than `cap`; at first `start`, whatever the token, evenly over heads.
+    """A number for each head and token; at first `start`, whatever the token, evenly over heads, and noise of `std`.
 
-    Shape: x (b, t, d) -> (b, h, t), in float32.
+    Shape: x (b, t, _) -> (b, h, t), in float32.
     """
 
-    def __init__(self, dim: int, *, num_heads: int, start: tuple[float, float], cap: float):
+    def __init__(self, width: int, *, num_heads: int, start: tuple[float, float], std: float = 0.0):
         super().__init__()
-        self.start, self.cap = start, cap
-        self.weight, self.bias = nn.Parameter(torch.empty(num_heads, dim)), nn.Parameter(torch.empty(num_heads))
+        self.start, self.std = start, std
+        self.weight, self.bias = nn.Parameter(torch.empty(num_heads, width)), nn.Parameter(torch.empty(num_heads))
         self.reset_parameters()
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
         fill(self.weight, 0.0)
         self.bias.copy_(torch.linspace(*self.start, len(self.bias)))
+        if self.std:
+            self.bias.add_(torch.randn_like(self.bias), alpha=self.std)
 
-    @log_io("b t d -> b h t")
+    @log_io("b t _ -> b h t")
     def forward(self, x: Tensor) -> Tensor:
-        y = widen(nn.functional.linear(x, self.weight)) + self.bias
-        return rearrange(self.cap * torch.tanh(y / self.cap), "b t h -> b h t")
+        return rearrange(widen(nn.functional.linear(x, self.weight)) + self.bias, "b t h -> b h t")
+
+
+class CappedGate(HeadGate):
+    """A HeadGate whose numbers are no larger than `cap`: cap tanh(y / cap). Shape: as of HeadGate."""
+
+    def __init__(self, width: int, *, num_heads: int, start: tuple[float, float], cap: float):
+        super().__init__(width, num_heads=num_heads, start=start)
+        self.cap = cap
+
+    @log_io("b t _ -> b h t")
+    def forward(self, x: Tensor) -> Tensor:
+        return self.cap * torch.tanh(super().forward(x) / self.cap)
 
 
 class MLSTM(Recurrent):
@@ -44,7 +57,7 @@ class MLSTM(Recurrent):
 
     Beck et al. 2024, arXiv:2405.04517, with the capped gates of xLSTM 7B, arXiv:2503.13427. The output is S_t^T q over
     max(|n_t^T q|, 1) + eps e^m, where m is the largest logarithm of a weight in n; then a LayerNorm of each head and a
-    gate. The normaliser n is one more value of 1. Shape: x (b, t, d) -> (b, t, d).
+    gate. Shape: x (b, t, d) -> (b, t, d).
     """
 
     def __init__(
@@ -55,7 +68,7 @@ class MLSTM(Recurrent):
         self.num_heads, self.eps = num_heads, eps
         self.q, self.k = (nn.Linear(dim, num_heads * key_dim, bias=False) for _ in range(2))
         self.v, self.gate = (nn.Linear(dim, num_heads * head_dim, bias=False) for _ in range(2))
-        self.input_gate, self.forget_gate = (HeadGate(dim, num_heads=num_heads, start=start, cap=gate_cap)
+        self.input_gate, self.forget_gate = (CappedGate(dim, num_heads=num_heads, start=start, cap=gate_cap)
                                              for start in ((input_start, input_start), FORGET_START))
         self.norm = GatedNorm(num_heads * head_dim, group=head_dim, activation="sigmoid", eps=norm_eps, shared=False,
                               centred=True)
@@ -69,12 +82,8 @@ class MLSTM(Recurrent):
 
     @log_io("b t d -> b h t, b h t")
     def gates(self, x: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """The logarithms of what is kept and of what is added: all and nothing at padding."""
-        kept, added = nn.functional.logsigmoid(self.forget_gate(x)), self.input_gate(x)
-        if positions.dim() == 1:
-            return kept, added
-        there = (positions >= 0).unsqueeze(1)
-        return kept.where(there, 0.0), added.where(there, float("-inf"))
+        """The logarithms of what is kept and of what is added."""
+        return log_weights(self.forget_gate(x), self.input_gate(x), positions)
 
     @log_io("b t d -> b h t n, b h t n, b h t p")
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -83,12 +92,28 @@ class MLSTM(Recurrent):
 
     @log_io("b t d -> b t d")
     def forward(self, x: Tensor, context: Context, cache: State | None = None) -> Tensor:
-        (q, k, v), (kept, added) = self.project(x), self.gates(x, context.positions)
-        runs, k = runs_of(context), widen(k) * added.exp().unsqueeze(-1)
-        v = torch.cat((v, torch.ones_like(v[..., :1])), dim=-1)
-        sums, last = decayed_attention(q, k, widen(v), kept, held(cache, "state"), runs=runs)
-        m = decayed_maximum(kept, added, held(cache, "m"), runs=runs)
-        hold(cache, state=last, m=m[..., -1])
-        y = sums[..., :-1] / (sums[..., -1:].abs().clamp(min=1.0) + self.eps * m.exp().unsqueeze(-1))
-        y = self.norm(rearrange(y, "b h t p -> b t (h p)"), self.gate(x))
-        return self.out(y.type_as(x))
+        weights = self.gates(x, context.positions)
+        y = read_memory(*self.project(x), *weights, eps=self.eps, context=context, cache=cache)
+        return self.out(self.norm(y, self.gate(x)).type_as(x))
+
+
+def log_weights(forget: Tensor, added: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+    """The logarithms of what is kept and of what is added: all and nothing at padding. Shape: (b, h, t) each."""
+    kept = nn.functional.logsigmoid(forget)
+    if positions.dim() == 1:
+        return kept, added
+    there = (positions >= 0).unsqueeze(1)
+    return kept.where(there, 0.0), added.where(there, float("-inf"))
+
+
+def read_memory(
+    q: Tensor, k: Tensor, v: Tensor, kept: Tensor, added: Tensor, *, eps: float, context: Context, cache: State | None,
+) -> Tensor:
+    """What each query reads, see normalised_attention, and keep the last state.
+
+    Shape: q and k (b, h, t, n), v (b, h, t, p), kept and added (b, h, t) -> (b, t, h p), in float32.
+    """
+    y, state, m = normalised_attention(q, k, v, kept, added, held(cache, "state"), held(cache, "m"), eps=eps,
+                                       runs=runs_of(context))
+    hold(cache, state=state, m=m)
+    return rearrange(y, "b h t p -> b t (h p)")

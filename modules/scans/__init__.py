@@ -3,6 +3,7 @@
     diagonal_scan       h_t = a_t h_{t-1} + b_t, each number for itself
     selective_scan      h_t = e^{step_t a} h_{t-1} + step_t x_t b_t, y_t = c_t h_t, with n states for each channel
     decayed_attention   S_t = diag(e^{g_t}) S_{t-1} + k_t v_t^T,  y_t = S_t^T q_t
+    normalised_attention  the same with weights e^{i_t} of any size, and y_t over the sum of those weights
     delta_rule          the same with k_t (v_t - S^T k_t)^T: what is written replaces what was read
     erase_and_write     the same, what is read of S being chosen by a vector of its own
     ema                 h_t = q h_{t-1} + p x_t,  y_t = Re sum(gamma h_t), with complex numbers that no token changes
@@ -27,7 +28,8 @@ from modules.scans.delta import delta_rule, erase_and_write, low_rank_rule
 from modules.scans.diagonal import diagonal_scan
 from modules.scans.ema import ema
 from modules.scans.maximum import decayed_maximum
+from modules.scans.normalised import normalised_attention
 from modules.scans.selective import selective_scan
 
 __all__ = ["decayed_attention", "decayed_maximum", "delta_rule", "diagonal_scan", "ema", "erase_and_write",
-           "long_conv", "low_rank_rule", "run_cell", "selective_scan"]
+           "long_conv", "low_rank_rule", "normalised_attention", "run_cell", "selective_scan"]
