@@ -28,6 +28,7 @@ class Batch(NamedTuple):
     documents: Tensor | None  # the number of a token's document in its row, which it alone sees; None = a row is one
     num_targets: int
     keys: Tensor | None = None  # (b,) int64, what an objective draws random numbers of a row from; None = of its tokens
+    cuts: Tensor | None = None  # (b, 3) int64, where rows are cut: the middle's begin and end, the text's end
 
     def to(self, device: torch.device) -> "Batch":
         """The batch on a device."""
@@ -107,18 +108,19 @@ class Batches:
         places in each epoch. The first document follows the last.
     pad, documents: see corpora/packing.py. No target crosses the end of a document.
 
-    Each of several parts has its own epochs, and gives targets in proportion to its weight.
-    Raises ValueError if a part is shorter than a row of a stream.
+    Each of several parts has its own epochs, and gives targets in proportion to its weight. `change` is done with each
+    batch. Raises ValueError if a part is shorter than a row of a stream.
     """
 
     def __init__(
         self, parts: Sequence[tuple[TokenFile, float]], *, batch_size: int, seq_len: int, packing: str = "stream",
         seed: int = 0, shuffle: bool = True, rank: int = 0, world_size: int = 1,
+        change: Callable[[Batch], Batch] | None = None,
     ):
         if seed < 0:
             raise ValueError(f"train.seed={seed} is negative: use 0 or more")
         self.batch_size, self.seq_len, self.packing, self.seed = batch_size, seq_len, packing, seed
-        self.rank, self.world_size, self.pad_id = rank, world_size, parts[0][0].pad_id
+        self.rank, self.world_size, self.pad_id, self.change = rank, world_size, parts[0][0].pad_id, change
         self.row_sources = [ShuffledRows(part, seq_len=seq_len, packing=packing, seed=[seed, number], shuffle=shuffle)
                         for number, (part, _) in enumerate(parts)]
         layouts = [source.layout for source in self.row_sources]
@@ -136,7 +138,8 @@ class Batches:
         for which in np.unique(sources):
             where = np.flatnonzero(sources == which)
             self.row_sources[which].write(builder, where, numbers[where])
-        return builder.batch(self.packing)._replace(keys=keys_of_rows(self.seed, first, self.batch_size))
+        batch = builder.batch(self.packing)._replace(keys=keys_of_rows(self.seed, first, self.batch_size))
+        return batch if self.change is None else self.change(batch)
 
 
 class NewBatches:

@@ -4,7 +4,10 @@ An objective holds a model. `objective(batch)` returns its losses, `objective.sc
 `objective.stream(prompts, cfg)` continues texts.
 """
 
+from collections.abc import Callable
+
 from config import TrainConfig
+from data import Batch
 from model import Model
 from objectives.base import Losses, Objective, Scores
 from objectives.block_diffusion import BlockDiffusion
@@ -17,10 +20,11 @@ from objectives.next_token import NextToken
 from objectives.prefix import Prefix
 from objectives.seq2seq import Seq2Seq
 from objectives.span_corruption import SpanCorruption
+from tokenizer import Tokenizer
 
 __all__ = ["OBJECTIVES", "BlockDiffusion", "DiffuSeq", "FillInTheMiddle", "Losses", "MaskedDiffusion", "MaskedTokens",
            "MultiToken", "NextToken", "Objective", "Prefix", "Scores", "Seq2Seq", "SpanCorruption", "as_objective",
-           "make_objective"]
+           "batch_change", "make_objective"]
 
 OBJECTIVES = {
     "next_token": NextToken, "multi_token": MultiToken, "prefix": Prefix, "fill_in_the_middle": FillInTheMiddle,
@@ -32,6 +36,11 @@ OBJECTIVES = {
 def make_objective(model: Model, cfg: TrainConfig) -> Objective:
     """Make the objective that train.objective names."""
     return OBJECTIVES[cfg.objective].from_config(model, cfg)
+
+
+def batch_change(cfg: TrainConfig, tokenizer: Tokenizer) -> Callable[[Batch], Batch] | None:
+    """What train.objective does with batches beforehand: see Objective.batch_change."""
+    return OBJECTIVES[cfg.objective].batch_change(cfg, tokenizer)
 
 
 def as_objective(model: Model | Objective) -> Objective:

@@ -2,13 +2,14 @@
 
 1: one flat section `model`; layers differ by `mixers` and `window_pattern`. Has no `format`.
 2: groups (`model.attention.*`, `model.rope.*`), `mixer`, `layers` and `kinds`.
+3: `train.fim.cut`; before, all cuts were between tokens.
 """
 
 from collections.abc import Mapping
 from math import lcm
 from typing import Any
 
-FORMAT = 2
+FORMAT = 3
 GROUPED = {"num_heads": "attention.num_heads", "num_kv_heads": "attention.num_kv_heads",
            "head_dim": "attention.head_dim", "q_bias": "attention.q_bias", "k_bias": "attention.k_bias",
            "v_bias": "attention.v_bias", "out_bias": "attention.out_bias", "window": "attention.window",
@@ -30,6 +31,9 @@ def migrated(tree: Mapping[str, Any]) -> dict[str, Any]:
         raise ValueError(f"format={written_in} is not known: this version reads formats 1 to {FORMAT}")
     if written_in == 1 and isinstance(model, Mapping):
         tree["model"] = _from_1(model)
+    train = tree.get("train")
+    if written_in < 3 and isinstance(train, Mapping) and train.get("objective") == "fill_in_the_middle":
+        tree["train"] = {**train, "fim": {"cut": "token", **train.get("fim", {})}}
     return tree
 
 

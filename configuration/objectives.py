@@ -11,6 +11,7 @@ Weighting = Literal["none", "bound"]
 Estimate = Literal["masks", "orders"]
 Unmasking = Literal["confidence", "first_hitting", "ancestral"]
 Times = Literal["uniform", "loss"]
+Place = Literal["character", "token"]
 
 
 class Facts(NamedTuple):
@@ -115,6 +116,7 @@ class FimConfig:
 
     rate: float = 0.5  # share of the rows whose middle is moved to the end; arXiv:2207.14255 takes 0.5 to 0.9
     spm_rate: float = 0.5  # share of these in which the suffix precedes the prefix (SPM), which is followed by the middle; in the others the prefix comes first (PSM)
+    cut: Place = "character"  # what the cuts are between: characters, whose parts are encoded anew, so that a prompt may end within a word; or tokens
 
     def __post_init__(self):
         require_between(self, "rate", "spm_rate")

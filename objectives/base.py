@@ -11,6 +11,7 @@ from config import FACTS, SampleConfig, TrainConfig
 from data import IGNORED, Batch
 from generation.sampling import Text, begin_texts, continue_texts, in_batches
 from model import Hidden, Model
+from tokenizer import Tokenizer
 from tools import LoggingModule, log_io
 
 
@@ -44,6 +45,11 @@ class Objective(LoggingModule):
     @classmethod
     def from_config(cls, model: Model, cfg: TrainConfig) -> "Objective":
         raise NotImplementedError
+
+    @classmethod
+    def batch_change(cls, cfg: TrainConfig, tokenizer: Tokenizer) -> Callable[[Batch], Batch] | None:
+        """What is done with each batch before it is trained on, or scored by one of `other_scores`; None = nothing."""
+        return None
 
     def forward(self, batch: Batch) -> Losses:
         """The losses of a batch in training."""

@@ -1,7 +1,6 @@
 """Predict the next token, in part of the rows of a middle after the text on both sides of it."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,8 +10,10 @@ from data import IGNORED, Batch
 from generation.sampling import Text
 from model import Hidden, Model
 from objectives.base import Losses, Predictor, Scores
+from objectives.cuts import CharacterCuts, Cut, chosen
 from objectives.noise import uniform
 from objectives.rows import Row
+from tokenizer import Tokenizer
 from tools import log_io
 
 
@@ -23,6 +24,7 @@ class FillInTheMiddle(Predictor):
     middle; the first token stays first, and the last of a text last, so that a middle ends with it. PRE, SUF and MID
     are ids of their own, which are predicted like all tokens. Bavarian et al. 2022, arXiv:2207.14255. The source of a
     pair is not cut. A score, and a text that is continued, is of the tokens in their own order, and of no such id.
+    Cuts are those of a batch (see CharacterCuts); without them they are between tokens.
     """
 
     own = "fill_in_the_middle"
@@ -38,12 +40,15 @@ class FillInTheMiddle(Predictor):
         return cls(model, rate=cfg.fim.rate, spm_rate=cfg.fim.spm_rate, loss_chunk=cfg.loss_chunk,
                    log_accuracy=cfg.log_accuracy)
 
+    @classmethod
+    def batch_change(cls, cfg: TrainConfig, tokenizer: Tokenizer) -> CharacterCuts | None:
+        return CharacterCuts(tokenizer, rate=cfg.fim.rate) if cfg.fim.cut == "character" else None
+
     @log_io
     def forward(self, batch: Batch) -> Losses:
         row = Row.of(batch)
-        is_cut = uniform(row.keys, draw=0) < self.rate
-        is_spm = uniform(row.keys, draw=1) < self.spm_rate
-        return self.losses(*self.read(row, Cut.of(row).places(row, is_cut=is_cut, is_spm=is_spm)))
+        is_cut, is_spm = chosen(row.keys, self.rate), uniform(row.keys, draw=1) < self.spm_rate
+        return self.losses(*self.read(row, Cut.of(row, batch.cuts).places(row, is_cut=is_cut, is_spm=is_spm)))
 
     def read(self, row: Row, places: Tensor) -> tuple[Hidden, Tensor]:
         """The states that predict a row in another order, and their targets. Shape: places (b, t + 3) -> (b, t + 2)."""
@@ -69,10 +74,10 @@ class FillInTheMiddle(Predictor):
     def score_middle(self, batch: Batch, *, top_k: int = 1, spm: bool = False) -> Scores:
         """How well the middle of each row, and the end of its text, is predicted from both sides of it.
 
-        The places of the cuts follow from the row's tokens alone.
+        Without cuts of the batch their places follow from the row's tokens alone.
         """
         row = Row.of(batch._replace(keys=None))
-        cut, every = Cut.of(row), torch.ones_like(row.keys, dtype=torch.bool)
+        cut, every = Cut.of(row, batch.cuts), torch.ones_like(row.keys, dtype=torch.bool)
         places = cut.places(row, is_cut=every, is_spm=every & spm)
         nats, right, _ = self.scores(*self.read(row, places), top_k)
         back = places[:, 1 : row.tokens.shape[1]] - 1  # (b, t), where each target is predicted
@@ -107,45 +112,3 @@ class FillInTheMiddle(Predictor):
                              "sides of the gap: give a shorter prompt or suffix")
         cfg = replace(cfg, max_new_tokens=min(cfg.max_new_tokens, room))
         return self.generate([prompt] * cfg.num_samples, cfg, eos_id=eos_id, num_ids=num_ids)
-
-
-class Cut(NamedTuple):
-    """Where rows are cut: the prefix is [first, left), the middle [left, right), the suffix [right, end).
-
-    After `end` comes the last token of a text that ends in the row; of one that goes on, nothing. Shape: (b, 1).
-    """
-
-    first: Tensor
-    left: Tensor
-    right: Tensor
-    end: Tensor
-
-    @classmethod
-    def of(cls, row: Row) -> "Cut":
-        """Two cuts at uniform places."""
-        last = row.positions.amax(-1, keepdim=True)
-        end = last + (last == row.tokens.shape[1] - 1)
-        first = row.source_len.unsqueeze(-1)
-        cuts = first + (uniform(row.keys, (2,), draw=2) * (end - first + 1)).long().sort(-1).values
-        return cls(first, cuts[:, :1], cuts[:, 1:], end)
-
-    def places(self, row: Row, *, is_cut: Tensor, is_spm: Tensor) -> Tensor:
-        """Where the t tokens of a row go, and then PRE, SUF and MID; to the end of a row that is not cut.
-
-        SPM is PSM with an empty prefix, and a middle that begins with it. Shape: is_cut, is_spm (b,) -> (b, t + 3).
-        """
-        token = torch.arange(row.tokens.shape[1], device=row.tokens.device).expand_as(row.tokens)
-        left = self.first.where(is_spm.unsqueeze(-1), self.left)
-        in_suffix = (token >= self.right) & (token < self.end)
-        moved = torch.where(token < left, token + 1, token + 3 + self.end - self.right)
-        moved = torch.where(in_suffix, token + 2 - (self.right - left), moved)
-        moved = token.where(token < self.first, moved.where(token < self.end, token + 3))
-        new = torch.cat([self.first, left + 1, left + 2 + self.end - self.right], dim=1)
-        spare = (row.tokens.shape[1] + torch.arange(3, device=token.device)).expand_as(new)
-        is_moved = (is_cut & row.is_target.any(-1)).unsqueeze(-1)
-        return torch.cat([moved.where(is_moved, token), new.where(is_moved, spare)], dim=1)
-
-    def is_middle(self, row: Row) -> Tensor:
-        """The targets in the middle of a row, and the end of its text. Shape: (b, t)."""
-        token = torch.arange(row.tokens.shape[1], device=row.tokens.device)
-        return row.is_target & (token >= self.left) & ((token < self.right) | (token >= self.end))

@@ -12,7 +12,7 @@ from generation.sampling import Text, check_finite, ended, eval_mode
 from objectives.bleu import most_alike
 
 if TYPE_CHECKING:
-    from objectives.diffuseq import DiffuSeq
+    from objectives.noised_rows import VectorDenoiser
 
 LARGEST_BETA = 0.999
 
@@ -60,7 +60,7 @@ def from_noise(
 
 
 def write(
-    objective: "DiffuSeq", texts: list[Text], cfg: SampleConfig, *, eos_id: int, num_ids: int | None = None,
+    objective: "VectorDenoiser", texts: list[Text], cfg: SampleConfig, *, eos_id: int, num_ids: int | None = None,
 ) -> Iterator[tuple[int, int]]:
     """Continue texts on rows of noise as long as the context; yields (row, token) for every unfinished row in turn.
 
@@ -86,7 +86,7 @@ def write(
 
 @torch.inference_mode()
 def _written(
-    objective: "DiffuSeq", texts: list[Text], cfg: SampleConfig, eos_id: int, num_ids: int | None,
+    objective: "VectorDenoiser", texts: list[Text], cfg: SampleConfig, eos_id: int, num_ids: int | None,
 ) -> list[list[int]]:
     """A continuation of each text, to its end or that of the context."""
     own, padding, embed = cfg.vectors, objective.padding, objective.model.embed
@@ -117,7 +117,7 @@ def _written(
             for text, row in zip(texts, ids, strict=True)]
 
 
-def found_at(objective: "DiffuSeq", x: Tensor, step: int) -> Tensor:
+def found_at(objective: "VectorDenoiser", x: Tensor, step: int) -> Tensor:
     """The vectors without noise that the model finds in x at a step. Shape: (b, n, u) -> (b, n, u)."""
     hidden = objective.read(x, torch.full_like(x[:, 0, 0], step))
     return objective.model.head.vectors(hidden.last).type_as(x)
@@ -136,7 +136,7 @@ def _cut(text: Text, new: list[int], cfg: SampleConfig, eos_id: int, padding: in
     return new[: new.index(eos_id) + 1] if cfg.stop_at_eos and eos_id in new else new
 
 
-def rehearse(objective: "DiffuSeq", num_texts: int) -> None:
+def rehearse(objective: "VectorDenoiser", num_texts: int) -> None:
     """A step of writing so many texts, with all that takes memory in it."""
     vectors = objective.model.embed.tokens.weight
     with torch.inference_mode():

@@ -285,9 +285,19 @@ def test_one_kind_of_layer_in_the_first_format_needs_no_kinds(tmp_path, pattern,
     assert model.kinds == {} and [model.at(i).attention.window for i in range(2)] == windows
 
 
+def test_cuts_of_the_second_format_are_between_tokens(tmp_path):
+    tree = {"train": {"objective": "fill_in_the_middle", "fim": {"rate": 0.9}}}
+    for written_in, cut in ((2, "token"), (3, "character"), (None, "character")):
+        (tmp_path / "old.json").write_text(json.dumps(tree | ({"format": written_in} if written_in else {})))
+        fim = load_config(tmp_path / "old.json").train.fim
+        assert (fim.rate, fim.cut) == (0.9, cut)
+    (tmp_path / "old.json").write_text('{"format": 2, "train": {"steps": 3}}')
+    assert load_config(tmp_path / "old.json") == override(Config(), {"train.steps": 3})
+
+
 def test_a_format_that_is_not_known_is_refused_by_its_number(tmp_path):
     (tmp_path / "new.json").write_text('{"format": 99, "model": {}}')
-    with pytest.raises(ValueError, match="new.json: format=99 is not known: this version reads formats 1 to 2"):
+    with pytest.raises(ValueError, match="new.json: format=99 is not known: this version reads formats 1 to 3"):
         load_config(tmp_path / "new.json")
 
 

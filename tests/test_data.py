@@ -46,7 +46,7 @@ def all_rows(batches):
 
 
 def test_targets_are_the_inputs_one_token_later():
-    x, y, documents, num_targets, _ = batches_of(stream([40, 50]), batch_size=3, seq_len=7)[2]
+    x, y, documents, num_targets, *_ = batches_of(stream([40, 50]), batch_size=3, seq_len=7)[2]
     assert x.shape == y.shape == (3, 7)
     assert x.dtype == y.dtype == torch.int64
     assert x.is_contiguous() and y.is_contiguous()
@@ -143,7 +143,7 @@ def test_an_epoch_of_whole_documents_has_each_of_their_targets_once(case, packin
     batches = batches_of(part, batch_size=1, seq_len=seq_len, packing=packing)
     found = []
     for step in range(batches.rows_per_epoch):
-        x, y, _, num_targets, _ = batches[step]
+        x, y, _, num_targets, *_ = batches[step]
         assert torch.equal(y == -100, x == part.pad_id) and num_targets == (y != -100).sum()
         assert torch.equal(y[y != -100], x[y != -100] + 1)
         found += y[y != -100].tolist()
@@ -229,7 +229,7 @@ def test_evaluation_counts_every_target_once(case, batch_size, packing):
     lengths, seq_len = case
     part = stream(lengths)
     inputs, targets = [], []
-    for x, y, documents, num_targets, _ in eval_batches(part, batch_size, seq_len, packing):
+    for x, y, documents, num_targets, *_ in eval_batches(part, batch_size, seq_len, packing):
         assert x.shape == y.shape == (batch_size, seq_len)
         assert x.dtype == y.dtype == torch.int64
         assert torch.equal(y == -100, x == part.pad_id) and num_targets == (y != -100).sum()

@@ -19,6 +19,8 @@ from experiments.processes.children import Child, Task
 from experiments.searching import queue
 from experiments.searching.claims import claims_on
 from experiments.searching.jobs import Ending, Job, LogReader, ending
+from experiments.searching.loop import Search
+from experiments.searching.losses import require_one_text
 from experiments.searching.options import Options
 from experiments.searching.outcomes import outcome as outcome_of
 from experiments.searching.plan import Plan
@@ -462,6 +464,30 @@ def test_what_is_left_of_the_budget_is_for_the_repeats(study):
     assert not plan.is_over()
     assert study.ask().user_attrs["repeat_of"] == trial.number
     assert plan.is_over()
+
+
+@pytest.mark.parametrize(("words", "data", "judged_by", "sentence"), [
+    (["next_token", "masked_diffusion", "multi_token"], "tales", "bits_per_byte", None),  # a bound is said to be one
+    (["next_token", "masked"], "tales", "val_loss", "of the whole text with train.objective=next_token, of masked "
+                                                    "tokens with train.objective=masked, which do not compare"),
+    (["next_token", "prefix"], "tales", "accuracy", "of the part after a prefix with train.objective=prefix"),
+    (["next_token", "masked"], "tales", "tokens_per_second", None),
+    (["next_token", "prefix"], "tales-reversed", "bits_per_byte", None),
+    (["masked"], "tales", "bits_per_byte", None),
+])
+def test_trials_are_judged_by_losses_of_one_text(words, data, judged_by, sentence):
+    settings = {"data.name": data, **({"data.packing": "pad"} if data != "tales" else {})}
+    space = make_space({"set": settings, "search": {"train.objective": words, "train.lr": [0.1, 0.01]}})
+    if sentence is None:
+        return require_one_text(["parameters", judged_by], space)
+    with pytest.raises(ValueError, match=f"objective={judged_by} is .*{sentence}"):
+        require_one_text(["parameters", judged_by], space)
+
+
+def test_a_search_asks_that_trials_are_judged_by_losses_of_one_text(tmp_path):
+    (tmp_path / "toy.yaml").write_text("search: {train.objective: [next_token, masked]}")
+    with pytest.raises(ValueError, match="search each apart, or judge trials by another objective"):
+        Search(options(space=tmp_path / "toy.yaml"), None, lambda _: None, "", "")
 
 
 def test_a_study_goes_on_only_with_the_same_question(study):

@@ -166,12 +166,16 @@ def test_a_study_that_still_runs_is_told_of_as_it_stands(tmp_path):
 def test_losses_that_are_not_those_of_the_text_are_said_to_be_so(column, says, tmp_path):
     study = empty_study(column)
     for objective in (None, "masked_diffusion"):
-        add(study, "done", 1.0, flags={"train.objective": objective} if objective else {})
+        add(study, "done", 0.9 if objective else 1.0, flags={"train.objective": objective} if objective else {})
     add(study, "done", 1.0, flags={"train.objective": "seq2seq"})  # of pairs, as next_token
     study.set_user_attr("base", to_dict(override(Config(), {"data.name": "tales-reversed", "data.packing": "pad"})))
-    summary = write_report(study, tmp_path).summary
+    report = write_report(study, tmp_path)
+    summary = report.summary
     assert "seq2seq" not in summary
     assert ("The loss of masked_diffusion is an upper bound." in summary) == says and "next_token" not in summary
+    value = "≤ 0.9" if says else "0.9"
+    assert f"best: trial 1, {value}: " in str(report)
+    assert list(section((tmp_path / "trials.md").read_text(), "Done, best first")[column]) == [value, "1", "1"]
 
 
 # ---- tables ----

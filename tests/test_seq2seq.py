@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 from helpers import assert_close, randomise, small_config, small_tokens
-from lives import interrupted_and_resumed
 from test_encoder_decoder import FAMILY, SOURCE, TEXT, S, T, each_preset, pair
 
 from config import Config, SampleConfig, SpansConfig, TrainConfig, override
@@ -357,12 +356,12 @@ each_run = pytest.mark.parametrize("name", RUNS)
 
 @pytest.mark.usefixtures("models")
 @each_run
-def test_a_run_resumes_bit_for_bit(name, go, at_step, models, tmp_path):
-    resumed = interrupted_and_resumed(lambda: go(RUNS[name]), at_step, models)
-    log = resumed.log()
+def test_a_run_learns_and_is_not_exported(name, go, tmp_path):
+    run = go(RUNS[name])
+    log = run.log()
     assert log.val_loss.iloc[-1] < log.val_loss.dropna().iloc[0]
     with pytest.raises(ValueError, match="model.cross=attention"):
-        export_run(resumed, tmp_path / "exported")
+        export_run(run, tmp_path / "exported")
 
 
 @pytest.mark.usefixtures("models")

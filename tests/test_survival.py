@@ -35,6 +35,7 @@ import train
 import training.step
 from config import override, save_config
 from corpora import chunks, encoder, shards
+from objective import OBJECTIVES
 from optimizing.schedules import Schedule
 from run_store import append_log
 from run_store.checkpoint_files import NotWritten
@@ -189,6 +190,33 @@ def test_a_run_killed_twenty_times_is_the_run_left_alone(go, folder):
     assert begin_or_go_on(cfg).wait() == 0
     whole = go(changes | {"train.name": "whole"})
     assert_same_run(Run("toy"), whole)
+    assert_same_checkpoints(Run("toy"), whole)
+
+
+SHORT = {"train.steps": 8, "train.log_every": 1, "train.eval_every": 4, "train.checkpoint_every": 3,
+         "train.sample_every": 8, "sample.num_samples": 1, "sample.max_new_tokens": 3, "model.num_layers": 1,
+         "train.eval_tokens": 64, "train.final_eval_share": 0.1}
+ENCODER = {"model.cross": "attention", "model.encoder_layers": 1}
+NEEDS = {  # of an objective, and what makes it draw or keep the most
+    "multi_token": {"model.ahead": "modules", "model.ahead_depth": 2}, "prefix": {"data.packing": "documents"},
+    "fill_in_the_middle": {"tokenizer.kind": "bpe", "tokenizer.vocab_size": 44, "train.fim.rate": 0.9},
+    "masked_diffusion": {"train.diffusion.draws": 2},
+    "block_diffusion": {"train.diffusion.block_len": 3, "train.diffusion.draws": 2},
+    "seq2seq": ENCODER, "span_corruption": ENCODER,
+    "diffuseq": {"model.noised": True, "model.noised_dim": 8, "model.noised_steps": 2, "model.tie_embeddings": True,
+                 "sample.vectors.steps": 2, "train.diffuseq.sampling": "loss", "train.diffuseq.draws": 2,
+                 "train.batch_size": 8, "train.ema_decay": 0.9},
+}
+
+
+@pytest.mark.parametrize("objective", [word for word in OBJECTIVES if word != "next_token"])
+def test_a_run_of_each_objective_killed_within_a_step_is_the_run_left_alone(go, at_step, objective):
+    changes = SHORT | {"train.objective": objective} | NEEDS.get(objective, {})
+    whole = go(changes | {"train.name": "whole"})
+    killed = Fork(lambda: (at_step(6, lambda model: os.kill(os.getpid(), signal.SIGKILL)), go(changes)))
+    assert killed.wait() == -signal.SIGKILL
+    assert Run("toy").checkpoint("last").step == 3 and not Run("toy").is_finished
+    assert_same_run(go(changes, run=Run("toy")), whole)
     assert_same_checkpoints(Run("toy"), whole)
 
 

@@ -31,11 +31,12 @@ class Evaluation:
 def evaluate(
     objective: Objective, part: TokenFile | ProbeRows, tokenizer: Tokenizer, batch_size: int,
     max_tokens: int | None = None, *, packing: str = "stream", seq_len: int | None = None,
-    score: Callable[[Batch], Scores] | None = None,
+    score: Callable[[Batch], Scores] | None = None, change: Callable[[Batch], Batch] | None = None,
 ) -> Evaluation:
     """Measure an objective on a part of a corpus, on at most `max_tokens`, spread evenly.
 
     In rows of `seq_len` tokens; None = as in training. `score` is the objective's measure; None = Objective.score.
+    `change` is done with each batch beforehand.
 
     Predicts every token once, except the first of each document (packing pad or documents) or of the part (stream).
     That is the begin-of-text token, which stands for no bytes, so all bytes of the text count; of an objective that
@@ -47,6 +48,7 @@ def evaluate(
     with eval_mode(objective):
         length = seq_len or objective.row_len
         for batch in eval_batches(part, batch_size, length, packing, max_tokens=max_tokens):
+            batch = batch if change is None else change(batch)
             nats, right, counted = score_batch(score or objective.score, batch.to(device))
             num_bytes = torch.where(counted, byte_lengths[batch.y.clamp(min=0)], 0)
             rows = torch.stack([nats, right, counted.sum(-1), num_bytes.sum(-1)])

@@ -1,6 +1,7 @@
 """Prepare a run before its first step: text, tokenizer, settled flags, batches, schedule, model."""
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,9 +15,9 @@ from corpora.corpus import Corpus, load_corpus
 from corpora.probe_rows import ProbeCorpus, ProbeRows, longer_rows
 from corpora.rows import reasons
 from corpora.shards import JoinedTokenFile, TokenFile, prepare
-from data import Batches, NewBatches
+from data import Batch, Batches, NewBatches
 from model import Model
-from objective import Objective
+from objective import Objective, batch_change
 from optimizing.schedules import Schedule
 from runs import Run
 from tokenizer import BUILT_SIZES, Tokenizer, built_tokenizer, load_tokenizer, train_tokenizer
@@ -41,6 +42,7 @@ class Setup:
     longer_parts: dict[str, ProbeRows]  # validation rows longer than in training, by column of the log
     batches: Batches | NewBatches
     schedule: Schedule
+    change: Callable[[Batch], Batch] | None  # what the objective does with batches beforehand
 
     def make_state(self, console: Console | None = None, *, resumed: bool = False) -> TrainState:
         """Make the model with weights drawn by the seed or from train.init_from, ready for the first step."""
@@ -75,7 +77,7 @@ class Setup:
             rows = max(1, self.cfg.train.batch_size * seq_len**2 // longer**2)
             found[column] = evaluate(objective, part, self.tokenizer, rows, max_tokens, packing="pad",
                                      seq_len=longer).accuracy
-        return found | {column: self.evaluate(objective, max_tokens, score=score).bits_per_byte
+        return found | {column: self.evaluate(objective, max_tokens, score=score, change=self.change).bits_per_byte
                         for column, score in objective.other_scores().items()}
 
     @property
@@ -131,10 +133,11 @@ def prepare_run(
     train_parts, val_part = encoded_parts(cfg, corpus, tokenizer, console)
     longer_parts = {f"accuracy_{factor}x": longer_rows(corpus, cfg.row_len, factor)
                     for factor in cfg.data.probe.longer}
-    batches = make_batches(cfg, corpus, train_parts)
+    change = batch_change(cfg.train, tokenizer)
+    batches = make_batches(cfg, corpus, train_parts, change)
     cfg = settle_steps(cfg, batches.rows_per_epoch)
     schedule = Schedule(cfg, rows_per_epoch=batches.rows_per_epoch)
-    return Setup(cfg, device, corpus, tokenizer, train_parts, val_part, longer_parts, batches, schedule)
+    return Setup(cfg, device, corpus, tokenizer, train_parts, val_part, longer_parts, batches, schedule, change)
 
 
 def encoded_parts(
@@ -171,12 +174,14 @@ class Settler:
         return settle_steps(cfg, make_batches(cfg, corpus, parts).rows_per_epoch)
 
 
-def make_batches(cfg: Config, corpus: Corpus, parts: list[tuple[TokenFile, float]]) -> Batches | NewBatches:
+def make_batches(
+    cfg: Config, corpus: Corpus, parts: list[tuple[TokenFile, float]], change: Callable[[Batch], Batch] | None = None,
+) -> Batches | NewBatches:
     """The batches of a run, from the encoded parts of its text, or drawn."""
     if isinstance(corpus, ProbeCorpus):
         return NewBatches(corpus, batch_size=cfg.train.batch_size, seq_len=cfg.row_len, seed=cfg.train.seed)
     return Batches(parts, batch_size=cfg.train.batch_size, seq_len=cfg.row_len, seed=cfg.train.seed,
-                   packing=cfg.data.packing)
+                   packing=cfg.data.packing, change=change)
 
 
 def choose_tokenizer(cfg: TokenizerConfig, data: DataConfig, corpus: Corpus) -> Tokenizer:

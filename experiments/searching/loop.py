@@ -13,6 +13,7 @@ from config import Config
 from experiments.processes.worker import wait_for_answers
 from experiments.searching import queue
 from experiments.searching.jobs import Job
+from experiments.searching.losses import require_one_text
 from experiments.searching.options import Options
 from experiments.searching.outcomes import outcome
 from experiments.searching.predictor import POLL_SECONDS, Predictor
@@ -55,6 +56,7 @@ class Search:
     ):
         self.options, self.on_change = options, on_change
         self.space = load_space(options.space).on(base)
+        require_one_text(options.objective, self.space)
         logs = options.folder / "logs"
         logs.mkdir(parents=True, exist_ok=True)
         self.trainer = Trainer(options, self.space.base, trainer, logs)

@@ -21,6 +21,7 @@ from optuna.trial import FrozenTrial
 from config import Config, from_dict, override
 from configuration.storage import to_json
 from experiments.common.reports import csv_text, write_picture
+from experiments.searching.losses import signs_before
 from experiments.searching.outcomes import best_trials, columns, flags, measured
 from experiments.searching.plots import KINDS, NothingToDraw, draw, draw_memory, page
 from experiments.searching.tables import describe, figure, oversized_share, trial_table, trials_page
@@ -42,13 +43,14 @@ class Report:
     configs: tuple[Path, ...]  # their files
     files: tuple[Path, ...]  # tables and pictures
     left_out: dict[str, str]  # picture -> why there is none
+    signs: dict[int, list[str]]  # what stands before the values of each trial
     oversized_share: float  # share of the time that all trials took
 
     def __str__(self) -> str:
         lines = [self.summary, *(f"no {name}: {why}" for name, why in self.left_out.items())]
         if self.best:
             changed = " ".join(f"{name}={figure(value)}" for name, value in flags(self.best[0]).items())
-            values = ", ".join(map(figure, self.best[0].values))
+            values = self._values(self.best[0])
             others = f"; {len(self.best) - 1} more on the front" if len(self.best[0].values) > 1 else ""
             lines += [f"best: trial {self.best[0].number}, {values}{others}: {changed}", *self._against_base(),
                       f"train it: python train.py --config {shown(self.configs[0])} --train.name NAME"]
@@ -58,7 +60,11 @@ class Report:
         base = next((trial for trial in self.best if trial.user_attrs.get("is_base")), None)
         if base is None or len(base.values) > 1:
             return []
-        return [f"the base: trial {base.number}, " + ("not beaten" if base is self.best[0] else figure(base.value))]
+        return [f"the base: trial {base.number}, " + ("not beaten" if base is self.best[0] else self._values(base))]
+
+    def _values(self, trial: FrozenTrial) -> str:
+        signs = self.signs[trial.number]
+        return ", ".join(sign + figure(value) for sign, value in zip(signs, trial.values, strict=True))
 
 
 def write_report(study: optuna.Study, folder: Path) -> Report:
@@ -77,7 +83,7 @@ def write_report(study: optuna.Study, folder: Path) -> Report:
     drawn, left_out = _write_pictures(results, folder)
     return Report(
         folder=folder, summary=summary, table=table, best=tuple(best), configs=tuple(configs),
-        files=(folder / "trials.md", folder / "trials.csv", *drawn), left_out=left_out,
+        files=(folder / "trials.md", folder / "trials.csv", *drawn), left_out=left_out, signs=signs_before(results),
         oversized_share=oversized_share(table))
 
 

@@ -7,15 +7,13 @@ import optuna
 import pandas as pd
 from optuna.trial import FrozenTrial
 
-from config import from_dict
 from configuration.command_line import spell_bytes
-from configuration.objectives import FACTS as OBJECTIVES
 from experiments.common.reports import markdown_table
+from experiments.searching.losses import meanings, signs_before
 from experiments.searching.outcomes import FAILED, OUTCOMES, columns, ended, flags, signs, varying
 
 FACTS = ("parameters", "predicted_low_bytes", "predicted_high_bytes", "allocator", "peak_bytes", "seconds",
          "predict_seconds", "run", "seed", "repeat_of", "by_seed", "shrunk", "reason")
-LOSSES = {"bits_per_byte", "val_loss", "perplexity"}  # columns with the losses of a text
 SECTIONS = {"Pruned": ("pruned",), "Skipped for memory": ("oversized",), "Invalid": ("invalid",), "Failed": FAILED}
 
 
@@ -53,34 +51,24 @@ def describe(results: optuna.Study, table: pd.DataFrame) -> str:
             f"{oversized_share(table):.2%} of it for what was skipped for memory.{meanings(results)}")
 
 
-def meanings(results: optuna.Study) -> str:
-    """What losses of the trials are not those of the whole text; "" if trials are judged by other columns."""
-    if LOSSES.isdisjoint(columns(results)):
-        return ""
-    base = from_dict(results.user_attrs["base"])
-    found = {flags(trial).get("train.objective", base.train.objective) for trial in results.get_trials(deepcopy=False)}
-    said = {word: OBJECTIVES[word].on(pairs=base.data.is_pairs).meaning for word in sorted(found & OBJECTIVES.keys())}
-    return "".join(f" The loss of {word} is {meaning}." for word, meaning in said.items() if meaning)
-
-
 def trials_page(results: optuna.Study, best: list[FrozenTrial], summary: str) -> str:
     """The trials in Markdown, a table for each outcome."""
     places = {trial.number: place for place, trial in enumerate(best)}  # a front leaves out most trials that are done
     done = sorted(ended(results, "done"), key=lambda trial: (
         places.get(trial.number, len(places)), signs(results)[0] * trial.values[0]))
     sections = {"Done, best first": done} | {title: ended(results, *found) for title, found in SECTIONS.items()}
-    names = varying(results.get_trials(deepcopy=False))
+    names, before = varying(results.get_trials(deepcopy=False)), signs_before(results)
     parts = [f"# {results.study_name}\n\n{summary}\n"]
     for title, trials in sections.items():
-        rows = [{"trial": trial.number} | _cells(trial, results)
+        rows = [{"trial": trial.number} | _cells(trial, results, before[trial.number])
                 | {name: figure(_plain(flags(trial).get(name))) for name in names} for trial in trials]
         if rows:
             parts.append(f"## {title}\n\n{markdown_table(rows)}\n")
     return "\n".join(parts)
 
 
-def _cells(trial: FrozenTrial, results: optuna.Study) -> dict[str, str]:
-    """What the page says of a trial, besides its number and its flags."""
+def _cells(trial: FrozenTrial, results: optuna.Study, before: list[str]) -> dict[str, str]:
+    """What the page says of a trial, besides its number and its flags; `before` its values stand signs."""
     known, outcome = trial.user_attrs, trial.user_attrs["outcome"]
     cells, low, high = {}, known.get("predicted_low_bytes"), known.get("predicted_high_bytes")
     if outcome in FAILED:
@@ -88,7 +76,8 @@ def _cells(trial: FrozenTrial, results: optuna.Study) -> dict[str, str]:
     if outcome in ("invalid", *FAILED):
         cells["reason"] = " ".join(known.get("reason", "").split())
     if outcome == "done":
-        cells = dict(zip(columns(results), map(figure, trial.values), strict=True))
+        cells = {name: sign + figure(value) for name, sign, value in zip(
+            columns(results), before, trial.values, strict=True)}
         if len(each := known["by_seed"]) > 1:
             cells[columns(results)[0]] += f" ({len(each)} seeds: {figure(min(each))} to {figure(max(each))})"
     if outcome == "pruned":
