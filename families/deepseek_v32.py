@@ -7,8 +7,15 @@ from families.fields import Field, Implied, activation, llama_sizes, tied
 from families.llama import EPS
 from families.weights import renamed
 
+
+def number_of_keys(given: int | None) -> int:
+    if given is None:
+        raise ValueError("index_topk=None, attention without an indexer, is not known here")
+    return given
+
+
 INDEXER = (
-    Field("index_topk", "indexer.top_k", 2048), Field("index_n_heads", "indexer.num_heads", 64),
+    Field("index_topk", "indexer.top_k", 2048, number_of_keys), Field("index_n_heads", "indexer.num_heads", 64),
     Field("index_head_dim", "indexer.head_dim", 128),
     Implied("layer_types", lambda theirs: ["indexed_attention"] * theirs["num_hidden_layers"],
             lambda cfg: ["indexed_attention"] * cfg.num_layers))

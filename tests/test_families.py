@@ -298,6 +298,14 @@ def test_what_a_config_json_leaves_out_has_the_default_of_their_class(model_type
     assert not differences(family.read(needed), family.read(theirs.to_dict()))
 
 
+def test_a_model_without_an_indexer_is_no_deepseek_v32():
+    family = FAMILIES["deepseek_v32"]
+    dense = FAMILIES["deepseek_v3"].read({"rope_interleave": True})
+    assert "index_topk=None, attention without an indexer, is not known here" in family.misfits(dense)[0]
+    assert "model.indexer.top_k=2048, and a DeepseekV3ForCausalLM has None" in FAMILIES["deepseek_v3"].misfits(
+        family.read({}))
+
+
 def test_older_fields_are_read():
     assert FAMILIES["gemma"].read({"hidden_act": "gelu"}).activation == "gelu_tanh"  # as its first configurations say
     old = {"rope_theta": 5e5, "rope_scaling": None, "torch_dtype": "bfloat16", "auto_map": {"AutoConfig": "x.y"}}
