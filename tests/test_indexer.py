@@ -164,6 +164,7 @@ def test_of_equal_keys_the_earliest_are_chosen():
     indexer = small_model(**INDEXED).blocks[0].mixer.branch.indexer
     scores = torch.tensor([[[1.0, 0, 2, 0, 0, 0, -torch.inf], [0, 0, 0, 0, 0, 0, 0], [1, *[-torch.inf] * 6]]])
     assert indexer.choose(scores)[0].int().tolist() == [[1, 1, 1, 0, 0, 0, 0], [1, 1, 1, 0, 0, 0, 0], [1] + [0] * 6]
+    assert indexer.choose(torch.zeros(1, 1, 99)).nonzero()[:, 2].tolist() == [0, 1, 2]
 
 
 def test_the_loss_is_a_column_the_mean_over_the_layers_that_have_one_and_never_that_of_the_text():
@@ -195,8 +196,9 @@ def test_the_scores_become_those_of_attention():
     assert found[-1] < 0.5 * found[0]
 
 
-def test_without_a_coefficient_it_chooses_and_does_not_learn():
-    plain, silent = small_model(**INDEXED), small_model(**INDEXED | {"indexer.loss": 0.0})
+@pytest.mark.parametrize("flags", [INDEXED, LATENT], ids=["attention", "latent"])
+def test_without_a_coefficient_it_chooses_and_does_not_learn(flags):
+    plain, silent = small_model(**flags), small_model(**flags | {"indexer.loss": 0.0})
     assert torch.equal(plain(small_tokens()), silent(small_tokens()))
     loss_of(silent, small_tokens(), small_tokens(seed=1)).backward()
     assert {name for name, p in silent.named_parameters() if p.grad is None} == {
