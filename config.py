@@ -42,7 +42,7 @@ from configuration.units import in_bfloat16, parse_bytes, parse_seconds
 __all__ = [
     "CHECKED", "AlibiConfig", "AttentionConfig", "AttnresConfig", "BigramConfig", "ClampedGluConfig", "Config",
     "DataConfig", "DenoiseConfig", "DiffuseqConfig", "DiffusionConfig", "EngramConfig", "FACTS", "FimConfig",
-    "HrmConfig", "HyperConfig", "LatentConfig", "LayerConfig", "LoopConfig", "MaskedConfig", "ModelConfig", "MoeConfig",
+    "HrmConfig", "HyperConfig", "IndexerConfig", "LatentConfig", "LayerConfig", "LoopConfig", "MaskedConfig", "ModelConfig", "MoeConfig",
     "MultiTokenConfig", "NUM_SENTINELS", "NgptConfig", "ProbeConfig", "RopeConfig", "SampleConfig", "SinusoidalConfig",
     "SpansConfig", "T5Config", "TokenizerConfig", "TrainConfig", "VectorsConfig", "diff", "flags", "flat", "from_dict",
     "get", "load_config", "override", "parse_bytes", "parse_seconds", "replace", "require_both_ways",
@@ -171,6 +171,20 @@ class LatentConfig:
 
     def __post_init__(self):
         require_positive(self, "kv_rank", "q_rank", "nope_dim", "rope_dim", "v_dim", "norm_eps")
+
+
+@flags
+class IndexerConfig:
+    """The numbers of the indexer of mixer=attention or latent, which chooses the keys that a query attends to."""
+
+    top_k: int | None = None  # keys that a query attends to, of those that it sees, by the scores of a small indexer that learns to predict attention; None = all, without an indexer. arXiv:2512.02556
+    num_heads: int = 4  # its heads, whose queries meet one key of each token (j)
+    head_dim: int = 32  # width of these queries and keys; with mixer=latent the first latent.rope_dim channels have a position
+    loss: float = 1.0  # coefficient of its loss, the divergence of its scores from the attention that all heads pay to the chosen keys; 0 = it does not learn
+
+    def __post_init__(self):
+        require_positive(self, "top_k", "num_heads", "head_dim")
+        require_not_negative(self, "loss")
 
 
 @flags
@@ -417,6 +431,7 @@ class ModelConfig:
 
     attention: AttentionConfig = field(default_factory=AttentionConfig)  # mixer=attention or latent, and cross=attention
     latent: LatentConfig = field(default_factory=LatentConfig)  # mixer=latent: multi-head latent attention. arXiv:2405.04434
+    indexer: IndexerConfig = field(default_factory=IndexerConfig)  # mixer=attention or latent: a few keys of each query (sparse attention that is learned). arXiv:2512.02556
     cema: recurrent.CemaConfig = field(default_factory=recurrent.CemaConfig)  # mixer=cema
     deltanet: recurrent.DeltaNetConfig = field(default_factory=recurrent.DeltaNetConfig)  # mixer=deltanet
     gated_delta: recurrent.GatedDeltaConfig = field(default_factory=recurrent.GatedDeltaConfig)  # mixer=gated_delta

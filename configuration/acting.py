@@ -1,8 +1,8 @@
 """When each flag of ModelConfig has an effect.
 
 A group (model.rope, model.attention, ...) acts if a layer has the part of its name: one of the layer's choices (mixer,
-mlp, norm, position, ...) is that word. So the group of a new part needs no line here. LAYER_ACTS and MODEL_ACTS have
-the conditions of single flags.
+mlp, norm, position, ...) is that word. So the group of a new part needs no line here, unless it has no word, such as
+model.indexer, which any layer with heads can have. LAYER_ACTS and MODEL_ACTS have the conditions of single flags.
 """
 
 from collections.abc import Callable
@@ -55,6 +55,8 @@ def parts_of(layer: Any) -> set[str]:
         found.add(layer.moe.expert)
     if layer.residual == "mhc":
         found.add("hyper")
+    if has_heads(layer):
+        found.add("indexer")
     return found | {"attention"} if has_heads(layer) or projects(layer) else found
 
 
@@ -69,7 +71,8 @@ CONDITIONS = {"attention": "a mixer is attention or latent, or cross is attentio
               "alibi": "position is alibi", "t5": "position is t5", "ngpt": "residual is ngpt",
               "hyper": "residual is hyper or mhc", "attnres": "residual is attnres",
               "sinusoidal": "position is sinusoidal", "bigram": "memory is bigram",
-              "engram": "memory is engram", "clamped_glu": "mlp or moe.expert is clamped_glu"}
+              "engram": "memory is engram", "clamped_glu": "mlp or moe.expert is clamped_glu",
+              "indexer": "a mixer is attention or latent"}
 
 
 def _qk_norm_has_bias(layer: Any) -> bool:
@@ -136,6 +139,8 @@ LAYER_ACTS: dict[tuple[str, ...], Acts] = {
     ("attention.stride", "attention.global_tokens"): (
         "attention.window or attention.chunk is given",
         lambda c: c.attention.window is not None or c.attention.chunk is not None),
+    ("indexer.num_heads", "indexer.head_dim", "indexer.loss"): (
+        "indexer.top_k is given", lambda c: has_heads(c) and c.indexer.top_k is not None),
     ("attention.temperature_len", "attention.temperature_first"): (
         "attention.temperature_scale is given", lambda c: c.attention.temperature_scale is not None),
     ("rope.original_len",): ("rope.scaling is llama3 or yarn", lambda c: c.rope.scaling in ("llama3", "yarn")),

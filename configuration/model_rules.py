@@ -67,6 +67,7 @@ PLAIN_MODEL: dict[str, Any] = {
     "hrm.high_cycles": 2, "hrm.low_cycles": 3, "hrm.grad_cycles": 2,
     "latent.kv_rank": 64, "latent.q_rank": None, "latent.nope_dim": 32, "latent.rope_dim": 16, "latent.v_dim": 32,
     "latent.bias": False, "latent.norm_eps": 1e-6,
+    "indexer.top_k": None, "indexer.num_heads": 4, "indexer.head_dim": 32, "indexer.loss": 1.0,
     "moe.expert": "glu", "moe.num_experts": 8, "moe.top_k": 2, "moe.scores": "softmax", "moe.renormalise": True,
     "moe.margin": 0.02, "moe.scale": 1.0, "moe.weigh_inputs": False, "moe.num_groups": 1, "moe.top_groups": 1,
     "moe.router_bias": False, "moe.shared_dim": None, "moe.shared_gate": False, "moe.balance_loss": 0.0,
@@ -207,6 +208,27 @@ def check_shapes(cfg: Any) -> None:
                   "retnet": cfg.retnet.key_dim(cfg.dim)}
         for width in {widths.get(word, cfg.head_width) for word in mixers_of(cfg) if word in ROTATED}:
             rotated_channels(width, cfg.rope.fraction)
+    check_indexer(cfg)
+
+
+def check_indexer(cfg: Any) -> None:
+    """Raise ValueError if attention cannot have an indexer, or none of this width."""
+    own, given = cfg.indexer, f"indexer.top_k={cfg.indexer.top_k}"
+    if own.top_k is None:
+        return
+    if cfg.attention.share_kv:
+        raise ValueError(f"{given} with attention.share_kv=True: an indexer chooses among a layer's own keys; leave "
+                         "one of them off")
+    if cfg.attention.differential:
+        raise ValueError(f"{given} with attention.differential=True: an indexer learns weights of attention, and "
+                         "one less another is none; leave one of them off")
+    if not has_part(cfg, "rope"):
+        return
+    if "attention" in mixers_of(cfg):
+        rotated_channels(own.head_dim, cfg.rope.fraction)
+    if "latent" in mixers_of(cfg) and own.head_dim < cfg.latent.rope_dim:
+        raise ValueError(f"indexer.head_dim={own.head_dim} is less than latent.rope_dim={cfg.latent.rope_dim}, the "
+                         "channels that have a position: use as many or more")
 
 
 def resolve_kinds(cfg: Any, layer_kind: type) -> dict[str, Any]:

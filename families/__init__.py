@@ -20,9 +20,9 @@ FILES = (  # in this folder
     "gpt", "gpt_neo", "gpt_bigcode", "codegen", "biogpt", "persimmon", "phi3", "glm", "ernie4_5", "helium",
     "hunyuan", "ministral", "internlm3", "iquestcoder", "seed_oss", "jais2", "vaultgemma", "bitnet", "cwm",
     "hyperclovax", "granite_swa", "qwen2_moe", "granitemoe", "ministral3", "phimoe", "dots1", "glm4_moe",
-    "glm4_moe_lite", "solar_open", "exaone_moe", "ernie4_5_moe", "minimax_m2", "hunyuan_v1_moe", "hy_v3", "flex_olmo",
-    "granitemoeshared", "granitemoe_swa", "mellum", "afmoe", "flint", "cohere2_moe", "kolibri1", "xglm", "ctrl",
-    "gpt_neox_japanese", "modernbert_decoder", "falcon_mamba",
+    "glm4_moe_lite", "deepseek_v32", "solar_open", "exaone_moe", "ernie4_5_moe", "minimax_m2", "hunyuan_v1_moe",
+    "hy_v3", "flex_olmo", "granitemoeshared", "granitemoe_swa", "mellum", "afmoe", "flint", "cohere2_moe", "kolibri1",
+    "xglm", "ctrl", "gpt_neox_japanese", "modernbert_decoder", "falcon_mamba",
 )
 ENCODER_DECODER_FILES = ("t5",)
 

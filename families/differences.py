@@ -15,7 +15,7 @@ from families.fields import scale_of
 NO_MATTER = {"init", "init_std", "out_init", "head_zero_init", "unit_weights", "z_loss", "embed_dropout",
              "residual_dropout", "mlp_dropout", "attention.dropout", "attention.backend", "layers", "kinds",
              "hidden_mult", "hidden_multiple_of", "vocab_multiple_of", "moe.balance_loss", "moe.router_z_loss",
-             "moe.bias_rate", "gated_delta.step_bias"}
+             "moe.bias_rate", "indexer.loss", "gated_delta.step_bias"}
 
 
 class Difference(NamedTuple):

@@ -44,6 +44,8 @@ IDEAS: dict[str, Idea] = {
     "sinks": Idea({"model.attention.sinks": True}, "a score that takes attention and gives nothing",
                   "arXiv:2309.17453"),
     "exclusive": Idea({"model.attention.exclusive": True}, "less of a token's own value (XSA)", "arXiv:2603.09078"),
+    "indexer": Idea({"model.indexer.top_k": 32}, "attention to 32 keys that a small indexer chooses (sparse attention)",
+                    "arXiv:2512.02556"),
     "layer-scale": Idea({"model.layer_scale": 0.1}, "a learned factor on each channel of a branch",
                         "arXiv:2103.17239"),
     "drop-branch": Idea({"model.drop_branch": 0.1}, "branches are left out in training (stochastic depth)",

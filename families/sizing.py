@@ -64,6 +64,9 @@ def tiny(cfg: Config, *, vocab_size: int = 61, max_seq_len: int = 32) -> Config:
         sizes = {"kv_rank": 20, "q_rank": 28, "nope_dim": 16, "rope_dim": 8, "v_dim": 12}
         small |= {"attention.num_heads": 3} | changed(cfg.model, {
             f"latent.{name}": lambda _, size=size: size for name, size in sizes.items()})
+    if is_indexed(cfg.model):
+        small |= changed(cfg.model, {"indexer.num_heads": lambda number: min(number, 16),
+                                     "indexer.head_dim": lambda _: 12})
     return override(cfg, {"model": small})
 
 
@@ -258,7 +261,7 @@ def shaped(model: ModelConfig, shape: Shape, target: float) -> dict[str, Any]:
 def windows(model: ModelConfig) -> tuple[str, ...]:
     """The flags that say how many tokens attention sees."""
     chunked = any("cema" in mixers_of(layer) for layer in model.by_kind.values())
-    return ("attention.window", "attention.chunk", *["cema.chunk"] * chunked)
+    return ("attention.window", "attention.chunk", "indexer.top_k", *["cema.chunk"] * chunked)
 
 
 def recurrent_rules(model: ModelConfig, dim: int) -> dict[str, Callable[[Any], Any]]:
@@ -283,6 +286,11 @@ def changed(model: ModelConfig, rules: Mapping[str, Callable[[Any], Any]]) -> di
         if flag in rules and value is not None:
             found[name] = rules[flag](value)
     return found
+
+
+def is_indexed(model: ModelConfig) -> bool:
+    """Whether an indexer chooses the keys of a layer."""
+    return any(layer.indexer.top_k for layer in model.by_kind.values())
 
 
 def is_latent(model: ModelConfig) -> bool:

@@ -7,5 +7,6 @@ Axes have one letter each, in einops patterns, shape comments and traces:
     n residual streams e experts           v vocabulary        l layers
       or a state       i width of a recurrent mixer, whose keys are n and values p wide
     c pointer width    k experts of a token  r latent vector (mixer=latent)
+    j heads of an indexer
     m vectors of the n-grams of a token (memory=engram)           u vectors of tokens (noised)
 """

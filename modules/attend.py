@@ -16,7 +16,36 @@ from modules.precision import widen
 from tools import LoggingModule, log_io
 
 
-class SDPA(LoggingModule):
+class Kernel(LoggingModule):
+    """Scores of queries and keys, scale q.k or softcap tanh(scale q.k / softcap), and their softmax in float32."""
+
+    def __init__(self, *, scale: float, softcap: float | None = None):
+        super().__init__()
+        self.scale, self.softcap = scale, softcap
+
+    @log_io("b h t p, b h s p -> b h t s")
+    def scores(self, q: Tensor, k: Tensor) -> Tensor:
+        scores = q @ k.mT * self.scale
+        if self.softcap is None:
+            return scores
+        return self.softcap * torch.tanh(scores / self.softcap)
+
+    def softmax(self, scores: Tensor, mask: Mask) -> Tensor:
+        return mask.apply(widen(scores)).softmax(-1)
+
+    @log_io("b h t _, b g s _, ... t s, ... t s -> b h t s")
+    @torch.no_grad()
+    def shares(self, q: Tensor, k: Tensor, mask: Mask, bias: Tensor | None) -> Tensor:
+        """The weight of each key, without dropout and without a gradient.
+
+        Shape: q (b, h, t, p), k (b, g, s, p), bias (h, t, s) or (b, h, t, s) -> (b, h, t, s).
+        """
+        k, _ = for_each_query_head(q, k, k)
+        scores = self.scores(q, k)
+        return self.softmax(scores if bias is None else scores + bias, mask)
+
+
+class SDPA(Kernel):
     """softmax(scale q.k + bias) v in one fused call that never stores the scores.
 
     Dao et al. 2022, arXiv:2205.14135.
@@ -24,8 +53,8 @@ class SDPA(LoggingModule):
     """
 
     def __init__(self, *, scale: float, dropout: float = 0.0):
-        super().__init__()
-        self.scale, self.dropout = scale, dropout
+        super().__init__(scale=scale)
+        self.dropout = dropout
 
     @log_io("b h t p, b g s p, b g s p, ... t s, ... t s -> b h t p")
     def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Mask, bias: Tensor | None) -> Tensor:
@@ -56,7 +85,7 @@ def for_each_query_head(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor
     return (k, v) if shared == 1 else tuple(repeat(x, "b g s p -> b (g shared) s p", shared=shared) for x in (k, v))
 
 
-class EagerAttention(LoggingModule):
+class EagerAttention(Kernel):
     """softmax(scale q.k + bias) v step by step, with an optional soft cap c tanh(scores / c).
 
     Vaswani et al. 2017, arXiv:1706.03762, equation 1; the cap as in Gemma 2, arXiv:2408.00118.
@@ -65,20 +94,12 @@ class EagerAttention(LoggingModule):
     """
 
     def __init__(self, *, scale: float, dropout: float = 0.0, softcap: float | None = None):
-        super().__init__()
-        self.scale, self.softcap = scale, softcap
+        super().__init__(scale=scale, softcap=softcap)
         self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
-
-    @log_io("b h t p, b h s p -> b h t s")
-    def scores(self, q: Tensor, k: Tensor) -> Tensor:
-        scores = q @ k.mT * self.scale
-        if self.softcap is None:
-            return scores
-        return self.softcap * torch.tanh(scores / self.softcap)
 
     @log_io("b h t s, ... t s -> b h t s")
     def weights(self, scores: Tensor, mask: Mask) -> Tensor:
-        return self.dropout(mask.apply(widen(scores)).softmax(-1).type_as(scores))
+        return self.dropout(self.softmax(scores, mask).type_as(scores))
 
     @log_io("b h t p, b g s p, b g s p, ... t s, ... t s -> b h t p")
     def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Mask, bias: Tensor | None) -> Tensor:
@@ -103,12 +124,10 @@ class SinkAttention(EagerAttention):
     def reset_parameters(self) -> None:
         nn.init.zeros_(self.sinks)
 
-    @log_io("b h t s, ... t s -> b h t s")
-    def weights(self, scores: Tensor, mask: Mask) -> Tensor:
+    def softmax(self, scores: Tensor, mask: Mask) -> Tensor:
         wide = mask.apply(widen(scores))
         sinks = self.sinks.view(-1, 1, 1).expand(*wide.shape[:-1], 1)  # (b, h, t, 1)
-        weights = torch.cat((wide, sinks.type_as(wide)), dim=-1).softmax(-1)[..., :-1]
-        return self.dropout(weights.type_as(scores))
+        return torch.cat((wide, sinks.type_as(wide)), dim=-1).softmax(-1)[..., :-1]
 
 
 class Exclusive(LoggingModule):

@@ -3,7 +3,7 @@
 from torch import nn
 
 from config import ModelConfig
-from configuration.acting import mixers_of, projects
+from configuration.acting import has_heads, mixers_of, projects
 
 
 def idle_parameters(module: nn.Module) -> int:
@@ -21,6 +21,7 @@ def axis_sizes(cfg: ModelConfig) -> dict[str, int | tuple[int, ...]]:
     latent = [layer for layer in layers if "latent" in mixers_of(layer)]
     attending = [layer for layer in layers if projects(layer)]
     hashed = [layer.engram for layer in layers if layer.memory == "engram"]
+    indexed = [layer for layer in layers if has_heads(layer) and layer.indexer.top_k]
     sizes = {
         "d": {cfg.dim}, "v": {cfg.padded_vocab_size}, "c": {cfg.pointer_dim} if cfg.pointer else set(),
         "u": {cfg.noised_dim} if cfg.noised else set(),
@@ -29,9 +30,10 @@ def axis_sizes(cfg: ModelConfig) -> dict[str, int | tuple[int, ...]]:
         "e": {layer.moe.num_experts for layer in routed}, "k": {layer.moe.top_k for layer in routed},
         "n": {cfg.hyper.num_streams} if cfg.residual in ("hyper", "mhc") else set(),
         "h": {layer.attention.num_heads for layer in attending + latent},
+        "j": {layer.indexer.num_heads for layer in indexed},
         "r": {layer.latent.kv_rank for layer in latent},
         "g": {layer.attention.kv_heads for layer in attending},
-        "p": {layer.head_width for layer in attending},
+        "p": {layer.head_width for layer in attending} | {layer.indexer.head_dim for layer in indexed if attending},
         "m": {own.num_heads * (own.max_n - 1) * own.head_dim for own in hashed},
     }
     for own in (getattr(layer, word) for layer in layers for word in mixers_of(layer)):

@@ -116,10 +116,11 @@ def source_bytes(cfg: ModelConfig) -> int:
 
 
 def cached_numbers(layer: LayerConfig) -> int:
-    """What a layer keeps of each token: keys and values, or a latent vector and a rotated key."""
+    """What a layer keeps of each token: keys and values, or a latent vector and a rotated key; and an indexer's key."""
     numbers = {"attention": 2 * layer.attention.kv_heads * layer.head_width,
                "latent": layer.latent.kv_rank + layer.latent.rope_dim}
-    return sum(numbers.get(word, 0) for word in mixers_of(layer))
+    indexed = layer.indexer.head_dim if layer.indexer.top_k else 0
+    return sum(numbers[word] + indexed for word in mixers_of(layer) if word in numbers)
 
 
 def spell_cache(cfg: ModelConfig) -> str:
@@ -249,6 +250,7 @@ def details(cfg: LayerConfig, branch: str, word: str) -> list[str]:
     heads = [f"{own.num_heads} head{'s' * (own.num_heads > 1)} of {cfg.latent.head_dim if latent else cfg.head_width}"]
     heads += [f"{own.kv_heads} for keys and values"] if own.kv_heads != own.num_heads and not latent else []
     heads += marks(cfg, "latent.") if latent else []
+    heads += [f"indexer.{mark}" for mark in marks(cfg, "indexer.")] if branch == "mixer" else []
     word = "no positions" if cfg.position == "none" else cfg.position
     positions = [" ".join([word, *marks(cfg, f"{cfg.position}.")])]
     positions = [] if cfg.position in IN_EMBEDDING or branch == "cross" else positions

@@ -39,6 +39,9 @@ FORMS = {"defaults": ("apertus", {"hidden_act": "relu2"}),
              "mamba_rms_norm": True, "mamba_d_ssm": None, "attention_bias": True, "mlp_bias": True,
              "mamba_proj_bias": True, "projectors_bias": True}),
          "glm-qk-norm": ("glm4_moe", {"use_qk_norm": True}),
+         "indexed-yarn": ("deepseek_v32", {"rope_scaling": {
+             "type": "yarn", "factor": 40, "original_max_position_embeddings": 4096, "beta_fast": 32, "beta_slow": 1,
+             "mscale": 0.5, "mscale_all_dim": 1.0}}),
          "granite-shared": ("granitemoeshared", {"shared_intermediate_size": 1024})}
 # fields without which the defaults of a class are no model, or its router has no choice
 NEEDED = {"bamba": {"attn_layer_indices": [9, 18, 27]},

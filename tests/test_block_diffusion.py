@@ -26,7 +26,8 @@ PARTS = {"attention": {}, "window": {"attention.window": 5}, "chunks": {"attenti
          "window and global tokens": {"attention.window": 3, "attention.global_tokens": 2},
          "strides": {"attention.window": 2, "attention.stride": 3}, "latent": {"mixer": "latent"},
          "learned distances": {"position": "t5"}, "alibi": {"position": "alibi"}, "sinks": {"attention.sinks": True},
-         "experts": {"mlp": "moe"}, "shared keys": {"num_layers": 4, "layers": ("base", "borrow"), "kinds": {
+         "experts": {"mlp": "moe"}, "indexer": {"indexer.top_k": 4},
+         "shared keys": {"num_layers": 4, "layers": ("base", "borrow"), "kinds": {
              "borrow": {"attention.share_kv": True}}}}
 
 

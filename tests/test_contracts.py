@@ -40,6 +40,7 @@ MENUS = {"norm": config.Norm, "residual": config.Residual, "position": config.Po
 WITH = {"attention.qk_norm_kind": {"qk_norm": "head"}, "rope.scaling": {"rope.factor": 4.0}}
 
 ENGRAM = {"memory": "engram", "engram.rows": 20, "engram.num_heads": 2, "engram.head_dim": 5}
+INDEXED = {"indexer.top_k": 3, "indexer.num_heads": 5, "indexer.head_dim": 8}
 NOISED = {"noised": True, "tie_embeddings": True, "noised_dim": 8, "noised_steps": 20}
 
 # the flags of each variant, by its name: every word of every menu, then what has no menu
@@ -294,6 +295,22 @@ VARIANTS |= {
         "ahead": "modules", "ahead_depth": 2, "layers": ("base", "mamba2"), "token_shift": ("mixer",),
         "tie_embeddings": True, "pointer": True, "memory": "bigram", "residual": "parallel"},
     "parallel, gated": {"residual": "parallel", "mlp": "glu", "activation": "silu"},
+    "an indexer, shared heads, window": INDEXED | {"attention.num_kv_heads": 2, "attention.window": 7},
+    "an indexer, latent, compressed queries": INDEXED | {
+        "mixer": "latent", "latent.q_rank": 10, "latent.rope_dim": 4, "indexer.head_dim": 9,
+        "rope.layout": "interleaved", "attention.sinks": True},
+    "an indexer of keys that are all chosen, latent": {"mixer": "latent", "indexer.top_k": 99},
+    "an indexer, no positions, experts, canon": INDEXED | {
+        "position": "none", "mlp": "moe", "canon": ("mixer", "qkv"), "attention.exclusive": True},
+    "an indexer, shared values and table, eager": INDEXED | {
+        "position": "t5", "attention.value_residual": "learned", "attention.backend": "eager",
+        "attention.softcap": 2.0},
+    "an indexer in some layers, loops": {
+        "layers": ("sparse", "base", "none"), "num_layers": 4, "stack": "loop", "kinds": {"sparse": INDEXED | {
+            "attention.chunk": 6, "attention.stride": 4, "position": "alibi"}}},
+    "an indexer, two mixers, global tokens, heads": INDEXED | {
+        "beside": "latent", "attention.window": 6, "attention.global_tokens": 2, "ahead": "heads",
+        "indexer.head_dim": 16},
 }
 
 
@@ -585,7 +602,8 @@ OTHER: dict[str, tuple[Any, dict[str, Any]]] = {
     "short_conv.length": (2, SHORT_CONV), "short_conv.bias": (True, SHORT_CONV),
     "latent.kv_rank": (20, LATENT), "latent.q_rank": (10, LATENT), "latent.nope_dim": (10, LATENT),
     "latent.rope_dim": (8, LATENT), "latent.v_dim": (10, LATENT), "latent.bias": (True, LATENT),
-    "latent.norm_eps": (0.1, LATENT),
+    "latent.norm_eps": (0.1, LATENT), "indexer.top_k": (5, {}), "indexer.num_heads": (3, INDEXED),
+    "indexer.head_dim": (10, INDEXED), "indexer.loss": (0.5, INDEXED),
     "moe.expert": ("mlp", MOE), "moe.num_experts": (5, MOE), "moe.top_k": (3, MOE), "moe.scores": ("sigmoid", MOE),
     "moe.renormalise": (False, MOE), "moe.scale": (2.0, MOE), "moe.margin": (5.0, MOE | {"moe.scores": "sparsemixer"}),
     "moe.weigh_inputs": (True, MOE),
@@ -811,6 +829,7 @@ UNSEEN = {("norm", "cosine"): {"norm_eps"}, ("norm", "l2"): {"norm_eps"},
 BASES = [WITH.get(flag, {}) | {flag: word} for flag, words in (MENUS | {"mixer": config.Mixer}).items()
          for word in get_args(words) if word != "none" or flag not in WITH]
 BASES += [{"pointer": True}, {"tie_embeddings": True}, {"layers": ("x", "none"), "kinds": {"x": {"norm": "dyt"}}}]
+BASES += [INDEXED, INDEXED | LATENT | {"indexer.head_dim": 16}]
 BASES += [BIGRAM, ENGRAM, {"beside": "mamba2"}, {"mixer": "rwkv7", "beside": "attention"}]
 
 

@@ -203,7 +203,7 @@ KINDS = {
     "t5": {"position": "t5"}, "alibi": {"position": "alibi"}, "rope, eager": {"attention.backend": "eager"},
     "latent": {"mixer": "latent"}, "windows, sinks": {"attention.window": 4, "attention.sinks": True},
     "learned, short convolutions": {"position": "learned", "canon": ("mixer", "mlp")},
-    "attention over depth": {"residual": "attnres"},
+    "attention over depth": {"residual": "attnres"}, "an indexer that chooses all": {"indexer.top_k": 9},
     "some layers": {"cross": "none", "layers": ("plain", "reads"), "num_layers": 4,
                     "kinds": {"plain": {}, "reads": {"cross": "attention"}}},
 }

@@ -43,6 +43,7 @@ PARTS = {
     "moe": {"model.mlp": "moe", "model.moe.balance_loss": 0.01},
     "moe in some layers": {"model.layers": ("base", "experts"), "model.kinds": {"experts": {
         "mlp": "moe", "moe.balance_loss": 0.01, "moe.balance_bias": True}}},
+    "indexer": {"model.indexer.top_k": 4, "model.position": "t5", "model.attention.sinks": True},
     "sharing": {"model.position": "t5", "model.attention.value_residual": "learned", "model.num_layers": 4,
                 "model.layers": ("base", "borrow"), "model.kinds": {"borrow": {"attention.share_kv": True}}},
     "differential": {"model.attention.differential": True},
@@ -102,7 +103,7 @@ def test_it_learns_by_every_step_of_training(name):
     state = make_state(name, lr=3e-3, schedule="constant", ema_decay=0.9)
     steps = [state.step([batch()], number=number, lr=3e-3, noise=[]) for number in range(1, 9)]
     assert steps[-1].loss < steps[0].loss
-    assert set(steps[0].parts) == ({"balance"} if "moe" in name else set())
+    assert set(steps[0].parts) == ({"balance"} if "moe" in name else {"indexer"} if name == "indexer" else set())
     grouped = [p for group in parameter_groups(state.model, configured(name).train).values() for p in group["params"]]
     assert len(grouped) == len(set(grouped)) == len(list(state.model.parameters()))
 
@@ -115,7 +116,8 @@ def test_it_is_traced(name):
     said = str(t)
     part = {"moe": "MoE", "sharing": "BorrowingAttention", "ngpt": "SphereStep", "differential": "Differential",
             "hyper": "HyperConnections", "mhc": "ManifoldHyperConnections", "attention": "AttentionResidual",
-            "bigrams,": "BigramMemory", "engram": "Engram", "backout": "Backout", "encoder": "CrossAttention"}
+            "bigrams,": "BigramMemory", "engram": "Engram", "backout": "Backout", "encoder": "CrossAttention",
+            "indexer": "Indexer"}
     assert part[name.replace("-", " ").split()[0]] in said
     assert not [call.problem for call in t.walk() if call.problem]
 

@@ -71,7 +71,8 @@ def test_keys_of_a_text_tell_its_tokens_and_their_order():
 
 SIGHTED = {"attention": {}, "latent": {"mixer": "latent"}, "window": {"attention.window": 5},
            "window and dilation": {"attention.window": 3, "attention.dilation": 2},
-           "learned distances": {"position": "t5"}, "alibi": {"position": "alibi"}, "pointer": {"pointer": True}}
+           "learned distances": {"position": "t5"}, "alibi": {"position": "alibi"}, "pointer": {"pointer": True},
+           "indexer": {"indexer.top_k": 4}}
 
 
 @pytest.mark.parametrize("flags", SIGHTED.values(), ids=SIGHTED)

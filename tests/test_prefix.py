@@ -14,7 +14,8 @@ from objectives.noise import row_keys
 from objectives.prefix import prefix_lens
 
 SIGHTED = {"attention": {}, "latent": {"mixer": "latent"}, "window": {"attention.window": 5},
-           "learned distances": {"position": "t5"}, "alibi": {"position": "alibi"}, "pointer": {"pointer": True}}
+           "learned distances": {"position": "t5"}, "alibi": {"position": "alibi"}, "pointer": {"pointer": True},
+           "indexer": {"indexer.top_k": 4}}
 
 
 def batch_of(rows: int = 3, t: int = 15, *, padding: int = 0, source: int = 0, documents: bool = False) -> Batch:

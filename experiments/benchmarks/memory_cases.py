@@ -62,6 +62,8 @@ CASES: dict[str, dict[str, Any]] = {
                 "model.moe.shared_dim": 96, "model.moe.balance_loss": 0.01, "model.moe.balance_bias": True},
     "latent": {"model.mixer": "latent", "model.dim": 256, "model.num_layers": 6, "model.latent.q_rank": 96,
                "model.latent.kv_rank": 64, "model.attention.num_heads": 8, "model.max_seq_len": 512},
+    "indexed": {"model.layers": ("attention", "latent"), "model.dim": 192, "model.num_layers": 4,
+                "model.indexer.top_k": 64, "model.max_seq_len": 512, "train.batch_size": 4},
     "recurrent": {"model.layers": ("min_gru", "mamba", "mamba2", "mamba3", "attention"), "model.dim": 192,
                   "model.num_layers": 5,
                   "model.max_seq_len": 512},

@@ -22,6 +22,7 @@ from modules.mixers.delta import DeltaNet, GatedDelta, GatedDelta2, KimiDelta
 from modules.mixers.gla import GatedLinearAttention
 from modules.mixers.hgrn2 import HGRN2
 from modules.mixers.hyena import Hyena
+from modules.mixers.indexed import IndexedAttention, IndexedLatentAttention
 from modules.mixers.latent import LatentAttention
 from modules.mixers.lightning import LightningAttention
 from modules.mixers.linear import LinearAttention
@@ -40,11 +41,24 @@ from modules.mixers.short_conv import GatedShortConv
 
 
 class AttentionByFlags:
-    """Attention, or SharingAttention if the layer takes something from other layers or gives it to them."""
+    """Attention, or SharingAttention if the layer takes something from other layers or gives it to them.
+
+    With an indexer, IndexedAttention.
+    """
 
     @staticmethod
     def from_config(cfg: LayerConfig) -> Attention:
+        if cfg.indexer.top_k is not None:
+            return IndexedAttention.from_config(cfg)
         return (SharingAttention if shares(cfg) else Attention).from_config(cfg)
+
+
+class LatentByFlags:
+    """LatentAttention, or with an indexer IndexedLatentAttention."""
+
+    @staticmethod
+    def from_config(cfg: LayerConfig) -> LatentAttention:
+        return (LatentAttention if cfg.indexer.top_k is None else IndexedLatentAttention).from_config(cfg)
 
 
 MIXERS = {
@@ -58,7 +72,7 @@ MIXERS = {
     "hgrn2": HGRN2,
     "hyena": Hyena,
     "kda": KimiDelta,
-    "latent": LatentAttention,
+    "latent": LatentByFlags,
     "lightning": LightningAttention,
     "linear": LinearAttention,
     "long_conv": LongConv,

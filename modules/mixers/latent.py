@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from einops import einsum, rearrange, repeat
@@ -29,9 +30,13 @@ class LowRank(LoggingModule):
         self.norm = RMSNorm(latent.q_rank, eps=latent.norm_eps)
         self.up = nn.Linear(latent.q_rank, out_dim, bias=False)
 
+    def latent(self, x: Tensor) -> Tensor:
+        """The latent vector, normalised. Shape: (b, t, d) -> (b, t, q_rank)."""
+        return self.norm(self.down(x))
+
     @log_io("b t d -> b t _")
     def forward(self, x: Tensor) -> Tensor:
-        return self.up(self.norm(self.down(x)))
+        return self.up(self.latent(x))
 
 
 class LatentAttention(LoggingModule):
@@ -64,20 +69,18 @@ class LatentAttention(LoggingModule):
 
     @classmethod
     def from_config(cls, cfg: LayerConfig) -> "LatentAttention":
-        own, latent = cfg.attention, cfg.latent
-        return cls(cfg.dim, latent, num_heads=own.num_heads, out_bias=own.out_bias, pattern=Pattern.of(own),
-                   rotary=ROTARY[cfg.rope.layout](latent.rope_dim, cfg.rope) if cfg.position == "rope" else None,
-                   attend=partial(make_latent_attend, cfg), temperature=Temperature.from_config(cfg),
-                   inner_norm=norm_maker(cfg)(own.num_heads * latent.v_dim) if cfg.inner_norm else None)
+        return cls(cfg.dim, cfg.latent, **latent_options_of(cfg))
 
     def make_cache(self, max_len: int) -> KVCache:
         return make_kv_cache(max_len, self.pattern)
 
     @log_io("b t d, ... t -> b h t _, b h t _, b one t r, b one t _")
-    def project(self, x: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Both parts of the queries, the latent vectors, and the keys that have a position."""
+    def project(
+        self, x: Tensor, positions: Tensor, *, q: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Both parts of the queries, the latent vectors, and the keys that have a position; `q` if it is known."""
         sizes = self.sizes
-        q = rearrange(self.q(x), "b t (h p) -> b h t p", h=self.num_heads)
+        q = rearrange(self.q(x) if q is None else q, "b t (h p) -> b h t p", h=self.num_heads)
         q, q_turned = q.split((sizes.nope_dim, sizes.rope_dim), dim=-1)
         latent, k_turned = self.kv_down(x).split((sizes.kv_rank, sizes.rope_dim), dim=-1)
         latent, k_turned = (rearrange(part, "b t r -> b 1 t r") for part in (self.kv_norm(latent), k_turned))
@@ -90,17 +93,24 @@ class LatentAttention(LoggingModule):
 
     @log_io("b t d -> b t d")
     def forward(self, x: Tensor, context: Context, cache: KVCache | None = None) -> Tensor:
-        q, q_turned, latent, k_turned = self.project(x, context.positions)
-        if cache is None:
-            y = self.attend_fresh(*self.expand(q, q_turned, latent, k_turned), context)
-        else:
-            latent, k_turned, positions = cache.append(latent, k_turned, context.positions)
-            mask = what_is_seen(context, positions, pattern=self.pattern, fresh=q.shape[2] == latent.shape[2])
-            k_up, v_up = self.maps()
-            q = torch.cat((einsum(q, k_up, "b h t p, h p r -> b h t r"), q_turned), dim=-1)
-            y = self.attend(q, torch.cat((latent, k_turned), dim=-1), latent, mask, None)  # (b, h, t, r)
-            y = einsum(y, v_up, "b h t r, h p r -> b h t p")
+        projected = self.project(x, context.positions)
+        return self.join(self.attend_fresh(*self.expand(*projected), context) if cache is None else
+                         self.attend_cached(*projected, context, cache))
+
+    def join(self, y: Tensor) -> Tensor:
+        """Normalise and project the heads' output. Shape: (b, h, t, v_dim) -> (b, t, d)."""
         return self.out(self.inner_norm(rearrange(y, "b h t p -> b t (h p)")))
+
+    def attend_cached(
+        self, q: Tensor, q_turned: Tensor, latent: Tensor, k_turned: Tensor, context: Context, cache: KVCache,
+    ) -> Tensor:
+        """What each query gives after the tokens of a cache, from what is projected. Shape: -> (b, h, t, v_dim)."""
+        latent, k_turned, positions = cache.append(latent, k_turned, context.positions)
+        mask = what_is_seen(context, positions, pattern=self.pattern, fresh=q.shape[2] == latent.shape[2])
+        k_up, v_up = self.maps()
+        q = torch.cat((einsum(q, k_up, "b h t p, h p r -> b h t r"), q_turned), dim=-1)
+        y = self.attend(q, torch.cat((latent, k_turned), dim=-1), latent, mask, None)  # (b, h, t, r)
+        return einsum(y, v_up, "b h t r, h p r -> b h t p")
 
     def attend_fresh(self, q: Tensor, k: Tensor, v: Tensor, context: Context) -> Tensor:
         """What each query gives if no token is cached. Shape: (b, h, t, _), three times -> (b, h, t, _)."""
@@ -121,3 +131,14 @@ class LatentAttention(LoggingModule):
         """From a latent vector to the keys and to the values of each head. Shape: (h, p, r), twice."""
         whole = rearrange(self.kv_up.weight, "(h p) r -> h p r", h=self.num_heads)
         return whole.split((self.sizes.nope_dim, self.sizes.v_dim), dim=1)
+
+
+def latent_options_of(cfg: LayerConfig) -> dict[str, Any]:
+    """What the flags of a layer say of its latent attention: its arguments besides the width and the latent's sizes."""
+    own, latent = cfg.attention, cfg.latent
+    return {
+        "num_heads": own.num_heads, "out_bias": own.out_bias, "pattern": Pattern.of(own),
+        "rotary": ROTARY[cfg.rope.layout](latent.rope_dim, cfg.rope) if cfg.position == "rope" else None,
+        "attend": partial(make_latent_attend, cfg), "temperature": Temperature.from_config(cfg),
+        "inner_norm": norm_maker(cfg)(own.num_heads * latent.v_dim) if cfg.inner_norm else None,
+    }

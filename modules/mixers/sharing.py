@@ -51,14 +51,10 @@ class SharingAttention(Attention, Carrying):
 
     @classmethod
     def from_config(cls, cfg: LayerConfig) -> "SharingAttention":
-        options = options_of(cfg) | {"takes_bias": takes(cfg, "bias")}
-        options |= {"distance_bias": None} if takes(cfg, "bias") else {}
+        options = sharing_options_of(cfg)
         if takes(cfg, "keys"):
-            return BorrowingAttention(cfg.dim, mix=None, given=(), own_kv=False, **options)
-        mix = MixedValues(learned=cfg.attention.value_residual == "learned") if takes(cfg, "values") else None
-        given = names_of_keys(Pattern.of(cfg.attention)) if gives(cfg, "keys") else ()
-        given += tuple(what for what in ("values", "bias") if gives(cfg, what))
-        return cls(cfg.dim, mix=mix, given=given, **options)
+            return BorrowingAttention(cfg.dim, **options | {"mix": None, "given": (), "own_kv": False})
+        return cls(cfg.dim, **options)
 
     @log_io("b t d -> b t d")
     def forward(self, x: Tensor, context: Context, cache: KVCache | None, stream: Stream) -> tuple[Tensor, Stream]:
@@ -103,6 +99,16 @@ class BorrowingAttention(SharingAttention):
     def find_keys(self, x: Tensor, context: Context, cache: None, stream: Stream) -> tuple[Tensor, Keys, Stream]:
         keys = tuple(stream.carried[name] for name in names_of_keys(self.pattern))
         return self.queries_at(x, context.positions), keys, stream
+
+
+def sharing_options_of(cfg: LayerConfig) -> dict[str, Any]:
+    """What the flags of a layer say of a SharingAttention with keys of its own: its arguments besides the width."""
+    given = names_of_keys(Pattern.of(cfg.attention)) if gives(cfg, "keys") else ()
+    given += tuple(what for what in ("values", "bias") if gives(cfg, what))
+    options = options_of(cfg) | {
+        "mix": MixedValues(learned=cfg.attention.value_residual == "learned") if takes(cfg, "values") else None,
+        "given": given, "takes_bias": takes(cfg, "bias")}
+    return options | ({"distance_bias": None} if takes(cfg, "bias") else {})
 
 
 def names_of_keys(pattern: Pattern) -> tuple[str, str, str]:
