@@ -232,6 +232,8 @@ def test_the_cache_grows_by_a_vector_a_token_and_makes_its_kernel_once(word):
     assert isinstance(state, PastState) and state.kernel is kernel and state.inputs is inputs
     assert (state.length, inputs.shape, kernel.shape) == (16, (2, 16, 24), (24, 16))
     assert_close(kernel[:, :7], mixer.kernel_for(7, None), "rounding")
+    with torch.autocast("cpu", torch.bfloat16):
+        assert_close(mixer.kernel_for(16, None), kernel, "rounding")
     with torch.no_grad(), pytest.raises(ValueError, match="the cache holds 16 tokens, not 17"):
         model(tokens[:, :1], cache=cache)
     growth, fixed = cache_bytes(small_config(mixer=word, num_layers=3, pointer=True))
