@@ -57,7 +57,9 @@ class MLSTMV1(Recurrent):
         projected = (self.q(convolved), self.k(convolved), self.v(x))
         read = torch.cat(projected, dim=-1)
         q, k, v = (in_heads(y, self.num_heads) for y in projected)
-        return q * q.shape[-1] ** -0.5, k, v, *log_weights(self.forget_gate(read), self.input_gate(read), positions)
+        q = q * q.shape[-1] ** -0.5
+        kept, added = log_weights(self.forget_gate(read), self.input_gate(read), positions)
+        return q, k, v, kept, added
 
     @log_io("b t d -> b t d")
     def forward(self, x: Tensor, context: Context, cache: State | None = None) -> Tensor:
