@@ -19,7 +19,7 @@ INPUT_STD = 0.1  # of the biases of the input gates at first
 class MLSTMV1(Recurrent):
     """out((norm(y) + skip c) silu(z)): x and z are projections of the token, c = silu(conv(x)), y the memory of MLSTM.
 
-    Beck et al. 2024, arXiv:2405.04517, figure 11, and the layer of NX-AI/xlstm. q and k come from c, v from x, by
+    Beck et al. 2024, arXiv:2405.04517, and the layer of NX-AI/xlstm. q and k come from c, v from x, by
     matrices of blocks of few channels; both gates read q, k and v. The norm is a LayerNorm of each head, `skip` a
     factor on each channel. Shape: x (b, t, d) -> (b, t, d).
     """
