@@ -28,8 +28,7 @@ def read_model_type(folder: Path) -> tuple[Family, dict[str, Any]]:
     theirs = read_object(folder / "config.json")
     kind = theirs.get("model_type")
     if isinstance(kind, str) and kind in ENCODER_DECODERS:
-        raise ValueError(f"config.json has model_type={kind!r}, an encoder and a decoder, which cannot be a run: no "
-                         "train.objective gives the source that it reads")
+        raise ValueError(f"config.json has model_type={kind!r}, an encoder and a decoder: only decoders are imported")
     if not isinstance(kind, str) or kind not in FAMILIES:
         raise ValueError(f"config.json has model_type={kind!r}, which is not known here: use one of "
                          f"{', '.join(FAMILIES)}")

@@ -158,7 +158,7 @@ def free(m: nn.Module, x: Tensor) -> Tensor:
 
 @pytest.mark.parametrize(("word", "formula", "flags"), [
     ("hyena", hyena, {}), ("hyena", hyena, {"bands": 1, "filter_layers": 1, "filter_dim": 5, "conv_len": 2}),
-    ("long_conv", free, {"threshold": 0.2})], ids=str)
+    ("long_conv", free, {"threshold": 0.2})])
 def test_a_mixer_equals_its_formula_also_in_texts_longer_than_its_kernel(word, formula, flags):
     mixer, x = made(word, **flags)
 
