@@ -760,6 +760,7 @@ class SampleConfig:
     repetition_penalty: float = 1.0  # divides positive and multiplies negative logits of tokens already in the text. arXiv:1909.05858
     stop_at_eos: bool = True  # end a text at the end-of-text token
     seed: int = 0  # of the draws; each text has its own generator, so batching changes nothing
+    drafts: bool = True  # of a run with objective=multi_token: write few texts with drafts of its parts; off: token by token, the same texts, which a model of few layers writes faster
     denoise: DenoiseConfig = field(default_factory=DenoiseConfig)  # of a run with objective=masked_diffusion, block_diffusion or masked
     vectors: VectorsConfig = field(default_factory=VectorsConfig)  # of a run with objective=diffuseq
 

@@ -42,6 +42,7 @@ SAMPLE_OF_OBJECTIVE: dict[tuple[str, ...], Acts] = {
         c.train.facts.denoises and c.train.objective != "block_diffusion")),
     tuple(f"sample.vectors.{flag.name}" for flag in fields(VectorsConfig)): (
         "train.objective is diffuseq", lambda c: c.train.facts.noised),
+    ("sample.drafts",): ("train.objective is multi_token", lambda c: c.train.objective == "multi_token"),
     tuple(f"sample.{flag}" for flag in ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")): (
         "train.objective is not diffuseq, which draws vectors and no tokens", lambda c: not c.train.facts.noised),
 }

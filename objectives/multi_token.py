@@ -56,6 +56,6 @@ class MultiToken(NextToken):
     def continue_texts(
         self, texts: list[Text], cfg: SampleConfig, *, eos_id: int, num_ids: int | None = None,
     ) -> Iterator[tuple[int, int]]:
-        """A few texts with drafts of further tokens, which the model checks; many without, token by token."""
-        write = speculate if len(texts) <= MOST_TEXTS else continue_texts
+        """A few texts with drafts of further tokens, which the model checks, unless cfg says no; many without."""
+        write = speculate if cfg.drafts and len(texts) <= MOST_TEXTS else continue_texts
         return write(self.model, texts, cfg, eos_id=eos_id, num_ids=num_ids)

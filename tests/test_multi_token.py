@@ -6,7 +6,7 @@ from helpers import assert_close, flops_of, randomise, small_config, small_model
 from safetensors.torch import load_file
 from torch import nn
 
-from config import SampleConfig, override
+from config import SampleConfig, override, replace
 from data import IGNORED, Batch
 from exchange.exporting import export_run
 from generation.sampling import begin_texts, continue_texts
@@ -278,6 +278,8 @@ def test_a_model_that_foresees_its_text_writes_it_in_a_quarter_of_the_passes(lea
     assert objective.generate([text[:3]] * 3, cfg, eos_id=2) == [text[3:]] * 3 and len(seen) == 10
     seen.clear()
     assert objective.generate([text[:3]] * 5, cfg, eos_id=2) == [text[3:]] * 5 and len(seen) == 37
+    seen.clear()
+    assert objective.generate([text[:3]], replace(cfg, drafts=False), eos_id=2) == [text[3:]] and len(seen) == 37
 
 
 def test_a_wrong_draft_costs_no_pass_and_what_was_right_is_kept(learned, monkeypatch):
