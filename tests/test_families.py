@@ -195,8 +195,7 @@ def with_same_weights(cfg: ModelConfig, name: str, value: object, shapes: dict[s
         return None
     if value == get(cfg, name) or not differences(cfg, changed):
         return None
-    with unfilled():
-        model = Model(changed)
+    model = Model(changed)
     return model if shapes_of(model) == shapes else None
 
 
