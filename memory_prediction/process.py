@@ -45,9 +45,9 @@ def data_bytes(pid: int | None = None) -> int | None:
     return _status("VmData", pid)
 
 
-def file_bytes() -> int | None:
-    """Resident pages of files of this process, mostly code. A limit on data does not count them."""
-    return _status("RssFile", None)
+def file_bytes(pid: int | None = None) -> int | None:
+    """Resident pages of files of a process, mostly code. A limit on data does not count them."""
+    return _status("RssFile", pid)
 
 
 def reset_peak_rss() -> bool:

@@ -63,7 +63,8 @@ def test_what_fits_is_a_saved_run_and_what_does_not_never_starts_and_the_best_is
                         fresh=True)) == (0, "", "")
     found = study(tmp_path)
     assert Counter(outcomes(found)) == {"done": 3 + 2, "oversized": 1, "invalid": 1}
-    limit = found.user_attrs["limit_bytes"]
+    limit, idle = found.user_attrs["limit_bytes"], found.user_attrs["baseline_bytes"]
+    assert abs(idle - child_baseline_bytes()) < 50 * MB  # as much as a process that is no fork
     for trial in found.trials:
         attributes = trial.user_attrs
         match attributes["outcome"]:

@@ -66,15 +66,16 @@ def sqlite(tmp_path):
 def test_two_searches_on_one_database_share_the_trials(tmp_path, request):
     url = request.getfixturevalue("postgresql" if (PROGRAMS / "initdb").exists() else "sqlite")
     write_space(tmp_path)
-    both = [start(tmp_path, trials=4, storage=url, pruner="none", ram_limit=room(1540)) for _ in range(2)]
+    limit = room(1540)
+    both = [start(tmp_path, trials=6, storage=url, pruner="none", ram_limit=limit) for _ in range(2)]
     ends = [finish(search) for search in both]
     assert [errors[-3000:] for *_, errors in ends] == ["", ""]
     assert [status for status, *_ in ends] == [0, 0]
     study = optuna.load_study(study_name="toy", storage=url)
     trials = [trial for trial in study.trials if "twice" not in trial.user_attrs]  # the last one, begun by each
-    assert [trial.user_attrs["outcome"] for trial in trials] == 4 * ["done"]
+    assert [trial.user_attrs["outcome"] for trial in trials] == 6 * ["done"]
     assert len({trial.user_attrs["worker"]["pid"] for trial in trials}) == 2
-    assert len({tuple(trial.params.values()) for trial in trials}) == 4
+    assert len({tuple(trial.params.values()) for trial in trials}) == 6
     runs = [trial.user_attrs["run"] for trial in trials]
     assert sorted(path.name for path in (tmp_path / "models").iterdir()) == sorted(runs)
 
