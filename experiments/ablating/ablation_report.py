@@ -70,8 +70,9 @@ def _unfinished(outcomes: Sequence[VariantOutcome]) -> list[str]:
 def _findings(table: pd.DataFrame) -> list[str]:
     """The variants that are better or worse than the base, those inside the noise, and those that failed."""
     others, base = table[table.variant != BASE], table[table.variant == BASE].iloc[0]
-    said = {BETTER: " is better than the base", WORSE: " is worse than the base", UNTOLD: f", {UNTOLD}"}
-    sentences = [f"{row.variant}{words}: {row.difference:+.4f} bits per byte "
+    said = {BETTER: "better than the base", WORSE: "worse than the base",
+            UNTOLD: "not told from the base, as an upper bound lies above a loss"}
+    sentences = [f"{row.variant} is {words}: {row.difference:+.4f} bits per byte "
                  f"({row.difference_low:+.4f} to {row.difference_high:+.4f}), corrected p {row.p_holm:.2g}."
                  + f" Its loss is {row.loss}." * bool(row.loss)
                  for found, words in said.items() for row in others[others.verdict == found].itertuples()]

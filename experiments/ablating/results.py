@@ -11,7 +11,7 @@ from experiments.common.intervals import LEVEL, holm, mean_interval, welch
 from runs import Run
 
 BETTER, WORSE, NOISE = "better", "worse", "inside the noise"
-UNTOLD = "not told: an upper bound lies above a loss"
+UNTOLD = "not told"  # an upper bound lies above a loss
 DIFFERENCES = ("difference", "difference_low", "difference_high", "wide_low", "wide_high", "p", "p_holm")
 MEASURES = ("bits_per_byte", "low", "high", *DIFFERENCES)
 
