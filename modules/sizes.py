@@ -36,7 +36,7 @@ def axis_sizes(cfg: ModelConfig) -> dict[str, int | tuple[int, ...]]:
         "p": {layer.head_width for layer in attending} | {layer.indexer.head_dim for layer in indexed if attending},
         "m": {own.num_heads * (own.max_n - 1) * own.head_dim for own in hashed},
     }
-    for own in (getattr(layer, word) for layer in layers for word in mixers_of(layer)):
+    for own in (getattr(layer, word, None) for layer in layers for word in mixers_of(layer)):
         if hasattr(own, "axes"):
             for letter, size in own.axes(cfg.dim).items():
                 sizes[letter] = sizes.get(letter, set()) | ({size} if isinstance(size, int) else set(size))

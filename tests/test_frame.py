@@ -198,3 +198,10 @@ def test_the_mixer_of_readme_is_one(monkeypatch):
     assert_close(mixer(x, Context(torch.arange(13))), torch.stack(expected, dim=1), "same")
     pieces = [model(piece, cache=cache) for piece in tokens.split([4, 1, 8], dim=1)]
     assert_close(torch.cat(pieces, dim=1), model(tokens), "same")
+
+
+def test_a_mixer_without_numbers_of_its_own_has_no_axes_of_its_own(monkeypatch):
+    model = Model(small_config())
+    sizes = model.dims()
+    monkeypatch.setattr("modules.sizes.mixers_of", lambda layer: ["fading"])  # a word without a group
+    assert model.dims() == sizes
