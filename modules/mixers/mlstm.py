@@ -31,9 +31,11 @@ class HeadGate(LoggingModule):
     @torch.no_grad()
     def reset_parameters(self) -> None:
         fill(self.weight, 0.0)
-        self.bias.copy_(torch.linspace(*self.start, len(self.bias)))
+        start = torch.linspace(*self.start, len(self.bias))
         if self.std:
-            self.bias.add_(torch.randn_like(self.bias), alpha=self.std)
+            self.bias.normal_(std=self.std).add_(start)
+        else:
+            self.bias.copy_(start)
 
     @log_io("b t _ -> b h t")
     def forward(self, x: Tensor) -> Tensor:
