@@ -33,6 +33,7 @@ from configuration.objectives import (
     MultiTokenConfig,
     SpansConfig,
     VectorsConfig,
+    facts_of,
 )
 from configuration.stacks import encoder_of, last_layer_alone, require_both_ways
 from configuration.storage import load, save_config
@@ -42,11 +43,11 @@ from configuration.units import in_bfloat16, parse_bytes, parse_seconds
 __all__ = [
     "CHECKED", "AlibiConfig", "AttentionConfig", "AttnresConfig", "BigramConfig", "ClampedGluConfig", "Config",
     "DataConfig", "DenoiseConfig", "DiffuseqConfig", "DiffusionConfig", "EngramConfig", "FACTS", "FimConfig",
-    "HrmConfig", "HyperConfig", "IndexerConfig", "LatentConfig", "LayerConfig", "LoopConfig", "MaskedConfig", "ModelConfig", "MoeConfig",
-    "MultiTokenConfig", "NUM_SENTINELS", "NgptConfig", "ProbeConfig", "RopeConfig", "SampleConfig", "SinusoidalConfig",
-    "SpansConfig", "T5Config", "TokenizerConfig", "TrainConfig", "VectorsConfig", "diff", "flags", "flat", "from_dict",
-    "get", "load_config", "override", "parse_bytes", "parse_seconds", "replace", "require_both_ways",
-    "rotated_channels", "save_config", "to_dict",
+    "HrmConfig", "HyperConfig", "IndexerConfig", "LatentConfig", "LayerConfig", "LoopConfig", "MaskedConfig",
+    "ModelConfig", "MoeConfig", "MultiTokenConfig", "NUM_SENTINELS", "NgptConfig", "ProbeConfig", "RopeConfig",
+    "SampleConfig", "SinusoidalConfig", "SpansConfig", "T5Config", "TokenizerConfig", "TrainConfig", "VectorsConfig",
+    "diff", "flags", "flat", "from_dict", "get", "load_config", "override", "parse_bytes", "parse_seconds", "replace",
+    "require_both_ways", "rotated_channels", "save_config", "to_dict",
 ]
 
 Mixer = Literal["attention", "cema", "deltanet", "gated_delta", "gdn2", "gla", "gru", "hgrn2", "hyena", "kda", "latent", "lightning", "linear", "long_conv", "lstm", "mamba", "mamba2", "mamba3", "min_gru", "min_lstm", "mlstm", "mlstm_v1", "none", "retnet", "rg_lru", "rwkv7", "short_conv", "slstm"]
@@ -723,9 +724,7 @@ class TrainConfig:
     @property
     def facts(self) -> Facts:
         """What the objective is like."""
-        facts = FACTS[self.objective]
-        one_by_one = self.objective == "block_diffusion" and self.diffusion.block_len == 1
-        return facts._replace(likelihood="exact") if one_by_one else facts
+        return facts_of(self.objective, block_len=self.diffusion.block_len)
 
     @property
     def time_limit_seconds(self) -> float | None:

@@ -23,6 +23,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from config import Config, load_config, override, to_dict
+from experiments.searching.losses import meanings, signs_before
 from experiments.searching.outcomes import measured
 from experiments.searching.plots import NothingToDraw, draw, draw_memory, importances
 from experiments.searching.report import TOP, write_report
@@ -160,6 +161,14 @@ def test_a_study_that_still_runs_is_told_of_as_it_stands(tmp_path):
     study.ask().set_user_attr("flags", {})
     study.enqueue_trial({})
     assert "1 done, 1 running, 1 waiting" in write_report(study, tmp_path).summary
+
+
+def test_blocks_of_one_token_have_no_bound():
+    study = empty_study("bits_per_byte")
+    for block_len in (1, 4):
+        add(study, "done", 1.0, flags={"train.objective": "block_diffusion", "train.diffusion.block_len": block_len})
+    assert signs_before(study) == {0: [""], 1: ["≤ "]}
+    assert meanings(study) == " The loss of block_diffusion is an upper bound."
 
 
 @pytest.mark.parametrize(("column", "says"), [("bits_per_byte", True), ("tokens_per_second", False)])

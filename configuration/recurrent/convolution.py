@@ -16,9 +16,6 @@ class HyenaConfig:
     fast_decay: float = 0.3  # share of max_seq_len in which the kernel of the last channel falls to 1/100, besides what the network makes
     slow_decay: float = 1.5  # the same of the first channel
 
-    def axes(self, dim: int) -> dict[str, int]:
-        return {}
-
     def __post_init__(self):
         require_positive(self, "conv_len", "filter_dim", "bands", "frequency", "fast_decay", "slow_decay")
         require_not_negative(self, "filter_layers")
@@ -32,9 +29,6 @@ class LongConvConfig:
     """The numbers of mixer=long_conv."""
 
     threshold: float = 0.003  # taken from the size of each number of the kernel; smaller ones count as 0
-
-    def axes(self, dim: int) -> dict[str, int]:
-        return {}
 
     def __post_init__(self):
         require_not_negative(self, "threshold")

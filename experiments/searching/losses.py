@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import optuna
 
 from config import from_dict
-from configuration.objectives import FACTS, Facts
+from configuration.objectives import FACTS, Facts, facts_of
 from experiments.searching.outcomes import columns, flags
 from experiments.searching.space import Space
 
@@ -33,8 +33,8 @@ def meanings(results: optuna.Study) -> str:
     """What losses of the trials are not those of the whole text; "" if trials are judged by other columns."""
     if LOSSES.isdisjoint(columns(results)):
         return ""
-    found = {word: facts.meaning for word, facts in _facts(results).values()}
-    return "".join(f" The loss of {word} is {found[word]}." for word in sorted(found) if found[word])
+    found = {(word, facts.meaning) for word, facts in _facts(results).values() if facts.meaning}
+    return "".join(f" The loss of {word} is {meaning}." for word, meaning in sorted(found))
 
 
 def signs_before(results: optuna.Study) -> dict[int, list[str]]:
@@ -45,7 +45,10 @@ def signs_before(results: optuna.Study) -> dict[int, list[str]]:
 
 def _facts(results: optuna.Study) -> dict[int, tuple[str, Facts]]:
     """The objective of each trial, by its number, and what it is like; of an invalid word, those of the base."""
-    base = from_dict(results.user_attrs["base"])
-    words = {trial.number: flags(trial).get(FLAG) for trial in results.get_trials(deepcopy=False)}
-    words = {number: word if word in FACTS else base.train.objective for number, word in words.items()}
-    return {number: (word, FACTS[word].on(pairs=base.data.is_pairs)) for number, word in words.items()}
+    base, found = from_dict(results.user_attrs["base"]), {}
+    for trial in results.get_trials(deepcopy=False):
+        changed = flags(trial)
+        word = changed.get(FLAG) if changed.get(FLAG) in FACTS else base.train.objective
+        block_len = changed.get("train.diffusion.block_len", base.train.diffusion.block_len)
+        found[trial.number] = word, facts_of(word, block_len=block_len).on(pairs=base.data.is_pairs)
+    return found

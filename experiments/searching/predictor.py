@@ -1,8 +1,5 @@
 """The search's side of prediction: ask the process that predicts, and decide what is trained."""
 
-import json
-import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +7,7 @@ from typing import Any
 from config import Config, to_dict
 from configuration.command_line import spell_bytes
 from experiments.processes.children import Child, Children, Task
+from experiments.processes.named_pipes import NamedPipes
 from experiments.processes.worker import wait_for_answers
 from experiments.searching.jobs import Ending, Job
 from experiments.searching.options import Options
@@ -22,44 +20,10 @@ POLL_SECONDS = 0.1
 MAX_BYTES = 1 << 30  # some predictions take real steps, and not all of their memory is freed
 
 
-class NamedPipes:
-    """JSON lines to a process and back, by two files of a temporary folder. Each end is held open for both ways, so
-    that neither waits for the other; that the process has ended is for others to say.
-    """
-
-    def __init__(self):
-        self._folder = tempfile.TemporaryDirectory(prefix="shapeshifter-", ignore_cleanup_errors=True)
-        self.names = [str(Path(self._folder.name, name)) for name in ("questions", "answers")]
-        for name in self.names:
-            os.mkfifo(name, 0o600)
-        self._questions, self._answers = (os.open(name, os.O_RDWR | os.O_CLOEXEC) for name in self.names)
-        os.set_blocking(self._answers, False)
-        self._rest = b""
-
-    def write(self, line: dict[str, Any]) -> None:
-        with open(self._questions, "wb", closefd=False) as stream:
-            stream.write(json.dumps(line).encode() + b"\n")
-
-    def read(self) -> list[dict[str, Any]]:
-        """The lines since the last call."""
-        with open(self._answers, "rb", buffering=0, closefd=False) as stream:
-            *lines, self._rest = (self._rest + (stream.readall() or b"")).split(b"\n")
-        if lines:
-            self._folder.cleanup()  # the other end has opened both
-        return [json.loads(line) for line in lines]
-
-    def fileno(self) -> int:
-        return self._answers
-
-    def close(self) -> None:
-        self._folder.cleanup()
-        os.close(self._questions)
-        os.close(self._answers)
-
-
 class Predictor:
-    """The process that predicts how much memory configurations take. It starts with the first question, as a fork of
-    the process that the trials are forks of, and again after it died.
+    """The process that predicts how much memory configurations take.
+
+    It starts with the first question, as a fork of the process that the trials are forks of, and again after it died.
     """
 
     def __init__(self, options: Options, function: str, children: Children, logs: Path):

@@ -68,7 +68,7 @@ def trials_page(results: optuna.Study, best: list[FrozenTrial], summary: str) ->
 
 
 def _cells(trial: FrozenTrial, results: optuna.Study, before: list[str]) -> dict[str, str]:
-    """What the page says of a trial, besides its number and its flags; `before` its values stand signs."""
+    """What the page says of a trial, besides its number and its flags; the signs `before` are those of its values."""
     known, outcome = trial.user_attrs, trial.user_attrs["outcome"]
     cells, low, high = {}, known.get("predicted_low_bytes"), known.get("predicted_high_bytes")
     if outcome in FAILED:

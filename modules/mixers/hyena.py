@@ -32,6 +32,10 @@ class KernelLayer(LoggingModule):
         if self.bias is not None:
             fill(self.bias, 0.0)
 
+    def extra_repr(self) -> str:
+        out_dim, in_dim = self.weight.shape
+        return f"in_features={in_dim}, out_features={out_dim}, bias={self.bias is not None}"
+
     @log_io("_ _ -> _ _")
     def forward(self, z: Tensor) -> Tensor:
         return nn.functional.linear(z, widen(self.weight), None if self.bias is None else widen(self.bias))
