@@ -35,7 +35,7 @@ from configuration.mistakes import nearest
 from configuration.recurrent import PLAIN_RECURRENT, RECURRENT
 from configuration.sharing import check_sharing
 from configuration.stacks import check_encoder, check_stack
-from configuration.tree import FrozenDict, build_of_plain, flag_names, flat, get, nested, override, to_dict
+from configuration.tree import FrozenDict, flag_names, flat, get, nested, override
 
 # The plain choices, on which presets are based, so that editing a default in config.py never changes a published
 # architecture. Setting a flag to its plain value is never an error.
@@ -238,7 +238,9 @@ def resolve_kinds(cfg: Any, layer_kind: type) -> dict[str, Any]:
     """
     mixers = cfg.__dataclass_fields__["mixer"].type.__args__
     require_flags_of_layers(cfg.kinds)
-    base = build_of_plain(layer_kind, to_dict(cfg) | {"layers": ("base",), "kinds": {}})
+    base = object.__new__(layer_kind)  # of values that are checked already
+    base.__dict__.update(cfg.__dict__, layers=("base",), kinds=FrozenDict())
+    base.__post_init__()
     resolved = {"base": base}
     for kind in dict.fromkeys(cfg.layers):
         if kind not in cfg.kinds and kind != "base" and kind not in mixers:
@@ -299,10 +301,11 @@ def check_acting(cfg: Any) -> None:
     """Raise ValueError if a flag of a layer requests something, but no layer with that value uses it."""
     layers = [cfg.by_kind[kind] for kind in dict.fromkeys(cfg.layers)]
     silent = _silent_groups(cfg, layers)
-    for names, (condition, test) in (_group_acts(type(cfg)) | LAYER_ACTS).items():
-        for name in names:
-            if name.partition(".")[0] not in silent:
-                _require_acting(cfg, layers, name, condition, test)
+    for group, name, (condition, test) in _acts(type(cfg)):
+        if group not in silent:
+            _require_acting(cfg, layers, name, condition, test)
+    if cfg.by_kind["base"] in layers:
+        return
     alike = WHOLE_MODEL | ALSO_WHOLE_MODEL | silent
     for name in flag_names(type(cfg)):
         if name.partition(".")[0] in alike or not asks(cfg, name, NEUTRAL_MODEL):
@@ -313,9 +316,9 @@ def check_acting(cfg: Any) -> None:
 
 def _silent_groups(cfg: Any, layers: list[Any]) -> set[str]:
     """Groups that are as they stand in config.py everywhere: most, and none of their flags requests anything."""
-    groups = {field.name: getattr(cfg, field.name) for field in fields(cfg)}
-    return {name for name, group in groups.items() if is_dataclass(group) and all(
-        getattr(one, name) == _default_group(type(group)) for one in (cfg, *layers))}
+    groups = ((name, getattr(cfg, name)) for name in _groups(type(cfg)))
+    return {name for name, group in groups if group == _default_group(type(group)) and all(
+        getattr(one, name) is group or getattr(one, name) == group for one in layers)}
 
 
 @cache
@@ -324,11 +327,18 @@ def _default_group(kind: type) -> Any:
 
 
 @cache
-def _group_acts(kind: type) -> dict[tuple[str, ...], Acts]:
-    """The flags of each group, and when they act."""
-    groups = {field.name: field.type for field in fields(kind) if is_dataclass(field.type)}
-    return {tuple(f"{group}.{flag.name}" for flag in fields(own)): (
-        CONDITIONS.get(group, f"a layer has {group}"), partial(has_part, group=group)) for group, own in groups.items()}
+def _groups(kind: type) -> dict[str, type]:
+    """The groups of flags by their names."""
+    return {field.name: field.type for field in fields(kind) if is_dataclass(field.type)}
+
+
+@cache
+def _acts(kind: type) -> list[tuple[str, str, Acts]]:
+    """(its group, a flag, when it acts), for each flag that only acts sometimes."""
+    of_groups = {tuple(f"{group}.{flag.name}" for flag in fields(own)): (
+        CONDITIONS.get(group, f"a layer has {group}"), partial(has_part, group=group))
+        for group, own in _groups(kind).items()}
+    return [(name.partition(".")[0], name, acts) for names, acts in (of_groups | LAYER_ACTS).items() for name in names]
 
 
 def _require_acting(cfg: Any, layers: list[Any], name: str, condition: str, test: Callable[[Any], bool]) -> None:

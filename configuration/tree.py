@@ -1,7 +1,7 @@
 """A configuration as a tree of flags: read, compare and change it by dotted names."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from functools import cache, reduce
 from typing import Any, TypeVar, get_args, get_type_hints
@@ -35,11 +35,17 @@ def flat(cfg: Any, prefix: str = "") -> dict[str, Any]:
 
     A kind of layer adds its flags: "model.kinds.local.attention.window". An empty mapping is a value.
     """
-    found = {}
-    for name, value in _entries(cfg):
-        below = not isinstance(value, LEAVES) and (is_dataclass(value) or (isinstance(value, Mapping) and value))
-        found |= flat(value, f"{prefix}{name}.") if below else {prefix + name: value}
+    found: dict[str, Any] = {}
+    _fill(found, cfg, prefix)
     return found
+
+
+def _fill(found: dict[str, Any], node: Any, prefix: str) -> None:
+    for name, value in _entries(node):
+        if isinstance(value, LEAVES) or not (is_dataclass(value) or (isinstance(value, Mapping) and value)):
+            found[prefix + name] = value
+        else:
+            _fill(found, value, f"{prefix}{name}.")
 
 
 def nested(changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -81,7 +87,8 @@ def override(cfg: T, changes: Mapping[str, Any]) -> T:
     Nested mappings work too: {"model": {"dim": 64}}. A mapping given to `model.kinds` replaces all kinds; a dotted name
     below it changes one flag of one kind. Raises ValueError with one sentence for each mistake.
     """
-    return build(type(cfg), _merged(cfg, changes))
+    _require_possible(type(cfg), changes)
+    return _built(type(cfg), _merged(cfg, changes))
 
 
 def replace(cfg: T, **changes: Any) -> T:
@@ -94,6 +101,19 @@ def build(kind: type[T], tree: Mapping[str, Any]) -> T:
 
     Raises ValueError with one sentence for each unknown flag or wrong value.
     """
+    _require_possible(kind, tree)
+    return _built(kind, tree)
+
+
+def _built(kind: type[T], tree: Mapping[str, Any]) -> T:
+    try:
+        return _adapter(kind).validate_python(dict(tree))
+    except ValidationError as error:
+        raise ValueError(explain(error, flag_names(kind))) from None
+
+
+def _require_possible(kind: type, tree: Mapping[str, Any]) -> None:
+    """Raise ValueError for a value that no flag of its type should have."""
     hints = _hints(kind)
     for name, value in flat(tree).items():
         if type(value) is float:
@@ -102,15 +122,6 @@ def build(kind: type[T], tree: Mapping[str, Any]) -> T:
         elif value is not None:
             for one in value if isinstance(value, tuple | list) else (value,):
                 _require_plain(name, one, hints.get(name))
-    return build_of_plain(kind, tree)
-
-
-def build_of_plain(kind: type[T], tree: Mapping[str, Any]) -> T:
-    """`build` of values that a configuration holds already."""
-    try:
-        return _adapter(kind).validate_python(dict(tree))
-    except ValidationError as error:
-        raise ValueError(explain(error, flag_names(kind))) from None
 
 
 def _require_plain(name: str, value: Any, hint: Any) -> None:
@@ -188,10 +199,10 @@ def _joined(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, Any]:
     return joined
 
 
-def _entries(node: Any) -> Iterator[tuple[str, Any]]:
+def _entries(node: Any) -> Iterable[tuple[str, Any]]:
     if is_dataclass(node):
-        return ((name, getattr(node, name)) for name in _names(type(node)))
-    return iter(node.items())
+        return [(name, getattr(node, name)) for name in _names(type(node))]
+    return node.items()
 
 
 @cache
