@@ -82,6 +82,9 @@ def _run_all_phases(cfg: Config, rows: int, num_texts: int, log: StorageLog) -> 
         warnings.filterwarnings("ignore", "Accessing the data pointer of FakeTensor")  # by copy.deepcopy of a model
         model = Model(cfg.model, causal=train.facts.causal, checkpoint_activations=train.checkpoint_activations)
         state = TrainState(model, train)
+        for options in state.optimizer.param_groups:
+            if "ns_steps" in options:  # Muon's iterations: the second and later ones hold the same
+                options["ns_steps"] = min(2, options["ns_steps"])
         log.position.names = groups(model) | {id(state.objective.loss): "loss"}
         for name, parameter in model.named_parameters():
             parameter.register_post_accumulate_grad_hook(_noting(gradients, log, group(name)))

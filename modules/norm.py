@@ -1,7 +1,7 @@
 """Normalisation of the residual stream: the `norm` flag."""
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from inspect import signature
 from typing import Any
 
@@ -203,6 +203,12 @@ def fill(tensor: Tensor | None, value: float) -> None:
 NORMS = {"rms": RMSNorm, "layer": LayerNorm, "cosine": CosineNorm, "l2": L2Norm, "dyt": DyT, "none": NoNorm}
 
 
+@cache
+def arguments_of(function: Callable) -> frozenset[str]:
+    """The names of the arguments that a function or class takes."""
+    return frozenset(signature(function).parameters)
+
+
 def norm_maker(cfg: ModelConfig) -> MakeNorm:
     """The norm that the flags describe, as a function of its width.
 
@@ -211,7 +217,7 @@ def norm_maker(cfg: ModelConfig) -> MakeNorm:
     """
     flags = {"eps": cfg.norm_eps, "affine": cfg.norm_affine, "bias": cfg.norm_bias,
              "unit_offset": cfg.norm_unit_offset}
-    takes = signature(NORMS[cfg.norm]).parameters
+    takes = arguments_of(NORMS[cfg.norm])
     for name in ("bias", "unit_offset"):
         if flags[name] and name not in takes:
             raise ValueError(f"norm_{name}=True would change nothing: norm={cfg.norm} has none; leave it off")
@@ -226,5 +232,5 @@ def branch_norm_maker(cfg: LayerConfig) -> MakeNorm:
 
 def chosen_norm(kind: str, flags: dict[str, Any]) -> MakeNorm:
     """A norm with those flags that its class takes."""
-    takes = signature(NORMS[kind]).parameters
+    takes = arguments_of(NORMS[kind])
     return partial(NORMS[kind], **{name: value for name, value in flags.items() if name in takes})

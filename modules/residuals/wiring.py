@@ -2,14 +2,13 @@
 
 from collections.abc import Callable
 from functools import partial
-from inspect import signature
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from config import LayerConfig, ModelConfig
-from modules.norm import Rescaled, branch_norm_maker, unit
+from modules.norm import Rescaled, arguments_of, branch_norm_maker, unit
 from modules.stream import Carrying, Context, Stream
 from tools import LoggingModule, log_io
 
@@ -32,7 +31,7 @@ def way_to_call(part: nn.Module) -> Callable:
     """How to call a part: with x alone, also with context and cache, or also with the stream (Carrying)."""
     if isinstance(part, Carrying):
         return _carrying
-    return _in_context if "context" in signature(part.forward).parameters else _alone
+    return _in_context if "context" in arguments_of(type(part).forward) else _alone
 
 
 # ---- how what a branch adds is scaled and dropped ----
