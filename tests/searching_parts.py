@@ -125,10 +125,16 @@ def write_space(folder: Path, search: dict[str, Any] | None = None, changes: dic
 
 def start(folder: Path, *, trainer: str = "train:main", predictor: str = "searching_parts:by_width",
           fresh: bool = False, **options: Any) -> Program:
-    """A search as a process of its own, by default of three trials that may take 540 MB."""
+    """A search as a process of its own, by default of three trials that may take 540 MB.
+
+    One that goes on in a folder has the limit that it was begun with.
+    """
     options = {"space": folder / "toy.yaml", "trials": 3} | options
     if "ram_limit" not in options:
-        options["ram_limit"] = room(540, fresh=fresh)
+        limit = folder / "ram_limit.txt"
+        if not limit.exists():
+            limit.write_text(room(540, fresh=fresh))
+        options["ram_limit"] = limit.read_text()
     environment = {"SHAPESHIFTER_MODELS": str(folder / "models"), "SHAPESHIFTER_RESULTS": str(folder / "results"),
                    "OMP_NUM_THREADS": "1"}
     return Program(lambda: search_as(options, trainer, predictor), environment, fresh=fresh)

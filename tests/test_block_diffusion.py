@@ -264,7 +264,7 @@ PROMPTS = [[1], [4, 5, 6, 7, 8, 9], [1], [3, 3, 3], [9, 8, 7, 6]]
 
 
 @pytest.mark.parametrize("flags", PARTS.values(), ids=PARTS)
-@pytest.mark.parametrize("block_len", [1, 3, 4])
+@pytest.mark.parametrize("block_len", [1, 3])
 def test_a_cache_changes_no_text(flags, block_len):
     """Texts of different lengths that end at different times, and outgrow the context of 16 tokens."""
     objective = BlockDiffusion(both_ways(**flags).double(), block_len=block_len)

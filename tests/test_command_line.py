@@ -1,5 +1,6 @@
 """Words on the command line: both ways to say on or off, and start-up without torch."""
 
+import json
 import os
 import re
 import subprocess
@@ -11,6 +12,7 @@ import pytest
 import tyro
 
 from config import Config, SampleConfig
+from configuration import heap
 from configuration.command_line import parse_command, parse_flags
 from generation.command import Options
 from presets import parse_command_line
@@ -148,15 +150,21 @@ def test_without_its_packages_a_program_says_how_to_start_it(door):
     assert re.fullmatch(r"error: .* has no package \w+: run `make` once, then start .*\n", done.stderr)
 
 
-@pytest.mark.slow
+@pytest.fixture(scope="module")
+def programs(models):
+    """A process that forks itself for each program; see without_torch.py."""
+    process = subprocess.Popen([sys.executable, ROOT / "tests" / "without_torch.py"], text=True, stdin=subprocess.PIPE,
+                               stdout=subprocess.PIPE, cwd=ROOT, env=heap.with_joined() | {
+                                   "SHAPESHIFTER_MODELS": str(models), "PYTHONPATH": str(ROOT)})
+    yield process
+    process.communicate()
+
+
 @pytest.mark.parametrize(("line", "said"), [*((line, "") for line in ANSWERS), *MISTAKES.items()])
-def test_help_and_mistakes_do_not_import_torch(line, said, models):
+def test_help_and_mistakes_do_not_import_torch(line, said, programs):
     door, *words = line.split()
-    process = subprocess.run([sys.executable, "-X", "importtime", ROOT / door, *words], text=True, capture_output=True,
-                             env=os.environ | {"SHAPESHIFTER_MODELS": str(models)})
-    lines = process.stderr.splitlines()
-    imported = {line.rpartition("|")[2].strip() for line in lines if line.startswith("import time:")}
-    errors = [line for line in lines if not line.startswith("import time:")]
-    assert process.returncode == (2 if said else 0), errors
-    assert len(errors) == bool(said) and said in "".join(errors)
-    assert "encodings" in imported and "torch" not in imported
+    print(json.dumps([str(ROOT / door), *words]), file=programs.stdin, flush=True)
+    status, output, errors, has_torch = json.loads(programs.stdout.readline())
+    assert status == (2 if said else 0), errors
+    assert errors.count("\n") == bool(said) and said in errors and bool(output) != bool(said)
+    assert not has_torch

@@ -1,9 +1,7 @@
 """Cross-attention, and an encoder and a decoder, which equal T5 of Hugging Face in logits and gradients."""
 
 import functools
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +9,7 @@ from helpers import TOLERANCES, assert_close, flops_of, one_source, randomise, s
 from parts.translate import Translate
 from torch import Tensor, nn
 
+import train
 from config import Config, ModelConfig, flat, override, replace
 from configuration.rules import check_run
 from data import Batch
@@ -25,11 +24,10 @@ from modules.position import ALiBi
 from modules.sizes import axis_sizes
 from modules.stream import Context, Source
 from presets import load_preset, tiny
-from showing import gallery
+from showing import command, gallery, gallery_commands
 from tools import trace
 from training.gradients import layer_norms
 
-ROOT = Path(__file__).resolve().parent.parent
 FAMILY = ENCODER_DECODERS["t5"]
 READS = {"cross": "attention", "encoder_layers": 3}
 VOCAB, S, T = 61, 17, 13
@@ -398,12 +396,17 @@ def test_a_model_that_reads_a_source_is_no_run_of_an_objective_without_one():
             check(cfg)
 
 
-@pytest.mark.parametrize(("program", "status", "said"), [
-    (("train.py", "t5", "--scale", "1M"), 2, "error: train.objective=next_token gives no source"),
-    (("model.py", "t5", "--scale", "1M"), 0, "CrossAttention"),
-    (("presets.py", "show", "t5"), 0, "x + cross-attention(norm(x))  cross-attention: 12 heads of 64, scale=1"),
-])
-def test_the_programs_show_t5_and_do_not_train_it(program, status, said):
-    done = subprocess.run([sys.executable, *program], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == status and said in done.stdout + done.stderr
-    assert status == 0 or done.stderr.count("\n") == 1
+@pytest.mark.parametrize(("program", "words", "status", "said"), [
+    (train.main, "t5 --scale 1M", 2, "error: train.objective=next_token gives no source"),
+    (command.main, "t5 --scale 1M", 0, "CrossAttention"),
+    (gallery_commands.main, "show t5", 0, "x + cross-attention(norm(x))  cross-attention: 12 heads of 64, scale=1"),
+], ids=["train.py", "model.py", "presets.py"])
+def test_the_programs_show_t5_and_do_not_train_it(program, words, status, said, monkeypatch, capfd):
+    monkeypatch.setattr(sys, "argv", ["it.py", *words.split()])
+    ended = 0
+    try:
+        program()
+    except SystemExit as stop:
+        ended = stop.code
+    output, errors = capfd.readouterr()
+    assert ended == status and said in output + errors and errors.count("\n") == (status > 0)

@@ -58,6 +58,8 @@ PARTS = {
                             "train.objective": "translate"},
 }
 each_part = pytest.mark.parametrize("name", PARTS)
+# those that are in no other one, for what takes seconds
+each_unlike_part = pytest.mark.parametrize("name", [name for name in PARTS if name not in ("moe", "hyper-connections")])
 
 
 @pytest.fixture(autouse=True)
@@ -71,12 +73,21 @@ def configured(name: str, **train) -> More:
     return override(More(), {"model": SMALL, **PARTS[name], "train": {"precision": "float32"} | train})
 
 
+def shallow(name: str) -> More:
+    """With as few layers as the part can have."""
+    cfg = configured(name)
+    return override(cfg, {"model.num_layers": PARTS[name].get("model.num_layers", len(cfg.model.layers))})
+
+
 def batch() -> Batch:
     return Batch(small_tokens(), small_tokens(seed=1), None, 26)
 
 
 def make_state(name: str, **train) -> TrainState:
-    cfg = configured(name, **train)
+    return state_of(configured(name, **train))
+
+
+def state_of(cfg: More) -> TrainState:
     model = Model(cfg.model, checkpoint_activations=cfg.train.checkpoint_activations)
     state = TrainState(model, cfg.train)
     randomise(state.objective)
@@ -122,17 +133,17 @@ def test_it_is_traced(name):
     assert not [call.problem for call in t.walk() if call.problem]
 
 
-@each_part
+@each_unlike_part
 @pytest.mark.slow
 def test_its_memory_is_predicted(name):
-    prediction = predict(override(configured(name), {"train.batch_size": 64}))
+    prediction = predict(override(shallow(name), {"train.batch_size": 64}))
     assert prediction.how == "exact" and prediction.peak_bytes != bare_peak_bytes()
 
 
 @functools.cache
 def bare_peak_bytes() -> int:
     """What is predicted without a part."""
-    bare = override(More(), {"model": SMALL, "train.precision": "float32", "train.batch_size": 64})
+    bare = override(More(), {"model": SMALL | {"num_layers": 1}, "train.precision": "float32", "train.batch_size": 64})
     return predict(bare).peak_bytes
 
 
@@ -145,11 +156,11 @@ def test_the_memory_of_an_encoder_is_that_of_real_tensors():
     assert ("forward", "encoder") in fake and fake["forward", "encoder"].parts["encoder", "activations"]
 
 
-@each_part
+@each_unlike_part
 @pytest.mark.slow
 def test_it_compiles_in_one_piece(name):
     torch._dynamo.reset()
-    state = make_state(name)
+    state = state_of(shallow(name))
     compiled = torch.compile(state.objective, backend="eager", fullgraph=True)
     assert_close(compiled(batch()).total, state.objective(batch()).total, "rounding")
 

@@ -96,7 +96,7 @@ def test_a_finished_text_leaves_the_batch():
 
 
 @each_kind
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_texts_that_end_early_change_nothing_and_have_nothing_read_again(flags, seed):
     model, cfg = small_writer(max_seq_len=64, head_bias=True, **flags), sample_config(stop_at_eos=True, seed=seed)
     torch.nn.init.constant_(model.head.unembed.bias[EOS], 2.0)

@@ -167,7 +167,7 @@ def test_checkpointed_activations_are_not_kept():
 @pytest.mark.slow
 def test_a_model_compiles_in_one_piece(checkpointed, chunk, packed):
     torch._dynamo.reset()
-    cfg = small_config(pointer=True, num_layers=3, **SSF)
+    cfg = small_config(pointer=True, **SSF | {"layers": ("local", "global")})
     objective = NextToken(randomise(Model(cfg, checkpoint_activations=checkpointed)), loss_chunk=chunk)
     documents = torch.tensor([[0] * 5 + [1] * 8] * 2) if packed else None
     batch = Batch(small_tokens(), small_tokens(seed=1), documents, 26)

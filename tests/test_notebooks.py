@@ -15,16 +15,18 @@ SOMEONES = re.compile(rf"{re.escape(str(ROOT))}|/(home|Users|root)/\w|\b[A-Z]:\\
 MAX_BYTES = 300_000
 SMALLER = {  # numbers that make the test quicker, and change nothing else
     "build_tokenizer.ipynb": {"sizes, rows = [300, 512, 1024, 2048, 4096]": "sizes, rows = [300, 1024]"},
-    "hyperparameter_search.ipynb": {"trials=8": "trials=5", "trial_tokens=40_000": "trial_tokens=5_000"},
-    "inference.ipynb": {'"train.steps": 300': '"train.steps": 30', "num_samples=12, max_new_tokens=120":
+    "hyperparameter_search.ipynb": {"trials=8": "trials=5", "trial_tokens=40_000": "trial_tokens=2_000"},
+    "inference.ipynb": {'"train.steps": 300': '"train.steps": 8',
+                        '"train.graded_stories": 20': '"train.graded_stories": 2', "num_samples=12, max_new_tokens=120":
                         "num_samples=3, max_new_tokens=40"},
-    "ladder.ipynb": {'"tokens": 98_304': '"tokens": 2_048'},
+    "ladder.ipynb": {'"tokens": 98_304': '"tokens": 1_024'},
     "model_comparison.ipynb": {'"train.steps": 150': '"train.steps": 25', "100_000)": "10_000)",
                                '{"base": 3, "pointer": 3, "window": 3,': '{"base": 2, "pointer": 2, "window": 2,'},
-    "objectives.ipynb": {'"train.steps": 200': '"train.steps": 10', '"train.eval_every": 25': '"train.eval_every": 5'},
-    "probes.ipynb": {'"train.steps": 200': '"train.steps": 10', '"train.eval_every": 20': '"train.eval_every": 5'},
-    "train.ipynb": {'"train.steps": 300': '"train.steps": 40', '"train.eval_every": 50': '"train.eval_every": 20',
-                    '"train.sample_every": 100': '"train.sample_every": 20'},
+    "objectives.ipynb": {'"train.steps": 200': '"train.steps": 4', '"train.eval_every": 25': '"train.eval_every": 2'},
+    "probes.ipynb": {'"train.steps": 200': '"train.steps": 4', '"train.eval_every": 20': '"train.eval_every": 2'},
+    "train.ipynb": {'"train.steps": 300': '"train.steps": 12', '"train.eval_every": 50': '"train.eval_every": 6',
+                    '"train.sample_every": 100': '"train.sample_every": 6',
+                    '"train.graded_stories": 20': '"train.graded_stories": 2'},
 }
 
 

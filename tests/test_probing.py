@@ -4,6 +4,7 @@ import math
 
 import pandas as pd
 import pytest
+from programs import started
 
 from config import override
 from experiments import probe
@@ -210,6 +211,7 @@ def test_pictures_are_drawn_of_what_is_there(logs):
 @pytest.mark.slow
 def test_a_probing_writes_its_report_and_the_same_command_has_nothing_left_to_do(models, tmp_path, monkeypatch, capfd):
     monkeypatch.setattr("experiments.probing.probe_options.RESULTS", tmp_path / "results")
+    monkeypatch.setattr("subprocess.Popen", started)  # the fork server is a fork
     monkeypatch.setattr("sys.argv", [
         "probe.py", "--name", "toy", "--tasks", "parity", "mano", "--rates", "3e-3", "--seeds", "1", "--jobs", "2",
         "--longer", "2", "--model.dim", "16", "--train.steps", "4", "--train.eval-every", "2",

@@ -325,10 +325,10 @@ for limit in {limits}:
 @pytest.mark.parametrize(("allocator", "threads"), [
     ("tight", 1), ("fast", 1), ("tight", 2)])
 def test_under_a_limit_training_is_refused_memory_and_does_not_crash(allocator, threads):
-    limits = [1, 15, 30, 60, 80, 3000]
+    limits = [1, 30, 80, 3000]
     told = python(TRAINING.format(allocator=allocator, threads=threads, limits=limits))
     refused, peaks = told[::2], told[1::2]
-    assert refused == [1] * 5 + [0]
+    assert refused == [1, 1, 1, 0]
     assert all(peak <= max(limit, 32) + 16 for peak, limit in zip(peaks, limits, strict=True)), peaks
     assert peaks[-1] > 100  # what it takes if it may
 

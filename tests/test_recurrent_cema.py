@@ -170,7 +170,7 @@ def test_a_norm_over_time_needs_a_direction_and_groups_that_divide_the_width():
 def test_a_trace_finds_nothing_wrong():
     model = made()
     with torch.no_grad(), trace(model) as traced:
-        model(small_tokens(1, 40))
+        model(small_tokens(1, 20))
     assert "ComplexEMA" in str(traced) and not [call.problem for call in traced.walk() if call.problem]
     assert not [call.problem for call in shapes(model).walk() if call.problem]  # sizes as symbols
 
