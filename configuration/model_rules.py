@@ -304,7 +304,7 @@ def check_acting(cfg: Any) -> None:
     for group, name, (condition, test) in _acts(type(cfg)):
         if group not in silent:
             _require_acting(cfg, layers, name, condition, test)
-    if cfg.by_kind["base"] in layers:
+    if cfg.by_kind["base"] in layers:  # which has the model's own values
         return
     alike = WHOLE_MODEL | ALSO_WHOLE_MODEL | silent
     for name in flag_names(type(cfg)):

