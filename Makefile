@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: train test test-quick lint notebooks bench
+.PHONY: train test test-quick test-thorough lint notebooks bench
 train: .venv/installed
 	$(BIN)/python train.py tales
 
@@ -11,6 +11,9 @@ test: .venv/installed
 
 test-quick: .venv/installed
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal -m "not slow"
+
+test-thorough: .venv/installed
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal -rs --thorough
 
 lint: .venv/installed
 	$(BIN)/ruff check

@@ -13,6 +13,7 @@ import pytest
 from conftest import QUIET
 from programs import Program
 from small_runs import assert_same_run, small_run_config
+from thorough import some
 
 import train
 from config import Config, ModelConfig, load_config, override, save_config
@@ -235,7 +236,7 @@ def test_one_seed_is_no_test():
     assert found.verdict[0] == "one run: no test" and found.difference[0] == -1.0
 
 
-@pytest.mark.parametrize(("seeds", "num_variants"), [(3, 1), (3, 4), (5, 4)])
+@pytest.mark.parametrize(("seeds", "num_variants"), some([(3, 4), (3, 1), (5, 4)], 3))
 @pytest.mark.slow
 def test_an_ablation_of_nothing_calls_a_winner_in_one_of_twenty_at_most(seeds, num_variants):
     assert share_called(seeds, num_variants, gain=0.0) <= 1 / 20
@@ -497,7 +498,7 @@ def test_what_diverges_is_told_and_not_tried_again_and_runs_of_another_base_are_
         "delete it\n")
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_seconds_are_matched_by_measured_steps(tmp_path):
     words = ("--vary", "model.num_layers=32", "--seeds", "1", "--match", "seconds", "--name", "toy")
     status, said, errors = finish(start(tmp_path, *words))

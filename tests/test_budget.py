@@ -51,7 +51,7 @@ def test_a_run_that_cannot_fit_is_refused_before_it_begins_and_ways_are_named(
     assert not models.exists()
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @linux
 def test_a_run_that_fits_only_tightly_runs_with_memory_that_goes_back(start, folder, models, tmp_path):
     cfg = small_run_config(folder, {"model.dim": 64, "train.batch_size": 512, "train.steps": 4})
@@ -70,7 +70,7 @@ def test_a_run_that_fits_only_tightly_runs_with_memory_that_goes_back(start, fol
     assert_same_run(Run(models / "toy"), Run(models / "free"))
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @linux
 def test_a_compiled_run_peaks_in_its_range(start, folder, models, tmp_path):
     compiled = {"model.num_layers": 1, "model.mlp": "none", "model.hidden_dim": None, "train.compile": True,
@@ -81,7 +81,7 @@ def test_a_compiled_run_peaks_in_its_range(start, folder, models, tmp_path):
     assert numbers["predicted_low_bytes"] <= numbers["peak_bytes"] <= numbers["predicted_high_bytes"]
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @linux
 def test_where_next_to_nothing_is_left_a_forced_run_ends(start, folder, models, tmp_path):
     save_config(small_run_config(folder, {"train.batch_size": 512, "model.dim": 64}), tmp_path / "config.json")

@@ -11,6 +11,7 @@ from helpers import SMALL, assert_close, loss_of, randomise, small_config, small
 from helpers import ReadingModel as Model
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from thorough import some
 
 import config
 from config import Config, ModelConfig, SampleConfig, get, override, replace
@@ -50,6 +51,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 MIXERS = get_args(config.Mixer)
 VARIANTS |= {f"mixer={word}": {"mixer": word} for word in MIXERS}
+WORDS = set(VARIANTS)
 # each word once as the first of two mixers, and once as the second
 PAIRED = [word for word in MIXERS if word != "none"]
 VARIANTS |= {f"mixer={first} beside={second}": {"mixer": first, "beside": second}
@@ -323,7 +325,12 @@ def can_be(flag: str, value: Any, flags: dict[str, Any]) -> bool:
     return True
 
 
-each_variant = pytest.mark.parametrize("flags", VARIANTS.values(), ids=VARIANTS)
+MODELS = {repr(small_config(**VARIANTS[name])): name for name in reversed(VARIANTS)}  # words of a default are alike
+ALONE = [name for name in MODELS.values() if name in WORDS or len(VARIANTS[name]) < 2]
+MIXED = [name for name in MODELS.values() if name not in ALONE]
+each_name = pytest.mark.parametrize("name", [*ALONE, *some(MIXED, 4)])
+each_variant = pytest.mark.parametrize(
+    "flags", [*(VARIANTS[name] for name in ALONE), *some((VARIANTS[name] for name in MIXED), 4)], ids=[*ALONE, *MIXED])
 
 
 @each_variant
@@ -519,7 +526,7 @@ SILENT = {
 }
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@each_name
 def test_every_parameter_learns(name):
     model, tokens = randomise(small_model(**VARIANTS[name]), std=0.5), small_tokens()
     loss_of(model, tokens, small_tokens(seed=1)).backward()
@@ -747,7 +754,7 @@ def train_and_generate(cfg: Config) -> tuple[float, float]:
         return before, losses().total.item()
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", some(PRESETS, 2))
 def test_every_preset_learns_and_generates(preset):
     cfg = tiny(load_preset(preset), max_seq_len=12)
     dropout = dict.fromkeys(("embed_dropout", "attention.dropout", "residual_dropout"), 0.0)  # noise hides small steps
@@ -862,7 +869,7 @@ def accepted(base: dict[str, Any], flags: set[str], *, acting: bool) -> set[str]
     return found
 
 
-@pytest.mark.parametrize("base", BASES, ids=str)
+@pytest.mark.parametrize("base", some(BASES, 5), ids=str)
 @pytest.mark.slow
 def test_no_flag_is_accepted_in_vain(base):
     unseen = set().union(*(names for (flag, word), names in UNSEEN.items() if base.get(flag) == word))

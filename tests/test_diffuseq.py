@@ -234,6 +234,7 @@ def test_only_training_notes_losses():
     assert_close(history.losses.sum() / 3, losses.parts["diffuseq"], "rounding")
 
 
+@pytest.mark.thorough
 def test_it_compiles_in_one_piece_and_notes_the_same():
     torch._dynamo.reset()
     plain, compiled = (DiffuSeq(noised_model(num_layers=1), by_losses=True, loss_chunk=9).train() for _ in range(2))

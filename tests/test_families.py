@@ -7,11 +7,12 @@ differ.
 
 import functools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import pytest
 import torch
 from helpers import TOLERANCES, assert_close, loss_of
+from thorough import further, some
 from torch import Tensor, nn
 
 from config import ModelConfig, flat, get, override
@@ -46,6 +47,7 @@ from small_families import (  # noqa: E402
 
 T = 19
 each_toy = pytest.mark.parametrize("preset", TOYS, scope="module")  # all tests of one stand together
+each_third = pytest.mark.parametrize("preset", some(TOYS, 3), scope="module")
 
 
 @functools.lru_cache(maxsize=1)
@@ -113,7 +115,7 @@ def test_weights_return_as_they_came(preset):
         torch.testing.assert_close(back[name], saved[name], rtol=0, atol=0)
 
 
-@each_toy
+@each_third
 def test_cached_ragged_and_packed_rows_are_equal_too(preset):
     _, theirs, ours = pair(preset)
     one, (other, last) = text()[:1], text()[1:].split((T - 6, 6), dim=1)  # as long as both of a row of the next
@@ -165,6 +167,25 @@ OTHERS = {
         "neg_eigenvalues": (True, False), "norm_eps": (1e-2,)}.items()}, "kda.decay_bound": (5.0,),
     "head_dense": ("silu",), "embed_norm": (False,), "final_norm": (False, True), "pointer": (False,),
 }
+
+
+def unlike(presets: Iterable[str]) -> Iterator[str]:
+    """Those that set a flag which none before them sets."""
+    known: set[str] = set()
+    for preset in presets:
+        asked = {name.split(".", 2)[-1] if name.startswith("kinds.") else name for name in asked_of(preset)}
+        if asked - known:
+            yield preset
+        known |= asked
+
+
+def asked_of(preset: str) -> set[str]:
+    """The flags that a preset, or a family without one, sets to what a plain model does not have."""
+    flags = PRESETS[preset]["model"] if preset in PRESETS else flat(toy(preset))
+    return {name for name, value in flags.items() if value != PLAIN_MODEL.get(name, ()) or name not in PLAIN_MODEL}
+
+
+UNLIKE = set(unlike(TOYS))  # which together have every flag that a family sets
 
 
 def mutations(cfg: ModelConfig, shapes: dict[str, torch.Size], turn: int) -> Iterator[tuple[str, Model]]:
@@ -219,7 +240,7 @@ IN_WEIGHTS |= {f"{word}.{name}" for word in ("gated_delta", "kda") for name in (
     "num_heads", "num_key_heads", "key_dim", "value_dim", "conv_len", "num_updates", "gate", "rank", "gate_bias")}
 
 
-@each_toy
+@pytest.mark.parametrize("preset", [preset if preset in UNLIKE else further(preset) for preset in TOYS], scope="module")
 def test_a_wrong_flag_breaks_the_equality_and_each_that_a_preset_sets_is_changed_or_counts_weights(preset):
     cfg, theirs, ours = pair(preset)
     state, shapes, tried, unnoticed = ours.state_dict(), shapes_of(ours), set(), []
@@ -231,9 +252,7 @@ def test_a_wrong_flag_breaks_the_equality_and_each_that_a_preset_sets_is_changed
             if torch.allclose(model(text()), expected, **TOLERANCES["parity"]):
                 unnoticed.append(f"{flag}={get(model.cfg, flag)}")
     assert not unnoticed
-    flags = PRESETS[preset]["model"] if preset in PRESETS else flat(cfg)
-    asked = {name for name, value in flags.items() if value != PLAIN_MODEL.get(name, ()) or name not in PLAIN_MODEL}
-    for name in asked - IN_WEIGHTS - NO_MATTER - tried:
+    for name in asked_of(preset) - IN_WEIGHTS - NO_MATTER - tried:
         others = [value for value in OTHERS.get(name, (False,)) if value != get(cfg, name)]
         assert any(differs(cfg, name, value, shapes) for value in others), f"{name} has no other value in OTHERS"
 
@@ -251,7 +270,7 @@ def differs(cfg: ModelConfig, name: str, value: object, shapes: dict) -> bool:
 # ---- config.json ----
 
 
-@each_toy
+@each_third
 def test_other_values_of_the_fields_of_a_config_json_are_equal_too(preset):
     family = family_of(preset)
     written = family.write(toy(preset))

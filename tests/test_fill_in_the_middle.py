@@ -176,6 +176,7 @@ def test_chunks_change_neither_loss_nor_scores():
             assert_close(ours, theirs, "rounding")
 
 
+@pytest.mark.thorough
 def test_it_compiles_whole():
     torch._dynamo.reset()
     model, batch = small_model(num_layers=1), batch_of([9, 4, 8])

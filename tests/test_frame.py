@@ -13,6 +13,7 @@ import torch
 from helpers import SMALL, assert_close, randomise, small_config, small_tokens
 from parts.translate import Translate
 from pydantic import Field
+from thorough import some
 
 import objective
 from config import Config, TrainConfig, flags, override
@@ -59,7 +60,8 @@ PARTS = {
 }
 each_part = pytest.mark.parametrize("name", PARTS)
 # for what takes seconds: without those that another one includes
-each_unlike_part = pytest.mark.parametrize("name", [name for name in PARTS if name not in ("moe", "hyper-connections")])
+UNLIKE = [name for name in PARTS if name not in ("moe", "hyper-connections")]
+a_third = pytest.mark.parametrize("name", some(UNLIKE, 3))
 
 
 @pytest.fixture(autouse=True)
@@ -133,7 +135,7 @@ def test_it_is_traced(name):
     assert not [call.problem for call in t.walk() if call.problem]
 
 
-@each_unlike_part
+@a_third
 @pytest.mark.slow
 def test_its_memory_is_predicted(name):
     cfg = override(shallow(name), {"train.batch_size": 64})
@@ -158,7 +160,7 @@ def test_the_memory_of_an_encoder_is_that_of_real_tensors():
     assert ("forward", "encoder") in fake and fake["forward", "encoder"].parts["encoder", "activations"]
 
 
-@each_unlike_part
+@a_third
 @pytest.mark.slow
 def test_it_compiles_in_one_piece(name):
     torch._dynamo.reset()

@@ -10,6 +10,7 @@ import pytest
 import torch
 from helpers import assert_close, loss_of, randomise, small_config, small_model
 from small_runs import DATA
+from thorough import some
 
 import inference
 import runs
@@ -47,7 +48,7 @@ def small_writer(**flags) -> Model:
 
 
 @each_kind
-@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("temperature", some([1.0, 0.0], 2))
 def test_a_batch_equals_each_alone_past_the_limit_too(flags, temperature):
     model, cfg = small_writer(**flags), sample_config(temperature=temperature, stop_at_eos=True)
     together = generate(model, PROMPTS, cfg, eos_id=EOS)
@@ -96,7 +97,7 @@ def test_a_finished_text_leaves_the_batch():
 
 
 @each_kind
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", some(range(2), 2))
 def test_texts_that_end_early_change_nothing_and_have_nothing_read_again(flags, seed):
     model, cfg = small_writer(max_seq_len=64, head_bias=True, **flags), sample_config(stop_at_eos=True, seed=seed)
     torch.nn.init.constant_(model.head.unembed.bias[EOS], 2.0)

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from helpers import small_config
+from thorough import some
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.distributed._tools.mem_tracker import MemTracker
@@ -69,7 +70,7 @@ UNTRACKED = ("checkpointed", "chunked")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", some(KINDS, 3))
 def test_what_is_alive_at_the_peak_adds_up_to_it_and_torchs_own_tracker_sees_the_steps_peak(kind):
     cfg = configured({"model.num_layers": 1} | KINDS[kind])
     found = predict(cfg)
@@ -102,11 +103,11 @@ def test_the_compiler_counts():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("changes", [
-    {}, {"train.batch_size": 1}, {"model.layers": ("local", "local", "global"), "model.num_layers": 10,
-     "model.kinds": {"local": {"attention.window": 8}, "global": {}}},
+@pytest.mark.parametrize("changes", some([
+    {"model.layers": ("local", "local", "global"), "model.num_layers": 10,
+     "model.kinds": {"local": {"attention.window": 8}, "global": {}}}, {}, {"train.batch_size": 1},
     {"train.checkpoint_activations": True, "train.batch_size": 32}, {"model.layers": ("attention", "none")},
-], ids=str)
+], 5), ids=str)
 def test_many_layers_are_predicted_from_few(changes, monkeypatch):
     cfg = configured({"model.num_layers": 6} | changes)
     monkeypatch.setattr(prediction, "DEEP", 4)
@@ -200,7 +201,7 @@ def test_each_text_keeps_its_keys_and_values(kv_heads, pointer):
 # ---- what fits ----
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_the_largest_that_fits_does_and_the_next_does_not():
     cfg, room = configured({"model.num_layers": 1}), Room(300 * MB, 100 * MB)
     rows = largest(cfg, "train.batch_size", 1, lambda found: room.allocator_for(found) is not None)
@@ -209,7 +210,7 @@ def test_the_largest_that_fits_does_and_the_next_does_not():
     assert largest(cfg, "train.batch_size", 1, lambda found: False) is None
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_three_changes_that_make_a_run_fit_are_found_and_they_do(monkeypatch):
     monkeypatch.setattr(suggestions, "time", SimpleNamespace(monotonic=lambda: 0.0))  # or a busy machine finds fewer
     known = {}  # what is asked twice is predicted once

@@ -12,6 +12,7 @@ import torch
 from helpers import assert_close, loss_of, small_config
 from rich.console import Console
 from small_runs import assert_same_run, small_run_config, weights
+from thorough import some
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -65,7 +66,7 @@ def learn(model: Model, optimizer, steps: range, cfg: TrainConfig) -> None:
 
 
 @pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", some(PRESETS, 3))
 def test_the_groups_hold_every_parameter_once(preset, tied):
     cfg = tiny(load_preset(preset))
     model = Model(replace(cfg.model, tie_embeddings=tied, head_zero_init=cfg.model.head_zero_init and not tied))
@@ -352,7 +353,7 @@ def test_a_moving_average_can_be_made_of_tensors_without_data(flags):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("flags", STATES.values(), ids=STATES)
+@pytest.mark.parametrize("flags", some(STATES.values(), 3), ids=STATES)
 def test_a_stopped_run_goes_on_to_the_same_bits(go, flags):
     changes = {f"train.{name}": value for name, value in flags.items()}
     whole = go(changes | {"train.name": "whole"})

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from browser import CHROMIUM, Browser
+from thorough import some, thorough
 
 from experiments.comparing.compare_page import MAX_ROWS, write_page
 from experiments.comparing.lines import Line
@@ -281,6 +282,7 @@ def test_a_click_on_a_name_switches_its_curve_off_and_on(open_page):
 
 
 @in_chromium
+@thorough
 def test_a_double_click_on_a_name_shows_it_alone_and_then_all(open_page):
     page = open_page()
     page.click("#legend button:nth-child(2)", count=2)
@@ -301,6 +303,7 @@ def test_names_are_shown_as_they_are(open_page):
 
 
 @in_chromium
+@thorough
 def test_dragging_zooms_until_a_double_click_and_a_switch_keeps_it(open_page):
     page = open_page()
     before, _, _ = page.axis("x")
@@ -333,6 +336,7 @@ def test_columns_and_axes_switch(open_page, lines):
 
 
 @in_chromium
+@thorough
 def test_a_name_says_its_last_value_or_what_its_log_lacks(open_page):
     page = open_page()
     said = page.evaluate("[...byId('legend').children].map((button) => button.lastElementChild.textContent)")
@@ -343,6 +347,7 @@ def test_a_name_says_its_last_value_or_what_its_log_lacks(open_page):
 
 
 @in_chromium
+@thorough
 def test_both_axes_can_be_logarithmic_or_not(open_page):
     page = open_page()
     assert (page.axis("x")[1], page.axis("y")[1]) == ("linear", "log")
@@ -352,6 +357,7 @@ def test_both_axes_can_be_logarithmic_or_not(open_page):
 
 
 @in_chromium
+@thorough
 def test_smoothing_is_an_exponential_average_with_the_rough_curve_behind(open_page, lines):
     page = open_page()
     page.choose("column", "train_loss")
@@ -363,6 +369,7 @@ def test_smoothing_is_an_exponential_average_with_the_rough_curve_behind(open_pa
 
 
 @in_chromium
+@thorough
 def test_the_early_part_can_be_left_out(open_page, lines):
     page = open_page()
     page.choose("from", 0.5)
@@ -381,6 +388,7 @@ def test_the_band_of_several_seeds_is_drawn_and_told(open_page, lines):
 
 
 @in_chromium
+@thorough
 def test_a_band_wider_than_the_picture_leaves_the_curves_their_room(open_page, lines, write):
     wide = lines[0]
     low, high = (wide.table.assign(bits_per_byte=wide.table.bits_per_byte + by) for by in (-9, 9))
@@ -408,6 +416,7 @@ def test_the_floor_is_drawn_where_the_column_has_one(open_page):
 
 
 @in_chromium
+@thorough
 def test_a_floor_far_below_the_curves_leaves_them_their_room(open_page):
     page = open_page(floor=0.001)
     (low, high), _, _ = page.axis("y")
@@ -415,7 +424,7 @@ def test_a_floor_far_below_the_curves_leaves_them_their_room(open_page):
 
 
 @in_chromium
-@pytest.mark.parametrize("width", [400, 1060, 1600])
+@pytest.mark.parametrize("width", some([400, 1060, 1600], 2))
 def test_nothing_is_wider_than_the_window(open_page, width):
     page = open_page(width)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
@@ -437,6 +446,7 @@ def test_dark_is_dark_and_paper_is_light(open_page):
 
 
 @in_chromium
+@thorough
 def test_no_button_sends_the_curves_away(open_page):
     page = open_page()
     titles = page.evaluate("[...document.querySelectorAll('.modebar-btn')].map((button) => button.dataset.title)")

@@ -118,6 +118,7 @@ def test_a_score_depends_on_the_row_alone():
     assert torch.equal(objective.score(batch._replace(keys=None)).counted, together.counted)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("documents", [False, True])
 def test_it_compiles_whole(documents):
     torch._dynamo.reset()

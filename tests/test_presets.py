@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from thorough import some
 
 from config import ModelConfig, flat, load_config, override
 from configuration.recurrent import RECURRENT
@@ -43,7 +44,7 @@ def heads_to_a_group(cfg: ModelConfig) -> float:
 # ---- at a scale ----
 
 
-@pytest.mark.parametrize("preset", SCALABLE)
+@pytest.mark.parametrize("preset", some(SCALABLE, 3))
 def test_a_scaled_preset_has_the_parameters_and_the_proportions(preset):
     whole, cfg = load_preset(preset), at_scale(load_preset(preset), "1M")
     model = cfg.model
@@ -193,7 +194,7 @@ def test_the_picture_has_the_pattern_of_layers_and_their_sizes():
         assert line in text
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", some(PRESETS, 3))
 def test_every_preset_has_a_picture(preset):
     cfg = load_preset(preset)
     assert f" {cfg.model.num_layers} layer" in gallery.picture(cfg)

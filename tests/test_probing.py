@@ -5,6 +5,7 @@ import math
 import pandas as pd
 import pytest
 from programs import started
+from thorough import some
 
 from config import override
 from experiments import probe
@@ -92,10 +93,10 @@ def test_a_state_is_what_the_cache_holds_of_a_row():
     assert state_bytes(cfg) == keys_and_values + places
 
 
-@pytest.mark.parametrize(("flags", "target"), [
+@pytest.mark.parametrize(("flags", "target"), some([
     ({}, 5000), ({"attention.window": 4}, 5000), ({"mixer": "latent"}, 2000), ({"mixer": "min_gru"}, 256),
     ({"mixer": "min_gru"}, 1500), ({"mixer": "hgrn2"}, 6000), ({"mixer": "rg_lru", "rg_lru.num_heads": 2}, 500),
-], ids=str)
+], 3), ids=str)
 def test_a_state_is_brought_to_a_size_by_its_flag(flags, target):
     cfg = override(BASE, {"model": flags, "model.vocab_size": 9, "model.max_seq_len": 41})
     found = equalised(cfg, target)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from thorough import some
 
 from configuration import heap
 from memory_prediction import process
@@ -201,7 +202,7 @@ print(peak_rss_bytes() - before)
 WITHOUT = {name: value for name, value in os.environ.items() if name != heap.VARIABLE}
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @linux
 def test_freed_tensors_are_joined_into_larger_blocks():
     [apart], [joined] = python(ROUNDS, WITHOUT), python(ROUNDS, heap.with_joined(WITHOUT))
@@ -256,6 +257,7 @@ def test_warming_up_draws_no_random_number():
     assert torch.equal(torch.get_rng_state(), before)
 
 
+@pytest.mark.thorough
 @linux
 def test_a_baseline_is_without_what_was_freed_before():
     before, after = python("""
@@ -322,8 +324,8 @@ for limit in {limits}:
 
 @pytest.mark.slow
 @linux
-@pytest.mark.parametrize(("allocator", "threads"), [
-    ("tight", 1), ("fast", 1), ("tight", 2)])
+@pytest.mark.parametrize(("allocator", "threads"), some([
+    ("tight", 1), ("fast", 1), ("tight", 2)], 3))
 def test_under_a_limit_training_is_refused_memory_and_does_not_crash(allocator, threads):
     limits = [1, 30, 80, 3000]
     told = python(TRAINING.format(allocator=allocator, threads=threads, limits=limits))

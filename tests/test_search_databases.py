@@ -80,6 +80,7 @@ def test_two_searches_on_one_database_share_the_trials(tmp_path, request):
     assert sorted(path.name for path in (tmp_path / "models").iterdir()) == sorted(runs)
 
 
+@pytest.mark.thorough
 def test_a_search_on_a_database_trains_what_a_killed_one_left(tmp_path, sqlite, monkeypatch):
     monkeypatch.setenv("GRACE_SECONDS", "4")
     write_space(tmp_path, {"model.dim": [16, 24]})

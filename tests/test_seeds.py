@@ -98,7 +98,7 @@ def test_what_the_first_run_refuses_ends_the_command_with_its_status(seeds):
     assert runs.saved_runs() == []
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_the_program_trains_in_processes_of_its_own_that_give_the_same_bits(start, folder, tmp_path, reference):
     save_config(small_run_config(folder), tmp_path / "config.json")
     output, errors = (process := start("--config", str(tmp_path / "config.json"), "--seeds", "1")).communicate()
@@ -106,7 +106,7 @@ def test_the_program_trains_in_processes_of_its_own_that_give_the_same_bits(star
     assert_same_run(Run("toy-seed-0"), reference)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent has ended")
 def test_a_command_that_is_killed_has_its_run_save_and_end(start, folder, tmp_path):
     long = {"train.steps": 10**6, "train.checkpoint_every": 10**6}

@@ -5,6 +5,7 @@ import pytest
 import torch
 from helpers import assert_close, randomise, small_config, small_tokens
 from test_encoder_decoder import FAMILY, SOURCE, TEXT, S, T, each_preset, pair
+from thorough import some
 
 from config import Config, SampleConfig, SpansConfig, TrainConfig, override
 from configuration.rules import check_run
@@ -266,7 +267,7 @@ def test_chunks_change_neither_loss_nor_scores(kind):
         assert_close(ours, theirs, "rounding")
 
 
-@each_objective
+@pytest.mark.parametrize("kind", some([SpanCorruption, Seq2Seq], 2))
 def test_it_compiles_in_one_piece_and_is_traced(kind):
     torch._dynamo.reset()
     objective, batch = kind(reader(num_layers=1, encoder_layers=1)), text_rows(padding=4)

@@ -29,6 +29,7 @@ from lives import (
 )
 from rich.console import Console
 from small_runs import assert_same_run, content, small_run_config, untimed_log, write_text_file
+from thorough import some
 
 import runs
 import train
@@ -142,7 +143,7 @@ def test_a_name_that_nobody_chose_is_chosen_again(folder, command, monkeypatch, 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", some([0, 1], 2))
 def test_a_run_killed_while_it_writes_goes_on_to_the_same_bits(folder, reference, seed):
     cfg, drawn, lives = small_run_config(folder), random.Random(seed), 0
 
@@ -161,11 +162,10 @@ def test_a_run_killed_while_it_writes_goes_on_to_the_same_bits(folder, reference
     assert {c.step for c in run.checkpoints()} >= {18, 24}
 
 
-KILLS = int(os.environ.get("KILLS", 8))  # 20 when it is measured
 OFTEN = {"train.log_every": 1, "train.checkpoint_every": 5, "train.sample_every": 50}
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_a_program_killed_twice_is_the_run_left_alone(start, go, folder, tmp_path):
     changes, drawn = OFTEN | {"train.steps": 90}, random.Random(0)
     save_config(small_run_config(folder, changes), tmp_path / "config.json")
@@ -183,10 +183,11 @@ def test_a_program_killed_twice_is_the_run_left_alone(start, go, folder, tmp_pat
 
 
 @pytest.mark.slow
-def test_a_run_killed_again_and_again_is_the_run_left_alone(go, folder):
-    changes, drawn = OFTEN | {"train.steps": 10 * KILLS + 30}, random.Random(1)
+def test_a_run_killed_again_and_again_is_the_run_left_alone(go, folder, pytestconfig):
+    kills = 20 if pytestconfig.getoption("--thorough") else 8
+    changes, drawn = OFTEN | {"train.steps": 10 * kills + 30}, random.Random(1)
     cfg = small_run_config(folder, changes)
-    for number in range(KILLS):
+    for number in range(kills):
         kill_somewhere(begin_or_go_on(cfg), 10 * number + drawn.randint(1, 8), drawn, in_a_save=number % 2 == 1)
     assert begin_or_go_on(cfg).wait() == 0
     whole = go(changes | {"train.name": "whole"})
@@ -398,7 +399,7 @@ def test_a_run_stops_in_time_and_goes_on_with_a_fresh_limit(go, command, referen
     assert_same_run(run, reference)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_the_limit_of_a_program_begins_with_its_process(start, folder, tmp_path):
     save_config(small_run_config(folder, {"train.steps": 10**6, "train.log_every": 10**6}), tmp_path / "config.json")
     began = time.time()
