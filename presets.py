@@ -24,7 +24,7 @@ from typing import Any
 from config import Config, ModelConfig, flat, load_config, override
 from configuration.command_line import fail, parse_flags
 from configuration.mistakes import nearest
-from configuration.model_rules import PLAIN_MODEL
+from configuration.plain import PLAIN_MODEL
 from families import ENCODER_DECODERS, FAMILIES, without_class
 from families.family import ADAMW, EVERY_BIAS, About
 from families.sizing import read_scale, scaled, tiny  # noqa: F401, tiny is imported from here

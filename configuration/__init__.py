@@ -1,6 +1,6 @@
 """The room of config.py: flags as a tree, checks, files, error sentences, the command line.
 
-Only model_rules.py, rules.py and migrations.py name flags. Nothing here imports torch.
+Only acting.py, plain.py, the files of rules and migrations.py name flags. Nothing here imports torch.
 """
 
 import os

@@ -1,28 +1,13 @@
-"""The rules of ModelConfig: impossible values, and flags that no layer uses, by configuration/acting.py."""
+"""The rules of ModelConfig: impossible values, alone and together, and what each kind of layer has."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from copy import copy
-from dataclasses import fields, is_dataclass
-from functools import cache, partial
 from typing import Any
 
-from configuration.acting import (
-    CONDITIONS,
-    IN_EMBEDDING,
-    LAYER_ACTS,
-    MODEL_ACTS,
-    OTHER_STREAMS,
-    ROTATED,
-    has_part,
-    mixers_of,
-    projects,
-)
+from configuration.acting import IN_EMBEDDING, MODEL_ACTS, OTHER_STREAMS, ROTATED, has_part, mixers_of, projects
+from configuration.acting_rules import check_acting
 from configuration.checks import (
-    Acts,
-    asks,
     check_ignored,
-    default_of,
-    ignored_sentence,
     is_folder_name,
     require_between,
     require_factors,
@@ -32,75 +17,11 @@ from configuration.checks import (
     words_of,
 )
 from configuration.mistakes import nearest
-from configuration.recurrent import PLAIN_RECURRENT, RECURRENT
+from configuration.plain import NEUTRAL_MODEL, PLAIN_MODEL, WHOLE_MODEL
+from configuration.recurrent import RECURRENT
 from configuration.sharing import check_sharing
 from configuration.stacks import check_encoder, check_stack
-from configuration.tree import FrozenDict, flag_names, flat, get, nested, override
-
-# The plain choices, on which presets are based, so that editing a default in config.py never changes a published
-# architecture. Setting a flag to its plain value is never an error.
-PLAIN_MODEL: dict[str, Any] = {
-    "hidden_dim": None, "hidden_mult": 4.0, "hidden_multiple_of": 32, "vocab_multiple_of": 1,
-    "mixer": "attention", "beside": "none", "layers": ("base",), "kinds": {}, "cross": "none", "encoder_layers": None,
-    "mlp": "mlp", "activation": "gelu_tanh",
-    "mlp_bias": False, "head_bias": False,
-    "norm": "layer", "norm_eps": 1e-5, "norm_affine": True, "norm_bias": False, "norm_unit_offset": False,
-    "depth_scaled_norms": False, "residual": "pre", "inner_norm": False, "final_norm": True,
-    "final_norm_groups": None, "embed_norm": False,
-    "skip_first_norm": False, "head_dense": "none",
-    "qk_norm": "none", "position": "rope",
-    "attention.num_kv_heads": None, "attention.head_dim": None, "attention.window": None,
-    "attention.dilation": 1, "attention.chunk": None, "attention.stride": None, "attention.global_tokens": 0,
-    "attention.softcap": None, "attention.scale": None, "attention.dropout": 0.0, "attention.q_bias": False,
-    "attention.k_bias": False, "attention.v_bias": False, "attention.out_bias": False,
-    "attention.qk_norm_kind": None, "attention.qk_norm_affine": None, "attention.qk_norm_bias": None,
-    "attention.qk_norm_after_rope": False, "attention.clip": None, "attention.gate": "none", "attention.sinks": False,
-    "attention.differential": False, "attention.value_residual": "none", "attention.share_kv": False,
-    "attention.exclusive": False, "attention.value_embedding": False, "attention.key_offset": False,
-    "attention.value_gate_max": 2.0, "attention.value_gate_dim": 32,
-    "attention.temperature_scale": None, "attention.temperature_len": 8192, "attention.temperature_first": 0,
-    "alibi.scale": 1.0, "t5.num_buckets": 32, "t5.max_distance": 128, "t5.shared": True, "sinusoidal.theta": 10_000.0,
-    "sinusoidal.layout": "interleaved", "sinusoidal.first": 0,
-    "clamped_glu.limit": 7.0, "clamped_glu.offset": 1.0, "ngpt.alpha": 0.05,
-    "hyper.num_streams": 4, "hyper.sinkhorn_steps": 20, "hyper.eps": 1e-6, "attnres.block_len": 1,
-    "stack": "plain", "loop.num_loops": 2, "loop.inject": False,
-    "hrm.high_cycles": 2, "hrm.low_cycles": 3, "hrm.grad_cycles": 2,
-    "latent.kv_rank": 64, "latent.q_rank": None, "latent.nope_dim": 32, "latent.rope_dim": 16, "latent.v_dim": 32,
-    "latent.bias": False, "latent.norm_eps": 1e-6,
-    "indexer.top_k": None, "indexer.num_heads": 4, "indexer.head_dim": 32, "indexer.loss": 1.0,
-    "moe.expert": "glu", "moe.num_experts": 8, "moe.top_k": 2, "moe.scores": "softmax", "moe.renormalise": True,
-    "moe.margin": 0.02, "moe.scale": 1.0, "moe.weigh_inputs": False, "moe.num_groups": 1, "moe.top_groups": 1,
-    "moe.router_bias": False, "moe.shared_dim": None, "moe.shared_gate": False, "moe.balance_loss": 0.0,
-    "moe.router_z_loss": 0.0, "moe.balance_bias": False, "moe.balance_logits": False, "moe.bias_rate": 0.001,
-    "rope.theta": 10_000.0, "rope.fraction": 1.0, "rope.layout": "half", "rope.scaling": "none", "rope.factor": 1.0,
-    "rope.original_len": 8192, "rope.low_freq_factor": 1.0, "rope.high_freq_factor": 4.0, "rope.beta_fast": 32.0,
-    "rope.beta_slow": 1.0, "rope.truncate": True, "rope.attention_factor": None,
-    "pointer": False, "pointer_dim": 64, "ahead": "none", "ahead_depth": 1, "noised": False, "noised_dim": 64,
-    "noised_steps": 2000,
-    "tie_embeddings": False, "embed_scale": 1.0, "logit_softcap": None, "logit_scale": 1.0, "token_scale": False,
-    "mixer_scales": (1.0, 1.0), "beside_scales": (1.0, 1.0), "mlp_scales": (1.0, 1.0),
-    "residual_scale": 1.0, "skip_scale": 1.0, "layer_scale": None, "drop_branch": 0.0, "canon": (), "canon_len": 4,
-    "skip_to_embedding": False, "token_shift": (), "token_shift_power": 1.0, "smear": False, "smear_dim": 12,
-    "backout": None, "backout_depth": 0.5,
-    "memory": "none", "bigram.factor": 5, "bigram.start": 0.1, "engram.max_n": 3, "engram.num_heads": 4,
-    "engram.head_dim": 16, "engram.rows": 4096, "engram.conv_len": 4, "engram.seed": 0, "engram.eos_id": None,
-    "engram.norm_eps": 1e-6,
-    "embed_dropout": 0.0, "residual_dropout": 0.0, "mlp_dropout": 0.0,
-    "init": "normal", "init_std": 0.02, "out_init": "same", "head_zero_init": False, "unit_weights": False,
-    "z_loss": 0.0,
-} | PLAIN_RECURRENT
-# further values that a flag may always have
-NEUTRAL_MODEL = PLAIN_MODEL | {"attention.backend": "sdpa", "attention.num_heads": 4}
-
-# flags of the whole model: layers cannot differ in them
-WHOLE_MODEL = {"dim", "num_layers", "encoder_layers", "vocab_size", "vocab_multiple_of", "max_seq_len", "layers",
-               "kinds", "head_bias", "head_dense", "final_norm", "final_norm_groups",
-               "embed_norm", "skip_first_norm", "pointer", "noised", "noised_dim", "noised_steps",
-               "pointer_dim", "tie_embeddings", "embed_scale", "logit_softcap", "logit_scale", "token_scale",
-               "embed_dropout", "init", "init_std", "out_init", "head_zero_init", "unit_weights", "z_loss",
-               "skip_to_embedding", "smear", "smear_dim", "backout", "backout_depth", "stack", "loop", "hrm",
-               "bigram", "ahead", "ahead_depth"}
-ALSO_WHOLE_MODEL = {"norm", "norm_eps", "norm_affine", "norm_bias", "norm_unit_offset", "residual"}  # the final norm's
+from configuration.tree import FrozenDict, flat, get, nested, override
 
 
 def check_model(cfg: Any, layer_kind: type) -> None:
@@ -295,57 +216,3 @@ def _check_kinds(cfg: Any, resolved: Mapping[str, Any]) -> None:
 
 def frozen(tree: Mapping[str, Any]) -> FrozenDict:
     return FrozenDict({name: frozen(value) if isinstance(value, Mapping) else value for name, value in tree.items()})
-
-
-def check_acting(cfg: Any) -> None:
-    """Raise ValueError if a flag of a layer requests something, but no layer with that value uses it."""
-    layers = [cfg.by_kind[kind] for kind in dict.fromkeys(cfg.layers)]
-    silent = _silent_groups(cfg, layers)
-    for group, name, (condition, test) in _acts(type(cfg)):
-        if group not in silent:
-            _require_acting(cfg, layers, name, condition, test)
-    if cfg.by_kind["base"] in layers:  # which has the model's own values
-        return
-    alike = WHOLE_MODEL | ALSO_WHOLE_MODEL | silent
-    for name in flag_names(type(cfg)):
-        if name.partition(".")[0] in alike or not asks(cfg, name, NEUTRAL_MODEL):
-            continue
-        if all(get(layer, name) != get(cfg, name) for layer in layers):
-            raise ValueError(f"{name}={get(cfg, name)} would change nothing: every kind of layer has its own")
-
-
-def _silent_groups(cfg: Any, layers: list[Any]) -> set[str]:
-    """Groups that are as they stand in config.py everywhere: most, and none of their flags requests anything."""
-    groups = ((name, getattr(cfg, name)) for name in _groups(type(cfg)))
-    return {name for name, group in groups if group == _default_group(type(group)) and all(
-        getattr(one, name) is group or getattr(one, name) == group for one in layers)}
-
-
-@cache
-def _default_group(kind: type) -> Any:
-    return kind()
-
-
-@cache
-def _groups(kind: type) -> dict[str, type]:
-    """The groups of flags by their names."""
-    return {field.name: field.type for field in fields(kind) if is_dataclass(field.type)}
-
-
-@cache
-def _acts(kind: type) -> list[tuple[str, str, Acts]]:
-    """(its group, a flag, when it acts), for each flag that only acts sometimes."""
-    of_groups = {tuple(f"{group}.{flag.name}" for flag in fields(own)): (
-        CONDITIONS.get(group, f"a layer has {group}"), partial(has_part, group=group))
-        for group, own in _groups(kind).items()}
-    return [(name.partition(".")[0], name, acts) for names, acts in (of_groups | LAYER_ACTS).items() for name in names]
-
-
-def _require_acting(cfg: Any, layers: list[Any], name: str, condition: str, test: Callable[[Any], bool]) -> None:
-    for layer in layers:
-        value = get(layer, name)
-        if not asks(layer, name, NEUTRAL_MODEL) or any(test(x) for x in layers if get(x, name) == value):
-            continue
-        kind = next(kind for kind, other in cfg.by_kind.items() if other is layer)
-        named = name if get(cfg, name) == value else f"kinds.{kind}.{name}"
-        raise ValueError(ignored_sentence(named, value, condition, default_of(layer, name)))

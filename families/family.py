@@ -9,7 +9,7 @@ from math import isclose
 from typing import Any, Protocol
 
 from config import ModelConfig, override
-from configuration.model_rules import PLAIN_MODEL
+from configuration.plain import PLAIN_MODEL
 from families.differences import differences
 from families.fields import PerLayer, Theirs, scale_of
 from families.weights import WeightMap

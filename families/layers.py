@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from config import LayerConfig, ModelConfig, get
-from configuration.model_rules import PLAIN_MODEL
+from configuration.plain import PLAIN_MODEL
 from families.fields import OneField, PerLayer, Theirs
 
 SLIDING, FULL = "sliding_attention", "full_attention"

@@ -15,7 +15,7 @@ and 6 of the embedding there, and 12 of the stream here.
 
 from typing import Any
 
-from configuration.model_rules import PLAIN_MODEL
+from configuration.plain import PLAIN_MODEL
 from families.family import ADAMW, About
 
 TRAINING: dict[str, Any] = ADAMW | {

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from configuration.model_rules import PLAIN_MODEL
+from configuration.plain import PLAIN_MODEL
 from families import speedruns
 from families.family import ADAMW, About
 

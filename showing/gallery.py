@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from config import Config, LayerConfig, ModelConfig, flat, override
-from configuration.acting import HEADS, WHOLE_TEXT, has_heads, mixers_of
+from configuration.acting import HEADS, IN_EMBEDDING, WHOLE_TEXT, has_heads, mixers_of
 from configuration.command_line import spell_value
-from configuration.model_rules import IN_EMBEDDING, PLAIN_MODEL
+from configuration.plain import PLAIN_MODEL
 from model import Model
 from modules.block import Block, ParallelBlock, TwoHopBlock
 from modules.masks import Pattern

@@ -28,7 +28,7 @@ from config import (
     to_dict,
 )
 from configuration.mistakes import nearest
-from configuration.model_rules import PLAIN_MODEL
+from configuration.plain import PLAIN_MODEL
 from configuration.recurrent import RECURRENT
 from configuration.tree import flag_names, nested
 from presets import PRESETS, load_preset, parse_command_line, tiny

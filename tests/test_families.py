@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from config import ModelConfig, flat, get, override
 from configuration.acting import mixers_of
-from configuration.model_rules import PLAIN_MODEL
+from configuration.plain import PLAIN_MODEL
 from configuration.recurrent import RECURRENT
 from families import FAMILIES
 from families.differences import NO_MATTER, differences

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from config import ModelConfig, flat, get, override
-from configuration.model_rules import PLAIN_MODEL
+from configuration.plain import PLAIN_MODEL
 from model import Model
 from modules.rope import InterleavedRoPE
 from presets import load_preset

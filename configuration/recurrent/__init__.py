@@ -59,5 +59,5 @@ RECURRENT = {
     "slstm": SlstmConfig,
 }
 
-# the defaults as they stand here, for the plain choices in model_rules.py
+# the defaults as they stand here, for the plain choices in plain.py
 PLAIN_RECURRENT = {f"{word}.{flag.name}": flag.default for word, group in RECURRENT.items() for flag in fields(group)}
