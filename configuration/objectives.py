@@ -74,6 +74,11 @@ FACTS = {
 }
 
 
+def is_loss(column: str) -> bool:
+    """Whether a column of a log or a table holds losses of validation texts, which are bounds for some objectives."""
+    return column.endswith(("val_loss", "bits_per_byte", "bits_over_floor", "perplexity")) and "train" not in column
+
+
 def facts_of(objective: str, *, block_len: int) -> Facts:
     """What an objective is like; with blocks of one token, each after all before it, block diffusion has exact losses."""
     facts = FACTS[objective]

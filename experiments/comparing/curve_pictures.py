@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
+from configuration.objectives import is_loss
 from experiments.common.axes import label, logarithmic
 from experiments.comparing.differences import PER_TOKEN, common_floor, tokenizers
 from experiments.comparing.lines import AXES, COLUMNS, Line
@@ -14,7 +15,6 @@ from experiments.comparing.lines import AXES, COLUMNS, Line
 # colours of Okabe & Ito, distinct for all kinds of colour vision; without yellow, the light ones darkened
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#b8578f", "#c98a00", "#3d9bd1", "#6b7280")
 DASHES = ("-", "--", ":")
-BOUNDED = {"bits_per_byte", "val_loss", "bits_over_floor", "ema_val_loss"}
 FLOORED = {"bits_per_byte", "train_bits_per_byte"}
 MARGIN = 0.05  # above and below the curves, as a share of their height
 FEW = 60  # points; up to this number each is marked
@@ -111,7 +111,7 @@ def _draw(
     shown = place >= (place.min() if start is None else start)
     mean, *ends = (smoothed(frame.loc[there, column], smooth)[shown] for frame in frames)
     name = line.name if len(line.members) == 1 else f"{line.name} ({len(line.members)} seeds)"
-    name += f" ({line.facts.meaning})" * bool(line.facts.meaning and column in BOUNDED)
+    name += f" ({line.facts.meaning})" * bool(line.facts.meaning and is_loss(column))
     axes.plot(place[shown], mean, color=color, linestyle=linestyle, linewidth=1.8, label=label(name),
               marker="o" if len(mean) <= FEW else None, markersize=3.5)
     if ends:

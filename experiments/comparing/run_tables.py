@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib.ticker import EngFormatter
 
 from configuration.command_line import spell_bytes
+from configuration.objectives import is_loss
 from configuration.reading import read_as
 from experiments.common.figures import last_value, num_active_parameters, num_parameters
 from experiments.common.intervals import mean_interval
@@ -43,7 +44,6 @@ HEADINGS: dict[str, tuple[str, Callable[[float], str]]] = {  # column -> its hea
     "tokens_per_second": ("tokens/s", whole),
     "peak_bytes": ("peak memory", spell_bytes),
 }
-LOSSES = {name for name in HEADINGS if name.endswith(("loss", "byte", "floor", "perplexity"))}
 PLAIN = ("parameters", "active_parameters", "steps", "tokens", "flops", "seconds", "tokens_per_second",
          "peak_bytes")  # no interval
 
@@ -116,7 +116,7 @@ def line_table(runs: pd.DataFrame, lines: Sequence[Line]) -> pd.DataFrame:
     for line in lines:
         mine = runs[runs["line"] == line.name]
         seeds = {"seeds": str(len(mine))} if len(runs) > len(lines) else {}
-        signs = {name: line.facts.sign for name in LOSSES}
+        signs = {name: line.facts.sign for name in filter(is_loss, HEADINGS)}
         rows[line.name] = seeds | {HEADINGS[name][0]: signs.get(name, "") + cell(mine[name]) for name in kept}
     return pd.DataFrame.from_dict(rows, orient="index")
 

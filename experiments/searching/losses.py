@@ -5,12 +5,11 @@ from collections.abc import Sequence
 import optuna
 
 from config import from_dict
-from configuration.objectives import FACTS, Facts, facts_of
+from configuration.objectives import FACTS, Facts, facts_of, is_loss
 from experiments.searching.outcomes import columns, flags
 from experiments.searching.space import Space
 
 FLAG = "train.objective"
-LOSSES = {"bits_per_byte", "val_loss", "perplexity"}  # columns with the losses of a text
 
 
 def require_one_text(judged_by: Sequence[str], space: Space) -> None:
@@ -22,7 +21,7 @@ def require_one_text(judged_by: Sequence[str], space: Space) -> None:
     texts: dict[str, str] = {}  # and the first objective that is of each
     for word in words:
         texts.setdefault(FACTS[word].on(pairs=space.base.data.is_pairs).of or "the whole text", word)
-    judged = [column for column in judged_by if column in LOSSES | {"accuracy"}]
+    judged = [column for column in judged_by if is_loss(column) or column == "accuracy"]
     if judged and len(texts) > 1:
         said = ", ".join(f"of {text} with {FLAG}={word}" for text, word in texts.items())
         raise ValueError(f"objective={judged[0]} is {said}, which do not compare: search each apart, or judge trials "
@@ -31,7 +30,7 @@ def require_one_text(judged_by: Sequence[str], space: Space) -> None:
 
 def meanings(results: optuna.Study) -> str:
     """What losses of the trials are not those of the whole text; "" if trials are judged by other columns."""
-    if LOSSES.isdisjoint(columns(results)):
+    if not any(map(is_loss, columns(results))):
         return ""
     found = {(word, facts.meaning) for word, facts in _facts(results).values() if facts.meaning}
     return "".join(f" The loss of {word} is {meaning}." for word, meaning in sorted(found))
@@ -39,7 +38,7 @@ def meanings(results: optuna.Study) -> str:
 
 def signs_before(results: optuna.Study) -> dict[int, list[str]]:
     """What stands before the values of each trial, by its number: ≤ if a loss is a bound, ≠ if not of all the text."""
-    return {number: [facts.sign * (column in LOSSES) for column in columns(results)]
+    return {number: [facts.sign * is_loss(column) for column in columns(results)]
             for number, (_, facts) in _facts(results).items()}
 
 
