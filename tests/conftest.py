@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 
@@ -139,20 +140,26 @@ def go(folder, predict_memory):
 
 
 @pytest.fixture
-def command(monkeypatch, capfd, predict_memory):
-    """`python train.py ...` in this process: (exit status, standard output, standard error)."""
-    import train
-
-    def run(*words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["train.py", *words])
+def call(monkeypatch, capfd):
+    """A program in this process, by its function main: (exit status, standard output, standard error)."""
+    def run(main: Callable[[], object], *words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", [f"{main.__module__}.py", *map(str, words)])
         status = 0
         try:
-            train.main()
+            main()
         except SystemExit as stop:
-            status = stop.code
+            status = stop.code or 0
         return status, *capfd.readouterr()
 
     return run
+
+
+@pytest.fixture
+def command(call, predict_memory):
+    """`python train.py ...` in this process."""
+    import train
+
+    return lambda *words: call(train.main, *words)
 
 
 @pytest.fixture

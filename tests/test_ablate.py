@@ -344,16 +344,6 @@ def test_a_bound_is_called_one_and_the_loss_of_a_part_is_not_compared(results):
 # ---- the command ----
 
 
-def run_main(monkeypatch, capfd, *words: str) -> tuple[int, str, str]:
-    monkeypatch.setattr(sys, "argv", ["ablate.py", *words])
-    status = 0
-    try:
-        ablate.main()
-    except SystemExit as stop:
-        status = stop.code
-    return status, *capfd.readouterr()
-
-
 @pytest.mark.parametrize(("words", "sentence"), [
     (["llama5", "--vary", "model.norm=layer"], "preset='llama5' is not known: use one of default"),
     (["--vary", "model.norm=layr"], "model.norm=layr: model.norm='layr' is not known"),
@@ -364,16 +354,16 @@ def run_main(monkeypatch, capfd, *words: str) -> tuple[int, str, str]:
     (["--vary", "model.norm=layer", "--sweep", "train.lr=1e-3"], "sweep=train.lr=1e-3 has one value"),
     (["--vary", "model.norm=layer", "--train.time-limit", "5m"], "train.time_limit=5m could end runs"),
 ])
-def test_a_mistake_is_one_sentence_and_nothing_is_trained(words, sentence, models, tmp_path, monkeypatch, capfd):
+def test_a_mistake_is_one_sentence_and_nothing_is_trained(words, sentence, models, tmp_path, monkeypatch, call):
     monkeypatch.setattr("experiments.ablating.ablation_options.RESULTS", tmp_path / "results")
-    status, said, errors = run_main(monkeypatch, capfd, *words)
+    status, said, errors = call(ablate.main, *words)
     assert (status, errors.count("\n")) == (2, 1) and errors.startswith(f"error: {sentence}") and not models.exists()
 
 
-def test_without_its_base_an_ablation_has_failed(results, monkeypatch, capfd):
+def test_without_its_base_an_ablation_has_failed(results, monkeypatch, call):
     found = [outcome("base", [], failure="3 of 3 runs failed: step 7: the loss is nan"), outcome("a", NOISY[1])]
     monkeypatch.setattr("experiments.ablating.runner.ablate", lambda *_: (found, None))
-    status, said, errors = run_main(monkeypatch, capfd, "--vary", "model.norm=layer", "--name", "toy")
+    status, said, errors = call(ablate.main, "--vary", "model.norm=layer", "--name", "toy")
     assert (status, errors) == (1, "") and "a: the base failed." in said
     assert "The base: 3 of 3 runs failed: step 7: the loss is nan." in said and not (results / "forest.png").exists()
 

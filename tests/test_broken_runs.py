@@ -127,7 +127,7 @@ def whole(tmp_path_factory, predict_memory):
 
 
 @pytest.fixture
-def program(monkeypatch, capfd, tmp_path):
+def program(monkeypatch, call, tmp_path):
     """Run a program in this process: (exit status, standard output, standard error); it must not take long."""
     models = tmp_path / "models"
     for module in (runs, commands, listing):
@@ -136,19 +136,15 @@ def program(monkeypatch, capfd, tmp_path):
     mains = {"runs": commands.main, "compare": compare.main, "train": lambda: train.main(), "model": show,
              "inference": lambda: inference.main(sys.argv[1:])}
 
-    def call(line: str) -> tuple[int, str, str]:
+    def run(line: str) -> tuple[int, str, str]:
         name, *words = line.split()
-        monkeypatch.setattr(sys, "argv", [f"{name}.py", *words])
         signal.alarm(SECONDS)
         try:
-            mains[name]()
-        except SystemExit as stop:
-            return stop.code or 0, *capfd.readouterr()
+            return call(mains[name], *words)
         finally:
             signal.alarm(0)
-        return 0, *capfd.readouterr()
 
-    return call
+    return run
 
 
 @pytest.mark.slow

@@ -79,22 +79,13 @@ def place(tmp_path_factory):
 
 
 @pytest.fixture
-def command(place, monkeypatch, capfd):
-    """Run a program in that folder: (exit status, standard output, standard error)."""
+def command(place, monkeypatch, call):
+    """Run a program in that folder."""
     monkeypatch.setattr(runs, "MODELS", place / "models")
     monkeypatch.setattr("run_store.listing.MODELS", place / "models")
     monkeypatch.chdir(place)
 
-    def run(program: str, *words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", [f"{program}.py", *words])
-        status = 0
-        try:
-            PROGRAMS[program]()
-        except SystemExit as stop:
-            status = stop.code
-        return status, *capfd.readouterr()
-
-    return run
+    return lambda program, *words: call(PROGRAMS[program], *words)
 
 
 MISTAKES = {

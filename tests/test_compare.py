@@ -4,7 +4,6 @@ import csv
 import json
 import math
 import statistics
-import sys
 
 import numpy as np
 import pandas as pd
@@ -43,19 +42,10 @@ def five(tmp_path_factory):
 
 
 @pytest.fixture
-def command(five, tmp_path, monkeypatch, capfd):
-    """`python experiments/compare.py ...` in this process: (exit status, standard output, standard error)."""
-    def run(*words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(runs, "MODELS", five / "models")
-        monkeypatch.setattr(sys, "argv", ["compare.py", *words, "--png", str(tmp_path / "curves.png")])
-        status = 0
-        try:
-            compare.main()
-        except SystemExit as stop:
-            status = stop.code
-        return status, *capfd.readouterr()
-
-    return run
+def command(five, tmp_path, monkeypatch, call):
+    """`python experiments/compare.py ...` in this process."""
+    monkeypatch.setattr(runs, "MODELS", five / "models")
+    return lambda *words: call(compare.main, *words, "--png", tmp_path / "curves.png")
 
 
 # ---- every number again, by other means ----

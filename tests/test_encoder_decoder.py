@@ -1,7 +1,6 @@
 """Cross-attention, and an encoder and a decoder, which equal T5 of Hugging Face in logits and gradients."""
 
 import functools
-import sys
 
 import pytest
 import torch
@@ -401,12 +400,6 @@ def test_a_model_that_reads_a_source_is_no_run_of_an_objective_without_one():
     (command.main, "t5 --scale 1M", 0, "CrossAttention"),
     (gallery_commands.main, "show t5", 0, "x + cross-attention(norm(x))  cross-attention: 12 heads of 64, scale=1"),
 ], ids=["train.py", "model.py", "presets.py"])
-def test_the_programs_show_t5_and_do_not_train_it(program, words, status, said, monkeypatch, capfd):
-    monkeypatch.setattr(sys, "argv", ["it.py", *words.split()])
-    ended = 0
-    try:
-        program()
-    except SystemExit as stop:
-        ended = stop.code
-    output, errors = capfd.readouterr()
+def test_the_programs_show_t5_and_do_not_train_it(program, words, status, said, call):
+    ended, output, errors = call(program, *words.split())
     assert ended == status and said in output + errors and errors.count("\n") == (status > 0)

@@ -97,19 +97,14 @@ def folders(tmp_path_factory, backend):
     return place
 
 
-@pytest.fixture
-def command(monkeypatch, capfd, models):
-    """`python runs.py ...` in this process: (exit status, standard output, standard error)."""
-    def run(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["runs.py", *map(str, words)])
-        status = 0
-        try:
-            commands.main(COMMANDS)
-        except SystemExit as stop:
-            status = stop.code
-        return status, *capfd.readouterr()
+def import_or_export() -> None:
+    commands.main(COMMANDS)
 
-    return run
+
+@pytest.fixture
+def command(call, models):
+    """`python runs.py ...` in this process."""
+    return lambda *words: call(import_or_export, *words)
 
 
 def greedy(run: Run, model: Model) -> list[str]:

@@ -41,18 +41,9 @@ def place(models, monkeypatch):
 
 
 @pytest.fixture
-def command(monkeypatch, capfd):
-    """`python runs.py ...` in this process, nobody at the terminal: (exit status, standard output, standard error)."""
-    def run(*words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["runs.py", *words])
-        status = 0
-        try:
-            commands.main()
-        except SystemExit as stop:
-            status = stop.code
-        return status, *capfd.readouterr()
-
-    return run
+def command(call):
+    """`python runs.py ...` in this process, nobody at the terminal."""
+    return lambda *words: call(commands.main, *words)
 
 
 @pytest.fixture
