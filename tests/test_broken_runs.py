@@ -108,7 +108,7 @@ def refit(run: Path) -> None:
 
 DAMAGED = [(file, fitting) for fitting in (False, True) for file in FILES
            if not fitting or (file.startswith(LAST) and not file.endswith(SUMS))]
-# each with a third of what is done to a file, which in a usual run is another third of each file
+# each with a third of what is done to a file; a usual run takes one third of each
 TURNS = [(*case, turn) if turn == number % 3 else further((*case, turn))
          for number, case in enumerate(DAMAGED) for turn in range(3)]
 
