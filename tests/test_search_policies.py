@@ -84,7 +84,7 @@ def told(study: optuna.Study) -> Counter:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sampler", some(["tpe", "random", "cmaes", "qmc", "gp"], 2))
+@pytest.mark.parametrize("sampler", some(["tpe", "random", "cmaes", "qmc", "gp"], 5))
 def test_a_sampler_finds_what_fits_where_half_the_space_does_not(sampler):
     if sampler in ("gp", "cmaes", "qmc"):
         pytest.importorskip({"cmaes": "cmaes"}.get(sampler, "scipy"))
