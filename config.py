@@ -667,7 +667,7 @@ class TrainConfig:
     memory_limit: str | None = None  # memory of the process, e.g. 2GB: refuse a run that would take more, and end one that does; None = the free memory
     init_from: str | None = None  # start from the weights of a run (its best checkpoint), or of a folder or file with model.safetensors
     allow_partial: bool = False  # init_from: initialise tensors that do not fit this model as usual, and list them
-    batch_size: int = 8  # rows of max_seq_len tokens in a forward pass
+    batch_size: int = 8  # rows of max_seq_len tokens in a forward pass, of all processes together
     accumulation: int = 1  # forward passes per optimizer step
     seed: int = 0  # of the weights, the order of the data, and dropout
 

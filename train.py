@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+import torch
 from rich.console import Console
 
 import runs
@@ -36,6 +37,7 @@ from training import report
 from training.command import parse
 from training.events import Events, Results, Timer
 from training.flops import flops_per_token
+from training.group import Group, PeerLost, joined, size_of_group, stepping
 from training.saving import Diverged, Interrupted, Saver, load_newest, require_changeable
 from training.seeds import train_seeds
 from training.setup import Setup, prepare_run
@@ -77,26 +79,39 @@ def train(
     """
     require_locks()
     require_packages(cfg.train.trackers)
-    stop = Stop(cfg.train.time_limit_seconds, spent=spent_seconds)
-    console, device = console or Console(), pick_device(cfg.train.device)
+    device = pick_device(cfg.train.device)
     if device.type == "cpu":
         choose_allocator("fast")
-    name = cfg.train.name or free_name("default")
-    if run is None:
+    with joined(device) as group:
+        quiet = None if group.is_first else Console(quiet=True)
+        return train_in(group, cfg, device, run=run, console=quiet or console or Console(), force=force,
+                        stop=Stop(cfg.train.time_limit_seconds, spent=spent_seconds, group=group))
+
+
+def train_in(
+    group: Group, cfg: Config, device: torch.device, *, run: Run | None, console: Console, stop: Stop, force: bool,
+) -> Run:
+    """`train`, as one process of a group; the first one alone writes."""
+    is_first, name = group.is_first, group.firsts(cfg.train.name or free_name("default"))
+    if run is None and is_first:
         require_free(name)  # before the text is encoded, which can take long
-    setup = prepare_run(cfg, device, run=run, console=console)
+    setup = prepare_run(cfg, device, run=run, console=console, group=group)
     if run is not None:
         require_changeable(run, setup.cfg)
     prompts = report.opening_prompts(setup.cfg, setup.tokenizer, setup.val_part)
-    budget = Budget.of(setup.cfg, device, force=force)
+    budget = Budget.of(override(setup.cfg, {"train.batch_size": setup.own_batch_size}), device, force=force)
     state = setup.make_state(console, resumed=run is not None and bool(run.checkpoints()))
     cfg = setup.cfg
     flops_per_pass = flops_per_token(cfg) * setup.schedule.pass_tokens
-    run = run or Run.create(name, cfg, setup.tokenizer, setup.describe_data())
-    with (run.locked(), stop.listening(), deterministic(cfg.train.deterministic),
-          budget.enforced_on(run.path) if budget else contextlib.nullcontext()):
+    if run is None and is_first:
+        run = Run.create(name, cfg, setup.tokenizer, setup.describe_data())
+    group.wait()
+    run = run or Run(name)
+    with (run.locked() if is_first else contextlib.nullcontext(), stop.listening(),
+          deterministic(cfg.train.deterministic), stepping(group),
+          budget.enforced_on(run.path if is_first else None) if budget else contextlib.nullcontext()):
         progress = load_newest(run, cfg, state)
-        if run.is_finished:
+        if group.firsts(run.is_finished):
             print_line(console, f"{run.name} is finished: all {cfg.train.steps:,} steps are taken")
             return run
         saver = Saver(run, state, progress, stop)
@@ -105,7 +120,8 @@ def train(
             saver.save()  # from here on the run that the weights come from may be deleted
         report.announce(console, run, state.model, setup, progress)
         print_line(console, budget and budget.announcement())
-        with (report.progress_bar(console, cfg, progress) as show, opened(run, progress.logged_steps) as trackers,
+        with (report.progress_bar(console, cfg, progress) as show,
+              opened(run, progress.logged_steps, group) as trackers,
               prefetched(setup.batches, session.passes_left(), depth=cfg.data.prefetch, pin=device.type == "cuda")
               as batches, saver.saving_when_stopped(console)):
             while progress.logged_steps < cfg.train.steps:
@@ -117,7 +133,9 @@ def train(
                 saver.save_if_due(events)
             state.optimizer.eval()
             with saver.reporting():
-                report.finish(console, run, state.objective, setup.tokenizer, prompts, trackers, setup.val_part)
+                if is_first:
+                    report.finish(console, run, state.objective, setup.tokenizer, prompts, trackers, setup.val_part)
+            group.wait()
         print_line(console, budget and budget.result())
     return run
 
@@ -134,6 +152,7 @@ def take_step(session: Session, coming: Iterator[Batch]) -> None:
     with session.timer.step(session.stop):
         lr, passes = setup.schedule.rate(progress.step), setup.schedule.passes(progress.step)
         batches = [batch.to(state.device) for batch in islice(coming, len(passes))]
+        setup.group.seed(setup.cfg.train.seed, progress.step)
         try:
             step = state.step(batches, number=progress.step + 1, lr=lr, noise=progress.recent_noise)
         except NotFinite as error:
@@ -160,7 +179,7 @@ def examine(session: Session, events: Events) -> Results:
         with session.stop.interruptible():
             if events.evaluation:
                 results = evaluate_all(state, setup, events)
-            if events.samples and results.is_finite:
+            if events.samples and results.is_finite and setup.group.is_first:
                 results.samples = report.write_samples(
                     state.objective, setup.tokenizer, session.prompts, setup.cfg.sample,
                     are_sources=setup.cfg.data.is_pairs)
@@ -216,7 +235,7 @@ def train_as(name: str, cfg: Config, options: dict[str, Any]) -> bool:
         else:
             train(override(cfg, {"train.name": name}), spent_seconds=process_seconds(), force=options["force"])
     except NameTaken:
-        if cfg.train.name:
+        if cfg.train.name or size_of_group() > 1:
             raise
         return False
     return True
@@ -229,6 +248,8 @@ def main(command: tuple[Config, dict[str, Any]] | None = None) -> None:
     stem = "-".join(filter(None, (options["preset"] or "default", options.get("scale"))))
     name = options["resume"] or cfg.train.name or free_name(stem)
     try:
+        if options["seeds"] and size_of_group() > 1:
+            raise ValueError("--seeds trains one run after another, each in one process: leave out torchrun")
         if options["seeds"]:
             raise SystemExit(train_seeds(cfg, cfg.train.name or stem, options["seeds"], force=options["force"]))
         while not train_as(name, cfg, options):
@@ -240,10 +261,10 @@ def main(command: tuple[Config, dict[str, Any]] | None = None) -> None:
     except Diverged as error:
         complain(f"error: {error}")
         raise SystemExit(1) from None
-    except OutOfMemory as error:
+    except (OutOfMemory, PeerLost) as error:
         go_on = f"; what was saved is kept: --resume {name}" if name in saved_runs() else ""
         complain(f"error: {error}{go_on}")
-        raise SystemExit(EXIT_OUT_OF_MEMORY) from None
+        raise SystemExit(EXIT_OUT_OF_MEMORY if isinstance(error, OutOfMemory) else 1) from None
     except Interrupted as error:
         complain(error)
         raise SystemExit(error.exit_status) from None

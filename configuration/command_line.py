@@ -131,8 +131,9 @@ def fail(error: Exception | str) -> NoReturn:
 
 
 def complain(sentence: object) -> None:
-    """Print a sentence on stderr, without the middle of words that fill a screen."""
-    print(re.sub(r"(\S{100})\S{300,}(\S{20})", r"\1...\2", printable(str(sentence))), file=sys.stderr)
+    """Print a sentence on stderr, without the middle of words that fill a screen; of a group the first process."""
+    if os.environ.get("RANK", "0") == "0":
+        print(re.sub(r"(\S{100})\S{300,}(\S{20})", r"\1...\2", printable(str(sentence))), file=sys.stderr)
 
 
 def warn(sentence: str) -> None:

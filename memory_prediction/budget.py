@@ -72,8 +72,8 @@ class Budget:
         return cls(prediction, room, allocator or "tight", device, limit is not None)
 
     @contextlib.contextmanager
-    def enforced_on(self, folder: Path) -> Iterator[None]:
-        """Inside the block the limit holds, if train.memory_limit gives one; memory.json gets the peak.
+    def enforced_on(self, folder: Path | None) -> Iterator[None]:
+        """Inside the block the limit holds, if train.memory_limit gives one; memory.json in a folder gets the peak.
 
         Raises OutOfMemory if memory runs out.
         """
@@ -117,7 +117,9 @@ class Budget:
         (low, high), peak = self.expected, self.peak_bytes()
         return peak and f"memory: at most {spell_bytes(peak)}, predicted {spell_bytes(low)} to {spell_bytes(high)}"
 
-    def _write(self, folder: Path, peak: int | None) -> None:
+    def _write(self, folder: Path | None, peak: int | None) -> None:
+        if folder is None:
+            return
         low, high = self.expected
         numbers: dict[str, Any] = {
             "predicted_low_bytes": low, "predicted_high_bytes": high, "baseline_bytes": self.baseline,

@@ -11,6 +11,7 @@ from config import FACTS, SampleConfig, TrainConfig
 from data import IGNORED, Batch
 from generation.sampling import Text, begin_texts, continue_texts, in_batches
 from model import Hidden, Model
+from modules.across import per_process
 from tokenizer import Tokenizer
 from tools import LoggingModule, log_io
 
@@ -153,9 +154,12 @@ class Predictor(Objective):
 
     def losses(self, hidden: Hidden, targets: Tensor, *, weights: Tensor | None = None, per: Tensor | None = None,
                ) -> Losses:
-        """The losses of targets (b, t), whose nats are divided by `per`; None = by their number, at least 1."""
+        """The losses of targets (b, t); their nats are divided by how many are `per` (b, t), None = by their number.
+
+        A number is at least 1; of several processes, each divides by the mean of theirs.
+        """
         count = num_targets(targets)
-        divisors = [count if per is None else per, count, count]
+        divisors = [count if per is None else at_least_one(per), count, count]
         means = {name: total / divisor for name, total, divisor in zip(
             self.names, self.sums(hidden, targets, weights), divisors[: len(self.names)], strict=True)}
         others = [*([self.z_loss * means["z"]] if self.z_loss else []), *hidden.losses.values()]
@@ -216,5 +220,10 @@ def likeliest(logits: Tensor, k: int) -> Tensor:
 
 
 def num_targets(targets: Tensor) -> Tensor:
-    """The number of targets that count, at least 1."""
-    return (targets != IGNORED).sum().clamp(min=1)
+    """The number of targets that count, at least 1; see at_least_one."""
+    return at_least_one(targets != IGNORED)
+
+
+def at_least_one(which: Tensor) -> Tensor:
+    """How many there are, at least 1; of several processes the mean."""
+    return per_process(which.sum(), least=1)

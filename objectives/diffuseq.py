@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from config import TrainConfig
 from data import IGNORED, Batch
 from model import Model
+from modules.across import rows_of_all
 from objectives.base import Losses, Scores, in_chunks, score_hidden
 from objectives.noise import uniform
 from objectives.noised_rows import Noised, VectorDenoiser
@@ -53,7 +54,7 @@ class DiffuSeq(VectorDenoiser):
         hidden = self.read(noised.x, step)
         of_rows = self.parts(noised, self.model.head.vectors(hidden.last))  # (b,) each
         if self.by_losses and self.training:
-            self.model.embed.history.note(step, sum(of_rows.values()).detach())
+            self.model.embed.history.note(rows_of_all(step), rows_of_all(sum(of_rows.values()).detach()))
         means = {name: (part * weight.to(part.dtype)).mean() for name, part in of_rows.items()}
         own = sum(means.values())
         parts = {self.own: own, **means, "embedding_distance": self.distance(), **hidden.losses}

@@ -9,6 +9,7 @@ from torch import Tensor
 from config import TrainConfig
 from data import Batch
 from model import Model
+from modules.across import own_rows, rows_of_all
 from objectives.base import Losses, Scores
 from objectives.masking import MaskPredictor
 from objectives.noise import ranks, uniform
@@ -56,13 +57,13 @@ class MaskedDiffusion(MaskPredictor):
         is_masked = (uniform(row.keys, row.tokens.shape[1:]) < share) & row.is_target
         weight = 1 / share if self.weighted else torch.full_like(share, 2)
         hidden, targets = self.read(row, row.tokens.masked_fill(is_masked, self.mask_id), is_masked)
-        return self.losses(hidden, targets, weights=weight[:, 1:].float(), per=row.is_target.sum().clamp(min=1))
+        return self.losses(hidden, targets, weights=weight[:, 1:].float(), per=row.is_target)
 
     def shares(self, row: Row) -> Tensor:
         """The probability of each token to be masked in training. Shape: (b, t)."""
         t = row.tokens.shape[1]
         size = self.block_len or t
-        part = spread(row.keys, -(-t // size))[:, blocks(row, size)]
+        part = own_rows(spread(rows_of_all(row.keys), -(-t // size)))[:, blocks(row, size)]
         return self.min_share + (self.max_share - self.min_share) * part
 
     @torch.no_grad()

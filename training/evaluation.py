@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice, zip_longest
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from data import Batch, eval_batches
 from generation.sampling import eval_mode
 from objective import Objective, Scores
 from tokenizer import Tokenizer
+from training.group import ALONE, Group
 
 
 @dataclass(frozen=True)
@@ -32,11 +34,12 @@ def evaluate(
     objective: Objective, part: TokenFile | ProbeRows, tokenizer: Tokenizer, batch_size: int,
     max_tokens: int | None = None, *, packing: str = "stream", seq_len: int | None = None,
     score: Callable[[Batch], Scores] | None = None, change: Callable[[Batch], Batch] | None = None,
+    group: Group = ALONE,
 ) -> Evaluation:
     """Measure an objective on a part of a corpus, on at most `max_tokens`, spread evenly.
 
     In rows of `seq_len` tokens; None = as in training. `score` is the objective's measure; None = Objective.score.
-    `change` is done with each batch beforehand.
+    `change` is done with each batch beforehand. The processes of a `group` take the batches in turns.
 
     Predicts every token once, except the first of each document (packing pad or documents) or of the part (stream).
     That is the begin-of-text token, which stands for no bytes, so all bytes of the text count; of an objective that
@@ -47,12 +50,15 @@ def evaluate(
     device, found = next(objective.model.parameters()).device, []
     with eval_mode(objective):
         length = seq_len or objective.row_len
-        for batch in eval_batches(part, batch_size, length, packing, max_tokens=max_tokens):
+        batches = eval_batches(part, batch_size, length, packing, max_tokens=max_tokens)
+        for batch in islice(batches, group.rank, None, group.size):
             batch = batch if change is None else change(batch)
             nats, right, counted = score_batch(score or objective.score, batch.to(device))
             num_bytes = torch.where(counted, byte_lengths[batch.y.clamp(min=0)], 0)
             rows = torch.stack([nats, right, counted.sum(-1), num_bytes.sum(-1)])
             found.append(rows[:, counted.any(-1)].numpy())  # the last batch may have empty rows
+    in_turns = zip_longest(*group.gather(found))
+    found = [rows for turn in in_turns for rows in turn if rows is not None]
     nats, right, targets, num_bytes = np.concatenate(found, axis=-1)
     loss, loss_error = ratio(nats, targets)
     bits, bits_error = ratio(nats / math.log(2), num_bytes)

@@ -52,16 +52,24 @@ def require_same(cfg: Config, flag: str) -> None:
 def load_newest(run: Run, cfg: Config, state: TrainState) -> Progress:
     """Load the newest intact checkpoint, or return fresh progress if there is none; `cfg` becomes the run's.
 
+    The first process of a group alone changes the run's folder.
+
     Raises ValueError if `cfg` has fewer steps than the run has taken.
     """
-    for problem in run.drop_damaged():
+    group = state.group
+    for problem in run.drop_damaged() if group.is_first else ():
         warn(f"{problem}; going on from the newest whole checkpoint")
+    group.wait()
     saved = run.checkpoints()
     average = state.average and state.average.model
     progress = saved[-1].load_training(state.model, state.optimizer, average) if saved else Progress()
     if cfg.train.steps < progress.step:
         raise ValueError(f"train.steps={cfg.train.steps} is less than the {progress.step} that {run.name} has taken: "
                          "use more")
+    group.wait()  # until all have read what the first may delete
+    if not group.is_first:
+        run.config = cfg
+        return progress
     last_line = progress.logged_steps // run.config.train.log_every * run.config.train.log_every
     run.change(cfg)
     if progress.step < cfg.train.steps or not run.is_finished:
@@ -112,10 +120,13 @@ class Saver:
         """
         if name := self.state.not_finite():
             raise Diverged(self.run, self.progress.step, f"{name} is not finite")
+        state, average = self.state, self.state.average
+        state.optimizer.eval()
+        if not state.group.is_first:
+            self._saved = self._place()
+            return
         try:
             with self.stop.save():
-                state, average = self.state, self.state.average
-                state.optimizer.eval()
                 self.run.save(state.model, state.optimizer, self.progress, average and average.model)
             self._saved = self._place()
         except NotWritten as error:
@@ -143,8 +154,9 @@ class Saver:
                 raise stopped from None
             print_line(console, str(stopped))
         except Diverged as diverged:
-            with contextlib.suppress(OSError):
-                write_text(self.run.path / DIVERGED, f"{diverged}\n")
+            if self.state.group.is_first:
+                with contextlib.suppress(OSError):
+                    write_text(self.run.path / DIVERGED, f"{diverged}\n")
             raise
 
     @contextlib.contextmanager

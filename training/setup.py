@@ -23,6 +23,7 @@ from runs import Run
 from tokenizer import BUILT_SIZES, Tokenizer, built_tokenizer, load_tokenizer, train_tokenizer
 from tools import has_fast_bfloat16, pick_device, seed_everything
 from training.evaluation import Evaluation, evaluate
+from training.group import ALONE, Group
 from training.step import TrainState
 from training.transfer import begin_with_weights
 
@@ -43,6 +44,7 @@ class Setup:
     batches: Batches | NewBatches
     schedule: Schedule
     change: Callable[[Batch], Batch] | None  # what the objective does with batches beforehand
+    group: Group
 
     def make_state(self, console: Console | None = None, *, resumed: bool = False) -> TrainState:
         """Make the model with weights drawn by the seed or from train.init_from, ready for the first step."""
@@ -55,12 +57,17 @@ class Setup:
         model = model.to(self.device)
         if train.init_from and not resumed:
             self.cfg = begin_with_weights(self.cfg, model, self.tokenizer, console or Console(quiet=True))
-        return TrainState(model, train)
+        return TrainState(model, train, self.group)
 
     def evaluate(self, objective: Objective, max_tokens: int | None = None, **options: Any) -> Evaluation:
         """Evaluate an objective on the validation part, or on at most `max_tokens` spread over it."""
-        return evaluate(objective, self.val_part, self.tokenizer, self.cfg.train.batch_size, max_tokens,
-                        packing=self.cfg.data.packing, **options)
+        return evaluate(objective, self.val_part, self.tokenizer, self.own_batch_size, max_tokens,
+                        packing=self.cfg.data.packing, group=self.group, **options)
+
+    @property
+    def own_batch_size(self) -> int:
+        """The rows of a batch that this process takes."""
+        return self.group.share(self.cfg.train.batch_size)
 
     def other_columns(self, objective: Objective) -> list[str]:
         """The columns of the log with what evaluate_others gives."""
@@ -74,9 +81,9 @@ class Setup:
         seq_len, found = self.cfg.row_len, {}
         for column, part in self.longer_parts.items():
             longer = part.num_tokens // part.num_documents - 1
-            rows = max(1, self.cfg.train.batch_size * seq_len**2 // longer**2)
+            rows = max(1, self.own_batch_size * seq_len**2 // longer**2)
             found[column] = evaluate(objective, part, self.tokenizer, rows, max_tokens, packing="pad",
-                                     seq_len=longer).accuracy
+                                     seq_len=longer, group=self.group).accuracy
         return found | {column: self.evaluate(objective, max_tokens, score=score, change=self.change).bits_per_byte
                         for column, score in objective.other_scores().items()}
 
@@ -113,9 +120,11 @@ class Setup:
 
 
 def prepare_run(
-    cfg: Config, device: torch.device, *, run: Run | None = None, console: Console | None = None,
+    cfg: Config, device: torch.device, *, run: Run | None = None, console: Console | None = None, group: Group = ALONE,
 ) -> Setup:
     """Read and encode the text, and settle every flag that depends on it or on the device.
+
+    Of several processes each calls it, one after the first, which encodes.
 
     With `run`, uses the tokenizer of the run. Raises ValueError if its text has changed, or for impossible flags.
     """
@@ -124,20 +133,22 @@ def prepare_run(
                          f"yours with --init-from {run.name}")
     check_run(cfg)
     corpus = load_corpus(cfg.data)
-    if run is None:
-        tokenizer = choose_tokenizer(cfg.tokenizer, cfg.data, corpus)
-    else:
-        require_same_text(run, corpus)
-        tokenizer = run.tokenizer()
-    cfg = settle_precision(fit_vocabulary(cfg, tokenizer), device)
-    train_parts, val_part = encoded_parts(cfg, corpus, tokenizer, console)
+    with group.in_turns():
+        if run is None:
+            tokenizer = choose_tokenizer(cfg.tokenizer, cfg.data, corpus)
+        else:
+            require_same_text(run, corpus)
+            tokenizer = run.tokenizer()
+        cfg = settle_precision(fit_vocabulary(cfg, tokenizer), device)
+        train_parts, val_part = encoded_parts(cfg, corpus, tokenizer, console)
     longer_parts = {f"accuracy_{factor}x": longer_rows(corpus, cfg.row_len, factor)
                     for factor in cfg.data.probe.longer}
     change = batch_change(cfg.train, tokenizer)
-    batches = make_batches(cfg, corpus, train_parts, change)
+    batches = make_batches(cfg, corpus, train_parts, change, group)
     cfg = settle_steps(cfg, batches.rows_per_epoch)
     schedule = Schedule(cfg, rows_per_epoch=batches.rows_per_epoch)
-    return Setup(cfg, device, corpus, tokenizer, train_parts, val_part, longer_parts, batches, schedule, change)
+    return Setup(cfg, device, corpus, tokenizer, train_parts, val_part, longer_parts, batches, schedule, change,
+                 group)
 
 
 def encoded_parts(
@@ -176,12 +187,14 @@ class Settler:
 
 def make_batches(
     cfg: Config, corpus: Corpus, parts: list[tuple[TokenFile, float]], change: Callable[[Batch], Batch] | None = None,
+    group: Group = ALONE,
 ) -> Batches | NewBatches:
-    """The batches of a run, from the encoded parts of its text, or drawn."""
+    """The batches of a run, or what a process has of them, from the encoded parts of its text, or drawn."""
+    options = {"batch_size": group.share(cfg.train.batch_size), "seq_len": cfg.row_len, "seed": cfg.train.seed,
+               "rank": group.rank, "world_size": group.size}
     if isinstance(corpus, ProbeCorpus):
-        return NewBatches(corpus, batch_size=cfg.train.batch_size, seq_len=cfg.row_len, seed=cfg.train.seed)
-    return Batches(parts, batch_size=cfg.train.batch_size, seq_len=cfg.row_len, seed=cfg.train.seed,
-                   packing=cfg.data.packing, change=change)
+        return NewBatches(corpus, **options)
+    return Batches(parts, packing=cfg.data.packing, change=change, **options)
 
 
 def choose_tokenizer(cfg: TokenizerConfig, data: DataConfig, corpus: Corpus) -> Tokenizer:

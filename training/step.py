@@ -15,6 +15,7 @@ from objective import Losses, make_objective
 from optim import MovingAverage, make_optimizer
 from tools import trace
 from training.gradients import GradientWatch
+from training.group import ALONE, Group
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,8 @@ class Useless(Exception):
 class TrainState:
     """A model in training, with its objective, optimizer, weight average and gradient measurements."""
 
-    def __init__(self, model: Model, cfg: TrainConfig):
-        self.model, self.grad_clip = model, cfg.grad_clip
+    def __init__(self, model: Model, cfg: TrainConfig, group: Group = ALONE):
+        self.model, self.grad_clip, self.group = model, cfg.grad_clip, group
         self.objective = make_objective(model, cfg)
         self.optimizer = make_optimizer(model, cfg)
         self.average = MovingAverage(model, cfg.ema_decay) if cfg.ema_decay else None
@@ -52,7 +53,7 @@ class TrainState:
         self.watch = GradientWatch(cfg)
         self.routers, self.log_expert_load = routers(model), cfg.log_expert_load
         self.device = next(model.parameters()).device
-        self.forward = torch.compile(self.objective) if cfg.compile else self.objective
+        self.forward = group.averaging(torch.compile(self.objective) if cfg.compile else self.objective)
         self.precision = torch.autocast(self.device.type, torch.bfloat16, enabled=cfg.precision == "bfloat16")
 
     def step(self, batches: Sequence[Batch], *, number: int, lr: float, noise: list[tuple[float, float]]) -> Step:
@@ -63,14 +64,16 @@ class TrainState:
         """
         self.optimizer.set_lr(lr)
         self.optimizer.train()
-        num_targets, parts = sum(batch.num_targets for batch in batches), {}
-        for batch in batches:
-            passes_of_its_size = num_targets / batch.num_targets
-            losses = self.backward(batch, passes_of_its_size)
-            for name, loss in losses.parts.items():
-                parts[name] = parts.get(name, 0.0) + (loss / passes_of_its_size).item()
+        targets, parts = self.group.sums([batch.num_targets for batch in batches]), {}
+        num_targets = sum(targets)
+        for number_of_pass, (batch, its_targets) in enumerate(zip(batches, targets, strict=True), 1):
+            passes_of_its_size = num_targets / its_targets
+            losses = self.backward(batch, passes_of_its_size, is_last=number_of_pass == len(batches))
+            shares = [losses.total.item(), *((loss / passes_of_its_size).item() for loss in losses.parts.values())]
+            total, *shares = self.group.means(shares)
+            for name, share in zip(losses.parts, shares, strict=True):
+                parts[name] = parts.get(name, 0.0) + share
             self.watch.after_pass(self.model)
-            total = losses.total.item()
             if not math.isfinite(total):
                 break
         self.watch.after_step(self.model, num_targets / len(batches), noise)
@@ -87,12 +90,13 @@ class TrainState:
             self.average.update(self.model, number)
         return Step(loss, parts, grad_norm, num_targets, loads(self.routers, each=self.log_expert_load))
 
-    def backward(self, batch: Batch, passes_of_its_size: float) -> Losses:
+    def backward(self, batch: Batch, passes_of_its_size: float, *, is_last: bool) -> Losses:
         """Compute the losses of a batch and add its gradient, so that each target of the step weighs the same."""
-        with self.precision:
-            losses = self.forward(batch)
-            share = losses.total / passes_of_its_size
-        share.backward()
+        with self.group.averaged(self.forward, when=is_last or self.watch.noise is not None):
+            with self.precision:
+                losses = self.forward(batch)
+                share = losses.total / passes_of_its_size
+            share.backward()
         return losses
 
     def not_finite(self) -> str | None:

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from training.group import ALONE, Group
+
 MARGIN = 1.5  # how much longer a step or a save may take than the longest recent one
 SPARE_SECONDS = 2.0  # for the process to exit on a busy machine
 AGAIN = 1.0  # seconds until Stopped is raised once more, unless it was heard
@@ -31,8 +33,9 @@ class Stop:
     `spent` are already used; it leaves time for a save.
     """
 
-    def __init__(self, seconds: float | None = None, *, spent: float = 0.0):
+    def __init__(self, seconds: float | None = None, *, spent: float = 0.0, group: Group = ALONE):
         self.cause: str | None = None
+        self._group = group
         self._end = None if seconds is None else time.monotonic() + seconds - spent
         self._steps: deque[float] = deque(maxlen=20)  # seconds of each
         self._saves: deque[float] = deque(maxlen=3)
@@ -44,7 +47,10 @@ class Stop:
 
     def before_step(self) -> None:
         """Raise Stopped if no further step should begin, or if it would end too late."""
-        self._raise_if_due(max(self._steps, default=0.0))
+        self._note_end(max(self._steps, default=0.0))
+        known = (None, *sorted(EXIT_STATUS, key=EXIT_STATUS.get))
+        self.cause = known[self._group.most(known.index(self.cause))]
+        self._raise_if_stopped()
 
     def after_step(self, seconds: float) -> None:
         """Note how long a step took."""
@@ -59,10 +65,17 @@ class Stop:
 
     @contextlib.contextmanager
     def interruptible(self) -> Iterator[None]:
-        """Raise Stopped at once inside the block, which may be left unfinished, such as an evaluation."""
+        """Raise Stopped at once inside the block, which may be left unfinished, such as an evaluation.
+
+        In a group only between steps: the others would wait for the one that has left.
+        """
+        if self._group.size > 1:
+            yield
+            return
         self._may_raise = True
         try:
-            self._raise_if_due()
+            self._note_end()
+            self._raise_if_stopped()
             if self._end is not None and _in_main_thread():
                 signal.setitimer(signal.ITIMER_REAL, max(self._seconds_left(), 1e-3))
             yield
@@ -83,15 +96,17 @@ class Stop:
         reserved = MARGIN * (for_a_step + max(self._saves, default=0.0)) + SPARE_SECONDS
         return self._end - reserved - time.monotonic()
 
-    def _raise_if_due(self, for_a_step: float = 0.0) -> None:
+    def _note_end(self, for_a_step: float = 0.0) -> None:
         if self.cause is None and self._end is not None and self._seconds_left(for_a_step=for_a_step) <= 0:
             self.cause = "time limit"
+
+    def _raise_if_stopped(self) -> None:
         if self.cause is not None:
             raise Stopped
 
     def _note(self, number: int, _) -> None:
-        if number == signal.SIGINT and self.cause in ("SIGINT", "SIGTERM"):
-            raise KeyboardInterrupt
+        if number == signal.SIGINT and self.cause in ("SIGINT", "SIGTERM") and self._group.size == 1:
+            raise KeyboardInterrupt  # torchrun passes on what its processes have heard themselves
         self.cause = self.cause or ("time limit" if number == signal.SIGALRM else signal.Signals(number).name)
         if self._may_raise:
             signal.setitimer(signal.ITIMER_REAL, AGAIN)  # Python drops what is raised while an object is finalized

@@ -15,6 +15,7 @@ from typing import Any
 from config import to_dict
 from configuration.command_line import warn
 from runs import Run
+from training.group import ALONE, Group
 
 
 class Tracker:
@@ -169,8 +170,14 @@ def require_packages(names: Sequence[str]) -> None:
 
 
 @contextlib.contextmanager
-def opened(run: Run, after: int) -> Iterator[list[Tracker]]:
-    """Open the run's own files and the trackers of its configuration; close them after the block."""
+def opened(run: Run, after: int, group: Group = ALONE) -> Iterator[list[Tracker]]:
+    """Open the run's own files and the trackers of its configuration; close them after the block.
+
+    Only the first process of a group has any.
+    """
+    if not group.is_first:
+        yield []
+        return
     with contextlib.ExitStack() as stack:
         trackers: list[Tracker] = [Files(run, after)]
         for name in run.config.train.trackers:

@@ -9,6 +9,7 @@ from einops import rearrange, reduce
 from torch import Tensor, nn
 
 from config import LayerConfig, MoeConfig, override
+from modules.across import per_process
 from modules.mlps.dense import DENSE, MLP
 from modules.mlps.grouped import StackedLinear
 from modules.precision import Float32Buffers, widen
@@ -67,9 +68,10 @@ class Router(Float32Buffers):
             shares = shares / (shares.sum(-1, keepdim=True) + TINY)
         chosen = experts.flatten()
         counts = torch.zeros_like(self.counts).scatter_add(0, chosen, torch.ones_like(chosen, dtype=torch.float32))
+        of_all = per_process(counts)
         if self.training and torch.is_grad_enabled():
-            self.counts.add_(counts)
-        return Routed(experts, shares * self.cfg.scale, counts), self.losses(logits, scores, counts)
+            self.counts.add_(of_all)
+        return Routed(experts, shares * self.cfg.scale, counts), self.losses(logits, scores, of_all)
 
     @log_io("(b t) e -> (b t) k")
     def choose(self, scores: Tensor) -> Tensor:

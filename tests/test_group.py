@@ -1,0 +1,170 @@
+"""Several processes train one run: it is the run of one process, to rounding, however many there are."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from programs import Program
+from small_runs import assert_same_run, small_run_config, untimed_log, weights
+
+from config import Config, override, save_config
+from runs import Run
+from train import train
+from training.group import size_of_group
+
+ROOT = Path(__file__).resolve().parent.parent
+# Muon rounds to bfloat16, where differences of 1e-7 grow; the attention of a run of the tests drops weights
+EXACT = {"train.optimizer": "adamw", "train.lr": 1e-3, "model.attention.dropout": 0.0, "model.residual_dropout": 0.0}
+CASES = {
+    "default": {},
+    "experts": {"model.mlp": "moe", "model.moe.num_experts": 4, "model.moe.balance_loss": 0.01,
+                "model.moe.router_z_loss": 0.01, "model.moe.balance_bias": True},
+    "hybrid": {"model.layers": ("gated_delta", "attention"), "train.checkpoint_activations": True},
+    "passes": {"train.accumulation": 3, "train.log_noise_scale": True, "train.log_grad_norms": True,
+               "train.ema_decay": 0.9},
+    "masked_diffusion": {"train.objective": "masked_diffusion"},
+    "block_diffusion": {"train.objective": "block_diffusion", "train.diffusion.weight": "bound"},
+    "multi_token": {"train.objective": "multi_token", "model.ahead": "heads", "model.ahead_depth": 2},
+    "fill_in_the_middle": {"train.objective": "fill_in_the_middle"},
+}
+
+
+def begin(size: int, words: Sequence[str], models: Path) -> list[Program]:
+    """`torchrun --nproc-per-node SIZE train.py WORDS`, each process a fork of this one."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = found.getsockname()[1]
+
+    def program() -> None:
+        sys.argv = ["train.py", *words]
+        sys.modules["train"].main()
+
+    shared = {"SHAPESHIFTER_MODELS": str(models), "OMP_NUM_THREADS": "1", "TORCHELASTIC_RUN_ID": "test",
+              "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(size)}
+    return [Program(program, shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)}) for rank in range(size)]
+
+
+@pytest.fixture
+def together(models, predict_memory):
+    """Train a run with so many processes: (exit statuses, standard output and error of each)."""
+    begun = []
+
+    def run(size: int, *words: str) -> tuple[list[int], list[tuple[str, str]]]:
+        begun.extend(programs := begin(size, words, models))
+        said = [program.communicate(100) for program in programs]
+        return [program.returncode for program in programs], said
+
+    yield run
+    for program in begun:
+        program.kill()
+
+
+@pytest.fixture
+def begun(folder, tmp_path):
+    """The words that begin a run of a configuration."""
+    def words(changes: dict[str, Any], name: str) -> list[str]:
+        save_config(cfg_of(folder, changes, name), tmp_path / f"{name}.json")
+        return ["--config", str(tmp_path / f"{name}.json")]
+
+    return words
+
+
+def cfg_of(folder: Path, changes: dict[str, Any], name: str) -> Config:
+    return override(small_run_config(folder, EXACT | {"train.log_every": 1} | changes), {"train.name": name})
+
+
+def assert_near(run: Run, expected: Run, within: float = 1e-5) -> None:
+    """The same log and weights to rounding, and the same number of targets."""
+    ours, theirs = untimed_log(run), untimed_log(expected)
+    assert list(ours) == list(theirs) and ours.tokens.equals(theirs.tokens) and ours.step.equals(theirs.step)
+    for column in theirs.columns:
+        loose = 1e-3 if column.startswith("grad_") or column == "noise_scale" else within  # these are of single tokens
+        np.testing.assert_allclose(ours[column], theirs[column], rtol=loose, atol=loose, err_msg=column)
+    own, other = weights(run), weights(expected)
+    assert own.keys() == other.keys()
+    assert all(torch.allclose(own[name], other[name], rtol=1e-3, atol=1e-3) for name in own)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_two_processes_train_the_run_of_one(case, together, begun, folder, models):
+    train_alone(folder, CASES[case])
+    statuses, said = together(2, *begun(CASES[case], "two"))
+    assert statuses == [0, 0], said
+    assert_near(Run("two"), Run("one"))
+    assert said[1] == ("", "") and said[0][1] == "" and said[0][0].count("\nloss curve: ") == 1
+    assert (Run("two").path / "loss.png").exists() and Run("two").samples()
+
+
+def train_alone(folder: Path, changes: dict[str, Any]) -> Run:
+    from conftest import QUIET
+
+    return train(cfg_of(folder, changes, "one"), console=QUIET)
+
+
+def test_what_layers_drop_follows_from_the_seed_and_the_number_of_processes(together, begun, models):
+    dropped = {"model.attention.dropout": 0.2}
+    for name in ("two", "again"):
+        assert together(2, *begun(dropped, name))[0] == [0, 0]
+    assert_same_run(Run("two"), Run("again"))
+
+
+def test_a_run_goes_on_with_more_or_fewer_processes(together, begun, folder, models, at_step):
+    """Four processes, one of which is told to stop; then one; then two, one of which is killed; then two."""
+    expected = train_alone(folder, {})
+    at_step(8, tell(signal.SIGTERM, rank=3))
+    statuses, said = together(4, *begun({}, "toy"))
+    assert statuses == [143] * 4 and said[0][1].startswith("stopped after step 8, which is saved; go on with: ")
+    assert all(other == ("", "") for other in said[1:])
+    at_step(3, tell(signal.SIGTERM, rank=0))
+    assert together(1, "--resume", "toy")[0] == [143] and Run("toy").checkpoint("last").step == 11
+    at_step(10, tell(signal.SIGKILL, rank=1))
+    statuses, said = together(2, "--resume", "toy")
+    assert statuses == [1, -signal.SIGKILL]
+    assert said[0][1] == "error: another process of the run has ended; what was saved is kept: --resume toy\n"
+    assert Run("toy").checkpoint("last").step == 18
+    at_step(100, tell(signal.SIGTERM, rank=0))
+    assert together(2, "--resume", "toy")[0] == [0, 0]
+    assert_near(Run("toy"), expected)
+
+
+def tell(number: int, *, rank: int):
+    def act(_) -> None:
+        if int(os.environ["RANK"]) == rank:
+            os.kill(os.getpid(), number)
+
+    return act
+
+
+def test_a_run_that_diverges_ends_in_all_processes(together, begun, models):
+    statuses, said = together(2, *begun({"train.lr": 1e30, "train.grad_clip": None, "train.optimizer": "sgd"}, "toy"))
+    assert statuses == [1, 1] and said[0][1].startswith("error: step ") and said[1] == ("", "")
+    assert (models / "toy" / "diverged.txt").exists() or list((models / "toy").glob("*diverged*"))
+
+
+@pytest.mark.parametrize(("changes", "words", "sentence"), [
+    ({"train.batch_size": 5}, (), "train.batch_size=5 cannot be shared by 2 processes: use a multiple"),
+    ({}, ("--seeds", "2"), "--seeds trains one run after another, each in one process: leave out torchrun"),
+])
+def test_a_mistake_is_told_once(changes, words, sentence, together, begun, models):
+    statuses, said = together(2, *begun(changes, "toy"), *words)
+    assert statuses == [2, 2] and said == [("", f"error: {sentence}\n"), ("", "")]
+    assert not models.exists()
+
+
+@pytest.mark.slow
+def test_torchrun_starts_them(folder, models, begun):
+    assert size_of_group() == 1
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "train.py"]
+    done = subprocess.run([*command, *begun({}, "two")], cwd=ROOT, text=True, capture_output=True,
+                          env=os.environ | {"SHAPESHIFTER_MODELS": str(models), "OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0 and "Error" not in done.stderr, done.stderr
+    train_alone(folder, {})
+    assert_near(Run("two"), Run("one"))
