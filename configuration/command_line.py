@@ -131,8 +131,8 @@ def fail(error: Exception | str) -> NoReturn:
 
 
 def complain(sentence: object) -> None:
-    """Print a sentence on stderr, without the middle of words that fill a screen; of a group the first process."""
-    if os.environ.get("RANK", "0") == "0":
+    """Print a sentence on stderr, without the middle of words that fill a screen; of torchrun's the first process."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ or os.environ["RANK"] == "0":
         print(re.sub(r"(\S{100})\S{300,}(\S{20})", r"\1...\2", printable(str(sentence))), file=sys.stderr)
 
 

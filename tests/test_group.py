@@ -117,21 +117,25 @@ def test_what_layers_drop_follows_from_the_seed_and_the_number_of_processes(toge
 
 
 def test_a_run_goes_on_with_more_or_fewer_processes(together, begun, folder, models, at_step):
-    """Four processes, one of which is told to stop; then one; then two, one of which is killed; then two."""
-    expected = train_alone(folder, {})
+    """Four processes, one of which is told to stop; then one; then two, one of which is killed; then two.
+
+    All by the same command.
+    """
+    expected, words = train_alone(folder, {}), [*begun({}, "other"), "--resume-or-begin", "toy"]
     at_step(8, tell(signal.SIGTERM, rank=3))
-    statuses, said = together(4, *begun({}, "toy"))
+    statuses, said = together(4, *words)
     assert statuses == [143] * 4 and said[0][1].startswith("stopped after step 8, which is saved; go on with: ")
     assert all(other == ("", "") for other in said[1:])
     at_step(3, tell(signal.SIGTERM, rank=0))
-    assert together(1, "--resume", "toy")[0] == [143] and Run("toy").checkpoint("last").step == 11
+    assert together(1, *words)[0] == [143] and Run("toy").checkpoint("last").step == 11
     at_step(10, tell(signal.SIGKILL, rank=1))
-    statuses, said = together(2, "--resume", "toy")
+    statuses, said = together(2, *words)
     assert statuses == [1, -signal.SIGKILL]
     assert said[0][1] == "error: another process of the run has ended; what was saved is kept: --resume toy\n"
     assert Run("toy").checkpoint("last").step == 18
     at_step(100, tell(signal.SIGTERM, rank=0))
-    assert together(2, "--resume", "toy")[0] == [0, 0]
+    assert together(2, *words)[0] == [0, 0]
+    assert together(1, *words)[1][0][0] == "toy is finished: all 24 steps are taken\n"
     assert_near(Run("toy"), expected)
 
 

@@ -4,13 +4,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from config import Config, load_config
+from config import Config, load_config, override
 from configuration.command_line import fail
 from presets import parse_command_line
 from run_store.listing import MODELS, find_run
 
+OR_BEGIN = "resume-or-begin"
 OPTIONS = {"resume": "RUN: continue a saved run from its newest checkpoint; its configuration is kept, except "
                      "--train.steps and a few more flags",
+           OR_BEGIN: "NAME: continue the run of this name, which must have the flags of this command, or begin it if "
+                     "there is none; the one line of a job that is started again",
            "seeds": "N: train N runs, one after the other, with the seeds train.seed, train.seed + 1, ..., called "
                     "NAME-seed-K; the same command goes on after an interruption"}
 MAX_SEEDS = 1000
@@ -31,12 +34,27 @@ def parse(words: Sequence[str], models: Path = MODELS) -> tuple[Config, dict[str
 
     cfg, options = parse_command_line(words, program="python train.py", description="Train a model on text.",
                                       options=OPTIONS, switches=SWITCHES, base=base)
-    if options["seeds"] is not None:
-        try:
+    try:
+        if options["seeds"] is not None:
             options["seeds"] = number_of_seeds(options, cfg)
-        except ValueError as error:
-            fail(error)
+        if options[OR_BEGIN] is not None:
+            cfg = begun_or_not(options, cfg, models)
+    except ValueError as error:
+        fail(error)
     return cfg, options
+
+
+def begun_or_not(options: dict[str, Any], cfg: Config, models: Path) -> Config:
+    """The configuration with the name that --resume-or-begin gives; if that run is there, it is to be resumed."""
+    name = options[OR_BEGIN]
+    if other := next((other for other in ("resume", "seeds") if options[other] is not None), None):
+        raise ValueError(f"--{OR_BEGIN} {name} and --{other} both say which run: leave one out")
+    cfg = override(cfg, {"train.name": name})
+    if (models / name / "config.json").is_file():
+        options["resume"], saved = name, load_config(models / name / "config.json")
+        if cfg.train.init_from:  # the run has begun, and the file may be gone
+            cfg = override(cfg, {"train.init_from": saved.train.init_from})
+    return cfg
 
 
 def number_of_seeds(options: Mapping[str, Any], cfg: Config) -> int:
