@@ -6,6 +6,7 @@ from typing import get_args
 import pytest
 
 import config
+from configuration.rules import check_run
 from experiments.benchmarks.memory_cases import drawn_cases, named_cases
 
 MENUS = {"mlp": config.Mlp, "norm": config.Norm, "residual": config.Residual, "position": config.Position,
@@ -44,3 +45,8 @@ def test_they_differ_in_what_takes_memory(name, least):
 def test_a_draw_is_that_of_its_seed():
     first, again, other = (list(islice(drawn_cases(seed), 20)) for seed in (1, 1, 2))
     assert first == again != other
+
+
+def test_each_can_be_trained():
+    for cfg in (*named_cases().values(), *islice(drawn_cases(0), 20)):
+        check_run(cfg)  # raises no ValueError
