@@ -24,7 +24,7 @@ def counted_together() -> Iterator[None]:
         _together = False
 
 
-def is_together() -> bool:
+def _is_together() -> bool:
     return _together and torch.is_grad_enabled()
 
 
@@ -34,7 +34,7 @@ def per_process(count: Tensor, *, least: int = 0) -> Tensor:
     If each process divides the sum of its losses by it, then the mean of these over the processes, which is what
     gradients are averaged to, is the sum of all losses divided by the whole count.
     """
-    if not is_together():
+    if not _is_together():
         return count.clamp(min=least) if least else count
     total = count.detach().to(torch.float64, copy=True)
     distributed.all_reduce(total)
@@ -43,7 +43,7 @@ def per_process(count: Tensor, *, least: int = 0) -> Tensor:
 
 def rows_of_all(x: Tensor) -> Tensor:
     """The rows of all processes, in the order of their batch. Shape: (b, ...) -> (processes * b, ...)."""
-    if not is_together():
+    if not _is_together():
         return x
     parts = [torch.empty_like(x) for _ in range(distributed.get_world_size())]
     distributed.all_gather(parts, x.contiguous())
@@ -52,4 +52,4 @@ def rows_of_all(x: Tensor) -> Tensor:
 
 def own_rows(x: Tensor) -> Tensor:
     """Of the rows of all processes those of this one. Shape: (processes * b, ...) -> (b, ...)."""
-    return x.chunk(distributed.get_world_size())[distributed.get_rank()] if is_together() else x
+    return x.chunk(distributed.get_world_size())[distributed.get_rank()] if _is_together() else x

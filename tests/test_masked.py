@@ -4,6 +4,7 @@ import pytest
 import torch
 from helpers import assert_close, small_config
 from test_objectives import batch_of, both_ways
+from thorough import some
 
 from config import Config, TrainConfig, override
 from configuration.objectives import MaskedConfig
@@ -159,11 +160,12 @@ def test_its_memory_is_that_of_real_tensors():
         where: part.num_bytes for where, part in real.items()}
 
 
-def test_it_is_traced_and_compiles_in_one_piece():
+@pytest.mark.parametrize("backend", some(["eager", "aot_eager"], 2))  # the second also traces the gradient
+def test_it_is_traced_and_compiles_in_one_piece(backend):
     objective, batch = make_objective(both_ways(num_layers=1), small_run().train), batch_of(padding=4)
     with torch.no_grad(), trace(objective) as t:
         plain = objective(batch).total
     assert "MaskedTokens" in str(t) and not [call.problem for call in t.walk() if call.problem]
     torch._dynamo.reset()
-    compiled = torch.compile(objective, backend="eager", fullgraph=True)
+    compiled = torch.compile(objective, backend=backend, fullgraph=True)
     assert_close(compiled(batch).total, plain, "same")

@@ -198,11 +198,12 @@ def test_chunks_change_nothing_and_auxiliary_losses_count_those_of_the_parts(wor
     assert_close(whole.total, total + 0.15 * ahead, "rounding")
 
 
+@pytest.mark.parametrize("backend", some(["eager", "aot_eager"], 2))  # the second also traces the gradient
 @each_word
-def test_it_compiles_whole_and_is_traced(word):
+def test_it_compiles_whole_and_is_traced(word, backend):
     torch._dynamo.reset()
     objective, batch = MultiToken(small_model(ahead=word, num_layers=1), loss_chunk=8), batch_of(packed=True)
-    assert_close(torch.compile(objective, backend="eager", fullgraph=True)(batch).total, objective(batch).total,
+    assert_close(torch.compile(objective, backend=backend, fullgraph=True)(batch).total, objective(batch).total,
                  "same")
     with trace(objective.model) as t:
         objective(batch)

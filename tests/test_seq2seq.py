@@ -267,11 +267,12 @@ def test_chunks_change_neither_loss_nor_scores(kind):
         assert_close(ours, theirs, "rounding")
 
 
+@pytest.mark.parametrize("backend", some(["eager", "aot_eager"], 2))  # the second also traces the gradient
 @pytest.mark.parametrize("kind", some([SpanCorruption, Seq2Seq], 2))
-def test_it_compiles_in_one_piece_and_is_traced(kind):
+def test_it_compiles_in_one_piece_and_is_traced(kind, backend):
     torch._dynamo.reset()
     objective, batch = kind(reader(num_layers=1, encoder_layers=1)), text_rows(padding=4)
-    compiled = torch.compile(objective, backend="eager", fullgraph=True)
+    compiled = torch.compile(objective, backend=backend, fullgraph=True)
     assert_close(compiled(batch).total, objective(batch).total, "same")
     with torch.no_grad(), trace(objective) as t:
         objective(batch)
