@@ -31,6 +31,7 @@ CASES = {
     "hybrid": {"model.layers": ("gated_delta", "attention"), "train.checkpoint_activations": True},
     "passes": {"train.accumulation": 3, "train.log_noise_scale": True, "train.log_grad_norms": True,
                "train.ema_decay": 0.9},
+    "masked": {"train.objective": "masked"},  # as many targets as are drawn, another number in each process
     "masked_diffusion": {"train.objective": "masked_diffusion"},
     "block_diffusion": {"train.objective": "block_diffusion", "train.diffusion.weight": "bound"},
     "multi_token": {"train.objective": "multi_token", "model.ahead": "heads", "model.ahead_depth": 2},
