@@ -419,6 +419,13 @@ def test_of_two_that_were_queued_at_once_the_second_is_dropped(study):
     assert [queue.is_second(study, study.ask()) for _ in range(2)] == [False, True]
 
 
+def test_what_is_drawn_when_another_process_took_the_last_point_of_the_grid_is_dropped(study):
+    space = make_space({"search": {"train.lr": [0.1, 0.2]}})
+    queue.queue_grid(study, space)
+    plan = Plan(options(sampler="grid"), Config(), study, began=0.0)
+    assert [plan.is_one_too_many(study.ask()) for _ in range(3)] == [False, False, True]
+
+
 def test_what_was_lost_too_often_is_given_up(study):
     study.enqueue_trial({"train.lr": 0.15})
     for _ in range(LIVES):

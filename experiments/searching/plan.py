@@ -50,7 +50,9 @@ class Plan:
                    if "repeat_of" not in trial.user_attrs and trial.number < before)
 
     def is_one_too_many(self, trial: Trial) -> bool:
-        """Whether other processes began the last trials while this one was drawn."""
+        """Whether other processes began the last trials, or took the last points of the grid, before this one."""
+        if self.options.sampler == "grid" and "ticket" not in trial.user_attrs:
+            return True  # no point of the grid was left, so it was drawn at random
         return "repeat_of" not in trial.user_attrs and self.num_trials(before=trial.number) >= self.options.max_trials
 
     def _may_repeat(self) -> bool:
