@@ -42,7 +42,7 @@ from training.saving import Diverged, Interrupted, Saver, load_newest, require_c
 from training.seeds import train_seeds
 from training.setup import Setup, prepare_run
 from training.step import NotFinite, TrainState, Useless
-from training.stopping import EXIT_STATUS, Stop, process_seconds
+from training.stopping import EXIT_STATUS, Stop, follow_parent, process_seconds
 from training.trackers import Tracker, opened, require_packages
 
 
@@ -244,9 +244,21 @@ def train_as(name: str, cfg: Config, options: dict[str, Any]) -> bool:
 def main(command: tuple[Config, dict[str, Any]] | None = None) -> None:
     """Train the run of the command line, or of a command that is already parsed."""
     signal.signal(signal.SIGTERM, terminate)
+    if size_of_group() > 1:
+        follow_parent(signal.SIGTERM)  # torchrun, whose processes would go on without it
     cfg, options = command or parse(sys.argv[1:], runs.MODELS)
     stem = "-".join(filter(None, (options["preset"] or "default", options.get("scale"))))
     name = options["resume"] or cfg.train.name or free_name(stem)
+    try:
+        train_or_tell(name, stem, cfg, options)
+    except KeyboardInterrupt as interrupt:  # it may also come while an error is told
+        go_on = f"go on with: python train.py --resume {name}" if name in saved_runs() else "nothing was saved yet"
+        complain(f"stopped at once; {go_on}")
+        raise SystemExit(EXIT_STATUS["SIGTERM" if isinstance(interrupt, Terminated) else "SIGINT"]) from None
+
+
+def train_or_tell(name: str, stem: str, cfg: Config, options: dict[str, Any]) -> None:
+    """Train; what goes wrong is one sentence and an exit status."""
     try:
         if options["seeds"] and size_of_group() > 1:
             raise ValueError("--seeds trains one run after another, each in one process: leave out torchrun")
@@ -262,16 +274,13 @@ def main(command: tuple[Config, dict[str, Any]] | None = None) -> None:
         complain(f"error: {error}")
         raise SystemExit(1) from None
     except (OutOfMemory, PeerLost) as error:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # which torchrun sends to those that are left
         go_on = f"; what was saved is kept: --resume {name}" if name in saved_runs() else ""
         complain(f"error: {error}{go_on}")
         raise SystemExit(EXIT_OUT_OF_MEMORY if isinstance(error, OutOfMemory) else 1) from None
     except Interrupted as error:
         complain(error)
         raise SystemExit(error.exit_status) from None
-    except KeyboardInterrupt as interrupt:
-        go_on = f"go on with: python train.py --resume {name}" if name in saved_runs() else "nothing was saved yet"
-        complain(f"stopped at once; {go_on}")
-        raise SystemExit(EXIT_STATUS["SIGTERM" if isinstance(interrupt, Terminated) else "SIGINT"]) from None
 
 
 if __name__ == "__main__":

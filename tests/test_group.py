@@ -5,21 +5,25 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from programs import Program
 from small_runs import assert_same_run, small_run_config, untimed_log, weights
+from torch import distributed
 
 from config import Config, override, save_config
 from run_store.listing import DIVERGED
 from runs import Run
 from train import train
-from training.group import size_of_group
+from training.group import met_in, size_of_group
 
 ROOT = Path(__file__).resolve().parent.parent
 # Muon rounds to bfloat16, where differences of 1e-7 grow; the attention of a run of the tests drops weights
@@ -165,12 +169,28 @@ def test_a_mistake_is_told_once(changes, words, sentence, together, begun, model
     assert not models.exists()
 
 
+def test_processes_that_are_started_again_do_not_meet_those_that_died():
+    store = distributed.HashStore()
+    for attempt in range(3):
+        with ThreadPoolExecutor(3) as pool:
+            parts = list(pool.map(lambda rank: met_in(store, rank, 3), (2, 1, 0)))
+        assert not any(part.check(["address"]) for part in parts), attempt
+        parts[0].set("address", "of a process that dies")
+        assert all(part.check(["address"]) for part in parts)
+
+
 @pytest.mark.slow
-def test_torchrun_starts_them(folder, models, begun):
+def test_torchrun_starts_them_again_when_one_is_killed(folder, models, begun):
     assert size_of_group() == 1
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "train.py"]
-    done = subprocess.run([*command, *begun({}, "two")], cwd=ROOT, text=True, capture_output=True,
-                          env=os.environ | {"SHAPESHIFTER_MODELS": str(models), "OMP_NUM_THREADS": "1"})
-    assert done.returncode == 0 and "Error" not in done.stderr, done.stderr
-    train_alone(folder, {})
+    changes = {"train.steps": 60, "train.checkpoint_every": 5}
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
+               "--max-restarts", "3", "train.py", *begun(changes, "two"), "--resume-or-begin", "two"]
+    torchrun = psutil.Popen(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                            env=os.environ | {"SHAPESHIFTER_MODELS": str(models), "OMP_NUM_THREADS": "1"})
+    while torchrun.poll() is None and not list(models.glob("two/checkpoints/*")):
+        time.sleep(0.01)
+    torchrun.children()[-1].kill()
+    out, err = torchrun.communicate()
+    assert torchrun.returncode == 0 and "Traceback" not in err and "going on after step " in out, err
+    train_alone(folder, changes)
     assert_near(Run("two"), Run("one"))

@@ -7,6 +7,8 @@ waits for another that has left. The first process alone prints, writes, samples
 
 import contextlib
 import os
+import time
+import uuid
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,6 +24,7 @@ from modules.across import counted_together
 
 GLOO = "gloo"  # what it raises when another process has died has its name, and no class of its own
 PATIENCE = timedelta(days=1)  # the others wait while the first grades; a process that has died is noticed at once
+POLL_SECONDS = 0.02  # between looks for the others, when they meet
 
 
 class PeerLost(Exception):
@@ -128,15 +131,37 @@ def joined(device: torch.device) -> Iterator[Group]:
         return
     if device.type == "cuda":
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+    store, rank, size = next(distributed.rendezvous("env://", timeout=PATIENCE))
+    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", store=met_in(store, rank, size),
+                                   rank=rank, world_size=size, timeout=PATIENCE)
     try:
-        yield Group(distributed.get_rank(), distributed.get_world_size(), device)
+        yield Group(rank, size, device)
     except RuntimeError as error:
         if isinstance(error, distributed.DistError) or GLOO in str(error):
             raise PeerLost("another process of the run has ended") from error
         raise
     finally:
         distributed.destroy_process_group()
+
+
+def met_in(store: distributed.Store, rank: int, size: int) -> distributed.Store:
+    """A part of the store that is of these processes alone.
+
+    torchrun keeps one store for all its restarts, in which the addresses of those that have died are left: a process
+    that reads one waits for it in vain. So the first names the part, and tells each that has said its own new name.
+    """
+    own = uuid.uuid4().hex
+    store.set(f"name {rank}", own)
+    while rank == 0 and not store.check([f"{own} has {other}" for other in range(1, size)]):
+        for name in (f"name {other}" for other in range(1, size)):
+            if store.check([name]):
+                store.set(f"part of {store.get(name).decode()}", own)
+        time.sleep(POLL_SECONDS)
+    while rank != 0 and not store.check([f"part of {own}"]):
+        time.sleep(POLL_SECONDS)
+    part = store.get(f"part of {own}").decode() if rank else own
+    store.set(f"{part} has {rank}", "")
+    return distributed.PrefixStore(part, store)
 
 
 def stepping(group: Group) -> contextlib.AbstractContextManager[None]:
