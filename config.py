@@ -703,6 +703,7 @@ class TrainConfig:
     precision: Precision = "auto"  # bfloat16: forward under autocast, weights stay float32; auto = bfloat16 if the device has it in hardware
     compile: bool = False  # torch.compile the model: a slow start, then faster steps
     checkpoint_activations: bool = False  # keep only what flows between blocks and recompute the rest for the gradient: less memory, slower steps, same results. arXiv:1604.06174
+    shard: bool = False  # of several processes each holds a part of the weights, gradients and optimizer states, and the others' for a moment, instead of all: less memory, more to send. arXiv:1910.02054
     loss_chunk: int | None = None  # positions of each row whose logits exist at a time, recomputed for the gradient: less memory with a large vocabulary; None = all
     device: str = "auto"  # auto = cuda, else mps, else cpu
     deterministic: bool = False  # use only deterministic algorithms, or raise an error; on a GPU the bits repeat only with the same GPU model, driver and torch

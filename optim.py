@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from config import Config, TrainConfig
 from configuration.command_line import fail
+from modules.across import is_parted
 from optimizing.command import parse
 from optimizing.schedules import draw_schedule, schedule_text
 from optimizing.stacked_muon import StackedMuon
@@ -81,7 +82,8 @@ def make_muon(model: nn.Module, cfg: TrainConfig) -> Optimizers:
     arXiv:2502.16982.
     """
     def make(matrices: dict[str, Any]) -> Iterator[torch.optim.Optimizer]:
-        flat, stacked = ([p for p in matrices["params"] if (p.dim() > 2) is above] for above in (False, True))
+        flat, stacked = ([p for p in matrices["params"] if (p.dim() > 2 or is_parted(p)) is above]
+                         for above in (False, True))
         if flat:
             yield torch.optim.Muon([matrices | {"params": flat}], momentum=cfg.momentum, weight_decay=cfg.decay,
                                    adjust_lr_fn="match_rms_adamw")
@@ -100,8 +102,8 @@ def make_adam(model: nn.Module, cfg: TrainConfig) -> Optimizers:
 def make_sgd(model: nn.Module, cfg: TrainConfig) -> Optimizers:
     """SGD with Nesterov's momentum on everything, its weight decay in the gradient."""
     groups = _groups(model, cfg)
-    return Optimizers(torch.optim.SGD(
-        groups, momentum=cfg.momentum, nesterov=cfg.momentum > 0, fused=_fused(groups)))
+    fused = _fused(groups) and not is_parted(groups[0]["params"][0])  # which DTensor does not know
+    return Optimizers(torch.optim.SGD(groups, momentum=cfg.momentum, nesterov=cfg.momentum > 0, fused=fused))
 
 
 def make_lion(model: nn.Module, cfg: TrainConfig) -> Optimizers:

@@ -37,7 +37,7 @@ from training import report
 from training.command import parse
 from training.events import Events, Results, Timer
 from training.flops import flops_per_token
-from training.group import Group, PeerLost, joined, size_of_group, stepping
+from training.group import Group, PeerLost, exit_at_once, joined, size_of_group, stepping
 from training.saving import Diverged, Interrupted, Saver, load_newest, require_changeable
 from training.seeds import train_seeds
 from training.setup import Setup, prepare_run
@@ -132,9 +132,9 @@ def train_in(
                 record(session, events, results, trackers, console)
                 saver.save_if_due(events)
             state.optimizer.eval()
-            with saver.reporting():
+            with saver.reporting(), state.whole() as whole:
                 if is_first:
-                    report.finish(console, run, state.objective, setup.tokenizer, prompts, trackers, setup.val_part)
+                    report.finish(console, run, whole.objective, setup.tokenizer, prompts, trackers, setup.val_part)
             group.wait()
         print_line(console, budget and budget.result())
     return run
@@ -179,15 +179,21 @@ def examine(session: Session, events: Events) -> Results:
         with session.stop.interruptible():
             if events.evaluation:
                 results = evaluate_all(state, setup, events)
-            if events.samples and results.is_finite and setup.group.is_first:
-                results.samples = report.write_samples(
-                    state.objective, setup.tokenizer, session.prompts, setup.cfg.sample,
-                    are_sources=setup.cfg.data.is_pairs)
+            if events.samples and results.is_finite:
+                results.samples = write_samples(session)
     if not results.is_finite:
         last = setup.batches[setup.schedule.passes(progress.step - 1)[-1]].to(state.device)
         raise Diverged(run, progress.step, f"validation loss {results.evaluation.loss:g}", state.first_bad_module(last))
     progress.val_loss, progress.seconds = results.val_loss, session.timer.seconds()
     return results
+
+
+def write_samples(session: Session) -> list[dict[str, str]]:
+    """The first process continues the prompts, with whole weights; the others have no samples."""
+    setup = session.setup
+    with session.state.whole() as whole:
+        return report.write_samples(whole.objective, setup.tokenizer, session.prompts, setup.cfg.sample,
+                                    are_sources=setup.cfg.data.is_pairs) if setup.group.is_first else []
 
 
 def evaluate_all(state: TrainState, setup: Setup, events: Events) -> Results:
@@ -274,10 +280,11 @@ def train_or_tell(name: str, stem: str, cfg: Config, options: dict[str, Any]) ->
         complain(f"error: {error}")
         raise SystemExit(1) from None
     except (OutOfMemory, PeerLost) as error:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # which torchrun sends to those that are left
         go_on = f"; what was saved is kept: --resume {name}" if name in saved_runs() else ""
         complain(f"error: {error}{go_on}")
-        raise SystemExit(EXIT_OUT_OF_MEMORY if isinstance(error, OutOfMemory) else 1) from None
+        if isinstance(error, PeerLost):
+            exit_at_once(1)
+        raise SystemExit(EXIT_OUT_OF_MEMORY) from None
     except Interrupted as error:
         complain(error)
         raise SystemExit(error.exit_status) from None

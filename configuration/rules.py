@@ -161,6 +161,9 @@ def check_optimizer(cfg: Any) -> None:
     for name in ("beta1", "beta2", "momentum"):
         if getattr(cfg, name) == 1:
             raise ValueError(f"{name}=1.0 never lets a gradient in: use less than 1")
+    if cfg.shard and cfg.optimizer in ("adafactor", "soap"):
+        raise ValueError(f"shard does not go with optimizer={cfg.optimizer}, which needs whole matrices: use another, "
+                         "or leave it out")
     if cfg.optimizer == "schedule_free":
         if cfg.schedule != "constant":
             raise ValueError(f"schedule={cfg.schedule!r} does not go with optimizer=schedule_free, which averages the "

@@ -53,3 +53,13 @@ def rows_of_all(x: Tensor) -> Tensor:
 def own_rows(x: Tensor) -> Tensor:
     """Of the rows of all processes those of this one. Shape: (processes * b, ...) -> (b, ...)."""
     return x.chunk(distributed.get_world_size())[distributed.get_rank()] if _is_together() else x
+
+
+def whole(x: Tensor) -> Tensor:
+    """A tensor that may lie in parts in the processes, put together in each. Shape: any."""
+    return x.full_tensor() if is_parted(x) else x
+
+
+def is_parted(x: Tensor) -> bool:
+    """Whether a tensor lies in parts in the processes: a DTensor, which takes a second to import."""
+    return hasattr(x, "full_tensor")

@@ -1,7 +1,9 @@
-"""Muon for stacks of matrices, which torch.optim.Muon does not take."""
+"""Muon for stacks of matrices and for sharded ones, which torch.optim.Muon does not take, or only slowly."""
 
 import torch
 from torch import Tensor
+
+from modules.across import is_parted, whole
 
 COEFFICIENTS = 3.4445, -4.7750, 2.0315  # of the Newton-Schulz iteration: Jordan et al. 2024
 ITERATIONS = 5
@@ -24,9 +26,24 @@ class StackedMuon(torch.optim.Optimizer):
                     continue
                 mean = self.state[p].setdefault("momentum_buffer", torch.zeros_like(p.grad))
                 mean.lerp_(p.grad, 1 - group["momentum"])
-                update = orthogonalised(p.grad.lerp(mean, group["momentum"]))
+                update = of_whole_matrices(p.grad.lerp(mean, group["momentum"]))
                 p.mul_(1 - group["lr"] * group["weight_decay"])
                 p.add_(update, alpha=-0.2 * group["lr"] * max(p.shape[-2:]) ** 0.5)
+
+
+def of_whole_matrices(update: Tensor) -> Tensor:
+    """`orthogonalised`, also of what lies in parts in several processes, by rows or by the matrices of a stack.
+
+    A matrix is gathered, and each process keeps its own part of the result; of a stack each has whole matrices.
+    """
+    if not is_parted(update):
+        return orthogonalised(update)
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
+    if update.dim() > 2:
+        return DTensor.from_local(orthogonalised(update.to_local()), update.device_mesh, update.placements,
+                                  shape=update.shape, stride=update.stride())
+    return distribute_tensor(orthogonalised(whole(update)), update.device_mesh, update.placements, src_data_rank=None)
 
 
 def orthogonalised(matrices: Tensor, *, eps: float = 1e-7) -> Tensor:

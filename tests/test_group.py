@@ -91,12 +91,32 @@ def assert_near(run: Run, expected: Run, within: float = 1e-5) -> None:
     """The same log and weights to rounding, and the same number of targets."""
     ours, theirs = untimed_log(run), untimed_log(expected)
     assert list(ours) == list(theirs) and ours.tokens.equals(theirs.tokens) and ours.step.equals(theirs.step)
-    for column in theirs.columns:
+    counts = ["accuracy", "max_load"] if within > 1e-3 else []  # one token more or less
+    for column in theirs.columns.drop(counts, errors="ignore"):
         loose = 1e-3 if column.startswith("grad_") or column == "noise_scale" else within  # rounding grows
         np.testing.assert_allclose(ours[column], theirs[column], rtol=loose, atol=loose, err_msg=column)
     own, other = weights(run), weights(expected)
     assert own.keys() == other.keys()
-    assert all(torch.allclose(own[name], other[name], rtol=1e-3, atol=1e-3) for name in own)
+    assert all(torch.allclose(own[name], other[name], rtol=1e-3, atol=max(1e-3, within)) for name in own)
+
+
+SHARDED = {
+    **CASES, **{name: {"train.optimizer": name} for name in ("muon", "lion", "sgd", "adam")},
+    "schedule_free": {"train.optimizer": "schedule_free", "train.schedule": "constant"},
+    "stacked": CASES["experts"] | {"train.optimizer": "muon"},
+    "unit_weights": {"model.unit_weights": True, "model.out_init": "same", "model.head_zero_init": False},
+    "looped": {"model.stack": "hrm", "model.num_layers": 2}, "tied": {"model.tie_embeddings": True},
+}
+
+
+@pytest.mark.parametrize("case", SHARDED)
+def test_two_processes_with_half_the_weights_each_train_the_run_of_one(case, together, begun, folder, models):
+    train_alone(folder, SHARDED[case])
+    statuses, said = together(2, *begun(SHARDED[case] | {"train.shard": True}, "two"))
+    assert statuses == [0, 0], said
+    assert_near(Run("two"), Run("one"), within=1e-2 if SHARDED[case].get("train.optimizer") == "muon" else 1e-5)
+    assert said[1] == ("", "") and said[0][1] == "" and said[0][0].count("\nloss curve: ") == 1
+    assert (Run("two").path / "loss.png").exists() and Run("two").samples()
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -122,12 +142,14 @@ def test_what_layers_drop_follows_from_the_seed_and_the_number_of_processes(toge
     assert_same_run(Run("two"), Run("again"))
 
 
-def test_a_run_goes_on_with_more_or_fewer_processes(together, begun, folder, models, at_step):
+@pytest.mark.parametrize("shard", [False, True])
+def test_a_run_goes_on_with_more_or_fewer_processes(shard, together, begun, folder, models, at_step):
     """Four processes, one of which is told to stop; then one; then two, one of which is killed; then two.
 
     All by the same command.
     """
-    expected, words = train_alone(folder, {}), [*begun({}, "other"), "--resume-or-begin", "toy"]
+    changes = {"train.ema_decay": 0.9, "train.shard": shard}
+    expected, words = train_alone(folder, changes), [*begun(changes, "other"), "--resume-or-begin", "toy"]
     at_step(8, tell(signal.SIGTERM, rank=3))
     statuses, said = together(4, *words)
     assert statuses == [143] * 4 and said[0][1].startswith("stopped after step 8, which is saved; go on with: ")

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import islice, zip_longest
+from itertools import zip_longest
 
 import numpy as np
 import torch
@@ -51,12 +51,13 @@ def evaluate(
     with eval_mode(objective):
         length = seq_len or objective.row_len
         batches = eval_batches(part, batch_size, length, packing, max_tokens=max_tokens)
-        for batch in islice(batches, group.rank, None, group.size):
+        for batch, counts in group.own(batches):
             batch = batch if change is None else change(batch)
             nats, right, counted = score_batch(score or objective.score, batch.to(device))
             num_bytes = torch.where(counted, byte_lengths[batch.y.clamp(min=0)], 0)
             rows = torch.stack([nats, right, counted.sum(-1), num_bytes.sum(-1)])
-            found.append(rows[:, counted.any(-1)].numpy())  # the last batch may have empty rows
+            if counts:
+                found.append(rows[:, counted.any(-1)].numpy())  # the last batch may have empty rows
     in_turns = zip_longest(*group.gather(found))
     found = [rows for turn in in_turns for rows in turn if rows is not None]
     nats, right, targets, num_bytes = np.concatenate(found, axis=-1)

@@ -6,8 +6,14 @@ import torch
 from torch import Tensor, nn
 
 from config import TrainConfig
+from modules.across import whole
 
 LAYER = re.compile(r"(encoder\.)?(blocks\.\d+|[^.]+)")  # at the beginning of a parameter's name
+
+
+def total_norm(grads: list[Tensor]) -> float:
+    """The norm of gradients, also of those that lie in parts in several processes."""
+    return whole(nn.utils.get_total_norm(grads)).item()
 
 
 def layer_norms(model: nn.Module) -> dict[str, float]:
@@ -16,7 +22,7 @@ def layer_norms(model: nn.Module) -> dict[str, float]:
     for name, parameter in model.named_parameters():
         layer = LAYER.match(name)[0]
         layers.setdefault(layer, []).extend([] if parameter.grad is None else [parameter.grad])
-    return {layer: nn.utils.get_total_norm(grads).item() for layer, grads in layers.items()}
+    return {layer: total_norm(grads) for layer, grads in layers.items()}
 
 
 class NoiseScale:
@@ -34,7 +40,7 @@ class NoiseScale:
         """Measure what the last pass added to the gradient: its part of the step's mean."""
         grads = [p.grad for p in model.parameters() if p.grad is not None]
         added = torch._foreach_sub(grads, self._before) if self._before else grads
-        self._squares.append(nn.utils.get_total_norm(added).item() ** 2)
+        self._squares.append(total_norm(added) ** 2)
         self._before = [grad.clone() for grad in grads]
 
     def after_step(self, pass_tokens: float) -> tuple[float, float] | None:
@@ -43,7 +49,7 @@ class NoiseScale:
         None if the step was a single pass.
         """
         count, squares = len(self._squares), sum(self._squares)
-        whole = nn.utils.get_total_norm(self._before).item() ** 2
+        whole = total_norm(self._before) ** 2
         self._before, self._squares = [], []
         if count == 1:
             return None

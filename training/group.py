@@ -7,13 +7,15 @@ waits for another that has left. The first process alone prints, writes, samples
 
 import contextlib
 import os
+import sys
 import time
 import uuid
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from itertools import islice
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -102,9 +104,25 @@ class Group:
             warnings.simplefilter("ignore", FutureWarning)
             return DistributedDataParallel(objective, broadcast_buffers=False, gradient_as_bucket_view=True)
 
-    def averaged(self, objective: nn.Module, when: bool) -> contextlib.AbstractContextManager:
+    @contextlib.contextmanager
+    def averaged(self, objective: nn.Module, when: bool) -> Iterator[None]:
         """In the block gradients are averaged only `when` that is wanted, for it takes as long as sending them."""
-        return contextlib.nullcontext() if self.size == 1 or when else objective.no_sync()
+        if self.size > 1 and not isinstance(objective, DistributedDataParallel):  # it is sharded
+            objective.set_requires_gradient_sync(when)
+        elif self.size > 1 and not when:
+            with objective.no_sync():
+                yield
+            return
+        yield
+
+    def own(self, batches: Iterable[Any]) -> Iterator[tuple[Any, bool]]:
+        """The batches of this process, which takes its turn; False = it is another's and does not count.
+
+        So all take equally many, for with sharded weights each waits for the others in a forward pass.
+        """
+        coming = iter(batches)
+        while turn := list(islice(coming, self.size)):
+            yield turn[min(self.rank, len(turn) - 1)], self.rank < len(turn)
 
     def seed(self, seed: int, step: int) -> None:
         """With several processes, draw what a layer drops by the seed, the step and the process."""
@@ -134,14 +152,17 @@ def joined(device: torch.device) -> Iterator[Group]:
     store, rank, size = next(distributed.rendezvous("env://", timeout=PATIENCE))
     distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", store=met_in(store, rank, size),
                                    rank=rank, world_size=size, timeout=PATIENCE)
+    is_lost = False
     try:
         yield Group(rank, size, device)
     except RuntimeError as error:
-        if isinstance(error, distributed.DistError) or GLOO in str(error):
+        is_lost = isinstance(error, distributed.DistError) or GLOO in str(error)
+        if is_lost:
             raise PeerLost("another process of the run has ended") from error
         raise
     finally:
-        distributed.destroy_process_group()
+        if not is_lost:
+            distributed.destroy_process_group()
 
 
 def met_in(store: distributed.Store, rank: int, size: int) -> distributed.Store:
@@ -162,6 +183,13 @@ def met_in(store: distributed.Store, rank: int, size: int) -> distributed.Store:
     part = store.get(f"part of {own}").decode() if rank else own
     store.set(f"{part} has {rank}", "")
     return distributed.PrefixStore(part, store)
+
+
+def exit_at_once(status: int) -> NoReturn:
+    """End a process whose peer is lost: gloo (torch 2.13) may wait forever when its connections are closed."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def stepping(group: Group) -> contextlib.AbstractContextManager[None]:

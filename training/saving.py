@@ -13,12 +13,13 @@ from run_store.checkpoint_files import NotWritten
 from run_store.listing import DIVERGED
 from runs import Run, is_there
 from training.events import Events
+from training.sharding import Whole
 from training.step import TrainState
 from training.stopping import EXIT_STATUS, Stop, Stopped
 
 # flags that may differ when a run is resumed; any other would make it another run
 MAY_CHANGE = (*(f"train.{name}" for name in (
-    "steps", "tokens", "epochs", "time_limit", "memory_limit", "device", "compile", "log_every", "eval_every",
+    "steps", "tokens", "epochs", "time_limit", "memory_limit", "device", "compile", "shard", "log_every", "eval_every",
     "final_eval_share", "sample_every", "checkpoint_every", "keep_checkpoints", "graded_stories", "trackers")),
     "data.cache_dir", "data.workers", "data.prefetch")
 
@@ -61,8 +62,11 @@ def load_newest(run: Run, cfg: Config, state: TrainState) -> Progress:
         warn(f"{problem}; going on from the newest whole checkpoint")
     group.wait()
     saved = run.checkpoints()
-    average = state.average and state.average.model
-    progress = saved[-1].load_training(state.model, state.optimizer, average) if saved else Progress()
+    progress = Progress()
+    if saved:
+        with state.loading() as whole:
+            progress = saved[-1].load_training(
+                whole.objective.model, whole.optimizer, whole.averaged and whole.averaged.model)
     if cfg.train.steps < progress.step:
         raise ValueError(f"train.steps={cfg.train.steps} is less than the {progress.step} that {run.name} has taken: "
                          "use more")
@@ -120,14 +124,18 @@ class Saver:
         """
         if name := self.state.not_finite():
             raise Diverged(self.run, self.progress.step, f"{name} is not finite")
-        state, average = self.state, self.state.average
-        state.optimizer.eval()
-        if not state.group.is_first:
-            self._saved = self._place()
-            return
+        self.state.optimizer.eval()
+        with self.state.whole(for_saving=True) as whole:
+            if self.state.group.is_first:
+                self._save(whole, is_last=is_last)
+            else:
+                self._saved = self._place()
+
+    def _save(self, whole: Whole, *, is_last: bool) -> None:
         try:
             with self.stop.save():
-                self.run.save(state.model, state.optimizer, self.progress, average and average.model)
+                self.run.save(whole.objective.model, whole.optimizer, self.progress,
+                              whole.averaged and whole.averaged.model)
             self._saved = self._place()
         except NotWritten as error:
             kept = self.run.checkpoints()

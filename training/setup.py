@@ -54,7 +54,8 @@ class Setup:
         seed_everything(train.seed)
         torch._dynamo.reset()  # compiled code of other models counts against a limit
         model = Model(self.cfg.model, causal=train.facts.causal, checkpoint_activations=train.checkpoint_activations)
-        model = model.to(self.device)
+        if not (train.shard and self.group.size > 1):  # the whole of a sharded model may not fit there
+            model = model.to(self.device)
         if train.init_from and not resumed:
             self.cfg = begin_with_weights(self.cfg, model, self.tokenizer, console or Console(quiet=True))
         return TrainState(model, train, self.group)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -10,12 +11,14 @@ from torch import nn
 from config import TrainConfig
 from data import Batch
 from model import Model
+from modules.across import whole
 from modules.mlps.moe import loads, routers
 from objective import Losses, make_objective
 from optim import MovingAverage, make_optimizer
 from tools import trace
 from training.gradients import GradientWatch
 from training.group import ALONE, Group
+from training.sharding import Whole, sharded
 
 
 @dataclass(frozen=True)
@@ -47,14 +50,31 @@ class TrainState:
     def __init__(self, model: Model, cfg: TrainConfig, group: Group = ALONE):
         self.model, self.grad_clip, self.group = model, cfg.grad_clip, group
         self.objective = make_objective(model, cfg)
-        self.optimizer = make_optimizer(model, cfg)
         self.average = MovingAverage(model, cfg.ema_decay) if cfg.ema_decay else None
         self.averaged = make_objective(self.average.model, cfg) if self.average else None
+        self.sharded = sharded(self.objective, self.averaged, cfg, group.size, group.device)
+        self.optimizer = self.sharded.optimizer if self.sharded else make_optimizer(model, cfg)
         self.watch = GradientWatch(cfg)
         self.routers, self.log_expert_load = routers(model), cfg.log_expert_load
         self.device = next(model.parameters()).device
-        self.forward = group.averaging(torch.compile(self.objective) if cfg.compile else self.objective)
+        self.forward = self.objective if self.sharded else group.averaging(
+            torch.compile(self.objective) if cfg.compile else self.objective)
         self.precision = torch.autocast(self.device.type, torch.bfloat16, enabled=cfg.precision == "bfloat16")
+
+    def whole(self, *, for_saving: bool = False) -> AbstractContextManager[Whole]:
+        """In the block the first process has the weights as one process has them; all must enter it.
+
+        `for_saving`, also the optimizer's state.
+        """
+        if self.sharded:
+            return self.sharded.gathered(keep=self.group.is_first, with_optimizer=for_saving)
+        return nullcontext(Whole(self.objective, self.averaged, self.optimizer))
+
+    def loading(self) -> AbstractContextManager[Whole]:
+        """A block in which the weights and the optimizer's state may be loaded as one process has them."""
+        if self.sharded:
+            return self.sharded.scattering()
+        return nullcontext(Whole(self.objective, self.averaged, self.optimizer))
 
     def step(self, batches: Sequence[Batch], *, number: int, lr: float, noise: list[tuple[float, float]]) -> Step:
         """Take step `number`, from 1, with the mean gradient over all targets of the batches.
@@ -103,7 +123,7 @@ class TrainState:
         """The name of a weight, of the model or of the average, that has a NaN or Inf; None = all are finite."""
         models = [("", self.model)] + ([("average of ", self.average.model)] if self.average else [])
         return next((prefix + name for prefix, model in models for name, tensor in model.state_dict().items()
-                     if not tensor.isfinite().all()), None)
+                     if not whole(tensor.isfinite().all())), None)
 
     def first_bad_module(self, batch: Batch) -> str:
         """Repeat a forward and backward pass with a trace; name the first module with a NaN or Inf."""
@@ -118,4 +138,4 @@ class TrainState:
 def clip(model: nn.Module, limit: float | None) -> float:
     """Clip the norm of the gradient to `limit`; return the norm before."""
     norm = nn.utils.clip_grad_norm_(model.parameters(), math.inf if limit is None else limit)
-    return norm.item()
+    return whole(norm).item()
