@@ -1,6 +1,6 @@
 """Predict how much memory a training run takes, without taking it.
 
-    python memory.py [preset] [--section.flag value ...] [--limit 2GB] [--device cuda]
+    python memory.py [preset] [--section.flag value ...] [--limit 2GB] [--device cuda] [--processes 8]
 
 The run's own code builds the model and takes its steps on tensors that have shapes and no data (see
 memory_prediction/dry_run.py), so this works for any architecture and allocates nothing large. `predict` does the same
@@ -28,10 +28,10 @@ from rich.table import Table
 from config import Config, override
 from configuration.command_line import fail, spell_bytes
 from memory_prediction.baseline import LASTLY, child_baseline_bytes
-from memory_prediction.command import parse
+from memory_prediction.command import Command, parse
 from memory_prediction.dry_run import PARTS, sequence_bytes
 from memory_prediction.prediction import Prediction, predict
-from memory_prediction.suggestions import Room, cheaper, in_words, largest
+from memory_prediction.suggestions import COUNTS, Room, cards, cheaper, in_words, largest
 from model import Model
 
 __all__ = ["Prediction", "Room", "cheaper", "largest", "predict"]
@@ -40,27 +40,30 @@ CONTEXT = "300 to 500 MB for the context of CUDA, and about a tenth for blocks t
 WIDTH = 100  # of the table, in characters
 
 
-def main(command: tuple[Config, int | None, str] | None = None) -> None:
+def main(command: Command | None = None) -> None:
     """Predict the run of the command line, or of a command that is already parsed."""
-    cfg, limit, device = command or parse(sys.argv[1:])
+    cfg, limit, device, processes = command or parse(sys.argv[1:])
     try:
         if cfg.model.vocab_size is None:
             cfg = override(cfg, {"model.vocab_size": cfg.tokenizer.vocab_size or 4096})
         console = Console(highlight=False, soft_wrap=True)
         console.width = max(console.width, WIDTH)
-        prediction = predict(cfg, device=device)
+        prediction = predict(cfg, device=device, processes=processes)
         base = child_baseline_bytes() or 0 if device == "cpu" else 0
-        show(console, cfg, prediction, base)
+        show(console, prediction, base, processes)
+        if device == "cuda" and limit is None and processes == 1:
+            show_cards(console, cfg)
         if limit is not None:
-            show_room(console, cfg, prediction, Room(limit, base + LASTLY * (device == "cpu")), device)
+            show_room(console, cfg, prediction, Room(limit, base + LASTLY * (device == "cpu")), processes)
     except ValueError as error:
         fail(error)
 
 
-def show(console: Console, cfg: Config, prediction: Prediction, base: int) -> None:
+def show(console: Console, prediction: Prediction, base: int, processes: int) -> None:
     """Print the total, what is alive at the peak, and the memory of generation."""
-    train = cfg.train
-    console.print(f"{train.batch_size} rows of {cfg.model.max_seq_len:,} tokens, {train.optimizer}, "
+    cfg, train = prediction.cfg, prediction.train
+    each = f"each of {processes} processes{', sharded' * train.shard}: " if processes > 1 else ""
+    console.print(f"{each}{train.batch_size} rows of {cfg.model.max_seq_len:,} tokens, {train.optimizer}, "
                   f"{'bfloat16' if prediction.bfloat16 else 'float32'}, on {prediction.device}")
     console.print(f"most is alive in the {prediction.peak_name}: "
                   f"[bold]{spell_bytes(prediction.peak_bytes)}[/] of tensors")
@@ -96,19 +99,30 @@ def parts_table(prediction: Prediction) -> Table:
     return table
 
 
-def show_room(console: Console, cfg: Config, prediction: Prediction, room: Room, device: str) -> None:
+def show_cards(console: Console, cfg: Config) -> None:
+    """Print on which cards a run fits, one or several."""
+    found = cards(cfg)
+    alone = [f"one card of {size} GB" for number, size in found if number == 1]
+    sharded = [f"{number} of {size} GB" for number, size in found if number > 1]
+    ways = alone + [f"with --train.shard on {', '.join(sharded)}"] * bool(sharded)
+    console.print(f"fits on {'; '.join(ways)}" if ways else f"fits on no {COUNTS[-1]} cards of any size")
+
+
+def show_room(console: Console, cfg: Config, prediction: Prediction, room: Room, processes: int) -> None:
     """Print whether a run fits, what would make it fit, and how large it may become."""
+    device = prediction.device
     allocator, limit = room.allocator_for(prediction), spell_bytes(room.limit)
     if allocator is None:
         console.print(f"[bold]does not fit[/] into {limit}")
-        for sentence in in_words(cfg, room, device):
+        for sentence in in_words(cfg, room, device, processes=processes):
             console.print(f"  it would with {sentence}")
     else:
         slower = "" if allocator == "fast" else ", if freed memory goes back at once: steps take longer"
         console.print(f"[bold]fits[/] into {limit}{slower}")
     heads = 1 if cfg.model.attention.head_dim else 2 * cfg.model.attention.num_heads
     for flag, step in (("train.batch_size", 1), ("model.dim", heads)):
-        number = largest(cfg, flag, step, lambda other: room.allocator_for(other) is not None, device)
+        number = largest(cfg, flag, step, lambda other: room.allocator_for(other) is not None, device,
+                         processes=processes)
         console.print(f"largest {flag} that fits: {'none' if number is None else f'{number:,}'}")
 
 

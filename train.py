@@ -99,7 +99,7 @@ def train_in(
     if run is not None:
         require_changeable(run, setup.cfg)
     prompts = report.opening_prompts(setup.cfg, setup.tokenizer, setup.val_part)
-    budget = Budget.of(override(setup.cfg, {"train.batch_size": setup.own_batch_size}), device, force=force)
+    budget = Budget.of(setup.cfg, device, force=force, processes=group.size, on_this_machine=group.on_this_machine)
     state = setup.make_state(console, resumed=run is not None and bool(run.checkpoints()))
     cfg = setup.cfg
     flops_per_pass = flops_per_token(cfg) * setup.schedule.pass_tokens
@@ -247,6 +247,7 @@ def train_as(name: str, cfg: Config, options: dict[str, Any]) -> bool:
     return True
 
 
+@exit_at_once()
 def main(command: tuple[Config, dict[str, Any]] | None = None) -> None:
     """Train the run of the command line, or of a command that is already parsed."""
     signal.signal(signal.SIGTERM, terminate)
@@ -282,9 +283,7 @@ def train_or_tell(name: str, stem: str, cfg: Config, options: dict[str, Any]) ->
     except (OutOfMemory, PeerLost) as error:
         go_on = f"; what was saved is kept: --resume {name}" if name in saved_runs() else ""
         complain(f"error: {error}{go_on}")
-        if isinstance(error, PeerLost):
-            exit_at_once(1)
-        raise SystemExit(EXIT_OUT_OF_MEMORY) from None
+        raise SystemExit(EXIT_OUT_OF_MEMORY if isinstance(error, OutOfMemory) else 1) from None
     except Interrupted as error:
         complain(error)
         raise SystemExit(error.exit_status) from None

@@ -17,6 +17,7 @@ from configuration.units import parse_seconds
 
 # float32 has no product of much larger rates; a step reads all its batches before its first forward pass
 LARGEST = {"lr": 1e30, "embed_lr_mult": 1e6, "head_lr_mult": 1e6, "vector_lr_mult": 1e6, "accumulation": 100_000}
+WHOLE_MATRICES = ("adafactor", "soap")  # optimizers that need them
 
 
 def _is_drawn(cfg: Any) -> bool:
@@ -161,7 +162,7 @@ def check_optimizer(cfg: Any) -> None:
     for name in ("beta1", "beta2", "momentum"):
         if getattr(cfg, name) == 1:
             raise ValueError(f"{name}=1.0 never lets a gradient in: use less than 1")
-    if cfg.shard and cfg.optimizer in ("adafactor", "soap"):
+    if cfg.shard and cfg.optimizer in WHOLE_MATRICES:
         raise ValueError(f"shard does not go with optimizer={cfg.optimizer}, which needs whole matrices: use another, "
                          "or leave it out")
     if cfg.optimizer == "schedule_free":

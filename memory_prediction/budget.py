@@ -53,20 +53,25 @@ class Budget:
     enforced: bool  # whether train.memory_limit names the limit
 
     @classmethod
-    def of(cls, cfg: Config, device: torch.device, *, force: bool = False) -> "Budget | None":
+    def of(
+        cls, cfg: Config, device: torch.device, *, force: bool = False, processes: int = 1, on_this_machine: int = 1,
+    ) -> "Budget | None":
         """Predict a run and choose the allocator of this process; None if the device is neither cpu nor cuda.
+
+        It may be one of several processes, some of which share the memory of this machine.
 
         Call it when everything but the model exists. Raises ValueError if the run cannot fit, unless `force`.
         """
         if device.type not in ("cpu", "cuda"):
             return None
-        prediction, limit = _predicted(cfg, device), cfg.train.memory_limit_bytes
+        prediction, limit = _predicted(cfg, device, processes), cfg.train.memory_limit_bytes
         base = (baseline_bytes() or 0) - prediction.imported_bytes + LASTLY if device.type == "cpu" else 0
         free = free_bytes() if device.type == "cpu" else torch.cuda.mem_get_info(device)[0]
-        room = Room(limit=min(limit or math.inf, base + (math.inf if free is None else free)), base=base)
+        free = math.inf if free is None else free // (on_this_machine if device.type == "cpu" else 1)
+        room = Room(limit=min(limit or math.inf, base + free), base=base)
         allocator = room.allocator_for(prediction)
         if allocator is None and not force:
-            raise ValueError(_refusal(cfg, prediction, room, device))
+            raise ValueError(_refusal(cfg, prediction, room, device, processes))
         if device.type == "cpu":
             choose_allocator(allocator or "tight")
         return cls(prediction, room, allocator or "tight", device, limit is not None)
@@ -154,10 +159,10 @@ def exit_at_once(budget: Budget, rss: int) -> None:
     os._exit(EXIT_WATCHDOG)
 
 
-def _predicted(cfg: Config, device: torch.device) -> Prediction:
+def _predicted(cfg: Config, device: torch.device, processes: int) -> Prediction:
     """Predict a run. Raises ValueError if no number counts its bytes: its largest size is probably the mistake."""
     try:
-        return predict(cfg, device=device.type)
+        return predict(cfg, device=device.type, processes=processes)
     except RuntimeError as error:
         if "overflow" not in str(error):
             raise
@@ -166,8 +171,8 @@ def _predicted(cfg: Config, device: torch.device) -> Prediction:
     raise ValueError(f"{name}={sizes[name]} makes a tensor larger than any memory: use less")
 
 
-def _refusal(cfg: Config, prediction: Prediction, room: Room, device: torch.device) -> str:
-    ways = "; ".join(in_words(cfg, room, device.type)) or "a much smaller model"
+def _refusal(cfg: Config, prediction: Prediction, room: Room, device: torch.device, processes: int) -> str:
+    ways = "; ".join(in_words(cfg, room, device.type, processes=processes)) or "a much smaller model"
     whose = f"train.memory_limit={cfg.train.memory_limit}" if room.limit == cfg.train.memory_limit_bytes else "memory"
     return (f"{whose}: the run needs {spell_bytes(room.base + prediction.low_bytes)} (most of it in the "
             f"{prediction.peak_name}), and {spell_bytes(room.limit)} can be had; it would fit with {ways}; or try it "

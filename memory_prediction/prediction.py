@@ -14,8 +14,10 @@ from configuration.rules import check_run
 from generation.sampling import rows_at_a_time
 from memory_prediction.dry_run import PARTS, Breakdown, Breakdowns, DataDecides, dry_run
 from memory_prediction.free_memory import free_bytes
+from memory_prediction.parted import of_each
 from model import Model
 from tools import has_fast_bfloat16
+from training.group import share
 
 MB = 2**20
 # what a process takes besides its tensors, as measured by experiments/benchmark.py memory
@@ -140,8 +142,10 @@ def gap_bytes(cfg: Config, peak_bytes: int) -> float:
     return (FAST_ALLOCATOR - 1) * peak_bytes + GAPS_OF_CHUNKS * logits
 
 
-def predict(cfg: Config, *, device: str = "cpu", threads: int | None = None) -> Prediction:
+def predict(cfg: Config, *, device: str = "cpu", threads: int | None = None, processes: int = 1) -> Prediction:
     """Predict the memory of a run on a device, which this machine need not have; `threads` of a CPU, None = torch's.
+
+    Of several processes that share the batch, that of the first, which takes most.
 
     A deep model is extrapolated from two shallow ones ("from two depths"), exact to a thousandth. A model whose memory
     depends on its data, such as experts that choose their tokens, takes real steps on one row and on two rows ("from a
@@ -152,6 +156,7 @@ def predict(cfg: Config, *, device: str = "cpu", threads: int | None = None) -> 
     check_run(cfg)
     if cfg.model.vocab_size is None:
         raise ValueError("model.vocab_size=None: give a number to predict with, e.g. the tokenizer's")
+    cfg = override(cfg, {"train.batch_size": share(cfg.train.batch_size, processes)})
     compiled, cfg = cfg.train.compile, _settle(cfg, device)
     texts, rows = num_texts(cfg), cfg.train.batch_size
     try:
@@ -162,6 +167,8 @@ def predict(cfg: Config, *, device: str = "cpu", threads: int | None = None) -> 
         trained, written = (extrapolate(one, two, number - 1) for number in (rows, texts))
         breakdowns = {where: (written if where[0] == "sampling" else trained)[where] for where in trained}
         how = "from a trial"
+    if processes > 1:
+        breakdowns = of_each(breakdowns, cfg, processes, device)
     cfg = override(cfg, {"train.compile": compiled})
     return Prediction(breakdowns=breakdowns, how=how, device=device, cfg=cfg,
                       threads=torch.get_num_threads() if threads is None else threads)

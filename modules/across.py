@@ -60,6 +60,11 @@ def whole(x: Tensor) -> Tensor:
     return x.full_tensor() if is_parted(x) else x
 
 
+def own(x: Tensor) -> Tensor:
+    """This process's part of a tensor that may lie in parts in the processes. Shape: any."""
+    return x.to_local() if is_parted(x) else x
+
+
 def is_parted(x: Tensor) -> bool:
     """Whether a tensor lies in parts in the processes: a DTensor, which takes a second to import."""
     return hasattr(x, "full_tensor")

@@ -40,7 +40,8 @@ MAY_IMPORT = {
     "inference": "config configuration data generation model objective presets runs tokenizer tools",
     "training": "config configuration corpora data generation inference model modules objective optim optimizing "
                 "presets run_store runs tales tokenizer tools",
-    "memory_prediction": "config configuration data generation model objective presets run_store tools training",
+    "memory_prediction": "config configuration data generation model modules objective presets run_store tools "
+                         "training",
     "memory": "config configuration memory_prediction model presets",
     "train": "config configuration corpora data memory_prediction model objective optim optimizing presets run_store "
              "runs tokenizer tools training",

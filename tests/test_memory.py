@@ -17,9 +17,10 @@ from configuration.command_line import spell_bytes
 from memory_prediction import prediction, suggestions
 from memory_prediction.baseline import child_baseline_bytes
 from memory_prediction.dry_run import dry_run, sequence_bytes, some_batch
+from memory_prediction.parted import sums
 from memory_prediction.prediction import predict
 from memory_prediction.process import peak_rss_bytes, reset_peak_rss, rss_bytes
-from memory_prediction.suggestions import Room, cheaper, in_words, largest
+from memory_prediction.suggestions import Room, cards, cheaper, in_words, largest
 from model import Model
 from modules.mlps import MLPS
 from presets import load_preset
@@ -288,3 +289,40 @@ def test_a_wrong_word_is_one_sentence(words, sentence, monkeypatch, capfd):
     with pytest.raises(SystemExit, match="2"):
         memory.main()
     assert capfd.readouterr() == ("", sentence)
+
+
+def test_each_of_several_processes_has_its_part_of_what_lasts():
+    cfg = override(configured({"train.optimizer": "adamw", "train.ema_decay": 0.9}), {"train.batch_size": 8})
+    alone, each = predict(override(cfg, {"train.batch_size": 2})), predict(
+        override(cfg, {"train.shard": True}), processes=4)
+    before, parts = (sums(found.breakdowns["optimizer", ""]) for found in (alone, each))
+    for part in ("weights", "optimizer", "average"):
+        assert parts[part] == pytest.approx(before[part] / 4, rel=0.01)
+    weights = sums(alone.breakdowns["forward", "head"])["weights"]
+    with torch.device("meta"):
+        model = Model(cfg.model)
+    blocks = [sum(p.nbytes for p in block.parameters()) for block in model.blocks]
+    gathered = weights - sum(blocks) + 3 * max(blocks)
+    assert sums(each.breakdowns["forward", "head"])["weights"] == pytest.approx(weights / 4 + gathered, rel=0.01)
+    saved = each.breakdowns["saving", ""].num_bytes
+    assert saved == pytest.approx(1.25 * sum(before[part] for part in ("weights", "optimizer", "average")), rel=0.01)
+
+
+def test_each_of_several_copies_keeps_its_gradients():
+    cfg = override(configured({"train.optimizer": "adamw"}), {"train.batch_size": 8})
+    alone, each = predict(override(cfg, {"train.batch_size": 2})), predict(cfg, processes=4)
+    weights = sums(alone.breakdowns["evaluation", ""])["weights"]
+    for where in (("forward", "head"), ("backward", "head"), ("optimizer", ""), ("sampling", "head")):
+        assert sums(each.breakdowns[where])["gradients"] == pytest.approx(weights, rel=0.01)
+        kept = {**sums(each.breakdowns[where]), "gradients": 0}
+        assert kept == {**sums(alone.breakdowns[where]), "gradients": 0}
+
+
+def test_the_cards_for_a_run_are_told():
+    cfg = override(load_preset("gpt2-xl"), {"train.batch_size": 8, "train.optimizer": "adamw"})
+    found = dict(cards(cfg))
+    assert list(found) == [1, 2, 4, 8] and found[8] < found[2] <= found[1]
+    each = predict(override(cfg, {"train.shard": True}), device="cuda", processes=8)
+    assert each.high_bytes < found[8] * 2**30
+    with pytest.raises(ValueError, match=r"train\.batch_size=8 cannot be shared by 3 processes"):
+        predict(cfg, processes=3)

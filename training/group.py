@@ -9,13 +9,14 @@ import contextlib
 import os
 import sys
 import time
+import traceback
 import uuid
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import islice
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import torch
@@ -44,6 +45,11 @@ class Group:
     @property
     def is_first(self) -> bool:
         return self.rank == 0
+
+    @property
+    def on_this_machine(self) -> int:
+        """How many of the processes are on this machine."""
+        return int(os.environ.get("LOCAL_WORLD_SIZE", self.size)) if self.size > 1 else 1
 
     def wait(self) -> None:
         """Wait until all processes are here."""
@@ -90,12 +96,6 @@ class Group:
         """What the first process has."""
         return self.gather(thing)[0]
 
-    def share(self, batch_size: int) -> int:
-        """The rows of a batch for each process. Raises ValueError if they are not equally many."""
-        if batch_size % self.size:
-            raise ValueError(f"train.batch_size={batch_size} cannot be shared by {self.size} processes: use a multiple")
-        return batch_size // self.size
-
     def averaging(self, objective: nn.Module) -> nn.Module:
         """The objective, whose gradients are the means over all processes; alone it stays as it is."""
         if self.size == 1:
@@ -133,6 +133,13 @@ class Group:
 ALONE = Group()
 
 
+def share(batch_size: int, processes: int) -> int:
+    """The rows of a batch for each process. Raises ValueError if they are not equally many."""
+    if batch_size % processes:
+        raise ValueError(f"train.batch_size={batch_size} cannot be shared by {processes} processes: use a multiple")
+    return batch_size // processes
+
+
 def size_of_group() -> int:
     """The number of processes that torchrun has started for this run."""
     return int(os.environ["WORLD_SIZE"]) if "TORCHELASTIC_RUN_ID" in os.environ else 1
@@ -152,17 +159,13 @@ def joined(device: torch.device) -> Iterator[Group]:
     store, rank, size = next(distributed.rendezvous("env://", timeout=PATIENCE))
     distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", store=met_in(store, rank, size),
                                    rank=rank, world_size=size, timeout=PATIENCE)
-    is_lost = False
     try:
         yield Group(rank, size, device)
     except RuntimeError as error:
-        is_lost = isinstance(error, distributed.DistError) or GLOO in str(error)
-        if is_lost:
+        if isinstance(error, distributed.DistError) or GLOO in str(error):
             raise PeerLost("another process of the run has ended") from error
         raise
-    finally:
-        if not is_lost:
-            distributed.destroy_process_group()
+    distributed.destroy_process_group()
 
 
 def met_in(store: distributed.Store, rank: int, size: int) -> distributed.Store:
@@ -185,11 +188,23 @@ def met_in(store: distributed.Store, rank: int, size: int) -> distributed.Store:
     return distributed.PrefixStore(part, store)
 
 
-def exit_at_once(status: int) -> NoReturn:
-    """End a process whose peer is lost: gloo (torch 2.13) may wait forever when its connections are closed."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)
+@contextlib.contextmanager
+def exit_at_once() -> Iterator[None]:
+    """One of several processes that leaves the block by an error or SystemExit ends there, without cleaning up.
+
+    The group of gloo (torch 2.13) may else wait forever for what was to be sent.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if size_of_group() == 1:
+            raise
+        status = error.code if isinstance(error, SystemExit) else 1
+        if not isinstance(error, SystemExit):
+            traceback.print_exc()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
 
 
 def stepping(group: Group) -> contextlib.AbstractContextManager[None]:

@@ -23,7 +23,7 @@ from runs import Run
 from tokenizer import BUILT_SIZES, Tokenizer, built_tokenizer, load_tokenizer, train_tokenizer
 from tools import has_fast_bfloat16, pick_device, seed_everything
 from training.evaluation import Evaluation, evaluate
-from training.group import ALONE, Group
+from training.group import ALONE, Group, share
 from training.step import TrainState
 from training.transfer import begin_with_weights
 
@@ -68,7 +68,7 @@ class Setup:
     @property
     def own_batch_size(self) -> int:
         """The rows of a batch that this process takes."""
-        return self.group.share(self.cfg.train.batch_size)
+        return share(self.cfg.train.batch_size, self.group.size)
 
     def other_columns(self, objective: Objective) -> list[str]:
         """The columns of the log with what evaluate_others gives."""
@@ -191,7 +191,7 @@ def make_batches(
     group: Group = ALONE,
 ) -> Batches | NewBatches:
     """The batches of a run, or what a process has of them, from the encoded parts of its text, or drawn."""
-    options = {"batch_size": group.share(cfg.train.batch_size), "seq_len": cfg.row_len, "seed": cfg.train.seed,
+    options = {"batch_size": share(cfg.train.batch_size, group.size), "seq_len": cfg.row_len, "seed": cfg.train.seed,
                "rank": group.rank, "world_size": group.size}
     if isinstance(corpus, ProbeCorpus):
         return NewBatches(corpus, **options)

@@ -52,8 +52,9 @@ class Sharded:
         if with_optimizer:
             optimizer.gather(keep=keep)
         with ExitStack() as stack:
-            yield Whole(stack.enter_context(self._objective.gathered(keep=keep)),
-                        self._averaged and stack.enter_context(self._averaged.gathered(keep=keep)), optimizer)
+            twins = [twins and stack.enter_context(twins.gathered(keep=keep, on_cpu=with_optimizer))
+                     for twins in (self._objective, self._averaged)]
+            yield Whole(*twins, optimizer)
 
     @contextmanager
     def scattering(self) -> Iterator[Whole]:
@@ -85,12 +86,12 @@ class Twins:
         self._pairs = list(zip(objective.parameters(), places(self.twin).values(), strict=True))
 
     @contextmanager
-    def gathered(self, *, keep: bool) -> Iterator[Objective]:
+    def gathered(self, *, keep: bool, on_cpu: bool) -> Iterator[Objective]:
         """The twin, which has the weights if this process is to `keep` them. All processes must enter it."""
         for parted, place in self._pairs:
             tensor = whole(parted.detach())
             if keep:
-                place.put(compact(tensor))
+                place.put(compact(tensor).cpu() if on_cpu else compact(tensor))
         try:
             yield self.twin
         finally:

@@ -11,7 +11,7 @@ from torch import nn
 from config import TrainConfig
 from data import Batch
 from model import Model
-from modules.across import whole
+from modules.across import own, whole
 from modules.mlps.moe import loads, routers
 from objective import Losses, make_objective
 from optim import MovingAverage, make_optimizer
@@ -122,8 +122,9 @@ class TrainState:
     def not_finite(self) -> str | None:
         """The name of a weight, of the model or of the average, that has a NaN or Inf; None = all are finite."""
         models = [("", self.model)] + ([("average of ", self.average.model)] if self.average else [])
-        return next((prefix + name for prefix, model in models for name, tensor in model.state_dict().items()
-                     if not whole(tensor.isfinite().all())), None)
+        found = next((prefix + name for prefix, model in models for name, tensor in model.state_dict().items()
+                      if not own(tensor).isfinite().all()), None)
+        return next(filter(None, self.group.gather(found)), None) if self.sharded else found
 
     def first_bad_module(self, batch: Batch) -> str:
         """Repeat a forward and backward pass with a trace; name the first module with a NaN or Inf."""
