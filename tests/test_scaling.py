@@ -21,7 +21,16 @@ from experiments import compare, scaling
 from experiments.common.figures import num_multiplied, num_parameters
 from experiments.comparing import studies
 from experiments.scaling_laws.bootstrap import ranges, resampled, split
-from experiments.scaling_laws.conclusions import conclude, leave_out, unmeasured, why_not
+from experiments.scaling_laws.conclusions import (
+    Fit,
+    bend,
+    conclude,
+    leave_out,
+    make_fit,
+    points_of,
+    unmeasured,
+    why_not,
+)
 from experiments.scaling_laws.grid import Grid
 from experiments.scaling_laws.law import Law, Points, fit_law, residuals, scatter
 from experiments.scaling_laws.optimum import Costs, optimum
@@ -179,12 +188,33 @@ def test_the_best_size_is_that_of_the_closed_form_if_flops_are_6_n_d():
 
 def test_exponents_that_the_runs_do_not_tell_are_named(noisy):
     table, found = noisy
-    points = Points(*(table[name].to_numpy(float) for name in ("parameters", "tokens", "bits_per_byte")))
+    points = points_of(table)
     assert unmeasured(found.free, points) == []
     short = found.free.law._replace(B=found.free.law.B / 1000, E=0.0)
     (said, end) = unmeasured(type(found.free)(short, {}, 0.003, []), points)
     assert said.startswith("The part of the loss that is due to tokens at 800,000") and "b is not measured" in said
     assert end.startswith("E is 0")
+
+
+def test_a_law_that_does_not_describe_the_runs_is_said_to(noisy):
+    table, found = noisy
+    assert bend(table, found.free) is None
+    mixed = 0.02 * np.log(table.parameters / 2e5) * np.log(table.tokens / 2e5)  # more tokens help the smallest less
+    table = table.assign(bits_per_byte=table.bits_per_byte * np.exp(mixed))
+    fit = make_fit(points_of(table))
+    said, off = bend(table, fit), residuals(points_of(table), fit.law)
+    assert said.startswith("The law does not describe these runs")
+    where = [f"{size} on the {tokens}" for size in ("smallest", "largest") for tokens in ("fewest tokens", "most")]
+    assert ", ".join(f"{off[n]:+.1%} for the {words}" for n, words in zip((0, 4, 30, 34), where, strict=True)) in said
+
+
+def test_chance_is_seldom_taken_for_a_pattern():
+    said = []
+    for seed in range(60):
+        points = grid_of(TRUE, noise=0.005, shared=0.005 * (seed % 2), seed=seed)
+        law = fit_law(points)
+        said.append(bend(table_of(points), Fit(law, {}, scatter(points, law), [])))
+    assert len(said) - said.count(None) <= 3
 
 
 def test_the_picture_has_the_runs_the_law_and_the_entropy(noisy):
@@ -305,7 +335,8 @@ def command(tmp_path: Path, base: Path, *words: str) -> Program:
 @pytest.mark.slow
 def test_a_study_that_was_killed_goes_on_and_an_idea_is_judged_over_two(base, tmp_path, monkeypatch, call):
     words, models = ("--tokens", "640", "6400"), tmp_path / "models"
-    process, log = command(tmp_path, base, *words, "--sweep", "0.02", "0.04"), models / "toy-dim-16-6400-seed-0" / "log.csv"
+    log = models / "toy-dim-16-6400-seed-0" / "log.csv"
+    process = command(tmp_path, base, *words, "--sweep", "0.02", "0.04")
     while process.poll() is None and not (log.exists() and log.read_text().count("\n") > 12):
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
@@ -450,7 +481,7 @@ def test_runs_without_a_partner_are_counted(tmp_path):
     (["base", "broken"], "is not a whole scaling study"),
     (["base", "same", "--stories", "9"], "stories=9 would change nothing: of scaling studies there are --png"),
 ])
-def test_studies_that_cannot_be_compared_are_refused_in_a_sentence(words, sentence, tmp_path, models, monkeypatch, call):
+def test_what_cannot_be_compared_is_refused_in_a_sentence(words, sentence, tmp_path, models, monkeypatch, call):
     monkeypatch.setattr(studies, "RESULTS", tmp_path)
     table = table_of(grid_of(TRUE))
     saved_study(tmp_path / "base", table)

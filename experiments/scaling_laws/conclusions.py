@@ -4,13 +4,17 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from experiments.scaling_laws.bootstrap import interval, ranges, resampled
-from experiments.scaling_laws.law import LEAST, Law, Points, fit_law, scatter
+from experiments.scaling_laws.law import LEAST, Law, Points, fit_law, residuals, scatter
 from experiments.scaling_laws.optimum import Costs, Optimum, optimum
 
 LEAST_RUNS = 7  # a fit of 5 parameters and something to tell its scatter by
 NUM_BUDGETS = 5
+BENT = 0.01  # p below which the law does not describe the runs
+LEAST_PAIRS = 8  # of neighbours, to tell a pattern from chance
+EXACT = 1e-6  # scatter below which there is nothing but rounding
 
 
 @dataclass(frozen=True)
@@ -102,6 +106,25 @@ def leave_out(table: pd.DataFrame) -> LeftOut | None:
     chance = np.random.default_rng(1).standard_normal(len(fit.laws)) * fit.scatter
     drawn = [law.loss(size, tokens) * np.exp(one) for law, one in zip(fit.laws, chance, strict=True)]
     return LeftOut(size, tokens, measured, float(fit.law.loss(size, tokens)), *interval(drawn))
+
+
+def bend(table: pd.DataFrame, fit: Fit) -> str | None:
+    """A sentence if the runs lie off the law in a pattern rather than by chance; None = they do not.
+
+    By chance neighbouring sizes on the same tokens lie off it independently; an error that all runs of a size share
+    does not change that.
+    """
+    left = pd.Series(residuals(points_of(table), fit.law), table.index)
+    grid = left.groupby([table.parameters, table.for_tokens]).mean().unstack()  # sizes x numbers of tokens
+    pairs = pd.DataFrame({"one": grid[:-1].to_numpy().ravel(), "other": grid[1:].to_numpy().ravel()}).dropna()
+    if not fit.scatter > EXACT or len(pairs) < LEAST_PAIRS:
+        return None
+    p = stats.pearsonr(pairs.one, pairs.other, alternative="greater").pvalue
+    corners = ", ".join(f"{grid.iloc[row, column]:+.1%} for the {one} on the {other}" for row, one in (
+        (0, "smallest"), (-1, "largest")) for column, other in ((0, "fewest tokens"), (-1, "most")))
+    return None if p >= BENT else (
+        f"The law does not describe these runs: they lie off it in a pattern ({corners}; by chance with p = {p:.1g}), "
+        "which no interval here allows for. More tokens, and none of the fewest, may be where it holds.")
 
 
 def unmeasured(fit: Fit, points: Points) -> list[str]:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from experiments.common.reports import bullets, csv_text, fenced, markdown_table, plain, write_picture
-from experiments.scaling_laws.conclusions import Conclusions, Fit, conclude, points_of, unmeasured, why_not
+from experiments.scaling_laws.conclusions import Conclusions, Fit, bend, conclude, points_of, unmeasured, why_not
 from experiments.scaling_laws.law import Law
 from experiments.scaling_laws.scaling_options import ScalingOptions
 from experiments.scaling_laws.scaling_pictures import draw_study
@@ -33,7 +33,7 @@ def write_report(options: ScalingOptions, study: Study, command: Sequence[str]) 
     """Write the results of a study into its folder, over older ones, and return what to print."""
     entropy, reason = study.entropy, why_not(study.points)
     found = None if reason else conclude(study.points, entropy if options.entropy == "known" else None)
-    said = [*unfinished(study), *([f"{reason[0].upper()}{reason[1:]}."] if reason else findings(found, entropy)),
+    said = [*unfinished(study), *([f"{reason[0].upper()}{reason[1:]}."] if reason else findings(found, entropy, study)),
             *remarks(options, study, found)]
     options.folder.mkdir(parents=True, exist_ok=True)
     write_text(options.folder / POINTS, csv_text(study.points, index=False))
@@ -59,12 +59,13 @@ def unfinished(study: Study) -> list[str]:
     return said + [f"Without {name}, which has failed: {reason}." for name, reason in study.failures.items()]
 
 
-def findings(found: Conclusions, entropy: float | None) -> list[str]:
-    """The law, what is left in the end, how well it predicts, and how to spend a budget."""
+def findings(found: Conclusions, entropy: float | None, study: Study) -> list[str]:
+    """The law, whether it holds, what is left in the end, how well it predicts, and how to spend a budget."""
     law, sure = found.free.law, found.free.ranges
     said = [f"bits per byte = E + A / N^a + B / D^b with E = {law.E:.4f} ({spell(sure['E'])}), "
             f"a = {law.a:.3f} ({spell(sure['a'], 3)}), b = {law.b:.3f} ({spell(sure['b'], 3)}); a run lies within "
             f"{found.free.scatter:.2%} of it (one standard deviation)."]
+    said += filter(None, [bend(study.points, found.free)])
     if entropy is not None and law.E > 0:
         low, high = sure["E"]
         said.append(f"The entropy of the text, {entropy:.4f}, lies {'inside' if low <= entropy <= high else 'outside'} "
