@@ -250,7 +250,7 @@ def gridded(base: Path, *words: str) -> Grid:
 
 
 def test_each_run_has_a_schedule_that_ends_with_its_tokens(base):
-    runs = gridded(base, "--seeds", "2").runs(0.02)
+    runs = gridded(base, "--seeds", "2").runs()
     assert [(run.size.label, run.tokens, run.seed) for run in runs] == [
         (size, tokens, seed) for seed in (0, 1) for size, tokens in (
             ("dim=16", 1280), ("dim=16", 640), ("dim=8", 1280), ("dim=8", 640))]
@@ -259,16 +259,17 @@ def test_each_run_has_a_schedule_that_ends_with_its_tokens(base):
 
 
 def test_runs_of_all_lengths_are_evaluated_on_as_much_text(base):
-    runs = gridded(base, "--train.final-eval-share", "0.5").runs(0.02)
+    runs = gridded(base, "--train.final-eval-share", "0.5").runs()
     assert {run.cfg.train.final_eval_share * run.cfg.train.steps * 64 for run in runs} == {640}
 
 
 def test_a_rate_follows_from_the_width_by_a_stated_power(base):
-    assert gridded(base).rates(0.02) == {"dim=8": 0.02, "dim=16": 0.0141}  # Muon: the root
-    assert gridded(base, "--train.optimizer", "adamw").rates(0.02) == {"dim=8": 0.02, "dim=16": 0.01}
-    assert gridded(base, "--rate-power", "0").rates(0.02) == {"dim=8": 0.02, "dim=16": 0.02}
-    assert gridded(base, "--rates", "0.3", "0.1").rates(0.02) == {"dim=8": 0.3, "dim=16": 0.1}
-    assert {run.cfg.train.lr for run in gridded(base).runs(0.02) if run.size.label == "dim=16"} == {0.0141}
+    assert gridded(base).rates() == {"dim=8": 0.0283, "dim=16": 0.02}  # Muon: the root; the base's width is 16
+    assert gridded(base, "--train.optimizer", "adamw").rates() == {"dim=8": 0.04, "dim=16": 0.02}
+    assert gridded(base, "--rate-power", "0").rates() == {"dim=8": 0.02, "dim=16": 0.02}
+    assert gridded(base, "--rates", "0.3", "0.1").rates() == {"dim=8": 0.3, "dim=16": 0.1}
+    assert gridded(base).rates(0.1) == {"dim=8": 0.1, "dim=16": 0.0707}  # swept with the smallest
+    assert {run.cfg.train.lr for run in gridded(base).runs() if run.size.label == "dim=8"} == {0.0283}
 
 
 def test_a_sweep_is_of_the_smallest_size_on_the_middle_number_of_tokens(base):
@@ -379,7 +380,7 @@ def written(base: Path, tmp_path: Path, monkeypatch, *, without: int | None = No
     options, plain = scaling.parse(["--config", str(base), "--sizes", "model.dim=8", "model.dim=16", "model.dim=24",
                                     "model.dim=32", "--tokens", "640", "1280", "1920", "--name", "toy"])
     grid = Grid(options, options.config, plain)
-    planned = grid.runs(0.02)
+    planned = grid.runs()
     law = Law(0.3, 2.0, 0.3, 9.0, 0.5)
     rows = [{"size": run.size.label, "parameters": run.size.parameters, "for_tokens": run.tokens, "seed": run.seed,
              "tokens": run.tokens, "flops": run.size.flops * run.tokens, "run": run.name,
@@ -387,7 +388,7 @@ def written(base: Path, tmp_path: Path, monkeypatch, *, without: int | None = No
     missing = [] if without is None else [planned[without]]
     kept = [row for row in rows if row["run"] not in [run.name for run in missing]]
     data = {"name": "text", "fingerprint": "f", "val_bytes": 1, "train_tokens": 400, "floor_bits_per_byte": 0.3}
-    found = studying.Study(grid.sizes, grid.rates(0.02), 0.5, {}, pd.DataFrame(kept), missing, {}, data, 0.3)
+    found = studying.Study(grid.sizes, grid.rates(), 0.5, {}, pd.DataFrame(kept), missing, {}, data, 0.3)
     return scaling_report.write_report(options, found, ["--name", "toy"]), tmp_path / "toy"
 
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import EngFormatter, PercentFormatter
 from rich.console import Console
 from scipy import stats
 
@@ -201,6 +201,7 @@ def draw_gains(found: Gains) -> Figure:
     axes.axhline(0, color="black", linewidth=1)
     if len(places) > 1:
         logarithmic(axes.xaxis)
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.set(xlabel="parameters of the base, in matrices and the head",
              ylabel=f"gain, share of the loss{' above the entropy' if found.entropy else ''}")

@@ -50,7 +50,7 @@ class Grid:
     """The runs of a study; `plain` is the base without the flags of the command line. Raises ValueError."""
 
     def __init__(self, options: ScalingOptions, base: Config, plain: Config):
-        self.options, self.counts = options, options.token_counts
+        self.options, self.counts, self.base = options, options.token_counts, base
         require_free(options, base, plain)
         self.sizes = make_sizes(options, base)
 
@@ -60,20 +60,21 @@ class Grid:
         return {rate: self._run(smallest, middle, smallest.cfg.train.seed, rate, f"lr-{spell(rate)}")
                 for rate in self.options.sweep}
 
-    def runs(self, first_rate: float) -> list[Planned]:
-        """All runs, the longest first, so that no core idles at the end. `first_rate` is that of the smallest size."""
-        rates = self.rates(first_rate)
+    def runs(self, swept: float | None = None) -> list[Planned]:
+        """All runs, the longest first, so that no core idles at the end. `swept` is the best rate of the sweep."""
+        rates = self.rates(swept)
         first = self.sizes[0].cfg.train.seed
         found = [self._run(size, tokens, seed, rates[size.label], f"seed-{seed}")
                  for seed in range(first, first + self.options.seeds) for size in self.sizes for tokens in self.counts]
         return sorted(found, key=lambda run: (run.seed, -run.size.flops * run.tokens))
 
-    def rates(self, first_rate: float) -> dict[str, float]:
+    def rates(self, swept: float | None = None) -> dict[str, float]:
         """The learning rate of each size, by its label."""
         if self.options.rates:
             return {size.label: rate for size, rate in zip(self.sizes, self.options.rates, strict=True)}
-        width = self.sizes[0].cfg.model.dim
-        return {size.label: float(f"{first_rate * (width / size.cfg.model.dim) ** self.rate_power:.3g}")
+        own = self.base if swept is None else self.sizes[0].cfg
+        rate, width = swept or self.base.train.lr, own.model.dim
+        return {size.label: float(f"{rate * (width / size.cfg.model.dim) ** self.rate_power:.3g}")
                 for size in self.sizes}
 
     @property

@@ -19,9 +19,9 @@ class ScalingOptions:
 
     scales: tuple[str, ...] = ("6k", "10k", "20k", "40k", "80k", "160k", "320k")  # sizes, as --scale of train.py makes them, but all with the context of the base
     sizes: tuple[str, ...] = ()  # sizes by their flags instead, each in quotes: "model.dim=32 model.num_layers=2"
-    tokens: tuple[str, ...] = ("50k", "100k", "200k", "400k", "800k")  # training tokens; each size is trained on each of these, with a schedule that ends there
-    sweep: tuple[float, ...] = ()  # learning rates tried with the smallest size on the middle number of tokens; the best is that of the smallest size in place of train.lr
-    rate_power: float | None = None  # a model w times as wide as the smallest has its rate / w to this power; None = 0.5 for muon, 1 for others
+    tokens: tuple[str, ...] = ("200k", "400k", "800k", "1.6M", "3.2M")  # training tokens; each size is trained on each of these, with a schedule that ends there
+    sweep: tuple[float, ...] = ()  # learning rates tried with the smallest size on the middle number of tokens; the best is that of the smallest size. () = train.lr is that of a model as wide as the base
+    rate_power: float | None = None  # a model w times as wide has a rate / w to this power; None = 0.5 for muon, 1 for others
     rates: tuple[float, ...] = ()  # learning rates of the sizes, the smallest first, in place of this rule
     entropy: Entropy = "free"  # free: the fit finds the loss that is left; known: a second fit has the text's entropy in its place, which tales knows
     seeds: int = 1  # runs of each size and number of tokens, with seeds from train.seed on; a larger number later adds runs

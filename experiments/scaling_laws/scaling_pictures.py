@@ -25,13 +25,14 @@ def draw_study(table: pd.DataFrame, found: Conclusions | None, entropy: float | 
     for place, size in enumerate(sizes):
         colour = COLOURS(0.08 + 0.92 * place / max(1, len(sizes) - 1))
         draw_size(left, right, table[table.parameters == size], found, colour)
+    finish(left, right, table, found, entropy)
     if found:
+        below = " (below)" if left.get_ylim()[0] > found.free.law.E else ""
         left.axhspan(*found.free.ranges["E"], color="#c0392b", alpha=0.12, linewidth=0)
-        left.axhline(found.free.law.E, color="#c0392b", linewidth=1.2, label="E, with its 95 % interval")
+        left.axhline(found.free.law.E, color="#c0392b", linewidth=1.2, label=f"E, with its 95 % interval{below}")
         draw_best(right, table, found)
     for axes in (left, right) if entropy else ():
         axes.axhline(entropy, color="black", linestyle="--", linewidth=1, label=f"entropy of the text, {entropy:.3f}")
-    finish(left, right, table, found, entropy)
     handles = {name: handle for axes in (left, right)
                for handle, name in zip(*axes.get_legend_handles_labels(), strict=True)}
     figure.legend(handles.values(), handles, loc="outside right center", fontsize=9, frameon=False)

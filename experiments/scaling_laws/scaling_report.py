@@ -39,7 +39,7 @@ def write_report(options: ScalingOptions, study: Study, command: Sequence[str]) 
     write_text(options.folder / POINTS, csv_text(study.points, index=False))
     write_text(options.folder / FIT, json.dumps(as_json(study, found), indent=1) + "\n")
     title = f"{options.name}: {len(study.points)} runs, {study.points['size'].nunique()} sizes"
-    write_picture(options.folder / "scaling.png", draw_study(study.points, found, entropy, title))
+    write_picture(options.folder / "scaling.png", draw_study(study.points, found, entropy, title), dpi=90)
     page = [f"# {options.name}", fenced(f"python experiments/scaling.py {shlex.join(command)}"),
             bullets(map(plain, said)), "![losses and the law](scaling.png)", *sections(options, study, found)]
     write_text(options.folder / "report.md", "\n\n".join(page) + "\n")
@@ -149,11 +149,9 @@ def rate_rule(options: ScalingOptions, study: Study) -> list[str]:
         return ["Those of --rates, one for each size."]
     first = study.sizes[0].label
     tried = ", ".join(f"{rate:g}: {loss:.4f}" for rate, loss in study.swept.items())
-    said = [f"{study.rates[first]:g} for {first}, " + (
-        f"the best of a sweep on the middle number of tokens (bits per byte {tried})." if tried else
-        "which is train.lr of the base."),
-        f"A model w times as wide has this rate / w^{study.rate_power:g}."]
-    return said
+    return [f"{study.rates[first]:g} for {first}, the best of a sweep on the middle number of tokens (bits per byte "
+            f"{tried})." if tried else "train.lr is that of a model as wide as the base.",
+            f"A model w times as wide has a rate / w^{study.rate_power:g}."]
 
 
 def as_json(study: Study, found: Conclusions | None) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Trains the runs of a scaling study, and gathers the losses of those that have finished."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pandas as pd
@@ -35,8 +36,8 @@ def study(options: ScalingOptions, base: Config, plain: Config, say: Say) -> tup
     """Train what is not trained yet, and return the losses of all runs.
 
     `say` is called with a line for each event. After SIGINT or SIGTERM the second result is the Stopped to raise, if a
-    run is there already; else it is raised. Raises ValueError for mistakes, before any training, or if no rate of the
-    sweep could be trained, or if the text has changed since runs were trained.
+    run of the grid is there already; else it is raised. Raises ValueError for mistakes, before any training, if nothing
+    could be trained, or if the text has changed since runs were trained.
     """
     grid, stopped, logs = Grid(options, base, plain), None, options.folder / "logs"
     for size in grid.sizes:
@@ -45,7 +46,7 @@ def study(options: ScalingOptions, base: Config, plain: Config, say: Say) -> tup
         trainer = Trainer(options.folder, children, jobs=options.jobs, say=say,
                           result=lambda name: f"{bits_per_byte(name):.4f} bits per byte")
         swept = sweep(grid, trainer)
-        rate = min(swept, key=swept.get) if swept else base.train.lr
+        rate = min(swept, key=swept.get) if swept else None
         planned = grid.runs(rate)
         for run in planned:
             require_same(run.cfg, "--name")
@@ -53,15 +54,22 @@ def study(options: ScalingOptions, base: Config, plain: Config, say: Say) -> tup
             trainer.train([run.cfg for run in planned])
         except Stopped as stop:
             stopped = stop
-    done = [run for run in planned if is_finished(run.name)]
-    if not done:
+    if not any(is_finished(run.name) for run in planned):
         raise stopped or ValueError(f"no run could be trained: {next(iter(trainer.failures.values()))}")
-    failures = {run.name: trainer.failures[run.name] for run in planned if run.name in trainer.failures}
+    return gather(grid, rate, swept, planned, trainer.failures), stopped
+
+
+def gather(
+    grid: Grid, rate: float | None, swept: dict[float, float], planned: list[Planned], reasons: Mapping[str, str],
+) -> Study:
+    """The study so far; `rate` is the best of the sweep, `reasons` say why runs have failed."""
+    done = [run for run in planned if is_finished(run.name)]
+    failures = {run.name: reasons[run.name] for run in planned if run.name in reasons}
     missing = [run for run in planned if run not in done and run.name not in failures]
     data = common_data(done)
-    return Study(grid.sizes, grid.rates(rate), None if options.rates else grid.rate_power, swept,
+    return Study(grid.sizes, grid.rates(rate), None if grid.options.rates else grid.rate_power, swept,
                  pd.DataFrame(map(point, done)), missing, failures, data,
-                 None if base.facts.of else data["floor_bits_per_byte"]), stopped
+                 None if done[0].cfg.facts.of else data["floor_bits_per_byte"])
 
 
 def sweep(grid: Grid, trainer: Trainer) -> dict[float, float]:
