@@ -3,7 +3,8 @@
 Prints a table of the runs, the flags in which they differ, and how sure the gap to the first one is, and draws their
 curves. Runs that differ in train.seed alone are one line with a 95 % band. Logs of other programs can join: CSVs with a
 column of steps, TensorBoard's event files, the output of nanoGPT. A run that is named and missing makes the exit
-status 1; the others are shown.
+status 1; the others are shown. Of two scaling studies, by their names, it says whether the gain of the second over the
+first holds, grows or fades with the size.
 """
 
 import sys
@@ -23,9 +24,11 @@ def main() -> None:
     with one_sentence(interrupted=""):
         options = parse_flags(sys.argv[1:], CompareOptions(), "python experiments/compare.py", __doc__)
         from configuration.command_line import print_line
-        from experiments.comparing import comparison, sources  # torch and pandas take seconds
+        from experiments.comparing import comparison, sources, studies  # torch and pandas take seconds
         from run_store.listing import shown
 
+        if folders := studies.find_studies(options.runs):
+            return studies.compare(console, options, *folders)
         found, problems = sources.find(options.runs)
         for problem in problems:
             warn(f"skipped: {problem}")

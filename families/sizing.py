@@ -95,22 +95,23 @@ def read_scale(size: str) -> float:
     return parse_count(size)
 
 
-def scaled(cfg: Config, target: float, count: Callable[[ModelConfig], int]) -> Config:
+def scaled(cfg: Config, target: float, count: Callable[[ModelConfig], int], *, context: int | None = None) -> Config:
     """The same architecture with about `target` parameters in its blocks, to train on a small machine.
 
     `count` gives the parameters of a model's blocks; of experts those that a token uses. The embedding and the head
     are not counted: the vocabulary is the tokenizer's. Kept are all choices, whole patterns of layers, the query heads
     for each key/value head, and the widths of the MLP and of all heads relative to the model's. The context and its
-    windows are shorter, and AdamW's learning rate is GPT-2's, higher for narrower models.
+    windows are shorter, or as `context` says, and AdamW's learning rate is GPT-2's, higher for narrower models.
     Raises ValueError if no size is within 15 % of the target.
     """
     if is_whole(cfg.model):
         layers = shortened(cfg.model.layers, max(4, round(4 * (target / 1e6) ** (1 / 3))))
         cfg = override(cfg, {"model.layers": layers, "model.num_layers": len(layers)})
     model, period = cfg.model, len(cfg.model.layers)
+    context = context or min(model.max_seq_len, 2 ** round(math.log2(CONTEXT * (target / 1e6) ** (1 / 3))))
 
     def parameters(shape: Shape) -> int:
-        pattern = override(model, shaped(model, shape._replace(num_layers=period), target))
+        pattern = override(model, shaped(model, shape._replace(num_layers=period), context))
         return count(pattern) * shape.num_layers // period
 
     if is_whole(model) and not attends(model):
@@ -126,7 +127,7 @@ def scaled(cfg: Config, target: float, count: Callable[[ModelConfig], int]) -> C
     if abs(parameters(best) / target - 1) > MOST_OFF:
         raise ValueError(f"no such model has {target:,.0f} parameters: the nearest has {parameters(best):,}")
     rate = {"train.lr": float(f"{LR * (LR_TARGET / target) ** (1 / 3):.0e}")} if cfg.train.optimizer == "adamw" else {}
-    return override(cfg, {"model": shaped(model, best, target)} | rate)
+    return override(cfg, {"model": shaped(model, best, context)} | rate)
 
 
 def nearest_shape(model: ModelConfig, target: float, density: Callable[[float], float]) -> Shape:
@@ -222,9 +223,8 @@ def heads_of_a_group(model: ModelConfig, dim: float) -> int:
     return 2 * group if any(layer.attention.differential for layer in model.by_kind.values()) else group
 
 
-def shaped(model: ModelConfig, shape: Shape, target: float) -> dict[str, Any]:
-    """The flags of a model in this shape, with a context for `target` parameters."""
-    context = min(model.max_seq_len, 2 ** round(math.log2(CONTEXT * (target / 1e6) ** (1 / 3))))
+def shaped(model: ModelConfig, shape: Shape, context: int) -> dict[str, Any]:
+    """The flags of a model in this shape, with a context of so many tokens."""
     longer = context / model.max_seq_len
     narrower = shape.head_dim / model.head_width
     rules: dict[str, Callable[[Any], Any]] = {

@@ -1,4 +1,4 @@
-"""Kill search.py, ablate.py and ladder.py wherever they are: `python tests/kill_experiments.py --moments 10 --seed 0`.
+"""Kill search.py, ablate.py, ladder.py, scaling.py wherever they are: `python tests/kill_experiments.py --moments 10`.
 
 At moments drawn at random SIGKILL hits the command alone, one process below it, or all of them. Whatever the command
 has left alone must die, and the same command must end with all results, none lost and none twice, and leave no
@@ -72,6 +72,13 @@ def faults_of_ladder(folder: Path) -> list[str]:
     return said + faults_of_runs(folder, names)
 
 
+def faults_of_scaling(folder: Path) -> list[str]:
+    names = {f"toy-dim-{dim}-{tokens}-seed-0" for dim in (8, 16) for tokens in ("6400", "19200")}
+    table = pd.read_csv(folder / "results" / "toy" / "points.csv")
+    said = [] if {*table.run} == names else [f"runs in the table: {sorted(table.run)}"]
+    return said + faults_of_runs(folder, names)
+
+
 def faults_of_runs(folder: Path, names: set[str]) -> list[str]:
     """The runs must be these, whole, and have logged each step once."""
     there = {path.name for path in (folder / "models").iterdir()}
@@ -90,6 +97,8 @@ PROGRAMS = {
                        "toy", "--jobs", "2"), faults_of_ablation),
     "ladder": Program(("ladder.py", "--only", "1", "3", "5", "--tokens", "65536", "--data.name", "{}/text.txt",
                        "--data.cache-dir", "{}/cache", "--name", "toy", "--jobs", "2"), faults_of_ladder),
+    "scaling": Program(("scaling.py", "--config", "{}/base.json", "--sizes", "model.dim=8", "model.dim=16", "--tokens",
+                        "6400", "19200", "--name", "toy", "--jobs", "2"), faults_of_scaling),
 }
 
 

@@ -123,6 +123,7 @@ MISTAKES = {  # and what the sentence says that answers each
     "experiments/ablate.py --sedes 3": "--seeds was meant",
     "experiments/search.py --trails 3": "--trials was meant",
     "experiments/ladder.py --sedes 3": "--seeds was meant",
+    "experiments/scaling.py --sedes 3": "--seeds was meant",
     "experiments/judge.py grade --yess": "Unrecognized options: --yess",
     "experiments/benchmark.py tracing --fast": "Unrecognized options: --fast",
     "experiments/benchmark.py memory --randm 3": "--random was meant",
