@@ -169,6 +169,9 @@ class DifferentialAttention(LoggingModule):
         self.norm = RMSNorm(2 * head_dim, eps=eps, affine=False)
         self.reset_parameters()
 
+    def fan_in(self) -> dict[str, int]:
+        return {name: len(vector) for name, vector in self.named_parameters(recurse=False)}
+
     def reset_parameters(self) -> None:
         for vector in (self.lambda_q1, self.lambda_k1, self.lambda_q2, self.lambda_k2):
             nn.init.normal_(vector, std=0.1)
@@ -207,7 +210,7 @@ def make_kernel(
 ) -> nn.Module:
     """One fused call for keys of this width; what it cannot do is done step by step."""
     own = cfg.attention
-    scale = width**-0.5 if own.scale is None else own.scale
+    scale = cfg.score_scale(width) if own.scale is None else own.scale
     if own.sinks:
         return adapt(SinkAttention)(own.num_heads, scale=scale, dropout=own.dropout, softcap=own.softcap)
     if own.is_fused:

@@ -122,6 +122,10 @@ class Rescaled(LoggingModule):
     def reset_parameters(self) -> None:
         fill(self.vector, self.stored)
 
+    def fan_in(self) -> dict[str, float]:
+        """As if `factor` numbers added up, for a step moves the value as many times as far."""
+        return {"vector": self.factor}
+
     def value(self) -> Tensor:
         return self.vector * self.factor
 
