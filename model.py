@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils.checkpoint import checkpoint
 
 from config import ModelConfig, override, require_both_ways
@@ -258,7 +259,7 @@ class Cache:
 def growths_of(cfg: ModelConfig) -> dict[str, Growth]:
     """How each parameter grows with the width, by its name: from the shapes of this model and of one much wider."""
     plain = override(cfg, {"scaling": "standard", "base_dim": 128, "base_layers": 3, "max_seq_len": 2})
-    with unfilled():
+    with _disable_current_modes(), unfilled():  # a prediction of memory counts what is made
         return growth(Model(plain), Model(widened(plain, MUCH_WIDER)), MUCH_WIDER)
 
 

@@ -13,6 +13,7 @@ SCALED_OPTIMIZERS = (*ADAM_LIKE, "muon", "sgd")  # whose rates are known to tran
 # flag -> values that follow the width or the depth by a rule of their own, for mup, and besides for completep
 OTHER_RULES = {"unit_weights": (True,), "init": ("xavier",), "embed_scale": ("sqrt_dim", "sqrt_dim_bfloat16"),
                "logit_scale": ("rsqrt_dim",)}
+OWN_FACTORS = {"cema", "scaled_glu", "engram"}  # words of parts with a factor besides those of in_standard_form
 OTHER_DEPTH_RULES = {"out_init": ("depth",), "depth_scaled_norms": (True,)}
 
 
@@ -54,13 +55,12 @@ def check_scaled_training(model: Any, train: Any) -> None:
 def widened(cfg: Any, factor: int) -> Any:
     """The same architecture, `factor` times as wide: dim, and with it what follows from it.
 
-    Widths that a flag gives grow too: hidden_dim, moe.shared_dim and, where a flag gives the width of a head, the
-    number of heads. Ranks, states of a head and other numbers stay, unless the group of a recurrent mixer says
-    otherwise in `resized`.
+    Widths that a flag gives grow too: hidden_dim, moe.shared_dim. Attention has more heads of the same width, and
+    recurrent mixers as many wider ones, unless a flag gives their width: see `resized` of their groups. Ranks and
+    states of a head stay.
     """
     rules: dict[str, Callable[[Any], Any]] = dict.fromkeys(("hidden_dim", "moe.shared_dim"), lambda x: factor * x)
-    layers = cfg.by_kind.values()
-    if any("latent" in mixers_of(layer) or projects(layer) and layer.attention.head_dim for layer in layers):
+    if any(has_heads(layer) or projects(layer) for layer in cfg.by_kind.values()):
         rules |= dict.fromkeys(("attention.num_heads", "attention.num_kv_heads"), lambda x: factor * x)
     return override(cfg, {"dim": factor * cfg.dim} | changed(cfg, rules | recurrent_rules(cfg, factor)))
 
@@ -93,10 +93,15 @@ def changed(cfg: Any, rules: Mapping[str, Callable[[Any], Any]]) -> dict[str, An
 def in_standard_form(cfg: Any) -> Any:
     """A model with scaling=standard that computes the same with the same weights, but for a bias of the head.
 
-    Its factors are those of attention.scale, residual_scale and logit_scale.
+    Its factors are those of attention.scale, residual_scale and logit_scale. Raises ValueError if a part has another
+    one, which is no flag.
     """
     if cfg.scaling == "standard":
         return cfg
+    for layer in cfg.by_kind.values():
+        if found := {*mixers_of(layer), layer.mlp, layer.memory} & OWN_FACTORS:
+            raise ValueError(f"scaling={cfg.scaling} gives {found.pop()} a factor that is no flag, so the model has no "
+                             "form with scaling=standard")
     flags = {"scaling": "standard", "base_dim": 128, "base_layers": 3, "logit_scale": cfg.logit_scale / cfg.width_ratio}
     return override(cfg, flags | _score_scales(cfg) | changed(cfg, {
         "residual_scale": lambda scale: scale / cfg.depth_ratio}))

@@ -117,6 +117,11 @@ def size_of_group() -> int:
     return int(os.environ["WORLD_SIZE"]) if "TORCHELASTIC_RUN_ID" in os.environ else 1
 
 
+def is_first_process() -> bool:
+    """Whether this is the process that prints, before it has joined the others."""
+    return size_of_group() == 1 or os.environ["RANK"] == "0"
+
+
 @contextlib.contextmanager
 def joined(device: torch.device) -> Iterator[Group]:
     """Join the other processes that torchrun has started, until the end of the block.
