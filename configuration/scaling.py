@@ -109,8 +109,13 @@ def in_standard_form(cfg: Any) -> Any:
 
 def _score_scales(cfg: Any) -> dict[str, float]:
     """attention.scale of the model or, if its kinds of layers differ, of each kind, as scaling=standard has it."""
-    widths = {kind: layer.latent.head_dim if "latent" in mixers_of(layer) else layer.head_width
-              for kind, layer in cfg.by_kind.items()
+    scales = {kind: _score_scale(layer) for kind, layer in cfg.by_kind.items()
               if kind in cfg.layers and (has_heads(layer) or projects(layer)) and layer.attention.scale is None}
-    prefixes = {kind: "" if kind == "base" or len(set(widths.values())) == 1 else f"kinds.{kind}." for kind in widths}
-    return {f"{prefixes[kind]}attention.scale": cfg.score_scale(width) for kind, width in widths.items()}
+    prefixes = {kind: "" if kind == "base" or len(set(scales.values())) == 1 else f"kinds.{kind}." for kind in scales}
+    return {f"{prefixes[kind]}attention.scale": scale for kind, scale in scales.items()}
+
+
+def _score_scale(layer: Any) -> float:
+    if "latent" in mixers_of(layer):
+        return layer.score_scale(layer.latent.head_dim, normalised=False)
+    return layer.score_scale(layer.head_width, normalised=layer.has_qk_norm)

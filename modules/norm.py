@@ -123,8 +123,8 @@ class Rescaled(LoggingModule):
         fill(self.vector, self.stored)
 
     def fan_in(self) -> dict[str, float]:
-        """As if `factor` numbers added up, for a step moves the value as many times as far."""
-        return {"vector": self.factor}
+        """As if so many numbers added up: a step moves the value as many times as far, in units of its start."""
+        return {"vector": 1 / self.stored}
 
     def value(self) -> Tensor:
         return self.vector * self.factor

@@ -108,10 +108,11 @@ class CEMA(Recurrent):
     def from_config(cls, cfg: LayerConfig) -> "CEMA":
         own = cfg.cema
         qk_dim = own.qk_width(cfg.dim)
+        scale = (qk_dim // own.num_heads * (cfg.width_ratio if own.qk_dim is None else 1.0)) ** -0.5
         rotary = ROTARY[cfg.rope.layout](qk_dim // own.num_heads, cfg.rope) if cfg.position == "rope" else None
         return cls(cfg.dim, state_dim=own.state_dim, num_heads=own.num_heads, qk_dim=qk_dim,
                    value_dim=own.value_width(cfg.dim), chunk=own.chunk, num_groups=own.norm_groups, eps=own.norm_eps,
-                   rotary=rotary, scale=cfg.score_scale(qk_dim // own.num_heads))
+                   rotary=rotary, scale=scale)
 
     def reset_parameters(self) -> None:
         nn.init.ones_(self.scales)
