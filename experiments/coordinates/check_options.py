@@ -16,7 +16,7 @@ class CheckOptions:
     scalings: tuple[Scaling, ...] = ("standard", "mup")  # words of model.scaling, each with a line of its own
     widths: tuple[int, ...] = (64, 128, 256, 512)  # of the stream: multiples of model.dim, with which other widths grow; none given = no check of widths
     depths: tuple[int, ...] = ()  # numbers of layers, at model.dim; none given = no check of depths
-    steps: int = 8  # of training; the numbers after the last are compared
+    steps: int = 4  # of training; the numbers after the last are compared
     seeds: int = 2  # of the weights, from train.seed on; the mean over them counts
     name: str = "coordinate-check"  # of the results' folder
 
