@@ -73,6 +73,7 @@ RopeScaling = Literal["none", "linear", "ntk", "llama3", "yarn"]
 AttentionBackend = Literal["sdpa", "eager"]
 Init = Literal["normal", "fan_in", "xavier"]
 OutInit = Literal["same", "depth", "zero"]
+Scaling = Literal["standard", "mup", "completep"]
 TokenizerKind = Literal["char", "byte", "bpe", "unigram", "hf_bpe"]
 ObjectiveKind = Literal[
     "next_token", "multi_token", "prefix", "fill_in_the_middle", "masked", "masked_diffusion", "block_diffusion", "diffuseq",
@@ -516,11 +517,36 @@ class ModelConfig:
     out_init: OutInit = "zero"  # output projections: same, depth (std / sqrt(2 * num_layers), GPT-2), zero
     head_zero_init: bool = False  # start the head at zero, so that the first prediction is uniform
     unit_weights: bool = False  # keep the vectors of each matrix that meet the residual stream at length 1, after every step (nGPT)
+    scaling: Scaling = "standard"  # what changes with the width and the depth besides the sizes; see docs/scaling.md. standard: nothing; mup: initialisation, learning rates, decay and factors, so that the rates of a narrow model serve wide ones, arXiv:2203.03466; completep: mup, and branches that add less in deep models, whose rates are those of shallow ones, arXiv:2505.01618
+    base_dim: int = 128  # mup and completep: the width at which they change nothing, but for the scale of attention's scores without a qk_norm, 1 / head_dim; rates are those of a model as wide
+    base_layers: int = 3  # completep: the number of layers at which it changes nothing
     z_loss: float = 0.0  # coefficient of mean(logsumexp(logits)^2) in the loss, which keeps logits small. arXiv:2204.02311
 
     @property
     def head_width(self) -> int:
         return self.attention.head_dim or self.dim // self.attention.num_heads
+
+    @property
+    def width_ratio(self) -> float:
+        """m, by which scaling=mup and completep go: dim / base_dim; 1 with scaling=standard."""
+        return 1.0 if self.scaling == "standard" else self.dim / self.base_dim
+
+    @property
+    def depth_ratio(self) -> float:
+        """l, by which scaling=completep goes: num_layers / base_layers; 1 with another scaling."""
+        return self.num_layers / self.base_layers if self.scaling == "completep" else 1.0
+
+    @property
+    def has_qk_norm(self) -> bool:
+        """Whether attention normalises queries and keys."""
+        return self.qk_norm == "unit" or self.qk_norm != "none" and (self.attention.qk_norm_kind or self.norm) != "none"
+
+    def score_scale(self, width: int, *, normalised: bool) -> float:
+        """The factor on the product of a query and a key of this width, unless a flag gives it.
+
+        With a scaling 1 / width, for those that are not normalised point the same way once they have learned.
+        """
+        return width**-0.5 if self.scaling == "standard" or normalised else 1 / width
 
     @property
     def embed_factor(self) -> float:

@@ -11,15 +11,17 @@ if __name__ == "__main__":  # the program also shows saved runs, which stand abo
     raise SystemExit(main())
 
 from collections.abc import Iterator, Sequence
-from functools import partial
+from functools import cache, partial
 from itertools import count, repeat
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils.checkpoint import checkpoint
 
 from config import ModelConfig, override, require_both_ways
+from configuration.scaling import widened
 from modules.ahead import AHEAD
 from modules.block import Caches, make_blocks
 from modules.denoiser import make_embed, make_head
@@ -31,13 +33,16 @@ from modules.norm import norm_maker
 from modules.pointer import Pointer
 from modules.residuals import RESIDUALS
 from modules.residuals.wiring import way_to_call
+from modules.scaling import Growth, growth
 from modules.shift import Smear
 from modules.short_conv import ConvCache
 from modules.sizes import axis_sizes, idle_parameters
 from modules.stacks import STACKS, Backout, go_through
 from modules.stream import Context, Source, Stream, make_context, require_source
 from modules.timestep_norm import TimestepNorm
-from tools import LoggingModule, log_io
+from tools import LoggingModule, log_io, unfilled
+
+MUCH_WIDER = 1024  # times, so that roundings of sizes do not hide how they grow
 
 
 class Hidden(NamedTuple):
@@ -101,6 +106,7 @@ class Model(LoggingModule):
         self.below = self.ahead and self.ahead.layer(len(self.order()))
         self.kept = {0, self.below, self.backout and self.backout.layer}  # layers after which the stream is kept
         self.reads_source = any("cross" in block.branches for block in self.blocks)
+        self.growths = {} if cfg.scaling == "standard" else growths_of(cfg)
         self.patterns = {part.pattern for part in self.modules() if hasattr(part, "pattern")}
         self.draw_weights()
 
@@ -200,7 +206,7 @@ class Model(LoggingModule):
 
     def draw_weights(self) -> None:
         """Draw every matrix anew by the rules of modules/init.py, and tie the weights that are shared."""
-        draw_matrices(self, self.cfg)
+        draw_matrices(self, self.cfg, self.growths)
         if self.cfg.tie_embeddings:
             self.head.unembed.weight = self.embed.tokens.weight
 
@@ -247,6 +253,14 @@ class Cache:
         for part in (*parts, self.copied, self.smeared, self.normalised):
             if part is not None:
                 part.keep_rows(rows, padding=padding)
+
+
+@cache
+def growths_of(cfg: ModelConfig) -> dict[str, Growth]:
+    """How each parameter grows with the width, by its name: from the shapes of this model and of one much wider."""
+    plain = override(cfg, {"scaling": "standard", "base_dim": 128, "base_layers": 3, "max_seq_len": 2})
+    with _disable_current_modes(), unfilled():  # a prediction of memory counts what is made
+        return growth(Model(plain), Model(widened(plain, MUCH_WIDER)), MUCH_WIDER)
 
 
 def make_final_norm(cfg: ModelConfig) -> nn.Module:

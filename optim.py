@@ -20,8 +20,10 @@ from torch import Tensor, nn
 
 from config import Config, TrainConfig
 from configuration.command_line import fail
+from configuration.scaling import check_scaled_training
 from modules.across import is_parted
 from optimizing.command import parse
+from optimizing.scaling import RULES, Factors
 from optimizing.schedules import draw_schedule, schedule_text
 from optimizing.stacked_muon import StackedMuon
 from optimizing.wrappers import AveragingOptimizer, MovingAverage, Optimizers
@@ -70,9 +72,36 @@ def parameter_groups(model: nn.Module, cfg: TrainConfig) -> dict[str, dict[str, 
     return {group: options for group, options in groups.items() if options["params"]}
 
 
+def scaled_groups(model: nn.Module, cfg: TrainConfig) -> list[dict[str, Any]]:
+    """The groups of parameters; with model.scaling each in parts, by the factors of optimizing/scaling.py.
+
+    Raises ValueError for an optimizer whose rates are not known to transfer.
+    """
+    groups = list(parameter_groups(model, cfg).values())
+    if not (growths := getattr(model, "growths", {})):
+        return groups
+    check_scaled_training(model.cfg, cfg)
+    names, roles_of = {p: name for name, p in model.named_parameters()}, roles(model)
+    found: dict[tuple[str, Factors], dict[str, Any]] = {}
+    for group in groups:
+        for parameter in group["params"]:
+            name = names[parameter]
+            factors = RULES[cfg.optimizer](roles_of[name], growths[name], model.cfg.width_ratio)
+            part = found.setdefault((group["name"], factors), group | {
+                "params": [], "lr": group["lr"] * factors.lr, "lr_mult": group["lr_mult"] * factors.lr,
+                "weight_decay": group["weight_decay"] * factors.decay})
+            part["params"].append(parameter)
+    return list(found.values())
+
+
+def adam_eps(model: nn.Module, cfg: TrainConfig) -> float:
+    """What Adam adds to its denominator: with model.scaling less, as gradients are. arXiv:2505.01618."""
+    return cfg.adam_eps / (model.cfg.width_ratio * model.cfg.depth_ratio) if hasattr(model, "growths") else cfg.adam_eps
+
+
 def make_adamw(model: nn.Module, cfg: TrainConfig) -> Optimizers:
     """AdamW on everything. Loshchilov & Hutter 2017, arXiv:1711.05101."""
-    return Optimizers(_adamw(_groups(model, cfg), cfg))
+    return Optimizers(_adamw(scaled_groups(model, cfg), model, cfg))
 
 
 def make_muon(model: nn.Module, cfg: TrainConfig) -> Optimizers:
@@ -81,27 +110,26 @@ def make_muon(model: nn.Module, cfg: TrainConfig) -> Optimizers:
     Jordan et al. 2024; steps scaled to AdamW's size, so that one rate serves both: Liu et al. 2025,
     arXiv:2502.16982.
     """
-    def make(matrices: dict[str, Any]) -> Iterator[torch.optim.Optimizer]:
-        flat, stacked = ([p for p in matrices["params"] if (p.dim() > 2 or is_parted(p)) is above]
-                         for above in (False, True))
+    def make(matrices: list[dict[str, Any]]) -> Iterator[torch.optim.Optimizer]:
+        flat, stacked = (list(_only(matrices, stacked=above)) for above in (False, True))
         if flat:
-            yield torch.optim.Muon([matrices | {"params": flat}], momentum=cfg.momentum, weight_decay=cfg.decay,
-                                   adjust_lr_fn="match_rms_adamw")
+            yield torch.optim.Muon(flat, momentum=cfg.momentum, weight_decay=cfg.decay, adjust_lr_fn="match_rms_adamw")
         if stacked:
-            yield StackedMuon([matrices | {"params": stacked}], momentum=cfg.momentum, weight_decay=cfg.decay)
+            yield StackedMuon(stacked, momentum=cfg.momentum, weight_decay=cfg.decay)
 
     return _on_matrices(model, cfg, make)
 
 
 def make_adam(model: nn.Module, cfg: TrainConfig) -> Optimizers:
     """Adam on everything, its weight decay in the gradient. Kingma & Ba 2014, arXiv:1412.6980."""
-    groups = _groups(model, cfg)
-    return Optimizers(torch.optim.Adam(groups, betas=(cfg.beta1, cfg.beta2), eps=cfg.adam_eps, fused=_fused(groups)))
+    groups = scaled_groups(model, cfg)
+    return Optimizers(torch.optim.Adam(groups, betas=(cfg.beta1, cfg.beta2), eps=adam_eps(model, cfg),
+                                       fused=_fused(groups)))
 
 
 def make_sgd(model: nn.Module, cfg: TrainConfig) -> Optimizers:
     """SGD with Nesterov's momentum on everything, its weight decay in the gradient."""
-    groups = _groups(model, cfg)
+    groups = scaled_groups(model, cfg)
     fused = _fused(groups) and not is_parted(groups[0]["params"][0])  # which DTensor does not know
     return Optimizers(torch.optim.SGD(groups, momentum=cfg.momentum, nesterov=cfg.momentum > 0, fused=fused))
 
@@ -110,7 +138,7 @@ def make_lion(model: nn.Module, cfg: TrainConfig) -> Optimizers:
     """Lion on everything: steps of one size, by the sign. Chen et al. 2023, arXiv:2302.06675."""
     from pytorch_optimizer import Lion  # imported here and below because it takes a second
 
-    return Optimizers(Lion(_groups(model, cfg), betas=(cfg.beta1, cfg.beta2)))
+    return Optimizers(Lion(scaled_groups(model, cfg), betas=(cfg.beta1, cfg.beta2)))
 
 
 def make_adafactor(model: nn.Module, cfg: TrainConfig) -> Optimizers:
@@ -118,7 +146,7 @@ def make_adafactor(model: nn.Module, cfg: TrainConfig) -> Optimizers:
 
     Shazeer & Stern 2018, arXiv:1804.04235. The rate is at most one over the root of the step.
     """
-    return Optimizers(torch.optim.Adafactor(_groups(model, cfg)))
+    return Optimizers(torch.optim.Adafactor(scaled_groups(model, cfg)))
 
 
 def make_soap(model: nn.Module, cfg: TrainConfig) -> Optimizers:
@@ -130,7 +158,7 @@ def make_soap(model: nn.Module, cfg: TrainConfig) -> Optimizers:
     from pytorch_optimizer import SOAP
 
     return _on_matrices(model, cfg, lambda matrices: [SOAP(
-        [matrices], betas=(cfg.beta1, cfg.beta2), eps=cfg.adam_eps, precondition_frequency=cfg.precondition_every)])
+        matrices, betas=(cfg.beta1, cfg.beta2), eps=cfg.adam_eps, precondition_frequency=cfg.precondition_every)])
 
 
 def make_schedule_free(model: nn.Module, cfg: TrainConfig) -> Optimizers:
@@ -138,25 +166,28 @@ def make_schedule_free(model: nn.Module, cfg: TrainConfig) -> Optimizers:
     from pytorch_optimizer import ScheduleFreeAdamW
 
     return AveragingOptimizer(ScheduleFreeAdamW(
-        _groups(model, cfg), betas=(cfg.beta1, cfg.beta2), eps=cfg.adam_eps))
+        scaled_groups(model, cfg), betas=(cfg.beta1, cfg.beta2), eps=adam_eps(model, cfg)))
 
 
-def _groups(model: nn.Module, cfg: TrainConfig) -> list[dict[str, Any]]:
-    return list(parameter_groups(model, cfg).values())
+def _only(groups: list[dict[str, Any]], *, stacked: bool) -> Iterator[dict[str, Any]]:
+    """The groups with those of their parameters that are stacks of matrices or sharded, or the others."""
+    for group in groups:
+        if params := [p for p in group["params"] if (p.dim() > 2 or is_parted(p)) is stacked]:
+            yield group | {"params": params}
 
 
 def _on_matrices(
-    model: nn.Module, cfg: TrainConfig, make: Callable[[dict[str, Any]], Iterable[torch.optim.Optimizer]]
+    model: nn.Module, cfg: TrainConfig, make: Callable[[list[dict[str, Any]]], Iterable[torch.optim.Optimizer]]
 ) -> Optimizers:
     """Optimizers for the matrices of the blocks, if there are any, and AdamW for the rest."""
-    groups = parameter_groups(model, cfg)
-    matrices = groups.pop("matrices", None)
-    parts = [] if matrices is None else make(matrices)
-    return Optimizers(*parts, _adamw(list(groups.values()), cfg))
+    groups = scaled_groups(model, cfg)
+    matrices = [group for group in groups if group["name"] == "matrices"]
+    parts = make(matrices) if matrices else []
+    return Optimizers(*parts, _adamw([group for group in groups if group["name"] != "matrices"], model, cfg))
 
 
-def _adamw(groups: list[dict[str, Any]], cfg: TrainConfig) -> torch.optim.AdamW:
-    return torch.optim.AdamW(groups, betas=(cfg.beta1, cfg.beta2), eps=cfg.adam_eps, fused=_fused(groups))
+def _adamw(groups: list[dict[str, Any]], model: nn.Module, cfg: TrainConfig) -> torch.optim.AdamW:
+    return torch.optim.AdamW(groups, betas=(cfg.beta1, cfg.beta2), eps=adam_eps(model, cfg), fused=_fused(groups))
 
 
 def _fused(groups: list[dict[str, Any]]) -> bool:

@@ -181,13 +181,14 @@ def block_parameters(cfg: ModelConfig) -> int:
 def parse_command_line(
     argv: Sequence[str], *, program: str, description: str, options: Mapping[str, str] | None = None,
     base: Callable[[Mapping[str, str | None]], Config] | None = None, switches: Mapping[str, str] | None = None,
+    change: Callable[[Config, Mapping[str, str | None]], Config] | None = None,
 ) -> tuple[Config, dict[str, Any]]:
     """Read `[preset] [--config FILE] [--scale SIZE] [--section.flag value ...]`; flags change what the others give.
 
     `options` are further options of the program with their help, e.g. {"resume": "..."}; `switches` are those without
     a value. The second result is their values, "preset" and "scale". `base` returns the configuration that the
-    flags change, from these values and "config"; the default is Config(). Help, and mistakes in one sentence on stderr,
-    exit.
+    flags change, from these values and "config"; the default is Config(). `change` is what an option changes in
+    it, after file, preset and scale. Help, and mistakes in one sentence on stderr, exit.
     """
     argv = [_whole_name(word) for word in argv]
     preset = argv.pop(0) if argv and not argv[0].startswith("-") else None
@@ -202,6 +203,7 @@ def parse_command_line(
         cfg = load_config(Path(known.config)) if known.config else cfg
         cfg = load_preset(preset, cfg) if preset else cfg
         cfg = at_scale(cfg, known.scale) if known.scale else cfg
+        cfg = change(cfg, values) if change else cfg
         _require_one_length(rest)
         cfg = parse_flags(rest, cfg, f"{program} [preset]", _help(description, options))
     except (ValueError, argparse.ArgumentError) as error:

@@ -34,10 +34,10 @@ from run_store.checkpoint import Progress
 from runs import NameTaken, Run, free_name, require_free, require_locks, saved_runs
 from tools import deterministic, pick_device
 from training import report
-from training.command import parse
+from training.command import TRANSFER, parse, what_was_taken
 from training.events import Events, Results, Timer
 from training.flops import flops_per_token
-from training.group import Group, PeerLost, exit_at_once, joined, size_of_group, stepping
+from training.group import Group, PeerLost, exit_at_once, is_first_process, joined, size_of_group, stepping
 from training.saving import Diverged, Interrupted, Saver, load_newest, require_changeable
 from training.seeds import train_seeds
 from training.setup import Setup, prepare_run
@@ -256,6 +256,8 @@ def main(command: tuple[Config, dict[str, Any]] | None = None) -> None:
     cfg, options = command or parse(sys.argv[1:], runs.MODELS)
     stem = "-".join(filter(None, (options["preset"] or "default", options.get("scale"))))
     name = options["resume"] or cfg.train.name or free_name(stem)
+    if options[TRANSFER] is not None and is_first_process():
+        print_line(Console(), what_was_taken(options[TRANSFER], cfg, runs.MODELS))
     try:
         train_or_tell(name, stem, cfg, options)
     except KeyboardInterrupt as interrupt:  # it may also come while an error is told

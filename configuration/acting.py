@@ -194,4 +194,6 @@ MODEL_ACTS: dict[tuple[str, ...], Acts] = {
     ("smear_dim",): ("smear is on", lambda c: c.smear),
     ("backout_depth",): ("backout is given", lambda c: c.backout is not None),
     ("head_zero_init",): ("tie_embeddings is off", lambda c: not c.tie_embeddings),
+    ("base_dim",): ("scaling is not standard", lambda c: c.scaling != "standard"),
+    ("base_layers",): ("scaling is completep", lambda c: c.scaling == "completep"),
 }

@@ -19,6 +19,7 @@ from configuration.checks import (
 from configuration.mistakes import nearest
 from configuration.plain import NEUTRAL_MODEL, PLAIN_MODEL, WHOLE_MODEL
 from configuration.recurrent import RECURRENT
+from configuration.scaling import check_scaling
 from configuration.sharing import check_sharing
 from configuration.stacks import check_encoder, check_stack
 from configuration.tree import FrozenDict, flat, get, nested, override
@@ -31,7 +32,7 @@ def check_model(cfg: Any, layer_kind: type) -> None:
     """
     require_positive(cfg, "num_layers", "encoder_layers", "vocab_size", "vocab_multiple_of", "max_seq_len",
                      "pointer_dim", "ahead_depth", "logit_softcap", "init_std", "embed_scale", "smear_dim",
-                     "final_norm_groups", "noised_dim", "noised_steps")
+                     "final_norm_groups", "noised_dim", "noised_steps", "base_dim", "base_layers")
     require_between(cfg, "embed_dropout", "backout_depth")
     require_not_negative(cfg, "backout")
     if not cfg.layers:
@@ -54,6 +55,7 @@ def check_model(cfg: Any, layer_kind: type) -> None:
     check_ignored(cfg, MODEL_ACTS, NEUTRAL_MODEL)
     check_acting(cfg)
     check_sharing(cfg)
+    check_scaling(cfg)
     if cfg.noised:
         check_noised(cfg)
     if cfg.encoder_layers is not None:

@@ -54,7 +54,7 @@ PLAIN_MODEL: dict[str, Any] = {
     "engram.norm_eps": 1e-6,
     "embed_dropout": 0.0, "residual_dropout": 0.0, "mlp_dropout": 0.0,
     "init": "normal", "init_std": 0.02, "out_init": "same", "head_zero_init": False, "unit_weights": False,
-    "z_loss": 0.0,
+    "scaling": "standard", "base_dim": 128, "base_layers": 3, "z_loss": 0.0,
 } | PLAIN_RECURRENT
 # further values that a flag may always have
 NEUTRAL_MODEL = PLAIN_MODEL | {"attention.backend": "sdpa", "attention.num_heads": 4}
@@ -66,5 +66,5 @@ WHOLE_MODEL = {"dim", "num_layers", "encoder_layers", "vocab_size", "vocab_multi
                "pointer_dim", "tie_embeddings", "embed_scale", "logit_softcap", "logit_scale", "token_scale",
                "embed_dropout", "init", "init_std", "out_init", "head_zero_init", "unit_weights", "z_loss",
                "skip_to_embedding", "smear", "smear_dim", "backout", "backout_depth", "stack", "loop", "hrm",
-               "bigram", "ahead", "ahead_depth"}
+               "bigram", "ahead", "ahead_depth", "scaling", "base_dim", "base_layers"}
 ALSO_WHOLE_MODEL = {"norm", "norm_eps", "norm_affine", "norm_bias", "norm_unit_offset", "residual"}  # the final norm's

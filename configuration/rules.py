@@ -13,6 +13,7 @@ from configuration.checks import (
     words_of,
 )
 from configuration.objective_rules import ACTS_OF_OBJECTIVES, check_objective
+from configuration.scaling import check_scaled_training
 from configuration.units import parse_seconds
 
 # float32 has no product of much larger rates; a step reads all its batches before its first forward pass
@@ -183,6 +184,7 @@ def check_run(cfg: Any) -> None:
         _check_probe_run(cfg)
     if cfg.train.log_expert_load and "moe" not in {layer.mlp for layer in layers}:
         raise ValueError("train.log_expert_load=True would change nothing: no layer has model.mlp=moe")
+    check_scaled_training(cfg.model, cfg.train)
     check_objective(cfg)
 
 

@@ -31,13 +31,13 @@ def encoder_of(cfg: Any) -> Any:
 def last_layer_alone(cfg: Any) -> Any:
     """The configuration of a model whose only layer is like the last of another, and so takes nothing from others.
 
-    It has neither cross-attention nor a memory.
+    It has neither cross-attention nor a memory; what its branches add is as small as in the other.
     """
     found, kind = copy(cfg), cfg.kind_at(cfg.num_layers - 1)
     layer = copy(cfg.by_kind[kind])
     layer.__dict__.update(cross="none", memory="none")
     found.__dict__.update(num_layers=1, encoder_layers=None, layers=(kind,), by_kind={kind: layer}, stack="plain",
-                          skip_first_norm=False, ahead="none")
+                          skip_first_norm=False, ahead="none", base_layers=cfg.base_layers / cfg.num_layers)
     return found
 
 

@@ -11,6 +11,7 @@ from tokenizers import Tokenizer as Backend
 
 import tales
 from config import ModelConfig, override
+from configuration.scaling import in_standard_form
 from exchange.folder import WHOLE
 from exchange.reference import sentence
 from exchange.weights import their_weights
@@ -36,8 +37,8 @@ def export_run(run: Run, folder: Path, *, checkpoint: str = "best", ema: bool = 
         raise ValueError(f"{run.name} has learned train.objective={run.config.train.objective}: its model sees later "
                          "tokens, and no class of a family does")
     imported, tokenizer = run.data.get("imported") or {}, run.tokenizer()
-    family = choose_family(without_ahead(run.config.model), imported.get("model_type"), run.name)
-    model = trunk_of(run.load_model(checkpoint, ema=ema))
+    family = choose_family(in_standard_form(without_ahead(run.config.model)), imported.get("model_type"), run.name)
+    model = with_plain_factors(trunk_of(run.load_model(checkpoint, ema=ema)))
     cfg = model.cfg
     backend = to_backend(tokenizer, real_texts(run), bos=imported.get("adds_bos", True))
     theirs, weights = their_config(family, cfg, tokenizer), their_weights(family, cfg, model)
@@ -53,8 +54,9 @@ def export_run(run: Run, folder: Path, *, checkpoint: str = "best", ema: bool = 
         except FileExistsError:
             raise ValueError(f"{folder} is there already: give another folder") from None
     return [f"{folder} is a {family.architecture} of {spell_parameters(model)}; {compared}",
-            "its tokenizer gives the ids of the run's",
-            *["the parts of model.ahead stay behind: it predicts the next token alone"] * (cfg != run.config.model)]
+            "its tokenizer gives the ids of the run's", *[
+                "the parts of model.ahead stay behind: it predicts the next token alone"] * (
+                    run.config.model.ahead != "none")]
 
 
 def without_ahead(cfg: ModelConfig) -> ModelConfig:
@@ -68,6 +70,17 @@ def trunk_of(model: Model) -> Model:
     trunk = Model(without_ahead(model.cfg)).eval()
     trunk.load_state_dict({name: x for name, x in model.state_dict().items() if not name.startswith("ahead.")})
     return trunk
+
+
+def with_plain_factors(model: Model) -> Model:
+    """A model that computes the same with scaling=standard, whose factors are flags that families may have."""
+    if model.cfg.scaling == "standard":
+        return model
+    plain = Model(in_standard_form(model.cfg)).eval()
+    plain.load_state_dict(model.state_dict())
+    if model.cfg.head_bias:  # the factor on what the head reads becomes one on the logits
+        plain.head.unembed.bias.data *= model.cfg.width_ratio
+    return plain
 
 
 def choose_family(cfg: ModelConfig, origin: str | None, name: str) -> Family:

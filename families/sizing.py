@@ -5,13 +5,13 @@
 
 import math
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from typing import Any, NamedTuple
 
-from config import Config, ModelConfig, flat, override
+from config import Config, ModelConfig, override
 from configuration.acting import mixers_of
-from configuration.recurrent import RECURRENT
+from configuration.scaling import changed, recurrent_rules
 from configuration.units import parse_count
 
 MOST_OFF = 0.15  # how far the parameters may be from the target
@@ -57,7 +57,7 @@ def tiny(cfg: Config, *, vocab_size: int = 61, max_seq_len: int = 32) -> Config:
         "moe.top_k": lambda number: min(number, 3), "moe.num_groups": lambda number: min(number, 4),
         "moe.top_groups": lambda number: min(number, 2),
         "moe.shared_dim": lambda width: (80 if expert == widest else 40) * (1 if width == expert else 2),
-        "encoder_layers": lambda _: 2} | recurrent_rules(cfg.model, 48))
+        "encoder_layers": lambda _: 2} | recurrent_rules(cfg.model, 48 / cfg.model.dim))
     if attends(cfg.model):
         small["attention.num_heads"] = kv_heads * min(attention.num_heads // attention.kv_heads, 2)
     elif is_latent(cfg.model):
@@ -253,7 +253,7 @@ def shaped(model: ModelConfig, shape: Shape, context: int) -> dict[str, Any]:
         rules["rope.original_len"] = lambda tokens: max(1, round(tokens * longer))
     if any(layer.attention.temperature_scale for layer in model.by_kind.values()):
         rules["attention.temperature_len"] = lambda tokens: max(1, round(tokens * longer))
-    rules |= recurrent_rules(model, shape.dim)
+    rules |= recurrent_rules(model, shape.dim / model.dim)
     sizes = {"dim": shape.dim, "num_layers": shape.num_layers, "vocab_size": None, "max_seq_len": context}
     return sizes | changed(model, rules)
 
@@ -264,28 +264,10 @@ def windows(model: ModelConfig) -> tuple[str, ...]:
     return ("attention.window", "attention.chunk", "indexer.top_k", *["cema.chunk"] * chunked)
 
 
-def recurrent_rules(model: ModelConfig, dim: int) -> dict[str, Callable[[Any], Any]]:
-    """The numbers of recurrent mixers at another width of the model."""
-    groups = {word: getattr(layer, word) for layer in model.by_kind.values() for word in mixers_of(layer)
-              if word in RECURRENT}
-    return {f"{word}.{name}": lambda _, value=value: value for word, group in groups.items()
-            if hasattr(group, "resized") for name, value in group.resized(dim / model.dim).items()}
-
-
 def power_of(scale: float, old: int, new: int) -> float:
     """The same multiple of a half power of the head's width: 1/8 of 64 channels is 1/4 of 16, 1/64 is 1/16, 8 is 4."""
     power = 0.0 if old == 1 else round(2 * math.log(scale, old)) / 2
     return scale * (new / old) ** power
-
-
-def changed(model: ModelConfig, rules: Mapping[str, Callable[[Any], Any]]) -> dict[str, Any]:
-    """The flags with new values, by a rule for each: those of the model and of its kinds, unless they are None."""
-    found = {}
-    for name, value in flat(model).items():
-        flag = name.split(".", 2)[-1] if name.startswith("kinds.") else name
-        if flag in rules and value is not None:
-            found[name] = rules[flag](value)
-    return found
 
 
 def is_indexed(model: ModelConfig) -> bool:

@@ -169,6 +169,9 @@ class DifferentialAttention(LoggingModule):
         self.norm = RMSNorm(2 * head_dim, eps=eps, affine=False)
         self.reset_parameters()
 
+    def fan_in(self) -> dict[str, int]:
+        return {name: len(vector) for name, vector in self.named_parameters(recurse=False)}
+
     def reset_parameters(self) -> None:
         for vector in (self.lambda_q1, self.lambda_k1, self.lambda_q2, self.lambda_k2):
             nn.init.normal_(vector, std=0.1)
@@ -191,7 +194,7 @@ class DifferentialAttention(LoggingModule):
 
 def make_attend(cfg: LayerConfig) -> nn.Module:
     """How queries, keys and values become outputs, by the flags of a layer."""
-    kernel = make_kernel(cfg, cfg.head_width)
+    kernel = make_kernel(cfg, cfg.head_width, normalised=cfg.has_qk_norm)
     if not cfg.attention.differential:
         return kernel
     return DifferentialAttention(kernel, head_dim=cfg.head_width, layer=cfg.index, eps=cfg.norm_eps)
@@ -199,15 +202,19 @@ def make_attend(cfg: LayerConfig) -> nn.Module:
 
 def make_latent_attend(cfg: LayerConfig) -> nn.Module:
     """The same for mixer=latent, whose values are not as wide as its keys."""
-    return make_kernel(cfg, cfg.latent.head_dim, of_any_widths)
+    return make_kernel(cfg, cfg.latent.head_dim, of_any_widths, normalised=False)
 
 
 def make_kernel(
-    cfg: LayerConfig, width: int, adapt: Callable[[type[nn.Module]], type[nn.Module]] = lambda kernel: kernel,
+    cfg: LayerConfig, width: int, adapt: Callable[[type[nn.Module]], type[nn.Module]] = lambda kernel: kernel, *,
+    normalised: bool,
 ) -> nn.Module:
-    """One fused call for keys of this width; what it cannot do is done step by step."""
+    """One fused call for keys of this width; what it cannot do is done step by step.
+
+    `normalised`: whether queries and keys are.
+    """
     own = cfg.attention
-    scale = width**-0.5 if own.scale is None else own.scale
+    scale = cfg.score_scale(width, normalised=normalised) if own.scale is None else own.scale
     if own.sinks:
         return adapt(SinkAttention)(own.num_heads, scale=scale, dropout=own.dropout, softcap=own.softcap)
     if own.is_fused:

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from config import ModelConfig
 from modules.mlps.dense import ACTIVATIONS
-from modules.norm import Rescaled, norm_maker
+from modules.norm import Rescaled, norm_maker, times
 from modules.precision import widen
 from tools import LoggingModule, log_io
 
@@ -28,7 +28,7 @@ class Transform(LoggingModule):
 class Head(LoggingModule):
     """The logits: a linear map, a factor, learned ones of each token, and a soft cap c tanh(logits / c).
 
-    `transform`, if there is one, comes before them.
+    `transform`, if there is one, comes before them. `reads` is a constant factor on what the linear map reads.
     The cap as in Gemma 2, arXiv:2408.00118; learned factors as in nGPT, arXiv:2410.01131.
     Shape: (b, t, d) -> (b, t, v), in float32 (of a model in float64, in float64).
     """
@@ -38,9 +38,10 @@ class Head(LoggingModule):
     def __init__(
         self, dim: int, *, vocab_size: int, bias: bool = False, scale: float = 1.0,
         softcap: float | None = None, token_scale: bool = False, transform: nn.Module | None = None,
+        reads: float = 1.0,
     ):
         super().__init__()
-        self.scale, self.softcap, self.transform = scale, softcap, transform
+        self.reads, self.scale, self.softcap, self.transform = reads, scale, softcap, transform
         self.unembed = nn.Linear(dim, vocab_size, bias=bias)
         self.token_scale = Rescaled(vocab_size, start=1.0, stored=dim**-0.5) if token_scale else None
 
@@ -52,11 +53,12 @@ class Head(LoggingModule):
         return cls(cfg.dim, vocab_size=cfg.padded_vocab_size, bias=cfg.head_bias, transform=transform,
                    softcap=cfg.logit_softcap,
                    scale=cfg.dim**-0.5 if cfg.logit_scale == "rsqrt_dim" else cfg.logit_scale,
-                   token_scale=cfg.token_scale)
+                   token_scale=cfg.token_scale, reads=1 / cfg.width_ratio)
 
     @log_io("b t d -> b t v")
     def forward(self, x: Tensor) -> Tensor:
-        logits = self.scaled(widen(self.unembed(x if self.transform is None else self.transform(x))))
+        x = x if self.transform is None else self.transform(x)
+        logits = self.scaled(widen(self.unembed(times(x, self.reads))))
         if self.softcap is not None:
             logits = self.softcap * torch.tanh(logits / self.softcap)
         return logits

@@ -169,9 +169,10 @@ class Engram(LoggingModule):
 
     def __init__(
         self, dim: int, *, ngrams: NgramEmbedding, conv_len: int, dilation: int, eps: float, num_streams: int = 1,
+        scale: float = 1.0,
     ):
         super().__init__()
-        self.ngrams, self.num_streams = ngrams, num_streams
+        self.ngrams, self.num_streams, self.scale = ngrams, num_streams, scale * dim**-0.5
         self.k = nn.Linear(ngrams.width, num_streams * dim, bias=False)
         self.q_norm, self.k_norm, self.v_norm = (StreamNorm(num_streams, dim, eps=eps) for _ in range(3))
         self.conv = SiluConv(num_streams * dim, length=conv_len, dilation=dilation)
@@ -185,7 +186,7 @@ class Engram(LoggingModule):
             seed=own.seed, eos_id=own.eos_id, index=len(before),
             num_before=sum(other.num_heads * (other.max_n - 1) for other in before))
         return cls(cfg.dim, ngrams=ngrams, conv_len=own.conv_len, dilation=own.max_n, eps=own.norm_eps,
-                   num_streams=count_streams(cfg))
+                   num_streams=count_streams(cfg), scale=cfg.width_ratio**-0.5)
 
     def make_cache(self, max_len: int) -> BranchCache:
         return BranchCache(ConvCache(), IdCache())
@@ -203,7 +204,7 @@ class Engram(LoggingModule):
     def gate(self, x: Tensor, e: Tensor) -> Tensor:
         """The share, 0 to 1, that each stream takes of the n-grams. Shape: (b, t, n, d), (b, t, m) -> (b, t, n, 1)."""
         k = rearrange(self.k(e), "b t (n d) -> b t n d", n=self.num_streams)
-        score = (widen(self.q_norm(x)) * widen(self.k_norm(k))).sum(-1, keepdim=True) * x.shape[-1] ** -0.5
+        score = (widen(self.q_norm(x)) * widen(self.k_norm(k))).sum(-1, keepdim=True) * self.scale
         return (score.abs().clamp(min=1e-6).sqrt() * score.sign()).sigmoid().type_as(e)
 
 

@@ -122,6 +122,10 @@ class Rescaled(LoggingModule):
     def reset_parameters(self) -> None:
         fill(self.vector, self.stored)
 
+    def fan_in(self) -> dict[str, float]:
+        """As if so many numbers added up: a step moves the value as many times as far, in units of its start."""
+        return {"vector": 1 / self.stored}
+
     def value(self) -> Tensor:
         return self.vector * self.factor
 

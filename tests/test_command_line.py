@@ -121,6 +121,7 @@ MISTAKES = {  # and what the sentence says that answers each
     "runs.py list --srt name": "--sort was meant",
     "experiments/compare.py a --smoth 3": "--smooth was meant",
     "experiments/ablate.py --sedes 3": "--seeds was meant",
+    "experiments/coordinate_check.py --stps 3": "--steps was meant",
     "experiments/search.py --trails 3": "--trials was meant",
     "experiments/ladder.py --sedes 3": "--seeds was meant",
     "experiments/scaling.py --sedes 3": "--seeds was meant",

@@ -172,6 +172,8 @@ MISTAKES = {
     "seeds of a resumed run": ("train --resume toy --seeds 2", "--resume toy goes on with one run"),
     "seeds with a time limit": ("train --config small.json --seeds 2 --time-limit 5m",
                                 "train.time_limit=5m with --seeds"),
+    "rates of a run that has no scaling": ("train --transfer-from toy",
+                                           "--transfer-from toy: it was trained with model.scaling=standard, whose"),
     "a time without a unit": ("train --time-limit 50", "train.time_limit=50 is not a time ... 50m"),
     "a tracker twice": ("train --train.trackers wandb wandb", "train.trackers=wandb wandb names one twice"),
     "weights from nowhere": ("train --config small.json --init-from nowhere",

@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "tracing": "",
     "tools": "tracing",
     "modules": "config configuration tools",
-    "model": "config modules tools",
+    "model": "config configuration modules tools",
     "presets": "config configuration families model tools",  # the last two count parameters, for --scale
     "tales": "",
     "probes": "",

@@ -13,6 +13,7 @@ from thorough import some
 
 from config import ModelConfig, flat, load_config, override
 from configuration.recurrent import RECURRENT
+from configuration.scaling import recurrent_rules
 from configuration.units import parse_count
 from data import Batch
 from experiments.benchmarks import gallery_table
@@ -20,7 +21,6 @@ from experiments.benchmarks.benchmark_options import Gallery
 from experiments.common import figures
 from families import FAMILIES, ideas
 from families.ideas import IDEAS
-from families.sizing import recurrent_rules
 from memory_prediction.dry_run import sequence_bytes
 from model import Model
 from presets import ABOUT, PRESETS, at_scale, block_parameters, load_preset, parse_command_line
@@ -53,7 +53,7 @@ def test_a_scaled_preset_has_the_parameters_and_the_proportions(preset):
     if len(whole.model.layers) == whole.model.num_layers:  # said one by one: fewer of each kind
         assert set(model.layers) == set(whole.model.layers)
         changed -= {"layers"}
-    sizes = SIZES | {*recurrent_rules(whole.model, model.dim)}
+    sizes = SIZES | {*recurrent_rules(whole.model, model.dim / whole.model.dim)}
     assert {re.sub(r"^kinds\.[\w-]+\.", "", name) for name in changed} <= sizes
     assert model.num_layers % len(model.layers) == 0
     usual = whole.model.hidden_width / whole.model.dim

@@ -27,6 +27,7 @@ from modules.across import counted_together
 
 GLOO = "gloo"  # what it raises when another process has died has its name, and no class of its own
 PATIENCE = timedelta(days=1)  # the others wait while the first grades; a process that has died is noticed at once
+CONNECTING = timedelta(minutes=1)  # to the store of torchrun, which may have been killed
 POLL_SECONDS = 0.02  # between looks for the others, when they meet
 
 
@@ -145,6 +146,11 @@ def size_of_group() -> int:
     return int(os.environ["WORLD_SIZE"]) if "TORCHELASTIC_RUN_ID" in os.environ else 1
 
 
+def is_first_process() -> bool:
+    """Whether this is the process that prints, before it has joined the others."""
+    return size_of_group() == 1 or os.environ["RANK"] == "0"
+
+
 @contextlib.contextmanager
 def joined(device: torch.device) -> Iterator[Group]:
     """Join the other processes that torchrun has started, until the end of the block.
@@ -156,10 +162,10 @@ def joined(device: torch.device) -> Iterator[Group]:
         return
     if device.type == "cuda":
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    store, rank, size = next(distributed.rendezvous("env://", timeout=PATIENCE))
-    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", store=met_in(store, rank, size),
-                                   rank=rank, world_size=size, timeout=PATIENCE)
     try:
+        store, rank, size = next(distributed.rendezvous("env://", timeout=CONNECTING))
+        distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", store=met_in(store, rank, size),
+                                       rank=rank, world_size=size, timeout=PATIENCE)
         yield Group(rank, size, device)
     except RuntimeError as error:
         if isinstance(error, distributed.DistError) or GLOO in str(error):

@@ -24,6 +24,9 @@ class BlockDiagonal(LoggingModule):
         self.bias = nn.Parameter(torch.empty(channels)) if bias else None
         self.reset_parameters()
 
+    def fan_in(self) -> dict[str, int]:
+        return {"weight": self.weight.shape[2]}
+
     def extra_repr(self) -> str:
         return f"heads={len(self.weight)}, head_dim={self.weight.shape[1]}, bias={self.bias is not None}"
 

@@ -35,6 +35,9 @@ class Cell(Recurrent):
 
     roles = {"recurrent": "matrix"}
 
+    def fan_in(self) -> dict[str, int]:
+        return {"recurrent": self.recurrent.shape[1]}
+
     def reset_parameters(self) -> None:
         nn.init.uniform_(self.recurrent, -self.out.in_features**-0.5, self.out.in_features**-0.5)
         fill(self.bias, 0.0)
@@ -130,6 +133,9 @@ class SLSTM(Recurrent):
         own, depth = cfg.slstm, cfg.index / max(1, cfg.model.num_layers - 1)
         return cls(cfg.dim, num_heads=own.num_heads, conv_len=own.conv_len, norm_eps=own.norm_eps,
                    out_proj=own.out_proj, depth=depth)
+
+    def fan_in(self) -> dict[str, int]:
+        return {"recurrent": self.recurrent.shape[1]}
 
     @torch.no_grad()
     def reset_parameters(self) -> None:

@@ -91,7 +91,7 @@ class CEMA(Recurrent):
 
     def __init__(
         self, dim: int, *, state_dim: int, num_heads: int, qk_dim: int, value_dim: int, chunk: int, num_groups: int,
-        eps: float, rotary: nn.Module | None,
+        eps: float, rotary: nn.Module | None, scale: float,
     ):
         super().__init__()
         self.num_heads, self.chunk, self.pattern = num_heads, chunk, Pattern(chunk=chunk)
@@ -100,7 +100,7 @@ class CEMA(Recurrent):
         self.z, self.v, self.gate = (nn.Linear(dim, width) for width in (qk_dim, value_dim, value_dim))
         self.head_norm = RMSNorm(qk_dim // num_heads, eps=eps, affine=False)
         self.scales, self.shifts = (nn.Parameter(torch.empty(2, qk_dim)) for _ in range(2))
-        self.rotary, self.attend = rotary, of_any_widths(SDPA)(scale=1.0)
+        self.rotary, self.scale, self.attend = rotary, scale, of_any_widths(SDPA)(scale=1.0)
         self.out = nn.Linear(dim + value_dim, dim)
         self.reset_parameters()
 
@@ -108,10 +108,11 @@ class CEMA(Recurrent):
     def from_config(cls, cfg: LayerConfig) -> "CEMA":
         own = cfg.cema
         qk_dim = own.qk_width(cfg.dim)
+        scale = (qk_dim // own.num_heads * (cfg.width_ratio if own.qk_dim is None else 1.0)) ** -0.5
         rotary = ROTARY[cfg.rope.layout](qk_dim // own.num_heads, cfg.rope) if cfg.position == "rope" else None
         return cls(cfg.dim, state_dim=own.state_dim, num_heads=own.num_heads, qk_dim=qk_dim,
                    value_dim=own.value_width(cfg.dim), chunk=own.chunk, num_groups=own.norm_groups, eps=own.norm_eps,
-                   rotary=rotary)
+                   rotary=rotary, scale=scale)
 
     def reset_parameters(self) -> None:
         nn.init.ones_(self.scales)
@@ -125,7 +126,7 @@ class CEMA(Recurrent):
         """Queries, keys and values of each head."""
         z = self.head_norm(rearrange(self.z(m), "b t (h n) -> b h t n", h=self.num_heads))
         scales, shifts = (rearrange(part, "two (h n) -> two h 1 n", h=self.num_heads).type_as(z) for part in (
-            self.scales * z.shape[-1]**-0.5, self.shifts))
+            self.scales * self.scale, self.shifts))
         q, k = z * scales[0] + shifts[0], z * scales[1] + shifts[1]
         if self.rotary is not None:
             angles = self.rotary.angles(positions % self.chunk)

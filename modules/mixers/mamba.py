@@ -25,6 +25,9 @@ class Steps(LoggingModule):
         self.weight, self.bias = nn.Parameter(torch.empty(channels, rank)), nn.Parameter(torch.empty(channels))
         self.reset_parameters()
 
+    def fan_in(self) -> dict[str, int]:
+        return {"weight": self.weight.shape[1]}
+
     def reset_parameters(self) -> None:
         bound = self.weight.shape[1]**-0.5
         nn.init.uniform_(self.weight, -bound, bound)

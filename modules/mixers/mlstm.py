@@ -28,6 +28,9 @@ class HeadGate(LoggingModule):
         self.weight, self.bias = nn.Parameter(torch.empty(num_heads, width)), nn.Parameter(torch.empty(num_heads))
         self.reset_parameters()
 
+    def fan_in(self) -> dict[str, int]:
+        return {"weight": self.weight.shape[1]}
+
     @torch.no_grad()
     def reset_parameters(self) -> None:
         fill(self.weight, 0.0)

@@ -26,13 +26,14 @@ class MLSTMV1(Recurrent):
 
     def __init__(
         self, dim: int, *, inner_dim: int, num_heads: int, block_dim: int, conv_len: int, eps: float, norm_eps: float,
+        std: float,
     ):
         super().__init__()
         self.num_heads, self.eps = num_heads, eps
         self.value, self.gate = (nn.Linear(dim, inner_dim, bias=False) for _ in range(2))
         self.conv = CausalConv(inner_dim, length=conv_len, bias=True)
         self.q, self.k, self.v = (
-            BlockDiagonal(inner_dim, num_heads=inner_dim // block_dim, bias=False, std=(2 / (5 * dim)) ** 0.5)
+            BlockDiagonal(inner_dim, num_heads=inner_dim // block_dim, bias=False, std=std)
             for _ in range(3))
         self.input_gate = HeadGate(3 * inner_dim, num_heads=num_heads, start=(0.0, 0.0), std=INPUT_STD)
         self.forget_gate = HeadGate(3 * inner_dim, num_heads=num_heads, start=FORGET_START)
@@ -44,8 +45,8 @@ class MLSTMV1(Recurrent):
 
     @classmethod
     def from_config(cls, cfg: LayerConfig) -> "MLSTMV1":
-        own = cfg.mlstm_v1
-        return cls(cfg.dim, inner_dim=own.inner_dim(cfg.dim), num_heads=own.num_heads, block_dim=own.block_dim,
+        own, std = cfg.mlstm_v1, (2 * cfg.width_ratio / (5 * cfg.dim)) ** 0.5
+        return cls(cfg.dim, std=std, inner_dim=own.inner_dim(cfg.dim), num_heads=own.num_heads, block_dim=own.block_dim,
                    conv_len=own.conv_len, eps=own.eps, norm_eps=own.norm_eps)
 
     def reset_parameters(self) -> None:

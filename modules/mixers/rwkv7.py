@@ -37,6 +37,9 @@ class LoRA(LoggingModule):
     def extra_repr(self) -> str:
         return f"rank={len(self.up)}"
 
+    def fan_in(self) -> dict[str, int]:
+        return {"down": len(self.down), "up": len(self.up)}
+
     @torch.no_grad()
     def reset_parameters(self) -> None:
         rank, inner_dim = self.up.shape

@@ -169,14 +169,20 @@ class ClampedGLU(GLU):
 class ScaledGLU(GLU):
     """out(act(gate(x) s_v sqrt(d)) * up(x) s_u), with a learned s of each hidden unit, for inputs of length 1.
 
+    `root` stands in place of sqrt(d), which grows with the width.
+
     Loshchilov et al. 2024, arXiv:2410.01131 (nGPT), equations 20 and 21.
     Shape: (b, t, d) -> (b, t, d), through (b, t, f).
     """
 
-    def __init__(self, dim: int, *, hidden_dim: int, **options: Any):
+    def __init__(self, dim: int, *, hidden_dim: int, root: float | None = None, **options: Any):
         super().__init__(dim, hidden_dim=hidden_dim, **options)
         self.up_scale = Rescaled(hidden_dim, start=1.0, stored=dim**-0.5)
-        self.gate_scale = Rescaled(hidden_dim, start=dim**0.5, stored=dim**-0.5)
+        self.gate_scale = Rescaled(hidden_dim, start=root or dim**0.5, stored=dim**-0.5)
+
+    @classmethod
+    def options_of(cls, cfg: LayerConfig) -> dict[str, Any]:
+        return super().options_of(cfg) | {"root": (cfg.dim / cfg.width_ratio) ** 0.5}
 
     def combine(self, gate: Tensor, up: Tensor) -> Tensor:
         return self.activate(self.gate_scale(gate)) * self.up_scale(up)

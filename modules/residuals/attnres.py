@@ -26,6 +26,9 @@ class DepthMixture(LoggingModule):
         self.eps, self.query, self.scale = eps, nn.Parameter(torch.empty(dim)), nn.Parameter(torch.empty(dim))
         self.reset_parameters()
 
+    def fan_in(self) -> dict[str, int]:
+        return {"query": len(self.query)}
+
     def reset_parameters(self) -> None:
         nn.init.zeros_(self.query)
         nn.init.ones_(self.scale)

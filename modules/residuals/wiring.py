@@ -80,7 +80,7 @@ class StochasticDepth(LoggingModule):
 def joining(cfg: LayerConfig) -> dict[str, Any]:
     """What the flags of a layer say of how each of its branches joins the stream."""
     channels = None if cfg.layer_scale is None else ChannelScale(cfg.dim, start=cfg.layer_scale)
-    return {"dropout": cfg.residual_dropout, "scale": cfg.residual_scale, "channels": channels,
+    return {"dropout": cfg.residual_dropout, "scale": cfg.residual_scale / cfg.model.depth_ratio, "channels": channels,
             "drop_branch": cfg.drop_branch * (cfg.index + 1) / cfg.model.num_layers}
 
 
