@@ -672,6 +672,7 @@ OTHER: dict[str, tuple[Any, dict[str, Any]]] = {
     "attention.differential": (True, {}), "token_scale": (True, {}), "unit_weights": (True, {}),
     "ngpt.alpha": (0.3, {"residual": "ngpt"}), "hyper.num_streams": (3, {"residual": "hyper"}),
     "hyper.sinkhorn_steps": (3, {"residual": "mhc"}), "hyper.eps": (0.1, {"residual": "mhc"}),
+    "scaling": ("mup", {}), "base_dim": (16, {"scaling": "mup"}), "base_layers": (4, {"scaling": "completep"}),
     "stack": ("unet", {}), "loop.num_loops": (3, {"stack": "loop"}), "loop.inject": (True, {"stack": "loop"}),
     "hrm.high_cycles": (3, {"stack": "hrm"}), "hrm.low_cycles": (4, {"stack": "hrm"}),
     "hrm.grad_cycles": (1, {"stack": "hrm"}),
