@@ -82,7 +82,7 @@ def test_two_searches_on_one_database_share_the_trials(tmp_path, request):
 
 @pytest.mark.thorough
 def test_four_searches_on_one_server_train_all_once_though_one_is_killed(tmp_path, postgresql, monkeypatch):
-    monkeypatch.setenv("GRACE_SECONDS", "5")
+    monkeypatch.setenv("GRACE_SECONDS", "10")
     write_space(tmp_path, {"model.dim": [32], "train.lr": [0.001, 0.002, 0.004, 0.008, 0.016, 0.032]})
     options = {"trials": 6, "sampler": "grid", "pruner": "none", "storage": postgresql, "ram_limit": room(1540)}
     killed = start(tmp_path, trainer="searching_parts:endless", **options)
@@ -98,7 +98,8 @@ def test_four_searches_on_one_server_train_all_once_though_one_is_killed(tmp_pat
     killed.wait()
     assert [finish(search) for search in others] == 3 * [(0, "", "")]
     study = optuna.load_study(study_name="toy", storage=postgresql)
-    trials = [trial for trial in study.trials if "twice" not in trial.user_attrs]
+    # two that find the dead one at once queue its trial twice; the second is dropped, or waits for ever
+    trials = [trial for trial in study.trials if outcome(trial) not in ("queued twice", "waiting")]
     assert [outcome(trial) for trial in trials].count("done") == 6
     (lost,) = (trial for trial in trials if outcome(trial) == "lost")
     (again,) = (trial for trial in trials if trial.system_attrs.get("retry_history") == [lost.number])
