@@ -93,6 +93,13 @@ def endless_once() -> None:
     train.main()
 
 
+def telling() -> None:
+    """Training that says in a file which GPUs it sees."""
+    seen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    (Path(os.environ["SHAPESHIFTER_MODELS"]).parent / f"sees-{os.getpid()}").write_text(str(seen))
+    train.main()
+
+
 def raising() -> None:
     """Training that fails where the model is 32 wide."""
     if json.loads(Path(sys.argv[2]).read_text())["model"]["dim"] == 32:

@@ -81,6 +81,37 @@ def test_two_searches_on_one_database_share_the_trials(tmp_path, request):
 
 
 @pytest.mark.thorough
+def test_four_searches_on_one_server_train_all_once_though_one_is_killed(tmp_path, postgresql, monkeypatch):
+    monkeypatch.setenv("GRACE_SECONDS", "10")
+    write_space(tmp_path, {"model.dim": [32], "train.lr": [0.001, 0.002, 0.004, 0.008, 0.016, 0.032]})
+    options = {"trials": 6, "sampler": "grid", "pruner": "none", "storage": postgresql, "ram_limit": room(1540)}
+    killed = start(tmp_path, trainer="searching_parts:endless", **options)
+    until = time.monotonic() + 100
+    while not list(tmp_path.glob("results/toy/logs/toy-0000.config.json")):  # its first trial is in training
+        assert killed.poll() is None and time.monotonic() < until
+        time.sleep(0.02)
+    others = [start(tmp_path, **options) for _ in range(3)]
+    while not list(tmp_path.glob("models/toy-*/loss.png")):
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    killed.kill()
+    killed.wait()
+    assert [finish(search) for search in others] == 3 * [(0, "", "")]
+    study = optuna.load_study(study_name="toy", storage=postgresql)
+    # two that find the dead one at once queue its trial twice; the second is dropped, or waits for ever
+    trials = [trial for trial in study.trials if outcome(trial) not in ("queued twice", "waiting")]
+    assert [outcome(trial) for trial in trials].count("done") == 6
+    (lost,) = (trial for trial in trials if outcome(trial) == "lost")
+    (again,) = (trial for trial in trials if trial.system_attrs.get("retry_history") == [lost.number])
+    assert (lost.number, lost.user_attrs["worker"]["pid"]) == (0, killed.pid)
+    assert again.params == lost.params and again.user_attrs["worker"]["pid"] != killed.pid
+    done = [trial for trial in trials if outcome(trial) == "done"]
+    assert len({trial.params["train.lr"] for trial in done}) == 6
+    assert len({trial.user_attrs["worker"]["pid"] for trial in done}) > 1
+    assert sorted(path.name for path in (tmp_path / "models").iterdir()) == [trial.user_attrs["run"] for trial in done]
+
+
+@pytest.mark.thorough
 def test_a_search_on_a_database_trains_what_a_killed_one_left(tmp_path, sqlite, monkeypatch):
     monkeypatch.setenv("GRACE_SECONDS", "4")
     write_space(tmp_path, {"model.dim": [16, 24]})

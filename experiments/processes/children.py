@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from experiments.processes.gpus import AS_IT_IS, VISIBLE, least_loaded
 from experiments.processes.signals import Signals
 from experiments.processes.worker import Worker, wait_for_answers
 from memory_prediction.process import Watchdog
@@ -27,6 +28,7 @@ class Task:
     argv: tuple[str, ...]
     log: Path
     limit_bytes: int | None = None  # resident memory beyond which it is killed; None = no limit
+    gpus: Sequence[str] = (AS_IT_IS,)  # it sees one of them: see gpus.py
 
 
 @dataclass(eq=False)
@@ -34,6 +36,7 @@ class Child:
     """A process that does a task."""
 
     task: Task
+    gpu: str = AS_IT_IS  # that it sees
     pid: int | None = None  # None = not forked yet, or ended
     status: int | None = None  # exit status, negative if a signal ended it; None = it runs
     peak_bytes: int = 0
@@ -84,9 +87,13 @@ class Children:
 
     def begin(self, task: Task) -> Child:
         """Start a child; `ended` gives it back."""
-        number, child = next(self._numbers), Child(task)
+        running = [child.gpu for child in self._running.values()]
+        gpu = least_loaded({gpu: [0] * running.count(gpu) for gpu in task.gpus})
+        number, child = next(self._numbers), Child(task, gpu)
         self._running[number] = child
-        self.server.ask({"id": number, "call": task.call, "argv": list(task.argv), "log": str(task.log)})
+        environment = {} if gpu == AS_IT_IS else {VISIBLE: gpu}
+        self.server.ask({"id": number, "call": task.call, "argv": list(task.argv), "log": str(task.log),
+                         "environment": environment})
         return child
 
     def ended(self) -> list[Child]:

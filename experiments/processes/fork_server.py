@@ -1,7 +1,8 @@
 """A fork server: it has imported what its children need, so they start at once.
 
     python -m experiments.processes.fork_server MODULE ...    JSON lines: requests on stdin, answers on stdout
-    {"id": 3, "call": "train:main", "argv": [...], "log": FILE}    forks a child  ->  {"id": 3, "pid": 1234}
+    {"id": 3, "call": "train:main", "argv": [...], "log": FILE, "environment": {...}}
+                                     forks a child  ->  {"id": 3, "pid": 1234}
     when the child has ended                        ->  {"id": 3, "status": 0, "peak_bytes": 612345678}
 
 Why not multiprocessing's: that one does not tell how much memory a killed child had used. The kernel counts a forked
@@ -82,6 +83,7 @@ def be_child(request: dict[str, Any]) -> None:
         os.dup2(source, target)
     module, _, name = request["call"].partition(":")
     sys.argv = [module, *request["argv"]]
+    os.environ.update(request["environment"])
     status = 1
     try:
         getattr(importlib.import_module(module), name)()

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import runs
 from config import Config, save_config
 from experiments.processes.children import Children, Task, last_line
+from experiments.processes.gpus import visible_gpus
 from runs import is_finished, is_there
 from training.saving import require_same
 
@@ -63,4 +64,4 @@ def training(cfg: Config, folder: Path) -> Task:
     if not is_there(name):
         words = ("--config", str(folder / f"{name}.json"))
         save_config(cfg, folder / f"{name}.json")
-    return Task(name, "train:main", words, folder / f"{name}.txt")
+    return Task(name, "train:main", words, folder / f"{name}.txt", gpus=visible_gpus(cfg.train.device))

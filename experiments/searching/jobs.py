@@ -18,6 +18,7 @@ from experiments.searching.options import Options
 from experiments.searching.queue import run_name
 from experiments.searching.space import Space
 from experiments.searching.studies import note
+from run_store import facts
 
 SPARE_BYTES, SPARE_RATIO = 32 << 20, 1.05
 
@@ -64,11 +65,12 @@ class Job:
                     "peak_bytes": self.peak_bytes}
         return float(measured[column] if column in measured else self.reader.last[column])
 
-    def ended(self, child: Child) -> None:
-        """Add what is known of a process that has ended."""
+    def ended(self, child: Child, *, on_gpu: bool = False) -> None:
+        """Add what is known of a process that has ended; its memory is that `on_gpu`, if it was there."""
         self.child = None
         self.seconds += child.seconds
-        self.peak_bytes = max(self.peak_bytes, child.peak_bytes)
+        held = facts.peak_bytes(runs.MODELS / self.run_name) or 0 if on_gpu else child.peak_bytes
+        self.peak_bytes = max(self.peak_bytes, held)
 
 
 class LogReader:

@@ -25,7 +25,7 @@ class Options:
     space: Path  # a .yaml file, or a .py file that defines SPACE
     study: str | None = None  # name of the study and of its runs; None = the space's file name
     storage: str | None = None  # a journal's file (one machine), or a database's URL (PostgreSQL and MySQL: many machines); None = experiments/results/STUDY/journal.log
-    ram_limit: str | None = None  # memory that all trials together may hold, e.g. 2GB; None = 90 % of what is free at the start
+    ram_limit: str | None = None  # memory that all trials together may hold, on GPUs those of each, e.g. 2GB; None = 90 % of what is free at the start, or of a GPU's memory
     trials: int | None = None  # trials that are trained, in the whole study; 0 = only write the report; None = 50, or with a budget as many as it allows
     budget: str | None = None  # stop after this time: 90s, 20m or 1.5h; None = never
     jobs: int = 1  # trials at a time

@@ -6,8 +6,9 @@
         "baseline_bytes"}
     -> {"id": 3, "invalid": "a sentence"}       if the flags contradict each other
 
-low and high are totals of the training process with its baseline; the allocator is null if neither fits. FUNCTION is
-memory.predict, or a test's substitute. A text is read and encoded when it is first asked about, so no trial has to.
+low and high are totals of the training process with its baseline, or on a GPU of what it takes there; the allocator is
+null if neither fits. FUNCTION is memory.predict, or a test's substitute. A text is read and encoded when it is first
+asked about, so no trial has to.
 """
 
 import importlib
@@ -59,8 +60,10 @@ class Predictor:
 
     def answer(self, config: dict[str, Any], limit_bytes: int = 0, shrink: bool = False) -> dict[str, Any]:
         """The answer to a request. Raises ValueError if the flags contradict each other."""
-        cfg, room, shrunk = self._settled(from_dict(config)), Room(limit_bytes, self._baseline), {}
+        cfg, shrunk = self._settled(from_dict(config)), {}
         device = pick_device(cfg.train.device).type
+        baseline = 0 if device == "cuda" else self._baseline  # what the process holds is not on the GPU
+        room = Room(limit_bytes, baseline)
         predicted = self._predict(cfg, device=device)
         while shrink and room.allocator_for(predicted) is None and (smaller := smaller_step(cfg)):
             shrunk |= smaller
@@ -68,9 +71,9 @@ class Predictor:
             predicted = self._predict(cfg, device=device)
         with torch.device("meta"):
             parameters = Model(cfg.model).num_parameters()
-        return {"low_bytes": self._baseline + predicted.low_bytes, "high_bytes": self._baseline + predicted.high_bytes,
+        return {"low_bytes": baseline + predicted.low_bytes, "high_bytes": baseline + predicted.high_bytes,
                 "allocator": room.allocator_for(predicted), "shrunk": shrunk, "steps": cfg.train.steps,
-                "parameters": parameters, "baseline_bytes": self._baseline}
+                "parameters": parameters, "baseline_bytes": baseline}
 
 
 def smaller_step(cfg: Config) -> dict[str, Any]:

@@ -5,9 +5,11 @@ import statistics
 import time
 from collections.abc import Sequence
 
+import torch
 from optuna.trial import Trial, TrialState
 
 from configuration.command_line import spell_bytes
+from experiments.processes.gpus import memory_bytes
 from experiments.searching import queue
 from experiments.searching.claims import claims_on
 from experiments.searching.jobs import Ending, Job, make_job
@@ -17,7 +19,9 @@ from experiments.searching.samplers import make_pruner, make_sampler, tell_infea
 from experiments.searching.space import Space
 from experiments.searching.studies import HEARTBEAT_SECONDS, note, open_study, unless_revoked
 from memory_prediction.free_memory import free_bytes
+from tools import pick_device
 
+CPU = torch.device("cpu")
 UNKNOWN_LIMIT = 2**62  # bytes, where the system does not tell what is free
 GIVE_UP_AFTER = 200  # infeasible configurations in a row
 
@@ -29,7 +33,8 @@ class SharedStudy:
     """
 
     def __init__(self, options: Options, space: Space, *, idle_bytes: int | None, began: float):
-        self.study = open_study(options, space, limit_with_room(options, idle_bytes), idle_bytes)
+        limit_bytes = limit_with_room(options, idle_bytes, pick_device(space.base.train.device))
+        self.study = open_study(options, space, limit_bytes, idle_bytes)
         self.study.sampler, self.study.pruner = make_sampler(options, space), make_pruner(options)
         self.limit_bytes = self.study.user_attrs["limit_bytes"]
         self.plan = Plan(options, space.base, self.study, began=began)
@@ -94,9 +99,9 @@ class SharedStudy:
         self._claims.close()
 
 
-def limit_with_room(options: Options, idle_bytes: int | None) -> int:
-    """The memory limit. Raises ValueError if an idle process exceeds it."""
-    free = free_bytes()
+def limit_with_room(options: Options, idle_bytes: int | None, device: torch.device = CPU) -> int:
+    """The memory limit, of each GPU if trials run there. Raises ValueError if an idle process exceeds it."""
+    free = memory_bytes(device) if device.type == "cuda" else free_bytes()
     limit = options.limit_bytes or (UNKNOWN_LIMIT if free is None else int(0.9 * free))
     if limit <= (idle_bytes or 0):
         raise ValueError(f"ram_limit={options.ram_limit} has no room for any trial: a process holds "

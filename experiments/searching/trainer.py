@@ -9,38 +9,45 @@ from typing import Any
 
 from config import Config, override, save_config
 from experiments.processes.children import MODULES, Child, Children, Task
+from experiments.processes.gpus import least_loaded, visible_gpus
 from experiments.searching.jobs import Ending, Job, LogReader, ending
 from experiments.searching.options import EVALUATIONS, Options
 from experiments.searching.studies import note, unless_revoked
 from optimizing.schedules import Schedule
+from tools import pick_device
 
 UNCOUNTED = {"train.tokens": None, "train.epochs": None}  # a trial's steps are settled
 TIMING = "experiments.processes.step_timing"
 
 
 class Trainer:
-    """Trains trials in processes that share the memory limit."""
+    """Trains trials in processes that share the memory limit, on each GPU those that see it."""
 
     def __init__(self, options: Options, base: Config, call: str, logs: Path):
         self._options, self._base, self._call, self._logs = options, base, call, logs
         modules = (call.partition(":")[0], *MODULES)
         self.children = Children(logs / "fork_server.txt", threads=options.threads, modules=modules)
+        self._gpus = visible_gpus(base.train.device)
+        self._is_on_gpu = pick_device(base.train.device).type == "cuda"
 
     def start_waiting(self, jobs: Sequence[Job], limit_bytes: int) -> None:
         """Start the trials for which there is room, oldest first."""
         for job in jobs:
             if job.phase == "waiting":
-                if sum(other.granted_bytes for other in jobs if other.child) + job.granted_bytes > limit_bytes:
+                held = {gpu: [other.granted_bytes for other in jobs if other.child and other.child.gpu == gpu]
+                        for gpu in self._gpus}
+                gpu = least_loaded(held, job.granted_bytes, limit_bytes)
+                if gpu is None:
                     return
-                self._begin(job)
+                self._begin(job, gpu)
 
     @unless_revoked()
-    def _begin(self, job: Job) -> None:
+    def _begin(self, job: Job, gpu: str) -> None:
         """Start the next process of a trial; if trials get equal time, the first one measures its speed."""
         job.cfg = override(job.cfg, job.prediction["shrunk"] | {"train.seed": job.seeds[len(job.values)]})
         if self._options.trial_seconds and job.step_seconds is None:
             job.phase = "timing"
-            return self._fork(job, f"{TIMING}:main", self._write_config(job), job.prediction["allocator"],
+            return self._fork(job, gpu, f"{TIMING}:main", self._write_config(job), job.prediction["allocator"],
                               str(self._file(job, "timing.json")))
         cfg, name = override(job.cfg, {"train.steps": job.prediction["steps"]} | UNCOUNTED), job.run_name
         flags = length(self._options, self._base, cfg, job.step_seconds) | UNCOUNTED
@@ -50,11 +57,12 @@ class Trainer:
         if not job.values:
             steps = {"train.steps": flags["train.steps"]} if flags["train.steps"] != self._base.train.steps else {}
             note(job.trial, flags=job.flags | steps, run=name)
-        self._fork(job, self._call, "--config", self._write_config(job))
+        self._fork(job, gpu, self._call, "--config", self._write_config(job))
 
-    def _fork(self, job: Job, call: str, *words: str) -> None:
+    def _fork(self, job: Job, gpu: str, call: str, *words: str) -> None:
         job.reported = -1
-        job.child = self.children.begin(Task(job.run_name, call, words, self._file(job, "txt"), job.granted_bytes))
+        limit_bytes = None if self._is_on_gpu else job.granted_bytes  # there torch holds the process to its limit
+        job.child = self.children.begin(Task(job.run_name, call, words, self._file(job, "txt"), limit_bytes, (gpu,)))
 
     def ended(self, children: Sequence[Child], jobs: Sequence[Job]) -> Iterator[tuple[Job, Ending]]:
         """The trials that end with these children, and how; the others go on with their next process."""
@@ -62,7 +70,7 @@ class Trainer:
         for child in children:
             if (job := by_child.get(child)) is None:
                 continue  # the one that predicts, or another process has failed its trial
-            job.ended(child)
+            job.ended(child, on_gpu=self._is_on_gpu)
             if found := self._timed(job, child) if job.phase == "timing" else self._trained(job, child):
                 yield job, found
 
