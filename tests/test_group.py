@@ -201,6 +201,12 @@ def test_processes_that_are_started_again_do_not_meet_those_that_died():
         assert all(part.check(["address"]) for part in parts)
 
 
+def test_a_process_whose_torchrun_was_killed_ends(together, begun, models, monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")  # and nothing listens at its port
+    statuses, said = together(2, *begun({}, "toy"))
+    assert statuses == [1, 1] and said == [("", "error: torchrun has ended\n"), ("", "")] and not models.exists()
+
+
 @pytest.mark.slow
 def test_torchrun_starts_them_again_when_one_is_killed(folder, models, begun):
     assert size_of_group() == 1

@@ -7,6 +7,7 @@ waits for another that has left. The first process alone prints, writes, samples
 
 import contextlib
 import os
+import socket
 import sys
 import time
 import traceback
@@ -27,7 +28,7 @@ from modules.across import counted_together
 
 GLOO = "gloo"  # what it raises when another process has died has its name, and no class of its own
 PATIENCE = timedelta(days=1)  # the others wait while the first grades; a process that has died is noticed at once
-CONNECTING = timedelta(minutes=1)  # to the store of torchrun, which may have been killed
+CONNECTING = timedelta(seconds=30)  # to the store of torchrun, which may have been killed
 POLL_SECONDS = 0.02  # between looks for the others, when they meet
 
 
@@ -162,6 +163,7 @@ def joined(device: torch.device) -> Iterator[Group]:
         return
     if device.type == "cuda":
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    require_torchrun()
     try:
         store, rank, size = next(distributed.rendezvous("env://", timeout=CONNECTING))
         distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", store=met_in(store, rank, size),
@@ -172,6 +174,16 @@ def joined(device: torch.device) -> Iterator[Group]:
             raise PeerLost("another process of the run has ended") from error
         raise
     distributed.destroy_process_group()
+
+
+def require_torchrun() -> None:
+    """Raise PeerLost if torchrun, which has started this process, was killed; connecting to it would take long."""
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+        place = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        try:
+            socket.create_connection(place, timeout=CONNECTING.total_seconds()).close()
+        except OSError as error:
+            raise PeerLost("torchrun has ended") from error
 
 
 def met_in(store: distributed.Store, rank: int, size: int) -> distributed.Store:
