@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from config import Config, TrainConfig
 from configuration.command_line import fail
 from configuration.scaling import check_scaled_training
-from modules.across import is_parted
+from modules.across import is_sharded
 from optimizing.command import parse
 from optimizing.scaling import RULES, Factors
 from optimizing.schedules import draw_schedule, schedule_text
@@ -130,7 +130,7 @@ def make_adam(model: nn.Module, cfg: TrainConfig) -> Optimizers:
 def make_sgd(model: nn.Module, cfg: TrainConfig) -> Optimizers:
     """SGD with Nesterov's momentum on everything, its weight decay in the gradient."""
     groups = scaled_groups(model, cfg)
-    fused = _fused(groups) and not is_parted(groups[0]["params"][0])  # which DTensor does not know
+    fused = _fused(groups) and not is_sharded(groups[0]["params"][0])  # which DTensor does not know
     return Optimizers(torch.optim.SGD(groups, momentum=cfg.momentum, nesterov=cfg.momentum > 0, fused=fused))
 
 
@@ -172,7 +172,7 @@ def make_schedule_free(model: nn.Module, cfg: TrainConfig) -> Optimizers:
 def _only(groups: list[dict[str, Any]], *, stacked: bool) -> Iterator[dict[str, Any]]:
     """The groups with those of their parameters that are stacks of matrices or sharded, or the others."""
     for group in groups:
-        if params := [p for p in group["params"] if (p.dim() > 2 or is_parted(p)) is stacked]:
+        if params := [p for p in group["params"] if (p.dim() > 2 or is_sharded(p)) is stacked]:
             yield group | {"params": params}
 
 

@@ -26,7 +26,7 @@ from rich.console import Console
 
 import runs
 from config import Config, override
-from configuration.command_line import complain, fail, print_line
+from configuration.command_line import complain, fail, is_first_process, print_line
 from data import Batch, prefetched
 from memory_prediction.budget import EXIT_OUT_OF_MEMORY, Budget, OutOfMemory
 from memory_prediction.process import choose_allocator
@@ -37,7 +37,7 @@ from training import report
 from training.command import TRANSFER, parse, what_was_taken
 from training.events import Events, Results, Timer
 from training.flops import flops_per_token
-from training.group import Group, PeerLost, exit_at_once, is_first_process, joined, size_of_group, stepping
+from training.group import Group, PeerLost, exit_at_once, joined, size_of_group, stepping
 from training.saving import Diverged, Interrupted, Saver, load_newest, require_changeable
 from training.seeds import train_seeds
 from training.setup import Setup, prepare_run

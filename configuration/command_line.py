@@ -130,9 +130,14 @@ def fail(error: Exception | str) -> NoReturn:
     raise SystemExit(2)
 
 
+def is_first_process() -> bool:
+    """Whether this is the process that prints, of those that torchrun has started."""
+    return "TORCHELASTIC_RUN_ID" not in os.environ or os.environ["RANK"] == "0"
+
+
 def complain(sentence: object) -> None:
     """Print a sentence on stderr, without the middle of words that fill a screen; of torchrun's the first process."""
-    if "TORCHELASTIC_RUN_ID" not in os.environ or os.environ["RANK"] == "0":
+    if is_first_process():
         print(re.sub(r"(\S{100})\S{300,}(\S{20})", r"\1...\2", printable(str(sentence))), file=sys.stderr)
 
 

@@ -12,9 +12,9 @@ from config import Config, TrainConfig, override
 from configuration.heap import joins_freed
 from configuration.rules import check_run
 from generation.sampling import rows_at_a_time
+from memory_prediction.data_parallel import of_each
 from memory_prediction.dry_run import PARTS, Breakdown, Breakdowns, DataDecides, dry_run
 from memory_prediction.free_memory import free_bytes
-from memory_prediction.parted import of_each
 from model import Model
 from tools import has_fast_bfloat16
 from training.group import share

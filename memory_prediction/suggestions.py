@@ -15,7 +15,7 @@ from memory_prediction.prediction import Prediction, predict
 SECONDS = 6.0  # of looking for changes that make a run fit
 CARDS = (8, 12, 16, 24, 32, 40, 48, 80, 96, 141, 192)  # GB (2**30) of the GPUs that are sold and rented
 COUNTS = (1, 2, 4, 8)  # of cards in a machine
-CONTEXT, KEPT_FREE = 500 * 2**20, 0.9  # bytes of CUDA itself; x the rest, what tensors can have of it
+CONTEXT_BYTES, KEPT_FREE = 500 * 2**20, 0.9  # of CUDA itself; x the rest, what tensors can have of it
 
 
 class Room(NamedTuple):
@@ -116,6 +116,6 @@ def cards(cfg: Config) -> list[tuple[int, int]]:
             each = predict(override(cfg, {"train.shard": number > 1}), device="cuda", processes=number)
         except ValueError:  # the batch cannot be shared, or the optimizer needs whole matrices
             continue
-        needed = each.high_bytes / KEPT_FREE + CONTEXT
+        needed = each.high_bytes / KEPT_FREE + CONTEXT_BYTES
         found += [(number, size) for size in CARDS if needed <= size * 2**30][:1]
     return found

@@ -55,16 +55,16 @@ def own_rows(x: Tensor) -> Tensor:
     return x.chunk(distributed.get_world_size())[distributed.get_rank()] if _is_together() else x
 
 
-def whole(x: Tensor) -> Tensor:
+def full(x: Tensor) -> Tensor:
     """A tensor that may lie in parts in the processes, put together in each. Shape: any."""
-    return x.full_tensor() if is_parted(x) else x
+    return x.full_tensor() if is_sharded(x) else x
 
 
-def own(x: Tensor) -> Tensor:
+def local(x: Tensor) -> Tensor:
     """This process's part of a tensor that may lie in parts in the processes. Shape: any."""
-    return x.to_local() if is_parted(x) else x
+    return x.to_local() if is_sharded(x) else x
 
 
-def is_parted(x: Tensor) -> bool:
+def is_sharded(x: Tensor) -> bool:
     """Whether a tensor lies in parts in the processes: a DTensor, which takes a second to import."""
     return hasattr(x, "full_tensor")

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from modules.across import is_parted, whole
+from modules.across import full, is_sharded
 
 COEFFICIENTS = 3.4445, -4.7750, 2.0315  # of the Newton-Schulz iteration: Jordan et al. 2024
 ITERATIONS = 5
@@ -36,14 +36,14 @@ def of_whole_matrices(update: Tensor) -> Tensor:
 
     A matrix is gathered, and each process keeps its own part of the result; of a stack each has whole matrices.
     """
-    if not is_parted(update):
+    if not is_sharded(update):
         return orthogonalised(update)
     from torch.distributed.tensor import DTensor, distribute_tensor
 
     if update.dim() > 2:
         return DTensor.from_local(orthogonalised(update.to_local()), update.device_mesh, update.placements,
                                   shape=update.shape, stride=update.stride())
-    return distribute_tensor(orthogonalised(whole(update)), update.device_mesh, update.placements, src_data_rank=None)
+    return distribute_tensor(orthogonalised(full(update)), update.device_mesh, update.placements, src_data_rank=None)
 
 
 def orthogonalised(matrices: Tensor, *, eps: float = 1e-7) -> Tensor:

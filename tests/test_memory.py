@@ -16,8 +16,8 @@ from config import Config, override, parse_bytes
 from configuration.command_line import spell_bytes
 from memory_prediction import prediction, suggestions
 from memory_prediction.baseline import child_baseline_bytes
+from memory_prediction.data_parallel import sums
 from memory_prediction.dry_run import dry_run, sequence_bytes, some_batch
-from memory_prediction.parted import sums
 from memory_prediction.prediction import predict
 from memory_prediction.process import peak_rss_bytes, reset_peak_rss, rss_bytes
 from memory_prediction.suggestions import Room, cards, cheaper, in_words, largest

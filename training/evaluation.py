@@ -51,7 +51,7 @@ def evaluate(
     with eval_mode(objective):
         length = seq_len or objective.row_len
         batches = eval_batches(part, batch_size, length, packing, max_tokens=max_tokens)
-        for batch, counts in group.own(batches):
+        for batch, counts in group.own_batches(batches):
             batch = batch if change is None else change(batch)
             nats, right, counted = score_batch(score or objective.score, batch.to(device))
             num_bytes = torch.where(counted, byte_lengths[batch.y.clamp(min=0)], 0)

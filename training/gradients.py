@@ -6,14 +6,14 @@ import torch
 from torch import Tensor, nn
 
 from config import TrainConfig
-from modules.across import whole
+from modules.across import full
 
 LAYER = re.compile(r"(encoder\.)?(blocks\.\d+|[^.]+)")  # at the beginning of a parameter's name
 
 
 def total_norm(grads: list[Tensor]) -> float:
     """The norm of gradients, also of those that lie in parts in several processes."""
-    return whole(nn.utils.get_total_norm(grads)).item()
+    return full(nn.utils.get_total_norm(grads)).item()
 
 
 def layer_norms(model: nn.Module) -> dict[str, float]:

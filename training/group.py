@@ -117,7 +117,7 @@ class Group:
             return
         yield
 
-    def own(self, batches: Iterable[Any]) -> Iterator[tuple[Any, bool]]:
+    def own_batches(self, batches: Iterable[Any]) -> Iterator[tuple[Any, bool]]:
         """The batches of this process, which takes its turn; False = it is another's and does not count.
 
         So all take equally many, for with sharded weights each waits for the others in a forward pass.
@@ -145,11 +145,6 @@ def share(batch_size: int, processes: int) -> int:
 def size_of_group() -> int:
     """The number of processes that torchrun has started for this run."""
     return int(os.environ["WORLD_SIZE"]) if "TORCHELASTIC_RUN_ID" in os.environ else 1
-
-
-def is_first_process() -> bool:
-    """Whether this is the process that prints, before it has joined the others."""
-    return size_of_group() == 1 or os.environ["RANK"] == "0"
 
 
 @contextlib.contextmanager

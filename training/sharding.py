@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, distributed, nn
 
 from config import TrainConfig
-from modules.across import is_parted, whole
+from modules.across import full, is_sharded
 from modules.block import Block
 from objective import Objective
 from optim import Optimizers, make_optimizer
@@ -88,8 +88,8 @@ class Twins:
     @contextmanager
     def gathered(self, *, keep: bool, on_cpu: bool) -> Iterator[Objective]:
         """The twin, which has the weights if this process is to `keep` them. All processes must enter it."""
-        for parted, place in self._pairs:
-            tensor = whole(parted.detach())
+        for shard, place in self._pairs:
+            tensor = full(shard.detach())
             if keep:
                 place.put(compact(tensor).cpu() if on_cpu else compact(tensor))
         try:
@@ -100,19 +100,19 @@ class Twins:
     @contextmanager
     def scattering(self) -> Iterator[Objective]:
         """The twin, from whose weights at the end of the block each process takes its part."""
-        for parted, place in self._pairs:
-            place.put(torch.empty(parted.shape, dtype=parted.dtype))
+        for shard, place in self._pairs:
+            place.put(torch.empty(shard.shape, dtype=shard.dtype))
         try:
             yield self.twin
             with torch.no_grad():
-                for parted, place in self._pairs:
-                    parted.copy_(own_part(place.get(), parted))
+                for shard, place in self._pairs:
+                    shard.copy_(own_shard(place.get(), shard))
         finally:
             self._forget()
 
     def _forget(self) -> None:
-        for parted, place in self._pairs:
-            place.put(torch.empty(parted.shape, dtype=parted.dtype, device="meta"))
+        for shard, place in self._pairs:
+            place.put(torch.empty(shard.shape, dtype=shard.dtype, device="meta"))
 
 
 class Place(list[tuple[nn.Module, str]]):
@@ -152,8 +152,8 @@ class WholeOptimizer:
     def load_state_dict(self, states: Sequence[dict[str, Any]]) -> None:
         """Take this process's parts of what one process saved. Raises what the optimizers raise."""
         ordered = [[p for group in part.param_groups for p in group["params"]] for part in self._optimizer.parts]
-        parts = [own_parts(state, parameters) for state, parameters in zip(states, ordered, strict=False)]
-        averages = [{"trained": state["trained"] and list(map(own_part, state["trained"], ordered[0]))}
+        parts = [own_shards(state, parameters) for state, parameters in zip(states, ordered, strict=False)]
+        averages = [{"trained": state["trained"] and list(map(own_shard, state["trained"], ordered[0]))}
                     for state in states[len(parts):]]
         self._optimizer.load_state_dict([*parts, *averages])
 
@@ -174,7 +174,7 @@ def gathered(tree: Any, *, keep: bool) -> Any:
     elif isinstance(tree, list | tuple):
         found = [gathered(part, keep=keep) for part in tree]
     else:
-        found = compact(whole(tree)).cpu() if isinstance(tree, Tensor) else tree
+        found = compact(full(tree)).cpu() if isinstance(tree, Tensor) else tree
     return found if keep else None
 
 
@@ -183,17 +183,17 @@ def compact(tensor: Tensor) -> Tensor:
     return tensor.clone() if tensor.untyped_storage().nbytes() > tensor.nbytes else tensor
 
 
-def own_parts(state: dict[str, Any], parameters: Sequence[Tensor]) -> dict[str, Any]:
-    """The state of one optimizer, its tensors parted as their parameters are."""
-    return state | {"state": {number: {name: own_part(value, parameters[number]) for name, value in its.items()}
+def own_shards(state: dict[str, Any], parameters: Sequence[Tensor]) -> dict[str, Any]:
+    """The state of one optimizer, its tensors sharded as their parameters are."""
+    return state | {"state": {number: {name: own_shard(value, parameters[number]) for name, value in its.items()}
                               for number, its in state["state"].items()}}
 
 
-def own_part(value: Any, parameter: Tensor) -> Any:
+def own_shard(value: Any, parameter: Tensor) -> Any:
     """This process's part of a tensor that has the shape of a parameter; anything else as it is."""
     from torch.distributed.tensor import distribute_tensor
 
-    if not (isinstance(value, Tensor) and is_parted(parameter) and value.shape == parameter.shape):
+    if not (isinstance(value, Tensor) and is_sharded(parameter) and value.shape == parameter.shape):
         return value
     return distribute_tensor(value.to(parameter.device), parameter.device_mesh, parameter.placements,
                              src_data_rank=None)

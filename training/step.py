@@ -11,7 +11,7 @@ from torch import nn
 from config import TrainConfig
 from data import Batch
 from model import Model
-from modules.across import own, whole
+from modules.across import full, local
 from modules.mlps.moe import loads, routers
 from objective import Losses, make_objective
 from optim import MovingAverage, make_optimizer
@@ -123,7 +123,7 @@ class TrainState:
         """The name of a weight, of the model or of the average, that has a NaN or Inf; None = all are finite."""
         models = [("", self.model)] + ([("average of ", self.average.model)] if self.average else [])
         found = next((prefix + name for prefix, model in models for name, tensor in model.state_dict().items()
-                      if not own(tensor).isfinite().all()), None)
+                      if not local(tensor).isfinite().all()), None)
         return next(filter(None, self.group.gather(found)), None) if self.sharded else found
 
     def first_bad_module(self, batch: Batch) -> str:
@@ -139,4 +139,4 @@ class TrainState:
 def clip(model: nn.Module, limit: float | None) -> float:
     """Clip the norm of the gradient to `limit`; return the norm before."""
     norm = nn.utils.clip_grad_norm_(model.parameters(), math.inf if limit is None else limit)
-    return whole(norm).item()
+    return full(norm).item()

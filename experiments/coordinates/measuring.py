@@ -78,8 +78,8 @@ def coordinates(setup: Setup) -> dict[tuple[str, str], float]:
 
 def matrices(model: nn.Module) -> dict[str, Tensor]:
     """The matrices inside the blocks, by their names: stacks of them too."""
-    return {name: p for name, p in model.named_parameters()
-            if name.startswith("blocks.") and roles(model)[name] == "matrix"}
+    role_of = roles(model)
+    return {name: p for name, p in model.named_parameters() if name.startswith("blocks.") and role_of[name] == "matrix"}
 
 
 @torch.no_grad()
