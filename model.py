@@ -184,6 +184,12 @@ class Model(LoggingModule):
             return logits
         return self.pointer(logits, hidden.last, hidden.first, hidden.tokens, hidden.context, cache and cache.copied)
 
+    def copied(self, hidden: Hidden, targets: Tensor) -> tuple[Tensor, ...]:
+        """What the pointer adds for each target and for all tokens: see Pointer.of_targets. () = there is none."""
+        if self.pointer is None:
+            return ()
+        return self.pointer.of_targets(hidden.last, hidden.first, hidden.tokens, targets, hidden.context)
+
     def order(self) -> Sequence[int]:
         """The numbers of the layers, in the order in which they act."""
         return range(len(self.blocks)) if self.stack is None else self.stack.order()

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from config import LayerConfig, ModelConfig
+from modules.kernels import rms_norm
 from modules.precision import Float32Buffers, constants, widen
 from tools import LoggingModule, log_io
 
@@ -42,16 +43,15 @@ class RMSNorm(LoggingModule):
         scale = None if self.scale is None else self.scale.to(dtype)
         return scale + self.offset if self.offset else scale
 
-    def normalise(self, wide: Tensor, scale: Tensor | None) -> Tensor:
-        return nn.functional.rms_norm(wide, wide.shape[-1:], scale, self.eps)
+    def normalise(self, x: Tensor, scale: Tensor | None) -> Tensor:
+        return rms_norm(x, scale, self.eps)  # squares in bfloat16 would lose small channels
 
     @log_io
     def forward(self, x: Tensor) -> Tensor:
-        wide = widen(x)  # squares in bfloat16 would lose small channels
-        y = self.normalise(wide, self.scale_in(wide.dtype))
-        if self.bias is not None:
-            y = y + self.bias
-        return y.type_as(x)
+        scale = self.scale_in(torch.promote_types(x.dtype, torch.float32))
+        if self.bias is None:
+            return self.normalise(x, scale)
+        return (self.normalise(widen(x), scale) + self.bias).type_as(x)
 
 
 class LayerNorm(RMSNorm):
@@ -61,8 +61,8 @@ class LayerNorm(RMSNorm):
     Shape: (..., d) -> (..., d). Statistics in float32; the result has the dtype of x.
     """
 
-    def normalise(self, wide: Tensor, scale: Tensor | None) -> Tensor:
-        return nn.functional.layer_norm(wide, wide.shape[-1:], scale, eps=self.eps)
+    def normalise(self, x: Tensor, scale: Tensor | None) -> Tensor:
+        return nn.functional.layer_norm(widen(x), x.shape[-1:], scale, eps=self.eps).type_as(x)
 
 
 class CosineNorm(Float32Buffers):

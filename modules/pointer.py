@@ -11,6 +11,8 @@ from modules.precision import full_precision, widen
 from modules.stream import Context
 from tools import LoggingModule, log_io
 
+TINY = 1e-30  # has a logarithm
+
 
 class Pointer(LoggingModule):
     """Add to the probability of each token the attention to its earlier occurrences.
@@ -50,8 +52,29 @@ class Pointer(LoggingModule):
         self, logits: Tensor, hidden: Tensor, source: Tensor, tokens: Tensor, context: Context,
         cache: KVCache | None = None,
     ) -> Tensor:
+        weights, gate, tokens = self.look(hidden, source, tokens, context, cache)
+        return self.mix(logits, weights, gate, tokens)
+
+    @log_io("b t d, b s d, b s, b t -> b t, b t")
+    def of_targets(
+        self, hidden: Tensor, source: Tensor, tokens: Tensor, targets: Tensor, context: Context,
+    ) -> tuple[Tensor, Tensor]:
+        """What is added to exp(logit) of each target, and to the sum of exp(logit) of all tokens, as logarithms.
+
+        So log(exp(logit_y) + exp(first)) - log(sum of exp(logit) + exp(second)) is the log-probability of target y,
+        without the other tokens' new logits. The weights of a query sum to 1.
+        """
+        weights, gate, tokens = self.look(hidden, source, tokens, context)
+        share = weights.where(tokens.unsqueeze(1) == targets.unsqueeze(-1), 0.0).sum(-1)  # (b, t)
+        gate = gate.squeeze(-1)
+        return (gate + share.clamp(min=TINY).log()).where(share > 0, -torch.inf), gate
+
+    def look(
+        self, hidden: Tensor, source: Tensor, tokens: Tensor, context: Context, cache: KVCache | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The weights of all tokens (b, t, s), the gate (b, t, 1), and the tokens (b, s), with those of the cache."""
         q, k = widen(self.q(hidden)), widen(self.k(self.norm(source)))
-        gate = widen(self.gate(hidden)) + self.gate_bias  # (b, t, 1)
+        gate = widen(self.gate(hidden)) + self.gate_bias
         t, s, positions = hidden.shape[1], source.shape[1], context.positions
         k_positions, fresh = positions, t == s
         if cache is not None:
@@ -62,14 +85,14 @@ class Pointer(LoggingModule):
             mask = make_mask(positions[..., s - t :], k_positions, pattern=ALL, fresh=fresh)
         else:
             mask = Mask(causal=False, allowed=context.documents.masks[ALL][..., s - t : s, :s])
-        with full_precision(logits.device.type):
-            return self.mix(logits, self.weights(q, k, mask), gate, tokens)
+        with full_precision(hidden.device.type):
+            return self.weights(q, k, mask), gate, tokens
 
     def mix(self, logits: Tensor, weights: Tensor, gate: Tensor, tokens: Tensor) -> Tensor:
         """The new logits; sums the weights (b, t, s) of equal tokens (b, s) at the first occurrence of each."""
         first = first_places(tokens, logits.shape[-1])  # (b, s)
         summed = torch.zeros_like(weights).scatter_add(-1, first.unsqueeze(1).expand_as(weights), weights)  # (b, t, s)
-        copied = gate + summed.clamp(min=1e-30).log()
+        copied = gate + summed.clamp(min=TINY).log()
         index = tokens.unsqueeze(1).expand_as(weights)  # (b, t, s)
         old = logits.gather(-1, index)
         increase = (torch.logaddexp(old, copied) - old).where(summed > 0, 0.0)

@@ -13,6 +13,14 @@ def widen(x: Tensor) -> Tensor:
     return x if x.dtype == torch.float64 else x.float()
 
 
+def narrow(x: Tensor) -> Tensor:
+    """x in the dtype of products under autocast, for several that read it: each would cast it again. Shape: any."""
+    kind = x.device.type
+    if kind not in AUTOCAST_DEVICES or x.dtype != torch.float32 or not torch.is_autocast_enabled(kind):
+        return x
+    return x.to(torch.get_autocast_dtype(kind))
+
+
 # determined once at import: torch.compile cannot trace the call
 AUTOCAST_DEVICES = frozenset(filter(torch.amp.is_autocast_available, ("cpu", "cuda", "mps", "xpu", "xla")))
 

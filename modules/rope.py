@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from config import RopeConfig, rotated_channels
-from modules.precision import Float32Buffers, constants, widen
+from modules.kernels import rotate
+from modules.precision import Float32Buffers, constants
 from tools import log_io
 
 PLAIN = RopeConfig()
@@ -41,18 +42,11 @@ class RoPE(Float32Buffers):
     def split(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return x.chunk(2, dim=-1)
 
-    def join(self, first: Tensor, second: Tensor) -> Tensor:
-        return torch.cat((first, second), dim=-1)
-
     @log_io("... t p, ... t _, ... t _ -> ... t p")
     def forward(self, x: Tensor, angles: tuple[Tensor, Tensor]) -> Tensor:
         if self.rotated == x.shape[-1]:
-            return self.rotate(x, *angles)
-        return torch.cat((self.rotate(x[..., : self.rotated], *angles), x[..., self.rotated :]), dim=-1)
-
-    def rotate(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        first, second = self.split(widen(x))
-        return self.join(first * cos - second * sin, second * cos + first * sin).type_as(x)
+            return rotate(x, *angles, self.split)
+        return torch.cat((rotate(x[..., : self.rotated], *angles, self.split), x[..., self.rotated :]), dim=-1)
 
 
 class InterleavedRoPE(RoPE):
@@ -60,9 +54,6 @@ class InterleavedRoPE(RoPE):
 
     def split(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return x[..., 0::2], x[..., 1::2]
-
-    def join(self, first: Tensor, second: Tensor) -> Tensor:
-        return torch.stack((first, second), dim=-1).flatten(-2)
 
 
 ROTARY = {"half": RoPE, "interleaved": InterleavedRoPE}

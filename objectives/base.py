@@ -1,7 +1,8 @@
 """The base classes of objectives, and their results: losses for training, scores for evaluation."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from functools import partial
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -12,8 +13,13 @@ from data import IGNORED, Batch
 from generation.sampling import Text, begin_texts, continue_texts, in_batches
 from model import Hidden, Model
 from modules.across import per_process
+from modules.kernels import of_targets, sum_of_chunks
 from tokenizer import Tokenizer
 from tools import LoggingModule, log_io
+
+T = TypeVar("T")
+LOGITS = {True: 2**21, False: 2**27}  # at a time, on a CPU and on other devices: 8 and 512 MB in float32
+FEWEST = 256  # states at a time: with fewer, matrices are read more often than is hidden by what is done with them
 
 
 class Losses(NamedTuple):
@@ -104,49 +110,34 @@ class Objective(LoggingModule):
 
 
 class CrossEntropy(LoggingModule):
-    """The nats of all targets, with `z_loss` the squares of logsumexp(logits), and with `accuracy` the number of
-    targets that are the likeliest token; sums, not means. With weights each target's nats count so many times.
+    """The nats of each target, and the logsumexp of its logits; `copied` is what a pointer adds, see Model.copied.
 
-    Shape: logits (b, t, v), targets (b, t) int64, weights (b, t) -> scalars. Targets of -100 do not count.
+    Shape: logits (b, t, v), targets (b, t) int64, copied (b, t) twice or nothing -> (b, t), (b, t). A target of -100
+    has none.
     """
 
-    def __init__(self, *, z_loss: bool = False, accuracy: bool = False):
-        super().__init__()
-        self.z_loss, self.accuracy = z_loss, accuracy
-
-    @log_io("b t v, b t -> ")
-    def forward(self, logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> list[Tensor]:
-        logits, targets = logits.flatten(0, 1), targets.flatten()
-        sums = [weighted_nats(logits, targets, weights)]
-        if self.z_loss:
-            sums.append(logits.logsumexp(-1).square().where(targets != IGNORED, 0.0).sum())
-        if self.accuracy:
-            sums.append((logits.detach().argmax(-1) == targets).sum().float())
-        return sums
-
-
-def weighted_nats(logits: Tensor, targets: Tensor, weights: Tensor | None) -> Tensor:
-    """The sum of the nats of targets. Shape: (n, v), (n,), (b, t) of n tokens -> a scalar."""
-    if weights is None:
-        return nn.functional.cross_entropy(logits, targets, ignore_index=IGNORED, reduction="sum")
-    nats = nn.functional.cross_entropy(logits, targets, ignore_index=IGNORED, reduction="none")
-    return (nats * weights.flatten()).sum()
+    @log_io("b t v, b t -> b t, b t")
+    def forward(self, logits: Tensor, targets: Tensor, *copied: Tensor) -> tuple[Tensor, Tensor]:
+        logit, nats = of_targets(logits, targets.clamp(min=0))
+        total = logit + nats
+        if copied:
+            total = torch.logaddexp(total, copied[1])
+            nats = total - torch.logaddexp(logit, copied[0])
+        return nats.where(targets != IGNORED, 0.0), total.where(targets != IGNORED, 0.0)
 
 
 class Predictor(Objective):
     """An objective whose loss is a cross-entropy of tokens: mean nats, plus z_loss * mean(logsumexp(logits)^2).
 
-    The second term keeps logits from drifting: Chowdhery et al. 2022, arXiv:2204.02311, section 5. With `loss_chunk`
-    the logits exist for that many positions of each row at a time, and are recomputed for the gradient: less memory,
-    the same loss. With `log_accuracy` the share of targets that were the likeliest token is a part of the losses, which
-    is not learned from.
+    The second term keeps logits from drifting: Chowdhery et al. 2022, arXiv:2204.02311, section 5. The logits exist
+    for `loss_chunk` positions of each row at a time; None = as many as are fast. With `log_accuracy` the share of
+    targets that were the likeliest token is a part of the losses, which is not learned from.
     """
 
     def __init__(self, model: Model, *, loss_chunk: int | None = None, log_accuracy: bool = False):
         super().__init__(model)
-        self.loss_chunk, self.z_loss = loss_chunk, model.cfg.z_loss
-        self.loss = CrossEntropy(z_loss=self.z_loss > 0, accuracy=log_accuracy)
-        self.names = [self.own, *["z"] * self.loss.z_loss, *["train_accuracy"] * log_accuracy]
+        self.loss_chunk, self.log_accuracy, self.z_loss = loss_chunk, log_accuracy, model.cfg.z_loss
+        self.loss = CrossEntropy()
 
     @classmethod
     def from_config(cls, model: Model, cfg: TrainConfig) -> "Predictor":
@@ -156,39 +147,67 @@ class Predictor(Objective):
                ) -> Losses:
         """The losses of targets (b, t); their nats are divided by how many are `per` (b, t), None = by their number.
 
-        A number is at least 1; of several processes, each divides by the mean of theirs.
+        With weights (b, t) each target's nats count so many times. A number is at least 1; of several processes, each
+        divides by the mean of theirs.
         """
         count = num_targets(targets)
-        divisors = [count if per is None else at_least_one(per), count, count]
-        means = {name: total / divisor for name, total, divisor in zip(
-            self.names, self.sums(hidden, targets, weights), divisors[: len(self.names)], strict=True)}
-        others = [*([self.z_loss * means["z"]] if self.z_loss else []), *hidden.losses.values()]
-        parts = means | hidden.losses
-        return Losses(sum(others, means[self.own]), {name: part.detach() for name, part in parts.items()})
-
-    def sums(self, hidden: Hidden, targets: Tensor, weights: Tensor | None) -> list[Tensor]:
-        """The sums of CrossEntropy, over all positions at once or in chunks."""
-        if self.loss_chunk is None:
-            return self.sums_of_chunk(hidden, targets, weights)
         weights = torch.ones_like(targets, dtype=torch.float32) if weights is None else weights
-        pieces = zip(hidden.chunks(targets, self.loss_chunk), weights.split(self.loss_chunk, dim=1), strict=True)
-        chunks = [checkpoint(self.sums_of_chunk, part, wanted, weight, use_reentrant=False)
-                  for (part, wanted), weight in pieces]
-        return [torch.stack(each).sum() for each in zip(*chunks, strict=True)]
+        weights = weights / (count if per is None else at_least_one(per))
+        total, own, z = self.summed(partial(self.of_chunk, count), hidden.last, targets, weights,
+                                    *self.model.copied(hidden, targets))
+        parts = {self.own: own, **({"z": z} if self.z_loss else {})}
+        if self.log_accuracy:
+            parts["train_accuracy"] = self.num_right(hidden, targets) / count
+        parts |= hidden.losses
+        return Losses(sum(hidden.losses.values(), total), {name: part.detach() for name, part in parts.items()})
 
-    def sums_of_chunk(self, hidden: Hidden, targets: Tensor, weights: Tensor | None) -> list[Tensor]:
-        return self.loss(self.predict(hidden), targets, weights)
+    def of_chunk(
+        self, count: Tensor, last: Tensor, targets: Tensor, weights: Tensor, *copied: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The total of a chunk, its weighted nats, and its squares of logsumexp over the number of targets."""
+        nats, logsumexp = self.loss(self.allowed(self.model.head(last)), targets, *copied)
+        own, z = (nats * weights).sum(), logsumexp.square().sum() / count
+        return own + self.z_loss * z if self.z_loss else own, own, z
+
+    def summed(self, call: Callable[..., Sequence[Tensor]], last: Tensor, *others: Tensor) -> Sequence[Tensor]:
+        """The sums of what `call` finds for chunks of positions (b, t, ...); the first has a gradient."""
+        if torch.compiler.is_compiling():  # which makes the gradient itself
+            found = in_chunks(call, last, *others, size=self.loss_chunk)
+            return [torch.stack(each).sum() for each in zip(*found, strict=True)]
+        if (size := self.chunk_of(last)) >= last.shape[1]:
+            return call(last, *others)
+        return sum_of_chunks(call, last, *others, parameters=[*self.model.head.parameters()], size=size)
+
+    def chunk_of(self, last: Tensor) -> int:
+        """The positions of states (b, t, d) whose logits exist at a time."""
+        return self.loss_chunk or fast_chunk(len(last), self.model.cfg.padded_vocab_size, last.device.type)
+
+    @torch.no_grad()
+    def num_right(self, hidden: Hidden, targets: Tensor) -> Tensor:
+        """How many targets are the likeliest token, a scalar."""
+        predict = partial(Predictor.predict, self)
+        return score_hidden(predict, hidden, targets, 1, chunk=self.chunk_of(hidden.last)).right.sum()
+
+    def allowed(self, logits: Tensor) -> Tensor:
+        """The logits, minus infinity for tokens that are never predicted. Shape: (b, t, v) -> (b, t, v)."""
+        return logits
 
     def predict(self, hidden: Hidden) -> Tensor:
         """The logits of each position. Shape: (b, t, v)."""
-        return self.model.predict(hidden)
+        return self.allowed(self.model.predict(hidden))
 
     def scores(self, hidden: Hidden, targets: Tensor, top_k: int) -> Scores:
         """How well targets (b, t) are predicted."""
-        return score_hidden(self.predict, hidden, targets, top_k, chunk=self.loss_chunk)
+        return score_hidden(self.predict, hidden, targets, top_k, chunk=self.chunk_of(hidden.last))
 
 
-def in_chunks(call: Callable[..., Tensor], *parts: Tensor, size: int | None) -> list[Tensor]:
+def fast_chunk(rows: int, vocab_size: int, device_type: str) -> int:
+    """The positions of so many rows whose logits are computed fastest: on a CPU they stay in its cache."""
+    most = LOGITS[device_type == "cpu"] // vocab_size
+    return -(-max(most, FEWEST) // rows)
+
+
+def in_chunks(call: Callable[..., T], *parts: Tensor, size: int | None) -> list[T]:
     """`call` on parts (b, t, ...), or on chunks of `size` positions, which are computed again for the gradient."""
     if size is None:
         return [call(*parts)]

@@ -58,9 +58,6 @@ class FillInTheMiddle(Predictor):
             torch.cat([row.tokens, sentinels], dim=1), torch.cat([row.is_target, is_new], dim=1)))
         return self.model.read(tokens[:, :-1]), tokens.where(is_target, IGNORED)[:, 1:]
 
-    def sums_of_chunk(self, hidden: Hidden, targets: Tensor, weights: Tensor | None) -> list[Tensor]:
-        return self.loss(self.model.predict(hidden), targets, weights)
-
     def predict(self, hidden: Hidden) -> Tensor:
         """The logits of the tokens of texts, which are scored."""
         logits = self.model.predict(hidden)

@@ -30,8 +30,8 @@ class MaskPredictor(Predictor):
         last = hidden.last[:, :-1] if self.shift else hidden.last[:, 1:]
         return hidden._replace(last=last), row.tokens.where(wanted, IGNORED)[:, 1:]
 
-    def predict(self, hidden: Hidden) -> Tensor:
-        return without(self.model.predict(hidden), self.mask_id)
+    def allowed(self, logits: Tensor) -> Tensor:
+        return without(logits, self.mask_id)
 
     def continue_texts(
         self, texts: list[Text], cfg: SampleConfig, *, eos_id: int, num_ids: int | None = None,

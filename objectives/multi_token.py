@@ -9,7 +9,7 @@ from data import IGNORED, Batch
 from generation.sampling import Text, continue_texts
 from model import Model
 from modules.ahead import shifted
-from objectives.base import Losses, in_chunks, num_targets
+from objectives.base import Losses, num_targets
 from objectives.next_token import NextToken
 from objectives.speculation import MOST_TEXTS, speculate
 from tools import log_io
@@ -48,10 +48,11 @@ class MultiToken(NextToken):
 
     def nats(self, last: Tensor, targets: Tensor) -> Tensor:
         """The sum of the nats of further targets. Shape: (b, t, d), (b, t) -> a scalar."""
-        return sum(in_chunks(self.nats_of_chunk, last, targets, size=self.loss_chunk))
+        return self.summed(self.nats_of_chunk, last, targets)[0]
 
-    def nats_of_chunk(self, last: Tensor, targets: Tensor) -> Tensor:
-        return self.loss(self.model.head(last), targets)[0]
+    def nats_of_chunk(self, last: Tensor, targets: Tensor) -> list[Tensor]:
+        nats, _ = self.loss(self.model.head(last), targets)
+        return [nats.sum()]
 
     def continue_texts(
         self, texts: list[Text], cfg: SampleConfig, *, eos_id: int, num_ids: int | None = None,

@@ -160,6 +160,7 @@ class Exact(nn.Module):
 
     def __init__(self, length: int = LENGTH):
         super().__init__()
+        self.head = nn.Identity()
         self.cfg = override(ModelConfig(), {"vocab_size": SYMBOLS + 1, "max_seq_len": length + 1})
         self.register_parameter("weight", nn.Parameter(torch.zeros(())))
 
@@ -176,6 +177,9 @@ class Exact(nn.Module):
 
     def predict(self, hidden):
         return hidden.last
+
+    def copied(self, hidden, targets):
+        return ()
 
     def forward(self, tokens, *, positions):
         return self.read(tokens, positions=positions).last

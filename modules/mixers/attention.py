@@ -15,6 +15,7 @@ from modules.mixers.earlier import EarlierProjections, Projections
 from modules.mixers.kv_cache import Keys, KVCache, make_kv_cache
 from modules.norm import norm_maker
 from modules.position import BIASES, Temperature
+from modules.precision import narrow
 from modules.qk_norm import qk_norm_maker
 from modules.rope import ROTARY
 from modules.short_conv import BranchCache
@@ -164,6 +165,7 @@ class Attention(LoggingModule):
 
     @log_io("b t d -> b t d")
     def forward(self, x: Tensor, context: Context, cache: KVCache | BranchCache | None = None) -> Tensor:
+        x = narrow(x)
         y = self.attend_to(*self.read(x, context, cache), context, cache)
         return self.join(y, x)
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from config import LayerConfig
 from modules.norm import Rescaled, norm_maker, times
+from modules.precision import narrow
 from tools import LoggingModule, log_io
 
 
@@ -105,6 +106,7 @@ class MLP(LoggingModule):
 
     def read(self, x: Tensor, *groups: Tensor) -> tuple[Tensor, ...]:
         """What the maps give, for `combine`. Shape: (..., d) -> (..., f), once for each of `maps`."""
+        x = narrow(x)
         return tuple(getattr(self, name)(x, *groups) for name in self.maps)
 
     def combine(self, up: Tensor) -> Tensor:

@@ -1,0 +1,210 @@
+"""Functions whose gradients are written by hand, because they take less time or memory than those of autograd."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx, once_differentiable
+
+from modules.precision import full_precision, widen
+
+Split = Callable[[Tensor], tuple[Tensor, Tensor]]
+
+
+class _OfTargets(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: FunctionCtx, logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        index, p = targets.unsqueeze(-1), logits.softmax(-1)
+        ctx.save_for_backward(p, index)
+        logit = logits.gather(-1, index).squeeze(-1)
+        return logit, logits.amax(-1) - p.amax(-1).log() - logit  # the largest p is not rounded to 0
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, of_logit: Tensor, of_nats: Tensor) -> tuple[Tensor, None]:
+        p, index = ctx.saved_tensors
+        gradient = p * of_nats.unsqueeze(-1)
+        return gradient.scatter_add_(-1, index, (of_logit - of_nats).unsqueeze(-1)), None
+
+
+def of_targets(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """The logit of each target, and its nats, -log softmax(logits) there; their sum is logsumexp(logits).
+
+    Its gradient is softmax * d nats, and at the target d logit - d nats besides: two passes over the logits, where
+    those of a softmax, two gathers and their sum take seven. Shape: (..., v), (...) int64 -> (...), (...).
+    """
+    return _OfTargets.apply(logits, targets)
+
+
+class _SumOfChunks(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx, call: Callable[..., Sequence[Tensor]], size: int, num_parts: int, *tensors: Tensor,
+    ) -> tuple[Tensor, ...]:
+        is_wanted, parameters = ctx.needs_input_grad[3:], tensors[num_parts:]
+        chunks, sums, of_parameters = [], None, None
+        for pieces in zip(*(part.split(size, dim=1) for part in tensors[:num_parts]), strict=True):
+            own = [piece.detach().requires_grad_(is_it) for piece, is_it in zip(pieces, is_wanted, strict=False)]
+            with torch.enable_grad():
+                found = call(*own)
+            wanted = [x for x, is_it in zip((*own, *parameters), is_wanted, strict=True) if is_it]
+            gradients = iter(torch.autograd.grad(found[0], wanted) if wanted else ())
+            chunks.append([next(gradients) if is_it else None for is_it in is_wanted[:num_parts]])
+            of_parameters = list(gradients) if of_parameters is None else _added(of_parameters, list(gradients))
+            sums = [x.detach().clone() for x in found] if sums is None else _added(sums, found)
+        of_parts = [None if parts[0] is None else torch.cat(parts, dim=1) for parts in zip(*chunks, strict=True)]
+        rest = iter(of_parameters)
+        ctx.gradients = [*of_parts, *(next(rest) if is_it else None for is_it in is_wanted[num_parts:])]
+        ctx.mark_non_differentiable(*sums[1:])
+        return tuple(sums)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, of_sum: Tensor, *_) -> tuple[Tensor | None, ...]:
+        return None, None, None, *(None if x is None else x * of_sum for x in ctx.gradients)
+
+
+def _added(sums: list[Tensor], more: Sequence[Tensor]) -> list[Tensor]:
+    return [total.add_(x.detach()) for total, x in zip(sums, more, strict=True)]
+
+
+def sum_of_chunks(
+    call: Callable[..., Sequence[Tensor]], *parts: Tensor, parameters: Sequence[Tensor], size: int,
+) -> list[Tensor]:
+    """The sums of what `call` returns for chunks of `size` positions of parts (b, t, ...), scalars.
+
+    The first has a gradient, for the parts and for the `parameters` that `call` reads. It is made together with the
+    sum, so that of what a chunk needs, such as its logits, nothing is kept or computed twice: they stay in a cache.
+    Hsu et al. 2024, arXiv:2410.10989 (Liger kernels), section 3.2.
+    """
+    return list(_SumOfChunks.apply(call, size, len(parts), *parts, *parameters))
+
+
+class _RMSNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: FunctionCtx, x: Tensor, scale: Tensor | None, eps: float) -> Tensor:
+        wide = widen(x)
+        inverse = (torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square() / x.shape[-1] + eps).rsqrt()
+        ctx.save_for_backward(x, inverse, scale)
+        y = wide * inverse
+        return (y if scale is None else y.mul_(scale)).type_as(x)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, of_y: Tensor) -> tuple[Tensor, Tensor | None, None]:
+        x, inverse, scale = ctx.saved_tensors
+        wide, of_y = widen(x), widen(of_y)
+        products = of_y * wide
+        with full_precision(x.device.type):
+            dots = products.sum(-1, keepdim=True) if scale is None else (products @ scale).unsqueeze(-1)
+            of_scale = None if scale is None else inverse.flatten() @ products.reshape(-1, x.shape[-1])
+        of_x = of_y * inverse if scale is None else (of_y * scale).mul_(inverse)
+        of_x.addcmul_(wide, dots * inverse.pow(3), value=-1 / x.shape[-1])
+        return of_x.type_as(x), of_scale, None
+
+
+def rms_norm(x: Tensor, scale: Tensor | None, eps: float) -> Tensor:
+    """x / sqrt(mean(x^2) + eps) * scale over the last axis; the scale is in float32 as the statistics are, or float64.
+
+    torch has no kernel of its own for a CPU, and goes over x some twenty times. Shape: (..., d), (d,) -> (..., d).
+    """
+    if x.device.type == "cpu" and torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        return _RMSNorm.apply(x, scale, eps)
+    return nn.functional.rms_norm(widen(x), x.shape[-1:], scale, eps).type_as(x)
+
+
+class _Rotation(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: FunctionCtx, x: Tensor, cos: Tensor, sin: Tensor, split: Split) -> Tensor:
+        ctx.save_for_backward(cos, sin)
+        ctx.split = split
+        return _rotated(x, cos, sin, split)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, of_y: Tensor) -> tuple[Tensor, None, None, None]:
+        cos, sin = ctx.saved_tensors
+        return _rotated(of_y, cos, -sin, ctx.split), None, None, None
+
+
+def _rotated(x: Tensor, cos: Tensor, sin: Tensor, split: Split) -> Tensor:
+    wide = widen(x)
+    of_each = cos.new_empty(*cos.shape[:-1], x.shape[-1])  # (..., t, p)
+    for part in split(of_each):
+        part.copy_(cos)
+    y = torch.mul(wide, of_each, out=torch.empty(x.shape, dtype=wide.dtype, device=x.device))
+    for out, other, sign in zip(split(y), reversed(split(wide)), (-1, 1), strict=True):
+        out.addcmul_(other, sin, value=sign)
+    return y.type_as(x)
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor, split: Split) -> Tensor:
+    """Turn pairs (a, b) of channels, which `split` gives, to (a cos - b sin, b cos + a sin), in float32.
+
+    Shape: x (..., t, p), cos and sin (..., t, p/2) -> (..., t, p).
+    """
+    return _Rotation.apply(x, cos, sin, split)
+
+
+QUERIES, SCORES = 128, 2**19  # at a time, so that scores stay in the cache of a CPU
+
+
+class _CausalAttention(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: FunctionCtx, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+        shape = q.shape
+        q, k, v = (x.flatten(0, 1) for x in (q, k, v))  # (n, t, p)
+        y = torch.empty_like(q)
+        for heads, row, seen in _causal_blocks(q):
+            y[heads, row] = _weights(q, k, scale, heads, row, seen) @ v[heads, seen]
+        ctx.save_for_backward(q, k, v, y)
+        ctx.scale = scale
+        return y.view(shape)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, of_y: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        (q, k, v, y), scale, shape = ctx.saved_tensors, ctx.scale, of_y.shape
+        of_y = of_y.flatten(0, 1)
+        of_q, (of_k, of_v) = torch.empty_like(q), torch.zeros(2, *k.shape)
+        own = (of_y.float() * y).sum(-1, keepdim=True).type_as(q)
+        for heads, row, seen in _causal_blocks(q):
+            weights = _weights(q, k, scale, heads, row, seen)
+            of_scores = (of_y[heads, row] @ v[heads, seen].mT).sub_(own[heads, row]).mul_(weights)
+            of_q[heads, row] = _scaled(of_scores, k[heads, seen], scale)
+            of_k[heads, seen] += _scaled(of_scores.mT, q[heads, row], scale)
+            of_v[heads, seen] += weights.mT @ of_y[heads, row]
+        return of_q.view(shape), of_k.type_as(k).view(shape), of_v.type_as(v).view(shape), None
+
+
+def _causal_blocks(q: Tensor) -> Iterator[tuple[slice, slice, slice]]:
+    """Heads, some of their queries, and the keys that these see. Shape: (n, t, p)."""
+    n, t, _ = q.shape
+    for start in range(0, t, QUERIES):
+        stop = min(t, start + QUERIES)
+        size = max(1, SCORES // (stop * (stop - start)))
+        for first in range(0, n, size):
+            yield slice(first, first + size), slice(start, stop), slice(0, stop)
+
+
+def _weights(q: Tensor, k: Tensor, scale: float, heads: slice, row: slice, seen: slice) -> Tensor:
+    """The softmax of a block of scores; each query sees the keys up to its own. Shape: -> (heads, row, seen)."""
+    scores = _scaled(q[heads, row], k[heads, seen].mT, scale)
+    later = torch.full((scores.shape[1],) * 2, -torch.inf, dtype=q.dtype).triu(1)
+    scores[..., row.start :] += later
+    return scores.softmax(-1)
+
+
+def _scaled(a: Tensor, b: Tensor, scale: float) -> Tensor:
+    """scale (a @ b), scaled before it is rounded. Shape: (n, i, j), (n, j, k) -> (n, i, k)."""
+    return torch.baddbmm(a.new_empty(()), a, b, beta=0, alpha=scale)
+
+
+def causal_attention(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+    """softmax(scale q.k) v, where a query sees the keys up to its own, in bfloat16 on a CPU.
+
+    torch's fused kernel multiplies small tiles, in which a CPU does not reach a quarter of its rate for bfloat16. This
+    takes half of its time at 256 tokens, 0.7 at 2048, and keeps no more; but scores are rounded to bfloat16.
+    Shape: (b, h, t, p), three times -> (b, h, t, p).
+    """
+    return _CausalAttention.apply(q, k, v, scale)

@@ -1,0 +1,140 @@
+"""Gradients that are written by hand: each function equals its plain form, in values and gradients."""
+
+from collections.abc import Callable, Sequence
+
+import pytest
+import torch
+from helpers import assert_close, randomise, small_config, small_tokens
+from torch import Tensor, nn
+
+from data import Batch
+from model import Model
+from modules import kernels
+from objectives.base import FEWEST, fast_chunk
+from objectives.multi_token import MultiToken
+from objectives.next_token import NextToken
+
+
+def with_gradients(call: Callable[..., Tensor | Sequence[Tensor]], *tensors: Tensor) -> list[Tensor]:
+    """What `call` returns, and the gradient of a random mixture of it for each tensor."""
+    leaves = [x.detach().clone().requires_grad_(x.is_floating_point()) for x in tensors]
+    found = call(*leaves)
+    found = [found] if isinstance(found, Tensor) else list(found)
+    torch.manual_seed(1)
+    mixed = sum((torch.randn(x.shape).to(x.dtype) * x).sum() for x in found)
+    return [x.detach() for x in found] + list(torch.autograd.grad(mixed, [x for x in leaves if x.requires_grad]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_nats_of_targets_are_those_of_a_log_softmax(dtype):
+    logits, targets = torch.randn(3, 7, 11, dtype=dtype) * 5, torch.randint(11, (3, 7))
+    logits[0, 0, 4], targets[0, 0] = -200, 4  # softmax is 0 there
+    logits[1, :, 10] = -torch.inf  # never predicted
+    targets[1] %= 10
+
+    def plain(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        at_target = targets.unsqueeze(-1)
+        return logits.gather(-1, at_target)[..., 0], -logits.log_softmax(-1).gather(-1, at_target)[..., 0]
+
+    for ours, theirs in zip(with_gradients(kernels.of_targets, logits, targets), with_gradients(plain, logits, targets),
+                            strict=True):
+        assert_close(ours, theirs, "same")
+
+
+@pytest.mark.parametrize("scaled", [True, False])
+@pytest.mark.parametrize("shape", [(2, 5, 8), (3, 4, 2, 6), (7,)])
+def test_the_norm_is_that_of_torch(shape, scaled):
+    x, scale = torch.randn(*shape) * 3, [torch.randn(shape[-1])] * scaled
+    x = x.transpose(0, -2).contiguous().transpose(0, -2) if len(shape) > 1 else x  # as heads are
+    ours = with_gradients(lambda x, scale=None: kernels.rms_norm(x, scale, 1e-3), x, *scale)
+    theirs = with_gradients(lambda x, scale=None: nn.functional.rms_norm(x, shape[-1:], scale, 1e-3), x, *scale)
+    for one, other in zip(ours, theirs, strict=True):
+        assert_close(one, other, "same")
+    narrow = kernels.rms_norm(x.bfloat16().requires_grad_(), *scale or [None], 1e-3)
+    assert narrow.dtype == torch.bfloat16 and torch.equal(narrow, nn.functional.rms_norm(
+        x.bfloat16().float(), shape[-1:], *scale or [None], 1e-3).bfloat16())
+
+
+def halves(x: Tensor) -> tuple[Tensor, Tensor]:
+    return x.chunk(2, dim=-1)
+
+
+def neighbours(x: Tensor) -> tuple[Tensor, Tensor]:
+    return x[..., 0::2], x[..., 1::2]
+
+
+@pytest.mark.parametrize(("split", "join"), [
+    (halves, lambda a, b: torch.cat((a, b), dim=-1)),
+    (neighbours, lambda a, b: torch.stack((a, b), dim=-1).flatten(-2))])
+def test_pairs_of_channels_are_rotated(split, join):
+    x, angle = torch.randn(2, 3, 5, 8), torch.randn(5, 4)
+    cos, sin = angle.cos(), angle.sin()
+
+    def plain(x: Tensor) -> Tensor:
+        a, b = split(x)
+        return join(a * cos - b * sin, b * cos + a * sin)
+
+    for ours, theirs in zip(with_gradients(lambda x: kernels.rotate(x, cos, sin, split), x), with_gradients(plain, x),
+                            strict=True):
+        assert_close(ours, theirs, "same")
+
+
+@pytest.mark.parametrize("t", [2, 9, 33])
+def test_causal_attention_is_the_fused_one(monkeypatch, t):
+    monkeypatch.setattr(kernels, "QUERIES", 8)
+    monkeypatch.setattr(kernels, "SCORES", 300)  # of several heads, of one, of less than one
+    q, k, v = torch.randn(3, 2, 3, t, 16).transpose(2, 3).contiguous().transpose(2, 3)
+
+    def fused(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True, scale=0.3)
+
+    def ours(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return kernels.causal_attention(q, k, v, 0.3)
+
+    for one, other in zip(with_gradients(ours, q, k, v), with_gradients(fused, q, k, v), strict=True):
+        assert_close(one, other, "same")
+    exact = with_gradients(fused, q, k, v)
+    errors = [[(one.float() - right).square().mean().sqrt() / right.square().mean().sqrt() for one, right in zip(
+        with_gradients(call, q.bfloat16(), k.bfloat16(), v.bfloat16()), exact, strict=True)] for call in (ours, fused)]
+    assert max(errors[0]) < 3 * max(errors[1])
+
+
+HEADS = [
+    {}, {"pointer": True}, {"pointer": True, "z_loss": 0.3}, {"tie_embeddings": True, "logit_softcap": 2.0},
+    {"head_bias": True, "token_scale": True, "logit_scale": 0.5}, {"head_dense": "gelu", "ahead": "modules"}]
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("flags", HEADS, ids=lambda flags: " ".join(flags) or "plain")
+def test_a_loss_in_chunks_is_that_of_all_positions(flags, precision):
+    model = randomise(Model(small_config(**flags)))
+    tokens, targets = small_tokens(), small_tokens(seed=1)
+    targets[0, 3:5] = -100
+    batch, kind = Batch(tokens, targets, None, 24), MultiToken if model.ahead else NextToken
+    found = []
+    for chunk in (None, 5):
+        model.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
+            losses = kind(model, loss_chunk=chunk, log_accuracy=True)(batch)
+            (losses.total / 3).backward()
+        found.append((losses.total.detach(), losses.parts, {name: p.grad for name, p in model.named_parameters()}))
+    assert_close(*found, "same" if precision == "float32" else "rounded weights")
+
+
+def test_a_frozen_head_and_a_frozen_body_are_left_alone():
+    for frozen in ("head", "blocks"):
+        model, grads = randomise(Model(small_config())), []
+        getattr(model, frozen).requires_grad_(False)
+        for chunk in (None, 4):
+            model.zero_grad()
+            NextToken(model, loss_chunk=chunk)(Batch(small_tokens(), small_tokens(), None, 26)).total.backward()
+            grads.append({name: p.grad for name, p in model.named_parameters() if p.grad is not None})
+        assert_close(*grads, "same")
+        assert not any(name.startswith(frozen) for name in grads[0])
+
+
+def test_logits_of_a_chunk_fit_into_a_cache_unless_there_would_be_too_few():
+    assert fast_chunk(8, 4096, "cpu") == 64 and 4 * 64 * 8 * 4096 <= 8 * 2**20
+    assert fast_chunk(8, 256, "cpu") == 1024
+    assert fast_chunk(3, 150_000, "cpu") == -(-FEWEST // 3)
+    assert fast_chunk(8, 4096, "cuda") > fast_chunk(8, 4096, "cpu")
