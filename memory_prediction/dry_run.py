@@ -22,6 +22,7 @@ from config import Config, replace
 from data import Batch
 from memory_prediction.allocations import Peak, StorageLog
 from model import Model, some_source
+from modules.kernels import largest_blocks_alone
 from objective import Objective
 from training.evaluation import score_batch
 from training.step import TrainState
@@ -73,7 +74,7 @@ def dry_run(cfg: Config, *, rows: int, num_texts: int, device: str = "cpu", fake
     if not fake:
         return _run_all_phases(cfg, rows, num_texts, StorageLog(device=device))
     try:
-        with FakeTensorMode(allow_non_fake_inputs=True):
+        with FakeTensorMode(allow_non_fake_inputs=True), largest_blocks_alone():
             return _run_all_phases(cfg, rows, num_texts, FakeStorageLog(device=device))
     except (DataDependentOutputException, DynamicOutputShapeException) as error:
         raise DataDecides(f"the model calls {error.func}") from error

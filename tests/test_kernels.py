@@ -83,7 +83,7 @@ def test_pairs_of_channels_are_rotated(split, join):
 def test_causal_attention_is_the_fused_one(monkeypatch, t):
     monkeypatch.setattr(kernels, "QUERIES", 8)
     monkeypatch.setattr(kernels, "SCORES", 300)  # of several heads, of one, of less than one
-    q, k, v = torch.randn(3, 2, 3, t, 16).transpose(2, 3).contiguous().transpose(2, 3)
+    q, k, v = (torch.randn(2, t, 3, width).transpose(1, 2) for width in (16, 16, 12))
 
     def fused(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True, scale=0.3)
@@ -96,7 +96,7 @@ def test_causal_attention_is_the_fused_one(monkeypatch, t):
     exact = with_gradients(fused, q, k, v)
     errors = [[(one.float() - right).square().mean().sqrt() / right.square().mean().sqrt() for one, right in zip(
         with_gradients(call, q.bfloat16(), k.bfloat16(), v.bfloat16()), exact, strict=True)] for call in (ours, fused)]
-    assert max(errors[0]) < 3 * max(errors[1])
+    assert max(errors[0]) < 5 * max(errors[1]) < 0.02
 
 
 HEADS = [

@@ -66,8 +66,8 @@ def tracked(cfg: Config) -> int:
     return sum(kinds["Total"] for kinds in peak.values())
 
 
-# torch's tracker holds on to what is made again for the gradient
-UNTRACKED = ("checkpointed", "chunked")
+# torch's tracker holds on to what is made again for the gradient, and takes no gradient that is made in a forward
+UNTRACKED = ("checkpointed", "chunked", "large vocabulary")
 
 
 @pytest.mark.slow
