@@ -242,6 +242,6 @@ def _help(description: str, options: Mapping[str, str]) -> str:
                          "embedding and the head: its proportions, the tokenizer's vocabulary, a short context"}
     own |= options
     own["model.kinds.NAME.FLAG VALUE"] = "a flag of one kind of layer, e.g. --model.kinds.local.attention.window 512"
-    lines = [description, "", f"presets: {', '.join(PRESETS)}", f"short for --train.X: {', '.join(SHORT)}",
+    lines = [description, "", f"presets: {', '.join(PRESETS)}", "", f"short for --train.X: {', '.join(SHORT)}", "",
              "on or off: --section.flag, --section.no-flag, or --section.flag true|false", ""]
     return "\n".join(lines + [f"--{name}: {text}" for name, text in own.items()])
