@@ -10,7 +10,9 @@ ones. `python train.py gpt2 --scale 1M` trains one at a size for a CPU.
 """
 
 if __name__ == "__main__":
-    from configuration import startup  # noqa: F401, before all that needs a package
+    from configuration import garbage, startup  # noqa: F401, before all that needs a package
+
+    garbage.wait()
     from showing.gallery_commands import main
 
     raise SystemExit(main())

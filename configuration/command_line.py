@@ -11,6 +11,7 @@ from dataclasses import is_dataclass
 from functools import partial, wraps
 from typing import Annotated, Any, NoReturn, get_args, get_origin, get_type_hints
 
+from configuration import garbage
 from configuration.flag_parser import read_flags
 from configuration.mistakes import nearest
 from configuration.tree import override
@@ -80,7 +81,9 @@ def run_command(
 ) -> None:
     """Run the command that the first word names; a user's mistake prints its sentence and exits 2, Ctrl-C exits 130."""
     try:
-        parse_command(words, commands, prog, description)()
+        command = parse_command(words, commands, prog, description)
+        garbage.begin()
+        command()
         sys.stdout.flush()
     except BrokenPipeError:  # `| head` closed the pipe; the rest must not be written at exit either
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -5,45 +5,18 @@ import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import pandas as pd
-from pandas.api.types import is_numeric_dtype
-
-from configuration.reading import open_file
 from run_store.append_log import AppendLog
 from run_store.atomic_files import PRIVATE, write_text
 from run_store.facts import Sample, as_sample, in_folder
 from run_store.listing import COLUMNS, DIVERGED, complete_lines
-from run_store.long_tables import pieces_of, text_of, thinned, whole_lines
 from run_store.unfinished import abandoned, remove
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 TIMED = ("seconds", "tokens_per_second")  # columns that no seed repeats
-
-
-def read_log(run: Path, *, thin: bool = False) -> pd.DataFrame:
-    """The table in a run's log.csv; `thin` = no more rows of a long one than a comparison needs, see long_tables.py.
-
-    Raises ValueError if it is missing or damaged.
-    """
-    with open_file(run / "log.csv") as file:
-        num_lines, end = whole_lines(file)
-        try:
-            table = thinned(map(checked_piece, pieces_of(text_of(file, end))), num_lines if thin else 0)
-        except (ValueError, OverflowError) as error:  # pandas's errors are ValueErrors
-            raise ValueError(f"log.csv cannot be read: {error}") from None
-    if "step" not in table:
-        raise ValueError("log.csv cannot be read: it has no column step")
-    return table
-
-
-def checked_piece(piece: pd.DataFrame) -> pd.DataFrame:
-    """Some rows of a log. Raises ValueError if a cell is not a finite number."""
-    for name, values in piece.items() if len(piece) else ():
-        if not is_numeric_dtype(values) or np.isinf(values.to_numpy(float)).any():
-            raise ValueError(f"the column {name} holds what is not a finite number")
-    return piece
 
 
 def read_samples(run: Path) -> list[Sample]:
@@ -57,8 +30,10 @@ class RunLog:
     def __init__(self, path: Path):
         self.path, self.journal = path, AppendLog()
 
-    def log(self) -> pd.DataFrame:
+    def log(self) -> "pd.DataFrame":
         """The complete lines of log.csv, one per row. Raises ValueError if it is missing or damaged."""
+        from run_store.log_table import read_log  # pandas takes 0.4 s, and nothing else of a run needs it
+
         return in_folder(self.path, read_log)
 
     def append(self, line: dict[str, Any]) -> None:

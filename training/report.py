@@ -9,10 +9,9 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from matplotlib.figure import Figure
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
@@ -38,6 +37,9 @@ from training.pairs import grade_pairs, validation_pairs
 from training.setup import Setup
 from training.step import TrainState
 from training.trackers import Tracker
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def opening_prompts(
@@ -200,8 +202,10 @@ def grade_texts(run: Run, texts: list[str]) -> str:
     return f"{summary}; the others break ({kinds}), half of them in the first {middle:.0%}, for example:\n{examples}"
 
 
-def draw_loss(runs: list[Run]) -> Figure:
+def draw_loss(runs: list[Run]) -> "Figure":
     """Draw validation and training loss in bits per byte against tokens, with the entropy of the text if known."""
+    from matplotlib.figure import Figure  # takes 0.4 s, which the first step would wait for
+
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.subplots()
     for run in runs:
