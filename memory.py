@@ -53,7 +53,7 @@ def main(command: Command | None = None) -> None:
         base = base_bytes(prediction) if device == "cpu" else 0
         show(console, prediction, base, processes)
         if device == "cuda" and limit is None and processes == 1:
-            show_cards(console, cfg)
+            show_cards(console, cfg, prediction)
         if limit is not None:
             show_room(console, cfg, prediction, Room(limit, base + LASTLY * (device == "cpu")), processes)
     except ValueError as error:
@@ -106,9 +106,9 @@ def parts_table(prediction: Prediction) -> Table:
     return table
 
 
-def show_cards(console: Console, cfg: Config) -> None:
+def show_cards(console: Console, cfg: Config, prediction: Prediction) -> None:
     """Print on which cards a run fits, one or several."""
-    found = cards(cfg)
+    found = cards(cfg, prediction)
     alone = [f"one card of {size} GB" for number, size in found if number == 1]
     sharded = [f"{number} of {size} GB" for number, size in found if number > 1]
     ways = alone + [f"with --train.shard on {', '.join(sharded)}"] * bool(sharded)

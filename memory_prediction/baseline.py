@@ -10,7 +10,8 @@ from torch.utils.checkpoint import checkpoint
 
 from memory_prediction.process import return_freed, rss_bytes
 
-LASTLY = 24 * 2**20  # bytes, at most, of a run besides its steps: token files, checkpoints, the figure at its end
+# bytes, at most, of a run besides its steps: token files, checkpoints, matplotlib for the figure at its end
+LASTLY = 56 * 2**20
 
 
 def warm_up() -> None:

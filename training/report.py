@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from rich.console import Console
 from rich.markup import escape
@@ -209,14 +210,14 @@ def draw_loss(runs: list[Run]) -> "Figure":
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.subplots()
     for run in runs:
-        log, bits = run.log(), run.data["val_tokens_per_byte"] / math.log(2)
-        seen = log.dropna(subset="val_loss")
+        tokens, seen, _ = np.reshape(run.points("tokens", "bits_per_byte", "val_loss"), (-1, 3)).T
         meaning = run.config.facts.meaning
         name = f"{run.name}, validation" + f", {meaning}" * bool(meaning)
-        (line,) = axes.plot(seen.tokens, seen.bits_per_byte, "o-", markersize=3, label=name)
+        (line,) = axes.plot(tokens, seen, "o-", markersize=3, label=name)
         if run.config.facts.trains_as_evaluated:
-            axes.plot(log.tokens, log.train_loss * bits, color=line.get_color(), alpha=0.35,
-                      label=f"{run.name}, training")
+            tokens, losses = np.reshape(run.points("tokens", "train_loss"), (-1, 2)).T
+            bits = losses * run.data["val_tokens_per_byte"] / math.log(2)
+            axes.plot(tokens, bits, color=line.get_color(), alpha=0.35, label=f"{run.name}, training")
     floors = {run.data["floor_bits_per_byte"] for run in runs} - {None}
     for floor in floors:
         axes.axhline(floor, color="black", linestyle="--", linewidth=1, label=f"entropy of the text, {floor:.3f}")
