@@ -85,7 +85,7 @@ def measure(start: Start, models: Path) -> Seconds:
                                stderr=subprocess.DEVNULL)
     if start.trains:
         wait_for_line(models / name / "log.csv", process.pid)
-        process.kill()
+        os.kill(process.pid, signal.SIGKILL)  # process.kill() would take what it has used
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode not in ((-signal.SIGKILL,) if start.trains else (0, 2)):  # 2: the mistake
