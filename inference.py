@@ -10,7 +10,9 @@ RUN is a name in models/ or a path. Without a prompt the run's own prompts are c
 import sys
 
 if __name__ == "__main__":  # before the imports: help and mistakes need no torch, whose import takes seconds
-    from configuration import startup  # noqa: F401, before all that needs a package
+    from configuration import garbage, startup  # noqa: F401, before all that needs a package
+
+    garbage.wait()
     from generation.command import parse
 
     command = parse(sys.argv[1:], __doc__)
@@ -263,4 +265,5 @@ def main(argv: Sequence[str], command: tuple[Path, Options] | None = None) -> No
 
 
 if __name__ == "__main__":
+    garbage.begin()
     main(sys.argv[1:], command)

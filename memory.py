@@ -11,9 +11,10 @@ import signal
 import sys
 
 if __name__ == "__main__":  # before the imports: help and mistakes need no torch, whose import takes seconds
-    from configuration import heap, startup  # noqa: F401, before all that needs a package
+    from configuration import garbage, heap, startup  # noqa: F401, before all that needs a package
 
     heap.restart()  # as train.py does, of which it tells
+    garbage.wait()
     from memory_prediction.command import parse
 
     if hasattr(signal, "SIGPIPE"):
@@ -27,7 +28,7 @@ from rich.table import Table
 
 from config import Config, override
 from configuration.command_line import fail, spell_bytes
-from memory_prediction.baseline import LASTLY, child_baseline_bytes
+from memory_prediction.baseline import LASTLY, trainer_baseline_bytes
 from memory_prediction.command import Command, parse
 from memory_prediction.dry_run import PARTS, sequence_bytes
 from memory_prediction.prediction import Prediction, predict
@@ -49,14 +50,20 @@ def main(command: Command | None = None) -> None:
         console = Console(highlight=False, soft_wrap=True)
         console.width = max(console.width, WIDTH)
         prediction = predict(cfg, device=device, processes=processes)
-        base = child_baseline_bytes() or 0 if device == "cpu" else 0
+        base = base_bytes(prediction) if device == "cpu" else 0
         show(console, prediction, base, processes)
         if device == "cuda" and limit is None and processes == 1:
-            show_cards(console, cfg)
+            show_cards(console, cfg, prediction)
         if limit is not None:
             show_room(console, cfg, prediction, Room(limit, base + LASTLY * (device == "cpu")), processes)
     except ValueError as error:
         fail(error)
+
+
+def base_bytes(prediction: Prediction) -> int:
+    """What a process that trains holds besides the run; 0 if the system does not tell. Measured on this one."""
+    held = trainer_baseline_bytes()
+    return 0 if held is None else held - prediction.imported_bytes
 
 
 def show(console: Console, prediction: Prediction, base: int, processes: int) -> None:
@@ -99,9 +106,9 @@ def parts_table(prediction: Prediction) -> Table:
     return table
 
 
-def show_cards(console: Console, cfg: Config) -> None:
+def show_cards(console: Console, cfg: Config, prediction: Prediction) -> None:
     """Print on which cards a run fits, one or several."""
-    found = cards(cfg)
+    found = cards(cfg, prediction)
     alone = [f"one card of {size} GB" for number, size in found if number == 1]
     sharded = [f"{number} of {size} GB" for number, size in found if number > 1]
     ways = alone + [f"with --train.shard on {', '.join(sharded)}"] * bool(sharded)
@@ -132,4 +139,5 @@ def sum_of_weights(cfg: Config) -> int:
 
 
 if __name__ == "__main__":
+    garbage.begin()
     main(command)

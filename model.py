@@ -5,7 +5,9 @@ saved run with its trained weights, on real tokens.
 """
 
 if __name__ == "__main__":  # the program also shows saved runs, which stand above this file
-    from configuration import startup  # noqa: F401, before all that needs a package
+    from configuration import garbage, startup  # noqa: F401, before all that needs a package
+
+    garbage.wait()
     from showing.command import main
 
     raise SystemExit(main())

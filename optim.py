@@ -6,7 +6,9 @@
 import sys
 
 if __name__ == "__main__":  # before the imports: help and mistakes need no torch, whose import takes seconds
-    from configuration import startup  # noqa: F401, before all that needs a package
+    from configuration import garbage, startup  # noqa: F401, before all that needs a package
+
+    garbage.wait()
     from optimizing.command import parse
 
     command = parse(sys.argv[1:])
@@ -216,4 +218,5 @@ def main(command: tuple[Config, Path] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    garbage.begin()
     main(command)

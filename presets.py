@@ -10,7 +10,9 @@ ones. `python train.py gpt2 --scale 1M` trains one at a size for a CPU.
 """
 
 if __name__ == "__main__":
-    from configuration import startup  # noqa: F401, before all that needs a package
+    from configuration import garbage, startup  # noqa: F401, before all that needs a package
+
+    garbage.wait()
     from showing.gallery_commands import main
 
     raise SystemExit(main())
@@ -242,6 +244,6 @@ def _help(description: str, options: Mapping[str, str]) -> str:
                          "embedding and the head: its proportions, the tokenizer's vocabulary, a short context"}
     own |= options
     own["model.kinds.NAME.FLAG VALUE"] = "a flag of one kind of layer, e.g. --model.kinds.local.attention.window 512"
-    lines = [description, "", f"presets: {', '.join(PRESETS)}", f"short for --train.X: {', '.join(SHORT)}",
+    lines = [description, "", f"presets: {', '.join(PRESETS)}", "", f"short for --train.X: {', '.join(SHORT)}", "",
              "on or off: --section.flag, --section.no-flag, or --section.flag true|false", ""]
     return "\n".join(lines + [f"--{name}: {text}" for name, text in own.items()])

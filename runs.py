@@ -10,7 +10,9 @@
 """
 
 if __name__ == "__main__":  # the program needs no torch, whose import takes longer than listing a thousand runs
-    from configuration import startup  # noqa: F401, before all that needs a package
+    from configuration import garbage, startup  # noqa: F401, before all that needs a package
+
+    garbage.wait()
     from exchange.command import COMMANDS
     from run_store.commands import main
 

@@ -7,7 +7,9 @@
 """
 
 if __name__ == "__main__":
-    from configuration import startup  # noqa: F401, before all that needs a package
+    from configuration import garbage, startup  # noqa: F401, before all that needs a package
+
+    garbage.wait()
 
 import hashlib
 import sys

@@ -6,9 +6,10 @@ A run is a folder in models/; see runs.py for what is in it.
 if __name__ == "__main__":  # before the imports: help and mistakes need no torch, whose import takes seconds
     import sys
 
-    from configuration import heap, startup  # noqa: F401, before all that needs a package
+    from configuration import garbage, heap, startup  # noqa: F401, before all that needs a package
 
     heap.restart()
+    garbage.wait()
     from training.command import parse
 
     command = parse(sys.argv[1:])
@@ -292,4 +293,5 @@ def train_or_tell(name: str, stem: str, cfg: Config, options: dict[str, Any]) ->
 
 
 if __name__ == "__main__":
+    garbage.begin()
     main(command)

@@ -11,8 +11,7 @@ from dataclasses import is_dataclass
 from functools import partial, wraps
 from typing import Annotated, Any, NoReturn, get_args, get_origin, get_type_hints
 
-import tyro
-
+from configuration import garbage
 from configuration.flag_parser import read_flags
 from configuration.mistakes import nearest
 from configuration.tree import override
@@ -22,14 +21,17 @@ UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud80
 
 
 def parse_flags(flags: Sequence[str], default: Any, prog: str, description: str) -> Any:
-    """Apply `--section.flag value ...` to a dataclass; tyro prints --help.
+    """Apply `--section.flag value ...` to a dataclass; --help prints help and exits.
 
     Raises ValueError with the mistake in one sentence.
     """
     require_utf8(flags)
     if {"-h", "--help"} & set(flags):
+        from configuration.flag_help import help_text  # which needs this file
+
         with quiet_end():
-            return tyro.cli(type(default), args=["--help"], default=default, prog=prog, description=description)
+            print(help_text(default, prog, description))
+        raise SystemExit(0)
     return override(default, read_flags(flags, type(default)))
 
 
@@ -49,6 +51,8 @@ def quiet_end() -> Iterator[None]:
 
 def parse_words(words: Sequence[str], kind: type, prog: str) -> Any:
     """Make a dataclass of this kind from its flags. Raises ValueError with the mistake in one sentence."""
+    import tyro  # 0.03 s and more, which programs that use `parse_flags` need not wait for
+
     require_utf8(words)
     return _parse(spell_booleans(words, boolean_flags(kind)), partial(tyro.cli, kind, prog=prog))
 
@@ -60,6 +64,8 @@ def parse_command(
 
     Raises ValueError with the mistake in one sentence.
     """
+    import tyro
+
     require_utf8(words)
     if words and words[0] in commands:
         words = spell_booleans(words, boolean_flags(commands[words[0]]))
@@ -75,7 +81,9 @@ def run_command(
 ) -> None:
     """Run the command that the first word names; a user's mistake prints its sentence and exits 2, Ctrl-C exits 130."""
     try:
-        parse_command(words, commands, prog, description)()
+        command = parse_command(words, commands, prog, description)
+        garbage.begin()
+        command()
         sys.stdout.flush()
     except BrokenPipeError:  # `| head` closed the pipe; the rest must not be written at exit either
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
 from types import NoneType
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
@@ -18,6 +18,7 @@ class Flag:
     path: str  # dotted, from the dataclass that is changed
     hint: Any  # its type, without annotations
     positional: bool
+    metavar: str | None = None  # what a word without a flag is called in --help
 
     @property
     def takes(self) -> str:
@@ -38,15 +39,17 @@ def flags_of(kind: type) -> dict[str, Flag]:
 
 
 def _flags(kind: type, typed: str, path: str) -> Iterator[Flag]:
+    own = {field.name for field in fields(kind)}  # without those of the class
     for field, hint in get_type_hints(kind, include_extras=True).items():
-        if field not in kind.__dataclass_fields__:
+        if field not in own:
             continue
         bare, *notes = get_args(hint) if get_origin(hint) is Annotated else (hint,)
         named = next((note.name for note in notes if getattr(note, "name", None) is not None), field)
         if is_dataclass(bare):  # a note on a group leaves out its name
             yield from _flags(bare, typed if notes else f"{typed}{named}.", f"{path}{field}.")
         else:
-            yield Flag(typed + named, path + field, bare, any("Positional" in str(note) for note in notes))
+            yield Flag(typed + named, path + field, bare, any("Positional" in str(note) for note in notes),
+                       next((note.metavar for note in notes if getattr(note, "metavar", None)), None))
 
 
 def read_flags(words: Sequence[str], kind: type) -> dict[str, Any]:

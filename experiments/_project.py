@@ -5,4 +5,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from configuration import startup  # noqa: E402, F401, before all that needs a package
+from configuration import garbage, startup  # noqa: E402, F401, before all that needs a package
+
+garbage.wait()

@@ -12,6 +12,7 @@
     vectors          targets written from noise that are right, in more and fewer steps
     length           a training step of each mixer in longer and longer texts, and decoding, as a page
     ideas            what ablations of ideas found and what each costs, as a page
+    startup          how long commands take until they answer, and a run until its first step
     gallery          the presets at one scale on tales: bits per byte, speed compared with gpt2, cache
 """
 
@@ -38,7 +39,7 @@ BENCHMARKS = {  # name -> its flags, and the module whose `run` measures
     "tokenizer": (options.Tokenizers, "tokenizer_speed"), "encode": (options.Encode, "encoding"),
     "loader": (options.Loader, "loader_wait"), "experts": (options.Experts, "experts_speed"),
     "length": (options.Length, "length"), "speculation": (options.Speculation, "speculation"),
-    "vectors": (options.Vectors, "noised_texts"),
+    "vectors": (options.Vectors, "noised_texts"), "startup": (options.Startup, "start_up"),
     "gallery": (options.Gallery, "gallery_table"), "ideas": (options.Ideas, "ideas_table")}
 WIDTH = 120  # of a table in a file
 

@@ -106,6 +106,10 @@ class StorageLog(TorchDispatchMode):
         self.peaks: dict[tuple[str, str], Peak] = {}  # by phase and module
         self.references: dict[int, weakref.ref] = {}
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # True wraps every operation once more
+
     @contextmanager
     def watching(self) -> Iterator["StorageLog"]:
         """Log inside the block."""

@@ -108,12 +108,16 @@ def largest(
     return low * step or None
 
 
-def cards(cfg: Config) -> list[tuple[int, int]]:
-    """(processes, GB of the smallest card for each) on which a run fits, with train.shard from two on."""
+def cards(cfg: Config, alone: Prediction) -> list[tuple[int, int]]:
+    """(processes, GB of the smallest card for each) on which a run fits, with train.shard from two on.
+
+    `alone` is its prediction for one process on a GPU.
+    """
     found = []
     for number in COUNTS:
         try:
-            each = predict(override(cfg, {"train.shard": number > 1}), device="cuda", processes=number)
+            each = alone if number == 1 else predict(override(cfg, {"train.shard": True}), device="cuda",
+                                                     processes=number)
         except ValueError:  # the batch cannot be shared, or the optimizer needs whole matrices
             continue
         needed = each.high_bytes / KEPT_FREE + CONTEXT_BYTES

@@ -14,7 +14,6 @@ import tyro
 
 from configuration.columns import print_columns
 from configuration.command_line import literal, printable, run_command
-from run_store.details import describe_run
 from run_store.listing import MODELS, RunSummary, is_run, list_names, run_folders, summarize_run
 from run_store.lock import locked
 from run_store.pruning import Removal, find_removable
@@ -108,6 +107,8 @@ def show(name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME"
     Args:
         name: the run's name or path.
     """
+    from run_store.details import describe_run  # which reads all presets; the other commands do not need them
+
     path = Path(name) if is_run(Path(name)) else one_run(name)
     print(printable(describe_run(path)))
 

@@ -4,51 +4,34 @@ import csv
 import io
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import pandas as pd
-from pandas.api.types import is_numeric_dtype
-
-from configuration.reading import open_file
 from run_store.append_log import AppendLog
 from run_store.atomic_files import PRIVATE, write_text
 from run_store.facts import Sample, as_sample, in_folder
 from run_store.listing import COLUMNS, DIVERGED, complete_lines
-from run_store.long_tables import pieces_of, text_of, thinned, whole_lines
 from run_store.unfinished import abandoned, remove
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 TIMED = ("seconds", "tokens_per_second")  # columns that no seed repeats
-
-
-def read_log(run: Path, *, thin: bool = False) -> pd.DataFrame:
-    """The table in a run's log.csv; `thin` = no more rows of a long one than a comparison needs, see long_tables.py.
-
-    Raises ValueError if it is missing or damaged.
-    """
-    with open_file(run / "log.csv") as file:
-        num_lines, end = whole_lines(file)
-        try:
-            table = thinned(map(checked_piece, pieces_of(text_of(file, end))), num_lines if thin else 0)
-        except (ValueError, OverflowError) as error:  # pandas's errors are ValueErrors
-            raise ValueError(f"log.csv cannot be read: {error}") from None
-    if "step" not in table:
-        raise ValueError("log.csv cannot be read: it has no column step")
-    return table
-
-
-def checked_piece(piece: pd.DataFrame) -> pd.DataFrame:
-    """Some rows of a log. Raises ValueError if a cell is not a finite number."""
-    for name, values in piece.items() if len(piece) else ():
-        if not is_numeric_dtype(values) or np.isinf(values.to_numpy(float)).any():
-            raise ValueError(f"the column {name} holds what is not a finite number")
-    return piece
 
 
 def read_samples(run: Path) -> list[Sample]:
     """The texts in a run's samples.jsonl. Raises ValueError if it is damaged."""
     return [as_sample(line) for line in complete_lines(run / "samples.jsonl")]
+
+
+def read_points(run: Path, columns: Sequence[str]) -> list[tuple[float, ...]]:
+    """See RunLog.points."""
+    rows = [row for row in csv.DictReader(complete_lines(run / "log.csv")) if all(map(row.get, columns))]
+    try:
+        return [tuple(float(row[name]) for name in columns) for row in rows]
+    except ValueError as error:
+        raise ValueError(f"log.csv cannot be read: {error}") from None
 
 
 class RunLog:
@@ -57,9 +40,18 @@ class RunLog:
     def __init__(self, path: Path):
         self.path, self.journal = path, AppendLog()
 
-    def log(self) -> pd.DataFrame:
+    def log(self) -> "pd.DataFrame":
         """The complete lines of log.csv, one per row. Raises ValueError if it is missing or damaged."""
+        from run_store.log_table import read_log  # pandas takes 0.4 s and 60 MB, and training needs none of it
+
         return in_folder(self.path, read_log)
+
+    def points(self, *columns: str) -> list[tuple[float, ...]]:
+        """The values of some columns, a tuple for each complete line of log.csv that has all of them.
+
+        Raises ValueError if the file is missing, or a value is not a number.
+        """
+        return in_folder(self.path, partial(read_points, columns=columns))
 
     def append(self, line: dict[str, Any]) -> None:
         """Add a line to log.csv; missing values stay empty. The first line determines the columns.

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from config import Config, diff, load_config
+from configuration import garbage
 from configuration.command_line import fail, quiet_end, spell_value
 from configuration.mistakes import nearest
 from presets import PRESETS, parse_command_line
@@ -42,6 +43,7 @@ def main() -> None:
     try:
         from showing.display import show  # torch takes seconds
 
+        garbage.begin()
         with quiet_end():
             show(command)
     except (ValueError, OSError) as error:

@@ -81,15 +81,17 @@ def state_bytes(cfg: ModelConfig) -> int:
     if all(word in HEADS for layer in cfg.by_kind.values() for word in mixers_of(layer)):
         return 0
     blocks = one_pattern(override(cfg, {"vocab_size": 1})).blocks
+    sizes: dict[str, int] = {}  # of a layer of each kind
     with torch.device("meta"):
-        sizes, stream = [], Stream(torch.empty(1, 1, cfg.dim, dtype=torch.bfloat16))
-        for block in blocks:
-            size = 0
-            for mixer in recurrences(block["mixer"].branch) if "mixer" in block.branches else ():
+        stream = Stream(torch.empty(1, 1, cfg.dim, dtype=torch.bfloat16))
+        for kind, block in zip(cfg.layers, blocks, strict=True):
+            if kind in sizes or "mixer" not in block.branches:
+                continue
+            sizes[kind] = 0
+            for mixer in recurrences(block["mixer"].branch):
                 more, stream = bytes_of_state(mixer, stream, cfg.max_seq_len)
-                size += more
-            sizes.append(size)
-    return sum(sizes[i % len(sizes)] for i in range(cfg.num_layers))
+                sizes[kind] += more
+    return sum(sizes.get(cfg.layers[i % len(cfg.layers)], 0) for i in range(cfg.num_layers))
 
 
 def recurrences(branch: nn.Module) -> Iterator[Recurrent]:

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import tyro
 
 from config import Config, diff, flat
+from configuration import garbage
 from configuration.columns import print_columns
 from configuration.command_line import run_command, spell_value
 from families import ideas
@@ -37,8 +38,10 @@ def list_presets(*, scale: str | None = None) -> None:
     """
     if scale is not None:
         read_scale(scale)
+    garbage.wait()
     from showing import gallery  # torch takes a second
 
+    garbage.begin()
     rows = []
     for name in PRESETS:
         about, cfg = ABOUT[name], sized(name, scale, skip=True)
@@ -68,8 +71,10 @@ def show(name: Name, *, scale: str | None = None) -> None:
         scale: 1M, 10M, ...: at this number of parameters in its blocks.
     """
     cfg, about = sized(name, scale), ABOUT[name]
+    garbage.wait()
     from showing import gallery
 
+    garbage.begin()
     published = ", ".join(map(str, filter(None, (about.year, about.paper))))
     print(f"{name}{f' at {scale}' if scale else ''}: {about.apart} ({published})")
     print(gallery.picture(cfg))

@@ -12,6 +12,7 @@ from typing import Any
 
 import optuna
 import yaml
+from fresh_process import child_baseline_bytes
 from optuna.storages.journal import JournalFileBackend
 from programs import Program
 from small_runs import small_run_config
@@ -22,7 +23,7 @@ from experiments.processes.signals import Stopped
 from experiments.searching import shared, studies
 from experiments.searching.loop import search
 from experiments.searching.options import Options
-from memory_prediction.baseline import baseline_bytes, child_baseline_bytes
+from memory_prediction.baseline import baseline_bytes
 from memory_prediction.process import choose_allocator
 
 MB = 10**6

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from fresh_process import child_baseline_bytes
 from lives import QUIET
 from rich.console import Console
 from small_runs import assert_same_run, small_run_config
@@ -15,7 +16,6 @@ from small_runs import assert_same_run, small_run_config
 import train
 from config import save_config
 from memory_prediction import suggestions
-from memory_prediction.baseline import child_baseline_bytes
 from memory_prediction.budget import EXIT_OUT_OF_MEMORY, EXIT_WATCHDOG
 from memory_prediction.prediction import Prediction
 from memory_prediction.process import rss_bytes

@@ -5,8 +5,9 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar, Literal
 
 import pytest
 import tyro
@@ -101,6 +102,71 @@ def test_what_is_neither_on_nor_off_is_a_sentence(words, sentence, capsys):
     output, errors = capsys.readouterr()
     assert (stop.value.code, output) == (2, "")
     assert sentence in errors and errors.startswith("error: ") and errors.count("\n") == 1
+
+
+# ---- help ----
+
+
+@dataclass(frozen=True, kw_only=True)
+class Oven:
+    """What bakes.
+
+    More of it.
+    """
+
+    heat: int | None = None  # degrees; "# 1" = low
+    word: ClassVar[str] = "oven"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """What a kitchen is told."""
+
+    cakes: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="CAKE")] = ()  # to bake
+    oven: Oven = field(default_factory=Oven)
+    icing: bool = True  # on top
+    kind: Literal["sponge", "tart"] = "sponge"  # of cake
+    spare: tyro.conf.OmitArgPrefixes[Oven] = field(default_factory=Oven)  # if the first one fails
+
+
+HELP = """usage: bake [CAKE ...] [-h] [--flag value ...]
+
+Bake cakes in the order in which they are
+named.
+
+    bake plum
+--quick: no icing
+
+flags
+  CAKE ...
+      to bake (default: ())
+  --icing, --no-icing
+      on top (default: False)
+  --kind {sponge, tart}
+      of cake (default: sponge)
+
+oven: What bakes.
+  --oven.heat None | INT
+      degrees; "# 1" = low (default: 180)
+
+spare: if the first one fails
+  --heat None | INT
+      degrees; "# 1" = low (default: None)
+"""
+
+
+def test_help_tells_each_flag_by_groups_with_its_values_meaning_and_default(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "42")
+    default = Order(oven=Oven(heat=180), icing=False)
+    with pytest.raises(SystemExit, match="0"):
+        parse_flags(["--help"], default, "bake",
+                    "Bake cakes in the order\nin which they are named.\n\n    bake plum\n--quick: no icing\n")
+    assert capsys.readouterr() == (HELP, "")
+
+
+def test_what_belongs_to_a_class_is_no_flag():
+    with pytest.raises(ValueError, match="^--oven.word is not a flag"):
+        parse_flags(["--oven.word", "stove"], Order(), "bake", "")
 
 
 # ---- start-up ----

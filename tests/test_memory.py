@@ -1,10 +1,13 @@
 """What a run will take, before it takes it."""
 
+import re
+import subprocess
 import sys
 from types import SimpleNamespace
 
 import pytest
 import torch
+from fresh_process import child_baseline_bytes
 from helpers import small_config
 from thorough import some
 from torch import nn
@@ -13,9 +16,9 @@ from torch.distributed._tools.mem_tracker import MemTracker
 
 import memory
 from config import Config, override, parse_bytes
+from configuration import heap
 from configuration.command_line import spell_bytes
 from memory_prediction import prediction, suggestions
-from memory_prediction.baseline import child_baseline_bytes
 from memory_prediction.data_parallel import sums
 from memory_prediction.dry_run import dry_run, sequence_bytes, some_batch
 from memory_prediction.prediction import predict
@@ -268,16 +271,33 @@ def command(monkeypatch, capfd):
 
 
 @pytest.mark.slow
-def test_the_command_shows_the_parts_and_what_fits(command):
+def test_the_command_shows_the_parts_and_what_fits(command, monkeypatch):
+    monkeypatch.setattr(memory, "trainer_baseline_bytes", lambda: 300 * MB)
     words = "gpt2", "--model.num-layers", "2", "--train.batch-size", "1", "--model.dim", "192"
-    idle = round(child_baseline_bytes() / 10**6)  # a build for GPUs holds more
-    limit = f"{idle + 540}MB"
+    limit = "840MB"
     output = command(*words, "--limit", limit)
-    assert f"of which {idle} MB are Python" in output
+    assert "of which 300 MB are Python" in output
     for word in ("most is alive in", "weights", "blocks.mixer", "generation:",
                  f"does not fit into {spell_bytes(parse_bytes(limit))}", "it would with --train",
                  "largest train.batch_size that fits: none", "largest model.dim that fits: "):
         assert word in output
+
+
+def test_what_an_optimizer_imports_is_told_with_the_run_and_not_with_python(monkeypatch):
+    monkeypatch.setattr(memory, "trainer_baseline_bytes", lambda: 300 * MB)
+    bases = [memory.base_bytes(SimpleNamespace(imported_bytes=number)) for number in (0, 19 * MB)]
+    assert bases == [300 * MB, 281 * MB]
+    monkeypatch.setattr(memory, "trainer_baseline_bytes", lambda: None)  # a system that does not tell
+    assert memory.base_bytes(SimpleNamespace(imported_bytes=19 * MB)) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+def test_the_program_tells_what_a_process_that_trains_holds():
+    done = subprocess.run([sys.executable, memory.__file__, "--model.num-layers", "1"], text=True, capture_output=True,
+                          check=True, env=heap.with_joined())
+    told = int(re.search(r"of which (\d+) MB are Python", done.stdout)[1])
+    assert abs(told * MB - child_baseline_bytes()) < 16 * MB
 
 
 @pytest.mark.parametrize(("words", "sentence"), [
@@ -320,7 +340,7 @@ def test_each_of_several_copies_keeps_its_gradients():
 
 def test_the_cards_for_a_run_are_told():
     cfg = override(load_preset("gpt2-xl"), {"train.batch_size": 8, "train.optimizer": "adamw"})
-    found = dict(cards(cfg))
+    found = dict(cards(cfg, predict(cfg, device="cuda")))
     assert list(found) == [1, 2, 4, 8] and found[8] < found[2] <= found[1]
     each = predict(override(cfg, {"train.shard": True}), device="cuda", processes=8)
     assert each.high_bytes < found[8] * 2**30

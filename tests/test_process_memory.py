@@ -15,7 +15,7 @@ from thorough import some
 
 from configuration import heap
 from memory_prediction import process
-from memory_prediction.baseline import child_baseline_bytes, warm_up
+from memory_prediction.baseline import warm_up
 from memory_prediction.free_memory import free_bytes
 from memory_prediction.process import (
     Watchdog,
@@ -271,16 +271,6 @@ del held
 print(baseline_bytes())
 """)
     assert abs(after - before) < 16 * MB
-
-
-@pytest.mark.slow
-@linux
-def test_a_fresh_process_tells_its_baseline_once():
-    baseline = child_baseline_bytes("json")
-    assert 150 * MB < baseline < 1000 * MB
-    began = time.perf_counter()
-    assert child_baseline_bytes("json") == baseline
-    assert time.perf_counter() - began < 0.1
 
 
 # ---- what it may get ----

@@ -150,6 +150,22 @@ def test_a_column_that_the_log_lacks_is_an_error():
     assert tuple(run.log().columns) == (*COLUMNS, "balance")
 
 
+def test_points_are_the_lines_that_have_all_of_some_columns_as_the_table_has_them():
+    run, third = make_run(), 1 / 3
+    assert pytest.raises(ValueError, run.points, "step").match(r"toy: log.csv is missing$")
+    run.append({"step": 1, "train_loss": third, "lr": 3e-3})
+    run.append({"step": 2, "train_loss": 0.0, "val_loss": 0.1 + 0.2})
+    assert run.points("step", "train_loss") == [(1, third), (2, 0.0)]
+    assert run.points("val_loss", "step") == [(0.1 + 0.2, 2)]
+    assert run.points("step", "balance") == []
+    assert run.points("train_loss") == [(loss,) for loss in run.log().train_loss]
+    run.append({"step": 3, "lr": "much"})
+    with (run.path / "log.csv").open("a") as cut:
+        cut.write("4,")  # a kill in the middle of a line
+    assert run.points("step") == [(1,), (2,), (3,)]
+    assert pytest.raises(ValueError, run.points, "lr").match(r"toy: log.csv cannot be read: .*'much'$")
+
+
 def test_no_log_is_a_sentence():
     with pytest.raises(ValueError, match="log.csv is missing"):
         make_run().log()

@@ -8,13 +8,13 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from fresh_process import child_baseline_bytes
 from optuna.trial import FrozenTrial, TrialState
 from searching_parts import MB, finish, outcomes, room, start, study, wait_for, write_space
 
 from config import load_config
 from experiments.searching import shared
 from experiments.searching.report import write_report
-from memory_prediction.baseline import child_baseline_bytes
 from run_store.listing import read_config
 
 pytestmark = pytest.mark.slow

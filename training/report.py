@@ -9,10 +9,10 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
-from matplotlib.figure import Figure
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
@@ -38,6 +38,9 @@ from training.pairs import grade_pairs, validation_pairs
 from training.setup import Setup
 from training.step import TrainState
 from training.trackers import Tracker
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def opening_prompts(
@@ -200,19 +203,21 @@ def grade_texts(run: Run, texts: list[str]) -> str:
     return f"{summary}; the others break ({kinds}), half of them in the first {middle:.0%}, for example:\n{examples}"
 
 
-def draw_loss(runs: list[Run]) -> Figure:
+def draw_loss(runs: list[Run]) -> "Figure":
     """Draw validation and training loss in bits per byte against tokens, with the entropy of the text if known."""
+    from matplotlib.figure import Figure  # takes 0.4 s, which the first step would wait for
+
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.subplots()
     for run in runs:
-        log, bits = run.log(), run.data["val_tokens_per_byte"] / math.log(2)
-        seen = log.dropna(subset="val_loss")
+        tokens, seen, _ = np.reshape(run.points("tokens", "bits_per_byte", "val_loss"), (-1, 3)).T
         meaning = run.config.facts.meaning
         name = f"{run.name}, validation" + f", {meaning}" * bool(meaning)
-        (line,) = axes.plot(seen.tokens, seen.bits_per_byte, "o-", markersize=3, label=name)
+        (line,) = axes.plot(tokens, seen, "o-", markersize=3, label=name)
         if run.config.facts.trains_as_evaluated:
-            axes.plot(log.tokens, log.train_loss * bits, color=line.get_color(), alpha=0.35,
-                      label=f"{run.name}, training")
+            tokens, losses = np.reshape(run.points("tokens", "train_loss"), (-1, 2)).T
+            bits = losses * run.data["val_tokens_per_byte"] / math.log(2)
+            axes.plot(tokens, bits, color=line.get_color(), alpha=0.35, label=f"{run.name}, training")
     floors = {run.data["floor_bits_per_byte"] for run in runs} - {None}
     for floor in floors:
         axes.axhline(floor, color="black", linestyle="--", linewidth=1, label=f"entropy of the text, {floor:.3f}")

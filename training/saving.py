@@ -78,7 +78,8 @@ def load_newest(run: Run, cfg: Config, state: TrainState) -> Progress:
     run.change(cfg)
     if progress.step < cfg.train.steps or not run.is_finished:
         run.forget_after(progress.logged_steps)
-        logged = max(run.log().step, default=0) if last_line and (run.path / "log.csv").exists() else 0
+        there = last_line and (run.path / "log.csv").exists()
+        logged = max((int(step) for (step,) in run.points("step")), default=0) if there else 0
         if logged < last_line:
             warn(f"{run.path / 'log.csv'} ends at step {logged}: its lines up to step {last_line} are lost")
     return progress

@@ -145,6 +145,17 @@ class Length:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Startup:
+    """Start commands in fresh processes, on one thread, and measure processor time and the clock; the fastest counts.
+
+    Each has a bar in seconds of processor time: help and mistakes 0.5, the first token of a run 2, a prediction of
+    memory 3, a run's first step 4, by the clock too. Other programs that run meanwhile make both times longer.
+    """
+
+    rounds: int = 5
+
+
+@dataclass(frozen=True, kw_only=True)
 class Ideas:
     """Write a page of what ablations of ideas found, and of what each idea costs in parameters and time.
 

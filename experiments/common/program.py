@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
+from configuration import garbage
 from configuration.command_line import complain, fail
 from experiments.processes.signals import Stopped
 
@@ -31,6 +32,7 @@ class EarlyFlags(argparse.ArgumentParser):
 @contextmanager
 def one_sentence(interrupted: str = "stopped at once; the same command goes on") -> Iterator[None]:
     """Turn what a `with` block raises into a sentence on stderr and an exit status; `interrupted` is for Ctrl-C."""
+    garbage.begin()
     try:
         yield
     except OSError as error:

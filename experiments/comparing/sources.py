@@ -12,9 +12,9 @@ import pandas as pd
 import runs
 from experiments.comparing.event_files import event_folders
 from experiments.comparing.foreign_logs import goes_by, histories, one_line, read_log
-from run_store import run_log
 from run_store.facts import in_folder, peak_bytes
 from run_store.listing import is_run, run_folders
+from run_store.log_table import read_log as read_run_log
 from runs import Run
 
 
@@ -95,7 +95,7 @@ def read_run(path: Path) -> CurveSource:
     if not (path / "config.json").is_file():
         raise ValueError(f"{path} is not a run (it has no config.json), and holds no other log")
     run = Run(path)
-    table = in_folder(path, partial(run_log.read_log, thin=True))
+    table = in_folder(path, partial(read_run_log, thin=True))
     _ = run.config, run.data, run.tokenizer(), in_folder(path, peak_bytes)  # fail here, not later
     if table.empty:
         raise ValueError(f"{path} has no line in its log yet")

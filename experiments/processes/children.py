@@ -16,7 +16,7 @@ from experiments.processes.worker import Worker, wait_for_answers
 from memory_prediction.process import Watchdog
 
 POLL_SECONDS = 0.5
-MODULES = ("torch._dynamo", "train", "experiments.processes.step_timing")
+MODULES = ("torch._dynamo", "matplotlib.figure", "train", "experiments.processes.step_timing")
 
 
 @dataclass(frozen=True)

@@ -27,9 +27,11 @@ from training.stopping import follow_parent
 
 
 def main() -> None:
+    gc.disable()  # importing takes a quarter less time
     for name in sys.argv[1:]:
         importlib.import_module(name)
     gc.freeze()  # a collection in a child would copy every page
+    gc.enable()
     woken, wake = os.pipe()
     os.set_blocking(wake, False)
     signal.set_wakeup_fd(wake)
