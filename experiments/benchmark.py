@@ -14,6 +14,7 @@
     ideas            what ablations of ideas found and what each costs, as a page
     gallery          the presets at one scale on tales: bits per byte, speed compared with gpt2, cache
     train            training steps beside those of other libraries, of the same models, and the machine's limit
+    generate         greedy texts beside those of other libraries, from the same weights
 """
 
 import sys
@@ -42,7 +43,7 @@ BENCHMARKS = {  # name -> its flags, and the module whose `run` measures
     "length": (options.Length, "length"), "speculation": (options.Speculation, "speculation"),
     "vectors": (options.Vectors, "noised_texts"),
     "gallery": (options.Gallery, "gallery_table"), "ideas": (options.Ideas, "ideas_table"),
-    "train": (peer_options.Train, "training_beside")}
+    "train": (peer_options.Train, "training_beside"), "generate": (peer_options.Generate, "generation_beside")}
 WIDTH = 120  # of a table in a file
 
 
