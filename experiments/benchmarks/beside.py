@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, field
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
 from pydantic import Field, TypeAdapter
@@ -120,6 +120,20 @@ def counted(device: torch.device, threads: int) -> Literal["passed", "busy"]:
 
 def clock_that_counts(device: torch.device, threads: int) -> Callable[[], float]:
     return time.process_time if counted(device, threads) == "busy" else time.perf_counter
+
+
+# ---- options ----
+
+
+def require_some(options: Any) -> None:
+    """Raise ValueError if a number of a benchmark's flags is below 1, or nothing is given to choose from."""
+    for name, value in vars(options).items():
+        flag = f"--{name.replace('_', '-')}"
+        if value == ():
+            raise ValueError(f"{flag} has no value: give one, or leave it out")
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, int) and number < 1:
+                raise ValueError(f"{flag} {number} is too small: use 1 or more")
 
 
 # ---- files ----

@@ -1,7 +1,7 @@
 """The benchmark generate: greedy texts of ours beside those of other libraries, from the same weights."""
 
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cache, partial
 from itertools import product
 from typing import NamedTuple
 
@@ -10,7 +10,8 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from config import ModelConfig, SampleConfig, override
-from experiments.benchmarks.beside import OURS, Book, Cell, clock_that_counts, counted, in_turns
+from configuration.command_line import print_line
+from experiments.benchmarks.beside import OURS, Book, Cell, clock_that_counts, counted, in_turns, require_some
 from experiments.benchmarks.machine_limits import (
     Clock,
     cached_bytes,
@@ -45,21 +46,21 @@ class Setting(NamedTuple):
 
 def run(options: Generate, console: Console) -> bool:
     """Measure all settings; whether all texts are equal and none is slower than in the earlier file."""
+    require_some(options)
     device = pick_device(options.device)
-    for preset in options.presets:
-        family_of(preset)
-    models = list(product(options.presets, options.scales))
-    book = Book("generate", [named(setting, options) for model in models for setting in settings(*model, options)],
-                new=options.json, old=options.against, console=console)
-    libraries = installed(options.libraries, console.print)
+    models = {model: configured(*model, options) for model in product(options.presets, options.scales)}
+    names = [named(setting, options) for model in models for setting in settings(*model, options)]
+    book = Book("generate", names, new=options.json, old=options.against, console=console)
+    say = cache(partial(print_line, console))  # each sentence once
+    libraries = installed(options.libraries, say)
     threads, equal = torch.get_num_threads(), True
     if device.type == "cpu":
         choose_allocator("fast")
     try:
-        for preset, scale in models:
+        for (preset, scale), cfg in models.items():
             seed_everything(0)
-            ours = Model(configured(preset, scale, options)).to(device).eval()
-            peers = peers_of(ours, family_of(preset), libraries, console.print)
+            ours = Model(cfg).to(device).eval()
+            peers = peers_of(ours, family_of(preset), libraries, say)
             for setting in settings(preset, scale, options):
                 torch.set_num_threads(setting.threads)
                 writers = writers_of(ours, peers, setting, options)

@@ -13,8 +13,8 @@ class Train:
     """Time training steps beside other libraries: forward, loss, backward, clipping and AdamW, in turns.
 
     All have the same sizes, tokens, precision, threads and optimizer, and no dropout; transformers and litgpt have our
-    weights, and must compute our loss. A ratio is that of two steps of one round, by processor time on one thread of a
-    CPU, else by the time that passes. The limit is the time that a step's operations take at the speed of its matrix
+    weights, and must compute our logits. A ratio is that of two steps of one round, by processor time on one thread of
+    a CPU, else by the time that passes. The limit is the time that a step's operations take at the speed of its matrix
     products alone, and AdamW's numbers at the speed of a copy. Libraries that are not installed are left out.
     """
 
@@ -48,7 +48,7 @@ class Generate:
     new_tokens: int = 64  # of each text
     threads: tuple[int, ...] = (1,)  # of torch on a CPU
     vocab_size: int = 4096
-    rounds: int = 5  # after two that do not count
+    rounds: int = 9  # after two that do not count
     libraries: tuple[Library, ...] = WRITERS
     device: str = "auto"  # auto = cuda, else mps, else cpu
     json: str | None = None  # a new file, to keep the times in

@@ -18,6 +18,8 @@ from model import Model
 from presets import at_scale, load_preset
 
 FAMILY_OF = {preset: family for family in FAMILIES.values() for preset in family.presets}
+Say = Callable[[str], object]
+DROPOUTS = ("embed_dropout", "attention.dropout", "residual_dropout", "mlp_dropout")
 ALIKE = 0.01  # how far the number of parameters may be from ours: x-transformers has a bias where Llama has none
 
 
@@ -41,20 +43,19 @@ class Peer:
 
 def family_of(preset: str) -> Family:
     """Raises ValueError if the preset is not a model of transformers."""
-    load_preset(preset)
     if preset not in FAMILY_OF:
-        raise ValueError(f"presets={preset} is no model of transformers: use e.g. gpt2 or llama2")
+        raise ValueError(f"presets={preset} is no preset of a family of transformers: use e.g. gpt2 or llama2")
     return FAMILY_OF[preset]
 
 
 def without_dropout(preset: str, scale: str, *, vocab_size: int) -> Config:
-    """A preset at a scale, which every library can compute alike."""
-    names = ("embed_dropout", "attention.dropout", "residual_dropout", "mlp_dropout")
+    """A preset at a scale, as other libraries compute it. Raises ValueError if transformers does not."""
+    family_of(preset)
     cfg = at_scale(load_preset(preset), scale)
-    return override(cfg, {"model": dict.fromkeys(names, 0.0) | {"vocab_size": vocab_size}})
+    return override(cfg, {"model": dict.fromkeys(DROPOUTS, 0.0) | {"vocab_size": vocab_size}})
 
 
-def installed(libraries: Sequence[str], say: Callable[[str], object]) -> list[str]:
+def installed(libraries: Sequence[str], say: Say) -> list[str]:
     """Those that can be imported; says which cannot. Raises ValueError if none can."""
     missing = [name for name in libraries if find_spec(name.replace("-", "_")) is None]
     if len(missing) == len(libraries):
@@ -64,7 +65,7 @@ def installed(libraries: Sequence[str], say: Callable[[str], object]) -> list[st
     return [name for name in libraries if name not in missing]
 
 
-def peers_of(ours: Model, family: Family, libraries: Sequence[str], say: Callable[[str], object]) -> list[Peer]:
+def peers_of(ours: Model, family: Family, libraries: Sequence[str], say: Say) -> list[Peer]:
     """The models of these libraries that are like ours; says which libraries have none."""
     found = []
     for name in libraries:
@@ -74,14 +75,16 @@ def peers_of(ours: Model, family: Family, libraries: Sequence[str], say: Callabl
             found.append(alike(peer, ours))
         except LeftOut as why:
             say(f"left out of {family.model_type}: {name}, {why}")
+        except ImportError as error:
+            say(f"left out: {name}, which cannot be imported ({' '.join(str(error).split())})")
     return found
 
 
 def alike(peer: Peer, ours: Model) -> Peer:
-    """The peer, where ours is. Raises LeftOut if its parameters are others."""
+    """The peer, where ours is. Raises LeftOut if it has another number of parameters."""
     number, own = peer.num_parameters, ours.num_parameters()
-    if abs(number / own - 1) > ALIKE:
-        raise LeftOut(f"whose {number:,} parameters are not about our {own:,}")
+    if abs(number - own) > (0 if peer.has_our_weights else ALIKE * own):
+        raise LeftOut(f"whose {number:,} parameters are not our {own:,}")
     peer.model.to(next(ours.parameters()).device)
     return peer
 
