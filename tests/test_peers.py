@@ -70,6 +70,7 @@ def test_a_library_has_our_model_where_it_has_its_parts(library, preset):
         assert not found and said == ["left out of gpt2: litgpt, which has no such positions or head"]
         return
     (peer,), tokens = found, torch.randint(61, (2, 9))
+    assert library != "transformers" or peer.model.config._attn_implementation == "sdpa"
     assert abs(peer.num_parameters / ours.num_parameters() - 1) <= peers.ALIKE
     if peer.has_our_weights:
         assert_close(peer.logits(tokens), ours(tokens), "parity")

@@ -4,7 +4,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -28,8 +28,8 @@ Rounds = Annotated[list[Seconds], Field(min_length=1, max_length=10_000)]
 class Times:
     """The seconds of each round: those that passed, and those of the processor, or of a GPU between its events."""
 
-    passed: Rounds = field(default_factory=list)
-    busy: Rounds = field(default_factory=list)
+    passed: Rounds
+    busy: Rounds
 
 
 @dataclass(frozen=True, kw_only=True, config=CHECKED)

@@ -138,8 +138,8 @@ def of_litgpt(model: nn.Module, prompts: Tensor, number: int) -> dict[str, Write
     from litgpt.generate.base import batched_generate_fn, generate
 
     texts, length = prompts.shape
-    model.max_seq_length = length + number
     model.clear_kv_cache()
+    model.max_seq_length = length + number
     model.set_kv_cache(batch_size=texts, device=prompts.device)
 
     def one() -> list[list[int]]:
