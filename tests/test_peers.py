@@ -2,7 +2,6 @@
 
 import json
 from functools import partial
-from itertools import count
 
 import pytest
 import torch
@@ -174,20 +173,42 @@ def test_processor_time_counts_on_one_thread_of_a_cpu_alone():
     assert [beside.counted(torch.device(kind), threads) for kind, threads in places] == ["busy", "passed", "passed"]
 
 
-def ticking(monkeypatch) -> partial:
-    """A clock on which each call takes a second."""
-    monkeypatch.setattr(machine_limits, "LEAST_SECONDS", 0)
-    return partial(next, count())
+def test_single_operations_are_timed_by_the_events_of_a_gpu(monkeypatch):
+    done = []
+
+    class Event:
+        def __init__(self, enable_timing):
+            assert enable_timing
+
+        def record(self):
+            done.append("event")
+
+        def elapsed_time(self, end):
+            assert done == ["wait", "event", "call", "event", "wait"]
+            return 2500.0
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.accelerator, "synchronize", lambda device: done.append("wait"))
+    took = beside.timed(partial(done.append, "call"), torch.device("cuda"))
+    assert took.busy == 2.5 and 0 < took.passed < 2.5
+    assert [beside.counted_alone(torch.device(kind), 2) for kind in ("cuda", "cpu")] == ["busy", "passed"]
 
 
 def test_the_rate_of_products_is_that_of_all_linear_layers(monkeypatch):
+    def timed(call, device):
+        calls.append(call)
+        return beside.Took(passed=9.0, busy=1.0)
+
+    monkeypatch.setattr(machine_limits, "timed", timed)
+    monkeypatch.setattr(machine_limits, "LEAST_SECONDS", 0)
     model, rows = tiny("llama2"), 6
     d, h, v, layers = model.cfg.dim, model.cfg.at(0).hidden_width, 61, model.cfg.num_layers
     flops, products = 2 * rows * (layers * (4 * d * d + 3 * d * h) + d * v), layers * 7 + 1
-    for backward, factor in ((False, 1), (True, 3)):  # twice as much for the gradients of inputs and weights
-        rate = machine_limits.matmul_rate(model, rows, torch.float32, ticking(monkeypatch), backward=backward)
-        assert rate == pytest.approx(flops * factor / (products * factor))
-    assert machine_limits.copy_rate(torch.device("cpu"), ticking(monkeypatch)) == 2 * machine_limits.COPIED
+    for backward in (False, True):  # with the gradients of inputs and weights three times as many, of the same size
+        calls = []
+        rate = machine_limits.matmul_rate(model, rows, torch.float32, "busy", backward=backward)
+        assert rate == pytest.approx(flops / products) and len(calls) == 4 * (3 if backward else 1)  # shapes
+    assert machine_limits.copy_rate(torch.device("cpu"), "passed") == 2 * machine_limits.COPIED / 9
 
 
 @pytest.mark.parametrize("cached", [0, 9])

@@ -20,13 +20,14 @@ from run_store.atomic_files import write_text
 
 OURS = "ours"
 WARM_UP = 2  # rounds that do not count
+Kind = Literal["passed", "busy"]  # of seconds, see Took
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Rounds = Annotated[list[Seconds], Field(min_length=1, max_length=10_000)]
 
 
 @dataclass(frozen=True, config=CHECKED)
 class Times:
-    """The seconds of each round: those that passed, and those of the processor, or of a GPU between its events."""
+    """The seconds of each round, see Took."""
 
     passed: Rounds
     busy: Rounds
@@ -40,7 +41,7 @@ class Cell:
     tokens: Count  # of a call
     limit: Seconds  # that a call takes at least
     machine: str  # how fast it is, in words
-    by: Literal["passed", "busy"]  # the seconds whose ratios count
+    by: Kind  # the seconds whose ratios count
     parameters: dict[str, Count]
     times: dict[str, Times]
 
@@ -85,18 +86,24 @@ def in_turns(calls: Mapping[str, Callable[[], object]], rounds: int, device: tor
     return {name: Times(*both) for name, both in found.items()}
 
 
-def timed(call: Callable[[], object], device: torch.device) -> tuple[float, float]:
-    """The seconds of a call that pass until all is done, and those of the processor, or of a GPU."""
+class Took(NamedTuple):
+    """The seconds of a call: those that passed until all was done, and those of the processor, or of a GPU."""
+
+    passed: float
+    busy: float
+
+
+def timed(call: Callable[[], object], device: torch.device) -> Took:
     if device.type == "cuda":
         return timed_on_gpu(call, device)
     synchronise(device)
     began, busy = time.perf_counter(), time.process_time()
     call()
     synchronise(device)
-    return time.perf_counter() - began, time.process_time() - busy
+    return Took(time.perf_counter() - began, time.process_time() - busy)
 
 
-def timed_on_gpu(call: Callable[[], object], device: torch.device) -> tuple[float, float]:
+def timed_on_gpu(call: Callable[[], object], device: torch.device) -> Took:
     begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     synchronise(device)
     began = time.perf_counter()
@@ -104,7 +111,7 @@ def timed_on_gpu(call: Callable[[], object], device: torch.device) -> tuple[floa
     call()
     end.record()
     synchronise(device)
-    return time.perf_counter() - began, begin.elapsed_time(end) / 1e3
+    return Took(time.perf_counter() - began, begin.elapsed_time(end) / 1e3)  # it says milliseconds
 
 
 def synchronise(device: torch.device) -> None:
@@ -113,13 +120,14 @@ def synchronise(device: torch.device) -> None:
         torch.accelerator.synchronize(device)
 
 
-def counted(device: torch.device, threads: int) -> Literal["passed", "busy"]:
+def counted(device: torch.device, threads: int) -> Kind:
     """Other programs do not change the processor time of one thread; threads that wait for each other take it too."""
     return "busy" if device.type == "cpu" and threads == 1 else "passed"
 
 
-def clock_that_counts(device: torch.device, threads: int) -> Callable[[], float]:
-    return time.process_time if counted(device, threads) == "busy" else time.perf_counter
+def counted_alone(device: torch.device, threads: int) -> Kind:
+    """The seconds of a single operation: on a GPU without those in which it waits to be told."""
+    return "busy" if device.type == "cuda" else counted(device, threads)
 
 
 # ---- options ----

@@ -11,9 +11,8 @@ from torch import Tensor, nn
 
 from config import ModelConfig, SampleConfig, override
 from configuration.command_line import print_line
-from experiments.benchmarks.beside import OURS, Book, Cell, clock_that_counts, counted, in_turns, require_some
+from experiments.benchmarks.beside import OURS, Book, Cell, Kind, counted, counted_alone, in_turns, require_some
 from experiments.benchmarks.machine_limits import (
-    Clock,
     cached_bytes,
     copy_rate,
     flops_of_reading,
@@ -49,7 +48,7 @@ def run(options: Generate, console: Console) -> bool:
     require_some(options)
     device = pick_device(options.device)
     models = {model: configured(*model, options) for model in product(options.presets, options.scales)}
-    names = [named(setting, options) for model in models for setting in settings(*model, options)]
+    names = [named(setting, options, device) for model in models for setting in settings(*model, options)]
     book = Book("generate", names, new=options.json, old=options.against, console=console)
     say = cache(partial(print_line, console))  # each sentence once
     libraries = installed(options.libraries, say)
@@ -75,8 +74,8 @@ def settings(preset: str, scale: str, options: Generate) -> Iterator[Setting]:
     return map(Setting._make, product((preset,), (scale,), options.threads, options.texts, options.prompts))
 
 
-def named(setting: Setting, options: Generate) -> str:
-    return f"{setting}, {options.new_tokens} new, vocabulary {options.vocab_size}"
+def named(setting: Setting, options: Generate, device: torch.device) -> str:
+    return f"{setting}, {options.new_tokens} new, vocabulary {options.vocab_size}, {device.type}"
 
 
 def configured(preset: str, scale: str, options: Generate) -> ModelConfig:
@@ -88,20 +87,20 @@ def configured(preset: str, scale: str, options: Generate) -> ModelConfig:
 def measure(setting: Setting, ours: Model, peers: list[Peer], writers: dict[str, Write], options: Generate) -> Cell:
     device = next(ours.parameters()).device
     numbers = {OURS: ours.num_parameters()} | {peer.name: peer.num_parameters for peer in peers}
-    limit, words = limit_of(setting, ours, options.new_tokens, clock_that_counts(device, setting.threads))
+    limit, words = limit_of(setting, ours, options.new_tokens, counted_alone(device, setting.threads))
     return Cell(
-        name=named(setting, options), tokens=setting.texts * options.new_tokens, limit=limit, machine=words,
+        name=named(setting, options, device), tokens=setting.texts * options.new_tokens, limit=limit, machine=words,
         by=counted(device, setting.threads), times=in_turns(writers, options.rounds, device),
         parameters={name: numbers[name.partition(",")[0]] for name in writers})
 
 
-def limit_of(setting: Setting, model: Model, number: int, clock: Clock) -> tuple[float, str]:
+def limit_of(setting: Setting, model: Model, number: int, by: Kind) -> tuple[float, str]:
     """The seconds that the texts take at least, and the speed of the machine with single tokens, in words."""
-    texts, copied = setting.texts, copy_rate(next(model.parameters()).device, clock)
+    texts, copied = setting.texts, copy_rate(next(model.parameters()).device, by)
     first = flops_of_reading(model.cfg, texts, setting.prompt) / matmul_rate(
-        model, texts * setting.prompt, torch.float32, clock)
+        model, texts * setting.prompt, torch.float32, by)
     length = setting.prompt + number // 2  # on average
-    rate = matmul_rate(model, texts, torch.float32, clock)
+    rate = matmul_rate(model, texts, torch.float32, by)
     other = flops_of_reading(model.cfg, texts, 1, cached=length) / rate
     return first + (number - 1) * (other + texts * length * cached_bytes(model.cfg) / copied), in_words(rate, copied)
 

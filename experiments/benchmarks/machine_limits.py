@@ -10,17 +10,16 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from config import ModelConfig
-from experiments.benchmarks.beside import synchronise
+from experiments.benchmarks.beside import Kind, timed
 from model import Model, spelled_out
 from showing.gallery import cached_numbers
 
 COPIED = 2**26  # bytes, more than most caches hold
 LEAST_SECONDS = 0.05  # of each measurement, of which the fastest call counts
-Clock = Callable[[], float]
 ADAMW_BYTES = 28  # of a parameter: it reads weight, gradient and both moments, and writes all but the gradient
 
 
-def matmul_rate(model: Model, rows: int, dtype: torch.dtype, clock: Clock, *, backward: bool = False) -> float:
+def matmul_rate(model: Model, rows: int, dtype: torch.dtype, by: Kind, *, backward: bool = False) -> float:
     """FLOP/s of the products of all linear layers with `rows` vectors; `backward`: with those of their gradients."""
     device = next(model.parameters()).device
     shapes = Counter((part.in_features, part.out_features) for part in model.modules() if isinstance(part, nn.Linear))
@@ -32,27 +31,23 @@ def matmul_rate(model: Model, rows: int, dtype: torch.dtype, clock: Clock, *, ba
         if backward:
             calls += [lambda x=x, w=w, y=y: torch.mm(y, w, out=x), lambda x=x, w=w, y=y: torch.mm(y.T, x, out=w)]
         flops += number * len(calls) * 2 * rows * wide * out
-        seconds += number * sum(fastest(call, device, clock) for call in calls)
+        seconds += number * sum(fastest(call, device, by) for call in calls)
     return flops / seconds
 
 
-def copy_rate(device: torch.device, clock: Clock) -> float:
+def copy_rate(device: torch.device, by: Kind) -> float:
     """Bytes read and written in a second of a copy."""
     source = torch.ones(COPIED, dtype=torch.uint8, device=device)
     goal = torch.empty_like(source)
-    return 2 * COPIED / fastest(lambda: goal.copy_(source), device, clock)
+    return 2 * COPIED / fastest(lambda: goal.copy_(source), device, by)
 
 
-def fastest(call: Callable[[], object], device: torch.device, clock: Clock) -> float:
+def fastest(call: Callable[[], object], device: torch.device, by: Kind) -> float:
     """The seconds of the fastest of several calls."""
     best, until = math.inf, time.perf_counter() + LEAST_SECONDS
     call()
     while time.perf_counter() < until or best == math.inf:
-        synchronise(device)
-        began = clock()
-        call()
-        synchronise(device)
-        best = min(best, clock() - began)
+        best = min(best, getattr(timed(call, device), by))
     return best
 
 

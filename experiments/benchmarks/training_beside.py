@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from config import Config, TrainConfig, override
 from configuration.command_line import print_line
 from data import Batch
-from experiments.benchmarks.beside import OURS, Book, Cell, clock_that_counts, counted, in_turns, require_some
+from experiments.benchmarks.beside import OURS, Book, Cell, counted, counted_alone, in_turns, require_some
 from experiments.benchmarks.machine_limits import ADAMW_BYTES, copy_rate, in_words, matmul_rate
 from experiments.benchmarks.peer_options import Train
 from experiments.benchmarks.peers import Peer, Say, family_of, installed, peers_of, without_dropout
@@ -46,7 +46,7 @@ def run(options: Train, console: Console) -> bool:
     """Measure all settings; whether none is slower than in the earlier file."""
     require_some(options)
     device = pick_device(options.device)
-    cells = {f"{setting}, {options.batch_size} rows, vocabulary {options.vocab_size}":
+    cells = {f"{setting}, {options.batch_size} rows, vocabulary {options.vocab_size}, {device.type}":
              (setting, configured(setting, options)) for setting in settings(options)}
     book = Book("train", cells, new=options.json, old=options.against, console=console)
     say = cache(partial(print_line, console))  # each sentence once
@@ -87,8 +87,8 @@ def measure(
     for peer in peers_of(ours, family_of(setting.preset), libraries, say):
         steps[peer.name], numbers[peer.name] = PeerStep(peer, cfg.train, batch), peer.num_parameters
         require_same_logits(peer, ours, batch.x[:1], setting.precision)
-    clock = clock_that_counts(device, setting.threads)
-    rate, copied = matmul_rate(ours, tokens, DTYPES[setting.precision], clock, backward=True), copy_rate(device, clock)
+    by = counted_alone(device, setting.threads)
+    rate, copied = matmul_rate(ours, tokens, DTYPES[setting.precision], by, backward=True), copy_rate(device, by)
     return Cell(
         name=name, tokens=tokens, machine=in_words(rate, copied), parameters=numbers,
         limit=flops_per_token(cfg) * tokens / rate + ADAMW_BYTES * numbers[OURS] / copied,
