@@ -14,6 +14,8 @@
     ideas            what ablations of ideas found and what each costs, as a page
     startup          how long commands take until they answer, and a run until its first step
     gallery          the presets at one scale on tales: bits per byte, speed compared with gpt2, cache
+    train            training steps beside those of other libraries, of the same models, and the machine's limit
+    generate         greedy texts beside those of other libraries, from the same weights
 """
 
 import sys
@@ -31,6 +33,7 @@ from rich.console import Console
 
 from configuration.command_line import parse_words
 from experiments.benchmarks import benchmark_options as options
+from experiments.benchmarks import peer_options
 from experiments.common.program import one_sentence
 
 BENCHMARKS = {  # name -> its flags, and the module whose `run` measures
@@ -40,7 +43,8 @@ BENCHMARKS = {  # name -> its flags, and the module whose `run` measures
     "loader": (options.Loader, "loader_wait"), "experts": (options.Experts, "experts_speed"),
     "length": (options.Length, "length"), "speculation": (options.Speculation, "speculation"),
     "vectors": (options.Vectors, "noised_texts"), "startup": (options.Startup, "start_up"),
-    "gallery": (options.Gallery, "gallery_table"), "ideas": (options.Ideas, "ideas_table")}
+    "gallery": (options.Gallery, "gallery_table"), "ideas": (options.Ideas, "ideas_table"),
+    "train": (peer_options.Train, "training_beside"), "generate": (peer_options.Generate, "generation_beside")}
 WIDTH = 120  # of a table in a file
 
 
