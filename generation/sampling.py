@@ -104,10 +104,11 @@ def continue_texts(
     """
     cache, device = None, next(model.parameters()).device
     with eval_mode(model):
+        lean = model.lean()
         while texts:
             if cache is None and use_cache:
                 cache = model.make_cache(min(model.cfg.max_seq_len, _longest(texts) + cfg.max_new_tokens))
-            logits = adapt(_read(model, texts, cache, given, device))[:, :num_ids]
+            logits = adapt(_read(lean, texts, cache, given, device))[:, :num_ids]
             for text, token in zip(texts, next_tokens(logits, cfg, texts), strict=True):
                 text.tokens.append(token)
                 yield text.row, token
