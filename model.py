@@ -26,6 +26,7 @@ from config import ModelConfig, override, require_both_ways
 from configuration.scaling import widened
 from modules.ahead import AHEAD
 from modules.block import Caches, make_blocks
+from modules.decoding import lean
 from modules.denoiser import make_embed, make_head
 from modules.encoder import Encoder
 from modules.init import draw_matrices, normalise_matrices
@@ -201,6 +202,10 @@ class Model(LoggingModule):
         return Cache([self.blocks[layer].make_cache(max_len) for layer in self.order()],
                      self.pointer and self.pointer.make_cache(max_len), self.smear and ConvCache(),
                      self.norm.make_cache(max_len) if isinstance(self.norm, TimestepNorm) else None)
+
+    def lean(self) -> "Model":
+        """The same model, quicker to call, for generating; see modules/decoding.py."""
+        return lean(self)
 
     def init_weights(self) -> None:
         """Initialise every parameter and buffer, e.g. after building on meta and `to_empty`.

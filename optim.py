@@ -27,7 +27,7 @@ from modules.across import is_sharded
 from optimizing.command import parse
 from optimizing.scaling import RULES, Factors
 from optimizing.schedules import draw_schedule, schedule_text
-from optimizing.stacked_muon import StackedMuon
+from optimizing.stacked_muon import BatchedMuon, StackedMuon
 from optimizing.wrappers import AveragingOptimizer, MovingAverage, Optimizers
 
 __all__ = ["OPTIMIZERS", "AveragingOptimizer", "MovingAverage", "Optimizers", "make_optimizer", "parameter_groups",
@@ -115,7 +115,7 @@ def make_muon(model: nn.Module, cfg: TrainConfig) -> Optimizers:
     def make(matrices: list[dict[str, Any]]) -> Iterator[torch.optim.Optimizer]:
         flat, stacked = (list(_only(matrices, stacked=above)) for above in (False, True))
         if flat:
-            yield torch.optim.Muon(flat, momentum=cfg.momentum, weight_decay=cfg.decay, adjust_lr_fn="match_rms_adamw")
+            yield BatchedMuon(flat, momentum=cfg.momentum, weight_decay=cfg.decay)
         if stacked:
             yield StackedMuon(stacked, momentum=cfg.momentum, weight_decay=cfg.decay)
 

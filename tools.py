@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from tracing import LIVE, Trace, shapes, trace
+from tracing import LIVE, Trace, is_watched, shapes, trace
 from tracing.axes import parse_dims
 from tracing.unfilled import unfilled
 
@@ -19,6 +19,7 @@ __all__ = [
     "Trace",
     "deterministic",
     "has_fast_bfloat16",
+    "is_watched",
     "log_io",
     "pick_device",
     "seed_everything",

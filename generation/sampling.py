@@ -1,6 +1,7 @@
 """Sample texts from a model: token by token, many texts at once, with a cache."""
 
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -35,12 +36,16 @@ class Text:
         return self.tokens[self.start:]
 
     @property
+    def num_seen(self) -> int:
+        return len(self.tokens) - self.start
+
+    @property
     def new(self) -> list[int]:
         return self.tokens[self.num_prompt:]
 
     def slide(self) -> bool:
         """Drop all but the last half if the model sees more than max_len tokens; return whether it did."""
-        if len(self.tokens) - self.start <= self.max_len:
+        if self.num_seen <= self.max_len:
             return False
         self.start = len(self.tokens) - max(1, self.max_len // 2)
         return True
@@ -97,14 +102,14 @@ def continue_texts(
     `given` makes what the model takes beside the tokens that are read first: a source, a sight. `adapt` changes the
     logits (b, v) before a draw.
     """
-    cache = None
+    cache, device = None, next(model.parameters()).device
     with eval_mode(model):
+        lean = model.lean()
         while texts:
             if cache is None and use_cache:
                 cache = model.make_cache(min(model.cfg.max_seq_len, _longest(texts) + cfg.max_new_tokens))
-            logits = adapt(_read(model, texts, cache, given))[:, :num_ids]
-            chances = distribution(logits, cfg, [text.tokens for text in texts])
-            for text, token in zip(texts, draw(chances, texts), strict=True):
+            logits = adapt(_read(lean, texts, cache, given, device))[:, :num_ids]
+            for text, token in zip(texts, next_tokens(logits, cfg, texts), strict=True):
                 text.tokens.append(token)
                 yield text.row, token
             rows = [row for row, text in enumerate(texts) if not ended(text.new, cfg, eos_id)]
@@ -150,18 +155,25 @@ def ended(new: list[int], cfg: SampleConfig, eos_id: int) -> bool:
 
 def _longest(texts: list[Text]) -> int:
     """The largest number of visible tokens of a text."""
-    return max(len(text.seen) for text in texts)
+    return max(text.num_seen for text in texts)
 
 
 @torch.inference_mode()
-def _read(model: Model, texts: list[Text], cache: Cache | None, given: Given) -> Tensor:
+def _read(model: Model, texts: list[Text], cache: Cache | None, given: Given, device: torch.device) -> Tensor:
     """The logits of the token after each text, on the CPU. Reads only what is not in the cache. Shape: (b, v)."""
-    tokens, positions = padded([text.seen for text in texts])
-    first = 0 if cache is None or cache.length == 0 else tokens.shape[1] - 1
-    tokens, positions = (x.to(next(model.parameters()).device) for x in (tokens, positions))
-    beside = {} if first else given(texts, positions)
-    logits = model(tokens[:, first:], positions=positions[..., first:], cache=cache, last_only=True, **beside)
+    goes_on = cache is not None and cache.length > 0
+    tokens, positions = _last(texts) if goes_on else padded([text.seen for text in texts])
+    tokens, positions = tokens.to(device), positions.to(device)
+    beside = {} if goes_on else given(texts, positions)
+    logits = model(tokens, positions=positions, cache=cache, last_only=True, **beside)
     return check_finite(logits[:, 0, : model.cfg.vocab_size].cpu())
+
+
+def _last(texts: list[Text]) -> tuple[Tensor, Tensor]:
+    """The last column of what `padded` makes of all that the model sees. Shape: -> (b, 1), and (b, 1) or (1,)."""
+    places = [text.num_seen - 1 for text in texts]
+    positions = torch.tensor(places[:1]) if len(set(places)) == 1 else torch.tensor(places).unsqueeze(1)
+    return torch.tensor([text.tokens[-1:] for text in texts]), positions
 
 
 def padded(texts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
@@ -178,9 +190,29 @@ def padded(texts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
 
 def check_finite(logits: Tensor) -> Tensor:
     """The logits. Raises ValueError if one is NaN or infinite."""
-    if not logits.isfinite().all():
+    if not math.isfinite(sum(x.item() for x in logits.aminmax())):  # NaN if one is; a third of isfinite().all()
         raise ValueError("the model's logits are not finite: its training diverged; use an earlier checkpoint")
     return logits
+
+
+def next_tokens(logits: Tensor, cfg: SampleConfig, texts: Sequence[Text]) -> list[int]:
+    """A token for each text, from its logits (b, v): drawn, or with a temperature of 0 the likeliest."""
+    seen = [text.tokens for text in texts]
+    if cfg.temperature == 0:
+        return penalised(logits, cfg, seen).argmax(-1).tolist()
+    return draw(distribution(logits, cfg, seen), texts)
+
+
+def penalised(logits: Tensor, cfg: SampleConfig, seen: Sequence[Sequence[int]]) -> Tensor:
+    """The logits, weaker for tokens already in a text. Shape: (b, v), seen b lists of ids -> (b, v)."""
+    if cfg.repetition_penalty == 1:
+        return logits
+    there = torch.zeros_like(logits, dtype=torch.bool)
+    for row, tokens in enumerate(seen):
+        ids = torch.as_tensor(tokens)
+        there[row, ids[ids < logits.shape[-1]]] = True
+    weaker = torch.where(logits > 0, logits / cfg.repetition_penalty, logits * cfg.repetition_penalty)
+    return logits.where(~there, weaker.nan_to_num())  # finite with a tiny and with a huge penalty
 
 
 def distribution(logits: Tensor, cfg: SampleConfig, seen: Sequence[Sequence[int]]) -> Tensor:
@@ -189,13 +221,7 @@ def distribution(logits: Tensor, cfg: SampleConfig, seen: Sequence[Sequence[int]
     Applies repetition penalty, temperature, top-k, top-p and min-p, in this order; SampleConfig names their sources.
     Shape: logits (b, v), seen b lists of ids -> (b, v), each row summing to 1.
     """
-    if cfg.repetition_penalty != 1:
-        there = torch.zeros_like(logits, dtype=torch.bool)
-        for row, tokens in enumerate(seen):
-            ids = torch.as_tensor(tokens)
-            there[row, ids[ids < logits.shape[-1]]] = True
-        weaker = torch.where(logits > 0, logits / cfg.repetition_penalty, logits * cfg.repetition_penalty)
-        logits = logits.where(~there, weaker.nan_to_num())  # finite with a tiny and with a huge penalty
+    logits = penalised(logits, cfg, seen)
     if cfg.temperature == 0:
         return nn.functional.one_hot(logits.argmax(-1), logits.shape[-1]).float()
     temperature = max(cfg.temperature, SMALLEST)

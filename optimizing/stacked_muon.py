@@ -1,4 +1,7 @@
-"""Muon for stacks of matrices and for sharded ones, which torch.optim.Muon does not take, or only slowly."""
+"""Muon for what torch.optim.Muon does not take, or only slowly: stacks of matrices, sharded ones, many small ones."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -46,14 +49,63 @@ def of_whole_matrices(update: Tensor) -> Tensor:
     return distribute_tensor(orthogonalised(full(update)), update.device_mesh, update.placements, src_data_rank=None)
 
 
-def orthogonalised(matrices: Tensor, *, eps: float = 1e-7) -> Tensor:
+def orthogonalised(matrices: Tensor, *, eps: float = 1e-7, iterations: int = ITERATIONS) -> Tensor:
     """Bring all singular values of matrices near 1, by Newton-Schulz in bfloat16. Shape: (..., m, n) -> (..., m, n)."""
     a, b, c = COEFFICIENTS
     x = matrices.bfloat16()
+    x = x.flatten(0, -3) if x.dim() > 3 else x  # (m, n) or (k, m, n)
     tall = x.shape[-2] > x.shape[-1]
     x = x.mT if tall else x
     x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=eps)
-    for _ in range(ITERATIONS):
+    add = torch.addmm if x.dim() == 2 else torch.baddbmm
+    for _ in range(iterations):
         gram = x @ x.mT
-        x = a * x + (b * gram + c * gram @ gram) @ x
-    return x.mT if tall else x
+        x = add(x, add(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return (x.mT if tall else x).reshape(matrices.shape)
+
+
+# ---- many small matrices ----
+
+SMALL, MOST = 256, 2**20  # below this shorter side matrices are a batch, of so many numbers at most
+
+
+class BatchedMuon(torch.optim.Muon):
+    """torch.optim.Muon, with steps of AdamW's size, that orthogonalises small matrices of one shape as a batch.
+
+    Its state is that of torch.optim.Muon.
+    """
+
+    def __init__(self, params, *, lr: float = 1e-3, momentum: float = 0.95, weight_decay: float = 0.1):
+        super().__init__(params, lr=lr, momentum=momentum, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
+
+    @torch.no_grad()
+    def step(self, closure=None) -> None:
+        for group in self.param_groups:
+            for batch in batches(p for p in group["params"] if p.grad is not None):
+                self.take(group, batch)
+
+    def take(self, group: dict[str, Any], batch: list[Tensor]) -> None:
+        """The step of matrices of one shape."""
+        updates = []
+        for p in batch:
+            mean = self.state[p].setdefault("momentum_buffer", torch.zeros_like(p.grad))
+            mean.lerp_(p.grad, 1 - group["momentum"])
+            updates.append(p.grad.lerp(mean, group["momentum"]))
+        wanted = torch.stack(updates) if len(batch) > 1 else updates[0]
+        found = orthogonalised(wanted, eps=group["eps"], iterations=group["ns_steps"])
+        for p, update in zip(batch, found if len(batch) > 1 else [found], strict=True):
+            p.mul_(1 - group["lr"] * group["weight_decay"])
+            p.add_(update, alpha=-0.2 * group["lr"] * max(p.shape) ** 0.5)
+
+
+def batches(matrices: Iterable[Tensor]) -> Iterator[list[Tensor]]:
+    """Small matrices in batches of one shape, in the order in which they come; of large ones each alone."""
+    alike: dict[tuple[int, ...], list[Tensor]] = {}
+    for matrix in matrices:
+        if min(matrix.shape) >= SMALL:
+            yield [matrix]
+        else:
+            alike.setdefault(tuple(matrix.shape), []).append(matrix)
+    for (rows, columns), found in alike.items():
+        size = max(1, MOST // (rows * columns))
+        yield from (found[first : first + size] for first in range(0, len(found), size))

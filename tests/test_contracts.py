@@ -357,6 +357,18 @@ def test_one_token_at_a_time_equals_one_pass(flags):
 
 
 @each_variant
+def test_a_lean_model_equals_the_model(flags):
+    model, tokens = small_model(**flags).eval(), small_tokens()
+    caches, positions = (model.make_cache(13), model.make_cache(13)), torch.arange(13) - torch.tensor([[0], [3]])
+    with torch.no_grad():
+        for i, j in ((0, 9), (9, 10), (10, 11), (11, 13)):
+            plain, lean = (each(tokens[:2, i:j], positions=positions[:, i:j], cache=cache)
+                           for each, cache in zip((model, model.lean()), caches, strict=True))
+            real = positions[:, i:j] >= 0
+            assert_close(lean[real], plain[real], "same")
+
+
+@each_variant
 def test_pieces_of_any_length_equal_one_pass_also_after_others_are_taken_back(flags):
     model, tokens = small_model(**flags), small_tokens()
     cache = model.make_cache(13)

@@ -26,6 +26,7 @@ from corpora.shards import prepare
 from model import Model
 from objective import NextToken
 from optim import GROUPS, OPTIMIZERS, MovingAverage, make_optimizer, parameter_groups, roles
+from optimizing import stacked_muon
 from optimizing.schedules import Schedule
 from optimizing.stacked_muon import StackedMuon
 from presets import PRESETS, load_preset, tiny
@@ -461,6 +462,36 @@ def test_muon_on_a_stack_of_matrices_is_torchs_muon_on_each(shape):
         ours.step()
         theirs.step()
     assert_close(together.detach().flatten(0, -3), torch.stack(alone).detach(), "bfloat16")
+
+
+SHAPES = [(8, 5), (8, 5), (5, 8), (300, 270), (3, 8), (8, 5), (5, 8)]
+
+
+@pytest.mark.parametrize("most", [1, 80, 2**20], ids=["each alone", "two at a time", "all"])
+def test_muon_in_batches_is_torchs_muon(most, monkeypatch):
+    monkeypatch.setattr(stacked_muon, "MOST", most)
+    together, alone = ([nn.Parameter(torch.randn(shape, generator=torch.Generator().manual_seed(i)))
+                        for i, shape in enumerate(SHAPES)] for _ in range(2))
+    ours = stacked_muon.BatchedMuon(together, lr=0.1, momentum=0.9, weight_decay=0.2)
+    theirs = torch.optim.Muon(alone, lr=0.1, momentum=0.9, weight_decay=0.2, adjust_lr_fn="match_rms_adamw")
+    for step in range(4):
+        for p, q in list(zip(together, alone, strict=True))[step % 2:]:  # some have no gradient
+            p.grad = torch.randn(p.shape)
+            q.grad = p.grad.clone()
+        ours.step()
+        theirs.step()
+    assert ours.state_dict().keys() == theirs.state_dict().keys()
+    for p, q in zip(together, alone, strict=True):
+        assert_close(p.detach(), q.detach(), "bfloat16")
+        assert torch.equal(ours.state[p]["momentum_buffer"], theirs.state[q]["momentum_buffer"])
+    ours.load_state_dict(theirs.state_dict())  # a run that was begun with the other goes on
+    ours.step()
+
+
+def test_small_matrices_of_one_shape_are_one_batch_and_large_ones_are_alone():
+    matrices = [torch.empty(shape) for shape in SHAPES]
+    assert [len(batch) for batch in stacked_muon.batches(matrices)] == [1, 3, 2, 1]
+    assert [len(batch) for batch in stacked_muon.batches([torch.empty(200, 2000)] * 5)] == [2, 2, 1]
 
 
 def test_a_role_is_what_the_owner_says_then_what_the_class_says():

@@ -4,6 +4,7 @@ from tracing.api import trace
 from tracing.live import LIVE
 from tracing.records import Call, NonFinite, Part, Value
 from tracing.result import Trace
+from tracing.swap import is_watched
 from tracing.symbolic import shapes
 
-__all__ = ["LIVE", "Call", "NonFinite", "Part", "Trace", "Value", "shapes", "trace"]
+__all__ = ["LIVE", "Call", "NonFinite", "Part", "Trace", "Value", "is_watched", "shapes", "trace"]

@@ -72,6 +72,11 @@ _WATCHERS: list = []  # recorders
 _SWAPS: dict[tuple, list] = {}  # (id(holder), name) -> [holder, original, wrapper, times]
 
 
+def is_watched() -> bool:
+    """Whether the methods of any model have wrappers now."""
+    return bool(_WATCHERS)
+
+
 def watch(watcher, modules: Iterable[nn.Module]) -> list[tuple[int, str]]:
     """Replace the methods of `modules` by wrappers; pass the result to `unwatch`."""
     with _LOCK:

@@ -24,15 +24,18 @@ class TokensToLoss:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerSteps:
-    """Time the steps of each optimizer on a preset's weights, in turns; the best of several rounds counts.
+    """Time the steps of each optimizer on a preset's weights, alone and in whole training steps, in turns.
 
-    On a CPU, time is processor time.
+    A training step is forward, backward and the optimizer's step, on tales. The best of several rounds counts. On a
+    CPU, time is processor time.
     """
 
     preset: str = "default"
-    vocab_size: int = 4096  # if the preset has none
-    steps: int = 20  # in a round
+    scale: str | None = None  # parameters in the blocks, e.g. 1M; None = the preset's own size
+    batch_size: int = 8  # rows of a training step
+    steps: int = 20  # of an optimizer alone, in a round
     rounds: int = 5
+    optimizers: tuple[str, ...] = ()  # words of train.optimizer besides adamw; none given = all
     device: str = "auto"  # auto = cuda, else mps, else cpu
 
 

@@ -1,40 +1,63 @@
-"""The benchmark optimizer-steps: how long a step takes, compared with torch's own AdamW and Muon."""
+"""The benchmark optimizer-steps: how long steps take, compared with torch's own AdamW and Muon."""
 
+from collections.abc import Sequence
 from functools import partial
 
 import torch
 from rich.console import Console
 from rich.table import Table
 
-from config import TrainConfig, replace
+from config import Config, TrainConfig, override, replace
 from experiments.benchmarks.benchmark_options import OptimizerSteps
+from experiments.benchmarks.gallery_table import timed_step
 from experiments.benchmarks.measuring import best_seconds, clock_of
+from memory_prediction.process import choose_allocator
 from model import Model
 from optim import OPTIMIZERS, Optimizers, make_optimizer
-from presets import load_preset
+from presets import at_scale, load_preset
 from tools import pick_device
+from training.setup import prepare_run
 
-LR = 1e-5
+LR, USUAL = 1e-5, "adamw"
 
 
 def run(options: OptimizerSteps, console: Console) -> bool:
-    """Print the time of a step of each optimizer."""
-    device = pick_device(options.device)
-    model_cfg = load_preset(options.preset).model
-    model = Model(replace(model_cfg, vocab_size=model_cfg.vocab_size or options.vocab_size)).to(device)
+    """Print the time of a step of each optimizer, and of a training step with it."""
+    device, kinds = pick_device(options.device), chosen(options.optimizers)
+    if device.type == "cpu":
+        choose_allocator("fast")
+    setups = {kind: prepare_run(configured(options, kind), device) for kind in kinds}
+    model = Model(setups[USUAL].cfg.model).to(device)
     for parameter in model.parameters():
         parameter.grad = 1e-3 * torch.randn_like(parameter)
     makers = {"torch: AdamW": torch_adamw, "torch: Muon and AdamW": torch_muon}
-    makers |= {kind: partial(make_optimizer, cfg=TrainConfig(optimizer=kind, schedule="constant", lr=LR))
-               for kind in OPTIMIZERS}
-    ways = {name: partial(take_steps, make(model), options.steps, device) for name, make in makers.items()}
-    clock = clock_of(device.type)
-    best = best_seconds(ways, options.rounds + 1, clock)  # the first is a warm-up
-    table = Table("optimizer", "ms a step", "x torch's AdamW")
-    for name, seconds in best.items():
-        table.add_row(name, f"{1e3 * seconds / options.steps:.2f}", f"{seconds / best['torch: AdamW']:.2f}")
+    makers |= {kind: partial(make_optimizer, cfg=setup.cfg.train) for kind, setup in setups.items()}
+    alone = {name: partial(take_steps, make(model), options.steps, device) for name, make in makers.items()}
+    clock, rounds = clock_of(device.type), options.rounds + 1  # the first is a warm-up
+    steps = best_seconds(alone, rounds, clock)
+    whole = best_seconds({kind: timed_step(setup) for kind, setup in setups.items()}, rounds, clock)
+    table = Table("optimizer", "ms a step", "x torch's AdamW", "ms a training step", f"x {USUAL}'s")
+    for name, seconds in steps.items():
+        cells = [f"{1e3 * whole[name]:.1f}", f"{whole[name] / whole[USUAL]:.2f}"] if name in whole else []
+        table.add_row(name, f"{1e3 * seconds / options.steps:.2f}", f"{seconds / steps['torch: AdamW']:.2f}", *cells)
     console.print(table)
     return True
+
+
+def chosen(words: Sequence[str]) -> list[str]:
+    """The optimizers to time. Raises ValueError for a word that is none."""
+    if unknown := [word for word in words if word not in OPTIMIZERS]:
+        raise ValueError(f"optimizers={unknown[0]} is not an optimizer: use some of {', '.join(OPTIMIZERS)}")
+    return [USUAL, *(word for word in words or OPTIMIZERS if word != USUAL)]
+
+
+def configured(options: OptimizerSteps, kind: str) -> Config:
+    """The preset on tales, with small batches and a small rate; beyond that an optimizer has its usual flags."""
+    cfg = load_preset(options.preset)
+    cfg = at_scale(cfg, options.scale) if options.scale else cfg
+    train = TrainConfig(optimizer=kind, schedule="constant", lr=LR, batch_size=options.batch_size, accumulation=1,
+                        precision=cfg.train.precision, objective=cfg.train.objective)
+    return replace(override(cfg, {"data": {"name": "tales"}}), train=train)
 
 
 def take_steps(optimizer: torch.optim.Optimizer | Optimizers, steps: int, device: torch.device) -> None:
