@@ -96,7 +96,7 @@ def test_causal_attention_is_the_fused_one(monkeypatch, t):
     exact = with_gradients(fused, q, k, v)
     errors = [[(one.float() - right).square().mean().sqrt() / right.square().mean().sqrt() for one, right in zip(
         with_gradients(call, q.bfloat16(), k.bfloat16(), v.bfloat16()), exact, strict=True)] for call in (ours, fused)]
-    assert max(errors[0]) < 5 * max(errors[1]) < 0.02
+    assert max(errors[0]) < 5 * max(errors[1]) < 0.05
 
 
 HEADS = [
