@@ -46,7 +46,7 @@ def roles(model: nn.Module) -> dict[str, str]:
     own = {f"{path}.{name}".lstrip("."): role for path, part in model.named_modules()
            for name, role in getattr(part, "roles", {}).items()}
     for path, part in model.named_modules():
-        usual = {nn.Linear: "matrix", nn.Embedding: "embedding"}.get(type(part), "vector")
+        usual = "matrix" if isinstance(part, nn.Linear) else "embedding" if isinstance(part, nn.Embedding) else "vector"
         for name, parameter in part.named_parameters(recurse=False):
             role = usual if name == "weight" else "vector"
             found.setdefault(parameter, own.get(f"{path}.{name}".lstrip("."), role))

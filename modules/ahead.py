@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from config import ModelConfig
 from modules.block import Caches, make_block
+from modules.linear import Linear
 from modules.norm import norm_maker
 from modules.residuals import RESIDUALS
 from modules.stream import Context, Stream
@@ -119,7 +120,7 @@ class Module(LoggingModule):
     def __init__(self, cfg: ModelConfig, *, run: Callable):
         super().__init__()
         self.embed_norm, self.state_norm = (norm_maker(cfg)(cfg.dim) for _ in range(2))
-        self.join = nn.Linear(2 * cfg.dim, cfg.dim, bias=False)
+        self.join = Linear(2 * cfg.dim, cfg.dim, bias=False)
         self.alone = Alone(cfg.last_alone, run=run)
         self.norm = norm_maker(cfg)(cfg.dim) if cfg.final_norm else nn.Identity()
 

@@ -6,8 +6,6 @@ spends most of the time of a decoded token around its kernels.
 """
 
 from functools import cache
-from pathlib import Path
-from platform import processor
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +13,7 @@ from torch.nn import functional
 from torch.nn.modules import module as registry
 
 from modules.attend import SDPA
+from modules.linear import Linear, by_onednn, product
 from modules.masks import Pattern
 from modules.mixers.attention import Attention, Turn, what_is_seen
 from modules.mixers.blocked import Bias
@@ -71,28 +70,14 @@ def unchanged(part: nn.Module, x: Tensor) -> Tensor:
 
 # ---- products ----
 
-
-def _has_slow_mkl() -> bool:
-    """Whether products of float32 go to MKL on a CPU of another maker than its own, for which it has older kernels."""
-    if not (torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()):
-        return False
-    told = Path("/proc/cpuinfo")
-    return "Intel" not in (told.read_text() if told.is_file() else processor())
-
-
-SLOW_MKL = _has_slow_mkl()
-MIN_ROWS, MIN_PRODUCTS = 2, 2**20  # below, oneDNN's way to its kernel takes longer than it saves
 MOST_PACKED = 2**25  # numbers in a model whose matrices are copied in oneDNN's order, which takes 128 MiB
 
 
 def linear(part: nn.Linear, x: Tensor) -> Tensor:
     """x W^T + b, of many rows by oneDNN where that is twice as fast. Shape: (..., d) -> (..., f)."""
-    weight = part.weight
-    rows = x.numel() // weight.shape[1]
-    if (SLOW_MKL and rows >= MIN_ROWS and rows * weight.numel() >= MIN_PRODUCTS and x.is_cpu
-            and x.dtype == weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")):
-        return torch.ops.mkldnn._linear_pointwise(x, packed(part), part.bias, "none", [], "")
-    return functional.linear(x, weight, part.bias)
+    if by_onednn(x, part.weight):
+        return product(x, packed(part), part.bias)
+    return functional.linear(x, part.weight, part.bias)
 
 
 def packed(part: nn.Linear) -> Tensor:
@@ -144,4 +129,4 @@ class OneQuery:
         return allowed
 
 
-KERNELS = {nn.Linear: linear, nn.Identity: unchanged, nn.Dropout: unchanged}
+KERNELS = {Linear: linear, nn.Linear: linear, nn.Identity: unchanged, nn.Dropout: unchanged}

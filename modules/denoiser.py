@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from config import ModelConfig
 from modules.embed import Embed
 from modules.head import Head
+from modules.linear import Linear
 from modules.precision import Float32Buffers, widen
 from tools import LoggingModule, log_io
 
@@ -21,7 +22,7 @@ class Projection(LoggingModule):
 
     def __init__(self, inputs: int, outputs: int, *, hidden: int):
         super().__init__()
-        self.first, self.second = nn.Linear(inputs, hidden), nn.Linear(hidden, outputs)
+        self.first, self.second = Linear(inputs, hidden), Linear(hidden, outputs)
 
     @log_io
     def forward(self, x: Tensor) -> Tensor:
@@ -37,7 +38,7 @@ class TimeEmbedding(LoggingModule):
     def __init__(self, dim: int, *, wave_dim: int):
         super().__init__()
         self.wave_dim = wave_dim
-        self.first, self.second = nn.Linear(wave_dim, 4 * wave_dim), nn.Linear(4 * wave_dim, dim)
+        self.first, self.second = Linear(wave_dim, 4 * wave_dim), Linear(4 * wave_dim, dim)
 
     @log_io("b -> b d")
     def forward(self, times: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from config import ModelConfig
+from modules.linear import Linear
 from modules.mlps.dense import ACTIVATIONS
 from modules.norm import Rescaled, norm_maker, times
 from modules.precision import widen
@@ -18,7 +19,7 @@ class Transform(LoggingModule):
 
     def __init__(self, dim: int, *, activation: str, norm: nn.Module):
         super().__init__()
-        self.dense, self.act, self.norm = nn.Linear(dim, dim, bias=False), ACTIVATIONS[activation](), norm
+        self.dense, self.act, self.norm = Linear(dim, dim, bias=False), ACTIVATIONS[activation](), norm
 
     @log_io("... d -> ... d")
     def forward(self, x: Tensor) -> Tensor:
@@ -42,7 +43,7 @@ class Head(LoggingModule):
     ):
         super().__init__()
         self.reads, self.scale, self.softcap, self.transform = reads, scale, softcap, transform
-        self.unembed = nn.Linear(dim, vocab_size, bias=bias)
+        self.unembed = Linear(dim, vocab_size, bias=bias)
         self.token_scale = Rescaled(vocab_size, start=1.0, stored=dim**-0.5) if token_scale else None
 
     @classmethod

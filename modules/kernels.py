@@ -78,7 +78,10 @@ def sum_of_chunks(
     sum, so that of what a chunk needs, such as its logits, nothing is kept or computed twice: they stay in a cache.
     Hsu et al. 2024, arXiv:2410.10989 (Liger kernels), section 3.2.
     """
-    return list(_SumOfChunks.apply(call, size, len(parts), *parts, *parameters))
+    if torch.is_grad_enabled():
+        return list(_SumOfChunks.apply(call, size, len(parts), *parts, *parameters))
+    chunks = zip(*(part.split(size, dim=1) for part in parts), strict=True)
+    return [torch.stack(each).sum() for each in zip(*(call(*chunk) for chunk in chunks), strict=True)]
 
 
 class _RMSNorm(torch.autograd.Function):

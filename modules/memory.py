@@ -11,6 +11,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from config import LayerConfig
+from modules.linear import Linear
 from modules.ngrams import IdCache, hash_multipliers, last_tokens, primes
 from modules.norm import RMSNorm, fill
 from modules.precision import widen
@@ -173,10 +174,10 @@ class Engram(LoggingModule):
     ):
         super().__init__()
         self.ngrams, self.num_streams, self.scale = ngrams, num_streams, scale * dim**-0.5
-        self.k = nn.Linear(ngrams.width, num_streams * dim, bias=False)
+        self.k = Linear(ngrams.width, num_streams * dim, bias=False)
         self.q_norm, self.k_norm, self.v_norm = (StreamNorm(num_streams, dim, eps=eps) for _ in range(3))
         self.conv = SiluConv(num_streams * dim, length=conv_len, dilation=dilation)
-        self.out = nn.Linear(ngrams.width, dim, bias=False)
+        self.out = Linear(ngrams.width, dim, bias=False)
 
     @classmethod
     def from_config(cls, cfg: LayerConfig) -> "Engram":

@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from modules.linear import Linear
 from modules.masks import ALL, Mask, make_mask
 from modules.mixers.kv_cache import KVCache
 from modules.precision import full_precision, widen
@@ -30,8 +31,8 @@ class Pointer(LoggingModule):
     def __init__(self, dim: int, *, key_dim: int, vocab_size: int, norm: nn.Module):
         super().__init__()
         self.norm, self.vocab_size = norm, vocab_size
-        self.q, self.k = nn.Linear(dim, key_dim, bias=False), nn.Linear(dim, key_dim, bias=False)
-        self.gate = nn.Linear(dim, 1, bias=False)
+        self.q, self.k = Linear(dim, key_dim, bias=False), Linear(dim, key_dim, bias=False)
+        self.gate = Linear(dim, 1, bias=False)
         self.gate_bias = nn.Parameter(torch.empty(1))
         self.reset_parameters()
 

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from modules.linear import Linear
 from modules.precision import widen
 from modules.short_conv import ConvCache, with_earlier, without_padding
 from modules.stream import Context
@@ -51,7 +52,7 @@ class Smear(LoggingModule):
 
     def __init__(self, dim: int):
         super().__init__()
-        self.gate, self.scale = nn.Linear(dim, 1, bias=False), nn.Parameter(torch.empty(1))
+        self.gate, self.scale = Linear(dim, 1, bias=False), nn.Parameter(torch.empty(1))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

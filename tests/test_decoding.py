@@ -6,7 +6,7 @@ from helpers import assert_close, small_model, small_tokens
 
 from config import SampleConfig
 from generation.sampling import generate
-from modules import decoding
+from modules import decoding, linear
 from tools import trace
 
 ON_CPU = torch.backends.mkldnn.is_available()
@@ -63,7 +63,7 @@ def test_a_forward_of_its_own_is_called():
 @pytest.mark.parametrize("most_packed", [0, decoding.MOST_PACKED])
 @pytest.mark.parametrize("bias", [False, True])
 def test_products_of_another_library_equal_x_w_plus_b(most_packed, bias, monkeypatch):
-    monkeypatch.setattr(decoding, "SLOW_MKL", True)
+    monkeypatch.setattr(linear, "SLOW_MKL", True)
     monkeypatch.setattr(decoding, "MOST_PACKED", most_packed)
     called = []
     own = decoding.packed

@@ -6,10 +6,11 @@ import pytest
 import torch
 from helpers import assert_close, randomise, small_config, small_tokens
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from data import Batch
 from model import Model
-from modules import kernels
+from modules import kernels, linear
 from objectives.base import FEWEST, fast_chunk
 from objectives.multi_token import MultiToken
 from objectives.next_token import NextToken
@@ -53,6 +54,42 @@ def test_the_norm_is_that_of_torch(shape, scaled):
     narrow = kernels.rms_norm(x.bfloat16().requires_grad_(), *scale or [None], 1e-3)
     assert narrow.dtype == torch.bfloat16 and torch.equal(narrow, nn.functional.rms_norm(
         x.bfloat16().float(), shape[-1:], *scale or [None], 1e-3).bfloat16())
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN")
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("shape", [(2, 5, 8), (7, 8), (8,)])
+def test_a_product_by_onednn_is_that_of_torch(monkeypatch, shape, bias):
+    monkeypatch.setattr(linear, "by_onednn", lambda x, weight: True)
+    x, weight = torch.randn(*shape), torch.randn(6, 8)
+    x = x.transpose(0, -2).contiguous().transpose(0, -2) if len(shape) > 1 else x
+    tensors = [x, weight, *[torch.randn(6)] * bias]
+    ours = with_gradients(lambda x, weight, bias=None: linear.linear(x, weight, bias), *tensors)
+    for one, other in zip(ours, with_gradients(nn.functional.linear, *tensors), strict=True):
+        assert_close(one, other, "same")
+    with torch.no_grad():
+        assert torch.equal(linear.linear(x, weight, None), linear.product(x, weight))
+    frozen = linear.linear(x, weight.requires_grad_(), None)
+    frozen.sum().backward()
+    assert x.grad is None and weight.grad is not None
+
+
+def test_onednn_takes_large_products_of_float32_alone(monkeypatch):
+    monkeypatch.setattr(linear, "SLOW_MKL", True)
+    x, weight = torch.randn(256, 64), torch.randn(64, 64)
+    assert linear.by_onednn(x, weight) and not linear.by_onednn(x[:8], weight)
+    assert not linear.by_onednn(x.double(), weight.double()) and not linear.by_onednn(x.to("meta"), weight)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert not linear.by_onednn(x, weight)
+    monkeypatch.setattr(linear, "SLOW_MKL", False)
+    assert not linear.by_onednn(x, weight)
+
+
+def test_a_product_by_onednn_counts_as_many_operations():
+    x, weight = torch.randn(2, 128, 64), torch.randn(96, 64)
+    with FlopCounterMode(display=False) as counter:
+        linear.linear(x, weight, None)
+    assert counter.get_total_flops() == 2 * 256 * 64 * 96
 
 
 def halves(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from config import LayerConfig
 from modules.attend import Exclusive, make_attend
+from modules.linear import Linear
 from modules.masks import Mask, Pattern, make_mask, mask_of_sight
 from modules.mixers.blocked import Bias, attend_in_blocks, block_of
 from modules.mixers.earlier import EarlierProjections, Projections
@@ -45,7 +46,7 @@ class OutputGate(LoggingModule):
     def __init__(self, dim: int, *, num_heads: int, head_dim: int, kind: str):
         super().__init__()
         self.num_heads = num_heads
-        self.gate = nn.Linear(dim, num_heads * {"head": 1, "channel": head_dim}[kind], bias=False)
+        self.gate = Linear(dim, num_heads * {"head": 1, "channel": head_dim}[kind], bias=False)
 
     @log_io("b t q, b t d -> b t q")
     def forward(self, y: Tensor, x: Tensor) -> Tensor:
@@ -64,7 +65,7 @@ class ValueEmbedding(LoggingModule):
     def __init__(self, vocab_size: int, *, num_kv_heads: int, head_dim: int, gate_dim: int, gate_max: float):
         super().__init__()
         self.table, self.gate_max = nn.Embedding(vocab_size, num_kv_heads * head_dim), gate_max
-        self.gate = nn.Linear(gate_dim, num_kv_heads, bias=False)
+        self.gate = Linear(gate_dim, num_kv_heads, bias=False)
 
     @classmethod
     def from_config(cls, cfg: LayerConfig) -> "ValueEmbedding":
@@ -99,8 +100,8 @@ class Attention(LoggingModule):
     ):
         super().__init__()
         self.head_dim, self.pattern = head_dim, pattern
-        self.q = nn.Linear(dim, num_heads * head_dim, bias=q_bias)
-        self.k, self.v = (nn.Linear(dim, num_kv_heads * head_dim, bias=bias) if own_kv else None
+        self.q = Linear(dim, num_heads * head_dim, bias=q_bias)
+        self.k, self.v = (Linear(dim, num_kv_heads * head_dim, bias=bias) if own_kv else None
                           for bias in (k_bias, v_bias))
         self.q_full_norm, self.q_norm = qk_norm(num_heads, head_dim)
         self.k_full_norm, self.k_norm = (
@@ -115,7 +116,7 @@ class Attention(LoggingModule):
         self.temperature, self.earlier = temperature, earlier()
         self.exclusive = Exclusive(num_heads) if exclusive else None
         self.gate, self.inner_norm = gate and gate(), nn.Identity() if inner_norm is None else inner_norm
-        self.out = nn.Linear(num_heads * head_dim, dim, bias=out_bias)
+        self.out = Linear(num_heads * head_dim, dim, bias=out_bias)
 
     @classmethod
     def from_config(cls, cfg: LayerConfig) -> "Attention":

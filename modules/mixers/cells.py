@@ -5,6 +5,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from config import LayerConfig
+from modules.linear import Linear
 from modules.mixers.block_diagonal import BlockDiagonal
 from modules.mixers.recurrent import CausalConv, GatedNorm, Recurrent, State, held, hold
 from modules.norm import fill
@@ -27,10 +28,10 @@ class Cell(Recurrent):
         super().__init__()
         width = inner_dim // num_heads
         self.num_heads = num_heads
-        self.read = nn.Linear(dim, self.num_read * inner_dim, bias=False)
+        self.read = Linear(dim, self.num_read * inner_dim, bias=False)
         self.recurrent = nn.Parameter(torch.empty(num_heads, width, self.num_read * width))
         self.bias = nn.Parameter(torch.empty(4, inner_dim))
-        self.out = nn.Linear(inner_dim, dim, bias=False)
+        self.out = Linear(inner_dim, dim, bias=False)
         self.reset_parameters()
 
     roles = {"recurrent": "matrix"}
@@ -125,7 +126,7 @@ class SLSTM(Recurrent):
         self.recurrent = nn.Parameter(torch.empty(num_heads, width, 4 * width))
         self.bias = nn.Parameter(torch.empty(4, dim))
         self.norm = GatedNorm(dim, group=width, activation="none", eps=norm_eps, shared=False, centred=True)
-        self.out = nn.Linear(dim, dim, bias=False) if out_proj else nn.Identity()
+        self.out = Linear(dim, dim, bias=False) if out_proj else nn.Identity()
         self.reset_parameters()
 
     @classmethod

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from config import LayerConfig
 from modules.attend import SDPA, of_any_widths
+from modules.linear import Linear
 from modules.masks import Pattern
 from modules.mixers.attention import what_is_seen, with_cached
 from modules.mixers.blocked import attend_in_blocks, block_of
@@ -97,11 +98,11 @@ class CEMA(Recurrent):
         self.num_heads, self.chunk, self.pattern = num_heads, chunk, Pattern(chunk=chunk)
         self.timestep_norm = TimestepNorm(dim, num_groups=num_groups, eps=eps)
         self.cema, self.norm = ComplexEMA(dim, state_dim=state_dim), RMSNorm(dim, eps=eps)
-        self.z, self.v, self.gate = (nn.Linear(dim, width) for width in (qk_dim, value_dim, value_dim))
+        self.z, self.v, self.gate = (Linear(dim, width) for width in (qk_dim, value_dim, value_dim))
         self.head_norm = RMSNorm(qk_dim // num_heads, eps=eps, affine=False)
         self.scales, self.shifts = (nn.Parameter(torch.empty(2, qk_dim)) for _ in range(2))
         self.rotary, self.scale, self.attend = rotary, scale, of_any_widths(SDPA)(scale=1.0)
-        self.out = nn.Linear(dim + value_dim, dim)
+        self.out = Linear(dim + value_dim, dim)
         self.reset_parameters()
 
     @classmethod

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from config import LayerConfig
 from configuration.recurrent.delta import DeltaNetConfig, DeltaRuleConfig, KdaConfig
+from modules.linear import Linear
 from modules.mixers.recurrent import (
     CausalConv,
     GatedNorm,
@@ -81,7 +82,7 @@ class Strength(LoggingModule):
     def __init__(self, dim: int, *, num_heads: int, num_updates: int = 1, most: float):
         super().__init__()
         self.num_heads, self.most = num_heads, most
-        self.beta = nn.Linear(dim, num_updates * num_heads, bias=False)
+        self.beta = Linear(dim, num_updates * num_heads, bias=False)
 
     @log_io("b t d -> b h _ one, b h _ one")
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -96,7 +97,7 @@ class ChannelStrength(LoggingModule):
     def __init__(self, dim: int, *, num_heads: int, key_dim: int, value_dim: int, most: float):
         super().__init__()
         self.num_heads, self.most = num_heads, most
-        self.erase, self.write = (nn.Linear(dim, num_heads * width, bias=False) for width in (key_dim, value_dim))
+        self.erase, self.write = (Linear(dim, num_heads * width, bias=False) for width in (key_dim, value_dim))
 
     @log_io("b t d -> b h t n, b h t p")
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -124,11 +125,11 @@ class DeltaRule(Recurrent):
         self.num_heads, self.shared = own.num_heads, own.num_heads // own.key_heads
         values = own.num_heads * self.value_dim
         self.widths = own.widths(dim)
-        self.q, self.k, self.v = (nn.Linear(dim, width, bias=False) for width in self.widths)
+        self.q, self.k, self.v = (Linear(dim, width, bias=False) for width in self.widths)
         self.conv = CausalConv(sum(self.widths), length=own.conv_len) if own.conv_len else NoConv()
         self.decay, self.strength, self.gate = decay and decay(), strength(), gate and gate()
         self.norm = GatedNorm(values, group=self.value_dim, activation=activation, eps=own.norm_eps)
-        self.out = nn.Linear(values, dim, bias=False)
+        self.out = Linear(values, dim, bias=False)
 
     @log_io("b t d -> b h _ n, b h _ n, b h _ p")
     def project(self, x: Tensor, context: Context, cache: State | None) -> tuple[Tensor, Tensor, Tensor]:
@@ -179,7 +180,7 @@ class DeltaNet(DeltaRule):
         """What does not concern the decay."""
         return {"num_updates": own.num_updates, "strength": partial(
                     Strength, dim, num_heads=own.num_heads, num_updates=own.num_updates, most=most_erased(own)),
-                "gate": partial(nn.Linear, dim, own.num_heads * own.value_width(dim), bias=False) if own.gate else None}
+                "gate": partial(Linear, dim, own.num_heads * own.value_width(dim), bias=False) if own.gate else None}
 
 
 class GatedDelta(DeltaNet):
@@ -193,7 +194,7 @@ class GatedDelta(DeltaNet):
     @classmethod
     def from_config(cls, cfg: LayerConfig) -> "GatedDelta":
         own = cfg.gated_delta
-        decay = partial(Decay, partial(nn.Linear, cfg.dim, own.num_heads, bias=False), own.num_heads,
+        decay = partial(Decay, partial(Linear, cfg.dim, own.num_heads, bias=False), own.num_heads,
                         num_heads=own.num_heads, least=cls.LEAST_RATE, start=own.step_bias)
         return cls(cfg.dim, own, decay=decay, **cls.options(cfg.dim, own))
 

@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 
 from config import LayerConfig
+from modules.linear import Linear
 from modules.mixers.decaying import in_heads, read_state
 from modules.mixers.recurrent import GatedNorm, LowRank, Recurrent, State
 from modules.precision import widen
@@ -25,11 +26,11 @@ class GatedLinearAttention(Recurrent):
         super().__init__()
         keys, inner = num_heads * key_dim, num_heads * value_dim
         self.num_heads, self.divisor, self.scale = num_heads, divisor, key_dim**-0.5
-        self.q, self.k = (nn.Linear(dim, keys, bias=False) for _ in range(2))
-        self.v, self.gate = (nn.Linear(dim, inner, bias=False) for _ in range(2))
+        self.q, self.k = (Linear(dim, keys, bias=False) for _ in range(2))
+        self.v, self.gate = (Linear(dim, inner, bias=False) for _ in range(2))
         self.logits = LowRank(dim, keys, rank=rank, bias=True)
         self.norm = GatedNorm(inner, group=value_dim, eps=norm_eps)
-        self.out = nn.Linear(inner, dim, bias=False)
+        self.out = Linear(inner, dim, bias=False)
 
     @classmethod
     def from_config(cls, cfg: LayerConfig) -> "GatedLinearAttention":

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from config import LayerConfig
+from modules.linear import Linear
 from modules.mixers.decaying import in_heads, read_state
 from modules.mixers.recurrent import GatedNorm, Recurrent, State
 from modules.precision import widen
@@ -23,10 +24,10 @@ class HGRN2(Recurrent):
     def __init__(self, dim: int, *, num_heads: int, key_dim: int, head_dim: int, floor: float, norm_eps: float):
         super().__init__()
         self.num_heads, self.floor = num_heads, floor
-        self.q, self.forget = (nn.Linear(dim, num_heads * key_dim, bias=False) for _ in range(2))
-        self.v = nn.Linear(dim, num_heads * head_dim, bias=False)
+        self.q, self.forget = (Linear(dim, num_heads * key_dim, bias=False) for _ in range(2))
+        self.v = Linear(dim, num_heads * head_dim, bias=False)
         self.norm = GatedNorm(num_heads * head_dim, group=num_heads * head_dim, activation="none", eps=norm_eps)
-        self.out = nn.Linear(num_heads * head_dim, dim, bias=False)
+        self.out = Linear(num_heads * head_dim, dim, bias=False)
 
     @classmethod
     def from_config(cls, cfg: LayerConfig) -> "HGRN2":

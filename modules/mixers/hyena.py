@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from config import LayerConfig
+from modules.linear import Linear
 from modules.mixers.long_conv import LongConvolution, PastState
 from modules.mixers.recurrent import CausalConv
 from modules.norm import fill
@@ -95,9 +96,9 @@ class Hyena(LongConvolution):
     def __init__(self, dim: int, *, max_seq_len: int, conv_len: int, kernel: ImplicitKernel):
         super().__init__(dim, max_seq_len=max_seq_len)
         self.kernel = kernel
-        self.in_gate, self.out_gate, self.value = (nn.Linear(dim, dim) for _ in range(3))
+        self.in_gate, self.out_gate, self.value = (Linear(dim, dim) for _ in range(3))
         self.conv = CausalConv(3 * dim, length=conv_len, bias=True, activation="none")
-        self.out = nn.Linear(dim, dim)
+        self.out = Linear(dim, dim)
         self.reset_parameters()
 
     @classmethod

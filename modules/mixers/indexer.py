@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from config import IndexerConfig, LayerConfig
 from configuration.acting import HEADS, mixers_of
+from modules.linear import Linear
 from modules.masks import Mask, Pattern
 from modules.mixers.attention import what_is_seen
 from modules.mixers.kv_cache import KVCache, make_kv_cache
@@ -48,10 +49,10 @@ class Indexer(LoggingModule):
     ):
         super().__init__()
         self.cfg, self.rotary, self.pattern, self.num_layers = cfg, rotary, pattern, num_layers
-        self.q = nn.Linear(q_dim, cfg.num_heads * cfg.head_dim, bias=False)
-        self.k = nn.Linear(dim, cfg.head_dim, bias=False)
+        self.q = Linear(q_dim, cfg.num_heads * cfg.head_dim, bias=False)
+        self.k = Linear(dim, cfg.head_dim, bias=False)
         self.k_norm = LayerNorm(cfg.head_dim, bias=True)
-        self.weigh = nn.Linear(dim, cfg.num_heads, bias=False)
+        self.weigh = Linear(dim, cfg.num_heads, bias=False)
 
     @classmethod
     def from_config(cls, cfg: LayerConfig, *, q_dim: int, rope_dim: int) -> "Indexer":

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from config import LatentConfig, LayerConfig
 from modules.attend import make_latent_attend
+from modules.linear import Linear
 from modules.masks import Pattern
 from modules.mixers.attention import what_is_seen
 from modules.mixers.blocked import attend_in_blocks, block_of
@@ -26,9 +27,9 @@ class LowRank(LoggingModule):
 
     def __init__(self, dim: int, out_dim: int, latent: LatentConfig):
         super().__init__()
-        self.down = nn.Linear(dim, latent.q_rank, bias=latent.bias)
+        self.down = Linear(dim, latent.q_rank, bias=latent.bias)
         self.norm = RMSNorm(latent.q_rank, eps=latent.norm_eps)
-        self.up = nn.Linear(latent.q_rank, out_dim, bias=False)
+        self.up = Linear(latent.q_rank, out_dim, bias=False)
 
     def latent(self, x: Tensor) -> Tensor:
         """The latent vector, normalised. Shape: (b, t, d) -> (b, t, q_rank)."""
@@ -59,13 +60,13 @@ class LatentAttention(LoggingModule):
         super().__init__()
         self.sizes, self.num_heads, self.pattern = latent, num_heads, pattern
         q_dim = num_heads * latent.head_dim
-        self.q = LowRank(dim, q_dim, latent) if latent.q_rank else nn.Linear(dim, q_dim, bias=False)
-        self.kv_down = nn.Linear(dim, latent.kv_rank + latent.rope_dim, bias=latent.bias)
+        self.q = LowRank(dim, q_dim, latent) if latent.q_rank else Linear(dim, q_dim, bias=False)
+        self.kv_down = Linear(dim, latent.kv_rank + latent.rope_dim, bias=latent.bias)
         self.kv_norm = RMSNorm(latent.kv_rank, eps=latent.norm_eps)
-        self.kv_up = nn.Linear(latent.kv_rank, num_heads * (latent.nope_dim + latent.v_dim), bias=False)
+        self.kv_up = Linear(latent.kv_rank, num_heads * (latent.nope_dim + latent.v_dim), bias=False)
         self.rotary, self.attend, self.temperature = rotary, attend(), temperature
         self.inner_norm = nn.Identity() if inner_norm is None else inner_norm
-        self.out = nn.Linear(num_heads * latent.v_dim, dim, bias=out_bias)
+        self.out = Linear(num_heads * latent.v_dim, dim, bias=out_bias)
 
     @classmethod
     def from_config(cls, cfg: LayerConfig) -> "LatentAttention":

@@ -4,6 +4,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from config import LayerConfig
+from modules.linear import Linear
 from modules.mixers.decaying import FixedDecay, read_state
 from modules.mixers.recurrent import GatedNorm, Recurrent, State
 from modules.short_conv import without_padding
@@ -23,11 +24,11 @@ class LightningAttention(Recurrent):
         super().__init__()
         inner = num_heads * head_dim
         self.num_heads = num_heads
-        self.qkv, self.gate = nn.Linear(dim, 3 * inner, bias=False), nn.Linear(dim, inner, bias=False)
+        self.qkv, self.gate = Linear(dim, 3 * inner, bias=False), Linear(dim, inner, bias=False)
         share = 1 - depth + 1e-5  # what is added is in the published model
         self.decay = FixedDecay([-share * 2 ** (-8 * head / num_heads) for head in range(1, num_heads + 1)])
         self.norm = GatedNorm(inner, group=inner, activation="sigmoid", eps=norm_eps)
-        self.out = nn.Linear(inner, dim, bias=False)
+        self.out = Linear(inner, dim, bias=False)
 
     @classmethod
     def from_config(cls, cfg: LayerConfig) -> "LightningAttention":

@@ -5,6 +5,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from config import LayerConfig
+from modules.linear import Linear
 from modules.mixers.decaying import in_heads, read_state
 from modules.mixers.recurrent import Recurrent, State
 from modules.precision import full_precision, widen
@@ -41,9 +42,9 @@ class LinearAttention(Recurrent):
     def __init__(self, dim: int, *, num_heads: int, key_dim: int, value_dim: int, feature_map: str, eps: float):
         super().__init__()
         self.num_heads, self.features, self.eps = num_heads, FEATURE_MAPS[feature_map], eps
-        self.q, self.k = (nn.Linear(dim, num_heads * key_dim, bias=False) for _ in range(2))
-        self.v = nn.Linear(dim, num_heads * value_dim, bias=False)
-        self.out = nn.Linear(num_heads * value_dim, dim, bias=False)
+        self.q, self.k = (Linear(dim, num_heads * key_dim, bias=False) for _ in range(2))
+        self.v = Linear(dim, num_heads * value_dim, bias=False)
+        self.out = Linear(num_heads * value_dim, dim, bias=False)
 
     @classmethod
     def from_config(cls, cfg: LayerConfig) -> "LinearAttention":

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from config import LayerConfig
+from modules.linear import Linear
 from modules.mixers.recurrent import Recurrent, State, runs_of
 from modules.precision import full_precision, widen
 from modules.scans import long_conv
@@ -89,7 +90,7 @@ class LongConv(LongConvolution):
     def __init__(self, dim: int, *, max_seq_len: int, threshold: float):
         super().__init__(dim, max_seq_len=max_seq_len)
         self.threshold, self.kernel = threshold, nn.Parameter(torch.empty(dim, max_seq_len))
-        self.gate, self.out = nn.Linear(dim, dim), nn.Linear(dim, dim)
+        self.gate, self.out = Linear(dim, dim), Linear(dim, dim)
         self.reset_parameters()
 
     @classmethod

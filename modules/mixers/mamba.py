@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from config import LayerConfig
+from modules.linear import Linear
 from modules.mixers.recurrent import CausalConv, Gate, Recurrent, State, draw_step_bias, held, hold, runs_of
 from modules.norm import RMSNorm, fill
 from modules.precision import widen
@@ -52,15 +53,15 @@ class Mamba(Recurrent):
     ):
         super().__init__()
         self.sizes = (step_rank, state_dim, state_dim)
-        self.value, self.gate = (nn.Linear(dim, inner_dim, bias=bias) for _ in range(2))
+        self.value, self.gate = (Linear(dim, inner_dim, bias=bias) for _ in range(2))
         self.conv = CausalConv(inner_dim, length=conv_len, bias=conv_bias)
-        self.selection = nn.Linear(inner_dim, sum(self.sizes), bias=False)
+        self.selection = Linear(inner_dim, sum(self.sizes), bias=False)
         self.dt_norm, self.b_norm, self.c_norm = (
             nn.Identity() if norms == "none" else RMSNorm(size, eps=norm_eps, affine=norms == "scaled")
             for size in self.sizes)
         self.dt = Steps(step_rank, inner_dim)
         self.A_log, self.D = nn.Parameter(torch.empty(inner_dim, state_dim)), nn.Parameter(torch.empty(inner_dim))
-        self.gated, self.out = Gate(), nn.Linear(inner_dim, dim, bias=bias)
+        self.gated, self.out = Gate(), Linear(inner_dim, dim, bias=bias)
         self.reset_parameters()
 
     @classmethod

@@ -5,6 +5,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from config import LayerConfig
+from modules.linear import Linear
 from modules.mixers.recurrent import (
     CausalConv,
     Gate,
@@ -44,13 +45,13 @@ class Mamba2(Recurrent):
         inner, shared = num_heads * head_dim, num_groups * state_dim
         self.num_groups, self.sizes, self.limits = num_groups, (inner, shared, shared), limits
         self.gate_scale, *self.xbc_scales, self.dt_scale = scales
-        self.gate, self.dt = nn.Linear(dim, inner, bias=bias), nn.Linear(dim, num_heads, bias=bias)
-        self.xbc = nn.Linear(dim, sum(self.sizes), bias=bias)
+        self.gate, self.dt = Linear(dim, inner, bias=bias), Linear(dim, num_heads, bias=bias)
+        self.xbc = Linear(dim, sum(self.sizes), bias=bias)
         self.conv = CausalConv(sum(self.sizes), length=conv_len, bias=conv_bias)
         self.A_log, self.D, self.dt_bias = (nn.Parameter(torch.empty(num_heads)) for _ in range(3))
         self.norm = Gate() if norm == "none" else NORMS[norm](
             inner, group=inner // num_groups, eps=norm_eps, shared=False)
-        self.out = nn.Linear(inner, dim, bias=bias)
+        self.out = Linear(inner, dim, bias=bias)
         self.reset_parameters()
 
     @classmethod

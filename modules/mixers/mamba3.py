@@ -7,6 +7,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from config import LayerConfig
+from modules.linear import Linear
 from modules.mixers.recurrent import Gate, GatedNorm, Recurrent, State, draw_step_bias, held, hold, runs_of
 from modules.norm import RMSNorm, fill
 from modules.precision import widen
@@ -35,14 +36,14 @@ class Mamba3(Recurrent):
         super().__init__()
         inner = num_heads * head_dim
         self.num_heads, self.num_groups, self.sizes = num_heads, num_groups, (num_heads,) * 3 + (num_angles,)
-        self.value, self.gate = (nn.Linear(dim, inner, bias=False) for _ in range(2))
-        self.key, self.query = (nn.Linear(dim, num_groups * state_dim, bias=False) for _ in range(2))
-        self.rates = nn.Linear(dim, sum(self.sizes), bias=False)
+        self.value, self.gate = (Linear(dim, inner, bias=False) for _ in range(2))
+        self.key, self.query = (Linear(dim, num_groups * state_dim, bias=False) for _ in range(2))
+        self.rates = Linear(dim, sum(self.sizes), bias=False)
         self.k_norm, self.q_norm = (RMSNorm(state_dim, eps=norm_eps) for _ in range(2))
         self.k_bias, self.q_bias = (nn.Parameter(torch.empty(num_heads, state_dim)) for _ in range(2))
         self.D, self.dt_bias = (nn.Parameter(torch.empty(num_heads)) for _ in range(2))
         self.norm = GatedNorm(inner, group=head_dim, eps=norm_eps, shared=False) if norm else Gate()
-        self.out = nn.Linear(inner, dim, bias=False)
+        self.out = Linear(inner, dim, bias=False)
         self.reset_parameters()
 
     @classmethod

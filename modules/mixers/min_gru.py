@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from config import LayerConfig
+from modules.linear import Linear
 from modules.mixers.recurrent import Recurrent, State, held, hold, runs_of
 from modules.precision import widen
 from modules.scans import diagonal_scan
@@ -36,9 +37,9 @@ class MinGRU(GatedAverage):
     def __init__(self, dim: int, *, inner_dim: int, start: float):
         super().__init__()
         self.start = start
-        self.value, self.z, self.gate = (nn.Linear(dim, inner_dim, bias=False) for _ in range(3))
+        self.value, self.z, self.gate = (Linear(dim, inner_dim, bias=False) for _ in range(3))
         self.z_bias = nn.Parameter(torch.empty(inner_dim))
-        self.out = nn.Linear(inner_dim, dim, bias=False)
+        self.out = Linear(inner_dim, dim, bias=False)
         self.reset_parameters()
 
     @classmethod
@@ -65,9 +66,9 @@ class MinLSTM(GatedAverage):
     def __init__(self, dim: int, *, inner_dim: int, start: float):
         super().__init__()
         self.start = start
-        self.value, self.forget, self.input, self.gate = (nn.Linear(dim, inner_dim, bias=False) for _ in range(4))
+        self.value, self.forget, self.input, self.gate = (Linear(dim, inner_dim, bias=False) for _ in range(4))
         self.forget_bias, self.input_bias = (nn.Parameter(torch.empty(inner_dim)) for _ in range(2))
-        self.out = nn.Linear(inner_dim, dim, bias=False)
+        self.out = Linear(inner_dim, dim, bias=False)
         self.reset_parameters()
 
     @classmethod

@@ -5,6 +5,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from config import LayerConfig
+from modules.linear import Linear
 from modules.mixers.decaying import in_heads
 from modules.mixers.recurrent import GatedNorm, Recurrent, State, held, hold, runs_of
 from modules.norm import fill
@@ -71,13 +72,13 @@ class MLSTM(Recurrent):
     ):
         super().__init__()
         self.num_heads, self.eps = num_heads, eps
-        self.q, self.k = (nn.Linear(dim, num_heads * key_dim, bias=False) for _ in range(2))
-        self.v, self.gate = (nn.Linear(dim, num_heads * head_dim, bias=False) for _ in range(2))
+        self.q, self.k = (Linear(dim, num_heads * key_dim, bias=False) for _ in range(2))
+        self.v, self.gate = (Linear(dim, num_heads * head_dim, bias=False) for _ in range(2))
         self.input_gate, self.forget_gate = (CappedGate(dim, num_heads=num_heads, start=start, cap=gate_cap)
                                              for start in ((input_start, input_start), FORGET_START))
         self.norm = GatedNorm(num_heads * head_dim, group=head_dim, activation="sigmoid", eps=norm_eps, shared=False,
                               centred=True)
-        self.out = nn.Linear(num_heads * head_dim, dim, bias=False)
+        self.out = Linear(num_heads * head_dim, dim, bias=False)
 
     @classmethod
     def from_config(cls, cfg: LayerConfig) -> "MLSTM":

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from config import LayerConfig
+from modules.linear import Linear
 from modules.mixers.block_diagonal import BlockDiagonal
 from modules.mixers.decaying import in_heads
 from modules.mixers.mlstm import FORGET_START, HeadGate, log_weights, read_memory
@@ -30,7 +31,7 @@ class MLSTMV1(Recurrent):
     ):
         super().__init__()
         self.num_heads, self.eps = num_heads, eps
-        self.value, self.gate = (nn.Linear(dim, inner_dim, bias=False) for _ in range(2))
+        self.value, self.gate = (Linear(dim, inner_dim, bias=False) for _ in range(2))
         self.conv = CausalConv(inner_dim, length=conv_len, bias=True)
         self.q, self.k, self.v = (
             BlockDiagonal(inner_dim, num_heads=inner_dim // block_dim, bias=False, std=std)
@@ -40,7 +41,7 @@ class MLSTMV1(Recurrent):
         self.norm = GatedNorm(inner_dim, group=inner_dim // num_heads, activation="none", eps=norm_eps, shared=False,
                               centred=True)
         self.skip = nn.Parameter(torch.empty(inner_dim))
-        self.gated, self.out = Gate(), nn.Linear(inner_dim, dim, bias=False)
+        self.gated, self.out = Gate(), Linear(inner_dim, dim, bias=False)
         self.reset_parameters()
 
     @classmethod

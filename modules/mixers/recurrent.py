@@ -7,6 +7,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from modules.linear import Linear
 from modules.norm import fill
 from modules.precision import widen
 from modules.short_conv import ConvCache, ShortConv, without_padding
@@ -135,7 +136,7 @@ class LowRank(LoggingModule):
 
     def __init__(self, dim: int, out_dim: int, *, rank: int, bias: bool = False):
         super().__init__()
-        self.down, self.up = nn.Linear(dim, rank, bias=False), nn.Linear(rank, out_dim, bias=bias)
+        self.down, self.up = Linear(dim, rank, bias=False), Linear(rank, out_dim, bias=bias)
 
     @log_io("b t d -> b t _")
     def forward(self, x: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ import math
 from torch import Tensor, nn
 
 from config import LayerConfig
+from modules.linear import Linear
 from modules.mixers.decaying import FixedDecay, in_heads, read_state
 from modules.mixers.recurrent import GatedNorm, Recurrent, State
 from modules.rope import ROTARY
@@ -28,11 +29,11 @@ class Retention(Recurrent):
         super().__init__()
         inner = num_heads * value_dim
         self.num_heads, self.scale, self.rotary = num_heads, key_dim**-0.5, rotary
-        self.q, self.k = (nn.Linear(dim, num_heads * key_dim, bias=False) for _ in range(2))
-        self.v, self.gate = (nn.Linear(dim, inner, bias=False) for _ in range(2))
+        self.q, self.k = (Linear(dim, num_heads * key_dim, bias=False) for _ in range(2))
+        self.v, self.gate = (Linear(dim, inner, bias=False) for _ in range(2))
         self.decay = FixedDecay([math.log1p(-(2 ** -(first_power + head))) for head in range(num_heads)])
         self.norm = GatedNorm(inner, group=value_dim, eps=norm_eps)
-        self.out = nn.Linear(inner, dim, bias=False)
+        self.out = Linear(inner, dim, bias=False)
 
     @classmethod
     def from_config(cls, cfg: LayerConfig) -> "Retention":

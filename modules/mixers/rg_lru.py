@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from config import LayerConfig
+from modules.linear import Linear
 from modules.mixers.block_diagonal import BlockDiagonal
 from modules.mixers.recurrent import GATES, CausalConv, Recurrent, State, held, hold, runs_of
 from modules.precision import widen
@@ -25,12 +26,12 @@ class RGLRU(Recurrent):
 
     def __init__(self, dim: int, *, inner_dim: int, num_heads: int, conv_len: int):
         super().__init__()
-        self.value, self.gate = nn.Linear(dim, inner_dim), nn.Linear(dim, inner_dim)
+        self.value, self.gate = Linear(dim, inner_dim), Linear(dim, inner_dim)
         self.conv = CausalConv(inner_dim, length=conv_len, bias=True, activation="none")
         std = 0.1 * (num_heads / inner_dim) ** 0.5  # of RecurrentGemma
         self.input_gate, self.decay_gate = (BlockDiagonal(inner_dim, num_heads=num_heads, std=std) for _ in range(2))
         self.rate = nn.Parameter(torch.empty(inner_dim))
-        self.out = nn.Linear(inner_dim, dim)
+        self.out = Linear(inner_dim, dim)
         self.reset_parameters()
 
     @classmethod

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from config import LayerConfig
 from configuration.sharing import gives, takes
+from modules.linear import Linear
 from modules.mixers.recurrent import Recurrent, State, held, hold, runs_of
 from modules.precision import widen
 from modules.scans import low_rank_rule
@@ -111,14 +112,14 @@ class RWKV7(Recurrent, Carrying):
         self.head_dim, self.eps, self.gives_values = head_dim, eps, gives_values
         self.layer, self.num_layers = layer, num_layers
         self.shares = nn.Parameter(torch.empty(len(FALLS), dim))
-        self.r, self.k, self.v = (nn.Linear(dim, inner, bias=False) for _ in range(3))
+        self.r, self.k, self.v = (Linear(dim, inner, bias=False) for _ in range(3))
         self.k.init_scale = WEAKER_KEYS
         self.decay, self.rate, self.gate = (LoRA(dim, inner, rank=ranks[name], activation=activation()) for (
             name, activation) in {"decay": nn.Tanh, "rate": nn.Identity, "gate": nn.Sigmoid}.items())
         self.first = FirstValues(dim, inner, rank=ranks["value"]) if takes_values else None
         self.decay_bias, self.rate_bias, self.unit_scale, self.rate_share, self.own, self.norm_scale, self.norm_bias = (
             nn.Parameter(torch.empty(inner)) for _ in range(7))
-        self.out = nn.Linear(inner, dim, bias=False)
+        self.out = Linear(inner, dim, bias=False)
         self.reset_parameters()
 
     @classmethod

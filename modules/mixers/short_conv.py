@@ -1,8 +1,9 @@
 """The gated short convolution of LFM2: the last few tokens, by a filter of each channel between two gates."""
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from config import LayerConfig
+from modules.linear import Linear
 from modules.mixers.recurrent import CausalConv, Recurrent, State
 from modules.stream import Context
 from tools import log_io
@@ -16,9 +17,9 @@ class GatedShortConv(Recurrent):
 
     def __init__(self, dim: int, *, length: int, bias: bool):
         super().__init__()
-        self.in_gate, self.out_gate, self.value = (nn.Linear(dim, dim, bias=bias) for _ in range(3))
+        self.in_gate, self.out_gate, self.value = (Linear(dim, dim, bias=bias) for _ in range(3))
         self.conv = CausalConv(dim, length=length, bias=bias, activation="none")
-        self.out = nn.Linear(dim, dim, bias=bias)
+        self.out = Linear(dim, dim, bias=bias)
 
     @classmethod
     def from_config(cls, cfg: LayerConfig) -> "GatedShortConv":

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from config import LayerConfig
+from modules.linear import Linear
 from modules.norm import Rescaled, norm_maker, times
 from modules.precision import narrow
 from tools import LoggingModule, log_io
@@ -79,7 +80,7 @@ class MLP(LoggingModule):
 
     def __init__(
         self, dim: int, *, hidden_dim: int, activation: str = "gelu", bias: bool = False,
-        dropout: float = 0.0, inner_norm: nn.Module | None = None, linear: Callable[..., nn.Module] = nn.Linear,
+        dropout: float = 0.0, inner_norm: nn.Module | None = None, linear: Callable[..., nn.Module] = Linear,
         scales: tuple[float, ...] = (1.0, 1.0),
     ):
         super().__init__()
@@ -140,7 +141,7 @@ class GLU(MLP):
 
     def __init__(
         self, dim: int, *, hidden_dim: int, activation: str = "silu", bias: bool = False,
-        linear: Callable[..., nn.Module] = nn.Linear, **options: Any,
+        linear: Callable[..., nn.Module] = Linear, **options: Any,
     ):
         super().__init__(dim, hidden_dim=hidden_dim, activation=activation, bias=bias, linear=linear, **options)
         self.gate = linear(dim, hidden_dim, bias=bias)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from config import LayerConfig, MoeConfig, override
 from modules.across import per_process
+from modules.linear import Linear
 from modules.mlps.dense import DENSE, MLP
 from modules.mlps.grouped import StackedLinear
 from modules.precision import Float32Buffers, widen
@@ -44,7 +45,7 @@ class Router(Float32Buffers):
     def __init__(self, dim: int, cfg: MoeConfig):
         super().__init__()
         self.cfg = cfg
-        self.logits = nn.Linear(dim, cfg.num_experts, bias=cfg.router_bias)
+        self.logits = Linear(dim, cfg.num_experts, bias=cfg.router_bias)
         self.balance = nn.Buffer(torch.empty(cfg.num_experts)) if cfg.balance_bias else None
         self.counts = nn.Buffer(torch.empty(cfg.num_experts), persistent=False)  # tokens of each expert in this step
         self.load = nn.Buffer(torch.empty(cfg.num_experts), persistent=False)  # in the last step; 1 = an equal share
@@ -161,7 +162,7 @@ class SharedExpert(LoggingModule):
 
     def __init__(self, mlp: MLP, dim: int, *, gated: bool = False):
         super().__init__()
-        self.mlp, self.gate = mlp, nn.Linear(dim, 1, bias=False) if gated else None
+        self.mlp, self.gate = mlp, Linear(dim, 1, bias=False) if gated else None
 
     @log_io("b t d -> b t d")
     def forward(self, x: Tensor) -> Tensor:

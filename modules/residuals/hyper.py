@@ -9,6 +9,7 @@ from einops import einsum, rearrange, repeat
 from torch import Tensor, nn
 
 from config import LayerConfig, ModelConfig
+from modules.linear import Linear
 from modules.norm import branch_norm_maker, fill, norm_maker
 from modules.precision import full_precision, widen
 from modules.residuals.wiring import PreNorm, joining
@@ -63,7 +64,7 @@ class TanhWeights(LoggingModule):
         self.reads, self.norm = reads % num_streams, norm
         self.fixed = nn.Parameter(torch.empty(num_streams, num_streams + 2))
         self.scale = nn.Parameter(torch.empty(2))  # of reading and mixing, and of writing
-        self.follow = nn.Linear(dim, num_streams + 2, bias=False)
+        self.follow = Linear(dim, num_streams + 2, bias=False)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -117,7 +118,7 @@ class FromAllStreams(LoggingModule):
     def __init__(self, dim: int, sizes: tuple[int, ...], *, num_streams: int, eps: float):
         super().__init__()
         self.sizes, self.eps = sizes, eps
-        self.follow = nn.Linear(num_streams * dim, sum(sizes), bias=False)
+        self.follow = Linear(num_streams * dim, sum(sizes), bias=False)
         self.scale, self.bias = nn.Parameter(torch.empty(len(sizes))), nn.Parameter(torch.empty(sum(sizes)))
         self.reset_parameters()
 
