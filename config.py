@@ -730,7 +730,7 @@ class TrainConfig:
     compile: bool = False  # torch.compile the model: a slow start, then faster steps
     checkpoint_activations: bool = False  # keep only what flows between blocks and recompute the rest for the gradient: less memory, slower steps, same results. arXiv:1604.06174
     shard: bool = False  # of several processes each holds a part of the weights, gradients and optimizer states, and the others' for a moment, instead of all: less memory, more to send. arXiv:1910.02054
-    loss_chunk: int | None = None  # positions of each row whose logits exist at a time, recomputed for the gradient: less memory with a large vocabulary; None = all
+    loss_chunk: int | None = None  # positions of each row whose logits exist at a time, with their gradient: fewer take less memory; None = as many as are fast. With compile None = all, and a number computes them twice
     device: str = "auto"  # auto = cuda, else mps, else cpu
     deterministic: bool = False  # use only deterministic algorithms, or raise an error; on a GPU the bits repeat only with the same GPU model, driver and torch
 

@@ -13,7 +13,8 @@ from torch.optim.optimizer import register_optimizer_step_post_hook, register_op
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-PRODUCTS = (torch.ops.aten.mm.default, torch.ops.aten.bmm.default, torch.ops.aten.addmm.default)
+ATEN = torch.ops.aten
+PRODUCTS = (ATEN.mm.default, ATEN.bmm.default, ATEN.addmm.default, ATEN.baddbmm.default)
 ALIGNMENT = {"cpu": 64, "cuda": 512}  # bytes; an allocation is rounded up to a multiple
 
 
@@ -101,7 +102,7 @@ class StorageLog(TorchDispatchMode):
         self.position, self.alignment, self.alive_bytes = RunPosition(), ALIGNMENT[device], 0
         self.storages: dict[int, Storage] = {}
         self.entries: list[int] = []
-        self.products: set[tuple] = set()  # of bfloat16 matrices, by shape: oneDNN keeps a program for each
+        self.products: set[tuple] = set()  # of oneDNN, by shape: it keeps a program for each
         self.keys: dict[int, int] = {}  # address -> key of the storages alive
         self.peaks: dict[tuple[str, str], Peak] = {}  # by phase and module
         self.references: dict[int, weakref.ref] = {}
@@ -123,8 +124,8 @@ class StorageLog(TorchDispatchMode):
                 result = function.decompose(*args, **kwargs or {})
             if result is not NotImplemented:
                 return result
-        if function in PRODUCTS and args[-1].dtype == torch.bfloat16:
-            self.products.add((function, *(x.shape for x in args)))
+        if function in PRODUCTS and args[-1].dtype == torch.bfloat16 or function.namespace == "mkldnn":
+            self.products.add((function, *(x.shape for x in args if isinstance(x, Tensor))))
         result = self.run(function, args, kwargs or {})
         before = len(self.entries)
         for x in tree_leaves(result):

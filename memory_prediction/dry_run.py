@@ -22,7 +22,7 @@ from config import Config, replace
 from data import Batch
 from memory_prediction.allocations import Peak, StorageLog
 from model import Model, some_source
-from modules.kernels import largest_blocks_alone
+from modules.kernels import few_heads
 from objective import Objective
 from training.evaluation import score_batch
 from training.step import TrainState
@@ -74,7 +74,7 @@ def dry_run(cfg: Config, *, rows: int, num_texts: int, device: str = "cpu", fake
     if not fake:
         return _run_all_phases(cfg, rows, num_texts, StorageLog(device=device))
     try:
-        with FakeTensorMode(allow_non_fake_inputs=True), largest_blocks_alone():
+        with FakeTensorMode(allow_non_fake_inputs=True), few_heads():
             return _run_all_phases(cfg, rows, num_texts, FakeStorageLog(device=device))
     except (DataDependentOutputException, DynamicOutputShapeException) as error:
         raise DataDecides(f"the model calls {error.func}") from error

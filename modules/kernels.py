@@ -150,19 +150,19 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor, split: Split) -> Tensor:
     return _Rotation.apply(x, cos, sin, split)
 
 
-QUERIES, SCORES = 128, 2**19  # at a time, so that scores stay in the cache of a CPU
-_largest_alone = False
+QUERIES, BLOCKS, SCORES = 128, 4, 2**19  # at least, at most, and at a time, so that scores stay in a CPU's cache
+_few_heads = False
 
 
 @contextmanager
-def largest_blocks_alone() -> Iterator[None]:
-    """In the block attention computes the largest of its blocks alone: as much memory for less time, and no result."""
-    global _largest_alone
-    _largest_alone = True
+def few_heads() -> Iterator[None]:
+    """In the block attention goes over its first heads alone: as much memory for less time, and no result."""
+    global _few_heads
+    _few_heads = True
     try:
         yield
     finally:
-        _largest_alone = False
+        _few_heads = False
 
 
 class _CausalAttention(torch.autograd.Function):
@@ -196,10 +196,11 @@ class _CausalAttention(torch.autograd.Function):
 def _causal_blocks(q: Tensor) -> Iterator[tuple[slice, slice, slice]]:
     """Heads, some of their queries, and the keys that these see. Shape: (n, t, p)."""
     n, t, _ = q.shape
-    for start in range(0, t, QUERIES)[-1 if _largest_alone else 0 :]:
-        stop = min(t, start + QUERIES)
+    length = max(QUERIES, -(-t // BLOCKS))  # few blocks: oneDNN keeps a program for each shape of a product
+    for start in range(0, t, length):
+        stop = min(t, start + length)
         size = max(1, SCORES // (stop * (stop - start)))
-        for first in range(0, n, size)[: 1 if _largest_alone else None]:
+        for first in range(0, n, size)[: 1 if _few_heads else None]:
             yield slice(first, first + size), slice(start, stop), slice(0, stop)
 
 

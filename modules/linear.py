@@ -47,7 +47,8 @@ def by_onednn(x: Tensor, weight: Tensor) -> bool:
     """Whether oneDNN is faster. Shape: (..., d), (f, d)."""
     rows = x.numel() // weight.shape[1]
     return (SLOW_MKL and rows >= MIN_ROWS and rows * weight.numel() >= MIN_PRODUCTS and x.is_cpu
-            and x.dtype == weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu"))
+            and x.dtype == weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+            and (weight.is_contiguous() or weight.mT.is_contiguous()))  # a part of a matrix takes it 2000 times as long
 
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -70,7 +71,7 @@ class _Linear(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             of_x = product(rows, weight.T).view(x.shape)
         if ctx.needs_input_grad[1]:
-            of_weight = product(rows.T.contiguous(), x.reshape(-1, x.shape[-1]).T)
+            of_weight = product(rows.T.contiguous(), x.reshape(-1, x.shape[-1]).contiguous().T)
         if ctx.needs_input_grad[2]:
             of_bias = rows.sum(0)
         return of_x, of_weight, of_bias

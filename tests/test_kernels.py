@@ -78,6 +78,7 @@ def test_onednn_takes_large_products_of_float32_alone(monkeypatch):
     monkeypatch.setattr(linear, "SLOW_MKL", True)
     x, weight = torch.randn(256, 64), torch.randn(64, 64)
     assert linear.by_onednn(x, weight) and not linear.by_onednn(x[:8], weight)
+    assert linear.by_onednn(x, weight.T) and not linear.by_onednn(x, torch.randn(64, 70)[:, :64])  # which is slow
     assert not linear.by_onednn(x.double(), weight.double()) and not linear.by_onednn(x.to("meta"), weight)
     with torch.autocast("cpu", torch.bfloat16):
         assert not linear.by_onednn(x, weight)

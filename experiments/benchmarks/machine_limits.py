@@ -6,12 +6,13 @@ from collections import Counter
 from collections.abc import Callable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from config import ModelConfig
 from experiments.benchmarks.beside import Kind, timed
 from model import Model, spelled_out
+from modules.linear import by_onednn, product
 from showing.gallery import cached_numbers
 
 COPIED = 2**26  # bytes, more than most caches hold
@@ -27,12 +28,18 @@ def matmul_rate(model: Model, rows: int, dtype: torch.dtype, by: Kind, *, backwa
     for (wide, out), number in shapes.items():
         sizes = (rows, wide), (out, wide), (rows, out)
         x, w, y = (torch.randn(size, dtype=dtype, device=device) for size in sizes)
-        calls = [lambda x=x, w=w, y=y: torch.mm(x, w.T, out=y)]
-        if backward:
-            calls += [lambda x=x, w=w, y=y: torch.mm(y, w, out=x), lambda x=x, w=w, y=y: torch.mm(y.T, x, out=w)]
-        flops += number * len(calls) * 2 * rows * wide * out
-        seconds += number * sum(fastest(call, device, by) for call in calls)
+        pairs = [(x, w), (y, w.T), (y.T, x.T)] if backward else [(x, w)]
+        flops += number * len(pairs) * 2 * rows * wide * out
+        seconds += number * sum(seconds_of_product(a, b, by) for a, b in pairs)
     return flops / seconds
+
+
+def seconds_of_product(a: Tensor, b: Tensor, by: Kind) -> float:
+    """The seconds of a b^T, by the faster of the libraries that there are."""
+    ways = [lambda: torch.mm(a, b.T)]
+    if by_onednn(a, b):
+        ways.append(lambda: product(a.contiguous(), b))
+    return min(fastest(way, a.device, by) for way in ways)
 
 
 def copy_rate(device: torch.device, by: Kind) -> float:
