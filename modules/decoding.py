@@ -1,13 +1,16 @@
 """A model for generating: the same code, without what a call of a module costs besides it.
 
 `lean(model)` is a copy of the modules, which share their tensors with it. Its classes are those of the model with
-another `__call__`, and with the kernels below, whose plain forms are the methods that they stand for. A small model
-spends most of the time of a decoded token around its kernels.
+another `__call__`, and with the kernels and forms below and in modules/lean_forms.py, whose plain forms are the methods
+that they stand for. A small model spends most of the time of a decoded token around its kernels.
 """
 
-from functools import cache
+from collections.abc import Callable, Hashable, Sequence
+from copy import copy
+from functools import cache, cached_property
 from pathlib import Path
 from platform import processor
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,10 +18,14 @@ from torch.nn import functional
 from torch.nn.modules import module as registry
 
 from modules.attend import SDPA
-from modules.masks import Pattern
+from modules.lean_forms import QuickNorm, TurnedHalves, TurnedNeighbours
 from modules.mixers.attention import Attention, Turn, what_is_seen
 from modules.mixers.blocked import Bias
+from modules.mixers.earlier import Projections
 from modules.mixers.kv_cache import Keys
+from modules.mlps.dense import GLU
+from modules.norm import RMSNorm
+from modules.rope import InterleavedRoPE, RoPE
 from modules.stream import Context
 from tools import is_watched
 
@@ -34,7 +41,7 @@ def lean(model: nn.Module) -> nn.Module:
     """
     if is_watched() or any(getattr(registry, name) for name in GLOBAL_HOOKS):
         return model
-    return _lean(model, Shared(sum(p.numel() for p in model.parameters())))
+    return _lean(model, Shared(sum(p.numel() for p in model.parameters())), is_whole=True)
 
 
 class Shared:
@@ -42,14 +49,23 @@ class Shared:
 
     def __init__(self, num_parameters: int):
         self.num_parameters = num_parameters
-        self.seen: dict[Pattern, tuple[Context, Tensor | None]] = {}  # the newest context, and what its queries see
+        self.made: dict[Hashable, tuple[Any, Any]] = {}  # in this forward, and what it was made of
+        self.rotations: list[RoPE] = []  # those with other frequencies or pairs than the ones before
+
+    def once(self, key: Hashable, told: Any, make: Callable[[Any], Any]) -> Any:
+        """make(told), made once in a forward for all who ask for it with the same key and the same object."""
+        before, found = self.made.get(key, (None, None))
+        if before is not told:
+            found = make(told)
+            self.made[key] = told, found
+        return found
 
 
-def _lean(part: nn.Module, shared: Shared) -> nn.Module:
+def _lean(part: nn.Module, shared: Shared, *, is_whole: bool = False) -> nn.Module:
     own = vars(part)
     if any(own.get(name) for name in HOOKS) or "forward" in own or isinstance(part, torch.jit.ScriptModule):
         return part
-    twin = object.__new__(lean_class(type(part)))
+    twin = object.__new__(lean_class(type(part), is_whole=is_whole))
     vars(twin).update(own)
     inner = {name: child and _lean(child, shared) for name, child in own["_modules"].items()}
     vars(twin).update(own["_parameters"] | own["_buffers"] | inner)  # found at once
@@ -58,11 +74,24 @@ def _lean(part: nn.Module, shared: Shared) -> nn.Module:
 
 
 @cache
-def lean_class(kind: type[nn.Module]) -> type[nn.Module]:
-    """A class whose objects are called by their forward, or by a kernel in its place."""
-    if issubclass(kind, Attention):
-        kind = type(kind.__name__, (OneQuery, kind), {})
-    return type(kind.__name__, (kind,), {"__call__": KERNELS.get(kind, kind.forward)})
+def lean_class(kind: type[nn.Module], *, is_whole: bool = False) -> type[nn.Module]:
+    """A class whose objects are called by their forward, or by a kernel in its place; of the whole, by a new one."""
+    plain = kind
+    for base, form in FORMS.items():
+        if issubclass(plain, base) and all(getattr(plain, name) is getattr(base, name) for name in form.stands_for):
+            kind = type(kind.__name__, (form, kind), {})
+            break
+    call = KERNELS.get(plain, kind.forward)
+    return type(kind.__name__, (kind,), {"__call__": anew(call) if is_whole else call})
+
+
+def anew(call: Callable) -> Callable:
+    """The same call, which begins a forward: what was made for the one before is forgotten."""
+    def begin(part: nn.Module, *args: Any, **options: Any) -> Any:
+        part.lean_shared.made.clear()
+        return call(part, *args, **options)
+
+    return begin
 
 
 def unchanged(part: nn.Module, x: Tensor) -> Tensor:
@@ -106,13 +135,82 @@ def packed(part: nn.Linear) -> Tensor:
     return own["ordered"]
 
 
+# ---- several maps of one input ----
+
+
+class Joined:
+    """Maps that read the same are one product in a small model, from its first single token on."""
+
+    maps: tuple[str, ...]
+
+    def joined(self, x: Tensor) -> nn.Linear | None:
+        """All maps as one, for x (b, t, d); None = they are called one by one."""
+        return self.whole if "whole" in vars(self) or x.dim() == 3 and x.shape[1] == 1 else None
+
+    @cached_property
+    def whole(self) -> nn.Linear | None:
+        parts = [getattr(self, name) for name in self.maps]
+        is_small = self.lean_shared.num_parameters <= MOST_PACKED
+        return side_by_side(parts) if is_small and all(is_called(part, linear) for part in parts) else None
+
+
+def side_by_side(parts: Sequence[nn.Linear]) -> nn.Linear:
+    """A map to what all of them give, one after the other."""
+    whole, weights, bias = copy(parts[0]), [part.weight.detach() for part in parts], None
+    if any(part.bias is not None for part in parts):
+        bias = torch.cat([weight.new_zeros(len(weight)) if part.bias is None else part.bias.detach()
+                          for part, weight in zip(parts, weights, strict=True)])
+    vars(whole).update(weight=torch.cat(weights), bias=bias, ordered=None)
+    return whole
+
+
+def is_called(part: nn.Module, call: Callable) -> bool:
+    """Whether a part of a lean model is called by this kernel: it has no hook, and no forward of its own."""
+    return type(part).__call__ is call
+
+
+class JoinedGLU(Joined):
+    """The gate and what it acts on are one product."""
+
+    stands_for = ("read", "maps")
+
+    def read(self, x: Tensor, *groups: Tensor) -> tuple[Tensor, ...]:
+        whole = None if groups else self.joined(x)
+        return super().read(x, *groups) if whole is None else whole(x).chunk(2, dim=-1)
+
+
 # ---- attention of one token of each text to those in a cache ----
 
 
-class OneQuery:
+class OneQuery(Joined):
     """Attention whose heads are views, and whose mask is made once for all layers of a forward."""
 
+    stands_for = ("project", "queries", "keys_and_values", "look_at")
+    maps = ("q", "k", "v")
     lean_shared: Shared
+
+    def project(
+        self, x: Tensor, positions: Tensor, *, mix: Callable[..., Projections] | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        whole = self.joined(x) if mix is None else None
+        if whole is None:
+            return super().project(x, positions, mix=mix)
+        y, turn, g = whole(x), self.turn_at(positions), self.k.out_features // self.head_dim
+        if self.is_plain:
+            heads = self.split(y)  # (b, h + 2g, t, p)
+            turned = turn(heads[:, :-g])
+            q, k, v = turned[:, :-g], turned[:, -g:], heads[:, -g:]
+        else:
+            q, k, v = y.split([getattr(self, name).out_features for name in self.maps], dim=-1)
+            q, (k, v) = self.queries(q, turn), self.keys_and_values(k, v, turn)
+        return self.tempered(q, positions), k, v
+
+    @cached_property
+    def is_plain(self) -> bool:
+        """Whether queries and keys are turned and no more."""
+        parts = (self.q_full_norm, self.k_full_norm, self.q_norm, self.k_norm, self.q_post_norm, self.k_post_norm)
+        turns = self.rotary is None or hasattr(self.rotary, "lean_shared")
+        return turns and all(is_called(part, unchanged) for part in (*parts, self.clip))
 
     def queries(self, q: Tensor, turn: Turn) -> Tensor:
         return self.q_post_norm(turn(self.q_norm(self.split(self.clip(self.q_full_norm(q))))))
@@ -137,11 +235,11 @@ class OneQuery:
 
     def seen(self, context: Context, places: Tensor) -> Tensor | None:
         """What the queries see of the keys; None = all. Shape: (b or 1, 1, 1, s), or (1, s)."""
-        told, allowed = self.lean_shared.seen.get(self.pattern, (None, None))
-        if told is not context:
-            allowed = what_is_seen(context, places, pattern=self.pattern, fresh=False).allowed
-            self.lean_shared.seen[self.pattern] = context, allowed
-        return allowed
+        def look(context: Context) -> Tensor | None:
+            return what_is_seen(context, places, pattern=self.pattern, fresh=False).allowed
+
+        return self.lean_shared.once(self.pattern, context, look)
 
 
 KERNELS = {nn.Linear: linear, nn.Identity: unchanged, nn.Dropout: unchanged}
+FORMS = {Attention: OneQuery, GLU: JoinedGLU, RMSNorm: QuickNorm, InterleavedRoPE: TurnedNeighbours, RoPE: TurnedHalves}
