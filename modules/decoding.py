@@ -6,7 +6,6 @@ that they stand for. A small model spends most of the time of a decoded token ar
 """
 
 from collections.abc import Callable, Hashable, Sequence
-from copy import copy
 from functools import cache, cached_property
 from pathlib import Path
 from platform import processor
@@ -18,7 +17,7 @@ from torch.nn import functional
 from torch.nn.modules import module as registry
 
 from modules.attend import SDPA
-from modules.lean_forms import QuickNorm, TurnedHalves, TurnedNeighbours
+from modules.lean_forms import QuickNorm, TurnedHalves, TurnedNeighbours, weighted_mean
 from modules.mixers.attention import Attention, Turn, what_is_seen
 from modules.mixers.blocked import Bias
 from modules.mixers.earlier import Projections
@@ -110,29 +109,52 @@ def _has_slow_mkl() -> bool:
 
 
 SLOW_MKL = _has_slow_mkl()
-MIN_ROWS, MIN_PRODUCTS = 2, 2**20  # below, oneDNN's way to its kernel takes longer than it saves
-MOST_PACKED = 2**25  # numbers in a model whose matrices are copied in oneDNN's order, which takes 128 MiB
+MIN_PRODUCTS = 2**20  # of several rows; below, oneDNN's way to its kernel takes longer than it saves
+MIN_NUMBERS, MIN_MODEL = 2**18, 2**22  # of a matrix that one row is multiplied with; a model below stays in a cache
+MOST_PACKED = 2**25  # numbers in a model whose matrices are copied in other orders, each of which takes 128 MiB
 
 
 def linear(part: nn.Linear, x: Tensor) -> Tensor:
-    """x W^T + b, of many rows by oneDNN where that is twice as fast. Shape: (..., d) -> (..., f)."""
+    """x W^T + b, in the order of W's numbers that is read fastest. Shape: (..., d) -> (..., f).
+
+    MKL goes along the rows of W at a third of the rate of memory for one row of x; along its columns, or in oneDNN's
+    order, at two thirds. Products of many rows take oneDNN half of the time.
+    """
     weight = part.weight
-    rows = x.numel() // weight.shape[1]
-    if (SLOW_MKL and rows >= MIN_ROWS and rows * weight.numel() >= MIN_PRODUCTS and x.is_cpu
-            and x.dtype == weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")):
-        return torch.ops.mkldnn._linear_pointwise(x, packed(part), part.bias, "none", [], "")
+    if SLOW_MKL and x.is_cpu and x.dtype == weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu"):
+        size, rows = weight.numel(), x.numel() // weight.shape[1]
+        if rows > 1 and rows * size >= MIN_PRODUCTS:
+            return torch.ops.mkldnn._linear_pointwise(x, packed(part), part.bias, "none", [], "")
+        if rows == 1 and is_read_again(part):
+            if size >= MIN_NUMBERS and part.lean_shared.num_parameters >= MIN_MODEL:
+                return torch.ops.mkldnn._linear_pointwise(x, packed(part), part.bias, "none", [], "")
+            weight = in_columns(part)
     return functional.linear(x, weight, part.bias)
 
 
-def packed(part: nn.Linear) -> Tensor:
-    """The weight as it is; from the second product on, in a small model, in oneDNN's order. Shape: (f, d)."""
+def is_read_again(part: nn.Linear) -> bool:
+    """Whether a part of a small model has been called before; only then a copy in another order pays."""
     own = vars(part)
-    ordered = own.get("ordered")
-    if ordered is part.weight and part.lean_shared.num_parameters <= MOST_PACKED:
-        own["ordered"] = torch.ops.mkldnn._reorder_linear_weight(part.weight.detach())
-    elif ordered is None:
-        own["ordered"] = part.weight
-    return own["ordered"]
+    if own.get("is_read"):
+        return part.lean_shared.num_parameters <= MOST_PACKED
+    own["is_read"] = True
+    return False
+
+
+def packed(part: nn.Linear) -> Tensor:
+    """The weight, in a small model in oneDNN's order. Shape: (f, d)."""
+    own = vars(part)
+    if "packed" not in own and is_read_again(part):
+        own["packed"] = torch.ops.mkldnn._reorder_linear_weight(part.weight.detach())
+    return own.get("packed", part.weight)
+
+
+def in_columns(part: nn.Linear) -> Tensor:
+    """The weight, whose columns lie together. Shape: (f, d)."""
+    own = vars(part)
+    if "columns" not in own:
+        own["columns"] = part.weight.detach().t().contiguous().t()
+    return own["columns"]
 
 
 # ---- several maps of one input ----
@@ -156,11 +178,11 @@ class Joined:
 
 def side_by_side(parts: Sequence[nn.Linear]) -> nn.Linear:
     """A map to what all of them give, one after the other."""
-    whole, weights, bias = copy(parts[0]), [part.weight.detach() for part in parts], None
+    whole, weights, bias = object.__new__(type(parts[0])), [part.weight.detach() for part in parts], None
     if any(part.bias is not None for part in parts):
         bias = torch.cat([weight.new_zeros(len(weight)) if part.bias is None else part.bias.detach()
                           for part, weight in zip(parts, weights, strict=True)])
-    vars(whole).update(weight=torch.cat(weights), bias=bias, ordered=None)
+    vars(whole).update(weight=torch.cat(weights), bias=bias, lean_shared=parts[0].lean_shared, is_read=True)
     return whole
 
 
@@ -225,12 +247,16 @@ class OneQuery(Joined):
 
     def look_at(self, q: Tensor, keys: Keys, bias_of: Bias | None, context: Context) -> Tensor:
         """Query heads that share keys are the rows of one product. Shape: -> (b, t, h p)."""
-        if q.shape[2] > 1 or bias_of is not None or self.exclusive is not None or not isinstance(self.attend, SDPA):
+        plain = bias_of is None and self.exclusive is None and is_called(self.attend, SDPA.forward)
+        if q.shape[2] > 1 or not plain:
             return super().look_at(q, keys, bias_of, context)
         k, v, places = keys
-        b, g, _, p = k.shape
-        y = functional.scaled_dot_product_attention(
-            q.reshape(b, g, -1, p), k, v, attn_mask=self.seen(context, places), scale=self.attend.scale)
+        b, g, s, p = k.shape
+        scale, seen = self.attend.scale, self.seen(context, places)
+        if q.is_cpu and q.dtype == torch.float32:
+            q, k, v = q.reshape(b * g, -1, p), k.reshape(b * g, s, p), v.reshape(b * g, s, p)
+            return weighted_mean(q, k, v, seen, scale).view(b, 1, -1)
+        y = functional.scaled_dot_product_attention(q.reshape(b, g, -1, p), k, v, attn_mask=seen, scale=scale)
         return y.reshape(b, 1, -1)
 
     def seen(self, context: Context, places: Tensor) -> Tensor | None:

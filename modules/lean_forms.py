@@ -1,4 +1,4 @@
-"""Norms and rotations of a lean model: in fewer operations, of which each takes longer than its numbers do.
+"""Norms, rotations and attention of a lean model: in the operations that take least for a few rows.
 
 A form is laid over a class that has the methods that it `stands_for`, and gives the same but for rounding.
 """
@@ -79,3 +79,15 @@ class TurnedNeighbours(Turned):
 
     def swapped(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
+
+
+def weighted_mean(q: Tensor, k: Tensor, v: Tensor, seen: Tensor | None, scale: float) -> Tensor:
+    """softmax(scale q.k) v for a few queries, by products of matrices: torch's fused call takes a fifth longer.
+
+    Shape: q (n, r, p), k and v (n, s, p), seen (b or 1, 1, 1, s) or (1, s), n = b g -> (n, r, p).
+    """
+    scores = torch.baddbmm(q.new_empty(()), q, k.mT, beta=0, alpha=scale)  # (n, r, s)
+    if seen is not None:
+        rows = len(seen) if seen.dim() == 4 else 1
+        scores.view(rows, -1, *scores.shape[1:]).masked_fill_(~seen, -torch.inf)
+    return scores.softmax(-1) @ v

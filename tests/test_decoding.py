@@ -82,6 +82,24 @@ def test_products_of_another_library_equal_x_w_plus_b(most_packed, bias, monkeyp
     assert len(called) == 3
 
 
+@pytest.mark.skipif(not ON_CPU, reason="torch without oneDNN")
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize(("limits", "copied"), [
+    ({"MOST_PACKED": 0}, set()), ({"MIN_MODEL": 0, "MIN_NUMBERS": 0}, {"packed"}), ({"MIN_MODEL": 0}, {"columns"}),
+    ({"MIN_NUMBERS": 0}, {"columns"})], ids=str)
+def test_a_product_of_one_row_reads_a_copy_from_the_second_on(limits, copied, bias, monkeypatch):
+    monkeypatch.setattr(decoding, "SLOW_MKL", True)
+    for name, value in limits.items():
+        monkeypatch.setattr(decoding, name, value)
+    torch.manual_seed(0)
+    part, x = torch.nn.Linear(160, 70, bias=bias), torch.randn(3, 1, 1, 160)
+    lean, expected = decoding.lean(part), x @ part.weight.T + (part.bias if bias else 0)
+    for i in range(3):
+        with torch.no_grad():
+            assert_close(lean(x[i]), expected[i], "same")
+        assert {"packed", "columns"} & set(vars(lean)) == (copied if i else set())
+
+
 @pytest.mark.parametrize("flags", [{}, {"attention.num_kv_heads": 2}, {"attention.window": 5}], ids=str)
 def test_one_query_gives_what_attention_gives(flags):
     model, x = small_model(**flags).eval(), small_tokens()
@@ -181,8 +199,8 @@ def test_maps_of_one_input_are_one_product_in_a_small_model(flags, most_packed, 
         assert (part.whole is not None) == bool(most_packed)
 
 
-@pytest.mark.parametrize("name", ["k", "rotary", "q_norm", "clip"])
-def test_a_hook_on_a_part_of_joined_maps_sees_each_call(name):
+@pytest.mark.parametrize("name", ["k", "rotary", "q_norm", "clip", "attend"])
+def test_a_hook_on_a_part_of_attention_sees_each_call(name):
     models, seen = [small_model(position="rope") for _ in range(2)], [[], []]
     for model, calls in zip(models, seen, strict=True):
         part = getattr(model.blocks[1]["mixer"].branch, name)
@@ -191,6 +209,19 @@ def test_a_hook_on_a_part_of_joined_maps_sees_each_call(name):
     assert len(seen[0]) >= number == 10
     for plain, lean in zip(*seen, strict=True):
         assert_close(lean, plain, "same")
+
+
+@pytest.mark.parametrize("seen", [None, (3, 1, 1, 7), (1, 1, 1, 7), (1, 7)], ids=str)
+def test_a_weighted_mean_is_that_of_a_softmax(seen):
+    q, k, v = torch.randn(3, 2, 4, 8), torch.randn(3, 2, 7, 8), torch.randn(3, 2, 7, 8)
+    scores = 0.3 * torch.einsum("b g r p, b g s p -> b g r s", q, k)
+    if seen is not None:
+        seen = torch.rand(seen) < 0.6
+        seen[..., 2] = True
+        scores = scores.masked_fill(~seen, -torch.inf)
+    expected = torch.einsum("b g r s, b g s p -> b g r p", scores.softmax(-1), v)
+    found = decoding.weighted_mean(*(x.flatten(0, 1) for x in (q, k, v)), seen, 0.3)
+    assert_close(found, expected.flatten(0, 1), "same")
 
 
 def test_a_class_with_a_method_of_its_own_keeps_it():
