@@ -64,7 +64,9 @@ def _lean(part: nn.Module, shared: Shared, *, is_whole: bool = False) -> nn.Modu
     own = vars(part)
     if any(own.get(name) for name in HOOKS) or "forward" in own or isinstance(part, torch.jit.ScriptModule):
         return part
-    twin = object.__new__(lean_class(type(part), is_whole=is_whole))
+    form = form_of(type(part))
+    form = form if form and own.keys().isdisjoint(form.stands_for) else None
+    twin = object.__new__(lean_class(type(part), form, is_whole=is_whole))
     vars(twin).update(own)
     inner = {name: child and _lean(child, shared) for name, child in own["_modules"].items()}
     vars(twin).update(own["_parameters"] | own["_buffers"] | inner)  # found at once
@@ -73,15 +75,20 @@ def _lean(part: nn.Module, shared: Shared, *, is_whole: bool = False) -> nn.Modu
 
 
 @cache
-def lean_class(kind: type[nn.Module], *, is_whole: bool = False) -> type[nn.Module]:
-    """A class whose objects are called by their forward, or by a kernel in its place; of the whole, by a new one."""
-    plain = kind
+def form_of(kind: type[nn.Module]) -> type | None:
+    """The quicker form of a class, if the class has what the form stands for as it was."""
     for base, form in FORMS.items():
-        if issubclass(plain, base) and all(getattr(plain, name) is getattr(base, name) for name in form.stands_for):
-            kind = type(kind.__name__, (form, kind), {})
-            break
-    call = KERNELS.get(plain, kind.forward)
-    return type(kind.__name__, (kind,), {"__call__": anew(call) if is_whole else call})
+        if issubclass(kind, base) and all(getattr(kind, name) is getattr(base, name) for name in form.stands_for):
+            return form
+    return None
+
+
+@cache
+def lean_class(kind: type[nn.Module], form: type | None, *, is_whole: bool) -> type[nn.Module]:
+    """A class whose objects are called by their forward, or by a kernel in its place; of the whole, by a new one."""
+    formed = type(kind.__name__, (form, kind), {}) if form else kind
+    call = KERNELS.get(kind, formed.forward)
+    return type(kind.__name__, (formed,), {"__call__": anew(call) if is_whole else call})
 
 
 def anew(call: Callable) -> Callable:
@@ -111,7 +118,7 @@ def _has_slow_mkl() -> bool:
 SLOW_MKL = _has_slow_mkl()
 MIN_PRODUCTS = 2**20  # of several rows; below, oneDNN's way to its kernel takes longer than it saves
 MIN_NUMBERS, MIN_MODEL = 2**18, 2**22  # of a matrix that one row is multiplied with; a model below stays in a cache
-MOST_PACKED = 2**25  # numbers in a model whose matrices are copied in other orders, each of which takes 128 MiB
+MOST_PACKED = 2**25  # numbers in a model whose matrices are copied, side by side and in other orders: 128 MiB each
 
 
 def linear(part: nn.Linear, x: Tensor) -> Tensor:

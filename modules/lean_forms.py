@@ -90,4 +90,4 @@ def weighted_mean(q: Tensor, k: Tensor, v: Tensor, seen: Tensor | None, scale: f
     if seen is not None:
         rows = len(seen) if seen.dim() == 4 else 1
         scores.view(rows, -1, *scores.shape[1:]).masked_fill_(~seen, -torch.inf)
-    return scores.softmax(-1) @ v
+    return torch.bmm(scores.softmax(-1), v)

@@ -239,6 +239,16 @@ def test_a_class_with_a_method_of_its_own_keeps_it():
             assert_close(decoding.lean(part)(x), part(x), "same")
 
 
+def test_an_object_with_a_method_of_its_own_keeps_it():
+    model = small_model(position="rope")
+    for block in model.blocks:
+        rotary = block["mixer"].branch.rotary
+        rotary.angles = lambda positions, own=rotary.angles: own(3 * positions)
+        block["mlp"].norm.scale_in = lambda dtype: torch.full((24,), 0.5)
+    for plain, lean in written_token_by_token(model, model.lean(), small_tokens()):
+        assert_close(lean, plain, "same")
+
+
 def test_the_likeliest_token_is_the_first_of_the_largest_logits():
     logits = torch.randn(5, 300)
     logits[2, 7], logits[2, 200] = 9.0, 9.0
