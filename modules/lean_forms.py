@@ -81,13 +81,21 @@ class TurnedNeighbours(Turned):
         return x.unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
 
 
+MANY_KEYS = 2**20  # numbers, beyond a core's own cache
+
+
 def weighted_mean(q: Tensor, k: Tensor, v: Tensor, seen: Tensor | None, scale: float) -> Tensor:
     """softmax(scale q.k) v for a few queries, by products of matrices: torch's fused call takes a fifth longer.
 
+    The product with many keys is made the other way round, k q^T, which reads them in two thirds of the time.
     Shape: q (n, r, p), k and v (n, s, p), seen (b or 1, 1, 1, s) or (1, s), n = b g -> (n, r, p).
     """
-    scores = torch.baddbmm(q.new_empty(()), q, k.mT, beta=0, alpha=scale)  # (n, r, s)
+    none = q.new_empty(())
+    if k.numel() < MANY_KEYS:
+        scores = torch.baddbmm(none, q, k.mT, beta=0, alpha=scale)  # (n, r, s)
+    else:
+        scores = torch.baddbmm(none, k, q.mT, beta=0, alpha=scale).mT
     if seen is not None:
         rows = len(seen) if seen.dim() == 4 else 1
-        scores.view(rows, -1, *scores.shape[1:]).masked_fill_(~seen, -torch.inf)
+        scores.unflatten(0, (rows, -1)).masked_fill_(~seen, -torch.inf)
     return torch.bmm(scores.softmax(-1), v)

@@ -6,7 +6,7 @@ from helpers import assert_close, small_model, small_tokens
 
 from config import RopeConfig, SampleConfig
 from generation.sampling import check_finite, generate, likeliest
-from modules import decoding
+from modules import decoding, lean_forms
 from modules.mlps.dense import GLU
 from modules.norm import RMSNorm
 from modules.rope import ROTARY
@@ -211,8 +211,10 @@ def test_a_hook_on_a_part_of_attention_sees_each_call(name):
         assert_close(lean, plain, "same")
 
 
+@pytest.mark.parametrize("many", [0, lean_forms.MANY_KEYS])
 @pytest.mark.parametrize("seen", [None, (3, 1, 1, 7), (1, 1, 1, 7), (1, 7)], ids=str)
-def test_a_weighted_mean_is_that_of_a_softmax(seen):
+def test_a_weighted_mean_is_that_of_a_softmax(seen, many, monkeypatch):
+    monkeypatch.setattr(lean_forms, "MANY_KEYS", many)
     q, k, v = torch.randn(3, 2, 4, 8), torch.randn(3, 2, 7, 8), torch.randn(3, 2, 7, 8)
     scores = 0.3 * torch.einsum("b g r p, b g s p -> b g r s", q, k)
     if seen is not None:
@@ -220,7 +222,7 @@ def test_a_weighted_mean_is_that_of_a_softmax(seen):
         seen[..., 2] = True
         scores = scores.masked_fill(~seen, -torch.inf)
     expected = torch.einsum("b g r s, b g s p -> b g r p", scores.softmax(-1), v)
-    found = decoding.weighted_mean(*(x.flatten(0, 1) for x in (q, k, v)), seen, 0.3)
+    found = lean_forms.weighted_mean(*(x.flatten(0, 1) for x in (q, k, v)), seen, 0.3)
     assert_close(found, expected.flatten(0, 1), "same")
 
 
