@@ -18,7 +18,7 @@ def _has_slow_mkl() -> bool:
 
 
 SLOW_MKL = _has_slow_mkl()
-MIN_ROWS, MIN_PRODUCTS = 2, 2**20  # below, oneDNN's way to its kernel takes longer than it saves
+MIN_PRODUCTS = 2**20  # of several rows; below, oneDNN's way to its kernel takes longer than it saves
 
 if SLOW_MKL:
     @register_flop_formula(torch.ops.mkldnn._linear_pointwise)
@@ -46,8 +46,13 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 def by_onednn(x: Tensor, weight: Tensor) -> bool:
     """Whether oneDNN is faster. Shape: (..., d), (f, d)."""
     rows = x.numel() // weight.shape[1]
-    return (SLOW_MKL and rows >= MIN_ROWS and rows * weight.numel() >= MIN_PRODUCTS and x.is_cpu
-            and x.dtype == weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+    return rows > 1 and rows * weight.numel() >= MIN_PRODUCTS and is_onednns(x, weight)
+
+
+def is_onednns(x: Tensor, weight: Tensor) -> bool:
+    """Whether oneDNN multiplies the two faster if they are large enough. Shape: (..., d), (f, d)."""
+    return (SLOW_MKL and x.is_cpu and x.dtype == weight.dtype == torch.float32
+            and not torch.is_autocast_enabled("cpu")
             and (weight.is_contiguous() or weight.mT.is_contiguous()))  # a part of a matrix takes it 2000 times as long
 
 

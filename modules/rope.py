@@ -7,6 +7,7 @@ from torch import Tensor
 
 from config import RopeConfig, rotated_channels
 from modules.kernels import rotate
+from modules.norm import times
 from modules.precision import Float32Buffers, constants
 from tools import log_io
 
@@ -37,7 +38,7 @@ class RoPE(Float32Buffers):
         angles = positions.float().unsqueeze(-1) * self.frequencies
         if angles.dim() == 3:
             angles = angles.unsqueeze(1)
-        return angles.cos() * self.rope.magnitude, angles.sin() * self.rope.magnitude
+        return times(angles.cos(), self.rope.magnitude), times(angles.sin(), self.rope.magnitude)
 
     def split(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return x.chunk(2, dim=-1)
