@@ -13,6 +13,7 @@ from run_store.checkpoint_files import NotWritten
 from run_store.listing import DIVERGED
 from runs import Run, is_there
 from training.events import Events
+from training.failing import Agreed
 from training.sharding import Whole
 from training.step import TrainState
 from training.stopping import EXIT_STATUS, Stop, Stopped
@@ -85,7 +86,7 @@ def load_newest(run: Run, cfg: Config, state: TrainState) -> Progress:
     return progress
 
 
-class Diverged(Exception):
+class Diverged(Agreed):
     """The loss, the gradient or a weight is no longer finite; the last checkpoint is kept."""
 
     def __init__(self, run: Run, step: int, found: str, where: str = ""):
@@ -95,7 +96,7 @@ class Diverged(Exception):
         super().__init__(f"step {step}: {said}; a lower --train.lr often helps")
 
 
-class Interrupted(Exception):
+class Interrupted(Agreed):
     """Training was stopped, and a checkpoint was written."""
 
     def __init__(self, run: Run, step: int, cause: str):
