@@ -5,12 +5,14 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import ANY
 
 import numpy as np
 import psutil
@@ -18,13 +20,16 @@ import pytest
 import torch
 from programs import Program
 from small_runs import assert_same_run, small_run_config, untimed_log, weights
+from thorough import some
 from torch import distributed
 
 from config import Config, override, save_config
+from run_store import checkpoint_files
 from run_store.listing import DIVERGED
 from runs import Run
 from train import train
 from training.group import met_in, size_of_group
+from training.saving import Saver
 
 ROOT = Path(__file__).resolve().parent.parent
 # Muon rounds to bfloat16, where differences of 1e-7 grow; the attention of a run of the tests drops weights
@@ -144,6 +149,29 @@ def train_alone(folder: Path, changes: dict[str, Any]) -> Run:
     from conftest import QUIET
 
     return train(cfg_of(folder, changes, "one"), console=QUIET)
+
+
+@pytest.mark.parametrize("changes", some([
+    {"train.ema_decay": 0.9, "model.tie_embeddings": True},
+    CASES["experts"] | {"train.optimizer": "schedule_free", "train.schedule": "constant"}], 2))
+def test_what_is_gathered_is_written_while_sharded_training_goes_on(changes, together, begun, models, monkeypatch):
+    changes = changes | {"train.shard": True, "train.keep_checkpoints": 9}
+    assert together(2, *begun(changes, "expected"))[0] == [0, 0]
+    write = checkpoint_files.write_checkpoint
+
+    def write_late(*args):
+        if threading.current_thread() is not threading.main_thread():
+            time.sleep(0.3)
+            (models / f"late-{args[3].step}").touch()
+        write(*args)
+
+    monkeypatch.setattr("train.Saver", lambda *args, copies: Saver(*args, copies=True))
+    monkeypatch.setattr(checkpoint_files, "write_checkpoint", write_late)
+    assert together(2, *begun(changes, "toy")) == ([0, 0], ANY)
+    assert {path.name for path in models.glob("late-*")} == {"late-6", "late-12", "late-18"}
+    for ours, theirs in zip(Run("toy").checkpoints(), Run("expected").checkpoints(), strict=True):
+        for name in ("model.safetensors", "optimizer.pt", *(path.name for path in theirs.path.glob("ema.*"))):
+            assert (ours.path / name).read_bytes() == (theirs.path / name).read_bytes(), (ours.path, name)
 
 
 @pytest.mark.parametrize(("error", "sentence", "has_trace"), [
