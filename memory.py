@@ -79,7 +79,7 @@ def show(console: Console, prediction: Prediction, base: int, processes: int) ->
         low, high = base + prediction.least_bytes, base + LASTLY + prediction.high_bytes + copied
         console.print(f"the process will take {spell_bytes(low)} to {spell_bytes(high)}, of which {spell_bytes(base)} "
                       "are Python and its libraries; how much depends on what the allocator keeps, and on whether "
-                      f"there is room for the copy from which a checkpoint is written ({spell_bytes(copied)})")
+                      f"checkpoints ({spell_bytes(copied)}) are copied")
     else:
         console.print(f"torch will allocate {spell_bytes(prediction.low_bytes)}; add {CONTEXT}")
     if prediction.how != "exact":

@@ -16,7 +16,8 @@ from thorough import some
 
 import runs
 import train
-from config import override
+from config import override, save_config
+from experiments.benchmarks import saving_stop
 from memory_prediction import budget
 from memory_prediction.budget import LEAST_GROWTH, Budget
 from memory_prediction.prediction import predict
@@ -26,6 +27,7 @@ from run_store.checkpoint_files import NotWritten
 from runs import Run
 from train import Interrupted
 from training.saving import Diverged, Saver
+from training.setup import prepare_run
 from training.step import TrainState, is_finite
 from training.stopping import Stop, Stopped
 
@@ -197,6 +199,15 @@ def test_a_time_limit_leaves_room_for_two_saves_while_one_goes_on(monkeypatch):
             clock.now += step_seconds
             stop.after_step(step_seconds)
     assert clock.now + 2 * 1.5 * save_seconds <= 100 < clock.now + 1.5 * (step_seconds + 2 * save_seconds) + 2.1
+
+
+def test_the_benchmark_measures_both_ways_of_saving(folder, tmp_path):
+    setup = prepare_run(small_run_config(folder), torch.device("cpu"))
+    save_config(setup.cfg, tmp_path / "config.json")
+    run = Run(tmp_path)
+    seconds = saving_stop.measure(setup, setup.make_state(), run, 2)
+    assert len(seconds) == 2 and all(at_once > 0 and 0 < copied < written for at_once, copied, written in seconds)
+    assert [saved.step for saved in run.checkpoints()] == [3, 4]
 
 
 # ---- memory ----
