@@ -75,9 +75,11 @@ def show(console: Console, prediction: Prediction, base: int, processes: int) ->
     console.print(f"most is alive in the {prediction.peak_name}: "
                   f"[bold]{spell_bytes(prediction.peak_bytes)}[/] of tensors")
     if prediction.device == "cpu":
-        low, high = base + prediction.least_bytes, base + LASTLY + prediction.high_bytes
+        copied = prediction.checkpoint_bytes
+        low, high = base + prediction.least_bytes, base + LASTLY + prediction.high_bytes + copied
         console.print(f"the process will take {spell_bytes(low)} to {spell_bytes(high)}, of which {spell_bytes(base)} "
-                      "are Python and its libraries; how much depends on what the allocator keeps")
+                      "are Python and its libraries; how much depends on what the allocator keeps, and on whether "
+                      f"checkpoints ({spell_bytes(copied)}) are copied")
     else:
         console.print(f"torch will allocate {spell_bytes(prediction.low_bytes)}; add {CONTEXT}")
     if prediction.how != "exact":

@@ -24,7 +24,7 @@ import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -132,13 +132,17 @@ class Run(RunLog, CheckpointFolder):
         if newest := next(whole, None):
             require_fitting(newest, self.config.model)
 
-    def save(self, model: nn.Module, optimizer, progress: Progress, average: nn.Module | None = None) -> None:
+    def save(
+        self, model: nn.Module, optimizer, progress: Progress, average: nn.Module | None = None,
+        random: Sequence[torch.Tensor] | None = None,
+    ) -> None:
         """Write a checkpoint, whole or not at all; then delete all but the newest few and the best.
 
-        Raises NotWritten if it cannot be written; earlier checkpoints stay as they are.
+        See write_checkpoint for what is saved. Raises NotWritten if it cannot be written; earlier checkpoints stay as
+        they are.
         """
         self.journal.flush()  # so that a power cut cannot leave a log that ends before its checkpoint
-        self.save_checkpoint(model, optimizer, progress, average)
+        self.save_checkpoint(model, optimizer, progress, average, random)
         self.prune_checkpoints(self.config.train.keep_checkpoints)
 
 

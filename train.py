@@ -115,7 +115,7 @@ def train_in(
         if group.firsts(run.is_finished):
             print_line(console, f"{run.name} is finished: all {cfg.train.steps:,} steps are taken")
             return run
-        saver = Saver(run, state, progress, stop)
+        saver = Saver(run, state, progress, stop, copies=budget is not None and budget.copies_checkpoints)
         session = Session(run, setup, state, progress, stop, Timer(progress), prompts, flops_per_pass)
         if cfg.train.init_from and not run.checkpoints():
             saver.save()  # from here on the run that the weights come from may be deleted

@@ -143,9 +143,12 @@ def is_first_process() -> bool:
     return "TORCHELASTIC_RUN_ID" not in os.environ or os.environ["RANK"] == "0"
 
 
-def complain(sentence: object) -> None:
-    """Print a sentence on stderr, without the middle of words that fill a screen; of torchrun's the first process."""
-    if is_first_process():
+def complain(sentence: object, *, first: bool = True) -> None:
+    """Print a sentence on stderr, without the middle of words that fill a screen; of torchrun's the `first` process.
+
+    Not `first`: whichever it is.
+    """
+    if is_first_process() or not first:
         print(re.sub(r"(\S{100})\S{300,}(\S{20})", r"\1...\2", printable(str(sentence))), file=sys.stderr)
 
 

@@ -6,6 +6,7 @@
     encode           tokens per second from text to files compared with the bare library, and peak memory
     memory           predicted memory compared with what a fresh process took
     loader           how much of a training step waits for its batch
+    saving           how long a checkpoint stops training
     tracing          what a forward costs while it is traced, and what a marked method costs while it is not
     experts          training steps of mixtures of experts compared with a dense model of the same active size
     speculation      tokens per forward pass and speed of texts written with drafts, compared with token by token
@@ -43,6 +44,7 @@ BENCHMARKS = {  # name -> its flags, and the module whose `run` measures
     "loader": (options.Loader, "loader_wait"), "experts": (options.Experts, "experts_speed"),
     "length": (options.Length, "length"), "speculation": (options.Speculation, "speculation"),
     "vectors": (options.Vectors, "noised_texts"), "startup": (options.Startup, "start_up"),
+    "saving": (options.Saving, "saving_stop"),
     "gallery": (options.Gallery, "gallery_table"), "ideas": (options.Ideas, "ideas_table"),
     "train": (peer_options.Train, "training_beside"), "generate": (peer_options.Generate, "generation_beside")}
 WIDTH = 120  # of a table in a file

@@ -51,6 +51,7 @@ class Budget:
     allocator: str  # fast or tight: see choose_allocator
     device: torch.device
     enforced: bool  # whether train.memory_limit names the limit
+    copies_checkpoints: bool  # whether a copy of what is saved has room on the CPU, so that training goes on meanwhile
 
     @classmethod
     def of(
@@ -72,9 +73,12 @@ class Budget:
         allocator = room.allocator_for(prediction)
         if allocator is None and not force:
             raise ValueError(_refusal(cfg, prediction, room, device, processes))
+        allocator = allocator or "tight"
         if device.type == "cpu":
-            choose_allocator(allocator or "tight")
-        return cls(prediction, room, allocator or "tight", device, limit is not None)
+            choose_allocator(allocator)
+        spare = room.beside(prediction, allocator) if device.type == "cpu" else free_bytes() or math.inf
+        copies = prediction.checkpoint_bytes + LEAST_GROWTH <= spare  # a thread of its own needs some more
+        return cls(prediction, room, allocator, device, limit is not None, copies)
 
     @contextlib.contextmanager
     def enforced_on(self, folder: Path | None) -> Iterator[None]:
@@ -101,8 +105,11 @@ class Budget:
 
     @property
     def expected(self) -> tuple[int, int]:
-        """The least and the most that the process will hold, as predicted."""
-        return self.baseline + self.prediction.least_bytes, self.room.base + self.prediction.bytes_with(self.allocator)
+        """The least and the most that the process will hold, as predicted; the most while a checkpoint is written."""
+        most = self.room.base + self.prediction.bytes_with(self.allocator)
+        if self.device.type == "cpu" and self.copies_checkpoints:
+            most += self.prediction.checkpoint_bytes
+        return self.baseline + self.prediction.least_bytes, most
 
     @property
     def baseline(self) -> int:

@@ -40,6 +40,12 @@ def of_each(breakdowns: Breakdowns, cfg: Config, processes: int, device: str) ->
     return each
 
 
+def lasting_bytes(breakdowns: Breakdowns) -> int:
+    """The bytes of what lasts, and is saved, by the breakdowns of one process."""
+    whole = sums(breakdowns["evaluation", ""])
+    return sum(whole[name] for name in LASTING)
+
+
 def sizes(cfg: Config) -> tuple[int, int, int]:
     """The bytes of the weights outside the blocks, of the largest block, and of all."""
     with torch.device("meta"):

@@ -17,6 +17,7 @@ from torch._subclasses.fake_tensor import (
     DynamicOutputShapeException,
     FakeTensorMode,
 )
+from torch.utils._pytree import tree_leaves
 
 from config import Config, replace
 from data import Batch
@@ -178,6 +179,8 @@ def owned(state: TrainState, log: StorageLog) -> Iterator[tuple[int, tuple[str, 
     if state.average:
         for name, tensor in state.average.model.named_parameters():
             yield log.key_of(tensor), (group(name), "average")
+    for tensor in filter(torch.is_tensor, tree_leaves(state.optimizer.state_dict())):
+        yield log.key_of(tensor), ("", "optimizer")
     for parameter, value in optimizer_states(state):
         yield log.key_of(value), (names.get(id(parameter), ""), "optimizer")
 
@@ -186,7 +189,7 @@ def optimizer_states(state: TrainState) -> Iterator[tuple[Tensor, Tensor]]:
     """(parameter, tensor that the optimizer keeps for it)."""
     for part in state.optimizer.parts:
         for parameter, values in part.state.items():
-            tensors = filter(torch.is_tensor, torch.utils._pytree.tree_leaves(values))
+            tensors = filter(torch.is_tensor, tree_leaves(values))
             yield from ((parameter, value) for value in tensors)
 
 

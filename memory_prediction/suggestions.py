@@ -29,6 +29,10 @@ class Room(NamedTuple):
         room = self.limit - self.base
         return "fast" if prediction.high_bytes <= room else "tight" if prediction.low_bytes <= room else None
 
+    def beside(self, prediction: Prediction, allocator: str) -> float:
+        """What is left beside a run."""
+        return self.limit - self.base - prediction.bytes_with(allocator)
+
 
 def cheaper(
     cfg: Config, room: Room, device: str = "cpu", *, processes: int = 1, count: int = 3, seconds: float = SECONDS,

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import threading
 from pathlib import Path
 
 from configuration.command_line import warn
@@ -9,24 +10,30 @@ from run_store.atomic_files import flush
 
 
 class AppendLog:
-    """Appends bytes to files. A full disk is reported once and never raised; every later call tries again."""
+    """Appends bytes to files. A full disk is reported once and never raised; every later call tries again.
+
+    One thread may append while another one flushes.
+    """
 
     def __init__(self):
+        self._lock = threading.RLock()
         self._waiting: dict[Path, bytes] = {}
         self._written: set[Path] = set()  # files written since the last flush
 
     def first_line(self, path: Path) -> str:
         """The first line of a file once all is written; "" if nothing was appended yet."""
-        with contextlib.suppress(FileNotFoundError), path.open(encoding="utf-8") as file:
-            if line := file.readline():
-                return line.rstrip("\n")
-        return self._waiting.get(path, b"").decode().partition("\n")[0]
+        with self._lock:
+            with contextlib.suppress(FileNotFoundError), path.open(encoding="utf-8") as file:
+                if line := file.readline():
+                    return line.rstrip("\n")
+            return self._waiting.get(path, b"").decode().partition("\n")[0]
 
     def append(self, path: Path, data: bytes) -> None:
         """Append bytes to a file: all of them or, for now, none."""
-        was_refused = bool(self._waiting)
-        self._waiting[path] = self._waiting.get(path, b"") + data
-        problem = self.write()
+        with self._lock:
+            was_refused = bool(self._waiting)
+            self._waiting[path] = self._waiting.get(path, b"") + data
+            problem = self.write()
         if problem and not was_refused:
             warn(f"{problem}; training goes on, and tries again each time")
 
@@ -48,10 +55,11 @@ class AppendLog:
 
     def flush(self) -> None:
         """Write the bytes that wait, if there is space, and flush all files to the disk."""
-        self.write()
-        for path in self._written:
+        with self._lock:
+            self.write()
+            written, self._written = self._written, set()
+        for path in written:
             flush(path)
-        self._written.clear()
 
 
 def append_whole(path: Path, data: bytes) -> None:

@@ -6,6 +6,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import field
 from functools import cached_property
 from pathlib import Path
@@ -154,9 +155,10 @@ class CheckpointFolder:
 
     def save_checkpoint(
         self, model: nn.Module, optimizer, progress: Progress, average: nn.Module | None = None,
+        random: Sequence[torch.Tensor] | None = None,
     ) -> None:
         """Write the checkpoint of a step, whole or not at all. Raises NotWritten if the disk refuses it."""
-        save(self.path / "checkpoints" / f"step_{progress.step:08d}", model, optimizer, progress, average)
+        save(self.path / "checkpoints" / f"step_{progress.step:08d}", model, optimizer, progress, average, random)
 
     def prune_checkpoints(self, keep: int) -> None:
         """Delete all but the newest `keep` checkpoints and the best."""

@@ -1,6 +1,7 @@
 """The files of a checkpoint, written whole or not at all; and the state of the random generators."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,11 +23,12 @@ class NotWritten(ValueError):
 
 def save(
     path: Path, model: nn.Module, optimizer, progress: Any, average: nn.Module | None = None,
+    random: Sequence[torch.Tensor] | None = None,
 ) -> None:
     """Write a checkpoint, whole or not at all. Raises NotWritten if the disk refuses it."""
     try:
         with private_folder(path) as unfinished:
-            write_checkpoint(unfinished, model, optimizer, progress, average)
+            write_checkpoint(unfinished, model, optimizer, progress, average, random)
             replace(unfinished, path)
     except (OSError, RuntimeError, SafetensorError) as error:
         cause = root_cause(error)
@@ -44,15 +46,20 @@ def root_cause(error: BaseException) -> BaseException:
 
 def write_checkpoint(
     folder: Path, model: nn.Module, optimizer, progress: Any, average: nn.Module | None = None,
+    random: Sequence[torch.Tensor] | None = None,
 ) -> None:
-    """Write the files of a checkpoint and their SHA-256 into an empty folder."""
+    """Write the files of a checkpoint and their SHA-256 into an empty folder.
+
+    Of the model, its average and the optimizer only the `state_dict` is read; `random` is the state of the generators,
+    None = as they are now.
+    """
     weights, optimizer_state, progress_file = files = [folder / name for name in CHECKPOINT]
     save_model(model, str(weights))
     if average is not None:
         files.append(folder / AVERAGE)
         save_model(average, str(files[-1]))
     with optimizer_state.open("wb") as file:
-        torch.save({"optimizer": optimizer.state_dict(), "random": random_state()}, file)
+        torch.save({"optimizer": optimizer.state_dict(), "random": random or random_state()}, file)
     progress_file.write_text(json.dumps(asdict(progress)), encoding="utf-8")
     sums = "".join(f"{sha256(file)}  {file.name}\n" for file in files)
     (folder / SUMS).write_text(sums, encoding="utf-8")

@@ -5,11 +5,14 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import ANY
 
 import numpy as np
 import psutil
@@ -17,13 +20,16 @@ import pytest
 import torch
 from programs import Program
 from small_runs import assert_same_run, small_run_config, untimed_log, weights
+from thorough import some
 from torch import distributed
 
 from config import Config, override, save_config
+from run_store import checkpoint_files
 from run_store.listing import DIVERGED
 from runs import Run
 from train import train
 from training.group import met_in, size_of_group
+from training.saving import Saver
 
 ROOT = Path(__file__).resolve().parent.parent
 # Muon rounds to bfloat16, where differences of 1e-7 grow; the attention of a run of the tests drops weights
@@ -43,19 +49,21 @@ CASES = {
 }
 
 
-def begin(size: int, words: Sequence[str], models: Path) -> list[Program]:
-    """`torchrun --nproc-per-node SIZE train.py WORDS`, each process a fork of this one."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
-
+def begin(size: int, words: Sequence[str], models: Path, port: int) -> list[Program]:
+    """`torchrun --nproc-per-node SIZE train.py WORDS`, which keeps a store; each process a fork of this one."""
     def program() -> None:
         sys.argv = ["train.py", *words]
         sys.modules["train"].main()
 
     shared = {"SHAPESHIFTER_MODELS": str(models), "OMP_NUM_THREADS": "1", "TORCHELASTIC_RUN_ID": "test",
-              "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(size)}
+              "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(size),
+              "TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": "0"}
     return [Program(program, shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)}) for rank in range(size)]
+
+
+def new_store() -> distributed.TCPStore:
+    """A store at a free port, as torchrun has one."""
+    return distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
 
 
 @pytest.fixture
@@ -64,7 +72,8 @@ def together(models, predict_memory):
     begun = []
 
     def run(size: int, *words: str) -> tuple[list[int], list[tuple[str, str]]]:
-        begun.extend(programs := begin(size, words, models))
+        store = new_store()
+        begun.extend(programs := begin(size, words, models, store.port))
         said = [program.communicate(100) for program in programs]
         return [program.returncode for program in programs], said
 
@@ -81,6 +90,13 @@ def begun(folder, tmp_path):
         return ["--config", str(tmp_path / f"{name}.json")]
 
     return words
+
+
+def free_port() -> int:
+    """A port at which nothing listens."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
 
 
 def cfg_of(folder: Path, changes: dict[str, Any], name: str) -> Config:
@@ -133,6 +149,47 @@ def train_alone(folder: Path, changes: dict[str, Any]) -> Run:
     from conftest import QUIET
 
     return train(cfg_of(folder, changes, "one"), console=QUIET)
+
+
+@pytest.mark.parametrize("changes", some([
+    {"train.ema_decay": 0.9, "model.tie_embeddings": True},
+    CASES["experts"] | {"train.optimizer": "schedule_free", "train.schedule": "constant"}], 2))
+def test_what_is_gathered_is_written_while_sharded_training_goes_on(changes, together, begun, models, monkeypatch):
+    changes = changes | {"train.shard": True, "train.keep_checkpoints": 9}
+    assert together(2, *begun(changes, "expected"))[0] == [0, 0]
+    write = checkpoint_files.write_checkpoint
+
+    def write_late(*args):
+        if threading.current_thread() is not threading.main_thread():
+            time.sleep(0.3)
+            (models / f"late-{args[3].step}").touch()
+        write(*args)
+
+    monkeypatch.setattr("train.Saver", lambda *args, copies: Saver(*args, copies=True))
+    monkeypatch.setattr(checkpoint_files, "write_checkpoint", write_late)
+    assert together(2, *begun(changes, "toy")) == ([0, 0], ANY)
+    assert {path.name for path in models.glob("late-*")} == {"late-6", "late-12", "late-18"}
+    for ours, theirs in zip(Run("toy").checkpoints(), Run("expected").checkpoints(), strict=True):
+        for name in ("model.safetensors", "optimizer.pt", *(path.name for path in theirs.path.glob("ema.*"))):
+            assert (ours.path / name).read_bytes() == (theirs.path / name).read_bytes(), (ours.path, name)
+
+
+@pytest.mark.parametrize(("error", "sentence", "has_trace"), [
+    (ValueError("no room\nat all"), "no room", False), (KeyError(), "KeyError", True)])
+def test_an_error_of_one_process_is_told_with_its_rank(
+        error, sentence, has_trace, together, begun, models, at_step, monkeypatch):
+    def fail(_) -> None:
+        if int(os.environ["RANK"]) == 1:
+            raise error
+
+    monkeypatch.setattr("training.failing.SOON", 0.1)
+    at_step(8, fail)
+    statuses, said = together(2, *begun({}, "toy"))
+    assert statuses == [1, 1 if has_trace else 2]
+    assert said[0][1] == "error: another process of the run has ended; what was saved is kept: --resume toy\n"
+    lines = said[1][1].splitlines()
+    assert lines[0] == f"error: rank 1 of 2 processes: {sentence}" and (len(lines) > 1) == has_trace
+    assert Run("toy").checkpoint("last").step == 6
 
 
 def test_what_layers_drop_follows_from_the_seed_and_the_number_of_processes(together, begun, models):
@@ -202,7 +259,7 @@ def test_processes_that_are_started_again_do_not_meet_those_that_died():
 
 
 def test_a_process_whose_torchrun_was_killed_ends(together, begun, models, monkeypatch):
-    monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")  # and nothing listens at its port
+    monkeypatch.setattr(sys.modules[__name__], "new_store", lambda: SimpleNamespace(port=free_port()))
     statuses, said = together(2, *begun({}, "toy"))
     assert statuses == [1, 1] and said == [("", "error: torchrun has ended\n"), ("", "")] and not models.exists()
 

@@ -25,15 +25,11 @@ from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from modules.across import counted_together
+from training.failing import PeerLost, is_of_peer, telling
 
-GLOO = "gloo"  # what it raises when another process has died has its name, and no class of its own
 PATIENCE = timedelta(days=1)  # the others wait while the first grades; a process that has died is noticed at once
 CONNECTING = timedelta(seconds=30)  # to the store of torchrun, which may have been killed
 POLL_SECONDS = 0.02  # between looks for the others, when they meet
-
-
-class PeerLost(Exception):
-    """Another process of the group has ended."""
 
 
 @dataclass(frozen=True)
@@ -161,11 +157,13 @@ def joined(device: torch.device) -> Iterator[Group]:
     require_torchrun()
     try:
         store, rank, size = next(distributed.rendezvous("env://", timeout=CONNECTING))
-        distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", store=met_in(store, rank, size),
-                                       rank=rank, world_size=size, timeout=PATIENCE)
-        yield Group(rank, size, device)
+        store = met_in(store, rank, size)
+        distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", store=store, rank=rank,
+                                       world_size=size, timeout=PATIENCE)
+        with telling(store, rank, size):
+            yield Group(rank, size, device)
     except RuntimeError as error:
-        if isinstance(error, distributed.DistError) or GLOO in str(error):
+        if is_of_peer(error):
             raise PeerLost("another process of the run has ended") from error
         raise
     distributed.destroy_process_group()

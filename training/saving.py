@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
+from functools import cached_property
 
 from rich.console import Console
 
@@ -13,9 +14,11 @@ from run_store.checkpoint_files import NotWritten
 from run_store.listing import DIVERGED
 from runs import Run, is_there
 from training.events import Events
+from training.failing import Agreed
 from training.sharding import Whole
 from training.step import TrainState
 from training.stopping import EXIT_STATUS, Stop, Stopped
+from training.writing import Writer, place_of
 
 # flags that may differ when a run is resumed; any other would make it another run
 MAY_CHANGE = (*(f"train.{name}" for name in (
@@ -85,17 +88,25 @@ def load_newest(run: Run, cfg: Config, state: TrainState) -> Progress:
     return progress
 
 
-class Diverged(Exception):
+class Diverged(Agreed):
     """The loss, the gradient or a weight is no longer finite; the last checkpoint is kept."""
 
     def __init__(self, run: Run, step: int, found: str, where: str = ""):
-        good = next((saved.path for saved in reversed(run.checkpoints()) if not saved.not_finite()), None)
+        super().__init__(run, step, found, where)
+        self.run, self.step, self.found = run, step, "; ".join(filter(None, (found, where)))
+
+    def __str__(self) -> str:
+        return self._sentence
+
+    @cached_property
+    def _sentence(self) -> str:
+        """Made when it is told: by then the newest checkpoint is written."""
+        good = next((saved.path for saved in reversed(self.run.checkpoints()) if not saved.not_finite()), None)
         kept = f"the last good checkpoint is {good}" if good else "there was no checkpoint yet"
-        said = "; ".join(filter(None, (found, where, kept)))
-        super().__init__(f"step {step}: {said}; a lower --train.lr often helps")
+        return f"step {self.step}: {self.found}; {kept}; a lower --train.lr often helps"
 
 
-class Interrupted(Exception):
+class Interrupted(Agreed):
     """Training was stopped, and a checkpoint was written."""
 
     def __init__(self, run: Run, step: int, cause: str):
@@ -106,12 +117,15 @@ class Interrupted(Exception):
 
 
 class Saver:
-    """Writes the checkpoints of a run. If the disk refuses one, training goes on."""
+    """Saves a run, when that is due and when training is stopped. If the disk refuses a checkpoint, training goes on.
 
-    def __init__(self, run: Run, state: TrainState, progress: Progress, stop: Stop):
-        self.run, self.state, self.progress, self.stop = run, state, progress, stop
+    If it `copies`, training goes on as soon as what is to be saved is copied: a thread writes the copy.
+    """
+
+    def __init__(self, run: Run, state: TrainState, progress: Progress, stop: Stop, *, copies: bool = False):
+        self.run, self.state, self.progress, self.stop, self.copies = run, state, progress, stop, copies
         stop.expect_saves_of(12 * state.model.num_parameters())  # float32: the weight and two optimizer states
-        self._saved = self._place() if run.checkpoints() else None
+        self._writer = Writer(run, stop, saved=place_of(progress) if run.checkpoints() else None)
 
     def save_if_due(self, events: Events) -> None:
         """Write a checkpoint if this step has one."""
@@ -125,38 +139,36 @@ class Saver:
         """
         if name := self.state.not_finite():
             raise Diverged(self.run, self.progress.step, f"{name} is not finite")
+        self._writer.finish()
         self.state.optimizer.eval()
         with self.state.whole(for_saving=True) as whole:
-            if self.state.group.is_first:
-                self._save(whole, is_last=is_last)
+            if not self.state.group.is_first:
+                self._writer.saved = place_of(self.progress)
+            elif is_last:
+                self._save_last(whole)
             else:
-                self._saved = self._place()
+                self._writer.write(whole, self.progress)
 
-    def _save(self, whole: Whole, *, is_last: bool) -> None:
+    def _save_last(self, whole: Whole) -> None:
         try:
-            with self.stop.save():
-                self.run.save(whole.objective.model, whole.optimizer, self.progress,
-                              whole.averaged and whole.averaged.model)
-            self._saved = self._place()
+            self._writer.write(whole, self.progress, at_once=True)
         except NotWritten as error:
-            kept = self.run.checkpoints()
-            kept = f"the newest checkpoint is that of step {kept[-1].step}" if kept else "there is no checkpoint yet"
-            if is_last:
-                raise NotWritten(f"{error}: {kept}; make room and go on with --resume {self.run.name}") from error
-            warn(f"{error}: {kept}; training goes on, and tries the next one as usual")
-        if is_last and (problem := self.run.journal.write()):
+            raise NotWritten(f"{error}: {self._writer.newest()}; make room and go on with --resume {self.run.name}"
+                             ) from error
+        if problem := self.run.journal.write():
             raise NotWritten(f"{problem} and are lost: the checkpoint of step {self.progress.step} is whole")
 
     @contextlib.contextmanager
     def saving_when_stopped(self, console: Console) -> Iterator[None]:
         """Save when training is stopped; then raise Interrupted, or at a time limit print how to resume.
 
-        What Diverged says is kept in the run's folder.
+        What Diverged says is kept in the run's folder. In the block checkpoints are written in the background.
         """
         try:
-            yield
+            with self._writer.in_background(self.copies):
+                yield
         except Stopped:
-            if self._saved != self._place():
+            if self.state.group.firsts(self._writer.saved) != place_of(self.progress):
                 self.save(is_last=True)
             stopped = Interrupted(self.run, self.progress.step, self.stop.cause)
             if stopped.exit_status:
@@ -177,6 +189,3 @@ class Saver:
         except OSError as error:
             raise NotWritten(f"{error.filename} cannot be written ({error.strerror}): the weights are saved; make room "
                              f"and have the rest written by --resume {self.run.name}") from error
-
-    def _place(self) -> tuple[int, int]:
-        return self.progress.step, self.progress.logged_steps

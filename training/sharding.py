@@ -27,6 +27,7 @@ class Whole(NamedTuple):
     objective: Objective
     averaged: Objective | None
     optimizer: "Optimizers | WholeOptimizer | None"  # that can be saved or loaded
+    gathered: bool = False  # whether the parameters and the optimizer's state are copies on the CPU
 
 
 def sharded(
@@ -54,7 +55,7 @@ class Sharded:
         with ExitStack() as stack:
             twins = [twins and stack.enter_context(twins.gathered(keep=keep, on_cpu=with_optimizer))
                      for twins in (self._objective, self._averaged)]
-            yield Whole(*twins, optimizer)
+            yield Whole(*twins, optimizer, gathered=with_optimizer)
 
     @contextmanager
     def scattering(self) -> Iterator[Whole]:
@@ -168,14 +169,19 @@ def own_blocks(objective: Objective) -> list[nn.Module]:
 
 
 def gathered(tree: Any, *, keep: bool) -> Any:
-    """A tree with whole tensors on the CPU, or None if this process is not to `keep` it."""
+    """A copy of a tree, with whole tensors on the CPU, or None if this process is not to `keep` it."""
     if isinstance(tree, dict):
         found = {name: gathered(part, keep=keep) for name, part in tree.items()}
     elif isinstance(tree, list | tuple):
         found = [gathered(part, keep=keep) for part in tree]
     else:
-        found = compact(full(tree)).cpu() if isinstance(tree, Tensor) else tree
+        found = whole_copy(tree) if isinstance(tree, Tensor) else tree
     return found if keep else None
+
+
+def whole_copy(tensor: Tensor) -> Tensor:
+    """A copy of a tensor on the CPU, put together from its parts. Shape: any."""
+    return compact(full(tensor)).cpu() if is_sharded(tensor) else tensor.to("cpu", copy=True)
 
 
 def compact(tensor: Tensor) -> Tensor:

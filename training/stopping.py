@@ -39,6 +39,7 @@ class Stop:
         self._end = None if seconds is None else time.monotonic() + seconds - spent
         self._steps: deque[float] = deque(maxlen=20)  # seconds of each
         self._saves: deque[float] = deque(maxlen=3)
+        self._is_saving = False
         self._may_raise = False
 
     def expect_saves_of(self, num_bytes: int) -> None:
@@ -56,11 +57,17 @@ class Stop:
         """Note how long a step took."""
         self._steps.append(seconds)
 
+    def save(self) -> contextlib.AbstractContextManager[None]:
+        """A block, of any thread, at whose end a save is done that begins now; it is not interrupted."""
+        self._is_saving = True
+        return self._until_saved(time.monotonic())
+
     @contextlib.contextmanager
-    def save(self) -> Iterator[None]:
-        """Time a save; it is not interrupted."""
-        began = time.monotonic()
-        yield
+    def _until_saved(self, began: float) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            self._is_saving = False
         self._saves.append(time.monotonic() - began)
 
     @contextlib.contextmanager
@@ -92,8 +99,9 @@ class Stop:
         return _handled_by(self._note) if _in_main_thread() else contextlib.nullcontext()
 
     def _seconds_left(self, *, for_a_step: float = 0.0) -> float:
-        """Until a save must begin, after a step that takes `for_a_step`."""
-        reserved = MARGIN * (for_a_step + max(self._saves, default=0.0)) + SPARE_SECONDS
+        """Until a save must begin, after a step that takes `for_a_step` and the save that may be going on."""
+        saves = (1 + self._is_saving) * max(self._saves, default=0.0)
+        reserved = MARGIN * (for_a_step + saves) + SPARE_SECONDS
         return self._end - reserved - time.monotonic()
 
     def _note_end(self, for_a_step: float = 0.0) -> None:

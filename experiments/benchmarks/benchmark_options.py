@@ -88,6 +88,21 @@ class Loader:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Saving:
+    """Save models of several sizes, and measure how long a checkpoint stops training.
+
+    Once written before training goes on, once copied and written by a thread; a step lies between two rounds. On the
+    disk of models/. The first save of each kind, and the quickest of the later ones.
+    """
+
+    preset: str = "llama3"
+    scales: tuple[str, ...] = ("1M", "50M")  # parameters in the blocks
+    optimizer: str = "adamw"
+    rounds: int = 6
+    device: str = "auto"  # auto = cuda, else mps, else cpu
+
+
+@dataclass(frozen=True, kw_only=True)
 class Memory:
     """Predict the memory of configurations, train each for some steps in a fresh process, and read its peak.
 
