@@ -27,7 +27,7 @@ from config import Config, ModelConfig, flat, load_config, override
 from configuration.command_line import fail, parse_flags
 from configuration.mistakes import nearest
 from configuration.plain import PLAIN_MODEL
-from families import ENCODER_DECODERS, FAMILIES, without_class
+from families import ENCODER_DECODERS, FAMILIES, characters, without_class
 from families.family import ADAMW, EVERY_BIAS, About
 from families.sizing import read_scale, scaled, tiny  # noqa: F401, tiny is imported from here
 
@@ -41,28 +41,7 @@ PRESETS: dict[str, Mapping[str, Mapping[str, Any]]] = {
     # a family in each file of families/
     **{name: flags for family in EVERY_FAMILY for name, flags in family.gallery().items()},
     **without_class.PRESETS,
-    # characters of a small text, at nanoGPT's CPU size with newer methods: reaches the loss of nanoGPT's recipe after
-    # 250,000 tokens in place of 1,536,000 (experiments/benchmark.py tokens-to-loss)
-    "char": {
-        "model": PLAIN_MODEL | {
-            "dim": 128, "num_layers": 4, "attention.num_heads": 4, "vocab_size": None, "max_seq_len": 64,
-            "activation": "relu2", "norm": "rms", "norm_eps": 1e-6, "qk_norm": "head", "out_init": "zero",
-        },
-        "tokenizer": {"kind": "char", "vocab_size": None},
-        "train": ADAMW | {"optimizer": "muon", "lr": 5e-3, "momentum": 0.95, "schedule": "wsd", "decay_fraction": 0.8,
-                          "min_lr_ratio": 0.0, "warmup_steps": None, "batch_size": 4, "accumulation": 1, "steps": 975,
-                          "precision": "float32"},
-    },
-    # Karpathy 2022, nanoGPT's recipe for a laptop's CPU: the baseline
-    "nanogpt-char": {
-        "model": PLAIN_MODEL | {
-            "dim": 128, "num_layers": 4, "attention.num_heads": 4, "vocab_size": None, "max_seq_len": 64,
-            "activation": "gelu", "position": "learned", "tie_embeddings": True, "out_init": "depth",
-        },
-        "tokenizer": {"kind": "char", "vocab_size": None},
-        "train": ADAMW | {"lr": 1e-3, "beta2": 0.99, "batch_size": 12, "accumulation": 1, "steps": 2000,
-                          "warmup_steps": 100, "precision": "float32"},
-    },
+    **characters.PRESETS,
     # Southern Cross AI's JoeyLLM at its smallest
     "babyjoey": {
         "model": PLAIN_MODEL | EVERY_BIAS | {
@@ -133,8 +112,7 @@ ABOUT: dict[str, About] = {
     "tales": About("the defaults and a pointer, which copies names from early on", None, "this project"),
     **{name: about for family in EVERY_FAMILY for name, about in family.about.items()},
     **without_class.ABOUT,
-    "char": About("characters of a small text, by newer methods than nanogpt-char", None, "this project"),
-    "nanogpt-char": About("characters of a small text: nanoGPT's recipe for a CPU", 2022, "karpathy/nanoGPT"),
+    **characters.ABOUT,
     "babyjoey": About("JoeyLLM at its smallest, on tweets", None, "Southern Cross AI"),
     **{name: About(" ".join(f"{flag}={value}" for flag, value in flat(changes).items()), None, "this project")
        for name, changes in list(LADDER.items())[1:]},

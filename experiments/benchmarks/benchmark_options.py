@@ -10,12 +10,13 @@ from corpora.encoder import num_cores
 class TokensToLoss:
     """Train on a text from scratch and count the tokens until the validation loss is reached.
 
-    The loss is that of the whole validation part, the last tenth of the text.
+    The loss is that of the whole validation part, the last tenth of the text. A recipe's weights are all its parameters
+    but those of tables, of which a token reads a row.
     """
 
     data: str  # a .txt file
     target: float = 1.88  # validation loss to reach, nats per token
-    presets: tuple[str, ...] = ("char",)  # recipes; nanogpt-char is the one to beat
+    presets: tuple[str, ...] = ("char",)  # recipes: char-soon takes the fewest tokens; nanogpt-char is the one to beat
     budget: int | None = None  # training tokens; None = those of the preset's steps
     seeds: int = 1  # repetitions, with seeds 0, 1, ...
     evaluations: int = 20  # spread over the run
