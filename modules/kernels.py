@@ -88,7 +88,7 @@ class _RMSNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: FunctionCtx, x: Tensor, scale: Tensor | None, eps: float) -> Tensor:
         wide = widen(x)
-        inverse = (torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square() / x.shape[-1] + eps).rsqrt()
+        inverse = (wide.square().mean(-1, keepdim=True) + eps).rsqrt()
         ctx.save_for_backward(x, inverse, scale)
         y = wide * inverse
         return (y if scale is None else y.mul_(scale)).type_as(x)

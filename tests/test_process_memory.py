@@ -289,7 +289,7 @@ cfg = override(Config(), {{"model.vocab_size": 4096, "model.max_seq_len": 128, "
 
 def train(steps):
     state = TrainState(Model(cfg.model), cfg.train)
-    x = torch.randint(4096, (8, 128))
+    x = torch.randint(4096, (24, 128))
     for number in range(1, steps + 1):
         state.step([Batch(x, x, None, x.numel())], number=number, lr=1e-3, noise=[])
 
