@@ -318,7 +318,8 @@ for limit in {limits}:
     ("tight", 1), ("fast", 1), ("tight", 2)], 3))
 def test_under_a_limit_training_is_refused_memory_and_does_not_crash(allocator, threads):
     limits = [1, 30, 80, 3000]
-    told = python(TRAINING.format(allocator=allocator, threads=threads, limits=limits))
+    told = [number for some in (limits[:-1], limits[-1:])  # oneDNN makes no program that was refused memory once
+            for number in python(TRAINING.format(allocator=allocator, threads=threads, limits=some))]
     refused, peaks = told[::2], told[1::2]
     assert refused == [1, 1, 1, 0]
     assert all(peak <= max(limit, 32) + 16 for peak, limit in zip(peaks, limits, strict=True)), peaks
