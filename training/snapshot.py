@@ -38,8 +38,7 @@ class Snapshot(NamedTuple):
 
     @classmethod
     def of(cls, whole: Whole, progress: Progress) -> "Snapshot":
-        """Copy all that training changes to the CPU. What was gathered there is a copy already, and is taken as it is.
-        """
+        """Copy all that training changes to the CPU; what was gathered there is a copy already."""
         gathered = whole.gathered
         optimizer = whole.optimizer if gathered else Frozen(copied(whole.optimizer.state_dict()))
         model, average = (objective and Frozen(copied(objective.model.state_dict(keep_vars=True), gathered=gathered))
