@@ -18,7 +18,8 @@ from tokenizer import Tokenizer
 from tools import LoggingModule, log_io
 
 T = TypeVar("T")
-LOGITS = {True: 2**21, False: 2**27}  # at a time, on a CPU and on other devices: 8 and 512 MB in float32
+LOGITS = {"cpu": 2**21}  # at a time: 8 MB in float32, which stay in its cache
+MOST_LOGITS = 2**27  # the same on other devices, where large products are what is fast
 FEWEST = 256  # states at a time: with fewer, matrices are read more often than is hidden by what is done with them
 
 
@@ -203,7 +204,7 @@ class Predictor(Objective):
 
 def fast_chunk(rows: int, vocab_size: int, device_type: str) -> int:
     """The positions of so many rows whose logits are computed fastest: on a CPU they stay in its cache."""
-    most = LOGITS[device_type == "cpu"] // vocab_size
+    most = LOGITS.get(device_type, MOST_LOGITS) // vocab_size
     return -(-max(most, FEWEST) // rows)
 
 
