@@ -274,8 +274,8 @@ def test_a_model_that_knows_pairs_by_heart_is_exact_and_an_untrained_one_is_not(
     greedy = override(Config(), {"sample.temperature": 0.0, "sample.max_new_tokens": 30}).sample
     assert [line["exact"] for line in write_targets(objective, BYTES, pairs, greedy)] == [False] * 3
     batch = Batches([(part, 1.0)], batch_size=3, seq_len=30, packing="pad")[0]
-    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
-    for _ in range(80):
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.003)
+    for _ in range(200):
         optimizer.zero_grad()
         objective(batch).total.backward()
         optimizer.step()
