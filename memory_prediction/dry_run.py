@@ -23,7 +23,7 @@ from config import Config, replace
 from data import Batch
 from memory_prediction.allocations import Peak, StorageLog
 from model import Model, some_source
-from modules.kernels import few_heads
+from modules.causal import few_heads
 from objective import Objective
 from training.evaluation import score_batch
 from training.step import TrainState

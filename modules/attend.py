@@ -10,7 +10,7 @@ from einops import rearrange, repeat
 from torch import Tensor, nn
 
 from config import LayerConfig
-from modules.kernels import causal_attention
+from modules.causal import causal_attention, is_faster
 from modules.masks import Mask
 from modules.norm import RMSNorm
 from modules.precision import widen
@@ -61,20 +61,15 @@ class SDPA(Kernel):
     def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Mask, bias: Tensor | None) -> Tensor:
         if bias is not None:
             mask = Mask(causal=False, allowed=mask.apply(bias.type_as(q)))
-        if mask.causal and self.has_own_kernel(q, k):
+        drops = self.training and self.dropout > 0
+        if mask.causal and not drops and is_faster(q, k):
             return causal_attention(q, *for_each_query_head(q, k, v), self.scale)
         k, v = for_fused_kernel(q, k, v, mask)
         return nn.functional.scaled_dot_product_attention(
             q, k, v, attn_mask=mask.allowed, is_causal=mask.causal, scale=self.scale,
-            dropout_p=self.dropout if self.training else 0.0,
+            dropout_p=self.dropout if drops else 0.0,
             enable_gqa=q.shape[1] != k.shape[1],
         )
-
-    def has_own_kernel(self, q: Tensor, k: Tensor) -> bool:
-        """Whether `causal_attention` is faster: in bfloat16 on a CPU."""
-        drops = self.training and self.dropout > 0
-        return (q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.shape[2] == k.shape[2] > 1 and not drops
-                and not torch.compiler.is_compiling())
 
 
 def for_fused_kernel(q: Tensor, k: Tensor, v: Tensor, mask: Mask) -> tuple[Tensor, Tensor]:

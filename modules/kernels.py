@@ -1,7 +1,6 @@
 """Functions whose gradients are written by hand, because they take less time or memory than those of autograd."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -148,80 +147,3 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor, split: Split) -> Tensor:
     Shape: x (..., t, p), cos and sin (..., t, p/2) -> (..., t, p).
     """
     return _Rotation.apply(x, cos, sin, split)
-
-
-QUERIES, BLOCKS, SCORES = 128, 4, 2**19  # at least, at most, and at a time, so that scores stay in a CPU's cache
-_few_heads = False
-
-
-@contextmanager
-def few_heads() -> Iterator[None]:
-    """In the block attention goes over its first heads alone: as much memory for less time, and no result."""
-    global _few_heads
-    _few_heads = True
-    try:
-        yield
-    finally:
-        _few_heads = False
-
-
-class _CausalAttention(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: FunctionCtx, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
-        shape = (*q.shape[:3], v.shape[3])
-        q, k, v = (x.flatten(0, 1) for x in (q, k, v))  # (n, t, p)
-        y = q.new_empty(*q.shape[:2], v.shape[2])
-        for heads, row, seen in _causal_blocks(q):
-            y[heads, row] = _weights(q, k, scale, heads, row, seen) @ v[heads, seen]
-        ctx.save_for_backward(q, k, v, y)
-        ctx.scale = scale
-        return y.view(shape)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: FunctionCtx, of_y: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        (q, k, v, y), scale, heads_first = ctx.saved_tensors, ctx.scale, of_y.shape[:2]
-        of_y = of_y.flatten(0, 1)
-        of_q, of_k, of_v = torch.empty_like(q), *(torch.zeros_like(x, dtype=torch.float32) for x in (k, v))
-        own = (of_y.float() * y).sum(-1, keepdim=True).type_as(q)
-        for heads, row, seen in _causal_blocks(q):
-            weights = _weights(q, k, scale, heads, row, seen)
-            of_scores = (of_y[heads, row] @ v[heads, seen].mT).sub_(own[heads, row]).mul_(weights)
-            of_q[heads, row] = _scaled(of_scores, k[heads, seen], scale)
-            of_k[heads, seen] += _scaled(of_scores.mT, q[heads, row], scale)
-            of_v[heads, seen] += weights.mT @ of_y[heads, row]
-        return *(x.type_as(q).unflatten(0, heads_first) for x in (of_q, of_k, of_v)), None
-
-
-def _causal_blocks(q: Tensor) -> Iterator[tuple[slice, slice, slice]]:
-    """Heads, some of their queries, and the keys that these see. Shape: (n, t, p)."""
-    n, t, _ = q.shape
-    length = max(QUERIES, -(-t // BLOCKS))  # few blocks: oneDNN keeps a program for each shape of a product
-    for start in range(0, t, length):
-        stop = min(t, start + length)
-        size = max(1, SCORES // (stop * (stop - start)))
-        for first in range(0, n, size)[: 1 if _few_heads else None]:
-            yield slice(first, first + size), slice(start, stop), slice(0, stop)
-
-
-def _weights(q: Tensor, k: Tensor, scale: float, heads: slice, row: slice, seen: slice) -> Tensor:
-    """The softmax of a block of scores; each query sees the keys up to its own. Shape: -> (heads, row, seen)."""
-    scores = _scaled(q[heads, row], k[heads, seen].mT, scale)
-    later = torch.full((scores.shape[1],) * 2, -torch.inf, dtype=q.dtype).triu(1)
-    scores[..., row.start :] += later
-    return scores.softmax(-1)
-
-
-def _scaled(a: Tensor, b: Tensor, scale: float) -> Tensor:
-    """scale (a @ b), scaled before it is rounded. Shape: (n, i, j), (n, j, k) -> (n, i, k)."""
-    return torch.baddbmm(a.new_empty(()), a, b, beta=0, alpha=scale)
-
-
-def causal_attention(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
-    """softmax(scale q.k) v, where a query sees the keys up to its own, in bfloat16 on a CPU.
-
-    torch's fused kernel multiplies small tiles, in which a CPU does not reach a quarter of its rate for bfloat16. This
-    takes half of its time at 256 tokens, 0.7 at 2048, and keeps no more; but scores are rounded to bfloat16.
-    Shape: q and k (b, h, t, p), v (b, h, t, r) -> (b, h, t, r).
-    """
-    return _CausalAttention.apply(q, k, v, scale)

@@ -38,7 +38,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
     Shape: (..., d), (f, d), (f,) -> (..., f).
     """
-    if not by_onednn(x, weight) or torch.compiler.is_compiling():
+    if not by_onednn(x, weight):
         return nn.functional.linear(x, weight, bias)
     return _Linear.apply(x, weight, bias) if torch.is_grad_enabled() else product(x, weight, bias)
 
@@ -51,14 +51,32 @@ def by_onednn(x: Tensor, weight: Tensor) -> bool:
 
 def is_onednns(x: Tensor, weight: Tensor) -> bool:
     """Whether oneDNN multiplies the two faster if they are large enough. Shape: (..., d), (f, d)."""
-    return (SLOW_MKL and x.is_cpu and x.dtype == weight.dtype == torch.float32
-            and not torch.is_autocast_enabled("cpu")
+    return (is_faster(x) and weight.dtype == x.dtype
             and (weight.is_contiguous() or weight.mT.is_contiguous()))  # a part of a matrix takes it 2000 times as long
+
+
+def is_faster(x: Tensor) -> bool:
+    """Whether oneDNN multiplies whole matrices faster that are large enough, of such a tensor. Shape: any."""
+    return SLOW_MKL and x.is_cpu and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
 
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x W^T + b by oneDNN. Shape: (..., d), (f, d), (f,) -> (..., f)."""
+    if torch.compiler.is_compiling():
+        return _whole_product(x, weight, bias)
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+
+
+@torch.library.custom_op("shapeshifter::product", mutates_args=())
+def _whole_product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """The same, which torch.compile leaves as it is."""
+    is_dense = weight.is_contiguous() or weight.mT.is_contiguous()
+    return product(x, weight if is_dense else weight.contiguous(), bias)
+
+
+@_whole_product.register_fake
+def _(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return x.new_empty(*x.shape[:-1], len(weight))
 
 
 class _Linear(torch.autograd.Function):

@@ -10,7 +10,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from data import Batch
 from model import Model
-from modules import kernels, linear
+from modules import attend, causal, kernels, linear
+from modules.masks import Mask
 from objectives.base import FEWEST, fast_chunk
 from objectives.multi_token import MultiToken
 from objectives.next_token import NextToken
@@ -56,15 +57,24 @@ def test_the_norm_is_that_of_torch(shape, scaled):
         x.bfloat16().float(), shape[-1:], *scale or [None], 1e-3).bfloat16())
 
 
-@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN")
+ONEDNN = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN")
+
+
+def compiled(call: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    torch._dynamo.reset()
+    return torch.compile(call, backend="aot_eager", fullgraph=True)
+
+
+@ONEDNN
+@pytest.mark.parametrize("way", [lambda call: call, compiled], ids=["eager", "compiled"])
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("shape", [(2, 5, 8), (7, 8), (8,)])
-def test_a_product_by_onednn_is_that_of_torch(monkeypatch, shape, bias):
+def test_a_product_by_onednn_is_that_of_torch(monkeypatch, shape, bias, way):
     monkeypatch.setattr(linear, "by_onednn", lambda x, weight: True)
     x, weight = torch.randn(*shape), torch.randn(6, 8)
     x = x.transpose(0, -2).contiguous().transpose(0, -2) if len(shape) > 1 else x
     tensors = [x, weight, *[torch.randn(6)] * bias]
-    ours = with_gradients(lambda x, weight, bias=None: linear.linear(x, weight, bias), *tensors)
+    ours = with_gradients(way(lambda x, weight, bias=None: linear.linear(x, weight, bias)), *tensors)
     for one, other in zip(ours, with_gradients(nn.functional.linear, *tensors), strict=True):
         assert_close(one, other, "same")
     with torch.no_grad():
@@ -117,17 +127,19 @@ def test_pairs_of_channels_are_rotated(split, join):
         assert_close(ours, theirs, "same")
 
 
+@ONEDNN
+@pytest.mark.parametrize("way", [lambda call: call, compiled], ids=["eager", "compiled"])
 @pytest.mark.parametrize("t", [2, 9, 33])
-def test_causal_attention_is_the_fused_one(monkeypatch, t):
-    monkeypatch.setattr(kernels, "QUERIES", 8)
-    monkeypatch.setattr(kernels, "SCORES", 300)  # of several heads, of one, of less than one
+def test_causal_attention_is_the_fused_one(monkeypatch, t, way):
+    monkeypatch.setattr(causal, "QUERIES", 8)
+    monkeypatch.setattr(causal, "SCORES", 300)  # of several heads, of one, of less than one
     q, k, v = (torch.randn(2, t, 3, width).transpose(1, 2) for width in (16, 16, 12))
 
     def fused(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True, scale=0.3)
 
     def ours(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        return kernels.causal_attention(q, k, v, 0.3)
+        return way(causal.causal_attention)(q, k, v, 0.3)
 
     for one, other in zip(with_gradients(ours, q, k, v), with_gradients(fused, q, k, v), strict=True):
         assert_close(one, other, "same")
@@ -135,6 +147,32 @@ def test_causal_attention_is_the_fused_one(monkeypatch, t):
     errors = [[(one.float() - right).square().mean().sqrt() / right.square().mean().sqrt() for one, right in zip(
         with_gradients(call, q.bfloat16(), k.bfloat16(), v.bfloat16()), exact, strict=True)] for call in (ours, fused)]
     assert max(errors[0]) < 5 * max(errors[1]) < 0.05
+
+
+@ONEDNN
+def test_attention_has_a_kernel_of_its_own_where_that_is_faster(monkeypatch):
+    calls = []
+    monkeypatch.setattr(attend, "causal_attention", lambda q, *_: calls.append(q.dtype) or q)
+    attention = attend.SDPA(scale=0.3, dropout=0.1)
+    q, short = torch.randn(1, 2, 512, 4), torch.randn(1, 2, 511, 4)
+    for slow in (False, True):
+        monkeypatch.setattr(linear, "SLOW_MKL", slow)
+        for training in (False, True):  # with dropout, which it has not
+            attention.train(training)
+            for x in (q, short, short.bfloat16(), short.bfloat16()[:, :, -1:]):
+                attention(x, x, x, Mask(causal=True, allowed=None), None)
+                attention(x, x, x, Mask(causal=False, allowed=None), None)
+    assert calls == [torch.bfloat16, torch.float32, torch.bfloat16]
+
+
+@ONEDNN
+def test_operators_of_compiled_models_tell_the_compiler_what_they_give():
+    x, weight, bias = torch.randn(2, 9, 8), torch.randn(6, 8), torch.randn(6)
+    for call, inputs in [
+        (linear._whole_product, (x, weight, bias)), (linear._whole_product, (x, torch.randn(8, 6).T, None)),
+        (causal._attention, [torch.randn(2, 3, 9, 4, requires_grad=True) for _ in range(3)] + [1.0]),
+    ]:
+        torch.library.opcheck(call, inputs)
 
 
 HEADS = [
