@@ -17,6 +17,7 @@
     gallery          the presets at one scale on tales: bits per byte, speed compared with gpt2, cache
     train            training steps beside those of other libraries, of the same models, and the machine's limit
     generate         greedy texts beside those of other libraries, from the same weights
+    beside           a picture of what the two measured
 """
 
 import sys
@@ -46,7 +47,8 @@ BENCHMARKS = {  # name -> its flags, and the module whose `run` measures
     "vectors": (options.Vectors, "noised_texts"), "startup": (options.Startup, "start_up"),
     "saving": (options.Saving, "saving_stop"),
     "gallery": (options.Gallery, "gallery_table"), "ideas": (options.Ideas, "ideas_table"),
-    "train": (peer_options.Train, "training_beside"), "generate": (peer_options.Generate, "generation_beside")}
+    "train": (peer_options.Train, "training_beside"), "generate": (peer_options.Generate, "generation_beside"),
+    "beside": (peer_options.Beside, "beside_picture")}
 WIDTH = 120  # of a table in a file
 
 

@@ -10,9 +10,9 @@ from rich.console import Console
 
 from config import override
 from experiments import benchmark
-from experiments.benchmarks import beside, generation_beside, machine_limits, peers, training_beside
+from experiments.benchmarks import beside, beside_picture, generation_beside, machine_limits, peers, training_beside
 from experiments.benchmarks.beside import OURS, Book, Cell, Times
-from experiments.benchmarks.peer_options import Generate, Train
+from experiments.benchmarks.peer_options import Beside, Generate, Train
 from model import Model
 from training.step import TrainState
 
@@ -37,6 +37,22 @@ def kept(tmp_path_factory):
     assert all(measured(name, json=str(path)) for name, path in found.items())
     assert torch.get_num_threads() == threads
     return found
+
+
+def test_kept_files_are_one_picture(kept, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(beside_picture, "draw_row", lambda axes, cell, name, place: drawn.append((cell.name, name)))
+    picture, files = tmp_path / "a.png", tuple(map(str, kept.values()))
+    assert beside_picture.run(Beside(files=files, picture=str(picture)), QUIET)
+    cells = [cell for path in kept.values() for cell in json.loads(path.read_text())["cells"]]
+    assert drawn == [(cell["name"], name) for cell in cells for name in cell["times"] if name != OURS]
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(ValueError, match="is there already"):
+        beside_picture.run(Beside(files=files, picture=str(picture)), QUIET)
+    (tmp_path / "bad.json").write_text("{}")
+    with pytest.raises(ValueError, match="bad.json cannot be read"):
+        beside_picture.run(Beside(files=(str(tmp_path / "bad.json"),), picture=str(tmp_path / "b.png")), QUIET)
+    assert not (tmp_path / "b.png").exists()
 
 
 # ---- the same models ----

@@ -171,35 +171,42 @@ class Book:
             write_text(self.path, json.dumps(asdict(kept), indent=1) + "\n")
 
 
-def free_path(name: str | None) -> Path | None:
+def free_path(name: str | None, flag: str = "--json") -> Path | None:
     """The path of a new file. Raises ValueError if it cannot be written, before anything is measured."""
     if name is None:
         return None
     path = Path(name)
     if path.exists():
-        raise ValueError(f"--json {name} is there already: give another name")
+        raise ValueError(f"{flag} {name} is there already: give another name")
     if not path.parent.is_dir():
-        raise ValueError(f"--json {name}: there is no folder {path.parent}")
+        raise ValueError(f"{flag} {name}: there is no folder {path.parent}")
     return path
+
+
+def kept_in(path: Path) -> Kept:
+    """What a file of --json holds. Raises ValueError if it is none."""
+    text = read_text(path)
+    with checked(path.name):
+        kept = TypeAdapter(Kept).validate_json(text, strict=True)
+    for cell in kept.cells:
+        require_whole(cell, path.name)
+    return kept
 
 
 def earlier(path: Path, benchmark: str, names: Iterable[str]) -> dict[str, Cell]:
     """The cells of a kept file that are measured again, by name. Raises ValueError if there are none."""
-    text = read_text(path)
-    with checked(path.name):
-        kept = TypeAdapter(Kept).validate_json(text, strict=True)
-    cells = {cell.name: require_whole(cell, path.name) for cell in kept.cells if cell.name in names}
+    kept = kept_in(path)
+    cells = {cell.name: cell for cell in kept.cells if cell.name in names}
     if kept.benchmark != benchmark or not cells:
         raise ValueError(f"--against {path.name} has nothing that is measured now: give the flags it was made with")
     return cells
 
 
-def require_whole(cell: Cell, name: str) -> Cell:
+def require_whole(cell: Cell, name: str) -> None:
     """Raises ValueError if a cell that was read has no times of ours, or of some rounds only."""
     counts = {len(seconds) for times in cell.times.values() for seconds in (times.passed, times.busy)}
     if OURS not in cell.times or len(counts) != 1:
         raise ValueError(f"{name} cannot be read: it has a cell without as many times of {OURS} as of the others")
-    return cell
 
 
 def change(now: Sequence[float], then: Sequence[float]) -> Change:

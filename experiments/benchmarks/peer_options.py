@@ -53,3 +53,11 @@ class Generate:
     device: str = "auto"  # auto = cuda, else mps, else cpu
     json: str | None = None  # a new file, to keep the times in
     against: str | None = None  # a kept file: the benchmark fails if a ratio is below all of that file
+
+
+@dataclass(frozen=True, kw_only=True)
+class Beside:
+    """Draw what `train` and `generate` measured: how many times as fast ours is, for each setting and library."""
+
+    files: tuple[str, ...]  # of --json, in the order of the picture
+    picture: str  # a new .png, .svg or .pdf
