@@ -86,7 +86,8 @@ def show(console: Console, prediction: Prediction, base: int, processes: int) ->
         console.print(f"predicted {prediction.how}")
     console.print(parts_table(prediction))
     weights, state = sum_of_weights(cfg), sequence_bytes(cfg)
-    console.print(f"generation: {spell_bytes(weights)} of weights, and {spell_bytes(state)} for each text of "
+    size = "what its tokens decide" if state is None else spell_bytes(state)
+    console.print(f"generation: {spell_bytes(weights)} of weights, and {size} for each text of "
                   f"{cfg.model.max_seq_len:,} tokens")
 
 

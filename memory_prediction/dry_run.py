@@ -8,6 +8,7 @@ import math
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
@@ -240,12 +241,17 @@ def break_down(log: StorageLog, peak: Peak, owners: dict[int, tuple[str, str]]) 
     return Breakdown(peak.num_bytes, peak.operation, table, num_blocks, len(log.products), peak.unwritten_bytes)
 
 
-def sequence_bytes(cfg: Config) -> int:
-    """The size of the cache of a text of max_seq_len tokens, and of a source as long: keys and values, or a state."""
+def sequence_bytes(cfg: Config) -> int | None:
+    """The size of the cache of a text of max_seq_len tokens, and of a source as long: keys and values, or a state.
+
+    None if the tokens decide it.
+    """
     log = FakeStorageLog()
-    with FakeTensorMode(allow_non_fake_inputs=True), log.watching(), torch.inference_mode():
+    with (suppress(DataDecides, DataDependentOutputException, DynamicOutputShapeException),
+          FakeTensorMode(allow_non_fake_inputs=True), log.watching(), torch.inference_mode()):
         model, length = Model(cfg.model), cfg.model.max_seq_len
         tokens = torch.zeros(1, length, dtype=torch.int64)
         before, cache = log.alive_bytes, model.make_cache(length)
         model(tokens, source=some_source(model, tokens), cache=cache, last_only=True)
         return log.alive_bytes - before
+    return None

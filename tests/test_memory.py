@@ -301,6 +301,11 @@ def test_each_text_keeps_its_keys_and_values(kv_heads, pointer):
     assert sequence_bytes(Config(model=model)) == keys_and_values + copied + positions
 
 
+def test_the_cache_of_a_text_has_no_size_if_its_tokens_decide_what_is_kept():
+    kept = {"model.attention.window": 8, "model.attention.global_tokens": 2}
+    assert sequence_bytes(configured(kept)) is None and sequence_bytes(configured()) > 0
+
+
 # ---- what fits ----
 
 
