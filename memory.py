@@ -20,6 +20,7 @@ if __name__ == "__main__":  # before the imports: help and mistakes need no torc
     if hasattr(signal, "SIGPIPE"):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` ends the program silently
     command = parse(sys.argv[1:])
+    import torch._dynamo  # fake tensors do at their first use, when garbage is looked for: a sixth longer
 
 import torch
 from rich.box import SIMPLE_HEAD

@@ -12,7 +12,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
-import torch._dynamo  # by fake tensors, at their first use: then garbage is looked for, which takes a sixth longer
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import (
     DataDependentOutputException,
