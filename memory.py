@@ -20,6 +20,7 @@ if __name__ == "__main__":  # before the imports: help and mistakes need no torc
     if hasattr(signal, "SIGPIPE"):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` ends the program silently
     command = parse(sys.argv[1:])
+    import torch._dynamo  # fake tensors do at their first use, when garbage is looked for: a sixth longer
 
 import torch
 from rich.box import SIMPLE_HEAD
@@ -86,7 +87,8 @@ def show(console: Console, prediction: Prediction, base: int, processes: int) ->
         console.print(f"predicted {prediction.how}")
     console.print(parts_table(prediction))
     weights, state = sum_of_weights(cfg), sequence_bytes(cfg)
-    console.print(f"generation: {spell_bytes(weights)} of weights, and {spell_bytes(state)} for each text of "
+    size = "what its tokens decide" if state is None else spell_bytes(state)
+    console.print(f"generation: {spell_bytes(weights)} of weights, and {size} for each text of "
                   f"{cfg.model.max_seq_len:,} tokens")
 
 

@@ -1,7 +1,10 @@
 """Log every storage that is allocated and freed inside a `with` block, so that peaks can be broken down."""
 
 import bisect
+import mmap
+import sys
 import weakref
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import NamedTuple
@@ -15,13 +18,16 @@ from torch.utils._pytree import tree_leaves
 
 ATEN = torch.ops.aten
 PRODUCTS = (ATEN.mm.default, ATEN.bmm.default, ATEN.addmm.default, ATEN.baddbmm.default)
+HELD_BY_AUTOGRAD = 4, 4  # references in Python and in C++ to a tensor that autograd alone holds, while it adds to it
+GROUP_SIZES = 8  # numbers of rows, at most a quarter apart, that groups of rows have, about
+EMPTY = (ATEN.empty.memory_format, ATEN.new_empty.default, ATEN.empty_like.default)
+PAGE = mmap.PAGESIZE
 ALIGNMENT = {"cpu": 64, "cuda": 512}  # bytes; an allocation is rounded up to a multiple
 
 
 class Storage(NamedTuple):
     """Memory that tensors share, and where in the run it was allocated."""
 
-    num_bytes: int
     phase: str  # build, step, forward, backward, optimizer, evaluation, sampling
     module: str  # path of the module that made it, or whose gradient it is; "" = outside all modules
     operation: str
@@ -33,6 +39,7 @@ class Peak(NamedTuple):
     num_bytes: int
     place: int  # entries of the log before it
     operation: str
+    unwritten_bytes: int  # which were asked for besides
 
 
 class RunPosition:
@@ -43,7 +50,7 @@ class RunPosition:
     """
 
     def __init__(self):
-        self.phase, self.names = "build", {}
+        self.phase, self.names, self.outside = "build", {}, ""  # outside: the module of what no module makes
         self.modules: list[str] = []  # that are running, the innermost last
         self.begun: list[tuple[int, str]] = []  # (autograd's next sequence number, module) at each change of module
 
@@ -67,7 +74,7 @@ class RunPosition:
         self._note_module()
 
     def _module(self) -> str:
-        return self.modules[-1] if self.modules else ""
+        return self.modules[-1] if self.modules else self.outside
 
     def _note_module(self) -> None:
         self.begun.append((torch._C._autograd._get_sequence_nr(), self._module()))
@@ -91,21 +98,44 @@ class RunPosition:
         return "backward", self.begun[place][1] if place >= 0 and number < 2**63 else ""
 
 
+def is_summed_in_place(sum_: Tensor, x: Tensor | complex) -> bool:
+    """Whether autograd, which calls this addition, adds x to its sum of gradients, since no one else holds the sum.
+
+    In a dispatch mode it makes a new tensor instead.
+    """
+    return (torch._C._current_graph_task_id() != -1 and isinstance(x, Tensor) and sum_.shape == x.shape
+            and (sys.getrefcount(sum_), sum_._use_count()) == HELD_BY_AUTOGRAD)
+
+
+def pages_of(x: Tensor) -> int:
+    """The bytes of the pages in which the numbers of a tensor are, about: each run of neighbours begins within one."""
+    run = 1  # numbers that lie together
+    for size, stride in zip(reversed(x.shape), reversed(x.stride()), strict=True):
+        if size > 1 and stride != run:
+            break
+        run *= size
+    return x.numel() // run * (run * x.itemsize + PAGE) if x.numel() else 0
+
+
 class StorageLog(TorchDispatchMode):
     """Logs storages and counts the bytes alive; for fake tensors as for real ones.
 
-    `entries` lists each storage when it is made (+key) and freed (-key). Memory inside kernels is not visible here.
+    `entries` lists each storage when it is made and freed, by its key, with the bytes that it then takes more. One that
+    is made empty takes what is written to it, by pages: the system gives no others. Memory inside kernels is not
+    visible here.
     """
 
     def __init__(self, *, device: str = "cpu"):
         super().__init__()
         self.position, self.alignment, self.alive_bytes = RunPosition(), ALIGNMENT[device], 0
         self.storages: dict[int, Storage] = {}
-        self.entries: list[int] = []
+        self.entries: list[tuple[int, int]] = []
         self.products: set[tuple] = set()  # of oneDNN, by shape: it keeps a program for each
         self.keys: dict[int, int] = {}  # address -> key of the storages alive
         self.peaks: dict[tuple[str, str], Peak] = {}  # by phase and module
         self.references: dict[int, weakref.ref] = {}
+        self.taken: dict[int, int] = {}  # key -> bytes of the storages alive
+        self.unwritten: dict[int, int] = {}  # key -> bytes of the same to which nothing was written, if there are any
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -126,11 +156,19 @@ class StorageLog(TorchDispatchMode):
                 return result
         if function in PRODUCTS and args[-1].dtype == torch.bfloat16 or function.namespace == "mkldnn":
             self.products.add((function, *(x.shape for x in args if isinstance(x, Tensor))))
+        if "grouped" in function.__name__ and args[0].dtype == torch.bfloat16:
+            self.products |= {(function, args[0].shape, args[1].shape, number) for number in range(GROUP_SIZES)}
+        if function is ATEN.add.Tensor and is_summed_in_place(*args):
+            function = ATEN.add_.Tensor
+        if function.namespace == "mkldnn" and "reorder" in function.__name__:  # in an order without a storage to see
+            function, args = ATEN.clone.default, args[:1]
         result = self.run(function, args, kwargs or {})
         before = len(self.entries)
         for x in tree_leaves(result):
             if isinstance(x, Tensor):
                 self._see(x, function)
+        if self.unwritten and function._schema.is_mutable:
+            self._write([x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)])
         if len(self.entries) > before:
             self._note_peak(function)
         return result
@@ -146,21 +184,39 @@ class StorageLog(TorchDispatchMode):
             return
         key = len(self.storages) + 1
         num_bytes = -(-storage.nbytes() // self.alignment) * self.alignment
-        self.storages[key] = Storage(num_bytes, *self.position.now(), str(function))
+        self.storages[key] = Storage(*self.position.now(), str(function))
         self.keys[address] = key
         self.references[key] = weakref.ref(storage, lambda _: self._free(address, key))
-        self.entries.append(key)
+        is_empty = function in EMPTY and self.alignment == ALIGNMENT["cpu"]
+        if is_empty:
+            self.unwritten[key] = num_bytes
+        self._take(key, 0 if is_empty else num_bytes)
+
+    def _write(self, tensors: list[Tensor]) -> None:
+        """Note that an operation writes to some of these tensors: to those that were made empty."""
+        for x in tensors:
+            key = self.key_of(x)
+            if left := self.unwritten.pop(key, 0):
+                num_bytes = min(left, pages_of(x))
+                self._take(key, num_bytes)
+                if num_bytes < left:
+                    self.unwritten[key] = left - num_bytes
+
+    def _take(self, key: int, num_bytes: int) -> None:
+        self.taken[key] = self.taken.get(key, 0) + num_bytes
+        self.entries.append((key, num_bytes))
         self.alive_bytes += num_bytes
 
     def _free(self, address: int, key: int) -> None:
-        del self.keys[address], self.references[key]
-        self.alive_bytes -= self.storages[key].num_bytes
-        self.entries.append(-key)
+        self._take(key, -self.taken[key])
+        del self.keys[address], self.references[key], self.taken[key]
+        self.unwritten.pop(key, None)
 
     def _note_peak(self, function) -> None:
         here = self.position.now()
         if here not in self.peaks or self.alive_bytes > self.peaks[here].num_bytes:
-            self.peaks[here] = Peak(self.alive_bytes, len(self.entries), str(function))
+            unwritten = sum(self.unwritten.values())
+            self.peaks[here] = Peak(self.alive_bytes, len(self.entries), str(function), unwritten)
 
     def key_of(self, x: Tensor) -> int | None:
         """The key of a tensor's storage, if it was made here."""
@@ -168,10 +224,7 @@ class StorageLog(TorchDispatchMode):
 
     def alive_at(self, place: int) -> dict[int, int]:
         """The bytes of the storages alive after `place` entries of the log, by key."""
-        alive: dict[int, int] = {}
-        for entry in self.entries[:place]:
-            if entry > 0:
-                alive[entry] = self.storages[entry].num_bytes
-            else:
-                del alive[-entry]
-        return alive
+        alive = Counter()
+        for key, num_bytes in self.entries[:place]:
+            alive[key] += num_bytes
+        return {key: num_bytes for key, num_bytes in alive.items() if num_bytes}

@@ -149,7 +149,8 @@ def limited(budget: Budget) -> Iterator[None]:
         elif rss_bytes() is not None:
             code = max(0, CODE_BYTES - file_bytes())
             stack.enter_context(Watchdog(None, round(WATCHED * budget.room.limit), partial(exit_at_once, budget)))
-            stack.callback(limit_growth(max(LEAST_GROWTH, int(budget.room.limit) - rss_bytes() - code)))
+            growth = max(LEAST_GROWTH, int(budget.room.limit) - rss_bytes() - code)
+            stack.callback(limit_growth(growth + budget.prediction.unwritten_bytes))
         yield
 
 

@@ -8,6 +8,7 @@ import math
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
@@ -24,6 +25,7 @@ from data import Batch
 from memory_prediction.allocations import Peak, StorageLog
 from model import Model, some_source
 from modules.causal import few_heads
+from modules.decoding import MOST_PACKED
 from objective import Objective
 from training.evaluation import score_batch
 from training.step import TrainState
@@ -32,7 +34,9 @@ PARTS = ("weights", "gradients", "optimizer", "average", "activations", "loss", 
 LOSS = {"head", "pointer", "loss"}  # modules that make logits, or tensors of their size
 BLOCK = 2**17  # bytes
 SHORT_PROMPT = 16  # tokens of a usual prompt
-NO_VALUE = (torch.ops.aten._local_scalar_dense.default,)  # operations that read the value of a tensor
+EQUAL = torch.ops.aten.equal.default
+NO_VALUE = torch.ops.aten._local_scalar_dense.default, EQUAL  # operations that read the value of a tensor
+DEVICE = torch.ops.prim.device.default
 DRAW, SAME_SIZE = torch.ops.aten.rand.generator, torch.ops.aten.empty.memory_format  # each text has its generator
 
 
@@ -48,7 +52,8 @@ class Breakdown:
     operation: str
     parts: Counter  # (module, part) -> bytes; "" = outside all modules
     num_blocks: int  # of 128 kB or more, each mapped by itself
-    num_products: int  # of bfloat16 matrices in the whole run, equal shapes once
+    num_products: int  # by oneDNN in the whole run, equal shapes once
+    unwritten_bytes: int = 0  # asked for besides; nothing is written to them, so that the system gives no memory
 
 
 Breakdowns = dict[tuple[str, str], Breakdown]  # by phase and module
@@ -57,6 +62,11 @@ Breakdowns = dict[tuple[str, str], Breakdown]  # by phase and module
 class FakeStorageLog(StorageLog):
     """Counts the storages of fake tensors, and makes up a value if the code reads one."""
 
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function is DEVICE:  # half of all calls
+            return args[0].fake_device
+        return super().__torch_dispatch__(function, types, args, kwargs)
+
     def run(self, function, args, kwargs):
         if function is DRAW:  # torch remembers what it knows of a call without a generator, which is quicker
             return SAME_SIZE(*args, **{name: value for name, value in kwargs.items() if name != "generator"})
@@ -64,52 +74,73 @@ class FakeStorageLog(StorageLog):
             return function(*args, **kwargs)
         if self.position.modules:
             raise DataDecides(f"{self.position.modules[-1]} asks for the value of a tensor")
+        if function is EQUAL:
+            return args[0].shape == args[1].shape
         return True if args[0].dtype == torch.bool else 1.0 if args[0].is_floating_point() else 1
 
 
-def dry_run(cfg: Config, *, rows: int, num_texts: int, device: str = "cpu", fake: bool = True) -> Breakdowns:
+def dry_run(
+    cfg: Config, *, rows: int, num_texts: int, device: str = "cpu", fake: bool = True, copies: bool | None = None,
+) -> Breakdowns:
     """Build the model, take enough steps to reach the peak, evaluate, and continue `num_texts` texts.
 
-    A batch has `rows` rows. With `fake` no tensor has data; raises DataDecides if the model needs data.
+    A batch has `rows` rows. With `fake` no tensor has data; raises DataDecides if the model needs data. `copies` says
+    whether a model copies weights while it writes texts; None = by its size, see `copies_weights`.
     """
     if not fake:
-        return _run_all_phases(cfg, rows, num_texts, StorageLog(device=device))
+        return _run_all_phases(cfg, rows, num_texts, device, copies, StorageLog(device=device))
     try:
         with FakeTensorMode(allow_non_fake_inputs=True), few_heads():
-            return _run_all_phases(cfg, rows, num_texts, FakeStorageLog(device=device))
+            return _run_all_phases(cfg, rows, num_texts, device, copies, FakeStorageLog(device=device))
     except (DataDependentOutputException, DynamicOutputShapeException) as error:
         raise DataDecides(f"the model calls {error.func}") from error
 
 
-def _run_all_phases(cfg: Config, rows: int, num_texts: int, log: StorageLog) -> Breakdowns:
-    train, gradients = cfg.train, {}
-    with log.watching(), torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+def copies_weights(model: Model, device: str) -> bool:
+    """Whether a model copies weights while it writes texts, see modules/decoding.py: a GPU copies a few."""
+    return device == "cpu" and model.num_parameters() <= MOST_PACKED
+
+
+def _run_all_phases(
+    cfg: Config, rows: int, num_texts: int, device: str, copies: bool | None, log: StorageLog,
+) -> Breakdowns:
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Accessing the data pointer of FakeTensor")  # by copy.deepcopy of a model
-        model = Model(cfg.model, causal=train.facts.causal, checkpoint_activations=train.checkpoint_activations)
-        state = TrainState(model, train)
-        for options in state.optimizer.param_groups:
-            if "ns_steps" in options:  # Muon's iterations: the second and later ones hold the same
-                options["ns_steps"] = min(2, options["ns_steps"])
-        log.position.names = groups(model) | {id(state.objective.loss): "loss"}
-        for name, parameter in model.named_parameters():
-            parameter.register_post_accumulate_grad_hook(_noting(gradients, log, group(name)))
-        batches = [some_batch(cfg, rows) for _ in range(min(2, train.accumulation))]
-        waiting = torch.empty(train.accumulation - len(batches), 2, *batches[0].x.shape, dtype=torch.long)
-        log.position.phase = "step"
-        last = num_steps(cfg)
-        for number in range(1, last):
-            fill_states(state, number)
-        state.step(batches, number=last, lr=0.0, noise=[])
-        del waiting
-        log.position.phase = "evaluation"
-        state.optimizer.eval()
-        with state.precision:
-            score_batch(state.objective.score, batches[0])
+        with log.watching():
+            state, gradients = _train_and_evaluate(cfg, rows, log)
         if num_texts:
-            log.position.phase = "sampling"
-            begin_texts(cfg, state.objective, num_texts)
-        owners = dict(owned(state, log)) | gradients
-        return {where: break_down(log, peak, owners) for where, peak in log.peaks.items()}
+            log.position.phase, log.position.outside = "sampling", "texts"
+            copies = copies_weights(state.model, device) if copies is None else copies
+            with log if copies else log.watching():  # with the hooks of modules a model is called without copies
+                begin_texts(cfg, state.objective, num_texts)
+    owners = dict(owned(state, log)) | gradients
+    return {where: break_down(log, peak, owners) for where, peak in log.peaks.items()}
+
+
+def _train_and_evaluate(cfg: Config, rows: int, log: StorageLog) -> tuple[TrainState, dict[int, tuple[str, str]]]:
+    """What is trained, and the owners of its gradients, which are gone."""
+    train, gradients = cfg.train, {}
+    model = Model(cfg.model, causal=train.facts.causal, checkpoint_activations=train.checkpoint_activations)
+    state = TrainState(model, train)
+    for options in state.optimizer.param_groups:
+        if "ns_steps" in options:  # Muon's iterations: the second and later ones hold the same
+            options["ns_steps"] = min(2, options["ns_steps"])
+    log.position.names = groups(model) | {id(state.objective.loss): "loss"}
+    for name, parameter in model.named_parameters():
+        parameter.register_post_accumulate_grad_hook(_noting(gradients, log, group(name)))
+    batches = [some_batch(cfg, rows) for _ in range(min(2, train.accumulation))]
+    waiting = torch.zeros(train.accumulation - len(batches), 2, *batches[0].x.shape, dtype=torch.long)
+    log.position.phase = "step"
+    last = num_steps(cfg)
+    for number in range(1, last):
+        fill_states(state, number)
+    state.step(batches, number=last, lr=0.0, noise=[])
+    del waiting
+    log.position.phase = "evaluation"
+    state.optimizer.eval()
+    with state.precision:
+        score_batch(state.objective.score, batches[0])
+    return state, gradients
 
 
 def num_steps(cfg: Config) -> int:
@@ -206,15 +237,20 @@ def break_down(log: StorageLog, peak: Peak, owners: dict[int, tuple[str, str]]) 
             part = "temporaries"
         table[owners.get(key, (storage.module, part))] += num_bytes
     num_blocks = sum(num_bytes >= BLOCK for num_bytes in alive.values())
-    return Breakdown(peak.num_bytes, peak.operation, table, num_blocks, len(log.products))
+    return Breakdown(peak.num_bytes, peak.operation, table, num_blocks, len(log.products), peak.unwritten_bytes)
 
 
-def sequence_bytes(cfg: Config) -> int:
-    """The size of the cache of a text of max_seq_len tokens, and of a source as long: keys and values, or a state."""
+def sequence_bytes(cfg: Config) -> int | None:
+    """The size of the cache of a text of max_seq_len tokens, and of a source as long: keys and values, or a state.
+
+    None if the tokens decide it.
+    """
     log = FakeStorageLog()
-    with FakeTensorMode(allow_non_fake_inputs=True), log.watching(), torch.inference_mode():
+    with (suppress(DataDecides, DataDependentOutputException, DynamicOutputShapeException),
+          FakeTensorMode(allow_non_fake_inputs=True), log.watching(), torch.inference_mode()):
         model, length = Model(cfg.model), cfg.model.max_seq_len
         tokens = torch.zeros(1, length, dtype=torch.int64)
         before, cache = log.alive_bytes, model.make_cache(length)
         model(tokens, source=some_source(model, tokens), cache=cache, last_only=True)
         return log.alive_bytes - before
+    return None

@@ -13,7 +13,7 @@ from configuration.heap import joins_freed
 from configuration.rules import check_run
 from generation.sampling import rows_at_a_time
 from memory_prediction.data_parallel import lasting_bytes, of_each
-from memory_prediction.dry_run import PARTS, Breakdown, Breakdowns, DataDecides, dry_run
+from memory_prediction.dry_run import PARTS, Breakdown, Breakdowns, DataDecides, copies_weights, dry_run
 from memory_prediction.free_memory import free_bytes
 from model import Model
 from tools import has_fast_bfloat16
@@ -21,10 +21,10 @@ from training.group import share
 
 MB = 2**20
 # what a process takes besides its tensors, as measured by experiments/benchmark.py memory
-LIBRARIES = 5 * MB  # code and scratch of the kernels
+LIBRARIES = 2 * MB  # code and scratch of the kernels
 LIBRARIES_PER_THREAD = 3 * MB  # the same, of each further thread
-LIBRARIES_PER_BLOCK = 24 * 1024  # ends of pages, and what autograd writes down
-LIBRARIES_PER_PRODUCT = 0.68 * MB  # of bfloat16 matrices, equal shapes once: oneDNN compiles a program for each
+LIBRARIES_PER_BLOCK = 28 * 1024  # ends of pages, and what autograd writes down
+LIBRARIES_PER_PRODUCT = 0.68 * MB  # by oneDNN, equal shapes once: it compiles a program for each
 IMPORTED = dict.fromkeys(("lion", "soap", "schedule_free"), 19 * MB)  # optimizer -> code of pytorch_optimizer
 # what torch.compile imports and keeps in a process, and how much more or less it may be; the C++ compilers are others.
 # It keeps most when it compiles a model for the first time; each chunk of logits is in its graph once more
@@ -35,7 +35,7 @@ FUSED = 0.5  # x the tensors: the least that a compiled model makes, in which mo
 FAST_ALLOCATOR, GAPS_OF_CHUNKS = 1.9, 0.75
 APART = 2.5  # x these gaps, in a process that does not join freed memory: see configuration/heap.py
 WORKSPACE = {"cuda": 64 * MB}  # cuBLAS on Hopper: half for the thread of the forward, half for that of the backward
-DEEP = 6  # layers; a deeper model is predicted from two shallow ones
+DEEP = 6  # layers; a deeper model is predicted from two shallow ones, unless its layers read those far below
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +80,11 @@ class Prediction:
         own += LIBRARIES_PER_PRODUCT * self.peak.num_products
         compiler = COMPILER + COMPILER_PER_LAYER * self.cfg.model.num_layers if self.train.compile else 0
         return round(self.peak_bytes + own + self.imported_bytes + compiler)
+
+    @property
+    def unwritten_bytes(self) -> int:
+        """What is asked for besides, and takes no memory; a limit on what a process asks for must leave room for it."""
+        return max(found.unwritten_bytes for found in self.breakdowns.values())
 
     @property
     def least_bytes(self) -> int:
@@ -199,10 +204,12 @@ def num_texts(cfg: Config) -> int:
 def _at_depth(cfg: Config, rows: int, texts: int, device: str) -> tuple[Breakdowns, str]:
     layers, period = cfg.model.num_layers, len(cfg.model.layers)
     few = period + layers % period if period > 1 else 2
-    if layers <= max(DEEP, few + period):
+    if layers <= max(DEEP, few + period) or cfg.model.residual == "attnres" or cfg.model.stack == "unet":
         return dry_run(cfg, rows=rows, num_texts=texts, device=device), "exact"
-    shallow, deeper = (dry_run(override(cfg, {"model.num_layers": number}), rows=rows, num_texts=texts, device=device)
-                       for number in (few, few + period))
+    with torch.device("meta"):
+        copies = copies_weights(Model(cfg.model), device)
+    shallow, deeper = (dry_run(override(cfg, {"model.num_layers": number}), rows=rows, num_texts=texts, device=device,
+                               copies=copies) for number in (few, few + period))
     return extrapolate(shallow, deeper, (layers - few) / period), "from two depths"
 
 
@@ -214,7 +221,8 @@ def extrapolate(one: Breakdowns, two: Breakdowns, steps: float) -> Breakdowns:
         parts = Counter({key: round(num_bytes) for key, num_bytes in parts.items() if num_bytes > 0})
         return Breakdown(round(a.num_bytes + steps * (b.num_bytes - a.num_bytes)), b.operation, parts,
                       round(a.num_blocks + steps * (b.num_blocks - a.num_blocks)),
-                      round(a.num_products + steps * (b.num_products - a.num_products)))
+                      round(a.num_products + steps * (b.num_products - a.num_products)),
+                      round(a.unwritten_bytes + steps * (b.unwritten_bytes - a.unwritten_bytes)))
 
     return {where: go_on(where) for where in one if where in two}
 

@@ -56,6 +56,8 @@ def cheaper(
                if fits(way[-1]))
     given = set()
     while len(given) < count and (changes := next(fitting, None)):
+        unchunked = {flag: value for flag, value in changes.items() if flag != "train.loss_chunk"}
+        changes = unchunked if unchunked and fits(unchunked) else changes  # the peak may be elsewhere
         if str(changes) not in given:
             given.add(str(changes))
             yield changes, known[str(changes)]

@@ -18,7 +18,9 @@ import memory
 from config import Config, override, parse_bytes
 from configuration import heap
 from configuration.command_line import spell_bytes
-from memory_prediction import prediction, suggestions
+from memory_prediction import budget, prediction, suggestions
+from memory_prediction import dry_run as dry
+from memory_prediction.allocations import GROUP_SIZES, PAGE, StorageLog
 from memory_prediction.data_parallel import sums
 from memory_prediction.dry_run import dry_run, sequence_bytes, some_batch
 from memory_prediction.prediction import predict
@@ -124,6 +126,103 @@ def test_many_layers_are_predicted_from_few(changes, monkeypatch):
         assert fast.by_part[part] == pytest.approx(num_bytes, rel=0.01, abs=10_000)
 
 
+@pytest.mark.parametrize("changes", [{"model.residual": "attnres"}, {"model.stack": "unet"}], ids=str)
+def test_layers_that_read_those_far_below_are_not_predicted_from_few(changes, monkeypatch):
+    cfg = configured({"model.num_layers": 4, "train.optimizer": "sgd"} | changes)
+    monkeypatch.setattr(prediction, "DEEP", 2)
+    found = predict(cfg)
+    monkeypatch.setattr(prediction, "DEEP", 4)
+    assert found.peak_bytes == pytest.approx(predict(cfg).peak_bytes, rel=1e-3)
+
+
+# ---- what a log sees that torch does otherwise while it looks ----
+
+
+class Summing(torch.autograd.Function):
+    """x; its gradient is a sum of tensors that others hold, and of some that no one holds. Shape: (n,) -> (n,)."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x.sin())
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, of_y):
+        (saved,) = ctx.saved_tensors
+        return of_y * 2 + of_y + (saved + of_y) + (of_y + saved)
+
+
+def some_loss() -> torch.Tensor:
+    x = torch.randn(7, requires_grad=True) * 3
+    y = x + x.sin()
+    z = y + Summing.apply(y) + y.square() + Summing.apply(x)
+    return z.sum() + z.exp().sum() + z.cos().sum()
+
+
+def test_gradients_that_autograd_sums_in_place_are_no_new_tensors():
+    with torch.profiler.profile() as profile:
+        some_loss().backward()
+    done = [event.name for event in profile.events()]
+
+    class Noted(StorageLog):
+        def run(self, function, args, kwargs):
+            functions.append(str(function))
+            return super().run(function, args, kwargs)
+
+    functions = []
+    with Noted():
+        some_loss().backward()
+    new, in_place = done.count("aten::add"), done.count("aten::add_")
+    assert (functions.count("aten.add.Tensor"), functions.count("aten.add_.Tensor")) == (new, in_place)
+    assert in_place > 4 and new > 8
+
+
+def test_of_a_tensor_that_was_made_empty_the_pages_count_to_which_something_was_written():
+    with StorageLog() as log:
+        x = torch.empty(4, 2**16)
+        assert log.alive_bytes == 0
+        x[:, : 2**14] = 1.0
+        assert log.alive_bytes == 4 * (2**16 + PAGE)
+        x[:, : 2**14].sum()
+        assert log.alive_bytes == 4 * (2**16 + PAGE) and sum(log.unwritten.values()) == 3 * 2**18 - 4 * PAGE
+        x.zero_()
+        assert log.alive_bytes == x.nbytes and not log.unwritten
+        del x
+        assert log.alive_bytes == 0
+
+
+def test_room_in_a_cache_for_tokens_to_come_takes_no_memory_but_may_be_asked_for():
+    cfg = configured({"model.max_seq_len": 512, "model.attention.num_heads": 4, "train.graded_stories": 100})
+    found, texts = predict(cfg), 64  # at a time
+    row = 4 * 512 * 16 // 2  # bytes of the later half of a head's keys or values
+    assert found.unwritten_bytes == pytest.approx(2 * 2 * texts * 4 * (row - PAGE), rel=1e-3)
+    asked = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(budget, "limit_growth", lambda num_bytes: asked.append(num_bytes) or (lambda: None))
+        for unwritten in (0, 5 * MB):
+            room, kept = Room(rss_bytes() + 2**30, 0), SimpleNamespace(unwritten_bytes=unwritten)
+            with budget.limited(SimpleNamespace(room=room, prediction=kept, device=torch.device("cpu"))):
+                pass
+    assert asked[1] - asked[0] == pytest.approx(5 * MB, abs=MB)
+
+
+def test_groups_of_rows_of_many_sizes_have_programs_of_their_own_in_bfloat16():
+    flags = {"model.mlp": "moe", "model.num_layers": 1, "model.hidden_dim": 32}
+    full, half = (dry_run(configured(flags | {"train.precision": precision}), rows=2, num_texts=0)["step", ""]
+                  for precision in ("float32", "bfloat16"))
+    assert half.num_products - full.num_products > 3 * GROUP_SIZES
+
+
+def test_copies_of_weights_count_while_texts_are_written(monkeypatch):
+    cfg = configured({"model.dim": 256, "model.mlp": "glu", "model.hidden_dim": 512, "train.batch_size": 1})
+    copied, real = (dry_run(cfg, rows=1, num_texts=3, fake=fake)["sampling", "texts"] for fake in (True, False))
+    monkeypatch.setattr(dry, "MOST_PACKED", 0)
+    without = dry_run(cfg, rows=1, num_texts=3)["sampling", "blocks.mlp"]
+    joined = 2 * 4 * 256 * (3 * 256 + 2 * 512)  # bytes of queries, keys and values, and of the two maps of a GLU
+    assert copied.num_bytes == real.num_bytes
+    assert sums(copied)["activations"] > joined > 2 * sums(without)["activations"]
+
+
 # ---- parts whose memory depends on data ----
 
 
@@ -202,6 +301,11 @@ def test_each_text_keeps_its_keys_and_values(kv_heads, pointer):
     assert sequence_bytes(Config(model=model)) == keys_and_values + copied + positions
 
 
+def test_the_cache_of_a_text_has_no_size_if_its_tokens_decide_what_is_kept():
+    kept = {"model.attention.window": 8, "model.attention.global_tokens": 2}
+    assert sequence_bytes(configured(kept)) is None and sequence_bytes(configured()) > 0
+
+
 # ---- what fits ----
 
 
@@ -245,6 +349,19 @@ def test_looking_for_what_fits_ends_soon_and_names_what_saves_most(monkeypatch):
     assert [list(changes) for changes, _ in cheaper(cfg, room)] == [[
         "train.batch_size", "train.accumulation", "train.loss_chunk", "train.checkpoint_activations"]]
     assert clock[0] == 8 and list(cheaper(cfg, Room(1, 0))) == [] and clock[0] == 16
+
+
+@pytest.mark.parametrize("saved", [0, 80])
+def test_logits_in_chunks_are_suggested_only_where_they_save(saved, monkeypatch):
+    def taken(cfg: Config, **_):
+        chunks, kept = cfg.train.loss_chunk is not None, cfg.train.checkpoint_activations
+        held = 10 * cfg.train.batch_size + 90 - saved * chunks - 70 * kept
+        return SimpleNamespace(low_bytes=held, high_bytes=held)
+
+    monkeypatch.setattr(suggestions, "predict", taken)
+    found = [changes for changes, _ in cheaper(configured({"train.batch_size": 8}), Room(100, 0))]
+    assert len(found) == 3 and {"train.checkpoint_activations": True} in found
+    assert ({"train.loss_chunk": 32} in found) == any("train.loss_chunk" in changes for changes in found) == bool(saved)
 
 
 def test_a_device_that_is_not_here_is_predicted_with_its_blocks_and_workspace():
@@ -332,7 +449,7 @@ def test_each_of_several_copies_keeps_its_gradients():
     cfg = override(configured({"train.optimizer": "adamw"}), {"train.batch_size": 8})
     alone, each = predict(override(cfg, {"train.batch_size": 2})), predict(cfg, processes=4)
     weights = sums(alone.breakdowns["evaluation", ""])["weights"]
-    for where in (("forward", "head"), ("backward", "head"), ("optimizer", ""), ("sampling", "head")):
+    for where in (("forward", "head"), ("backward", "head"), ("optimizer", ""), ("sampling", "texts")):
         assert sums(each.breakdowns[where])["gradients"] == pytest.approx(weights, rel=0.01)
         kept = {**sums(each.breakdowns[where]), "gradients": 0}
         assert kept == {**sums(alone.breakdowns[where]), "gradients": 0}

@@ -395,7 +395,7 @@ def test_its_memory_is_that_of_real_tensors(name):
     fake, real = (dry_run(cfg, rows=3, num_texts=2, fake=fake) for fake in (True, False))
     assert {where: part.num_bytes for where, part in fake.items()} == {
         where: part.num_bytes for where, part in real.items()}
-    assert ("sampling", "encoder") in fake
+    assert {("forward", "encoder"), ("sampling", "texts")} <= fake.keys()
 
 
 REFUSED = {

@@ -117,6 +117,8 @@ CASES: dict[str, dict[str, Any]] = {
     "ngpt": {"preset": "ngpt", "model.dim": 256, "model.num_layers": 6, "model.attention.num_heads": 8,
              "model.hidden_dim": 1024, "model.max_seq_len": 256, "train.batch_size": 8},
     "schedule-free": {"train.optimizer": "schedule_free", "train.schedule": "constant", "model.dim": 320},
+    "texts of a wide model": {"model.mlp": "glu", "model.dim": 640, "model.num_layers": 4, "model.max_seq_len": 64,
+                              "train.optimizer": "sgd", "train.momentum": 0.0, "train.batch_size": 1},
     "wide and short, two norms": {"model.residual": "parallel_each", "model.dim": 768, "model.num_layers": 4,
                                   "model.max_seq_len": 64, "model.vocab_size": 8192,
                                   "train.batch_size": 4},
