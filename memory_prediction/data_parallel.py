@@ -21,7 +21,7 @@ LASTING = ("weights", "optimizer", "average")
 GATHERING, REDUCING = ("step", "forward", "backward", "evaluation"), ("step", "backward")  # phases
 
 
-def of_each(breakdowns: Breakdowns, cfg: Config, processes: int, device: str) -> Breakdowns:
+def of_each(breakdowns: Breakdowns, cfg: Config, processes: int) -> Breakdowns:
     """The breakdowns of the first process, which holds most; `breakdowns` are of one process with as many rows."""
     outside, block, total = sizes(cfg)
     if not cfg.train.shard:
@@ -33,17 +33,22 @@ def of_each(breakdowns: Breakdowns, cfg: Config, processes: int, device: str) ->
         gradients = (outside + 2 * block) * (where[0] in REDUCING)
         each[where] = found if where[0] == "build" else with_more(
             divided(found, processes), weights=weights, gradients=gradients)
-    if device == "cpu":  # a GPU's weights are put together on the CPU
-        whole = sums(breakdowns["evaluation", ""])
-        lasting = Counter({("", name): whole[name] // processes + whole[name] for name in LASTING})
-        each["saving", ""] = Breakdown(lasting.total(), "gather", lasting, 0, 0)
     return each
 
 
-def lasting_bytes(breakdowns: Breakdowns) -> int:
-    """The bytes of what lasts, and is saved, by the breakdowns of one process."""
+def checkpoint_bytes(breakdowns: Breakdowns, cfg: Config, processes: int) -> int:
+    """The bytes of the copy that is written while training goes on; `breakdowns` are of one process.
+
+    It is of what lasts. Of several processes with train.shard each copies its part, and the first, which writes, puts
+    one tensor together at a time.
+    """
     whole = sums(breakdowns["evaluation", ""])
-    return sum(whole[name] for name in LASTING)
+    lasting = sum(whole[name] for name in LASTING)
+    if processes == 1 or not cfg.train.shard:
+        return lasting
+    with torch.device("meta"):
+        model = Model(cfg.model)
+    return lasting // processes + max(p.nbytes for p in model.parameters())
 
 
 def sizes(cfg: Config) -> tuple[int, int, int]:

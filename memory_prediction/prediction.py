@@ -12,7 +12,7 @@ from config import Config, TrainConfig, override
 from configuration.heap import joins_freed
 from configuration.rules import check_run
 from generation.sampling import rows_at_a_time
-from memory_prediction.data_parallel import lasting_bytes, of_each
+from memory_prediction.data_parallel import checkpoint_bytes, of_each
 from memory_prediction.dry_run import PARTS, Breakdown, Breakdowns, DataDecides, copies_weights, dry_run
 from memory_prediction.free_memory import free_bytes
 from model import Model
@@ -43,7 +43,7 @@ class Prediction:
     """The memory of a training run in bytes, without what Python and the libraries hold before it begins."""
 
     breakdowns: Breakdowns
-    checkpoint_bytes: int  # of what a checkpoint holds: weights, average and optimizer state
+    checkpoint_bytes: int  # of the copy of what a checkpoint holds: weights, average and optimizer state
     how: str  # exact, from two depths, or from a trial: see predict
     device: str
     threads: int
@@ -173,11 +173,11 @@ def predict(cfg: Config, *, device: str = "cpu", threads: int | None = None, pro
         trained, written = (extrapolate(one, two, number - 1) for number in (rows, texts))
         breakdowns = {where: (written if where[0] == "sampling" else trained)[where] for where in trained}
         how = "from a trial"
-    checkpoint_bytes = lasting_bytes(breakdowns)
+    copied = checkpoint_bytes(breakdowns, cfg, processes)
     if processes > 1:
-        breakdowns = of_each(breakdowns, cfg, processes, device)
+        breakdowns = of_each(breakdowns, cfg, processes)
     cfg = override(cfg, {"train.compile": compiled})
-    return Prediction(breakdowns=breakdowns, checkpoint_bytes=checkpoint_bytes, how=how, device=device, cfg=cfg,
+    return Prediction(breakdowns=breakdowns, checkpoint_bytes=copied, how=how, device=device, cfg=cfg,
                       threads=torch.get_num_threads() if threads is None else threads)
 
 

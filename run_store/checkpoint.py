@@ -25,6 +25,7 @@ from configuration.reading import Count, Finite, checked
 from run_store.atomic_files import find_damage, read_sums, verified
 from run_store.checkpoint_files import AVERAGE, restore_interrupted, restore_random, save
 from run_store.listing import read_object, read_shapes, step_folders
+from run_store.parts import read_states, read_weights
 from run_store.unfinished import remove
 
 UNREADABLE = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, EOFError, OSError, OverflowError,
@@ -76,8 +77,12 @@ class Checkpoint:
         """Load the weights, or their moving average. Raises ValueError if it is missing or does not fit the model."""
         if ema and not (self.path / AVERAGE).exists():
             raise ValueError(f"{self.path} has no {AVERAGE}: only a run with train.ema_decay keeps an average")
+        file = verified(self.path, AVERAGE if ema else "model.safetensors")
         try:
-            load_model(model, str(verified(self.path, AVERAGE if ema else "model.safetensors")))
+            if isinstance(model, nn.Module):
+                load_model(model, str(file))
+            else:  # it lies in parts in several processes
+                read_weights(model.state_dict(), file)
         except (RuntimeError, SafetensorError) as error:
             raise ValueError(f"{self.path} does not fit its configuration: {' '.join(str(error).split())}") from None
 
@@ -92,9 +97,12 @@ class Checkpoint:
             self.load_weights(average, ema=True)
         file = verified(self.path, "optimizer.pt")
         try:
-            state = torch.load(file, map_location="cpu", weights_only=True)
+            if isinstance(model, nn.Module):
+                state = torch.load(file, map_location="cpu", weights_only=True)
+            else:
+                state = read_states(file)
             optimizer.load_state_dict(state["optimizer"])
-            restore_random(state["random"])
+            restore_random([generator[:] for generator in state["random"]])
         except UNREADABLE as error:
             said = " ".join(str(error).split())[:100] or type(error).__name__
             raise ValueError(f"{file} is not the state of this run's optimizer: {said}") from None

@@ -12,6 +12,7 @@ from safetensors.torch import save_model
 from torch import nn
 
 from run_store.atomic_files import CHECKPOINT, SUMS, flush_tree, sha256
+from run_store.parts import Part, layout, parts_of, write_weights
 from run_store.unfinished import private_folder, publish, remove
 
 AVERAGE = "ema.safetensors"
@@ -54,15 +55,30 @@ def write_checkpoint(
     None = as they are now.
     """
     weights, optimizer_state, progress_file = files = [folder / name for name in CHECKPOINT]
-    save_model(model, str(weights))
+    save_weights(model, weights)
     if average is not None:
         files.append(folder / AVERAGE)
-        save_model(average, str(files[-1]))
+        save_weights(average, files[-1])
     with optimizer_state.open("wb") as file:
         torch.save({"optimizer": optimizer.state_dict(), "random": random or random_state()}, file)
     progress_file.write_text(json.dumps(asdict(progress)), encoding="utf-8")
     sums = "".join(f"{sha256(file)}  {file.name}\n" for file in files)
     (folder / SUMS).write_text(sums, encoding="utf-8")
+
+
+def save_weights(model: nn.Module, path: Path) -> None:
+    """Write a safetensors file of a model, which may lie in parts in several processes."""
+    states = model.state_dict()
+    if parts_of(states):
+        write_weights(states, path)
+    else:
+        save_model(model, str(path))
+
+
+def parts_to_send(model: nn.Module, optimizer, average: nn.Module | None = None) -> list[Part]:
+    """What lies in parts in several processes, in the order in which write_checkpoint comes to it."""
+    weights = [holder.state_dict() for holder in (model, average) if holder is not None]
+    return parts_of([*(layout(states)[1] for states in weights if parts_of(states)), optimizer.state_dict()])
 
 
 def random_state() -> list[torch.Tensor]:

@@ -230,7 +230,8 @@ def test_a_checkpoint_is_predicted_to_hold_what_is_copied(folder, changes):
     deep = override(cfg, {"model.num_layers": 20})
     assert predict(deep).checkpoint_bytes > 5 * predict(cfg).checkpoint_bytes
     sharded = override(cfg, {"train.shard": True, "train.batch_size": 4})
-    assert predict(sharded, processes=2).checkpoint_bytes == predict(cfg).checkpoint_bytes
+    largest = max(parameter.nbytes for parameter in state.model.parameters())  # put together, one at a time
+    assert predict(sharded, processes=2).checkpoint_bytes == predict(cfg).checkpoint_bytes // 2 + largest
 
 
 @pytest.mark.parametrize(("beside", "copies"), [(-1, False), (0, True)])

@@ -7,8 +7,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial, partialmethod
+from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,17 +21,21 @@ import psutil
 import pytest
 import torch
 from programs import Program
-from small_runs import assert_same_run, small_run_config, untimed_log, weights
+from small_runs import assert_same_run, content, small_run_config, untimed_log, weights
 from thorough import some
 from torch import distributed
+from torch.utils._pytree import tree_map_only
 
 from config import Config, override, save_config
+from modules.across import full
 from run_store import checkpoint_files
 from run_store.listing import DIVERGED
+from run_store.parts import Part
 from runs import Run
 from train import train
 from training.group import met_in, size_of_group
 from training.saving import Saver
+from training.snapshot import Frozen, Snapshot
 
 ROOT = Path(__file__).resolve().parent.parent
 # Muon rounds to bfloat16, where differences of 1e-7 grow; the attention of a run of the tests drops weights
@@ -49,12 +55,14 @@ CASES = {
 }
 
 
-def begin(size: int, words: Sequence[str], models: Path, port: int) -> list[Program]:
-    """`torchrun --nproc-per-node SIZE train.py WORDS`, which keeps a store; each process a fork of this one."""
-    def program() -> None:
-        sys.argv = ["train.py", *words]
-        sys.modules["train"].main()
+def train_with(words: Sequence[str]) -> None:
+    """`train.py WORDS`."""
+    sys.argv = ["train.py", *words]
+    sys.modules["train"].main()
 
+
+def begin(size: int, program: Callable[[], object], models: Path, port: int) -> list[Program]:
+    """What torchrun, which keeps a store, begins with --nproc-per-node SIZE; each process is a fork of this one."""
     shared = {"SHAPESHIFTER_MODELS": str(models), "OMP_NUM_THREADS": "1", "TORCHELASTIC_RUN_ID": "test",
               "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(size),
               "TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": "0"}
@@ -73,7 +81,7 @@ def together(models, predict_memory):
 
     def run(size: int, *words: str) -> tuple[list[int], list[tuple[str, str]]]:
         store = new_store()
-        begun.extend(programs := begin(size, words, models, store.port))
+        begun.extend(programs := begin(size, partial(train_with, words), models, store.port))
         said = [program.communicate(100) for program in programs]
         return [program.returncode for program in programs], said
 
@@ -154,10 +162,15 @@ def train_alone(folder: Path, changes: dict[str, Any]) -> Run:
 @pytest.mark.parametrize("changes", some([
     {"train.ema_decay": 0.9, "model.tie_embeddings": True},
     CASES["experts"] | {"train.optimizer": "schedule_free", "train.schedule": "constant"}], 2))
-def test_what_is_gathered_is_written_while_sharded_training_goes_on(changes, together, begun, models, monkeypatch):
-    changes = changes | {"train.shard": True, "train.keep_checkpoints": 9}
-    assert together(2, *begun(changes, "expected"))[0] == [0, 0]
-    write = checkpoint_files.write_checkpoint
+def test_sharded_checkpoints_are_those_of_whole_states_also_while_training_goes_on(
+        changes, together, begun, models, monkeypatch):
+    changes, write = changes | {"train.shard": True, "train.keep_checkpoints": 9}, checkpoint_files.write_checkpoint
+    with monkeypatch.context() as patch:
+        patch.setattr(Saver, "save", partialmethod(save_and_gather, Saver.save, models))
+        assert together(2, *begun(changes, "expected"))[0] == [0, 0]
+    assert [saved.step for saved in Run("expected").checkpoints()] == [6, 12, 18, 24]
+    for saved in Run("expected").checkpoints():
+        assert content(saved.path) == content(models / f"gathered-{saved.step}"), saved.path
 
     def write_late(*args):
         if threading.current_thread() is not threading.main_thread():
@@ -172,6 +185,74 @@ def test_what_is_gathered_is_written_while_sharded_training_goes_on(changes, tog
     for ours, theirs in zip(Run("toy").checkpoints(), Run("expected").checkpoints(), strict=True):
         for name in ("model.safetensors", "optimizer.pt", *(path.name for path in theirs.path.glob("ema.*"))):
             assert (ours.path / name).read_bytes() == (theirs.path / name).read_bytes(), (ours.path, name)
+
+
+def save_and_gather(saver: Saver, save: Callable[..., None], models: Path, **how: Any) -> None:
+    """Save a sharded run; then gather its state in the first process, which writes it as one process does."""
+    save(saver, **how)
+    state, gathered = saver.state, {}
+    model, average, optimizer = tree_map_only(
+        torch.Tensor, lambda x: gathered.setdefault(id(x), full(x.detach()).clone()), [
+            state.model.state_dict(keep_vars=True), state.average and state.average.model.state_dict(keep_vars=True),
+            state.optimizer.state_dict()])
+    for options in (group for part in optimizer for group in part.get("param_groups", ())):
+        options |= {name: list(value) for name, value in options.items() if isinstance(value, tuple)}
+    if state.group.is_first:
+        (folder := models / f"gathered-{saver.progress.step}").mkdir()
+        checkpoint_files.write_checkpoint(
+            folder, Frozen(model), Frozen(optimizer), saver.progress, average and Frozen(average))
+
+
+def within_second_save(patch: pytest.MonkeyPatch, number: int, act: Callable[[], None], *, rank: int) -> None:
+    """Do something in one process before its second checkpoint has the tensor of this number, from 1."""
+    saves, numbers, parts_of, whole = count(1), iter(()), Snapshot.parts, Part.whole
+
+    def parts(snapshot: Snapshot) -> list[Part]:
+        nonlocal numbers
+        numbers = count(1) if next(saves) == 2 and os.environ["RANK"] == str(rank) else iter(())
+        return parts_of(snapshot)
+
+    def act_and_put_together(part: Part) -> torch.Tensor:
+        if next(numbers, None) == number:
+            act()
+        return whole(part)
+
+    patch.setattr(Snapshot, "parts", parts)
+    patch.setattr(Part, "whole", act_and_put_together)
+
+
+IN_WEIGHTS, IN_OPTIMIZER = 7, 40  # numbers of tensors
+
+
+@pytest.mark.parametrize(("number", "copies"), some([(IN_OPTIMIZER, True), (IN_WEIGHTS, False)], 2))
+def test_a_disk_that_is_full_halfway_through_a_sharded_checkpoint_costs_that_one_alone(
+        number, copies, together, begun, models, monkeypatch):
+    def refuse() -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("train.Saver", lambda *args, **_: Saver(*args, copies=copies))
+    within_second_save(monkeypatch, number, refuse, rank=0)
+    statuses, said = together(2, *begun({"train.shard": True, "train.keep_checkpoints": 9}, "toy"))
+    refused = models / "toy" / "checkpoints" / "step_00000012"
+    assert statuses == [0, 0] and said[1] == ("", ""), said
+    assert said[0][1].startswith(f"warning: {refused} cannot be written ([Errno 28]") and said[0][1].count("\n") == 1
+    assert [(saved.step, saved.problem()) for saved in Run("toy").checkpoints()] == [(6, None), (18, None), (24, None)]
+
+
+@pytest.mark.parametrize("copies", some([True, False], 2))
+def test_a_kill_within_a_sharded_checkpoint_leaves_the_one_before(copies, together, begun, models, folder, monkeypatch):
+    """The first process is killed in the checkpoint of step 12; when the run has gone on the other, in that of 18."""
+    monkeypatch.setattr("train.Saver", lambda *args, **_: Saver(*args, copies=copies))
+    words = [*begun({"train.shard": True}, "other"), "--resume-or-begin", "toy"]
+    for rank, number, newest in ((0, IN_WEIGHTS, 6), (1, IN_OPTIMIZER, 12)):
+        with pytest.MonkeyPatch.context() as patch:
+            within_second_save(patch, number, lambda: os.kill(os.getpid(), signal.SIGKILL), rank=rank)
+            statuses, said = together(2, *words)
+        assert statuses[rank] == -signal.SIGKILL and statuses[1 - rank] == 1
+        assert "Traceback" not in said[0][1] + said[1][1]
+        assert Run("toy").checkpoint("last").step == newest and Run("toy").checkpoint("last").problem() is None
+    assert together(2, *words)[0] == [0, 0]
+    assert_near(Run("toy"), train_alone(folder, {}))
 
 
 @pytest.mark.parametrize(("error", "sentence", "has_trace"), [

@@ -15,7 +15,6 @@ from run_store.listing import DIVERGED
 from runs import Run, is_there
 from training.events import Events
 from training.failing import Agreed
-from training.sharding import Whole
 from training.step import TrainState
 from training.stopping import EXIT_STATUS, Stop, Stopped
 from training.writing import Writer, place_of
@@ -67,9 +66,8 @@ def load_newest(run: Run, cfg: Config, state: TrainState) -> Progress:
     saved = run.checkpoints()
     progress = Progress()
     if saved:
-        with state.loading() as whole:
-            progress = saved[-1].load_training(
-                whole.objective.model, whole.optimizer, whole.averaged and whole.averaged.model)
+        model, average, optimizer = state.lasting()
+        progress = saved[-1].load_training(model, optimizer, average)
     if cfg.train.steps < progress.step:
         raise ValueError(f"train.steps={cfg.train.steps} is less than the {progress.step} that {run.name} has taken: "
                          "use more")
@@ -125,7 +123,7 @@ class Saver:
     def __init__(self, run: Run, state: TrainState, progress: Progress, stop: Stop, *, copies: bool = False):
         self.run, self.state, self.progress, self.stop, self.copies = run, state, progress, stop, copies
         stop.expect_saves_of(12 * state.model.num_parameters())  # float32: the weight and two optimizer states
-        self._writer = Writer(run, stop, saved=place_of(progress) if run.checkpoints() else None)
+        self._writer = Writer(run, stop, state.group, saved=place_of(progress) if run.checkpoints() else None)
 
     def save_if_due(self, events: Events) -> None:
         """Write a checkpoint if this step has one."""
@@ -141,21 +139,18 @@ class Saver:
             raise Diverged(self.run, self.progress.step, f"{name} is not finite")
         self._writer.finish()
         self.state.optimizer.eval()
-        with self.state.whole(for_saving=True) as whole:
-            if not self.state.group.is_first:
-                self._writer.saved = place_of(self.progress)
-            elif is_last:
-                self._save_last(whole)
-            else:
-                self._writer.write(whole, self.progress)
+        if is_last:
+            self._save_last()
+        else:
+            self._writer.write(self.state.lasting(), self.progress)
 
-    def _save_last(self, whole: Whole) -> None:
+    def _save_last(self) -> None:
         try:
-            self._writer.write(whole, self.progress, at_once=True)
+            self._writer.write(self.state.lasting(), self.progress, at_once=True)
         except NotWritten as error:
             raise NotWritten(f"{error}: {self._writer.newest()}; make room and go on with --resume {self.run.name}"
                              ) from error
-        if problem := self.run.journal.write():
+        if self.state.group.is_first and (problem := self.run.journal.write()):
             raise NotWritten(f"{problem} and are lost: the checkpoint of step {self.progress.step} is whole")
 
     @contextlib.contextmanager

@@ -15,10 +15,13 @@ import torch
 from torch import Tensor, distributed, nn
 
 from config import TrainConfig
-from modules.across import full, is_sharded
+from modules.across import full, is_sharded, local
 from modules.block import Block
 from objective import Objective
 from optim import Optimizers, make_optimizer
+from run_store.parts import Part, SavedTensor
+from training.group import PATIENCE
+from training.snapshot import Frozen, Lasting
 
 
 class Whole(NamedTuple):
@@ -26,8 +29,6 @@ class Whole(NamedTuple):
 
     objective: Objective
     averaged: Objective | None
-    optimizer: "Optimizers | WholeOptimizer | None"  # that can be saved or loaded
-    gathered: bool = False  # whether the parameters and the optimizer's state are copies on the CPU
 
 
 def sharded(
@@ -38,32 +39,31 @@ def sharded(
 
 
 class Sharded:
-    """Sharded objectives and their optimizer, which are put together to be saved, loaded or sampled from."""
+    """Sharded objectives and their optimizer, which are saved and loaded in parts, and put together to be sampled from.
+
+    Parts that are saved are sent in a group of their own, so that a thread can send them while training goes on.
+    """
 
     def __init__(self, objective: Objective, averaged: Objective | None, cfg: TrainConfig, device: torch.device):
         mesh = distributed.init_device_mesh(device.type, (distributed.get_world_size(),))
+        self._group = distributed.new_group(backend="gloo", timeout=PATIENCE)
         self._objective = Twins(objective, mesh, compiled=cfg.compile)
         self._averaged = averaged and Twins(averaged, mesh)
+        self._models = objective.model, averaged and averaged.model
         self.optimizer = make_optimizer(objective.model, cfg)
 
     @contextmanager
-    def gathered(self, *, keep: bool, with_optimizer: bool) -> Iterator[Whole]:
-        """Whole weights, and the optimizer's state, in the processes that `keep` them. All must enter it."""
-        optimizer = WholeOptimizer(self.optimizer)
-        if with_optimizer:
-            optimizer.gather(keep=keep)
+    def gathered(self, *, keep: bool) -> Iterator[Whole]:
+        """Whole weights in the processes that `keep` them. All must enter it."""
         with ExitStack() as stack:
-            twins = [twins and stack.enter_context(twins.gathered(keep=keep, on_cpu=with_optimizer))
-                     for twins in (self._objective, self._averaged)]
-            yield Whole(*twins, optimizer, gathered=with_optimizer)
+            yield Whole(*(twins and stack.enter_context(twins.gathered(keep=keep))
+                          for twins in (self._objective, self._averaged)))
 
-    @contextmanager
-    def scattering(self) -> Iterator[Whole]:
-        """Of the whole weights and optimizer state that are loaded in the block, each process takes its part."""
-        with ExitStack() as stack:
-            yield Whole(stack.enter_context(self._objective.scattering()),
-                        self._averaged and stack.enter_context(self._averaged.scattering()),
-                        WholeOptimizer(self.optimizer))
+    def lasting(self) -> Lasting:
+        """What is saved and loaded, in parts."""
+        model, average = (model and Frozen(in_parts(model.state_dict(keep_vars=True), self._group))
+                          for model in self._models)
+        return Lasting(model, average, OptimizerInParts(self.optimizer, self._group))
 
 
 class Twins:
@@ -87,27 +87,14 @@ class Twins:
         self._pairs = list(zip(objective.parameters(), places(self.twin).values(), strict=True))
 
     @contextmanager
-    def gathered(self, *, keep: bool, on_cpu: bool) -> Iterator[Objective]:
+    def gathered(self, *, keep: bool) -> Iterator[Objective]:
         """The twin, which has the weights if this process is to `keep` them. All processes must enter it."""
         for shard, place in self._pairs:
             tensor = full(shard.detach())
             if keep:
-                place.put(compact(tensor).cpu() if on_cpu else compact(tensor))
+                place.put(compact(tensor))
         try:
             yield self.twin
-        finally:
-            self._forget()
-
-    @contextmanager
-    def scattering(self) -> Iterator[Objective]:
-        """The twin, from whose weights at the end of the block each process takes its part."""
-        for shard, place in self._pairs:
-            place.put(torch.empty(shard.shape, dtype=shard.dtype))
-        try:
-            yield self.twin
-            with torch.no_grad():
-                for shard, place in self._pairs:
-                    shard.copy_(own_shard(place.get(), shard))
         finally:
             self._forget()
 
@@ -124,9 +111,6 @@ class Place(list[tuple[nn.Module, str]]):
         for module, name in self:
             module.register_parameter(name, parameter)
 
-    def get(self) -> Tensor:
-        return self[0][0].get_parameter(self[0][1]).detach()
-
 
 def places(model: nn.Module) -> dict[int, Place]:
     """The place of each parameter, in the order of `parameters()`."""
@@ -137,26 +121,35 @@ def places(model: nn.Module) -> dict[int, Place]:
     return found
 
 
-class WholeOptimizer:
-    """Optimizers of sharded parameters, with the state of those of one process."""
+class OptimizerInParts(Frozen):
+    """Optimizers of sharded parameters, with the parts of the state that those of one process have."""
 
-    def __init__(self, optimizer: Optimizers):
-        self._optimizer, self._state = optimizer, None
-
-    def gather(self, *, keep: bool) -> None:
-        """Gather the state on the CPU of the processes that are to `keep` it. All processes must call it."""
-        self._state = gathered(self._optimizer.state_dict(), keep=keep)
-
-    def state_dict(self) -> list[dict[str, Any]] | None:
-        return self._state
+    def __init__(self, optimizer: Optimizers, group: distributed.ProcessGroup):
+        super().__init__(in_parts(optimizer.state_dict(), group))
+        self._optimizer, self._group = optimizer, group
 
     def load_state_dict(self, states: Sequence[dict[str, Any]]) -> None:
-        """Take this process's parts of what one process saved. Raises what the optimizers raise."""
+        """Read this process's parts of what one process saved. Raises what the optimizers raise."""
         ordered = [[p for group in part.param_groups for p in group["params"]] for part in self._optimizer.parts]
-        parts = [own_shards(state, parameters) for state, parameters in zip(states, ordered, strict=False)]
-        averages = [{"trained": state["trained"] and list(map(own_shard, state["trained"], ordered[0]))}
+        parts = [state | {"state": {number: {name: self._own(value, parameters[number]) for name, value in its.items()}
+                                    for number, its in state["state"].items()}}
+                 for state, parameters in zip(states, ordered, strict=False)]
+        averages = [{"trained": state["trained"] and list(map(self._own, state["trained"], ordered[0]))}
                     for state in states[len(parts):]]
         self._optimizer.load_state_dict([*parts, *averages])
+
+    def _own(self, value: Any, parameter: Tensor) -> Any:
+        """This process's part of a saved tensor that has the shape of a parameter; anything else whole."""
+        if not isinstance(value, SavedTensor):
+            return value
+        if not is_sharded(parameter) or value.shape != parameter.shape:
+            return value[...]
+        from torch.distributed.tensor import DTensor
+
+        rows = torch.empty_like(local(parameter.detach()), dtype=value.dtype)
+        Part(rows, value.shape, self._group).take(value)
+        return DTensor.from_local(rows, parameter.device_mesh, parameter.placements, shape=value.shape,
+                                  stride=parameter.stride())
 
 
 def own_blocks(objective: Objective) -> list[nn.Module]:
@@ -168,38 +161,22 @@ def own_blocks(objective: Objective) -> list[nn.Module]:
     return [block for block in blocks if all(owners[id(p)] == 1 for p in block.parameters())]
 
 
-def gathered(tree: Any, *, keep: bool) -> Any:
-    """A copy of a tree, with whole tensors on the CPU, or None if this process is not to `keep` it."""
-    if isinstance(tree, dict):
-        found = {name: gathered(part, keep=keep) for name, part in tree.items()}
-    elif isinstance(tree, list | tuple):
-        found = [gathered(part, keep=keep) for part in tree]
-    else:
-        found = whole_copy(tree) if isinstance(tree, Tensor) else tree
-    return found if keep else None
+def in_parts(states: Any, group: distributed.ProcessGroup) -> Any:
+    """States with a Part for each sharded tensor; names that share a tensor share its part."""
+    found: dict[int, Part] = {}
 
+    def copied(tree: Any) -> Any:
+        if isinstance(tree, dict):
+            return {name: copied(leaf) for name, leaf in tree.items()}
+        if isinstance(tree, list | tuple):
+            return [copied(leaf) for leaf in tree]
+        if not is_sharded(tree):
+            return tree
+        return found.setdefault(id(tree), Part(local(tree.detach()), tree.shape, group))
 
-def whole_copy(tensor: Tensor) -> Tensor:
-    """A copy of a tensor on the CPU, put together from its parts. Shape: any."""
-    return compact(full(tensor)).cpu() if is_sharded(tensor) else tensor.to("cpu", copy=True)
+    return copied(states)
 
 
 def compact(tensor: Tensor) -> Tensor:
     """A tensor that takes no more memory than it needs: what is put together from unequal parts has room for more."""
     return tensor.clone() if tensor.untyped_storage().nbytes() > tensor.nbytes else tensor
-
-
-def own_shards(state: dict[str, Any], parameters: Sequence[Tensor]) -> dict[str, Any]:
-    """The state of one optimizer, its tensors sharded as their parameters are."""
-    return state | {"state": {number: {name: own_shard(value, parameters[number]) for name, value in its.items()}
-                              for number, its in state["state"].items()}}
-
-
-def own_shard(value: Any, parameter: Tensor) -> Any:
-    """This process's part of a tensor that has the shape of a parameter; anything else as it is."""
-    from torch.distributed.tensor import distribute_tensor
-
-    if not (isinstance(value, Tensor) and is_sharded(parameter) and value.shape == parameter.shape):
-        return value
-    return distribute_tensor(value.to(parameter.device), parameter.device_mesh, parameter.placements,
-                             src_data_rank=None)

@@ -19,6 +19,7 @@ from tools import trace
 from training.gradients import GradientWatch
 from training.group import ALONE, Group
 from training.sharding import Whole, sharded
+from training.snapshot import Lasting
 
 
 @dataclass(frozen=True)
@@ -61,20 +62,17 @@ class TrainState:
             torch.compile(self.objective) if cfg.compile else self.objective)
         self.precision = torch.autocast(self.device.type, torch.bfloat16, enabled=cfg.precision == "bfloat16")
 
-    def whole(self, *, for_saving: bool = False) -> AbstractContextManager[Whole]:
-        """In the block the first process has the weights as one process has them; all must enter it.
-
-        `for_saving`, also the optimizer's state.
-        """
+    def whole(self) -> AbstractContextManager[Whole]:
+        """In the block the first process has the weights as one process has them; all must enter it."""
         if self.sharded:
-            return self.sharded.gathered(keep=self.group.is_first, with_optimizer=for_saving)
-        return nullcontext(Whole(self.objective, self.averaged, self.optimizer))
+            return self.sharded.gathered(keep=self.group.is_first)
+        return nullcontext(Whole(self.objective, self.averaged))
 
-    def loading(self) -> AbstractContextManager[Whole]:
-        """A block in which the weights and the optimizer's state may be loaded as one process has them."""
+    def lasting(self) -> Lasting:
+        """What a checkpoint holds."""
         if self.sharded:
-            return self.sharded.scattering()
-        return nullcontext(Whole(self.objective, self.averaged, self.optimizer))
+            return self.sharded.lasting()
+        return Lasting(self.model, self.average and self.average.model, self.optimizer)
 
     def step(self, batches: Sequence[Batch], *, number: int, lr: float, noise: list[tuple[float, float]]) -> Step:
         """Take step `number`, from 1, with the mean gradient over all targets of the batches.

@@ -5,14 +5,16 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from functools import partial
-from typing import Any
+
+from torch import nn
 
 from configuration.command_line import warn
 from run_store.checkpoint import Progress
 from run_store.checkpoint_files import NotWritten
+from run_store.parts import all_sent
 from runs import Run
-from training.sharding import Whole
-from training.snapshot import Snapshot
+from training.group import Group
+from training.snapshot import Lasting, Snapshot
 from training.stopping import Stop
 
 Place = tuple[int, int]  # steps taken, steps logged
@@ -24,10 +26,13 @@ def place_of(progress: Progress) -> Place:
 
 
 class Writer:
-    """Writes one checkpoint after the other; `saved` is the place of the newest. A refusal by the disk is a warning."""
+    """Writes one checkpoint after the other; `saved` is the place of the newest. A refusal by the disk is a warning.
 
-    def __init__(self, run: Run, stop: Stop, saved: Place | None):
-        self.run, self.stop, self.saved = run, stop, saved
+    In a group the first process writes. The others send it their parts of what lies in parts in all of them.
+    """
+
+    def __init__(self, run: Run, stop: Stop, group: Group, saved: Place | None):
+        self.run, self.stop, self.group, self.saved = run, stop, group, saved
         self._thread: Executor | None = None
         self._wait: Callable[..., None] | None = None  # for the checkpoint that is being written
 
@@ -44,14 +49,18 @@ class Writer:
                 self._thread = None
                 self.finish(then="")
 
-    def write(self, whole: Whole, progress: Progress, *, at_once: bool = False) -> None:
+    def write(self, lasting: Lasting, progress: Progress, *, at_once: bool = False) -> None:
         """Write a checkpoint, or have it written. Call `finish` first. Raises NotWritten if it is written `at_once`."""
-        place, average = place_of(progress), whole.averaged and whole.averaged.model
-        if self._thread and not at_once:
-            snapshot = Snapshot.of(whole, progress)
-            self._wait = partial(self._note, self._thread.submit(self._save, self.stop.save(), *snapshot).result, place)
+        place = place_of(progress)
+        if not self.group.is_first and isinstance(lasting.model, nn.Module):  # the first has all
+            self.saved = place
             return
-        write = partial(self._save, self.stop.save(), whole.objective.model, whole.optimizer, progress, average)
+        if self._thread and not at_once:
+            snapshot = Snapshot.of(lasting, progress)
+            self._wait = partial(self._note, self._thread.submit(self._save, self.stop.save(), snapshot).result, place)
+            return
+        snapshot = Snapshot(lasting.model, lasting.optimizer, progress, lasting.average)
+        write = partial(self._save, self.stop.save(), snapshot)
         if at_once:
             write()
             self.saved = place
@@ -69,9 +78,10 @@ class Writer:
         saved = self.run.checkpoints()
         return f"the newest checkpoint is that of step {saved[-1].step}" if saved else "there is no checkpoint yet"
 
-    def _save(self, timed: AbstractContextManager[None], *saved: Any) -> None:
-        with timed:
-            self.run.save(*saved)
+    def _save(self, timed: AbstractContextManager[None], snapshot: Snapshot) -> None:
+        with timed, all_sent(snapshot.parts()):
+            if self.group.is_first:
+                self.run.save(*snapshot)
 
     def _note(self, write: Callable[[], None], place: Place, *, then: str = GOES_ON) -> None:
         try:
