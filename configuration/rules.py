@@ -129,7 +129,7 @@ TRAIN_ACTS: dict[tuple[str, ...], Acts] = {
 }
 NEUTRAL_TRAIN = {"step_size": 1, "step_unit": "epochs", "step_gamma": 0.9, "momentum": 0.95, "beta1": 0.9,
                  "beta2": 0.95, "adam_eps": 1e-8, "precondition_every": 10, "decay_fraction": 0.5, "num_cycles": 4,
-                 "cycle_growth": 1.0, "schedule_unit": "steps", "final_eval_share": 0.1}
+                 "cycle_growth": 1.0, "schedule_unit": "steps", "final_eval_share": 0.05}
 
 
 def check_train(cfg: Any) -> None:
