@@ -140,7 +140,8 @@ def make_lion(model: nn.Module, cfg: TrainConfig) -> Optimizers:
     """Lion on everything: steps of one size, by the sign. Chen et al. 2023, arXiv:2302.06675."""
     from pytorch_optimizer import Lion  # imported here and below because it takes a second
 
-    return Optimizers(Lion(scaled_groups(model, cfg), betas=(cfg.beta1, cfg.beta2)))
+    foreach = False if any(map(is_sharded, model.parameters())) else None  # which torch 2.11 cannot do with shards
+    return Optimizers(Lion(scaled_groups(model, cfg), betas=(cfg.beta1, cfg.beta2), foreach=foreach))
 
 
 def make_adafactor(model: nn.Module, cfg: TrainConfig) -> Optimizers:

@@ -45,7 +45,7 @@ class SkipToEmbedding(LoggingModule):
         return stream.with_x((self.own * stream.x + self.embedded * stream.carried["embedded"]).type_as(stream.x))
 
 
-class Block(LoggingModule, nn.ModuleDict):
+class Block(LoggingModule):
     """Branches in sequence, each with its wiring. Shape: stream.x (b, t, d) -> (b, t, d).
 
     `kind` describes how this layer differs from others, for print(model) and traces; "" = all layers are alike. `enter`
@@ -57,13 +57,22 @@ class Block(LoggingModule, nn.ModuleDict):
         memory: nn.Module | None = None,
     ):
         first = {"enter": enter, "memory": memory}
-        super().__init__({name: part for name, part in first.items() if part is not None} | dict(branches))
+        super().__init__()
+        for name, part in (first | dict(branches)).items():
+            if part is not None:
+                self.add_module(name, part)
         self.branches, self.kind = tuple(branches), kind
         if kind:
             self.trace_name = f"{type(self).__name__} {kind.partition(':')[0]}"
 
     def extra_repr(self) -> str:
         return self.kind
+
+    def __getitem__(self, name: str) -> nn.Module:
+        return self._modules[name]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._modules
 
     def make_cache(self, max_len: int) -> Caches:
         parts = {name: self[name].branch for name in self.branches}
