@@ -212,10 +212,15 @@ class StorageLog(TorchDispatchMode):
         del self.keys[address], self.references[key], self.taken[key]
         self.unwritten.pop(key, None)
 
+    @property
+    def asked_bytes(self) -> int:
+        """What was asked for and is not freed, written to or not."""
+        return self.alive_bytes + sum(self.unwritten.values())
+
     def _note_peak(self, function) -> None:
         here = self.position.now()
         if here not in self.peaks or self.alive_bytes > self.peaks[here].num_bytes:
-            unwritten = sum(self.unwritten.values())
+            unwritten = self.asked_bytes - self.alive_bytes
             self.peaks[here] = Peak(self.alive_bytes, len(self.entries), str(function), unwritten)
 
     def key_of(self, x: Tensor) -> int | None:

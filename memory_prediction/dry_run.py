@@ -250,7 +250,7 @@ def sequence_bytes(cfg: Config) -> int | None:
           FakeTensorMode(allow_non_fake_inputs=True), log.watching(), torch.inference_mode()):
         model, length = Model(cfg.model), cfg.model.max_seq_len
         tokens = torch.zeros(1, length, dtype=torch.int64)
-        before, cache = log.alive_bytes, model.make_cache(length)
+        before, cache = log.asked_bytes, model.make_cache(length)
         model(tokens, source=some_source(model, tokens), cache=cache, last_only=True)
-        return log.alive_bytes - before
+        return log.asked_bytes - before
     return None

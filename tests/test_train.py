@@ -609,7 +609,7 @@ def test_an_evaluation_has_the_standard_error_of_its_rows(guesser, max_tokens):
 
 
 @pytest.mark.parametrize(("eval_tokens", "share", "last"), [
-    (64, None, None), (None, 0.1, None), (64, 0.5, 288), (64, 0.01, 64), (320, 0.1, 320)])
+    (64, None, None), (None, 0.05, None), (64, 0.5, 288), (64, 0.01, 64), (320, 0.1, 320)])
 def test_checkpoints_compare_on_the_same_tokens_and_the_last_line_is_of_a_share_of_the_trainings(
         go, folder, eval_tokens, share, last):
     run = go({"train.steps": 9, "train.eval_tokens": eval_tokens, "train.final_eval_share": share})

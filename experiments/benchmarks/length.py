@@ -70,12 +70,12 @@ class Part:
         x.grad = None
 
     def kept(self, x: Tensor) -> int:
-        """The bytes that are alive after the forward pass, which the backward pass frees."""
+        """The bytes that are held after the forward pass, which the backward pass frees."""
         with StorageLog() as log:
             y = self(x)
-            alive = log.alive_bytes
+            held = log.asked_bytes
         del y
-        return alive
+        return held
 
 
 class Decoding:
