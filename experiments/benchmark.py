@@ -1,7 +1,7 @@
 """Measured claims, reproducible: `python experiments/benchmark.py NAME --help` for each.
 
     tokens-to-loss   how many training tokens a recipe needs to reach a validation loss
-    optimizer-steps  how long an optimizer's step takes, compared with torch's own, and training steps with it
+    optimizer-steps  how long an optimizer's step takes, compared with its library's own, and training steps with it
     tokenizer        MB of text per second, of each kind of tokenizer compared with the bare library beneath it
     encode           tokens per second from text to files compared with the bare library, and peak memory
     memory           predicted memory compared with what a fresh process took

@@ -27,8 +27,8 @@ class TokensToLoss:
 class OptimizerSteps:
     """Time the steps of each optimizer on a preset's weights, alone and in whole training steps, in turns.
 
-    A training step is forward, backward and the optimizer's step, on tales. The best of several rounds counts. On a
-    CPU, time is processor time.
+    A training step is forward, backward and the optimizer's step, on tales. Beside each stands its library's bare
+    optimizer of all parameters. The best of several rounds counts. On a CPU, time is processor time.
     """
 
     preset: str = "default"

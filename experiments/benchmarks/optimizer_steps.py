@@ -1,4 +1,4 @@
-"""The benchmark optimizer-steps: how long steps take, compared with torch's own AdamW and Muon."""
+"""The benchmark optimizer-steps: how long steps take, compared with those of the bare libraries."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -30,16 +30,17 @@ def run(options: OptimizerSteps, console: Console) -> bool:
     model = Model(setups[USUAL].cfg.model).to(device)
     for parameter in model.parameters():
         parameter.grad = 1e-3 * torch.randn_like(parameter)
-    makers = {"torch: AdamW": torch_adamw, "torch: Muon and AdamW": torch_muon}
-    makers |= {kind: partial(make_optimizer, cfg=setup.cfg.train) for kind, setup in setups.items()}
+    makers = {kind: partial(make_optimizer, cfg=setup.cfg.train) for kind, setup in setups.items()}
+    makers |= {(kind, "bare"): partial(bare, kind) for kind in kinds}
     alone = {name: partial(take_steps, make(model), options.steps, device) for name, make in makers.items()}
     clock, rounds = clock_of(device.type), options.rounds + 1  # the first is a warm-up
     steps = best_seconds(alone, rounds, clock)
     whole = best_seconds({kind: timed_step(setup) for kind, setup in setups.items()}, rounds, clock)
-    table = Table("optimizer", "ms a step", "x torch's AdamW", "ms a training step", f"x {USUAL}'s")
-    for name, seconds in steps.items():
-        cells = [f"{1e3 * whole[name]:.1f}", f"{whole[name] / whole[USUAL]:.2f}"] if name in whole else []
-        table.add_row(name, f"{1e3 * seconds / options.steps:.2f}", f"{seconds / steps['torch: AdamW']:.2f}", *cells)
+    table = Table("optimizer", "ms a step", "bare", "x bare", "ms a training step", f"x {USUAL}'s")
+    for kind in kinds:
+        own, library = steps[kind], steps[kind, "bare"]
+        table.add_row(kind, *(f"{1e3 * seconds / options.steps:.2f}" for seconds in (own, library)),
+                      f"{own / library:.2f}", f"{1e3 * whole[kind]:.1f}", f"{whole[kind] / whole[USUAL]:.2f}")
     console.print(table)
     return True
 
@@ -67,12 +68,18 @@ def take_steps(optimizer: torch.optim.Optimizer | Optimizers, steps: int, device
         torch.cuda.synchronize()
 
 
-def torch_adamw(model: Model) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(model.parameters(), lr=LR)
+def bare(kind: str, model: Model) -> torch.optim.Optimizer | Optimizers:
+    """An optimizer as its library makes it, of all parameters: no groups, no choice of kernels."""
+    from pytorch_optimizer import SOAP, Lion, ScheduleFreeAdamW  # take a second
 
-
-def torch_muon(model: Model) -> Optimizers:
-    matrices, rest = [], []
-    for name, parameter in model.named_parameters():
-        (matrices if name.startswith("blocks.") and parameter.dim() == 2 else rest).append(parameter)
-    return Optimizers(torch.optim.Muon(matrices, lr=LR), torch.optim.AdamW(rest, lr=LR))
+    if kind == "muon":
+        matrices = [p for name, p in model.named_parameters() if name.startswith("blocks.") and p.dim() == 2]
+        rest = [p for p in model.parameters() if all(p is not matrix for matrix in matrices)]
+        return Optimizers(torch.optim.Muon(matrices, lr=LR), torch.optim.AdamW(rest, lr=LR))
+    makers = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam, "adafactor": torch.optim.Adafactor, "lion": Lion,
+              "soap": SOAP, "schedule_free": ScheduleFreeAdamW,
+              "sgd": partial(torch.optim.SGD, momentum=0.95, nesterov=True)}
+    optimizer = makers[kind](model.parameters(), lr=LR)
+    if hasattr(optimizer, "train"):  # schedule-free ones have two modes
+        optimizer.train()
+    return optimizer
