@@ -43,3 +43,14 @@ def restart() -> None:
 
 def _has_glibc() -> bool:
     return "CS_GNU_LIBC_VERSION" in getattr(os, "confstr_names", {}) and bool(os.confstr("CS_GNU_LIBC_VERSION"))
+
+
+def return_freed() -> bool:
+    """Return what was freed to the system; False, without effect, if the C library is not glibc."""
+    import ctypes  # not at a program's start
+
+    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+    if not hasattr(libc, "malloc_trim"):
+        return False
+    libc.malloc_trim(0)
+    return True

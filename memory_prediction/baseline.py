@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from memory_prediction.process import return_freed, rss_bytes
+from configuration.heap import return_freed
+from memory_prediction.process import rss_bytes
 
 # bytes, at most, of a run besides its steps: token files, checkpoints, matplotlib for the figure at its end
 LASTLY = 56 * 2**20

@@ -7,13 +7,14 @@ import ctypes
 import errno
 import functools
 import re
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
 import torch
+
+from configuration.heap import return_freed
 
 Allocator = Literal["fast", "tight"]
 
@@ -80,15 +81,6 @@ def choose_allocator(kind: Allocator) -> bool:
     if not return_freed():
         return False
     return all([ctypes.CDLL(None).mallopt(option, value) for option, value in ALLOCATORS[kind].items()])
-
-
-def return_freed() -> bool:
-    """Return what was freed to the system; False, without effect, if the C library is not glibc."""
-    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
-    if not hasattr(libc, "malloc_trim"):
-        return False
-    libc.malloc_trim(0)
-    return True
 
 
 def limit_growth(num_bytes: int) -> Callable[[], None]:

@@ -247,7 +247,7 @@ print(sys.argv[1:], sys.flags.dont_write_bytecode)
 
 
 def test_another_c_library_is_left_alone(monkeypatch):
-    monkeypatch.setattr(process.sys, "platform", "darwin")
+    monkeypatch.setattr(heap.sys, "platform", "darwin")
     assert choose_allocator("tight") is False
 
 
