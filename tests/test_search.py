@@ -188,7 +188,7 @@ def test_a_trial_that_outgrows_its_prediction_dies_alone(tmp_path):
     by_dim = {trial.params["model.dim"]: trial for trial in study(tmp_path).trials}
     assert by_dim[16].user_attrs["outcome"] == "done"
     assert by_dim[32].user_attrs["outcome"] == "out of memory" and by_dim[32].state == TrialState.FAIL
-    assert by_dim[32].user_attrs["peak_bytes"] < child_baseline_bytes() + 840 * MB  # far from the 1500 that it wanted
+    assert by_dim[32].user_attrs["peak_bytes"] < child_baseline_bytes() + 920 * MB  # far from the 1500 that it wanted
 
 
 def test_a_crash_is_told_with_its_reason(eventful):
