@@ -31,7 +31,7 @@ def run(options: OptimizerSteps, console: Console) -> bool:
     for parameter in model.parameters():
         parameter.grad = 1e-3 * torch.randn_like(parameter)
     makers = {kind: partial(make_optimizer, cfg=setup.cfg.train) for kind, setup in setups.items()}
-    makers |= {(kind, "bare"): partial(bare, kind) for kind in kinds}
+    makers |= {(kind, "bare"): partial(bare, kind, decay=setup.cfg.train.decay) for kind, setup in setups.items()}
     alone = {name: partial(take_steps, make(model), options.steps, device) for name, make in makers.items()}
     clock, rounds = clock_of(device.type), options.rounds + 1  # the first is a warm-up
     steps = best_seconds(alone, rounds, clock)
@@ -68,18 +68,19 @@ def take_steps(optimizer: torch.optim.Optimizer | Optimizers, steps: int, device
         torch.cuda.synchronize()
 
 
-def bare(kind: str, model: Model) -> torch.optim.Optimizer | Optimizers:
-    """An optimizer as its library makes it, of all parameters: no groups, no choice of kernels."""
+def bare(kind: str, model: Model, *, decay: float) -> torch.optim.Optimizer | Optimizers:
+    """An optimizer as its library makes it, of all parameters: no groups, no choice of kernels, but the same work."""
     from pytorch_optimizer import SOAP, Lion, ScheduleFreeAdamW  # take a second
 
     if kind == "muon":
         matrices = [p for name, p in model.named_parameters() if name.startswith("blocks.") and p.dim() == 2]
         rest = [p for p in model.parameters() if all(p is not matrix for matrix in matrices)]
-        return Optimizers(torch.optim.Muon(matrices, lr=LR), torch.optim.AdamW(rest, lr=LR))
+        return Optimizers(torch.optim.Muon(matrices, lr=LR, weight_decay=decay),
+                          torch.optim.AdamW(rest, lr=LR, weight_decay=decay))
     makers = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam, "adafactor": torch.optim.Adafactor, "lion": Lion,
               "soap": SOAP, "schedule_free": ScheduleFreeAdamW,
               "sgd": partial(torch.optim.SGD, momentum=0.95, nesterov=True)}
-    optimizer = makers[kind](model.parameters(), lr=LR)
+    optimizer = makers[kind](model.parameters(), lr=LR, weight_decay=decay)
     if hasattr(optimizer, "train"):  # schedule-free ones have two modes
         optimizer.train()
     return optimizer
