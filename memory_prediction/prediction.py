@@ -83,8 +83,8 @@ class Prediction:
 
     @property
     def unwritten_bytes(self) -> int:
-        """What is asked for besides, and takes no memory; a limit on what a process asks for must leave room for it."""
-        return max(found.unwritten_bytes for found in self.breakdowns.values())
+        """What is asked for beyond the peak and takes no memory; a limit on requests must leave room for it."""
+        return max(found.num_bytes + found.unwritten_bytes for found in self.breakdowns.values()) - self.peak_bytes
 
     @property
     def least_bytes(self) -> int:
