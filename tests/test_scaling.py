@@ -272,6 +272,12 @@ def test_a_rate_follows_from_the_width_by_a_stated_power(base):
     assert {run.cfg.train.lr for run in gridded(base).runs() if run.size.label == "dim=8"} == {0.0283}
 
 
+def test_each_number_of_tokens_has_its_batch(base):
+    runs = gridded(base, "--batches", "1", "4").runs()
+    found = {(run.tokens, run.cfg.train.batch_size, run.cfg.train.steps) for run in runs}
+    assert found == {(640, 1, 40), (1280, 4, 20)}
+
+
 def test_a_sweep_is_of_the_smallest_size_on_the_middle_number_of_tokens(base):
     planned = gridded(base, "--sweep", "0.01", "0.04").sweep()
     assert {rate: (run.size.label, run.tokens, run.cfg.train.lr) for rate, run in planned.items()} == {
@@ -303,6 +309,9 @@ def test_all_scales_have_the_context_of_the_base():
     (["--rates", "0.1"], "rates=0.1 are 1, and the sizes are 2: give one for each"),
     (["--rates", "0.1", "0.2", "--rate-power", "1"], "rate_power would change nothing beside rates"),
     (["--sweep", "0.1", "--train.lr", "0.3"], "train.lr=0.3 would change nothing: --sweep says"),
+    (["--batches", "1"], "batches=1 are 1, and the numbers of tokens are 2: give one for each"),
+    (["--batches", "4", "0"], "batches=0 is no number of rows"),
+    (["--batches", "4", "8", "--train.batch-size", "3"], "train.batch_size=3 would change nothing: --batches says"),
     (["--train.steps", "9"], "train.steps=9 would change nothing: --tokens says"),
     (["--train.time-limit", "9s"], "train.time_limit=9s could end runs"),
     (["--entropy", "known"], "entropy=known: the entropy of "), (["--name", "a/b"], "name='a/b' is not a folder name"),

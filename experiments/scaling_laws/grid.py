@@ -84,15 +84,21 @@ class Grid:
 
     def _run(self, size: Size, tokens: int, seed: int, rate: float, end: str) -> Planned:
         name = "-".join([self.options.name, slug(size.label), self.counts[tokens], end])
-        cfg = of_length(size.cfg, tokens)
-        cfg = evaluated_alike(cfg, of_length(size.cfg, max(self.counts)))
+        cfg = evaluated_alike(self._of_length(size, tokens), self._of_length(size, max(self.counts)))
         return Planned(size, tokens, seed, override(cfg, {
             "train.lr": rate, "train.seed": seed, "train.name": name}))
+
+    def _of_length(self, size: Size, tokens: int) -> Config:
+        """The configuration with its batch and the number of steps nearest to these tokens."""
+        batch = self.options.batch_for(tokens) or size.cfg.train.batch_size
+        cfg = override(size.cfg, {"train.batch_size": batch})
+        return override(cfg, {"train.steps": schedule(cfg).steps_for(tokens)})
 
 
 def require_free(options: ScalingOptions, base: Config, plain: Config) -> None:
     """Raise ValueError if a flag says what the grid says, or does not go with a study."""
     taken = SET | ({"train.lr": "rates" if options.rates else "sweep"} if options.rates or options.sweep else {})
+    taken |= {"train.batch_size": "batches"} if options.batches else {}
     for flag, (value, _) in diff(base, plain).items():
         if flag in taken:
             raise ValueError(f"{flag}={spell(value)} would change nothing: --{taken[flag]} says what it is in each run")
@@ -134,9 +140,4 @@ def labelled(options: ScalingOptions, base: Config) -> Iterator[tuple[str, Confi
             yield scale, scaled(base, read_scale(scale), block_parameters, context=base.model.max_seq_len)
         except ValueError as error:
             raise ValueError(f"scales={scale}: {str(error).removeprefix(f'--scale {scale} ')}") from None
-
-
-def of_length(cfg: Config, tokens: int) -> Config:
-    """The configuration with the number of steps nearest to these tokens."""
-    return override(cfg, {"train.steps": schedule(cfg).steps_for(tokens)})
 

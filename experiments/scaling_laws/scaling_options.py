@@ -23,6 +23,7 @@ class ScalingOptions:
     sweep: tuple[float, ...] = ()  # learning rates tried with the smallest size on the middle number of tokens; the best is that of the smallest size. () = train.lr is that of a model as wide as the base
     rate_power: float | None = None  # a model w times as wide has a rate / w to this power; None = 0.5 for muon, 1 for others
     rates: tuple[float, ...] = ()  # learning rates of the sizes, the smallest first, in place of this rule
+    batches: tuple[int, ...] = ()  # train.batch_size of each number of tokens, the smallest number first: more tokens want larger ones; () = the base's for all
     entropy: Entropy = "free"  # free: the fit finds the loss that is left; known: a second fit has the text's entropy in its place, which tales knows
     seeds: int = 1  # runs of each size and number of tokens, with seeds from train.seed on; a larger number later adds runs
     jobs: int = 1  # runs at a time
@@ -37,6 +38,10 @@ class ScalingOptions:
     def token_counts(self) -> dict[int, str]:
         """The numbers of tokens with their spellings, ascending."""
         return dict(sorted((round(parse_count(word)), word) for word in self.tokens))
+
+    def batch_for(self, tokens: int) -> int | None:
+        """The batch of a number of tokens; None = the base's."""
+        return self.batches[[*self.token_counts].index(tokens)] if self.batches else None
 
     @property
     def num_sizes(self) -> int:
@@ -58,3 +63,8 @@ class ScalingOptions:
         if self.rates and len(self.rates) != self.num_sizes:
             raise ValueError(f"rates={words_of(self.rates)} are {len(self.rates)}, and the sizes are {self.num_sizes}: "
                              "give one for each")
+        if self.batches and len(self.batches) != len(self.tokens):
+            raise ValueError(f"batches={words_of(self.batches)} are {len(self.batches)}, and the numbers of tokens are "
+                             f"{len(self.tokens)}: give one for each")
+        if min(self.batches, default=1) < 1:
+            raise ValueError(f"batches={min(self.batches)} is no number of rows: use 1 or more")

@@ -113,7 +113,8 @@ def sections(options: ScalingOptions, study: Study, found: Conclusions | None) -
     """The page below the picture."""
     rows = [{"size": size.label, "N": f"{size.parameters:,}", "FLOPs a token": f"{size.flops:,.0f}",
              "learning rate": f"{study.rates[size.label]:g}"} | losses(study, size.label) for size in study.sizes]
-    runs = ["## The losses", markdown_table(rows), READING, "## The learning rates", bullets(rate_rule(options, study))]
+    rules = [*rate_rule(options, study), *batch_rule(options)]
+    runs = ["## The losses", markdown_table(rows), READING, "## The learning rates", bullets(rules)]
     if found is None:
         return runs
     best = [{"FLOPs": f"{one.flops:.3g}", "best N": f"{one.size:,.0f}", "D": f"{one.tokens:,.0f}",
@@ -152,6 +153,12 @@ def rate_rule(options: ScalingOptions, study: Study) -> list[str]:
     return [f"{study.rates[first]:g} for {first}, the best of a sweep on the middle number of tokens (bits per byte "
             f"{tried})." if tried else "train.lr is that of a model as wide as the base.",
             f"A model w times as wide has a rate / w^{study.rate_power:g}."]
+
+
+def batch_rule(options: ScalingOptions) -> list[str]:
+    """The batch of each number of tokens, if they differ."""
+    pairs = ", ".join(f"{options.batch_for(tokens)} for {tokens:,}" for tokens in options.token_counts)
+    return [f"Rows of a batch, for each number of tokens: {pairs}."] if options.batches else []
 
 
 def as_json(study: Study, found: Conclusions | None) -> dict[str, Any]:

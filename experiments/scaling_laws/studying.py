@@ -95,8 +95,8 @@ def point(run: Planned) -> dict[str, object]:
     log = Run(run.name).log()
     return {"size": run.size.label, "parameters": run.size.parameters, "for_tokens": run.tokens, "seed": run.seed,
             "tokens": int(last_value(log, "tokens")), "flops": last_value(log, "flops"),
-            "bits_per_byte": last_value(log, "bits_per_byte"), "lr": run.cfg.train.lr, "steps": run.cfg.train.steps,
-            "seconds": last_value(log, "seconds"), "run": run.name}
+            "bits_per_byte": last_value(log, "bits_per_byte"), "seconds": last_value(log, "seconds"), "run": run.name,
+            **{name: getattr(run.cfg.train, name) for name in ("lr", "batch_size", "steps")}}
 
 
 def common_data(runs: list[Planned]) -> dict:
