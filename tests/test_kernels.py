@@ -130,7 +130,9 @@ def test_pairs_of_channels_are_rotated(split, join):
 @ONEDNN
 @pytest.mark.parametrize("way", [lambda call: call, compiled], ids=["eager", "compiled"])
 @pytest.mark.parametrize("t", [2, 9, 33])
-def test_causal_attention_is_the_fused_one(monkeypatch, t, way):
+@pytest.mark.parametrize("kept", [0, 33], ids=["again", "kept"])
+def test_causal_attention_is_the_fused_one(monkeypatch, kept, t, way):
+    monkeypatch.setattr(causal, "KEPT", kept)
     monkeypatch.setattr(causal, "QUERIES", 8)
     monkeypatch.setattr(causal, "SCORES", 300)  # of several heads, of one, of less than one
     q, k, v = (torch.randn(2, t, 3, width).transpose(1, 2) for width in (16, 16, 12))
@@ -147,6 +149,22 @@ def test_causal_attention_is_the_fused_one(monkeypatch, t, way):
     errors = [[(one.float() - right).square().mean().sqrt() / right.square().mean().sqrt() for one, right in zip(
         with_gradients(call, q.bfloat16(), k.bfloat16(), v.bfloat16()), exact, strict=True)] for call in (ours, fused)]
     assert max(errors[0]) < 5 * max(errors[1]) < 0.05
+
+
+@ONEDNN
+def test_the_weights_of_short_texts_are_kept_for_a_gradient_and_change_nothing(monkeypatch):
+    x, saved = torch.randn(2, 3, causal.KEPT + 1, 4, dtype=torch.bfloat16), []
+    with torch.autograd.graph.saved_tensors_hooks(lambda kept: saved.append(kept.numel()), lambda _: None):
+        for t in (causal.KEPT, causal.KEPT + 1):
+            q = x[:, :, :t].clone().requires_grad_()
+            causal.causal_attention(q, q, q, 1.0)
+            causal.causal_attention(q.detach(), q.detach(), q.detach(), 1.0)
+    assert [number for number in saved if number > x.numel()] == [6 * 128 * (128 + 256)]
+    short = x[:, :, : causal.KEPT]
+    found = [with_gradients(lambda *x: causal.causal_attention(*x, 1.0), short, short, short)]
+    monkeypatch.setattr(causal, "KEPT", 0)
+    found.append(with_gradients(lambda *x: causal.causal_attention(*x, 1.0), short, short, short))
+    assert all(map(torch.equal, *found))
 
 
 @ONEDNN
@@ -170,7 +188,8 @@ def test_operators_of_compiled_models_tell_the_compiler_what_they_give():
     x, weight, bias = torch.randn(2, 9, 8), torch.randn(6, 8), torch.randn(6)
     for call, inputs in [
         (linear._whole_product, (x, weight, bias)), (linear._whole_product, (x, torch.randn(8, 6).T, None)),
-        (causal._attention, [torch.randn(2, 3, 9, 4, requires_grad=True) for _ in range(3)] + [1.0]),
+        *((causal._attention, [*torch.randn(3, 2, 3, 9, 4, dtype=dtype).requires_grad_(), 1.0, True])
+          for dtype in (torch.float32, torch.bfloat16)),
     ]:
         torch.library.opcheck(call, inputs)
 
