@@ -7,8 +7,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-from modules import linear
-from modules.linear import product
+from modules.linear import product, suits_onednn
 
 QUERIES, BLOCKS, SCORES = 128, 4, 2**19  # at least, at most, and at a time
 MIN_LENGTH = 512  # of float32; below, the fused kernel is as fast
@@ -22,7 +21,7 @@ def is_faster(q: Tensor, k: Tensor) -> bool:
     t, s = q.shape[2], k.shape[2]
     if not q.is_cpu or not t == s > 1:
         return False
-    return q.dtype == torch.bfloat16 or t >= MIN_LENGTH and linear.is_faster(q)
+    return q.dtype == torch.bfloat16 or t >= MIN_LENGTH and suits_onednn(q)
 
 
 def causal_attention(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:

@@ -41,20 +41,15 @@ class _SumOfChunks(torch.autograd.Function):
     def forward(
         ctx: FunctionCtx, call: Callable[..., Sequence[Tensor]], size: int, num_parts: int, *tensors: Tensor,
     ) -> tuple[Tensor, ...]:
-        is_wanted, parameters = ctx.needs_input_grad[3:], tensors[num_parts:]
+        is_wanted, parts, parameters = ctx.needs_input_grad[3:], tensors[:num_parts], tensors[num_parts:]
         chunks, sums, of_parameters = [], None, None
-        for pieces in zip(*(part.split(size, dim=1) for part in tensors[:num_parts]), strict=True):
-            own = [piece.detach().requires_grad_(is_it) for piece, is_it in zip(pieces, is_wanted, strict=False)]
-            with torch.enable_grad():
-                found = call(*own)
-            wanted = [x for x, is_it in zip((*own, *parameters), is_wanted, strict=True) if is_it]
-            gradients = iter(torch.autograd.grad(found[0], wanted) if wanted else ())
-            chunks.append([next(gradients) if is_it else None for is_it in is_wanted[:num_parts]])
-            of_parameters = list(gradients) if of_parameters is None else _added(of_parameters, list(gradients))
-            sums = [x.detach().clone() for x in found] if sums is None else _added(sums, found)
-        of_parts = [None if parts[0] is None else torch.cat(parts, dim=1) for parts in zip(*chunks, strict=True)]
-        rest = iter(of_parameters)
-        ctx.gradients = [*of_parts, *(next(rest) if is_it else None for is_it in is_wanted[num_parts:])]
+        for pieces in zip(*(part.split(size, dim=1) for part in parts), strict=True):
+            found, gradients = _of_chunk(call, pieces, parameters, is_wanted)
+            chunks.append(gradients[:num_parts])
+            of_parameters = _added(of_parameters, gradients[num_parts:])
+            sums = found if sums is None else [one + other for one, other in zip(sums, found, strict=True)]
+        of_parts = [None if each[0] is None else torch.cat(each, dim=1) for each in zip(*chunks, strict=True)]
+        ctx.gradients = [*of_parts, *of_parameters]
         ctx.mark_non_differentiable(*sums[1:])
         return tuple(sums)
 
@@ -64,8 +59,24 @@ class _SumOfChunks(torch.autograd.Function):
         return None, None, None, *(None if x is None else x * of_sum for x in ctx.gradients)
 
 
-def _added(sums: list[Tensor], more: Sequence[Tensor]) -> list[Tensor]:
-    return [total.add_(x.detach()) for total, x in zip(sums, more, strict=True)]
+def _of_chunk(
+    call: Callable[..., Sequence[Tensor]], pieces: Sequence[Tensor], parameters: Sequence[Tensor],
+    is_wanted: Sequence[bool],
+) -> tuple[list[Tensor], list[Tensor | None]]:
+    """What `call` finds for a chunk, and the gradients of the first of it, None where none is wanted."""
+    own = [piece.detach().requires_grad_(is_it) for piece, is_it in zip(pieces, is_wanted, strict=False)]
+    with torch.enable_grad():
+        found = call(*own)
+    wanted = [x for x, is_it in zip((*own, *parameters), is_wanted, strict=True) if is_it]
+    gradients = iter(torch.autograd.grad(found[0], wanted) if wanted else ())
+    return [x.detach().clone() for x in found], [next(gradients) if is_it else None for is_it in is_wanted]
+
+
+def _added(sums: list[Tensor | None] | None, more: list[Tensor | None]) -> list[Tensor | None]:
+    """The sums of gradients, changed; None = none so far."""
+    if sums is None:
+        return more
+    return [total if x is None else total.add_(x) for total, x in zip(sums, more, strict=True)]
 
 
 def sum_of_chunks(

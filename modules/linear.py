@@ -51,11 +51,11 @@ def by_onednn(x: Tensor, weight: Tensor) -> bool:
 
 def is_onednns(x: Tensor, weight: Tensor) -> bool:
     """Whether oneDNN multiplies the two faster if they are large enough. Shape: (..., d), (f, d)."""
-    return (is_faster(x) and weight.dtype == x.dtype
+    return (suits_onednn(x) and weight.dtype == x.dtype
             and (weight.is_contiguous() or weight.mT.is_contiguous()))  # a part of a matrix takes it 2000 times as long
 
 
-def is_faster(x: Tensor) -> bool:
+def suits_onednn(x: Tensor) -> bool:
     """Whether oneDNN multiplies whole matrices faster that are large enough, of such a tensor. Shape: any."""
     return SLOW_MKL and x.is_cpu and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
 
