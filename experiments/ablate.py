@@ -6,7 +6,6 @@ test. Each run is a saved run; after an interruption, repeat the command to cont
 """
 
 import sys
-from pathlib import Path
 
 if not __package__:  # run as a file, from any folder
     import _project  # noqa: F401
@@ -17,12 +16,12 @@ from typing import Annotated
 import tyro
 from pydantic.dataclasses import dataclass
 
-from config import CHECKED, Config, load_config, replace
-from configuration.command_line import parse_flags, printable
+from config import CHECKED, Config, replace
+from configuration.command_line import parse_flags
 from experiments.ablating.ablation_options import AblationOptions
 from experiments.ablating.variants import short_names, slug
-from experiments.common.program import EarlyFlags, one_sentence
-from presets import load_preset
+from experiments.common.bases import read_base
+from experiments.common.program import one_sentence, say
 
 
 @dataclass(frozen=True, kw_only=True, config=CHECKED)
@@ -34,16 +33,10 @@ class AblateCommand(AblationOptions):
 
 def parse(words: Sequence[str]) -> AblateCommand:
     """Read the command line. Raises ValueError with the mistake in one sentence."""
-    words = list(words)
-    preset = words.pop(0) if words and not words[0].startswith("-") else None
-    own = EarlyFlags()
-    own.add_argument("--config", type=Path)
-    known, rest = own.parse_known_args(words)
-    base = load_config(known.config) if known.config else Config()
-    base = load_preset(preset, base) if preset else base
+    base, rest, name = read_base(words)
     program = "python experiments/ablate.py [preset] [--config FILE]"
     command = parse_flags(rest, AblateCommand(config=base), program, __doc__)
-    return replace(command, name=command.name or default_name(preset or (known.config and known.config.stem), command))
+    return replace(command, name=command.name or default_name(name, command))
 
 
 def default_name(base: str | None, options: AblationOptions) -> str:
@@ -57,8 +50,8 @@ def main() -> None:
         command = parse(sys.argv[1:])
         from experiments.ablating import ablation_report, runner  # torch and pandas take seconds
 
-        outcomes, stopped = runner.ablate(command, command.config, lambda line: print(printable(line), flush=True))
-        print(printable(ablation_report.write_report(command, outcomes, sys.argv[1:])))
+        outcomes, stopped = runner.ablate(command, command.config, say)
+        say(ablation_report.write_report(command, outcomes, sys.argv[1:]))
         if stopped:
             raise stopped
     if outcomes[0].failure:

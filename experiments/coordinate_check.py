@@ -19,11 +19,11 @@ from typing import Annotated
 import tyro
 from pydantic.dataclasses import dataclass
 
-from config import CHECKED, Config, load_config
+from config import CHECKED, Config
 from configuration.command_line import parse_flags
-from experiments.common.program import EarlyFlags, one_sentence
+from experiments.common.bases import read_base
+from experiments.common.program import one_sentence
 from experiments.coordinates.check_options import CheckOptions
-from presets import load_preset
 
 BASE = Path(__file__).resolve().parent / "bases" / "coordinate_check.yaml"
 
@@ -37,13 +37,7 @@ class CheckCommand(CheckOptions):
 
 def parse(words: Sequence[str]) -> CheckCommand:
     """Read the command line. Raises ValueError with the mistake in one sentence."""
-    words = list(words)
-    preset = words.pop(0) if words and not words[0].startswith("-") else None
-    own = EarlyFlags()
-    own.add_argument("--config", type=Path, default=BASE)
-    known, rest = own.parse_known_args(words)
-    base = load_config(known.config)
-    base = load_preset(preset, base) if preset else base
+    base, rest, _ = read_base(words, default=BASE)
     program = "python experiments/coordinate_check.py [preset] [--config FILE]"
     return parse_flags(rest, CheckCommand(config=base), program, __doc__)
 

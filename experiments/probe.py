@@ -17,9 +17,10 @@ from typing import Annotated
 import tyro
 from pydantic.dataclasses import dataclass
 
-from config import CHECKED, Config, load_config, replace
-from configuration.command_line import parse_flags, printable
-from experiments.common.program import EarlyFlags, one_sentence
+from config import CHECKED, Config, replace
+from configuration.command_line import parse_flags
+from experiments.common.bases import read_base
+from experiments.common.program import one_sentence, say
 from experiments.probing.probe_options import ProbeOptions
 
 BASE = Path(__file__).resolve().parent / "bases" / "probe.yaml"
@@ -34,10 +35,7 @@ class ProbeCommand(ProbeOptions):
 
 def parse(words: Sequence[str]) -> tuple[ProbeCommand, Config]:
     """Read the command line; the second result is the base before its flags. Raises ValueError."""
-    own = EarlyFlags()
-    own.add_argument("--config", type=Path, default=BASE)
-    known, rest = own.parse_known_args(words)
-    base = load_config(known.config)
+    base, rest, _ = read_base(words, default=BASE, presets=False)
     command = parse_flags(rest, ProbeCommand(config=base), "python experiments/probe.py [--config FILE]", __doc__)
     return replace(command, name=command.name or "probe"), base
 
@@ -46,9 +44,6 @@ def main() -> None:
     with one_sentence():
         command, base = parse(sys.argv[1:])
         from experiments.probing import probe_report, probing  # torch and pandas take seconds
-
-        def say(line: str) -> None:
-            print(printable(line), flush=True)
 
         outcomes, stopped = probing.probe(command, command.config, base, say)
         say(probe_report.write_report(command, outcomes, sys.argv[1:]))

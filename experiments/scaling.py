@@ -7,7 +7,6 @@ experiments/results/NAME/; `compare.py NAME OTHER` says how the gain of one over
 """
 
 import sys
-from pathlib import Path
 
 if not __package__:  # run as a file, from any folder
     import _project  # noqa: F401
@@ -18,11 +17,11 @@ from typing import Annotated
 import tyro
 from pydantic.dataclasses import dataclass
 
-from config import CHECKED, Config, load_config, replace
-from configuration.command_line import parse_flags, printable
-from experiments.common.program import EarlyFlags, one_sentence
+from config import CHECKED, Config, replace
+from configuration.command_line import parse_flags
+from experiments.common.bases import read_base
+from experiments.common.program import one_sentence, say
 from experiments.scaling_laws.scaling_options import ScalingOptions
-from presets import load_preset
 
 
 @dataclass(frozen=True, kw_only=True, config=CHECKED)
@@ -34,13 +33,7 @@ class ScalingCommand(ScalingOptions):
 
 def parse(words: Sequence[str]) -> tuple[ScalingCommand, Config]:
     """Read the command line; the second result is the base before its flags. Raises ValueError."""
-    words = list(words)
-    preset = words.pop(0) if words and not words[0].startswith("-") else None
-    own = EarlyFlags()
-    own.add_argument("--config", type=Path)
-    known, rest = own.parse_known_args(words)
-    base = load_config(known.config) if known.config else Config()
-    base = load_preset(preset, base) if preset else base
+    base, rest, _ = read_base(words)
     program = "python experiments/scaling.py [preset] [--config FILE]"
     command = parse_flags(rest, ScalingCommand(config=base), program, __doc__)
     return replace(command, name=command.name or "scaling"), base
@@ -50,9 +43,6 @@ def main() -> None:
     with one_sentence():
         command, base = parse(sys.argv[1:])
         from experiments.scaling_laws import scaling_report, studying  # torch and pandas take seconds
-
-        def say(line: str) -> None:
-            print(printable(line), flush=True)
 
         found, stopped = studying.study(command, command.config, base, say)
         say(scaling_report.write_report(command, found, sys.argv[1:]))

@@ -1,4 +1,4 @@
-"""How a program of experiments/ ends: a mistake is one sentence and status 2, a signal 128 and its number."""
+"""How a program of experiments/ speaks and ends: a mistake is one sentence and status 2, a signal 128 and its number."""
 
 import argparse
 import re
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import NoReturn
 
 from configuration import garbage
-from configuration.command_line import complain, fail
+from configuration.command_line import complain, fail, printable
 from experiments.processes.signals import Stopped
 
 PASSWORD = re.compile(r"(://[^:/@\s]*:)\S*(?=@)|([?&]\w*(?:password|passwd|pwd)=)[^&\s]*", re.IGNORECASE)
@@ -27,6 +27,11 @@ class EarlyFlags(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise ValueError(f"{message.removeprefix('argument ').partition(':')[0]} needs a value")
+
+
+def say(line: str) -> None:
+    """Print a line at once; control characters are spelled out."""
+    print(printable(line), flush=True)
 
 
 @contextmanager
