@@ -121,24 +121,31 @@ def train_in(
             saver.save()  # from here on the run that the weights come from may be deleted
         report.announce(console, run, state.model, setup, progress)
         print_line(console, budget and budget.announcement())
-        with (report.progress_bar(console, cfg, progress) as show,
-              opened(run, progress.logged_steps, group) as trackers,
-              prefetched(setup.batches, session.passes_left(), depth=cfg.data.prefetch, pin=device.type == "cuda")
-              as batches, saver.saving_when_stopped(console)):
-            while progress.logged_steps < cfg.train.steps:
-                take_step(session, batches)
-                events = Events(progress.step, cfg.train)
-                results = examine(session, events)
-                show(progress.recent_losses[-1], session.timer.tokens_per_second())
-                record(session, events, results, trackers, console)
-                saver.save_if_due(events)
-            state.optimizer.eval()
-            with saver.reporting(), state.whole() as whole:
-                if is_first:
-                    report.finish(console, run, whole.objective, setup.tokenizer, prompts, trackers, setup.val_part)
-            group.wait()
+        take_steps(session, saver, console)
         print_line(console, budget and budget.result())
     return run
+
+
+def take_steps(session: Session, saver: Saver, console: Console) -> None:
+    """Take all steps that are left, with what is due after each, and show and note at the end what has come of it."""
+    run, setup, state, progress = session.run, session.setup, session.state, session.progress
+    cfg, group = setup.cfg, setup.group
+    with (report.progress_bar(console, cfg, progress) as show, opened(run, progress.logged_steps, group) as trackers,
+          prefetched(setup.batches, session.passes_left(), depth=cfg.data.prefetch, pin=state.device.type == "cuda")
+          as batches, saver.saving_when_stopped(console)):
+        while progress.logged_steps < cfg.train.steps:
+            take_step(session, batches)
+            events = Events(progress.step, cfg.train)
+            results = examine(session, events)
+            show(progress.recent_losses[-1], session.timer.tokens_per_second())
+            record(session, events, results, trackers, console)
+            saver.save_if_due(events)
+        state.optimizer.eval()
+        with saver.reporting(), state.whole() as whole:
+            if group.is_first:
+                report.finish(console, run, whole.objective, setup.tokenizer, session.prompts, trackers,
+                              setup.val_part)
+        group.wait()
 
 
 def take_step(session: Session, coming: Iterator[Batch]) -> None:
