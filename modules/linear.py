@@ -94,7 +94,18 @@ class _Linear(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             of_x = product(rows, weight.T).view(x.shape)
         if ctx.needs_input_grad[1]:
-            of_weight = product(rows.T.contiguous(), x.reshape(-1, x.shape[-1]).contiguous().T)
+            of_weight = _of_weight(rows, x.reshape(-1, x.shape[-1]))
         if ctx.needs_input_grad[2]:
             of_bias = rows.sum(0)
         return of_x, of_weight, of_bias
+
+
+def _of_weight(rows: Tensor, x: Tensor) -> Tensor:
+    """rows^T x. Of the rows a copy is made, or if that is less than half, of x and of the result.
+
+    Shape: (n, f), (n, d) -> (f, d).
+    """
+    (n, f), d = rows.shape, x.shape[1]
+    if n * f > 2 * d * (n + f):
+        return product(x.T.contiguous(), rows.contiguous().T).T.contiguous()
+    return product(rows.T.contiguous(), x.contiguous().T)

@@ -68,12 +68,12 @@ def compiled(call: Callable[..., Tensor]) -> Callable[..., Tensor]:
 @ONEDNN
 @pytest.mark.parametrize("way", [lambda call: call, compiled], ids=["eager", "compiled"])
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("shape", [(2, 5, 8), (7, 8), (8,)])
-def test_a_product_by_onednn_is_that_of_torch(monkeypatch, shape, bias, way):
+@pytest.mark.parametrize(("shape", "outputs"), [((2, 5, 8), 6), ((7, 8), 6), ((8,), 6), ((4, 10, 8), 60)])
+def test_a_product_by_onednn_is_that_of_torch(monkeypatch, shape, outputs, bias, way):
     monkeypatch.setattr(linear, "by_onednn", lambda x, weight: True)
-    x, weight = torch.randn(*shape), torch.randn(6, 8)
+    x, weight = torch.randn(*shape), torch.randn(outputs, 8)
     x = x.transpose(0, -2).contiguous().transpose(0, -2) if len(shape) > 1 else x
-    tensors = [x, weight, *[torch.randn(6)] * bias]
+    tensors = [x, weight, *[torch.randn(outputs)] * bias]
     ours = with_gradients(way(lambda x, weight, bias=None: linear.linear(x, weight, bias)), *tensors)
     for one, other in zip(ours, with_gradients(nn.functional.linear, *tensors), strict=True):
         assert_close(one, other, "same")
