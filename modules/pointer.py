@@ -90,14 +90,18 @@ class Pointer(LoggingModule):
             return self.weights(q, k, mask), gate, tokens
 
     def mix(self, logits: Tensor, weights: Tensor, gate: Tensor, tokens: Tensor) -> Tensor:
-        """The new logits; sums the weights (b, t, s) of equal tokens (b, s) at the first occurrence of each."""
+        """The new logits, written over the old ones if no gradient is recorded.
+
+        Sums the weights (b, t, s) of equal tokens (b, s) at the first occurrence of each.
+        """
         first = first_places(tokens, logits.shape[-1])  # (b, s)
         summed = torch.zeros_like(weights).scatter_add(-1, first.unsqueeze(1).expand_as(weights), weights)  # (b, t, s)
         copied = gate + summed.clamp(min=TINY).log()
         index = tokens.unsqueeze(1).expand_as(weights)  # (b, t, s)
         old = logits.gather(-1, index)
         increase = (torch.logaddexp(old, copied) - old).where(summed > 0, 0.0)
-        return logits.scatter_add(-1, index, increase)
+        add = logits.scatter_add if torch.is_grad_enabled() else logits.scatter_add_
+        return add(-1, index, increase)
 
 
 def first_places(tokens: Tensor, vocab_size: int) -> Tensor:
