@@ -1,4 +1,4 @@
-"""How a program of experiments/ speaks and ends: a mistake is one sentence and status 2, a signal 128 and its number."""
+"""How a program of experiments/ speaks and ends: a mistake is a sentence and status 2, a signal 128 and its number."""
 
 import argparse
 import re

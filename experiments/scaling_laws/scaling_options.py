@@ -17,9 +17,9 @@ Entropy = Literal["free", "known"]
 class ScalingOptions:
     """Sizes and numbers of tokens; the flags after these are those of all runs."""
 
-    scales: tuple[str, ...] = ("6k", "10k", "20k", "40k", "80k", "160k", "320k")  # sizes, as --scale of train.py makes them, but all with the context of the base
+    scales: tuple[str, ...] = ("40k", "60k", "80k", "120k", "160k", "240k", "320k")  # sizes, as --scale of train.py makes them, but all with the context of the base
     sizes: tuple[str, ...] = ()  # sizes by their flags instead, each in quotes: "model.dim=32 model.num_layers=2"
-    tokens: tuple[str, ...] = ("200k", "400k", "800k", "1.6M", "3.2M")  # training tokens; each size is trained on each of these, with a schedule that ends there
+    tokens: tuple[str, ...] = ("1.6M", "3.2M", "4.8M", "6.4M", "12.8M")  # training tokens; each size is trained on each of these, with a schedule that ends there
     sweep: tuple[float, ...] = ()  # learning rates tried with the smallest size on the middle number of tokens; the best is that of the smallest size. () = train.lr is that of a model as wide as the base
     rate_power: float | None = None  # a model w times as wide has a rate / w to this power; None = 0.5 for muon, 1 for others
     rates: tuple[float, ...] = ()  # learning rates of the sizes, the smallest first, in place of this rule
