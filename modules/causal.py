@@ -182,19 +182,23 @@ def _heads(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
 
 def _room_for_weights(q: Tensor, keeps: bool) -> Tensor:
     """Room for the weights of `_rows`, one after the other, if they are kept. Shape: (n, t, p) -> (numbers,)."""
-    n, t, _ = q.shape
-    keeps = keeps and q.dtype == torch.bfloat16 and t <= KEPT
-    room = q.new_empty(n * sum((row.stop - row.start) * seen.stop for row, seen in _rows(t)) if keeps else 0)
+    keeps = keeps and q.dtype == torch.bfloat16 and q.shape[1] <= KEPT
+    room = q.new_empty(sum(_sizes(q)) if keeps else 0)
     return room.zero_() if _few_heads else room  # as if all heads had been written
 
 
 def _rooms(q: Tensor, kept: Tensor) -> list[Tensor | None]:
-    """What is kept of each of `_rows`. Shape: (n, t, p), (numbers,) -> (n, row, seen)."""
+    """What is kept of each of `_rows`; None = nothing. Shape: (n, t, p), (numbers,) -> (n, row, seen)."""
     rows = [*_rows(q.shape[1])]
     if not len(kept):
         return [None] * len(rows)
-    parts = kept.split([len(q) * (row.stop - row.start) * seen.stop for row, seen in rows])
-    return [part.view(len(q), -1, seen.stop) for part, (_, seen) in zip(parts, rows, strict=True)]
+    parts = zip(kept.split(_sizes(q)), rows, strict=True)
+    return [part.view(len(q), -1, seen.stop) for part, (_, seen) in parts]
+
+
+def _sizes(q: Tensor) -> list[int]:
+    """How many weights each of `_rows` has. Shape: (n, t, p)."""
+    return [len(q) * (row.stop - row.start) * seen.stop for row, seen in _rows(q.shape[1])]
 
 
 def _rows(t: int) -> Iterator[tuple[slice, slice]]:
