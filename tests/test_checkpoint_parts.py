@@ -138,10 +138,10 @@ def test_what_was_not_sent_is_sent_at_the_end_of_the_block(monkeypatch):
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
 def test_no_process_has_more_than_its_part_and_a_few_tensors(tmp_path):
     """The model has 19 MB of weights, of which the largest tensor has 1 MB, and AdamW's states have 38 MB."""
-    store = new_store()
-    programs = begin(2, partial(save_and_load, tmp_path / "step_00000001"), tmp_path, store.port)
-    for program in programs:
-        out, err = program.communicate(100)
+    with new_store() as port:
+        programs = begin(2, partial(save_and_load, tmp_path / "step_00000001"), tmp_path, port)
+        said = [program.communicate(100) for program in programs]
+    for program, (out, err) in zip(programs, said, strict=True):
         assert program.returncode == 0, err
         saving, loading = json.loads(out)
         assert saving < 8, (saving, loading)

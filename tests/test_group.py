@@ -1,5 +1,6 @@
 """Several processes train one run: it is the run of one process, to rounding, however many there are."""
 
+import contextlib
 import os
 import signal
 import socket
@@ -7,12 +8,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial, partialmethod
 from itertools import count
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 from unittest.mock import ANY
 
@@ -36,6 +36,7 @@ from train import train
 from training.group import met_in, size_of_group
 from training.saving import Saver
 from training.snapshot import Frozen, Snapshot
+from training.stopping import follow_parent
 
 ROOT = Path(__file__).resolve().parent.parent
 # Muon rounds to bfloat16, where differences of 1e-7 grow; the attention of a run of the tests drops weights
@@ -69,9 +70,28 @@ def begin(size: int, program: Callable[[], object], models: Path, port: int) -> 
     return [Program(program, shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)}) for rank in range(size)]
 
 
-def new_store() -> distributed.TCPStore:
-    """A store at a free port, as torchrun has one."""
-    return distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+@contextlib.contextmanager
+def new_store() -> Iterator[int]:
+    """The port of a store, as torchrun has one, until the end of the block.
+
+    It is in a process of its own: a fork of a process whose threads hold a lock would wait for it forever.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        store = Program(partial(keep_store, listening), {})
+        port = listening.getsockname()[1]
+    try:
+        yield port
+    finally:
+        store.kill()
+
+
+def keep_store(listening: socket.socket) -> None:
+    follow_parent(signal.SIGKILL)
+    port = listening.getsockname()[1]
+    store = distributed.TCPStore("127.0.0.1", port, is_master=True, wait_for_workers=False,
+                                 master_listen_fd=listening.detach())
+    signal.pause()
+    del store
 
 
 @pytest.fixture
@@ -80,9 +100,9 @@ def together(models, predict_memory):
     begun = []
 
     def run(size: int, *words: str) -> tuple[list[int], list[tuple[str, str]]]:
-        store = new_store()
-        begun.extend(programs := begin(size, partial(train_with, words), models, store.port))
-        said = [program.communicate(100) for program in programs]
+        with new_store() as port:
+            begun.extend(programs := begin(size, partial(train_with, words), models, port))
+            said = [program.communicate(100) for program in programs]
         return [program.returncode for program in programs], said
 
     yield run
@@ -340,7 +360,7 @@ def test_processes_that_are_started_again_do_not_meet_those_that_died():
 
 
 def test_a_process_whose_torchrun_was_killed_ends(together, begun, models, monkeypatch):
-    monkeypatch.setattr(sys.modules[__name__], "new_store", lambda: SimpleNamespace(port=free_port()))
+    monkeypatch.setattr(sys.modules[__name__], "new_store", lambda: contextlib.nullcontext(free_port()))
     statuses, said = together(2, *begun({}, "toy"))
     assert statuses == [1, 1] and said == [("", "error: torchrun has ended\n"), ("", "")] and not models.exists()
 
