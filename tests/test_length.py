@@ -27,8 +27,9 @@ def text(tmp_path_factory):
 def test_every_mixer_has_a_row_in_each_table_and_the_base_is_one(text):
     words = set(get_args(config.Mixer)) - {"none"}
     tables = text.split("\n## ")[1:]
-    assert [{*re.findall(r"^\| `(\w+)` ", table, re.M)} for table in tables] == [words] * 5
-    assert "| `attention` | 1.00 | 1.00 |" in tables[1]
+    rows = [{*re.findall(r"^\| `(.+)` ", table, re.M)} for table in tables]
+    assert rows == [words | {length.TORCH}] * 5 + [words]
+    assert "| `attention` | 1.00 | 1.00 |" in tables[1] and "| `torch's attention` | 1.00 | 1.00 |" in tables[2]
     assert "benchmark.py length --lengths 4 12 --cached 5 9 --tokens 24 --dim 24 --rounds 1" in text
 
 
@@ -44,6 +45,13 @@ def test_what_is_kept_for_the_backward_pass_is_what_is_alive_after_the_forward_p
     part, x = length.Part("attention", 24, 8), torch.randn(2, 8, 24, requires_grad=True)
     part.call = lambda mixer, x, *others: (x.exp().exp() + 1, None)
     assert part.kept(x) == 3 * x.nbytes  # both exponentials, and the result
+
+
+def test_the_yardstick_is_causal_attention():
+    part, x = length.TorchAttention(24), torch.randn(2, 8, 24)
+    q, k, v = (part.mixer[0](x).unflatten(2, (3, 4, 6)).permute(2, 0, 3, 1, 4))
+    weights = (q @ k.mT * 6 ** -0.5).masked_fill(torch.ones(8, 8).triu(1).bool(), -torch.inf).softmax(-1)
+    torch.testing.assert_close(part(x), part.mixer[1]((weights @ v).transpose(1, 2).flatten(2)))
 
 
 def test_a_word_that_is_no_mixer_is_refused():

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, get_args
 
 import torch
+from einops import rearrange
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
@@ -17,12 +18,14 @@ from experiments.benchmarks.measuring import best_seconds
 from memory_prediction.allocations import StorageLog
 from memory_prediction.process import choose_allocator
 from model import Model
+from modules.linear import Linear
 from modules.residuals.wiring import way_to_call
 from modules.stream import Context, Stream
 from run_store.atomic_files import write_text
 from run_store.listing import ROOT
 
 BASE = "attention"  # whose time is 1
+TORCH = "torch's attention"  # a yardstick for the others
 USUAL = 1024  # tokens, with whose time per token those of other lengths are compared
 DECODED, ROWS = 8, 4  # tokens in a timed call, and texts
 TEXT = """# Mixers and the length of a text
@@ -35,6 +38,8 @@ python experiments/benchmark.py length{flags}
 ```
 
 - Times are processor time, the least of {rounds}, in rounds in which all mixers and lengths take turns in one process.
+- `attention` is that of this project, whose kernel is faster than torch's on longer texts. torch's attention is the
+  fused kernel of torch with projections and nothing else.
 - A loop over the tokens has more steps with fewer rows where t is longer, so that its time per token rises.
 - What is kept for the backward pass is without the input and the weights; a vector of the stream takes {vector:.1f} kB.
 - A decoded token is that of {rows} texts, after so many cached ones; the cache is that of one text, in float32.
@@ -76,6 +81,19 @@ class Part:
             held = log.asked_bytes
         del y
         return held
+
+
+class TorchAttention(Part):
+    """Causal attention by torch's fused kernel with projections and nothing else, as a yardstick without a cache."""
+
+    def __init__(self, dim: int):
+        self.mixer = nn.ModuleList([Linear(dim, 3 * dim, bias=False), Linear(dim, dim, bias=False)])
+
+    def __call__(self, x: Tensor) -> Tensor:
+        q, k, v = rearrange(self.mixer[0](x), "b t (three h p) -> three b h t p", three=3,
+                            h=ModelConfig().attention.num_heads)
+        y = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+        return self.mixer[1](rearrange(y, "b h t p -> b t (h p)"))
 
 
 class Decoding:
@@ -125,6 +143,7 @@ def chosen(words: Sequence[str]) -> list[str]:
 def training(words: Sequence[str], options: Length) -> list[Section]:
     """The tables on training steps."""
     parts = {word: Part(word, options.dim, max(options.lengths)) for word in words}
+    parts = {BASE: parts.pop(BASE), TORCH: TorchAttention(options.dim), **parts}
     texts = {t: torch.randn(max(1, options.tokens // t), t, options.dim, requires_grad=True) for t in options.lengths}
     kept = {(word, t): part.kept(x) / (len(x) * t) for word, part in parts.items() for t, x in texts.items()}
     ways = {(word, t): lambda part=part, x=x: part.step(x) for word, part in parts.items() for t, x in texts.items()}
@@ -134,11 +153,12 @@ def training(words: Sequence[str], options: Length) -> list[Section]:
     headings = ["mixer", *(f"{t:,}" for t in options.lengths)]
 
     def section(title: str, cell) -> Section:
-        return Section(title, headings, {word: [cell(word, t) for t in options.lengths] for word in words})
+        return Section(title, headings, {word: [cell(word, t) for t in options.lengths] for word in parts})
 
     return [
         section("Microseconds of a training step for each token", lambda word, t: f"{1e6 * each[word, t]:,.1f}"),
-        section(f"The same, compared with {BASE}", lambda word, t: f"{each[word, t] / each[BASE, t]:.2f}"),
+        *(section(f"The same, compared with {base}", lambda word, t, base=base: f"{each[word, t] / each[base, t]:.2f}")
+          for base in (BASE, TORCH)),
         section(f"Time for each token, compared with texts of {usual:,}",
                 lambda word, t: f"{each[word, t] / each[word, usual]:.2f}"),
         section("Kept for the backward pass, kB for each token", lambda word, t: f"{kept[word, t] / 1e3:,.1f}"),

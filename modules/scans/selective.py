@@ -7,6 +7,7 @@ from torch.utils.flop_counter import register_flop_formula
 from modules.precision import full_precision, widen
 
 KEPT = 16  # tokens from one state that is kept for the gradient to the next; those between are computed again
+AT_ONCE = 1 << 18  # numbers in the states of the tokens that go together; more would leave a processor's cache
 
 
 def selective_scan(
@@ -24,7 +25,7 @@ def selective_scan(
         state = wide[0].new_zeros(len(x), *a.shape) if state is None else widen(state).contiguous()
         if x.shape[1] == 1:
             values, steps, rates, keys, queries = wide
-            last = _decay(steps, rates, None, 0) * state + keys.mT * (steps * values)
+            last = (steps * rates).exp_() * state + keys.mT * (steps * values)
             return (queries @ last).to(x.dtype), last
         y, last, _ = selective(*wide, state, None if runs is None else same_as_before(runs, wide[0].dtype))
     return y.to(x.dtype), last
@@ -35,16 +36,43 @@ def same_as_before(runs: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.cat((torch.ones_like(runs[:, :1], dtype=dtype), (runs[:, 1:] == runs[:, :-1]).to(dtype)), dim=1)
 
 
-def _decay(step: Tensor, a: Tensor, same: Tensor | None, t: int, out: Tensor | None = None) -> Tensor:
-    """Of each state at token t. Shape: (b, t, i), (n, i), (b, t) -> (b, n, i)."""
-    decay = torch.mul(step[:, t, None], a, out=out).exp_()
-    return decay if same is None else decay.mul_(same[:, t, None, None])
+def _pieces(state: Tensor, begin: int, t: int) -> list[slice]:
+    """The tokens from one whose state is kept to the next, or to the end: one by one, or together if rows are few."""
+    size = min(KEPT, max(1, AT_ONCE // state.numel()))
+    end = min(begin + KEPT, t)
+    return [slice(first, min(first + size, end)) for first in range(begin, end, size)]
 
 
-def _next(h: Tensor, decay: Tensor, x: Tensor, step: Tensor, b: Tensor, t: int, out: Tensor) -> Tensor:
-    """The states after token t, from those before it. Shape: h, decay and out (b, n, i)."""
-    torch.mul(b[:, t, :, None], (step[:, t] * x[:, t]).unsqueeze(1), out=out)
-    return torch.addcmul(out, decay, h, out=out)
+def _fill(
+    decays: Tensor, states: Tensor, h: Tensor, some: slice, a: Tensor, x: Tensor, step: Tensor, b: Tensor,
+    same: Tensor | None,
+) -> Tensor:
+    """Write the decays of some tokens, and the states after each, of which the last comes back; h is before them.
+
+    Shape: decays and states (_, b, n, i), h (b, n, i), a (n, i), x and step (t, b, i), b (t, b, n), same (t, b).
+    """
+    torch.mul(step[some].unsqueeze(2), a, out=decays).exp_()
+    if same is not None:
+        decays *= same[some, :, None, None]
+    torch.mul(b[some].unsqueeze(3), (step[some] * x[some]).unsqueeze(2), out=states)
+    for decay, state in zip(decays, states, strict=True):
+        h = state.addcmul_(decay, h)
+    return h
+
+
+def _room(state: Tensor) -> Tensor:
+    """For the states of tokens that go together."""
+    return state.new_empty(_pieces(state, 0, KEPT)[0].stop, *state.shape)
+
+
+def _by_token(*tensors: Tensor | None) -> list[Tensor | None]:
+    """Views whose first axis is time. Shape: (b, t, ...) -> (t, b, ...)."""
+    return [None if x is None else x.transpose(0, 1) for x in tensors]
+
+
+def _product(rows: Tensor, matrices: Tensor) -> Tensor:
+    """Of a row and a matrix for each token and text. Shape: (_, b, p), (_, b, p, q) -> (_, b, q)."""
+    return torch.bmm(rows.flatten(0, 1).unsqueeze(1), matrices.flatten(0, 1)).view(*rows.shape[:2], -1)
 
 
 @torch.library.custom_op("shapeshifter::selective", mutates_args=())
@@ -52,14 +80,16 @@ def selective(
     x: Tensor, step: Tensor, a: Tensor, b: Tensor, c: Tensor, state: Tensor, same: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """y, the last state, and those before tokens 0, KEPT, 2 KEPT, ... Shape: (b, t, i), (b, n, i), (_, b, n, i)."""
-    y, kept = torch.empty_like(x), _kept_of(x, state)
-    h, decay, other = state.clone(), torch.empty_like(state), torch.empty_like(state)
-    for t in range(x.shape[1]):
-        if t % KEPT == 0:
-            kept[t // KEPT] = h
-        h, other = _next(h, _decay(step, a, same, t, decay), x, step, b, t, other), h
-        torch.bmm(c[:, t, None], h, out=y[:, t, None])
-    return y, h, kept
+    y, kept, h = torch.empty_like(x), _kept_of(x, state), state
+    x, step, b, c, same, out = _by_token(x, step, b, c, same, y)
+    decays, states, others = (_room(state) for _ in range(3))
+    for place, begin in enumerate(range(0, len(x), KEPT)):
+        kept[place] = h
+        for some in _pieces(state, begin, len(x)):
+            states, others, n = others, states, some.stop - some.start
+            h = _fill(decays[:n], states[:n], h, some, a, x, step, b, same)
+            out[some] = _product(c[some], states[:n])
+    return y, h.clone(), kept
 
 
 def _kept_of(x: Tensor, state: Tensor) -> Tensor:
@@ -77,26 +107,29 @@ def selective_back(
     of_last: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The gradients of the first six arguments of `selective`."""
-    of_x, of_step, of_b, of_c = (torch.empty_like(y) for y in (x, step, b, c))
-    of_a, of_h, product = torch.zeros_like(of_last), of_last.clone(), torch.empty_like(of_last)
-    states, decays = (x.new_empty(KEPT + more, *of_last.shape) for more in (1, 0))
-    for begin in reversed(range(0, x.shape[1], KEPT)):
-        states[0] = kept[begin // KEPT]
-        end = min(begin + KEPT, x.shape[1])
-        for i, t in enumerate(range(begin, end)):
-            _next(states[i], _decay(step, a, same, t, decays[i]), x, step, b, t, states[i + 1])
-        for t in reversed(range(begin, end)):
-            i = t - begin
-            of_h.addcmul_(c[:, t, :, None], of_y[:, t, None])
-            torch.bmm(states[i + 1], of_y[:, t, :, None], out=of_c[:, t, :, None])
-            torch.bmm(of_h, (step[:, t] * x[:, t]).unsqueeze(-1), out=of_b[:, t, :, None])
-            of_added = torch.bmm(b[:, t, None], of_h).squeeze(1)  # of step x
-            of_h.mul_(decays[i])
-            torch.mul(of_h, states[i], out=product)  # of step a
-            of_a.addcmul_(product, step[:, t, None])
-            of_step[:, t] = product.mul_(a).sum(1).addcmul_(of_added, x[:, t])
-            torch.mul(of_added, step[:, t], out=of_x[:, t])
-    return of_x, of_step, of_a.sum(0), of_b, of_c, of_h
+    found = [torch.empty_like(given) for given in (x, step, b, c)]
+    x, step, b, c, same, of_y, of_x, of_step, of_b, of_c = _by_token(x, step, b, c, same, of_y, *found)
+    states, decays = (of_last.new_empty(KEPT + more, *of_last.shape) for more in (1, 0))
+    of_states, product, of_h = _room(of_last), _room(of_last), of_last.clone()
+    of_a = torch.zeros_like(product)
+    for place, begin in reversed([*enumerate(range(0, len(x), KEPT))]):
+        pieces = [(some, slice(some.start - begin, some.stop - begin)) for some in _pieces(of_last, begin, len(x))]
+        h = states[0] = kept[place]
+        for some, here in pieces:
+            h = _fill(decays[here], states[1:][here], h, some, a, x, step, b, same)
+        for some, here in reversed(pieces):
+            n = some.stop - some.start
+            for of_state, rate, t in reversed([*zip(of_states[:n], product, range(KEPT)[here], strict=False)]):
+                torch.addcmul(of_h, c[begin + t].unsqueeze(2), of_y[begin + t].unsqueeze(1), out=of_state)
+                torch.mul(torch.mul(of_state, decays[t], out=of_h), states[t], out=rate)  # of step a
+            of_c[some] = _product(of_y[some], states[1:][here].mT)
+            of_b[some] = _product(step[some] * x[some], of_states[:n].mT)
+            of_added = _product(b[some], of_states[:n])  # of step x
+            of_a[:n].addcmul_(product[:n], step[some].unsqueeze(2))
+            of_step[some] = product[:n].mul_(a).sum(2).addcmul_(of_added, x[some])
+            torch.mul(of_added, step[some], out=of_x[some])
+    of_x, of_step, of_b, of_c = found
+    return of_x, of_step, of_a.sum((0, 1)), of_b, of_c, of_h
 
 
 @selective_back.register_fake
