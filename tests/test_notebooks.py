@@ -25,7 +25,7 @@ SMALLER = {  # numbers that make the test quicker, and change nothing else
                                '"train.steps": 150': '"train.steps": 25', "100_000)": "10_000)",
                                '{"base": 3, "pointer": 3, "window": 3,': '{"base": 2, "pointer": 2, "window": 1,'},
     "objectives.ipynb": {'"model.num_layers": 2': '"model.num_layers": 1',
-                         '"train.steps": 200': '"train.steps": 4', '"train.eval_every": 25': '"train.eval_every": 2'},
+                         '"train.steps": 600': '"train.steps": 4', '"train.eval_every": 50': '"train.eval_every": 2'},
     "probes.ipynb": {'"train.steps": 200': '"train.steps": 4', '"train.eval_every": 20': '"train.eval_every": 2'},
     "train.ipynb": {'"train.steps": 300': '"train.steps": 12', '"train.eval_every": 50': '"train.eval_every": 6',
                     '"train.sample_every": 100': '"train.sample_every": 6',
