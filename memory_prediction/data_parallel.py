@@ -15,7 +15,7 @@ from torch import Tensor
 from config import Config
 from memory_prediction.dry_run import Breakdown, Breakdowns
 from model import Model
-from modules.block import Block
+from modules.block import own_blocks
 
 LASTING = ("weights", "optimizer", "average")
 GATHERING, REDUCING = ("step", "forward", "backward", "evaluation"), ("step", "backward")  # phases
@@ -55,7 +55,7 @@ def sizes(cfg: Config) -> tuple[int, int, int]:
     """The bytes of the weights outside the blocks, of the largest block, and of all."""
     with torch.device("meta"):
         model = Model(cfg.model)
-    blocks = [part for part in model.modules() if isinstance(part, Block)]
+    blocks = own_blocks(model)
     inside = {p for block in blocks for p in block.parameters()}
     outside = {*model.parameters()} - inside
     return (num_bytes(outside), max((num_bytes(block.parameters()) for block in blocks), default=0),

@@ -1,5 +1,6 @@
 """A layer: named branches, such as a mixer and an MLP, each in its wiring."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from itertools import repeat
 from typing import Any
@@ -154,6 +155,15 @@ def make_block(cfg: LayerConfig, *, kind: str = "") -> Block:
     if cfg.residual == "two_hop" and len(parts) > 1:
         return TwoHopBlock(_wired([*[PreNorm] * (len(parts) - 1), NoSkip], parts, cfg), **options)
     return Block(_wired(repeat(RESIDUALS[cfg.residual]), parts, cfg), **options)
+
+
+def own_blocks(model: nn.Module) -> list[Block]:
+    """The blocks that share no parameter with another part of the model, each once."""
+    blocks = [part for part in model.modules() if isinstance(part, Block)]
+    inside = {part for block in blocks for part in block.modules()}
+    owners = Counter(id(p) for block in blocks for p in block.parameters())
+    owners.update(id(p) for part in model.modules() if part not in inside for p in part.parameters(recurse=False))
+    return [block for block in blocks if all(owners[id(p)] == 1 for p in block.parameters())]
 
 
 def _wired(wirings: Iterable[type[Wiring]], parts: Mapping[str, nn.Module], cfg: LayerConfig) -> dict[str, Wiring]:

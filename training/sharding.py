@@ -6,7 +6,6 @@ sent as float32 and computed with under autocast: the run is that of one process
 """
 
 import copy
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
@@ -16,7 +15,7 @@ from torch import Tensor, distributed, nn
 
 from config import TrainConfig
 from modules.across import full, is_sharded, local
-from modules.block import Block
+from modules.block import own_blocks
 from objective import Objective
 from optim import Optimizers, make_optimizer
 from run_store.parts import Part, SavedTensor
@@ -150,15 +149,6 @@ class OptimizerInParts(Frozen):
         Part(rows, value.shape, self._group).take(value)
         return DTensor.from_local(rows, parameter.device_mesh, parameter.placements, shape=value.shape,
                                   stride=parameter.stride())
-
-
-def own_blocks(objective: Objective) -> list[nn.Module]:
-    """The blocks that share no parameter with another part of the model, each once."""
-    blocks = [part for part in objective.modules() if isinstance(part, Block)]
-    inside = {part for block in blocks for part in block.modules()}
-    owners = Counter(id(p) for block in blocks for p in block.parameters())
-    owners.update(id(p) for part in objective.modules() if part not in inside for p in part.parameters(recurse=False))
-    return [block for block in blocks if all(owners[id(p)] == 1 for p in block.parameters())]
 
 
 def in_parts(states: Any, group: distributed.ProcessGroup) -> Any:
