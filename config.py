@@ -699,13 +699,13 @@ class TrainConfig:
 
     optimizer: Optimizer = "muon"  # adamw arXiv:1711.05101; muon arXiv:2502.16982 and soap arXiv:2409.11321 on matrices with adamw on the rest; adam arXiv:1412.6980; sgd; lion arXiv:2302.06675; adafactor arXiv:1804.04235; schedule_free (AdamW) arXiv:2405.15682
     lr: float = 6e-3  # peak learning rate
-    embed_lr_mult: float = 1.0  # learning rate of the embedding / lr
+    embed_lr_mult: float | None = None  # learning rate of the embedding / lr; None = 4 with muon, else 1
     head_lr_mult: float = 1.0  # learning rate of the head / lr
     vector_lr_mult: float = 1.0  # learning rate of norms and biases / lr
-    beta1: float = 0.9  # decay of the mean gradient; schedule_free: weight of the average in the point where gradients are taken
-    beta2: float = 0.95  # decay of the mean square gradient; lion: of the mean gradient, which beta1 weighs in a step
+    beta1: float | None = None  # decay of the mean gradient; schedule_free: weight of the average in the point where gradients are taken; None = 0.8 with muon, else 0.9
+    beta2: float | None = None  # decay of the mean square gradient; lion: of the mean gradient, which beta1 weighs in a step; None = 0.98 with muon, else 0.95
     adam_eps: float = 1e-8  # adam and its variants: added to the denominator
-    momentum: float = 0.95  # muon and sgd: momentum (Nesterov)
+    momentum: float = 0.9  # muon and sgd: momentum (Nesterov)
     precondition_every: int = 10  # soap: steps between updates of its bases
     weight_decay: float | None = None  # decoupled, times the learning rate, for all but norms and biases; None = 0.1. adam and sgd add it to the gradient (L2); None = 0
     grad_clip: float | None = 1.0  # clip the norm of the gradient to this; None = no limit
@@ -764,9 +764,17 @@ class TrainConfig:
     @property
     def decay(self) -> float:
         """The weight decay, with its default for the optimizer."""
-        if self.weight_decay is not None:
-            return self.weight_decay
-        return 0.0 if self.optimizer in ("adam", "sgd") else 0.1
+        return self.of_optimizer("weight_decay")
+
+    @property
+    def betas(self) -> tuple[float, float]:
+        """beta1 and beta2, with their defaults for the optimizer."""
+        return self.of_optimizer("beta1"), self.of_optimizer("beta2")
+
+    def of_optimizer(self, name: str) -> float:
+        """A flag, or if it is None its default for the optimizer."""
+        value = getattr(self, name)
+        return rules.default_for(self.optimizer, name) if value is None else value
 
     def __post_init__(self):
         rules.check_train(self)

@@ -61,7 +61,7 @@ def parameter_groups(model: nn.Module, cfg: TrainConfig) -> dict[str, dict[str, 
 
     Vectors (norms, biases) are not decayed: pulling a scale to zero regularises nothing.
     """
-    rates = {"embedding": cfg.embed_lr_mult, "head": cfg.head_lr_mult, "matrices": 1.0,
+    rates = {"embedding": cfg.of_optimizer("embed_lr_mult"), "head": cfg.head_lr_mult, "matrices": 1.0,
              "vectors": cfg.vector_lr_mult}
     groups: dict[str, dict[str, Any]] = {
         group: {"params": [], "lr": cfg.lr * rate, "lr_mult": rate, "name": group,
@@ -125,7 +125,7 @@ def make_muon(model: nn.Module, cfg: TrainConfig) -> Optimizers:
 def make_adam(model: nn.Module, cfg: TrainConfig) -> Optimizers:
     """Adam on everything, its weight decay in the gradient. Kingma & Ba 2014, arXiv:1412.6980."""
     groups = scaled_groups(model, cfg)
-    return Optimizers(torch.optim.Adam(groups, betas=(cfg.beta1, cfg.beta2), eps=adam_eps(model, cfg),
+    return Optimizers(torch.optim.Adam(groups, betas=cfg.betas, eps=adam_eps(model, cfg),
                                        fused=_fused(groups)))
 
 
@@ -141,7 +141,7 @@ def make_lion(model: nn.Module, cfg: TrainConfig) -> Optimizers:
     from pytorch_optimizer import Lion  # imported here and below because it takes a second
 
     foreach = False if any(map(is_sharded, model.parameters())) else None  # which torch 2.11 cannot do with shards
-    return Optimizers(Lion(scaled_groups(model, cfg), betas=(cfg.beta1, cfg.beta2), foreach=foreach))
+    return Optimizers(Lion(scaled_groups(model, cfg), betas=cfg.betas, foreach=foreach))
 
 
 def make_adafactor(model: nn.Module, cfg: TrainConfig) -> Optimizers:
@@ -161,7 +161,7 @@ def make_soap(model: nn.Module, cfg: TrainConfig) -> Optimizers:
     from pytorch_optimizer import SOAP
 
     return _on_matrices(model, cfg, lambda matrices: [SOAP(
-        matrices, betas=(cfg.beta1, cfg.beta2), eps=cfg.adam_eps, precondition_frequency=cfg.precondition_every)])
+        matrices, betas=cfg.betas, eps=cfg.adam_eps, precondition_frequency=cfg.precondition_every)])
 
 
 def make_schedule_free(model: nn.Module, cfg: TrainConfig) -> Optimizers:
@@ -169,7 +169,7 @@ def make_schedule_free(model: nn.Module, cfg: TrainConfig) -> Optimizers:
     from pytorch_optimizer import ScheduleFreeAdamW
 
     return AveragingOptimizer(ScheduleFreeAdamW(
-        scaled_groups(model, cfg), betas=(cfg.beta1, cfg.beta2), eps=adam_eps(model, cfg)))
+        scaled_groups(model, cfg), betas=cfg.betas, eps=adam_eps(model, cfg)))
 
 
 def _only(groups: list[dict[str, Any]], *, stacked: bool) -> Iterator[dict[str, Any]]:
@@ -190,7 +190,7 @@ def _on_matrices(
 
 
 def _adamw(groups: list[dict[str, Any]], model: nn.Module, cfg: TrainConfig) -> torch.optim.AdamW:
-    return torch.optim.AdamW(groups, betas=(cfg.beta1, cfg.beta2), eps=adam_eps(model, cfg), fused=_fused(groups))
+    return torch.optim.AdamW(groups, betas=cfg.betas, eps=adam_eps(model, cfg), fused=_fused(groups))
 
 
 def _fused(groups: list[dict[str, Any]]) -> bool:

@@ -127,9 +127,18 @@ TRAIN_ACTS: dict[tuple[str, ...], Acts] = {
     ("allow_partial",): ("init_from is given", lambda c: c.init_from is not None),
     **ACTS_OF_OBJECTIVES,
 }
+OF_OPTIMIZERS = {  # what None means for flags of train
+    "weight_decay": {"adam": 0.0, "sgd": 0.0, "others": 0.1}, "embed_lr_mult": {"muon": 4.0, "others": 1.0},
+    "beta1": {"muon": 0.8, "others": 0.9}, "beta2": {"muon": 0.98, "others": 0.95}}
 NEUTRAL_TRAIN = {"step_size": 1, "step_unit": "epochs", "step_gamma": 0.9, "momentum": 0.95, "beta1": 0.9,
                  "beta2": 0.95, "adam_eps": 1e-8, "precondition_every": 10, "decay_fraction": 0.5, "num_cycles": 4,
                  "cycle_growth": 1.0, "schedule_unit": "steps", "final_eval_share": 0.05}
+
+
+def default_for(optimizer: str, name: str) -> float:
+    """What None means for a flag of train."""
+    defaults = OF_OPTIMIZERS[name]
+    return defaults.get(optimizer, defaults["others"])
 
 
 def check_train(cfg: Any) -> None:
@@ -138,7 +147,7 @@ def check_train(cfg: Any) -> None:
                      "precondition_every", "ramp_tokens", "num_cycles", "cycle_growth", "log_every", "eval_every",
                      "eval_tokens", "sample_every", "checkpoint_every", "keep_checkpoints", "loss_chunk")
     for name, largest in LARGEST.items():
-        if getattr(cfg, name) > largest:
+        if (getattr(cfg, name) or 0) > largest:
             raise ValueError(f"{name}={getattr(cfg, name)} is larger than {largest:g}")
     require_between(cfg, "beta1", "beta2", "momentum", "min_lr_ratio", "decay_fraction", "flat_fraction")
     require_between(cfg, "ema_decay", open_ends=True)

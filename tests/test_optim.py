@@ -135,6 +135,15 @@ def test_flags_reach_the_optimizers():
     assert [(g["momentum"], g["weight_decay"]) for g in muon.param_groups] == [(0.7, 0.2)]
 
 
+def test_what_is_not_given_follows_from_the_optimizer():
+    muon, lion = (make_optimizer(small(), TrainConfig(optimizer=name)).parts[-1] for name in ("muon", "lion"))
+    for optimizer, betas, mult in ((muon, (0.8, 0.98), 4.0), (lion, (0.9, 0.95), 1.0)):
+        assert {group["betas"] for group in optimizer.param_groups} == {betas}
+        assert {group["lr_mult"] for group in optimizer.param_groups if group["name"] == "embedding"} == {mult}
+    given = TrainConfig(embed_lr_mult=1.0, beta1=0.9)
+    assert given.betas == (0.9, 0.98) and parameter_groups(small(), given)["embedding"]["lr_mult"] == 1.0
+
+
 # ---- steps ----
 
 

@@ -237,7 +237,7 @@ def test_muons_steps_have_a_norm_that_goes_with_the_root_of_outputs_by_inputs():
 
 
 def test_muon_leaves_the_rest_to_adams_rules():
-    found = options_of(scaled_model(mixer="mlstm"), train_cfg("muon"))
+    found = options_of(scaled_model(mixer="mlstm"), train_cfg("muon", embed_lr_mult=1.0))
     rates = {name: found[name]["lr"] for name in (
         "embed.tokens.weight", "head.unembed.weight", "norm.scale", "blocks.0.mixer.branch.input_gate.weight")}
     assert [*rates.values()] == pytest.approx([0.01, 0.01, 0.01, 0.01 / M])

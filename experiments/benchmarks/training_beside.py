@@ -129,7 +129,7 @@ def fused_adamw(model: nn.Module, cfg: TrainConfig) -> torch.optim.AdamW:
     """As ours: vectors are not decayed."""
     matrices, vectors = ([p for p in model.parameters() if (p.dim() > 1) is wide] for wide in (True, False))
     groups = [{"params": matrices, "weight_decay": cfg.decay}, {"params": vectors, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=RATE, betas=(cfg.beta1, cfg.beta2), eps=cfg.adam_eps, fused=True)
+    return torch.optim.AdamW(groups, lr=RATE, betas=cfg.betas, eps=cfg.adam_eps, fused=True)
 
 
 @torch.no_grad()
