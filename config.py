@@ -736,7 +736,7 @@ class TrainConfig:
 
     log_every: int = 10  # steps between lines of the log
     eval_every: int = 250  # steps between evaluations on the validation part; the last step always has one
-    eval_tokens: int | None = 40_000  # tokens of the validation part per evaluation, at most, in rows spread evenly over it; None = all
+    eval_tokens: int | None = 30_000  # tokens of the validation part per evaluation, at most, in rows spread evenly over it; None = all
     final_eval_share: float | None = 0.05  # the evaluation after the last step takes as many tokens as training, times this, or eval_tokens if that is more; None = all
     sample_every: int = 250  # steps between samples
     checkpoint_every: int = 250  # steps between checkpoints; the last step always has one
