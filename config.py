@@ -773,8 +773,8 @@ class TrainConfig:
 
     def of_optimizer(self, name: str) -> float:
         """A flag, or if it is None its default for the optimizer."""
-        value = getattr(self, name)
-        return rules.default_for(self.optimizer, name) if value is None else value
+        value, defaults = getattr(self, name), rules.OF_OPTIMIZERS[name]
+        return defaults.get(self.optimizer, defaults["others"]) if value is None else value
 
     def __post_init__(self):
         rules.check_train(self)

@@ -125,8 +125,7 @@ def make_muon(model: nn.Module, cfg: TrainConfig) -> Optimizers:
 def make_adam(model: nn.Module, cfg: TrainConfig) -> Optimizers:
     """Adam on everything, its weight decay in the gradient. Kingma & Ba 2014, arXiv:1412.6980."""
     groups = scaled_groups(model, cfg)
-    return Optimizers(torch.optim.Adam(groups, betas=cfg.betas, eps=adam_eps(model, cfg),
-                                       fused=_fused(groups)))
+    return Optimizers(torch.optim.Adam(groups, betas=cfg.betas, eps=adam_eps(model, cfg), fused=_fused(groups)))
 
 
 def make_sgd(model: nn.Module, cfg: TrainConfig) -> Optimizers:

@@ -135,12 +135,6 @@ NEUTRAL_TRAIN = {"step_size": 1, "step_unit": "epochs", "step_gamma": 0.9, "mome
                  "cycle_growth": 1.0, "schedule_unit": "steps", "final_eval_share": 0.05}
 
 
-def default_for(optimizer: str, name: str) -> float:
-    """What None means for a flag of train."""
-    defaults = OF_OPTIMIZERS[name]
-    return defaults.get(optimizer, defaults["others"])
-
-
 def check_train(cfg: Any) -> None:
     require_positive(cfg, "steps", "tokens", "epochs", "batch_size", "accumulation", "lr", "embed_lr_mult",
                      "head_lr_mult", "vector_lr_mult", "adam_eps", "grad_clip", "step_size", "step_gamma",

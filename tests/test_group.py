@@ -88,10 +88,9 @@ def new_store() -> Iterator[int]:
 def keep_store(listening: socket.socket) -> None:
     follow_parent(signal.SIGKILL)
     port = listening.getsockname()[1]
-    store = distributed.TCPStore("127.0.0.1", port, is_master=True, wait_for_workers=False,
-                                 master_listen_fd=listening.detach())
+    _store = distributed.TCPStore("127.0.0.1", port, is_master=True, wait_for_workers=False,
+                                  master_listen_fd=listening.detach())
     signal.pause()
-    del store
 
 
 @pytest.fixture

@@ -49,7 +49,7 @@ def test_what_is_kept_for_the_backward_pass_is_what_is_alive_after_the_forward_p
 
 def test_the_yardstick_is_causal_attention():
     part, x = length.TorchAttention(24), torch.randn(2, 8, 24)
-    q, k, v = (part.mixer[0](x).unflatten(2, (3, 4, 6)).permute(2, 0, 3, 1, 4))
+    q, k, v = part.mixer[0](x).unflatten(2, (3, 4, 6)).permute(2, 0, 3, 1, 4)
     weights = (q @ k.mT * 6 ** -0.5).masked_fill(torch.ones(8, 8).triu(1).bool(), -torch.inf).softmax(-1)
     torch.testing.assert_close(part(x), part.mixer[1]((weights @ v).transpose(1, 2).flatten(2)))
 

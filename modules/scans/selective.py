@@ -38,9 +38,13 @@ def same_as_before(runs: Tensor, dtype: torch.dtype) -> Tensor:
 
 def _pieces(state: Tensor, begin: int, t: int) -> list[slice]:
     """The tokens from one whose state is kept to the next, or to the end: one by one, or together if rows are few."""
-    size = min(KEPT, max(1, AT_ONCE // state.numel()))
-    end = min(begin + KEPT, t)
+    size, end = _together(state), min(begin + KEPT, t)
     return [slice(first, min(first + size, end)) for first in range(begin, end, size)]
+
+
+def _together(state: Tensor) -> int:
+    """How many tokens go together, at most. Shape: (b, n, i)."""
+    return min(KEPT, max(1, AT_ONCE // state.numel()))
 
 
 def _fill(
@@ -62,7 +66,7 @@ def _fill(
 
 def _room(state: Tensor) -> Tensor:
     """For the states of tokens that go together."""
-    return state.new_empty(_pieces(state, 0, KEPT)[0].stop, *state.shape)
+    return state.new_empty(_together(state), *state.shape)
 
 
 def _by_token(*tensors: Tensor | None) -> list[Tensor | None]:
@@ -83,8 +87,8 @@ def selective(
     y, kept, h = torch.empty_like(x), _kept_of(x, state), state
     x, step, b, c, same, out = _by_token(x, step, b, c, same, y)
     decays, states, others = (_room(state) for _ in range(3))
-    for place, begin in enumerate(range(0, len(x), KEPT)):
-        kept[place] = h
+    for begin in range(0, len(x), KEPT):
+        kept[begin // KEPT] = h
         for some in _pieces(state, begin, len(x)):
             states, others, n = others, states, some.stop - some.start
             h = _fill(decays[:n], states[:n], h, some, a, x, step, b, same)
@@ -112,16 +116,18 @@ def selective_back(
     states, decays = (of_last.new_empty(KEPT + more, *of_last.shape) for more in (1, 0))
     of_states, product, of_h = _room(of_last), _room(of_last), of_last.clone()
     of_a = torch.zeros_like(product)
-    for place, begin in reversed([*enumerate(range(0, len(x), KEPT))]):
+    for begin in reversed(range(0, len(x), KEPT)):
         pieces = [(some, slice(some.start - begin, some.stop - begin)) for some in _pieces(of_last, begin, len(x))]
-        h = states[0] = kept[place]
+        h = states[0] = kept[begin // KEPT]
         for some, here in pieces:
             h = _fill(decays[here], states[1:][here], h, some, a, x, step, b, same)
         for some, here in reversed(pieces):
             n = some.stop - some.start
-            for of_state, rate, t in reversed([*zip(of_states[:n], product, range(KEPT)[here], strict=False)]):
-                torch.addcmul(of_h, c[begin + t].unsqueeze(2), of_y[begin + t].unsqueeze(1), out=of_state)
-                torch.mul(torch.mul(of_state, decays[t], out=of_h), states[t], out=rate)  # of step a
+            for i in reversed(range(n)):
+                t, place = some.start + i, here.start + i
+                torch.addcmul(of_h, c[t].unsqueeze(2), of_y[t].unsqueeze(1), out=of_states[i])
+                torch.mul(of_states[i], decays[place], out=of_h)
+                torch.mul(of_h, states[place], out=product[i])  # of step a
             of_c[some] = _product(of_y[some], states[1:][here].mT)
             of_b[some] = _product(step[some] * x[some], of_states[:n].mT)
             of_added = _product(b[some], of_states[:n])  # of step x
